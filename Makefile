@@ -1,0 +1,80 @@
+# `make lab` to learn, `make test` to check. Everything is installed into .venv in this folder.
+# Settings:  make lab LAB_ARGS=--no-browser    make test-quick PYTEST_ARGS="-k lora"
+#            make lab PYTHON=/path/to/python3.11    (the Python that .venv is made from)
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PYTHON ?=
+LAB_ARGS ?=
+PYTEST_ARGS ?= -n 2 --dist loadfile
+NBVAL_ARGS ?= --nbval-lax --nbval-current-env --nbval-cell-timeout=120
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+# Jupyter refuses to run as root, the only user of many containers, unless told to.
+AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
+# What the tests may lean on: no network, one thread a process (two processes run side by side).
+TEST_ENV := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
+
+.DEFAULT_GOAL := help
+.PHONY: help lab test test-quick notebooks lint clean
+.DELETE_ON_ERROR:
+
+help: ## list these targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' \
+	  | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
+
+lab: $(READY) ## open the workbook in JupyterLab (the first time: set up .venv, some minutes)
+	$(BIN)/jupyter lab $(AS_ROOT) $(LAB_ARGS) notebooks/00_start_here.ipynb
+
+test: lint ## run every check: style, tests, all notebooks
+	$(TEST_ENV) OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS) tests/
+	$(TEST_ENV) SFTLAB_PROGRESS=$(VENV)/progress-of-tests.json \
+	  $(BIN)/python -m pytest $(NBVAL_ARGS) notebooks/
+
+test-quick: $(READY) ## the tests that take seconds, no notebooks
+	$(TEST_ENV) OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS) -m "not slow and not browser" tests/
+
+lint: $(READY) ## check style and layout with ruff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+notebooks: $(READY) ## run all notebooks anew and store their outputs
+	$(BIN)/python -m sftlab.classroom.publish
+
+clean: ## remove .venv and caches (your work in notebooks/ stays)
+	rm -rf $(VENV) *.egg-info build .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The set-up. It runs again only when the dependencies change. setuptools comes first, so that
+# installing this folder needs nothing from an index that constraints.txt does not name.
+$(READY): pyproject.toml constraints.txt
+	@if ! $(BIN)/python -c "" 2>/dev/null; then $(find_python); fi
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt setuptools
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt \
+	  --no-build-isolation -e .
+	@mkdir -p $(VENV)/share/jupyter/lab/settings
+	@printf '%s\n' '$(LAB_DEFAULTS)' > $(VENV)/share/jupyter/lab/settings/overrides.json
+	@touch $@
+
+# Defaults of this .venv's JupyterLab alone: do not ask about news, do not look for updates.
+LAB_DEFAULTS := {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": false}}
+
+# A python that starts, is new enough and can make an environment. A name on PATH proves nothing:
+# version managers leave stand-ins that only print an error.
+define find_python
+found=""; old=""; \
+for name in $(or $(PYTHON),python3.11 python3.12 python3.13 python3 python); do \
+  if "$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+    if "$$name" -c 'import venv, ensurepip' 2>/dev/null; then found="$$name"; break; fi; \
+    old="$$name lacks the venv module: install it (Debian and Ubuntu: apt install $$("$$name" -c \
+'import sys; print("python%d.%d-venv" % sys.version_info[:2])'))."; \
+  fi; \
+done; \
+if [ -z "$$found" ]; then \
+  echo "No usable Python found (tried: $(or $(PYTHON),python3.11 python3.12 python3.13 python3 python))." >&2; \
+  echo "$${old:-Python 3.11 or newer is needed: install it, or name it: make lab PYTHON=/path/to/python3.11}" >&2; \
+  exit 1; \
+fi; \
+echo "Setting up .venv with $$("$$found" --version): a download of some hundred MB, a few minutes."; \
+"$$found" -m venv --clear $(VENV)
+endef
