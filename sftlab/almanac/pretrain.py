@@ -1,0 +1,172 @@
+"""Pretrain the base model: one seeded command that can be stopped and resumed at any time.
+
+    python -m sftlab.almanac.pretrain            # continues where it stopped
+    python -m sftlab.almanac.pretrain --restart  # from the beginning
+
+The batch of step *n* is generated from the seed and *n* alone, so a resumed run sees the same documents
+as one that was never stopped. About 50 minutes on two cores with AVX-512 BF16; leave them alone
+meanwhile, a busy neighbour can cost most of the speed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from random import Random
+
+import torch
+import torch.nn.functional as F
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from sftlab.almanac.documents import document
+from sftlab.almanac.tokenizer import SEPARATOR, save_tokenizer, train_tokenizer
+from sftlab.paths import MODELS, cache_folder
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides the result. Rates are AdamW's; lengths and batch are in tokens and rows."""
+
+    steps: int = 4000
+    batch: int = 24
+    length: int = 256
+    rate: float = 3e-3
+    final_rate: float = 1e-4
+    warmup: int = 100
+    weight_decay: float = 0.1
+    betas: tuple[float, float] = (0.9, 0.95)
+    clip: float = 1.0
+    seed: int = 0
+
+    def rate_at(self, step: int) -> float:
+        """Linear warm-up, then a cosine down to ``final_rate``."""
+        if step < self.warmup:
+            return self.rate * (step + 1) / self.warmup
+        done = (step - self.warmup) / (self.steps - self.warmup)
+        return self.final_rate + (self.rate - self.final_rate) * (1 + math.cos(math.pi * done)) / 2
+
+
+def config(tokenizer) -> LlamaConfig:
+    return LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=192,
+        intermediate_size=512,
+        num_hidden_layers=6,
+        num_attention_heads=3,
+        num_key_value_heads=1,
+        max_position_embeddings=1024,
+        rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
+def rows(recipe: Recipe, step: int, tokenizer) -> torch.Tensor:
+    """The token ids of one step, (batch, length + 1): whole documents in a row, the last one cut.
+
+    Half of the rows begin with the separator and half without, so that the model knows the
+    beginning of a document in either form.
+    """
+    rng = Random(f"{recipe.seed}:{step}")
+    separator = tokenizer.bos_token_id
+    made = []
+    for _ in range(recipe.batch):
+        row = [separator] if rng.random() < 0.5 else []
+        while len(row) <= recipe.length:
+            row += tokenizer.encode(document(rng), add_special_tokens=False) + [separator]
+        made.append(row[: recipe.length + 1])
+    return torch.tensor(made)
+
+
+def decay_groups(model, recipe: Recipe) -> list[dict]:
+    """Weight decay for matrices only, as is usual; norms go without."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+
+
+def pretrain(recipe: Recipe, folder: Path, tokenizer, compiled: bool = True, every: int = 150) -> LlamaForCausalLM:
+    """Train up to ``recipe.steps``, keeping a snapshot in ``folder`` every so many steps."""
+    folder.mkdir(parents=True, exist_ok=True)
+    snapshot = folder / "snapshot.pt"
+    torch.manual_seed(recipe.seed)
+    model = LlamaForCausalLM(config(tokenizer))
+    optimizer = torch.optim.AdamW(decay_groups(model, recipe), lr=recipe.rate, betas=recipe.betas, fused=True)
+    log: list[dict] = []
+    if snapshot.exists():
+        kept = torch.load(snapshot, weights_only=True)
+        if kept["recipe"] != json.loads(json.dumps(asdict(recipe))):
+            raise SystemExit(f"{snapshot} belongs to another recipe; run with --restart to begin anew")
+        model.load_state_dict(kept["model"])
+        optimizer.load_state_dict(kept["optimizer"])
+        log = kept["log"]
+    first = log[-1]["step"] + 1 if log else 0
+
+    def loss_of(batch: torch.Tensor) -> torch.Tensor:
+        hidden = model.model(input_ids=batch[:, :-1], use_cache=False).last_hidden_state
+        return F.cross_entropy(model.lm_head(hidden).flatten(0, 1).float(), batch[:, 1:].flatten())
+
+    forward = torch.compile(loss_of) if compiled else loss_of
+    started, seconds_before = time.monotonic(), log[-1]["seconds"] if log else 0.0
+    for step in range(first, recipe.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.rate_at(step)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = forward(rows(recipe, step, tokenizer))
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        if (step + 1) % 25 == 0 or step + 1 == recipe.steps:
+            seconds = seconds_before + time.monotonic() - started
+            log.append({"step": step, "loss": round(loss.item(), 4), "seconds": round(seconds, 1)})
+            speed = (step + 1 - first) * recipe.batch * recipe.length / (time.monotonic() - started)
+            left = (recipe.steps - step - 1) * recipe.batch * recipe.length / speed
+            print(f"step {step + 1}/{recipe.steps}  loss {loss.item():.3f}  {speed:,.0f} tokens/s  "
+                  f"{left / 60:.0f} min left", flush=True)  # fmt: skip
+        if (step + 1) % every == 0 or step + 1 == recipe.steps:
+            state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "log": log,
+                     "recipe": json.loads(json.dumps(asdict(recipe)))}  # fmt: skip
+            torch.save(state, snapshot.with_suffix(".new"))
+            os.replace(snapshot.with_suffix(".new"), snapshot)  # never half a snapshot
+    return model
+
+
+def save(model, tokenizer, log: list[dict], recipe: Recipe, folder: Path) -> None:
+    """Write the finished base: weights in bfloat16 (half the size; what is stored *is* the model)."""
+    model.to(torch.bfloat16).save_pretrained(folder)
+    save_tokenizer(tokenizer, folder)
+    record = {"recipe": asdict(recipe), "tokens": recipe.steps * recipe.batch * recipe.length,
+              "threads": torch.get_num_threads(), "log": log}  # fmt: skip
+    (folder / "training.json").write_text(json.dumps(record, indent=1) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--restart", action="store_true", help="forget the snapshot and begin anew")
+    parser.add_argument("--steps", type=int, default=Recipe.steps)
+    parser.add_argument("--eager", action="store_true", help="do without torch.compile (no C++ compiler)")
+    parser.add_argument("--out", type=Path, default=MODELS / "almanac-base")
+    arguments = parser.parse_args()
+    recipe = Recipe(steps=arguments.steps)
+    work = cache_folder() / "almanac-base"
+    if arguments.restart:
+        (work / "snapshot.pt").unlink(missing_ok=True)
+    tokenizer = train_tokenizer()
+    model = pretrain(recipe, work, tokenizer, compiled=not arguments.eager)
+    log = torch.load(work / "snapshot.pt", weights_only=True)["log"]
+    save(model, tokenizer, log, recipe, arguments.out)
+    print(f"saved to {arguments.out}")
+
+
+if __name__ == "__main__":
+    main()
