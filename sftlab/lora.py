@@ -1,0 +1,355 @@
+"""Low-rank adaptation (LoRA): train a small correction B·A beside each frozen weight W.
+
+    y = x Wᵀ + (α/r) · x Aᵀ Bᵀ        W: (d_out, d_in)   A: (r, d_in)   B: (d_out, r)
+
+Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2021, arXiv:2106.09685.
+Adapters are stored in the files that Hugging Face's PEFT reads and writes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from sftlab.errors import WorkbookError
+
+
+def lora_parameter_count(d_in: int, d_out: int, r: int) -> int:
+    """How many parameters LoRA trains beside one weight: A has r·d_in, B has d_out·r."""
+    return r * (d_in + d_out)
+
+
+def break_even_rank(d_in: int, d_out: int) -> int:
+    """The largest rank at which A and B together are smaller than the d_out × d_in matrix.
+
+    That is the largest r with r·(d_in + d_out) < d_in·d_out, strictly; 0 if there is none.
+    """
+    return (d_in * d_out - 1) // (d_in + d_out)
+
+
+def lora_scale(alpha: float, r: int, rule: str = "lora") -> float:
+    """The factor in front of B·A.
+
+    ``"lora"``: α/r (arXiv:2106.09685). ``"rslora"``: α/√r, "rank-stabilised" (Kalajdzievski,
+    2023, arXiv:2312.03732). ``"plain"``: α, whatever the rank.
+    """
+    if rule == "lora":
+        return alpha / r
+    if rule == "rslora":
+        return alpha / math.sqrt(r)
+    if rule == "plain":
+        return float(alpha)
+    raise ValueError(f'unknown scaling rule {rule!r}: choose "lora", "rslora" or "plain"')
+
+
+def effective_update(A: Tensor, B: Tensor, alpha: float, r: int) -> Tensor:
+    """What the adapter adds to the weight: ΔW = (α/r)·B·A, shape (d_out, d_in)."""
+    return (alpha / r) * (B @ A)
+
+
+def merge(W: Tensor, A: Tensor, B: Tensor, alpha: float, r: int) -> Tensor:
+    """The weight with the adapter folded in: W + (α/r)·B·A, in the dtype of W.
+
+    The sum is taken in the adapter's precision and rounded once. In bfloat16 that rounding can
+    swallow a small update: an entry changes only if ΔW reaches about 1/256 of it.
+    """
+    return (W + (alpha / r) * (B @ A)).to(W.dtype)
+
+
+def unmerge(W: Tensor, A: Tensor, B: Tensor, alpha: float, r: int) -> Tensor:
+    """The weight with the adapter taken out again: W − (α/r)·B·A, in the dtype of W.
+
+    It gives back the original up to rounding, so keep the original if you need it exactly.
+    """
+    return (W - (alpha / r) * (B @ A)).to(W.dtype)
+
+
+def init_lora_(
+    A: Tensor, B: Tensor, how: str = "A random", generator: torch.Generator | None = None
+) -> None:
+    """Fill A (r, d_in) and B (d_out, r) in place with one of the four starting points.
+
+    ``"A random"`` is LoRA's own: A uniform within ±1/√d_in (Kaiming, a = √5, as PEFT's), B zero.
+    B·A is then zero, so the model starts as the base, and a gradient reaches B through A.
+    The others are ``"B random"`` (B within ±1/√r), ``"both zero"`` and ``"both random"``.
+    """
+    if how not in ("A random", "B random", "both zero", "both random"):
+        raise ValueError(
+            f'unknown initialisation {how!r}: "A random", "B random", "both zero" or "both random"'
+        )
+    for name, matrix in (("A random", A), ("B random", B)):
+        if how in (name, "both random"):
+            nn.init.kaiming_uniform_(matrix, a=math.sqrt(5), generator=generator)
+        else:
+            nn.init.zeros_(matrix)
+
+
+class LoRALinear(nn.Module):
+    """A frozen linear layer with a trainable low-rank correction beside it.
+
+    Input (..., d_in), output (..., d_out) in the base's dtype. ``A`` (r, d_in) and ``B`` (d_out, r)
+    are the only trainable parameters; they stay in float32 whatever the base is stored in, because
+    steps of the optimiser are too small for 16 bits. Dropout acts on the adapter's input only.
+    """
+
+    def __init__(
+        self, base: nn.Linear, r: int, alpha: float, dropout: float = 0.0, rule: str = "lora"
+    ):
+        super().__init__()
+        if r < 1:
+            raise ValueError(f"the rank r must be at least 1, got {r}")
+        device = base.weight.device
+        self.base = base.requires_grad_(False)
+        self.r, self.alpha, self.rule = r, alpha, rule
+        self.scale = lora_scale(alpha, r, rule)
+        self.dropout = nn.Dropout(dropout)
+        self.A = nn.Parameter(torch.empty(r, base.in_features, device=device))
+        self.B = nn.Parameter(torch.empty(base.out_features, r, device=device))
+        init_lora_(self.A, self.B)
+        self.merged = False  # True: the correction is inside base.weight
+        self.enabled = True  # False: answer as the base would (see `disable_lora`)
+        self.train(base.training)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.base(x)
+        if self.merged or not self.enabled:
+            return out
+        correction = self.dropout(x.to(self.A.dtype)) @ self.A.T @ self.B.T
+        return (out + self.scale * correction).to(out.dtype)
+
+    @torch.no_grad()
+    def merge(self) -> None:
+        """Fold the correction into the base's weight; does nothing if it is there already."""
+        if not self.merged:
+            self._add_to_base(self.scale)
+            self.merged = True
+
+    @torch.no_grad()
+    def unmerge(self) -> None:
+        """Take the correction out of the base's weight; does nothing if it is not there."""
+        if self.merged:
+            self._add_to_base(-self.scale)
+            self.merged = False
+
+    def _add_to_base(self, scale: float) -> None:
+        W = self.base.weight
+        if not W.is_floating_point():
+            raise WorkbookError(
+                "The base is packed in 4 bits and cannot take a correction: first unpack it with "
+                "sftlab.quant.dequantize_model_linears(model)."
+            )
+        W.copy_((W + scale * (self.B @ self.A)).to(W.dtype))
+
+    def extra_repr(self) -> str:
+        return f"r={self.r}, alpha={self.alpha}, scale={self.scale:g}, merged={self.merged}"
+
+
+def lora_layers(model: nn.Module) -> dict[str, LoRALinear]:
+    """The model's LoRA layers by name, in the model's order."""
+    return {name: m for name, m in model.named_modules() if isinstance(m, LoRALinear)}
+
+
+def lora_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """All A and B: what the optimiser is given."""
+    return [matrix for layer in lora_layers(model).values() for matrix in (layer.A, layer.B)]
+
+
+def inject_lora(
+    model: nn.Module,
+    targets: str | Sequence[str],
+    r: int,
+    alpha: float,
+    dropout: float = 0.0,
+    seed: int | None = None,
+    rule: str = "lora",
+) -> nn.Module:
+    """Freeze the model and put a LoRA layer around each linear layer that `targets` names.
+
+    A target is the end of a layer's name, ``"q_proj"`` or ``"layers.0.mlp.up_proj"``;
+    ``"all-linear"`` stands for every linear layer but the output head. With a `seed` the start of A
+    depends on nothing else. Changes the model in place and returns it.
+
+    Raises WorkbookError if a target matches no layer, if the model has LoRA layers already, or if a
+    target shares its weight with another module (a tied head): merging would change both.
+    """
+    if lora_layers(model):
+        raise WorkbookError(
+            "The model has LoRA layers already: merge_lora(model), or load it anew."
+        )
+    targets = [targets] if isinstance(targets, str) else list(targets)
+    linears = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
+    if targets == ["all-linear"]:
+        targets = [name for name in linears if name.split(".")[-1] != "lm_head"]
+    chosen = {t: [n for n in linears if n == t or n.endswith("." + t)] for t in targets}
+    unmatched = [target for target, names in chosen.items() if not names]
+    if unmatched or not chosen:
+        there_are = ", ".join(sorted({name.split(".")[-1] for name in linears})) or "none"
+        raise WorkbookError(
+            f"No linear layer is called {' or '.join(unmatched) or 'anything: targets is empty'}. "
+            f"Linear layers of this model: {there_are}."
+        )
+    names = [n for n in linears if any(n in matched for matched in chosen.values())]
+    owners = Counter(id(p) for m in model.modules() for p in m.parameters(recurse=False))
+    if tied := [name for name in names if owners[id(linears[name].weight)] > 1]:
+        raise WorkbookError(f"{tied[0]} shares its weight with another module: leave it out.")
+
+    model.requires_grad_(False)
+    generator = None if seed is None else torch.Generator().manual_seed(seed)
+    for name in names:
+        layer = LoRALinear(linears[name], r, alpha, dropout, rule)
+        if generator is not None:  # drawn on the CPU, so that every device starts alike
+            A, B = torch.empty(layer.A.shape), torch.empty(layer.B.shape)
+            init_lora_(A, B, generator=generator)
+            layer.A.data.copy_(A)
+        model.set_submodule(name, layer)
+    return model
+
+
+def merge_lora(model: nn.Module) -> nn.Module:
+    """Fold every adapter into its weight and leave plain linear layers, as if there had been none.
+
+    Changes the model in place and returns it; its parameters stay frozen. Raises WorkbookError if
+    there is nothing to merge.
+    """
+    layers = lora_layers(model)
+    if not layers:
+        raise WorkbookError("The model has no LoRA layers: nothing to merge.")
+    for name, layer in layers.items():
+        layer.merge()
+        model.set_submodule(name, layer.base)
+    return model
+
+
+@contextmanager
+def disable_lora(model: nn.Module) -> Iterator[nn.Module]:
+    """Inside the ``with`` block the model answers as the base. WorkbookError if it is merged."""
+    layers = lora_layers(model)
+    if merged := [name for name, layer in layers.items() if layer.merged]:
+        raise WorkbookError(f"{merged[0]} is merged into its base: unmerge it first.")
+    before = {name: layer.enabled for name, layer in layers.items()}
+    try:
+        for layer in layers.values():
+            layer.enabled = False
+        yield model
+    finally:
+        for name, layer in layers.items():
+            layer.enabled = before[name]
+
+
+# --- Files: PEFT's layout ------------------------------------------------------------------------
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+# What a PEFT adapter may be besides plain LoRA, each with the value that says it is not.
+PLAIN = {"bias": "none", "use_dora": False, "fan_in_fan_out": False, "lora_bias": False}
+EMPTY = ("modules_to_save", "rank_pattern", "alpha_pattern", "trainable_token_indices")
+
+
+def _key(layer: str, matrix: str) -> str:
+    return f"base_model.model.{layer}.lora_{matrix}.weight"
+
+
+def _adapter_tensors(model: nn.Module) -> dict[str, nn.Parameter]:
+    return {_key(n, m): getattr(x, m) for n, x in lora_layers(model).items() for m in "AB"}
+
+
+def save_adapter(model: nn.Module, folder: str | Path, base_name: str | None = None) -> Path:
+    """Write A and B of every LoRA layer, and how to use them, so that PEFT can load them too.
+
+    `base_name` is recorded as the model that the adapter belongs to. Returns the folder, of
+    Σ r·(d_in + d_out)·4 bytes and a little. Raises WorkbookError if there are no LoRA layers.
+    """
+    layers = lora_layers(model)
+    settings = {(x.r, x.alpha, x.dropout.p, x.rule) for x in layers.values()}
+    if len(settings) != 1:
+        raise WorkbookError(f"One set of (r, alpha, dropout, rule) can be saved, not {settings}.")
+    ((r, alpha, dropout, rule),) = settings
+    ends = {name.split(".")[-1] for name in layers}
+    rest = (n for n, m in model.named_modules() if isinstance(m, nn.Linear) and n not in layers)
+    ends_suffice = not any(name.split(".")[-1] in ends for name in rest)
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base_name,
+        "r": r,
+        # PEFT knows no "plain" rule: α·r divided by r is the same factor.
+        "lora_alpha": alpha * r if rule == "plain" else alpha,
+        "use_rslora": rule == "rslora",
+        "lora_dropout": dropout,
+        "target_modules": sorted(ends if ends_suffice else layers),
+        "inference_mode": True,
+        **PLAIN,
+    }
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    tensors = {key: p.detach().cpu().contiguous() for key, p in _adapter_tensors(model).items()}
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    return folder
+
+
+def load_adapter(model: nn.Module, folder: str | Path) -> nn.Module:
+    """Put a saved adapter, ours or PEFT's, onto the model, in place; returns the model.
+
+    The model may have its LoRA layers already; otherwise they are injected as the files say.
+    Raises WorkbookError for a missing or damaged file, an adapter that is not plain LoRA, missing
+    or unknown tensors, and shapes that do not fit; the model then computes what it did before.
+    """
+    folder = Path(folder)
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).is_file():
+            raise WorkbookError(f"{folder} is not a saved adapter: it has no {name}.")
+    try:
+        config = json.loads((folder / CONFIG).read_text())
+        tensors = load_file(folder / WEIGHTS)
+    except (ValueError, SafetensorError) as error:
+        raise WorkbookError(f"{folder} is damaged: {error}. Copy or train it anew.") from error
+    extras = [k for k, v in PLAIN.items() if config.get(k, v) != v]
+    extras += [k for k in EMPTY if config.get(k)]
+    if config.get("peft_type") != "LORA" or extras:
+        raise WorkbookError(f"{folder} is not plain LoRA: {extras or config.get('peft_type')}.")
+    names = [k[len("base_model.model.") : -len(".lora_A.weight")] for k in tensors if "lora_A" in k]
+    if not names:
+        raise WorkbookError(f"{folder / WEIGHTS} holds no LoRA tensors.")
+    rule = "rslora" if config.get("use_rslora") else "lora"
+    fresh = not lora_layers(model)
+    if fresh:
+        dropout = config.get("lora_dropout", 0.0)
+        inject_lora(model, names, config["r"], config["lora_alpha"], dropout, rule=rule)
+    try:
+        _fill(model, tensors, lora_scale(config["lora_alpha"], config["r"], rule), folder)
+    except WorkbookError:
+        for name, layer in lora_layers(model).items():
+            if fresh:
+                model.set_submodule(name, layer.base)
+        raise
+    return model
+
+
+@torch.no_grad()
+def _fill(model: nn.Module, tensors: dict[str, Tensor], scale: float, folder: Path) -> None:
+    """Copy the tensors into the LoRA layers once all of them are known to fit."""
+    wanted = _adapter_tensors(model)
+    if missing := sorted(set(wanted) - set(tensors)):
+        raise WorkbookError(f"{folder / WEIGHTS}: {missing[0]} is missing ({len(missing)} in all).")
+    if unknown := sorted(set(tensors) - set(wanted)):
+        raise WorkbookError(
+            f"{folder / WEIGHTS}: no place for {unknown[0]} ({len(unknown)} in all)."
+        )
+    for key, parameter in wanted.items():
+        found, shape = tuple(tensors[key].shape), tuple(parameter.shape)
+        if found != shape:
+            raise WorkbookError(f"{folder / WEIGHTS}: {key} is {found}, this model needs {shape}.")
+    for name, layer in lora_layers(model).items():
+        if layer.merged or not math.isclose(layer.scale, scale):
+            state = "is merged" if layer.merged else f"scales by {layer.scale:g}, not by {scale:g}"
+            raise WorkbookError(f"{name} {state}: load the model anew, then the adapter.")
+    for key, parameter in wanted.items():
+        parameter.copy_(tensors[key])
