@@ -1,0 +1,12 @@
+"""The classroom: predict before you look, check what you wrote, reveal how the workbook does it.
+
+Importing this costs next to nothing: torch, IPython and ipywidgets are loaded by the functions that
+need them.
+"""
+
+from sftlab.classroom.board import show_progress, start
+from sftlab.classroom.predictions import outcome, predict
+from sftlab.classroom.solutions import reveal
+from sftlab.classroom.verdicts import check
+
+__all__ = ["check", "outcome", "predict", "reveal", "show_progress", "start"]

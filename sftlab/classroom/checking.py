@@ -1,0 +1,216 @@
+"""Checking a student's answer: small cases whose typical wrong results are known by name.
+
+An exercise is a reference, some cases, and for each case the *slips*: functions that make a
+known mistake. A result that equals a slip's result gets the message that names the mistake.
+"""
+
+from __future__ import annotations
+
+import dis
+import functools
+import inspect
+import linecache
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sftlab.classroom.comparing import difference, is_tensor, shorten
+from sftlab.classroom.running import Run, run
+
+Slip = tuple[Callable[..., Any], str]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One call that is tried, with what is expected of it.
+
+    Attributes:
+        describe: what is called, in one line, for the student.
+        arguments: makes the arguments, *new objects each time*, so that changes to them are seen.
+        expected: the right result from the arguments, usually the reference itself.
+        slips: known mistakes; each a function that makes one and the message that names it.
+        tolerance: numbers agree when |got − expected| ≤ tolerance · (1 + |expected|).
+        judge: for open answers, in place of ``expected``: (result, arguments after the call) to
+            None or a message. It may call what the student returned; it runs under the same guard.
+        in_place: the exercise is to change the arguments, so that is not a fault.
+    """
+
+    describe: str
+    arguments: Callable[[], tuple]
+    expected: Callable[..., Any] | None = None
+    slips: Sequence[Slip] = ()
+    tolerance: float = 0.0
+    judge: Callable[[Any, tuple], str | None] | None = None
+    in_place: bool = False
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """What a check needs to know. ``shows`` are further functions that ``reveal`` prints."""
+
+    id: str
+    title: str
+    reference: Callable[..., Any]
+    cases: Sequence[Case]
+    hints: Sequence[str]
+    why: str
+    points: int = 1
+    shows: Sequence[Callable[..., Any]] = ()
+
+    @property
+    def name(self) -> str:
+        """The function that the student writes."""
+        return self.id.partition(".")[2]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What examining an answer found: the verdict's ``status``, and the message for the student."""
+
+    status: str
+    message: str
+    case: Case | None = None
+    printed: str = ""
+
+
+def examine(exercise: Exercise, answer: Any, limit: float = 5.0) -> Finding:
+    """Try the answer on every case, stop at the first that fails, and say what the mistake is.
+
+    Args:
+        answer: anything; a function, a class or another callable has a chance of being right.
+        limit: seconds for each call.
+    """
+    if answer is None or answer is Ellipsis or _is_empty(answer):
+        return Finding("not attempted", "")
+    if not callable(answer):
+        return Finding(
+            "wrong",
+            f"`{exercise.name}` should be a function, but a `{type(answer).__name__}` was handed "
+            "in. Hand in its name alone, without calling it.",
+        )
+    printed = ""
+    for number, case in enumerate(exercise.cases):
+        given = case.arguments()
+        message = _signature_message(exercise, answer, given)
+        outcome = Run()
+        if message is None:
+            expected = None if case.judge else case.expected(*case.arguments())
+            outcome = run(functools.partial(_attempt, answer, given, case), limit)
+            if number == 0 and _is_stub_error(outcome.error):
+                return Finding("not attempted", "")
+            message = _message(case, outcome, expected, given, limit)
+        printed = printed or outcome.printed
+        if message:
+            return Finding("wrong", message, case, printed)
+    return Finding("right", "", printed=printed)
+
+
+def _attempt(answer: Callable[..., Any], given: tuple, case: Case) -> tuple[Any, str | None]:
+    """The call itself. A judge runs with it, under the guard: it may call the student's code."""
+    value = answer(*given)
+    return value, case.judge(value, given) if case.judge else None
+
+
+def _message(case: Case, outcome: Run, expected: Any, given: tuple, limit: float) -> str | None:
+    if outcome.timed_out:
+        return f"It ran for more than {limit:g} seconds: is there a loop that never ends?"
+    if outcome.error is not None:
+        return _error_message(outcome.error)
+    value, judged = outcome.value
+    changed = None if case.in_place else _changed_argument(case, given)
+    if case.judge:
+        return judged or changed
+    # Comparing can run the student's code as well: `==` or `repr` of what they returned.
+    compared = run(lambda: difference(value, expected, case.tolerance))
+    if compared.error is not None or compared.timed_out:
+        return (
+            f"The result, a `{type(value).__name__}`, could not be compared with the expected one."
+        )
+    if compared.value is None:
+        return changed
+    return _named_slip(case, value, expected) or changed or compared.value
+
+
+def _named_slip(case: Case, value: Any, expected: Any) -> str | None:
+    """The message of the first known mistake that gives this very result."""
+    for slip, message in case.slips:
+        made = run(lambda slip=slip: slip(*case.arguments()))
+        if made.error is not None or made.timed_out:
+            continue
+        if difference(made.value, expected, case.tolerance) is None:
+            continue  # on this case the mistake does not show
+        if difference(value, made.value, case.tolerance) is None:
+            return message
+    return None
+
+
+def _changed_argument(case: Case, given: tuple) -> str | None:
+    """A message when the call changed what it was given. Only plain data is looked at."""
+    for number, (after, before) in enumerate(zip(given, case.arguments(), strict=True), 1):
+        plain = is_tensor(before) or isinstance(before, (list, tuple, dict))
+        if plain and difference(after, before) is not None:
+            return (
+                f"It changes its own input (argument {number}): whoever called it would find the "
+                f"data altered. It was `{shorten(before, 80)}` and became `{shorten(after, 80)}`. "
+                "Work on a copy."
+            )
+    return None
+
+
+def _signature_message(exercise: Exercise, answer: Callable[..., Any], given: tuple) -> str | None:
+    try:
+        signature = inspect.signature(answer)
+    except (TypeError, ValueError):  # some built-in functions do not tell theirs
+        return None
+    try:
+        signature.bind(*given)
+    except TypeError:
+        wanted = inspect.signature(exercise.reference)
+        names = ", ".join(list(wanted.parameters)[: len(given)])
+        mine = ", ".join(signature.parameters) or "nothing"
+        return f"It takes ({mine}), but it is called with {len(given)} arguments: ({names})."
+    return None
+
+
+def _is_empty(answer: Any) -> bool:
+    """Whether it is a function with nothing in its body: ``...``, ``pass`` or a docstring."""
+    if not inspect.isfunction(answer):
+        return False
+    harmless = {"RESUME", "LOAD_CONST", "RETURN_VALUE", "RETURN_CONST", "NOP"}
+    code = list(dis.get_instructions(answer))
+    loaded = {step.argval for step in code if step.opname in ("LOAD_CONST", "RETURN_CONST")}
+    return all(step.opname in harmless for step in code) and loaded <= {None, Ellipsis}
+
+
+def _is_stub_error(error: BaseException | None) -> bool:
+    """Whether the stub's own NotImplementedError ended it, and not one out of a library."""
+    if not isinstance(error, NotImplementedError):
+        return False
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    line = last.line or linecache.getline(last.filename, last.lineno or 0)
+    return not str(error) or "raise" in line
+
+
+def _error_message(error: BaseException) -> str:
+    text = shorten(str(error), 160) if len(str(error)) > 160 else str(error)
+    message = f"It stopped with `{type(error).__name__}`{': ' + text if text else ''}."
+    if isinstance(error, RecursionError):
+        message = "It calls itself without end (`RecursionError`). What ends the recursion?"
+    elif isinstance(error, SystemExit):
+        message = "It tries to end the program (`SystemExit`). Return a value instead."
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_theirs(frame)]
+    if frames and frames[-1].line:
+        message += f" This happened in line {frames[-1].lineno} of your cell: `{frames[-1].line}`"
+    return message
+
+
+def _is_theirs(frame: traceback.FrameSummary) -> bool:
+    libraries = ("site-packages", "dist-packages", "<frozen")
+    if any(part in frame.filename for part in libraries):
+        return False
+    return not any(frame.filename.startswith(folder) for folder in (_OURS, _STANDARD_LIBRARY))
+
+
+_OURS = __file__.rpartition("/classroom/")[0] or __file__.rpartition("\\classroom\\")[0]
+_STANDARD_LIBRARY = inspect.getfile(inspect).rpartition("inspect.py")[0]

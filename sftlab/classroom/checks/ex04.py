@@ -1,0 +1,435 @@
+"""Checks of notebook 04: the SFT loss, and the same loss from micro-batches."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from sftlab.classroom.checking import Case, Exercise
+from sftlab.loss import IGNORE, accumulated_loss, mean_of_means, sft_loss, token_nll
+
+TOLERANCE = 1e-5
+
+
+def _batch(labels: list[list[int]], vocabulary: int = 5, scale: float = 1.5, seed: int = 0):
+    """Logits that require gradients, the same each time, and the labels."""
+    labels = torch.tensor(labels)
+    random = torch.Generator().manual_seed(seed)
+    logits = scale * torch.randn(*labels.shape, vocabulary, generator=random)
+    return logits.requires_grad_(), labels
+
+
+# --- slips of sft_loss ---------------------------------------------------------------------
+
+
+def _pairwise(forecasts, targets, of=F.log_softmax):
+    """The mean of −of(forecast)[target] over the targets that are not masked."""
+    scored = targets != IGNORE
+    chosen = of(forecasts, dim=-1).gather(-1, targets.clamp(min=0).unsqueeze(-1)).squeeze(-1)
+    return -chosen[scored].mean()
+
+
+def _unshifted(logits, labels):
+    return _pairwise(logits, labels)
+
+
+def _shifted_back(logits, labels):
+    return _pairwise(logits[:, 1:], labels[:, :-1])
+
+
+def _shifted_twice(logits, labels):
+    return _pairwise(logits[:, :-2], labels[:, 2:])
+
+
+def _not_masked(logits, labels):
+    return _pairwise(logits[:, :-1], labels[:, 1:].clamp(min=0))
+
+
+def _over_all_positions(logits, labels):
+    return token_nll(logits, labels).mean()
+
+
+def _over_all_labels(logits, labels):
+    return token_nll(logits, labels).sum() / labels.numel()
+
+
+def _over_all_trained_labels(logits, labels):
+    return token_nll(logits, labels).sum() / (labels != IGNORE).sum()
+
+
+def _summed(logits, labels):
+    return token_nll(logits, labels).sum()
+
+
+def _per_row(logits, labels):
+    return token_nll(logits, labels).sum() / len(labels)
+
+
+def _row_means(logits, labels):
+    counts = (labels[:, 1:] != IGNORE).sum(1)
+    return (token_nll(logits, labels).sum(1) / counts).mean()
+
+
+def _sign_missing(logits, labels):
+    return -sft_loss(logits, labels)
+
+
+def _id_zero_masked(logits, labels):
+    return sft_loss(logits, labels.masked_fill(labels == 0, IGNORE))
+
+
+def _probability(logits, labels):
+    return -_pairwise(logits[:, :-1], labels[:, 1:], of=F.softmax)
+
+
+def _negative_probability(logits, labels):
+    return _pairwise(logits[:, :-1], labels[:, 1:], of=F.softmax)
+
+
+def _softmax_then_log(logits, labels):
+    def of(x, dim):
+        return F.softmax(x, dim).log()
+
+    return _pairwise(logits[:, :-1], labels[:, 1:], of)
+
+
+def _exp_then_log(logits, labels):
+    def of(x, dim):
+        return (x.exp() / x.exp().sum(dim, keepdim=True)).log()
+
+    return _pairwise(logits[:, :-1], labels[:, 1:], of)
+
+
+def _softmax_twice(logits, labels):
+    return sft_loss(logits.softmax(-1), labels)
+
+
+def _raw_logits(logits, labels):
+    return _pairwise(logits[:, :-1], labels[:, 1:], of=lambda x, dim: x)
+
+
+def _wrong_dimension(logits, labels):
+    return _pairwise(logits[:, :-1], labels[:, 1:], of=lambda x, dim: x.log_softmax(1))
+
+
+def _base_2(logits, labels):
+    return sft_loss(logits, labels) / torch.tensor(2.0).log()
+
+
+def _base_10(logits, labels):
+    return sft_loss(logits, labels) / torch.tensor(10.0).log()
+
+
+def _perplexity(logits, labels):
+    return sft_loss(logits, labels).exp()
+
+
+def _zero(logits, labels):
+    return (logits * 0).sum()
+
+
+OVERFLOW = (
+    "With large logits this overflows: a tiny probability is rounded to 0, and its log is "
+    "infinite. Take the log-probabilities in one step that never forms the probability."
+)
+SFT_SLIPS = (
+    (
+        _unshifted,
+        "The shift is missing: the logits at position t are a forecast of token t+1, but here they "
+        "are compared with token t. Look at which logits meet which labels.",
+    ),
+    (
+        _shifted_back,
+        "The shift goes the wrong way: each token is compared with the forecast made after it was "
+        "read. The forecast of token t+1 stands at position t.",
+    ),
+    (
+        _shifted_twice,
+        "Shifted twice: the logits at t are compared with token t+2. The labels come unshifted; "
+        "one step is enough.",
+    ),
+    (
+        _not_masked,
+        "The mask is ignored: labels of -100 are scored as if they were token 0. Only positions "
+        "whose label is not -100 may count.",
+    ),
+    (
+        _over_all_trained_labels,
+        "The sum is right, the count is too big: the first token of a row has no forecast, so its "
+        "label is never scored and must not be counted.",
+    ),
+    (
+        _over_all_positions,
+        "Divided by all positions, masked ones included. The mean is over the trained tokens "
+        "alone: count the targets that are not -100.",
+    ),
+    (
+        _over_all_labels,
+        "Divided by the number of all labels, masked ones included. The mean is over the trained "
+        "tokens alone: count the targets that are not -100.",
+    ),
+    (
+        _summed,
+        "This is the sum over the trained tokens. The loss is their mean: what is it divided by?",
+    ),
+    (
+        _per_row,
+        "Divided by the number of rows. The loss is a mean per trained token, so a long answer "
+        "weighs more than a short one.",
+    ),
+    (
+        _row_means,
+        "A mean of row means: a token in a short answer weighs more than one in a long answer. "
+        "Sum over the whole batch, count over the whole batch, divide once.",
+    ),
+    (
+        _sign_missing,
+        "The minus sign is missing: log-probabilities are never positive, and a loss is what "
+        "training makes smaller.",
+    ),
+    (
+        _id_zero_masked,
+        "Token 0 is left out. 0 is an id like any other; only -100 marks a masked label.",
+    ),
+    (_softmax_then_log, OVERFLOW),
+    (_exp_then_log, OVERFLOW),
+    (
+        _softmax_twice,
+        "Softmax is applied twice: the probabilities go through a function that expects raw "
+        "logits. Look at what `cross_entropy` or `log_softmax` takes.",
+    ),
+    (
+        _probability,
+        "The log is missing: this is the mean probability of the right tokens. The loss is made "
+        "of log-probabilities.",
+    ),
+    (
+        _negative_probability,
+        "The log is missing: this is the mean probability with a minus sign. The loss is made of "
+        "log-probabilities.",
+    ),
+    (
+        _raw_logits,
+        "The logits are used as if they were log-probabilities. They become ones only after "
+        "normalising over the vocabulary.",
+    ),
+    (
+        _wrong_dimension,
+        "Normalised over the wrong dimension: the probabilities of one position must add up to 1 "
+        "over the vocabulary, which is the last dimension.",
+    ),
+    (
+        _base_2,
+        "These are bits: the logarithm has base 2. The loss is in nats, with the natural log.",
+    ),
+    (
+        _base_10,
+        "The logarithm has base 10. The loss is in nats, with the natural log.",
+    ),
+    (
+        _perplexity,
+        "This is the perplexity, exp(loss). The loss itself is asked for.",
+    ),
+)
+
+
+def _sft_case(labels: list[list[int]], remark: str, *slips, **batch) -> Case:
+    size = f"{len(labels)} × {len(labels[0])} × {batch.get('vocabulary', 5)}"
+    return Case(
+        f"`sft_loss(logits, labels)` with logits of {size} and labels `{labels}`: {remark}",
+        lambda: _batch(labels, **batch),
+        sft_loss,
+        slips or SFT_SLIPS,
+        TOLERANCE,
+    )
+
+
+SFT_CASES = (
+    _sft_case([[IGNORE, IGNORE, 2, 3, 1, 4, 2]], "one row, two prompt tokens"),
+    _sft_case(
+        [[IGNORE, 1, 3, 2, 4, 2], [IGNORE, IGNORE, IGNORE, 2, IGNORE, IGNORE]],
+        "answers of five tokens and of one",
+        seed=1,
+    ),
+    _sft_case([[IGNORE, IGNORE, 0, 3, 0, 1]], "the answer contains token 0", seed=2),
+    _sft_case([[2, 1, 4, 3]], "no prompt at all", seed=3),
+    _sft_case([[IGNORE, IGNORE, 1, 3, 2, 4]], "logits in the hundreds", scale=400.0, seed=4),
+    _sft_case(
+        [[IGNORE, IGNORE, IGNORE, IGNORE]],
+        "nothing is trained",
+        (
+            _zero,
+            "With no trained token there is no mean: the result is NaN, as in "
+            "`F.cross_entropy`. A 0 would look like a perfect fit.",
+        ),
+    ),
+)
+
+# --- slips of accumulated_loss -------------------------------------------------------------
+
+
+def _sums(micro_batches):
+    return sum(_summed(logits, labels) for logits, labels in micro_batches)
+
+
+def _sum_of_means(micro_batches):
+    return sum(sft_loss(logits, labels) for logits, labels in micro_batches)
+
+
+def _sums_over_batches(micro_batches):
+    return _sums(micro_batches) / len(micro_batches)
+
+
+def _weighted_by_rows(micro_batches):
+    rows = sum(len(labels) for _, labels in micro_batches)
+    return sum(sft_loss(logits, labels) * len(labels) for logits, labels in micro_batches) / rows
+
+
+def _all_positions(micro_batches):
+    return _sums(micro_batches) / sum(labels[:, 1:].numel() for _, labels in micro_batches)
+
+
+def _all_numbers(micro_batches):
+    return _sums(micro_batches) / sum(labels.numel() for _, labels in micro_batches)
+
+
+def _trained_labels(micro_batches):
+    return _sums(micro_batches) / sum((labels != IGNORE).sum() for _, labels in micro_batches)
+
+
+def _last_alone(micro_batches):
+    return sft_loss(*micro_batches[-1])
+
+
+def _first_alone(micro_batches):
+    return sft_loss(*micro_batches[0])
+
+
+def _last_count(micro_batches):
+    return _sums(micro_batches) / (micro_batches[-1][1][:, 1:] != IGNORE).sum()
+
+
+def _weighted_means(micro_batches):
+    """Right, but for a micro-batch without trained tokens: its NaN times 0 is NaN."""
+    counts = [(labels[:, 1:] != IGNORE).sum() for _, labels in micro_batches]
+    means = [sft_loss(logits, labels) for logits, labels in micro_batches]
+    return sum(m * n for m, n in zip(means, counts, strict=True)) / sum(counts)
+
+
+ACCUMULATED_SLIPS = (
+    (
+        _weighted_means,
+        "It is NaN, because one micro-batch has no trained token: its mean is NaN, and NaN × 0 is "
+        "NaN. Work with sums and counts; never form the mean of a micro-batch.",
+    ),
+    (
+        mean_of_means,
+        "This is a mean of means: every micro-batch weighs the same, however many tokens it "
+        "trains. Sum everything, count everything, divide once.",
+    ),
+    (
+        _weighted_by_rows,
+        "The micro-batches are weighted by their rows. What counts is how many tokens each one "
+        "trains.",
+    ),
+    (
+        _sum_of_means,
+        "The micro-batch means are added up and never averaged: with k micro-batches the gradient "
+        "would be about k times too big.",
+    ),
+    (
+        _sums_over_batches,
+        "The sums are divided by the number of micro-batches. The loss is per trained token: "
+        "count the tokens.",
+    ),
+    (_sums, "This is the sum over all trained tokens. It still has to be divided by their number."),
+    (
+        _trained_labels,
+        "The count is too big: the first token of a row has no forecast, so its label is never "
+        "scored and must not be counted.",
+    ),
+    (
+        _all_positions,
+        "Divided by all positions, masked ones included. Count the targets that are not -100.",
+    ),
+    (
+        _all_numbers,
+        "Divided by the number of all labels, masked ones included. Count the targets that are "
+        "not -100.",
+    ),
+    (
+        _last_count,
+        "The sum runs over all micro-batches, but the count is that of the last one alone. Both "
+        "have to be accumulated.",
+    ),
+    (
+        _last_alone,
+        "Only the last micro-batch is in the result: the ones before it were overwritten.",
+    ),
+    (_first_alone, "Only the first micro-batch is in the result: does it return inside the loop?"),
+)
+
+
+def _accumulated_case(batches: list[list[list[int]]], remark: str) -> Case:
+    shown = " and ".join(f"`{labels}`" for labels in batches)
+    return Case(
+        f"`accumulated_loss(micro_batches)` with labels {shown}: {remark}",
+        lambda: ([_batch(labels, seed=seed) for seed, labels in enumerate(batches)],),
+        accumulated_loss,
+        ACCUMULATED_SLIPS,
+        TOLERANCE,
+    )
+
+
+LONG = [[IGNORE, 1, 3, 0, 4, 2], [IGNORE, IGNORE, 2, 1, 1, 3]]
+SHORT = [[IGNORE, IGNORE, IGNORE, 2, IGNORE, IGNORE]]
+MIDDLE = [[2, 1, 4, IGNORE, IGNORE]]
+NOTHING = [[IGNORE, IGNORE, IGNORE]]
+ACCUMULATED_CASES = (
+    _accumulated_case([LONG, SHORT], "9 trained tokens and 1"),
+    _accumulated_case([SHORT, MIDDLE, LONG], "three of different size"),
+    _accumulated_case([LONG], "a single micro-batch"),
+    _accumulated_case([LONG, NOTHING, SHORT], "one of them trains nothing"),
+)
+
+EXERCISES = {
+    exercise.id: exercise
+    for exercise in (
+        Exercise(
+            "04.sft_loss",
+            "The SFT loss",
+            sft_loss,
+            SFT_CASES,
+            hints=(
+                "The logits at position t forecast token t+1. Which logits have no target, and "
+                "which label has no forecast?",
+                "Turn logits into log-probabilities over the vocabulary, then pick at every "
+                "position the one of its target (`gather` needs an index that exists, so give the "
+                "masked positions any valid one).",
+                "Set the masked positions to 0, add everything up, and divide by the number of "
+                "targets that are not -100.",
+            ),
+            why="The sum and the count are kept apart until the last line: that is what makes it "
+            "possible to split a batch and still get the same loss. `log_softmax` subtracts the "
+            "largest logit before it exponentiates, so no logit is too large. With nothing to "
+            "train the result is NaN and not 0, because 0 would look like a perfect fit.",
+            shows=(token_nll,),
+        ),
+        Exercise(
+            "04.accumulated_loss",
+            "The same loss from micro-batches",
+            accumulated_loss,
+            ACCUMULATED_CASES,
+            hints=(
+                "Compare a micro-batch that trains 9 tokens with one that trains 1: how much "
+                "should each token weigh?",
+                "Carry two numbers through the loop: a sum of losses, and a count of tokens.",
+                "Divide once, after the loop.",
+            ),
+            why="How a batch is cut is a matter of memory and must not change what is learned. "
+            "Every trained token weighs 1/N, with N counted over all micro-batches. A mean of "
+            "micro-batch means gives a token in a short micro-batch more weight, and the gradient "
+            "then points elsewhere.",
+        ),
+    )
+}

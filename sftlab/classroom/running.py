@@ -1,0 +1,179 @@
+"""Running a student's code so that nothing it does can hurt the notebook.
+
+It may loop for ever, print, write to stderr, call ``exit()``, recurse without end or raise anything
+at all: the caller gets a ``Run`` that says what happened.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import io
+import os
+import random
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass
+class Run:
+    """What came of one call: its value, or the error that ended it, and whatever it printed."""
+
+    value: Any = None
+    error: BaseException | None = None
+    timed_out: bool = False
+    printed: str = ""
+
+
+class _TimeUp(BaseException):
+    """Not an Exception, so that ``except Exception`` in a student's code lets it pass."""
+
+
+def run(function: Callable[[], Any], limit: float = 5.0) -> Run:
+    """Call ``function`` for at most ``limit`` seconds, catching all it raises and prints.
+
+    The limit works through a timer signal on the main thread, where notebooks run their cells. On
+    another thread the code runs in a thread of its own, which is abandoned when time is up. A
+    single call into compiled code can only be stopped when it returns.
+
+    Raises:
+        KeyboardInterrupt: only when the user interrupts, not when the code itself raises one.
+    """
+    result = Run()
+    with _captured(result), _random_state_kept(), _gradients_on(), _kernel_kept_alive():
+        on_main = threading.current_thread() is threading.main_thread()
+        if on_main and hasattr(signal, "setitimer"):
+            _with_timer(function, limit, result)
+        else:
+            _in_thread(function, limit, result)
+    return result
+
+
+def _call(function: Callable[[], Any], result: Run) -> None:
+    try:
+        result.value = function()
+    except _TimeUp:
+        result.timed_out = True
+    except BaseException as error:
+        result.error = error
+
+
+def _with_timer(function: Callable[[], Any], limit: float, result: Run) -> None:
+    armed, interrupted = True, False
+
+    def stop(*_: Any) -> None:
+        if armed:
+            raise _TimeUp
+
+    def interrupt(*_: Any) -> None:
+        nonlocal interrupted
+        interrupted = True
+        raise KeyboardInterrupt
+
+    old_alarm = signal.signal(signal.SIGALRM, stop)
+    old_interrupt = signal.signal(signal.SIGINT, interrupt)
+    try:
+        # Repeated, because a bare `except:` inside a loop may swallow the first.
+        signal.setitimer(signal.ITIMER_REAL, limit, 0.1)
+        _call(function, result)
+        armed = False
+    except _TimeUp:  # it struck between the call's end and the line above
+        armed = False
+        result.timed_out = True
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, old_alarm)
+        signal.signal(signal.SIGINT, old_interrupt)
+    if interrupted:
+        raise KeyboardInterrupt
+
+
+def _in_thread(function: Callable[[], Any], limit: float, result: Run) -> None:
+    inner = Run()
+    worker = threading.Thread(target=_call, args=(function, inner), daemon=True)
+    worker.start()
+    worker.join(limit)
+    if worker.is_alive():
+        result.timed_out = True
+        # Ask the thread to end at its next instruction: it should not burn the processor for ever.
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(
+            ctypes.c_ulong(worker.ident), ctypes.py_object(_TimeUp)
+        )
+        worker.join(0.2)
+    else:
+        result.value, result.error = inner.value, inner.error
+        result.timed_out = inner.timed_out
+
+
+@contextlib.contextmanager
+def _captured(result: Run) -> Iterator[None]:
+    """Collect stdout and stderr, from Python and from compiled code (file descriptors 1 and 2)."""
+    text = io.StringIO()
+    with tempfile.TemporaryFile() as raw:
+        kept = []
+        for number in (1, 2):
+            with contextlib.suppress(OSError):  # a process may run without one
+                kept.append((number, os.dup(number)))
+                os.dup2(raw.fileno(), number)
+        try:
+            with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
+                yield
+        finally:
+            for number, copy in kept:
+                os.dup2(copy, number)
+                os.close(copy)
+            raw.seek(0)
+            result.printed = text.getvalue() + raw.read().decode(errors="replace")
+
+
+@contextlib.contextmanager
+def _random_state_kept() -> Iterator[None]:
+    """What a check runs must not change the numbers of the experiments that follow."""
+    numpy, torch = sys.modules.get("numpy"), sys.modules.get("torch")
+    python_state, limit = random.getstate(), sys.getrecursionlimit()
+    numpy_state = numpy.random.get_state() if numpy else None
+    torch_state = torch.get_rng_state() if torch else None
+    try:
+        yield
+    finally:
+        random.setstate(python_state)
+        sys.setrecursionlimit(limit)
+        if numpy_state is not None:
+            numpy.random.set_state(numpy_state)
+        if torch_state is not None:
+            torch.set_rng_state(torch_state)
+
+
+@contextlib.contextmanager
+def _gradients_on() -> Iterator[None]:
+    """Gradients are recorded inside, and the caller's setting is back afterwards."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        yield
+        return
+    with torch.enable_grad():
+        yield
+
+
+@contextlib.contextmanager
+def _kernel_kept_alive() -> Iterator[None]:
+    """In a notebook ``exit()`` asks the kernel to end; inside a check it is one more error."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    if shell is None:
+        yield
+        return
+
+    def refuse(*_: Any) -> None:
+        raise SystemExit
+
+    shell.ask_exit = refuse
+    try:
+        yield
+    finally:
+        del shell.ask_exit

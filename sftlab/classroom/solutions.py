@@ -1,0 +1,48 @@
+"""``reveal``: the solution is the package's own source, folded, with the reason why."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from sftlab.classroom import cards
+
+
+def reveal(id: str) -> None:
+    """Show the package's source of the exercise's function, closed until it is unfolded.
+
+    What is shown is what the package runs and its tests test; nothing is written out twice. The
+    plain-text twin leaves the solution out.
+
+    Raises:
+        WorkbookError: there is no such exercise.
+    """
+    from sftlab.classroom.checks import exercise as find
+
+    exercise = find(id)
+    shown = [exercise.reference, *exercise.shows]
+    blocks = "".join(_source(function) for function in shown)
+    summary = f"Unfold the workbook's own `{exercise.name}`, and why it is written this way"
+    html = cards.card(
+        exercise.title, cards.folded(summary, f"<p>{cards.inline(exercise.why)}</p>{blocks}")
+    )
+    text = f"{exercise.title}\nThe solution is folded: open this notebook in Jupyter to unfold it."
+    cards.show(html, text)
+
+
+def _source(function: Callable[..., Any]) -> str:
+    """The highlighted source and its place. Colours are inline: a stored page has no CSS."""
+    from pygments import highlight
+    from pygments.formatters import HtmlFormatter
+    from pygments.lexers import PythonLexer
+
+    # Dark colours on a white that is set with them: a dark page changes neither.
+    formatter = HtmlFormatter(
+        noclasses=True,
+        style="vs",
+        cssstyles=f"background:#ffffff;color:{cards.INK};padding:.4em .8em;overflow:auto",
+    )
+    path = function.__module__.replace(".", "/") + ".py"
+    code = highlight(inspect.getsource(function), PythonLexer(), formatter)
+    return f"<div><small>{path}</small></div>{code}"

@@ -1,0 +1,90 @@
+"""How plots look, and how one is shown: readable in grey, with its finding in words."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from sftlab.classroom import cards
+
+# Okabe and Ito's palette, in the order in which neighbours differ in brightness as well.
+PALETTE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#000000")
+
+
+def use_style() -> None:
+    """Set matplotlib's defaults for the workbook. Line styles vary with the colours."""
+    import matplotlib as mpl
+    from cycler import cycler
+
+    dashes = ("-", "--", "-.", ":", "-", "--", "-.")
+    mpl.rcParams.update(
+        {
+            "axes.prop_cycle": cycler(color=PALETTE) + cycler(linestyle=dashes),
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.titlelocation": "left",
+            "axes.titleweight": "bold",
+            "axes.titlesize": 12,
+            "axes.labelsize": 11,
+            "font.size": 10.5,
+            "font.family": "DejaVu Sans",  # comes with matplotlib: the same on every machine
+            "figure.constrained_layout.use": True,
+            "figure.dpi": 110,
+            "figure.figsize": (7.0, 3.6),
+            "figure.facecolor": "white",
+            "image.cmap": "cividis",
+            "legend.frameon": False,
+            "lines.linewidth": 2,
+            "savefig.dpi": 110,
+            "svg.hashsalt": "sftlab",
+        }
+    )
+
+
+def png(figure: Any) -> bytes:
+    """The figure as PNG. No date and no version are stored, so equal plots are equal bytes."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def show_figure(figure: Any, alt: str, in_words: bool = True) -> None:
+    """Show a matplotlib figure as PNG with ``alt`` as its text, and close it.
+
+    The text stands in ``metadata["image/png"]["alt"]``, where nbconvert finds it. JupyterLab reads
+    no such field, so the same text follows, folded, under the picture (``in_words=False`` leaves
+    it out).
+
+    Args:
+        alt: what the picture shows, as you would tell it on the telephone: the finding first.
+
+    Raises:
+        ValueError: ``alt`` is empty.
+    """
+    if not alt.strip():
+        raise ValueError("show_figure needs alt: say in a sentence what the figure shows")
+    import matplotlib.pyplot as plt
+
+    data = png(figure)
+    plt.close(figure)
+    try:
+        from IPython import get_ipython
+        from IPython.display import display
+    except ImportError:
+        get_ipython = None
+    if get_ipython is None or get_ipython() is None:
+        print(alt)
+        return
+    bundle, metadata = picture_bundle(data, alt)
+    display(bundle, metadata=metadata, raw=True)
+    if in_words:
+        words = cards.folded("This figure in words", cards.inline(alt))
+        cards.show(f"<small>{words}</small>", f"This figure in words: {alt}")
+
+
+def picture_bundle(data: bytes, alt: str) -> tuple[dict, dict]:
+    """The mime bundle of a PNG and its metadata, with the text as what plain readers get."""
+    import base64
+
+    encoded = base64.b64encode(data).decode()
+    return {"image/png": encoded, "text/plain": alt}, {"image/png": {"alt": alt}}
