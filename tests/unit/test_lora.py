@@ -416,3 +416,11 @@ def test_a_model_that_scales_otherwise_is_refused(tmp_path):
     with pytest.raises(WorkbookError, match=r"q_proj scales by 4, not by 3"):
         lora.load_adapter(model, tmp_path)
     assert torch.equal(model(IDS), before)
+
+
+def test_an_adapter_is_not_loaded_into_merged_layers(tmp_path):
+    model = injected()
+    lora.save_adapter(model, tmp_path)
+    model.layers[0].q_proj.merge()
+    with pytest.raises(WorkbookError, match=r"layers\.0\.q_proj is merged"):
+        lora.load_adapter(model, tmp_path)
