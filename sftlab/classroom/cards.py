@@ -19,7 +19,7 @@ INK = "#1b1f24"
 
 
 def inline(text: str) -> str:
-    """Text as HTML: escaped, with `code` between backticks, **bold**, and breaks where it has them."""
+    """Text as HTML: escaped, with `code` between backticks, **bold**, and its line breaks."""
     marked = re.sub(r"`([^`]+)`", _code, escape(text, quote=False))
     marked = re.sub(r"\*\*([^*]+)\*\*", r"<b>\1</b>", marked)
     return "<br><br>".join(part.replace("\n", "<br>") for part in re.split(r"\n\s*\n", marked))

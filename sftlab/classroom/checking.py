@@ -93,14 +93,12 @@ def examine(exercise: Exercise, answer: Any, limit: float = 5.0) -> Finding:
     for number, case in enumerate(exercise.cases):
         given = case.arguments()
         message = _signature_message(exercise, answer, given)
-        outcome = Run()
         if message is None:
-            expected = None if case.judge else case.expected(*case.arguments())
             outcome = run(functools.partial(_attempt, answer, given, case), limit)
             if number == 0 and _is_stub_error(outcome.error):
                 return Finding("not attempted", "")
-            message = _message(case, outcome, expected, given, limit)
-        printed = printed or outcome.printed
+            message = _failure(outcome, limit) or _judgement(exercise, answer, case, given, outcome)
+            printed = printed or outcome.printed
         if message:
             return Finding("wrong", message, case, printed)
     return Finding("right", "", printed=printed)
@@ -112,37 +110,57 @@ def _attempt(answer: Callable[..., Any], given: tuple, case: Case) -> tuple[Any,
     return value, case.judge(value, given) if case.judge else None
 
 
-def _message(case: Case, outcome: Run, expected: Any, given: tuple, limit: float) -> str | None:
+def _failure(outcome: Run, limit: float) -> str | None:
     if outcome.timed_out:
         return f"It ran for more than {limit:g} seconds: is there a loop that never ends?"
-    if outcome.error is not None:
-        return _error_message(outcome.error)
+    return None if outcome.error is None else _error_message(outcome.error)
+
+
+def _judgement(
+    exercise: Exercise, answer: Any, case: Case, given: tuple, outcome: Run
+) -> str | None:
+    """What is wrong with the result of a call that went through: None if nothing is."""
     value, judged = outcome.value
     changed = None if case.in_place else _changed_argument(case, given)
     if case.judge:
         return judged or changed
+    expected = case.expected(*case.arguments())
     # Comparing can run the student's code as well: `==` or `repr` of what they returned.
     compared = run(lambda: difference(value, expected, case.tolerance))
     if compared.error is not None or compared.timed_out:
-        return (
-            f"The result, a `{type(value).__name__}`, could not be compared with the expected one."
-        )
+        kind = type(value).__name__
+        return f"The result, a `{kind}`, could not be compared with the expected one."
     if compared.value is None:
         return changed
-    return _named_slip(case, value, expected) or changed or compared.value
+    return _named_slip(exercise, answer, case, value) or changed or compared.value
 
 
-def _named_slip(case: Case, value: Any, expected: Any) -> str | None:
-    """The message of the first known mistake that gives this very result."""
-    for slip, message in case.slips:
-        made = run(lambda slip=slip: slip(*case.arguments()))
-        if made.error is not None or made.timed_out:
-            continue
-        if difference(made.value, expected, case.tolerance) is None:
-            continue  # on this case the mistake does not show
-        if difference(value, made.value, case.tolerance) is None:
-            return message
-    return None
+def _named_slip(exercise: Exercise, answer: Any, failing: Case, value: Any) -> str | None:
+    """The message of the known mistake that gives this result.
+
+    Two mistakes may look the same on one case. Then the one that agrees on most cases is named.
+    """
+    found = [slip for slip in failing.slips if _shows_as(slip, failing, value)]
+    if len(found) > 1:
+        others = [case for case in exercise.cases if case is not failing and not case.judge]
+        results = [(case, run(lambda case=case: answer(*case.arguments()))) for case in others]
+        agreeing = [
+            sum(_gives(slip, case, result.value) for case, result in results if not result.error)
+            for slip in found
+        ]
+        return found[agreeing.index(max(agreeing))][1]
+    return found[0][1] if found else None
+
+
+def _gives(slip: Slip, case: Case, value: Any) -> bool:
+    """Whether the mistake, made on this case, has this result."""
+    found = run(lambda: difference(value, slip[0](*case.arguments()), case.tolerance))
+    return found.value is None and found.error is None and not found.timed_out
+
+
+def _shows_as(slip: Slip, case: Case, value: Any) -> bool:
+    """The same, and the mistake does show: on some cases a wrong way leads to the right result."""
+    return _gives(slip, case, value) and not _gives(slip, case, case.expected(*case.arguments()))
 
 
 def _changed_argument(case: Case, given: tuple) -> str | None:

@@ -71,10 +71,6 @@ def _shifted(input_ids, prompt_length):
     return labels
 
 
-def _rolled(input_ids, prompt_length):
-    return mask_prompt(input_ids, prompt_length).roll(-1)
-
-
 def _zero_masked(input_ids, prompt_length):
     labels = mask_prompt(input_ids, prompt_length)
     return labels.masked_fill(labels == 0, IGNORE)
@@ -116,11 +112,6 @@ MASK_SLIPS = (
         _shifted,
         "The labels are shifted already. They stay in line with input_ids; the loss shifts them, "
         "and to do it twice would train the token after next.",
-    ),
-    (
-        _rolled,
-        "The labels are shifted already, and the first one has wrapped round to the end. They "
-        "stay in line with input_ids; the loss does the shifting.",
     ),
     (
         _last_masked,
