@@ -12,7 +12,7 @@ NBVAL_ARGS ?= --nbval-lax --nbval-current-env --nbval-cell-timeout=120
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Jupyter refuses to run as root, the only user of many containers, unless told to.
 AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
-# What the tests may lean on: no network, one thread a process (two processes run side by side).
+# The tests use no network. Two processes of them run side by side, with one thread each.
 TEST_ENV := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 
 .DEFAULT_GOAL := help
@@ -28,7 +28,8 @@ lab: $(READY) ## open the workbook in JupyterLab (the first time: set up .venv, 
 
 test: lint ## run every check: style, tests, all notebooks
 	$(TEST_ENV) OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS) tests/
-	$(TEST_ENV) SFTLAB_PROGRESS=$(VENV)/progress-of-tests.json \
+	rm -f $(VENV)/progress-of-tests.json
+	$(TEST_ENV) SFTLAB_PROGRESS=$(CURDIR)/$(VENV)/progress-of-tests.json \
 	  $(BIN)/python -m pytest $(NBVAL_ARGS) notebooks/
 
 test-quick: $(READY) ## the tests that take seconds, no notebooks
