@@ -1,3 +1,6 @@
-"""sftlab: a hands-on workbook on supervised fine-tuning. Import its modules one by one: they load what they need."""
+"""sftlab: a hands-on workbook on supervised fine-tuning.
+
+Import its modules one by one: they load what they need.
+"""
 
 __version__ = "0.1.0"

@@ -1,4 +1,23 @@
-"""Chat templates."""
+"""Chat templates: how messages become one text with markers, and how two renderings differ.
+
+Messages are dictionaries with ``role`` (system, user or assistant) and ``content``, as everywhere
+in the field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from difflib import SequenceMatcher
+from functools import lru_cache
+from typing import TypedDict
+
+from jinja2 import TemplateError
+
+from sftlab.errors import WorkbookError
+
+ROLES = ("system", "user", "assistant")
+
+# ChatML. The generation block marks what the assistant writes: its text and its end marker.
 CHATML = (
     "{% for message in messages %}"
     "{{ '<|im_start|>' + message['role'] + '\\n' }}"
@@ -9,3 +28,138 @@ CHATML = (
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
+
+
+class Message(TypedDict):
+    role: str
+    content: str
+
+
+def chatml(messages: list[Message], add_generation_prompt: bool = False) -> str:
+    """The ChatML rendering, written out: what the template above says, in plain Python."""
+    text = ""
+    for message in messages:
+        text += f"<|im_start|>{message['role']}\n{message['content']}<|im_end|>\n"
+    if add_generation_prompt:
+        text += "<|im_start|>assistant\n"
+    return text
+
+
+def user(content: str) -> list[Message]:
+    """A conversation of one user message: the usual prompt."""
+    return [{"role": "user", "content": content}]
+
+
+def render(tokenizer, messages: list[Message], add_generation_prompt: bool = False) -> str:
+    """The text that the tokenizer's own template makes of the messages."""
+    return _apply(tokenizer, messages, add_generation_prompt, tokenize=False)
+
+
+def encode(tokenizer, messages: list[Message], add_generation_prompt: bool = False) -> list[int]:
+    """The token ids of the rendering, as a plain list."""
+    return list(_apply(tokenizer, messages, add_generation_prompt, return_dict=True)["input_ids"])
+
+
+def _apply(tokenizer, messages: list[Message], add_generation_prompt: bool, **options):
+    if not tokenizer.chat_template:
+        raise WorkbookError(
+            "this tokenizer has no chat template, as is usual for a base model: load the chat "
+            "model, or give it one with  tokenizer.chat_template = sftlab.chat.CHATML"
+        )
+    try:
+        return tokenizer.apply_chat_template(
+            messages, add_generation_prompt=add_generation_prompt, **options
+        )
+    except TemplateError as error:  # some families know no system role, say
+        raise WorkbookError(
+            f"the chat template refuses these messages ({error}); change them to what it allows"
+        ) from error
+
+
+def special_tokens(tokenizer) -> tuple[str, ...]:
+    """Every special token as text: what a message must not contain (see ``validate``).
+
+    More than ``all_special_tokens``, which knows only those with a purpose of their own (begin,
+    end, pad): a template's markers need not be among them.
+    """
+    added = tokenizer.added_tokens_decoder.values()
+    texts = [*tokenizer.all_special_tokens, *(str(token) for token in added if token.special)]
+    return tuple(dict.fromkeys(texts))
+
+
+def end_of_turn_id(tokenizer) -> int:
+    """The id with which the template closes an assistant turn.
+
+    Read off a rendering, not from ``eos_token``: with Gemma, say, the two differ.
+    """
+    return _end_of_turn_id(tokenizer, tokenizer.chat_template)
+
+
+@lru_cache(maxsize=16)
+def _end_of_turn_id(tokenizer, template) -> int:  # the template is a key: it can be exchanged
+    one = encode(tokenizer, [*user("a"), {"role": "assistant", "content": "b"}])
+    special = set(tokenizer.convert_tokens_to_ids(list(special_tokens(tokenizer))))
+    for token in reversed(one):
+        if token in special:
+            return token
+    raise WorkbookError(
+        "this chat template writes no special token after the assistant's text, so nothing could "
+        "teach the model to stop; use another template"
+    )
+
+
+def validate(
+    messages: list[Message], place: str = "the conversation", markers: tuple[str, ...] = ()
+) -> None:
+    """Raise ``WorkbookError`` unless the messages make a conversation that can be trained on.
+
+    Expected: an optional system message, then user and assistant in turn, ending with the
+    assistant; no empty content; none of ``markers`` (``special_tokens(tokenizer)``) typed into a
+    text, since they would be read as a turn. ``place`` begins the error: "pairs.jsonl, line 3".
+    """
+    if not isinstance(messages, list) or not all(isinstance(m, dict) for m in messages):
+        raise WorkbookError(
+            f'{place}: the messages must be a list of {{"role": ..., "content": ...}}'
+        )
+    if not messages:
+        raise WorkbookError(f"{place}: there are no messages; a conversation needs at least two")
+    expected = "user"
+    for number, message in enumerate(messages, 1):
+        role, content = message.get("role"), message.get("content")
+        where = f"{place}: message {number}"
+        if role not in ROLES:
+            raise WorkbookError(f"{where} has the role {role!r}; use one of {', '.join(ROLES)}")
+        if role == "system" and number > 1:
+            raise WorkbookError(f"{where} is a system turn; only the first message may be one")
+        if role != "system":
+            if role != expected:
+                raise WorkbookError(
+                    f"{where} comes from the {role}, but it is the {expected}'s turn; user and "
+                    "assistant must alternate, beginning with the user"
+                )
+            expected = "assistant" if role == "user" else "user"
+        if not isinstance(content, str):
+            kind = type(content).__name__
+            raise WorkbookError(f"{where} ({role}) has no text: its content is of type {kind}")
+        if not content.strip():
+            raise WorkbookError(f"{where} ({role}) is empty; write its text or remove the row")
+        for marker in markers:
+            if marker in content:
+                raise WorkbookError(
+                    f"{where} ({role}) contains {marker}, which would be read as a marker and not "
+                    "as text; remove it"
+                )
+    if (last := messages[-1]["role"]) != "assistant":
+        raise WorkbookError(
+            f"{place}: the last message comes from the {last}, so there is nothing to train; end "
+            "with an answer of the assistant"
+        )
+
+
+def difference(right: Sequence, wrong: Sequence) -> list[tuple[str, Sequence, Sequence]]:
+    """What separates two sequences of ids or characters: (what, in the right one, in the wrong).
+
+    ``what`` is "equal", "replace", "delete" (missing from the wrong one) or "insert" (added by it).
+    """
+    matcher = SequenceMatcher(a=right, b=wrong, autojunk=False)
+    return [(what, right[a:b], wrong[c:d]) for what, a, b, c, d in matcher.get_opcodes()]
