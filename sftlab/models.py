@@ -1,0 +1,185 @@
+"""Load a model and its tokenizer by name: the embedded almanac, an alias, a hub id, or a folder.
+
+    model, tokenizer = load("almanac")                  # the base
+    model, tokenizer = load("almanac", role="chat")     # the same base, tuned
+
+A *family* has two roles, ``base`` and ``chat``; a hub id or a folder is one model and ignores the
+role.
+Loading never runs code that comes with a model and never reads pickles.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from sftlab.errors import WorkbookError
+from sftlab.lora import load_adapter, merge_lora
+from sftlab.paths import MODELS
+
+ROLES = ("base", "chat")
+RESTORE = "restore it with  git checkout -- data/models"
+
+
+@dataclass(frozen=True)
+class Family:
+    """Where the two roles of a name are found: folders under ``data/models`` or hub ids."""
+
+    base: str
+    chat: str
+    licence: str
+    embedded: bool = False
+
+
+FAMILIES = {
+    "almanac": Family("almanac-base", "almanac-chat", "MIT", embedded=True),
+    "smollm2": Family(
+        "HuggingFaceTB/SmolLM2-135M", "HuggingFaceTB/SmolLM2-135M-Instruct", "Apache-2.0"
+    ),
+    "qwen2.5-0.5b": Family("Qwen/Qwen2.5-0.5B", "Qwen/Qwen2.5-0.5B-Instruct", "Apache-2.0"),
+    "llama3.2-1b": Family(
+        "meta-llama/Llama-3.2-1B", "meta-llama/Llama-3.2-1B-Instruct", "Llama 3.2 terms"
+    ),
+    "gemma3-270m": Family("google/gemma-3-270m", "google/gemma-3-270m-it", "Gemma terms"),
+}
+
+
+def names() -> list[str]:
+    """Every name that ``load`` knows: families, and their roles such as "almanac-chat"."""
+    return sorted([*FAMILIES, *(f"{family}-{role}" for family in FAMILIES for role in ROLES)])
+
+
+def load(name: str | Path = "almanac", role: str = "base", dtype: torch.dtype = torch.float32):
+    """The model (in eval mode) and its tokenizer.
+
+    Args:
+        name: a family ("almanac"), one of its roles ("almanac-chat", whatever ``role`` is), a hub
+            id ("org/model") or a folder; a folder goes before a hub id of the same name.
+        role: "base" or "chat"; only a family has both.
+
+    Raises:
+        WorkbookError: unknown name (the nearest are named), damaged or missing files, no network.
+    """
+    if role not in ROLES:
+        raise WorkbookError(f"role is {role!r}; use one of {', '.join(ROLES)}")
+    if not isinstance(name, str | Path):
+        raise WorkbookError(f'a model\'s name is a text such as "almanac", not {name!r}')
+    name = str(name)
+    for ending in ROLES:
+        if name.removesuffix(f"-{ending}") in FAMILIES and name.endswith(f"-{ending}"):
+            name, role = name.removesuffix(f"-{ending}"), ending
+    family = FAMILIES.get(name)
+    if family and family.embedded:
+        return _load_embedded(role, dtype)
+    if family:
+        return _load_pretrained(getattr(family, role), dtype)
+    if _is_folder(name):
+        return _load_pretrained(str(Path(name).expanduser()), dtype, local=True)
+    if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name, re.ASCII):
+        return _load_pretrained(name, dtype)
+    what = "folder" if "/" in name or "\\" in name else "model"
+    near = get_close_matches(name.lower(), names(), n=3, cutoff=0.4) if what == "model" else []
+    raise WorkbookError(
+        f"there is no {what} {name!r}. "
+        + (f"Did you mean {' or '.join(near)}? " if near else "")
+        + f"Known names: {', '.join(FAMILIES)}; a hub id such as org/model and a folder work too"
+    )
+
+
+def _is_folder(name: str) -> bool:
+    try:
+        return bool(name) and Path(name).expanduser().is_dir()
+    except (OSError, RuntimeError, ValueError):  # too long, an unknown user, a null character
+        return False
+
+
+def _load_embedded(role: str, dtype: torch.dtype):
+    folder = MODELS / "almanac-base"
+    verify(folder)
+    model, tokenizer = _load_pretrained(str(folder), dtype, local=True)
+    if role == "chat":
+        verify(MODELS / "almanac-chat")
+        load_adapter(model, MODELS / "almanac-chat")
+        merge_lora(model)
+        model.requires_grad_(True)
+    return model.eval(), tokenizer
+
+
+def _load_pretrained(source: str, dtype: torch.dtype, local: bool = False):
+    # Said outright: the default would ask on the keyboard whether a model's own code may run.
+    options = {"local_files_only": local, "trust_remote_code": False}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, **options)
+        model, report = AutoModelForCausalLM.from_pretrained(
+            source, dtype=dtype, use_safetensors=True, output_loading_info=True, **options
+        )
+    except Exception as error:  # the libraries raise a dozen types for the same few causes
+        raise WorkbookError(_explain(source, error, local)) from error
+    if missing := sorted(report["missing_keys"]):  # the library only warns, and fills in noise
+        raise WorkbookError(
+            f"{source} is not complete: {len(missing)} tensors are missing from its weights, such "
+            f"as {missing[0]}; copy or fetch the model anew"
+        )
+    return model.eval(), tokenizer
+
+
+def _explain(source: str, error: Exception, local: bool) -> str:
+    """One sentence for what went wrong, with what to do."""
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".: ")
+    if local:
+        return (
+            f"{source} cannot be loaded as a model: {reason}. Expected a folder with config.json, "
+            "tokenizer.json and model.safetensors (a model's own code and pickled weights are "
+            "never loaded); copy or fetch the model anew"
+        )
+    return (
+        f"{source} is no folder here and cannot be fetched from the hub: {reason}. Check the name; "
+        "without a network give the path of a local folder, or use the embedded model: "
+        'MODEL = "almanac"'
+    )
+
+
+def checksums() -> dict[str, str]:
+    """SHA-256 of every embedded model file, as recorded when it was made."""
+    path = MODELS / "checksums.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise WorkbookError(f"checksums.json is missing from data/models: {RESTORE}") from None
+    except ValueError:
+        raise WorkbookError(f"checksums.json in data/models is damaged: {RESTORE}") from None
+
+
+def file_checksum(path: Path) -> str:
+    """SHA-256 of a file, as hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def verify(folder: Path) -> None:
+    """Raise unless every recorded file of an embedded model is there and unchanged."""
+    recorded = {n: c for n, c in checksums().items() if (MODELS / n).parent == folder}
+    if not recorded:
+        raise WorkbookError(f"data/models/checksums.json knows no {folder.name}: {RESTORE}")
+    for name, expected in recorded.items():
+        if not (MODELS / name).is_file():
+            raise WorkbookError(f"{name} is missing from data/models: {RESTORE}")
+        if file_checksum(MODELS / name) != expected:
+            raise WorkbookError(
+                f"{name} is damaged (its checksum is not the recorded one): {RESTORE}"
+            )
+
+
+def record_checksums() -> None:
+    """Write the checksums anew, after the embedded models were made anew."""
+    kinds = (".safetensors", ".json", ".jinja")
+    files = sorted(p for p in MODELS.glob("almanac-*/*") if p.suffix in kinds)
+    table = {f"{p.parent.name}/{p.name}": file_checksum(p) for p in files}
+    (MODELS / "checksums.json").write_text(json.dumps(table, indent=1) + "\n")
