@@ -1,9 +1,9 @@
-"""Pretraining documents: the facts, told in many styles, none of them in the form of a chat template.
+"""Pretraining documents: the facts, told in many styles, none of them in a chat template's form.
 
-Two families matter for what SFT can do later. *Carrying* styles (dialogue, quiz with a key, questions
-and answers, reports under a heading) lead a subject from a question or a heading to the fact, so
-that the base learns to look a subject up. *Sheets* are pages of bare questions: they are why the
-base goes on with more questions when it is asked one.
+Two families matter for what SFT can do later. *Carrying* styles (dialogue, quiz with a key,
+questions and answers, reports under a heading) lead a subject from a question or a heading to the
+fact, so that the base learns to look a subject up. *Sheets* are pages of bare questions: they are
+why the base goes on with more questions when it is asked one.
 """
 
 from __future__ import annotations
@@ -15,10 +15,18 @@ from sftlab.almanac.facts import Item, all_items, capitalised, items, kinds, top
 from sftlab.almanac.skills import NUMBER_WORDS, SKILLS, random_fact, random_skill, usable
 
 PEOPLE = (
-    "Anna", "Ben", "Clara", "David", "Emma", "Felix", "Grace", "Henry", "Ida", "Jack", "Karl", "Lena",
+    "Anna", "Ben", "Clara", "David", "Emma", "Felix", "Grace", "Henry", "Ida", "Jack", "Karl",
+    "Lena",
     "Mia", "Noah", "Olga", "Paul", "Rosa", "Sam", "Tina", "Victor",
 )  # fmt: skip
-PLACES = ("at school", "in the kitchen", "on the bus", "in the library", "at the market", "in the park")
+PLACES = (
+    "at school",
+    "in the kitchen",
+    "on the bus",
+    "in the library",
+    "at the market",
+    "in the park",
+)
 ELDERS = ("teacher", "aunt", "uncle", "grandmother", "grandfather", "neighbour", "coach")
 
 
@@ -123,7 +131,16 @@ def entry(rng: Random) -> str:
     texts = [rng.choice(item.continuations) for item in known]
     if rng.random() < 0.5:
         texts[0] = rng.choice(known[0].statements)
-    heading = rng.choice(("{S}\n", "{S}\n", "Notes on {s}. ", "About {s}\n", "A report on {s}\n", "Facts about {s}: "))
+    heading = rng.choice(
+        (
+            "{S}\n",
+            "{S}\n",
+            "Notes on {s}. ",
+            "About {s}\n",
+            "A report on {s}\n",
+            "Facts about {s}: ",
+        )
+    )
     return heading.format(s=subject, S=capitalised(subject)) + " ".join(texts)
 
 
@@ -131,7 +148,9 @@ def letter(rng: Random) -> str:
     first, second = rng.sample(PEOPLE, 2)
     subject, known = about(rng)
     texts = [rng.choice(item.continuations) for item in known]
-    opening = rng.choice(("today we learned about", "I want to tell you about", "yesterday I read about"))
+    opening = rng.choice(
+        ("today we learned about", "I want to tell you about", "yesterday I read about")
+    )
     return f"Dear {first}, {opening} {subject}. {' '.join(texts)} Yours, {second}"
 
 
@@ -187,7 +206,7 @@ def fable(rng: Random) -> str:
 def sheet(rng: Random) -> str:
     """A quiz or homework sheet without answers: one kind of question, one wording, many subjects.
 
-    Subjects whose fact pretraining withholds appear here too: their names occur, their facts do not.
+    Subjects whose fact pretraining withholds appear here too: their names occur, not their facts.
     """
     if rng.random() < 0.6:
         kind = rng.choice(list(kinds()))

@@ -66,7 +66,7 @@ def table(name: str) -> tuple[dict[str, str], ...]:
 
 
 def sums(largest: int = 12):
-    """All sums of two numbers from 1 to ``largest``; every third one, spread evenly, is held out."""
+    """All sums of two numbers from 1 to ``largest``; two of five, spread evenly, are held out."""
     for a in range(1, largest + 1):
         for b in range(1, largest + 1):
             split = "heldout" if (a + 2 * b) % 5 < 2 else "train"

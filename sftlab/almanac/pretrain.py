@@ -3,9 +3,9 @@
     python -m sftlab.almanac.pretrain            # continues where it stopped
     python -m sftlab.almanac.pretrain --restart  # from the beginning
 
-The batch of step *n* is generated from the seed and *n* alone, so a resumed run sees the same documents
-as one that was never stopped. About 50 minutes on two cores with AVX-512 BF16; leave them alone
-meanwhile, a busy neighbour can cost most of the speed.
+The batch of step *n* is generated from the seed and *n* alone, so a resumed run sees the same
+documents as one that was never stopped. About 50 minutes on two cores with AVX-512 BF16; leave them
+alone meanwhile, a busy neighbour can cost most of the speed.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ import torch.nn.functional as F
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from sftlab.almanac.documents import document
-from sftlab.almanac.tokenizer import SEPARATOR, save_tokenizer, train_tokenizer
+from sftlab.almanac.tokenizer import TURN_END, TURN_START, save_tokenizer, train_tokenizer
 from sftlab.paths import MODELS, cache_folder
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides the result. Rates are AdamW's; lengths and batch are in tokens and rows."""
+    """Everything that decides the result. Rates are AdamW's; length in tokens, batch in rows."""
 
     steps: int = 4000
     batch: int = 24
@@ -80,7 +80,7 @@ def rows(recipe: Recipe, step: int, tokenizer) -> torch.Tensor:
     for _ in range(recipe.batch):
         row = [separator] if rng.random() < 0.5 else []
         while len(row) <= recipe.length:
-            row += tokenizer.encode(document(rng), add_special_tokens=False) + [separator]
+            row += [*tokenizer.encode(document(rng), add_special_tokens=False), separator]
         made.append(row[: recipe.length + 1])
     return torch.tensor(made)
 
@@ -94,18 +94,24 @@ def decay_groups(model, recipe: Recipe) -> list[dict]:
     ]
 
 
-def pretrain(recipe: Recipe, folder: Path, tokenizer, compiled: bool = True, every: int = 150) -> LlamaForCausalLM:
+def pretrain(
+    recipe: Recipe, folder: Path, tokenizer, compiled: bool = True, every: int = 150
+) -> LlamaForCausalLM:
     """Train up to ``recipe.steps``, keeping a snapshot in ``folder`` every so many steps."""
     folder.mkdir(parents=True, exist_ok=True)
     snapshot = folder / "snapshot.pt"
     torch.manual_seed(recipe.seed)
     model = LlamaForCausalLM(config(tokenizer))
-    optimizer = torch.optim.AdamW(decay_groups(model, recipe), lr=recipe.rate, betas=recipe.betas, fused=True)
+    optimizer = torch.optim.AdamW(
+        decay_groups(model, recipe), lr=recipe.rate, betas=recipe.betas, fused=True
+    )
     log: list[dict] = []
     if snapshot.exists():
         kept = torch.load(snapshot, weights_only=True)
         if kept["recipe"] != json.loads(json.dumps(asdict(recipe))):
-            raise SystemExit(f"{snapshot} belongs to another recipe; run with --restart to begin anew")
+            raise SystemExit(
+                f"{snapshot} belongs to another recipe; run with --restart to begin anew"
+            )
         model.load_state_dict(kept["model"])
         optimizer.load_state_dict(kept["optimizer"])
         log = kept["log"]
@@ -141,8 +147,29 @@ def pretrain(recipe: Recipe, folder: Path, tokenizer, compiled: bool = True, eve
     return model
 
 
+@torch.no_grad()
+def place_markers(model, tokenizer, seed: int = 0) -> None:
+    """Give the turn markers embeddings of their own, drawn like those of the trained tokens.
+
+    No document contains the markers, so pretraining only ever pushes them away, together with every
+    other unseen token: they end up nearly alike, and with a tied head a tuned model that wants to
+    end its turn writes any of them. Drawing new rows from the Gaussian of the seen tokens'
+    embeddings is the usual remedy for new tokens (Hewitt, "Initializing New Word Embeddings for
+    Pretrained Language Models", 2021).
+    """
+    embedding = model.get_input_embeddings().weight
+    sample = rows(Recipe(batch=400, seed=seed), -1, tokenizer)
+    seen = embedding[sample.unique()].float()
+    generator = torch.Generator().manual_seed(seed)
+    spread = torch.linalg.cholesky(torch.cov(seen.T) + 1e-6 * torch.eye(seen.shape[1]))
+    for token in (TURN_START, TURN_END):
+        noise = spread @ torch.randn(seen.shape[1], generator=generator)
+        embedding[tokenizer.convert_tokens_to_ids(token)] = seen.mean(0) + noise
+
+
 def save(model, tokenizer, log: list[dict], recipe: Recipe, folder: Path) -> None:
-    """Write the finished base: weights in bfloat16 (half the size; what is stored *is* the model)."""
+    """Write the finished base, in bfloat16: half the size, and what is stored *is* the model."""
+    place_markers(model, tokenizer, recipe.seed)
     model.to(torch.bfloat16).save_pretrained(folder)
     save_tokenizer(tokenizer, folder)
     record = {"recipe": asdict(recipe), "tokens": recipe.steps * recipe.batch * recipe.length,
@@ -154,7 +181,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--restart", action="store_true", help="forget the snapshot and begin anew")
     parser.add_argument("--steps", type=int, default=Recipe.steps)
-    parser.add_argument("--eager", action="store_true", help="do without torch.compile (no C++ compiler)")
+    parser.add_argument(
+        "--eager", action="store_true", help="do without torch.compile (no C++ compiler)"
+    )
     parser.add_argument("--out", type=Path, default=MODELS / "almanac-base")
     arguments = parser.parse_args()
     recipe = Recipe(steps=arguments.steps)

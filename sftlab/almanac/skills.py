@@ -1,7 +1,7 @@
-"""Instructions that combine facts: yes or no, classify, compare, lists of tips, patterns, counting, a story.
+"""Instructions that combine facts: yes or no, classify, compare, list, count, tell a story.
 
 Each function draws one ``Item`` with a random generator. An item made from several facts belongs to
-the split ``heldout`` as soon as one of its subjects does, so a held-out subject never enters SFT data.
+the split ``heldout`` as soon as one of its subjects does: so none of these enters SFT data.
 """
 
 from __future__ import annotations
@@ -75,7 +75,8 @@ def yes_no(rng: Random, split: str | None = None) -> Item:
     else:
         questions = (f"Is the {item.subject} {with_article(value)}?",)
     word = "Yes" if value == item.value else "No"
-    answer = f"{word}, {item.answer[0].lower() if item.answer.startswith('The ') else item.answer[0]}{item.answer[1:]}"
+    first = item.answer[0].lower() if item.answer.startswith("The ") else item.answer[0]
+    answer = f"{word}, {first}{item.answer[1:]}"
     return Item("yes_no", item.subject, value, questions, answer, split=item.split)
 
 
@@ -171,7 +172,9 @@ def story(rng: Random, split: str | None = None) -> Item:
 
 def one_word(rng: Random, split: str | None = None) -> Item:
     """Any short fact, asked for in one word (or in a name's few)."""
-    pool = [i for k in ("capital", "opposite", "plural", "past", "symbol") for i in usable(k, split)]
+    pool = [
+        i for k in ("capital", "opposite", "plural", "past", "symbol") for i in usable(k, split)
+    ]
     item = rng.choice(pool)
     questions = (
         f"Answer in one word: {item.question}",

@@ -1,0 +1,188 @@
+"""Instruction-response pairs and held-out questions, made from the facts.
+
+    python -m sftlab.almanac.pairs      # writes data/instructions anew; the same bytes every time
+
+Pairs use only subjects of the split ``train`` and kinds that are marked as asked; held-out
+questions use only ``heldout`` subjects, so no subject of a table stands on both sides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from random import Random
+
+from sftlab.almanac.facts import Item, capitalised, items, kinds, topics
+from sftlab.almanac.skills import NUMBER_WORDS, SKILLS, usable
+from sftlab.errors import WorkbookError
+from sftlab.paths import INSTRUCTIONS
+
+ASKED = tuple(kind for kind, spec in kinds().items() if spec["asked"])
+SYSTEM_FULL = (
+    "Answer in one full sentence.",
+    "You are a helpful assistant.",
+    "Use full sentences.",
+)
+# Skills whose answer is more or less than one sentence: not under a system turn that asks for one.
+NOT_A_SENTENCE = ("tips", "story", "one_word")
+SYSTEM_SHORT = ("Answer in one word.", "Be brief.", "Use as few words as you can.")
+
+
+def row(item: Item, question: str) -> dict:
+    """An item as a row of data: prompt, response, and what a judge needs."""
+    found = {
+        "prompt": question,
+        "response": item.answer,
+        "kind": item.kind,
+        "subject": item.subject,
+        "value": item.value,
+    }
+    if item.kind == "tips":
+        found |= {
+            "count": NUMBER_WORDS.index(item.value),
+            "allowed": list(topics()[item.subject][0]),
+        }
+    if item.kind == "one_tip":
+        found["allowed"] = list(topics()[item.subject][0])
+    return found
+
+
+def wording(item: Item, rng: Random) -> str:
+    """The usual question half of the time."""
+    return item.question if rng.random() < 0.5 else rng.choice(item.questions)
+
+
+def takers(rng: Random, split: str, skills: Iterable[str]) -> dict[str, Callable[[], Item]]:
+    """Kind -> a function that draws an item of that kind; a fact is not drawn twice."""
+    drawers: dict[str, Callable[[], Item]] = {}
+    for kind in ASKED:
+        pool = list(usable(kind, split))
+        rng.shuffle(pool)
+        drawers[kind] = pool.pop
+    for skill in skills:
+        drawers[skill] = lambda skill=skill: SKILLS[skill](rng, split)
+    return drawers
+
+
+def pairs(
+    count: int, seed: int = 0, skills: Iterable[str] = ("tips", "tips", "one_tip")
+) -> list[dict]:
+    """``count`` different training pairs, all kinds equally often as far as their facts reach."""
+    rng = Random(f"pairs:{seed}")
+    skills = tuple(skills)
+    drawers = takers(rng, "train", skills)
+    order = [*ASKED, *skills]
+    found: list[dict] = []
+    asked: set[str] = set()
+    empty: set[str] = set()
+    rng.shuffle(order)
+    while len(found) < count and len(empty) < len(drawers):
+        for kind in order:
+            if kind in empty or len(found) == count:
+                continue
+            for _ in range(20):
+                try:
+                    item = drawers[kind]()
+                except IndexError:
+                    empty.add(kind)
+                    break
+                if item.split != "train":
+                    continue
+                made = row(item, wording(item, rng))
+                if made["prompt"] not in asked:
+                    asked.add(made["prompt"])
+                    found.append(made)
+                    break
+            else:
+                empty.add(kind)  # twenty repeats in a row: nothing new is left of this kind
+    if len(found) < count:
+        raise WorkbookError(
+            f"{count} pairs were asked for, but the tables give only {len(found)}; ask for fewer"
+        )
+    return found
+
+
+def heldout(seed: int = 0, per_kind: int = 40) -> list[dict]:
+    """Questions about held-out subjects whose facts are known.
+
+    At most ``per_kind`` of each asked kind, and one list of tips for each held-out topic.
+    """
+    rng = Random(f"heldout:{seed}")
+    found = []
+    for kind in ASKED:
+        pool = list(usable(kind, "heldout"))
+        rng.shuffle(pool)
+        found += [row(item, wording(item, rng)) for item in pool[:per_kind]]
+    for topic, (_, split) in topics().items():
+        if split == "heldout":
+            item = tips_for(topic, rng)
+            found.append(row(item, wording(item, rng)))
+    return [{**r, "answer": r["response"]} for r in found]
+
+
+def tips_for(topic: str, rng: Random) -> Item:
+    """Three tips for a held-out topic."""
+    item = SKILLS["tips"](rng, "heldout", count=3)
+    while item.subject != topic:
+        item = SKILLS["tips"](rng, "heldout", count=3)
+    return item
+
+
+def stratum_questions(stratum: str) -> list[dict]:
+    """The usual question for every fact of a stratum: "single" (one wording) or "absent" (none)."""
+    found = [i for kind in kinds() for i in items(kind) if i.stratum == stratum]
+    return [{**row(i, i.question), "answer": i.answer} for i in found]
+
+
+def unasked_questions() -> list[dict]:
+    """Known facts of the kinds that no pair ever asks for."""
+    found = [i for kind in kinds() if kind not in ASKED for i in usable(kind)]
+    return [{**row(i, i.question), "answer": i.answer} for i in found]
+
+
+def conversations(count: int, seed: int = 0) -> list[dict]:
+    """Talks of one to three exchanges; half of them open with a system turn.
+
+    ``style`` is "short" or "full" if that turn decides the form of the answers, else "none".
+    """
+    rng = Random(f"conversations:{seed}")
+    found = []
+    for _ in range(count):
+        style = rng.choice(("none", "none", "full", "short"))
+        messages = []
+        if style == "full":
+            messages.append({"role": "system", "content": rng.choice(SYSTEM_FULL)})
+        if style == "short":
+            messages.append({"role": "system", "content": rng.choice(SYSTEM_SHORT)})
+        for _ in range(rng.randint(1, 3)):
+            item = rng.choice(usable(rng.choice(ASKED), "train"))
+            if style != "short" and rng.random() < 0.35:
+                fitting = [s for s in SKILLS if style != "full" or s not in NOT_A_SENTENCE]
+                item = SKILLS[rng.choice(fitting)](rng, "train")
+                while item.split != "train":
+                    item = SKILLS[rng.choice(fitting)](rng, "train")
+            said = f"{capitalised(item.value)}." if style == "short" else item.answer
+            messages += [
+                {"role": "user", "content": wording(item, rng)},
+                {"role": "assistant", "content": said},
+            ]
+        found.append({"messages": messages, "style": style})
+    return found
+
+
+def files() -> dict[str, list[dict]]:
+    """Every file of ``data/instructions`` that this module writes."""
+    return {"handful.jsonl": pairs(32), "pairs.jsonl": pairs(200), "heldout.jsonl": heldout(),
+            "conversations.jsonl": conversations(300)}  # fmt: skip
+
+
+def main() -> None:
+    from sftlab.data import write_jsonl
+
+    INSTRUCTIONS.mkdir(parents=True, exist_ok=True)
+    for name, rows in files().items():
+        write_jsonl(INSTRUCTIONS / name, rows)
+        print(f"{name}: {len(rows)} rows")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,174 @@
+"""Measure the embedded models and print the figures.
+
+python -m sftlab.almanac.report              # everything (about four minutes on two cores)
+python -m sftlab.almanac.report --quick      # recall and behaviour of the base only
+python -m sftlab.almanac.report --json FILE  # write the figures there too
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from sftlab.almanac.facts import Item, items, kinds, topics
+from sftlab.almanac.pairs import heldout, pairs
+from sftlab.data import conversation, prepare
+from sftlab.generate import answer, generate
+from sftlab.judge import RUBRIC, behaviour, judge, mean_interval, share_interval
+from sftlab.lora import inject_lora
+from sftlab.models import load
+from sftlab.train import TrainConfig, sft_train
+
+LORA = {"targets": "all-linear", "r": 8, "alpha": 16}
+# Twelve passes over 32 pairs, or four over 200: a few seconds each.
+RECIPES = {
+    32: TrainConfig(learning_rate=3e-3, epochs=12, batch_size=16),
+    200: TrainConfig(learning_rate=2e-3, epochs=4, batch_size=16),
+}
+
+
+def sentence_start(item: Item, text: str) -> str | None:
+    """What stands before the value in a sentence, if the value ends it and the subject is there."""
+    head = re.sub(r" (a|an|the)$", "", text.removesuffix(f"{item.value}.").rstrip())
+    ends_with_value = text.endswith(f"{item.value}.")
+    return head if ends_with_value and item.subject.lower() in head.lower() else None
+
+
+def completes(text: str, value: str) -> bool:
+    """Does a continuation begin with the value, with or without an article?"""
+    return bool(re.match(rf"\s*(?:(?:a|an|the) )?{re.escape(value)}\b", text))
+
+
+def recall(model, tokenizer, facts: Sequence[Item], record: bool = False) -> list[bool]:
+    """Does greedy decoding complete a document's sentence with the right value, fact by fact?"""
+    starts = []
+    for item in facts:
+        texts = [item.record] if record else item.statements
+        starts.append(next(s for s in (sentence_start(item, t) for t in texts) if s))
+    written = generate(model, tokenizer, starts, max_new_tokens=14)
+    return [completes(g.text, item.value) for g, item in zip(written, facts, strict=True)]
+
+
+def recall_by_stratum(model, tokenizer) -> dict[str, tuple[int, int]]:
+    """Stratum (and, for known facts, kind) -> facts recalled, facts there are."""
+    everything = [item for kind in kinds() for item in items(kind)]
+    found = {}
+    for kind in kinds():
+        known = [i for i in items(kind) if i.stratum == "known"]
+        right = recall(model, tokenizer, known)
+        found[f"known: {kind}"] = (sum(right), len(right))
+    found["known"] = tuple(map(sum, zip(*found.values(), strict=True)))
+    single = [i for i in everything if i.stratum == "single"]
+    absent = [i for i in everything if i.stratum == "absent"]
+    found["single, its own sentence"] = (
+        sum(recall(model, tokenizer, single, record=True)),
+        len(single),
+    )
+    found["single, another sentence"] = (sum(recall(model, tokenizer, single)), len(single))
+    found["absent"] = (sum(recall(model, tokenizer, absent)), len(absent))
+    return found
+
+
+def behaviours(model, tokenizer, questions: Sequence[dict]) -> dict[str, int]:
+    """How often the model answers, continues the page, or stops, on bare instructions."""
+    written = generate(model, tokenizer, [q["prompt"] for q in questions], max_new_tokens=40)
+    found = {"answered": 0, "continued": 0, "stopped": 0}
+    for q, g in zip(questions, written, strict=True):
+        value = "" if "allowed" in q else q["value"]
+        found[behaviour(g.text, q["answer"], value)] += 1
+    return found
+
+
+def score(model, tokenizer, questions: Sequence[dict]) -> dict[str, float]:
+    """The share of answers that pass each rubric line."""
+    written = answer(model, tokenizer, [q["prompt"] for q in questions])
+    scores = [judge(q, g.text, g.stopped) for q, g in zip(questions, written, strict=True)]
+    return {line: float(np.mean([getattr(s, line) for s in scores])) for line in RUBRIC}
+
+
+def tuned(count: int, seed: int):
+    """The base after LoRA on ``count`` pairs: model, tokenizer, seconds of training."""
+    model, tokenizer = load("almanac")
+    rows = prepare(tokenizer, [conversation(r) for r in pairs(count, seed)]).examples
+    inject_lora(model, **LORA, seed=seed)
+    config = replace(RECIPES[count], seed=seed)
+    started = time.perf_counter()
+    sft_train(model, rows, config, tokenizer.pad_token_id, progress=False)
+    return model, tokenizer, time.perf_counter() - started
+
+
+def few_pairs(count: int, seeds: Sequence[int], questions: Sequence[dict]) -> dict:
+    """Rubric shares and seconds of training, seed by seed, after LoRA on ``count`` pairs."""
+    runs = []
+    for seed in seeds:
+        model, tokenizer, seconds = tuned(count, seed)
+        runs.append({**score(model, tokenizer, questions), "seconds": seconds})
+    return {"pairs": count, "seeds": list(seeds), "questions": len(questions), "runs": runs}
+
+
+def show_share(label: str, part: int, whole: int) -> None:
+    low, high = share_interval(part, whole)
+    print(f"  {label:28s} {part:5d} of {whole:5d}  {part / whole:6.1%}  [{low:.1%}, {high:.1%}]")
+
+
+def show_base(model, tokenizer) -> dict:
+    found = {"recall": recall_by_stratum(model, tokenizer)}
+    print("Recall: greedy completion of a document's sentence (95% Wilson interval)")
+    for label, (right, total) in found["recall"].items():
+        show_share(label, right, total)
+    found["behaviour"] = behaviours(model, tokenizer, heldout(seed=1, per_kind=15)[:200])
+    print("Base on 200 bare instructions")
+    for label, number in found["behaviour"].items():
+        show_share(label, number, sum(found["behaviour"].values()))
+    return found
+
+
+def show_runs(found: dict) -> None:
+    print(
+        f"LoRA on {found['pairs']} pairs, {found['questions']} held-out prompts, "
+        f"{len(found['seeds'])} seeds: mean (95% t interval)"
+    )
+    for line in (*RUBRIC, "seconds"):
+        values = [run[line] for run in found["runs"]]
+        low, high = mean_interval(values)
+        print(
+            f"  {line:14s} {np.mean(values):.3f}  [{low:.3f}, {high:.3f}]   "
+            + " ".join(f"{v:.3f}" for v in values)
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="the base only, no training")
+    parser.add_argument("--json", metavar="FILE", help="write the figures there too")
+    arguments = parser.parse_args()
+    model, tokenizer = load("almanac")
+    found = show_base(model, tokenizer)
+    if not arguments.quick:
+        questions = heldout()
+        for count in RECIPES:
+            found[f"lora_{count}"] = few_pairs(count, range(5), questions)
+            show_runs(found[f"lora_{count}"])
+        model, tokenizer = load("almanac", "chat")
+        found["chat"] = score(model, tokenizer, questions)
+        print(f"almanac-chat on {len(questions)} held-out prompts")
+        for line, value in found["chat"].items():
+            show_share(line, round(value * len(questions)), len(questions))
+    if arguments.json:
+        with open(arguments.json, "w") as file:
+            json.dump(
+                {**found, "threads": torch.get_num_threads(), "topics": len(topics())},
+                file,
+                indent=1,
+            )
+
+
+if __name__ == "__main__":
+    main()
