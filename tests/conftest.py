@@ -29,3 +29,43 @@ def seeded():
 def own_progress_file(tmp_path, monkeypatch):
     """A test never writes into the student's progress."""
     monkeypatch.setenv("SFTLAB_PROGRESS", str(tmp_path / "progress.json"))
+
+
+def pytest_collection_modifyitems(items):
+    """Tests marked ``base`` need the trained base model; they wait only until it is there."""
+    from sftlab.paths import MODELS
+
+    if not (MODELS / "almanac-base" / "model.safetensors").exists():
+        reason = "data/models/almanac-base/model.safetensors is not there: pretrain the base first"
+        for item in items:
+            if item.get_closest_marker("base"):
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    """The almanac's tokenizer. It is shared: a test that changes it copies it first."""
+    from transformers import AutoTokenizer
+
+    from sftlab.paths import MODELS
+
+    return AutoTokenizer.from_pretrained(MODELS / "almanac-base", local_files_only=True)
+
+
+@pytest.fixture
+def tiny_model(tokenizer):
+    """A Llama of 140,000 random weights over the almanac's vocabulary, in eval mode."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        tie_word_embeddings=True,
+    )
+    torch.manual_seed(0)
+    return LlamaForCausalLM(config).eval()
