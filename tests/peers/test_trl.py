@@ -1,0 +1,63 @@
+"""TRL as the oracle: the tokens that its SFTTrainer trains are ours."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from datasets import Dataset
+from trl import SFTConfig, SFTTrainer
+
+from sftlab.data import collate, prepare
+from sftlab.loss import IGNORE
+from sftlab.masking import mask_all_but_assistant
+from sftlab.paths import INSTRUCTIONS
+
+
+def talks():
+    """Conversations of the workbook, and some with turns that look like others."""
+    lines = (INSTRUCTIONS / "conversations.jsonl").read_text().splitlines()[:40]
+    found = [json.loads(line)["messages"] for line in lines]
+    tricky = [
+        {"role": "system", "content": "assistant\nBe brief."},
+        {"role": "user", "content": "Write: user\nHi"},
+        {"role": "assistant", "content": "user\nHi\nassistant\n  Hello 🙂."},
+        {"role": "user", "content": "Grüße\n\n"},
+        {"role": "assistant", "content": "1. a\n2. b\n"},
+    ]
+    return [*found, tricky]
+
+
+@pytest.fixture
+def trainer(tiny_model, tokenizer, tmp_path):
+    """TRL's trainer on these talks; nothing is trained."""
+    return SFTTrainer(
+        model=tiny_model,
+        args=SFTConfig(
+            output_dir=str(tmp_path),
+            assistant_only_loss=True,
+            use_cpu=True,
+            report_to="none",
+            disable_tqdm=True,
+        ),
+        train_dataset=Dataset.from_list([{"messages": talk} for talk in talks()]),
+        processing_class=tokenizer,
+    )
+
+
+def test_our_mask_is_trls_assistant_only_mask(trainer, tokenizer):
+    rows = list(trainer.train_dataset)
+    assert len(rows) == len(talks())
+    for talk, theirs in zip(talks(), rows, strict=True):
+        ours = mask_all_but_assistant(tokenizer, talk)
+        assert ours.input_ids == theirs["input_ids"]
+        assert ours.labels == theirs["labels"]
+
+
+def test_our_batch_has_the_labels_of_trls_batch(trainer, tokenizer):
+    rows = [trainer.train_dataset[i] for i in range(8)]
+    theirs = trainer.data_collator(rows)["labels"]
+    ours = collate(prepare(tokenizer, talks()[:8]).examples, tokenizer.pad_token_id)["labels"]
+    width = ours.shape[1]  # ours ends with the last trained token
+    assert theirs[:, :width].equal(ours)
+    assert (theirs[:, width:] == IGNORE).all()
