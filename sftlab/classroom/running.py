@@ -17,6 +17,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any
 
 
@@ -64,21 +65,27 @@ def _call(function: Callable[[], Any], result: Run) -> None:
 
 
 def _with_timer(function: Callable[[], Any], limit: float, result: Run) -> None:
-    armed, interrupted = True, False
+    armed, interrupted, strikes = True, False, 0
 
-    def stop(*_: Any) -> None:
-        if armed:
-            raise _TimeUp
+    def stop(_: int, frame: FrameType | None) -> None:
+        nonlocal strikes
+        if not armed:
+            return
+        strikes += 1
+        if strikes > 1:
+            _stop_at_next_line(frame)
+        raise _TimeUp
 
     def interrupt(*_: Any) -> None:
         nonlocal interrupted
         interrupted = True
         raise KeyboardInterrupt
 
+    old_trace = sys.gettrace()
     old_alarm = signal.signal(signal.SIGALRM, stop)
     old_interrupt = signal.signal(signal.SIGINT, interrupt)
     try:
-        # Repeated, because a bare `except:` inside a loop may swallow the first.
+        # Repeated, because a bare `except:` in a loop may swallow the first.
         signal.setitimer(signal.ITIMER_REAL, limit, 0.1)
         _call(function, result)
         armed = False
@@ -87,10 +94,29 @@ def _with_timer(function: Callable[[], Any], limit: float, result: Run) -> None:
         result.timed_out = True
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
+        sys.settrace(old_trace)
         signal.signal(signal.SIGALRM, old_alarm)
         signal.signal(signal.SIGINT, old_interrupt)
     if interrupted:
         raise KeyboardInterrupt
+
+
+def _stop_at_next_line(frame: FrameType | None) -> None:
+    """Raise once more at the next line of each running function.
+
+    A signal that arrives in a `try` is swallowed by its bare `except:`. The next line after that is
+    the handler's own, which its `try` no longer protects.
+    """
+
+    def again(_: FrameType, event: str, __: Any) -> Callable:
+        if event == "line":
+            raise _TimeUp
+        return again
+
+    sys.settrace(again)
+    while frame is not None and frame.f_code is not _call.__code__:
+        frame.f_trace = again
+        frame = frame.f_back
 
 
 def _in_thread(function: Callable[[], Any], limit: float, result: Run) -> None:
