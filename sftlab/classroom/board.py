@@ -34,7 +34,7 @@ def start(number: str, seed: int = 0) -> None:
     from sftlab.classroom.style import use_style
 
     use_style()
-    title = f"{number} · {catalogue.TITLES[number]}"
+    title = f"{number} · {catalogue.title(number)}"
     lines = tally(number).lines()
     body = "<br>".join(cards.inline(line) for line in lines)
     cards.show(cards.card(title, body), "\n".join([title, *lines]))
@@ -94,13 +94,13 @@ def show_progress() -> None:
     """The board: for every notebook that is there, checks solved and predictions made and right."""
     stored = progress.load()
     rows = []
-    for number, title in catalogue.TITLES.items():
+    for number in catalogue.TITLES:
         found = tally(number, stored)
         if number == "00" or not (found.checks or found.predictions):
             continue
         rows.append(
             (
-                f"{number} · {title}",
+                f"{number} · {catalogue.title(number)}",
                 f"{found.checks_solved} of {found.checks}",
                 f"{found.predicted} of {found.predictions}",
                 f"{found.right} of {found.settled}",

@@ -46,11 +46,24 @@ def notebook(number: str) -> Path | None:
     return None
 
 
+def title(number: str) -> str:
+    """The heading of a notebook without its number; the planned title while it is not written."""
+    for heading in re.findall(r"^# (.+)", _text(number, "markdown"), re.MULTILINE):
+        return re.sub(r"^\d+ · ", "", heading)
+    return TITLES[number]
+
+
 def prediction_ids(number: str) -> list[str]:
     """The predictions that a notebook asks for, read from its cells; none if it is not there."""
-    path = notebook(number)
-    if path is None:
-        return []
-    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    code = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
+    code = _text(number, "code")
     return list(dict.fromkeys(re.findall(rf"""\bpredict\(\s*["']({number}\.\w+)["']""", code)))
+
+
+def _text(number: str, kind: str) -> str:
+    """The sources of a notebook's cells of one kind, "" where there is none or it cannot be read."""
+    path = notebook(number)
+    try:
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"] if path else []
+    except (OSError, ValueError, KeyError):
+        return ""
+    return "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == kind)

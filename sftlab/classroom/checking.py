@@ -207,7 +207,7 @@ def _is_stub_error(error: BaseException | None) -> bool:
         return False
     last = traceback.extract_tb(error.__traceback__)[-1]
     line = last.line or linecache.getline(last.filename, last.lineno or 0)
-    return not str(error) or "raise" in line
+    return _is_theirs(last) and (not str(error) or "raise" in line)
 
 
 def _error_message(error: BaseException) -> str:

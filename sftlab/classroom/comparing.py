@@ -41,7 +41,7 @@ def is_tensor(value: Any) -> bool:
 
 
 def _is_array(value: Any) -> bool:
-    return type(value).__module__ == "numpy" and hasattr(value, "shape")
+    return type(value).__module__ == "numpy" and hasattr(value, "shape") and not _is_number(value)
 
 
 def _is_number(value: Any) -> bool:
