@@ -85,8 +85,6 @@ def pairs(
                 except IndexError:
                     empty.add(kind)
                     break
-                if item.split != "train":
-                    continue
                 made = row(item, wording(item, rng))
                 if made["prompt"] not in asked:
                     asked.add(made["prompt"])
@@ -158,8 +156,6 @@ def conversations(count: int, seed: int = 0) -> list[dict]:
             if style != "short" and rng.random() < 0.35:
                 fitting = [s for s in SKILLS if style != "full" or s not in NOT_A_SENTENCE]
                 item = SKILLS[rng.choice(fitting)](rng, "train")
-                while item.split != "train":
-                    item = SKILLS[rng.choice(fitting)](rng, "train")
             said = f"{capitalised(item.value)}." if style == "short" else item.answer
             messages += [
                 {"role": "user", "content": wording(item, rng)},

@@ -239,6 +239,11 @@ class TestSkills:
             question |= {"allowed": topics()[item.subject][0], "count": item.answer.count("\n") + 1}
         assert judge(question, item.answer).all
 
+    @given(st.sampled_from(sorted(SKILLS)), st.integers(0, 10**9))
+    @settings(deadline=None)
+    def test_asked_for_a_training_item_draw_one(self, name, seed):
+        assert SKILLS[name](Random(seed), "train").split == "train"
+
     @given(st.integers(0, 10**9))
     def test_a_list_has_as_many_different_tips_as_it_says(self, seed):
         item = SKILLS["tips"](Random(seed), count=4)

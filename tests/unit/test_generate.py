@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from sftlab.chat import encode, user
 from sftlab.errors import WorkbookError
@@ -115,6 +116,15 @@ class TestBatches:
         alone = [generate(model, tokenizer, [p], max_new_tokens=12)[0] for p in PROMPTS]
         assert together == alone
         assert len({tuple(g.ids) for g in together}) > 1  # the rows do differ
+
+    def test_padding_shifts_no_position(self, tokenizer):
+        # Rotary positions are relative and would hide a shift; learned positions do not.
+        config = GPT2Config(vocab_size=len(tokenizer), n_embd=32, n_layer=2, n_head=4)
+        model = GPT2LMHeadModel(config).eval()
+        with torch.no_grad():
+            model.transformer.wpe.weight.normal_()  # so that a position decides what is written
+        together = generate(model, tokenizer, PROMPTS, max_new_tokens=8)
+        assert together == [generate(model, tokenizer, [p], 8)[0] for p in PROMPTS]
 
     def test_a_row_that_stops_first_waits_for_the_others(self, tiny_model, tokenizer):
         model = eager(tiny_model)
