@@ -11,6 +11,11 @@ from sftlab.errors import WorkbookError
 from sftlab.loss import IGNORE
 
 
+def count_trained(labels: list[int]) -> int:
+    """How many tokens of a row carry loss: those whose label is not ``IGNORE`` (-100)."""
+    return sum(label != IGNORE for label in labels)
+
+
 @dataclass(frozen=True)
 class Example:
     """One training row: ``input_ids`` as the model reads them, ``labels`` of the same length."""

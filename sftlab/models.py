@@ -18,6 +18,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 import torch
+import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sftlab.errors import WorkbookError
@@ -115,6 +116,8 @@ def _load_embedded(role: str, dtype: torch.dtype):
 def _load_pretrained(source: str, dtype: torch.dtype, local: bool = False):
     # Said outright: the default would ask on the keyboard whether a model's own code may run.
     options = {"local_files_only": local, "trust_remote_code": False}
+    if local:  # a bar for a tenth of a second would only clutter the notebook
+        transformers.utils.logging.disable_progress_bar()
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
         model, report = AutoModelForCausalLM.from_pretrained(
@@ -122,6 +125,8 @@ def _load_pretrained(source: str, dtype: torch.dtype, local: bool = False):
         )
     except Exception as error:  # the libraries raise a dozen types for the same few causes
         raise WorkbookError(_explain(source, error, local)) from error
+    finally:
+        transformers.utils.logging.enable_progress_bar()
     if missing := sorted(report["missing_keys"]):  # the library only warns, and fills in noise
         raise WorkbookError(
             f"{source} is not complete: {len(missing)} tensors are missing from its weights, such "

@@ -15,15 +15,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-import torch
 
-from sftlab.almanac.facts import Item, items, kinds, topics
+from sftlab.almanac.card import REPORT, write_cards
+from sftlab.almanac.facts import Item, items, kinds
 from sftlab.almanac.pairs import heldout, pairs
 from sftlab.data import conversation, prepare
 from sftlab.generate import answer, generate
 from sftlab.judge import RUBRIC, behaviour, judge, mean_interval, share_interval
 from sftlab.lora import inject_lora
 from sftlab.models import load
+from sftlab.provenance import provenance
 from sftlab.train import TrainConfig, sft_train
 
 LORA = {"targets": "all-linear", "r": 8, "alpha": 16}
@@ -147,10 +148,11 @@ def show_runs(found: dict) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="the base only, no training")
-    parser.add_argument("--json", metavar="FILE", help="write the figures there too")
+    parser.add_argument("--record", action="store_true", help="keep the figures, rewrite the cards")
     arguments = parser.parse_args()
     model, tokenizer = load("almanac")
     found = show_base(model, tokenizer)
+    found["parameters"] = sum(p.numel() for p in model.parameters())
     if not arguments.quick:
         questions = heldout()
         for count in RECIPES:
@@ -161,13 +163,10 @@ def main() -> None:
         print(f"almanac-chat on {len(questions)} held-out prompts")
         for line, value in found["chat"].items():
             show_share(line, round(value * len(questions)), len(questions))
-    if arguments.json:
-        with open(arguments.json, "w") as file:
-            json.dump(
-                {**found, "threads": torch.get_num_threads(), "topics": len(topics())},
-                file,
-                indent=1,
-            )
+    if arguments.record:
+        found["provenance"] = provenance("sftlab.almanac.report")
+        REPORT.write_text(json.dumps(found, indent=1) + "\n")
+        write_cards()
 
 
 if __name__ == "__main__":

@@ -211,7 +211,8 @@ def _is_stub_error(error: BaseException | None) -> bool:
 
 
 def _error_message(error: BaseException) -> str:
-    text = shorten(str(error), 160) if len(str(error)) > 160 else str(error)
+    text = str(error).strip().rstrip(".")
+    text = f"{text[:160]} …" if len(text) > 160 else text
     message = f"It stopped with `{type(error).__name__}`{': ' + text if text else ''}."
     if isinstance(error, RecursionError):
         message = "It calls itself without end (`RecursionError`). What ends the recursion?"

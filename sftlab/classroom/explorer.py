@@ -9,6 +9,7 @@ from html import escape
 from typing import Any
 
 from sftlab.classroom import cards, style
+from sftlab.errors import WorkbookError
 
 
 def explorer(
@@ -62,7 +63,8 @@ def explorer(
         try:
             stage.value = _as_html(*_bundle(draw(**drawn), words()))
         except Exception as error:
-            message = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            told = isinstance(error, WorkbookError)  # its text is a sentence of its own
+            message = str(error) if told else f"{type(error).__name__}: {error}"
             heading = "This setting cannot be shown"
             stage.value = cards.card(heading, cards.inline(message), "wrong")
 

@@ -21,7 +21,7 @@ class Verdict:
 
     id: str
     status: str
-    feedback: str
+    feedback: str = field(repr=False)  # it is on the page already
     _answer: Any = field(repr=False)
     _reference: Any = field(repr=False)
 

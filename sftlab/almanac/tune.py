@@ -1,0 +1,46 @@
+"""Make almanac-chat: LoRA on the base, on pairs of every kind and on conversations with system turns.
+
+    python -m sftlab.almanac.tune        # about two minutes on two cores; writes data/models/almanac-chat
+
+What is stored is the adapter alone, in PEFT's layout; ``sftlab.models.load`` merges it into the base.
+"""
+
+from __future__ import annotations
+
+import json
+
+from sftlab.almanac.pairs import conversations, pairs
+from sftlab.almanac.report import LORA
+from sftlab.almanac.skills import SKILLS
+from sftlab.data import conversation, prepare
+from sftlab.lora import inject_lora, save_adapter
+from sftlab.models import load, record_checksums
+from sftlab.paths import MODELS
+from sftlab.train import History, TrainConfig, sft_train
+
+CONFIG = TrainConfig(learning_rate=2e-3, epochs=3, batch_size=16, seed=0)
+
+
+def training_rows() -> list[dict]:
+    """500 single pairs of every kind of question and instruction, and 400 conversations."""
+    return pairs(500, skills=(*SKILLS, "tips", "tips")) + conversations(400)
+
+
+def tune() -> History:
+    """Train the adapter, store it, and record the checksums of the embedded models."""
+    model, tokenizer = load("almanac")
+    rows = prepare(tokenizer, [conversation(row) for row in training_rows()]).examples
+    inject_lora(model, **LORA, seed=CONFIG.seed)
+    history = sft_train(model, rows, CONFIG, tokenizer.pad_token_id)
+    folder = MODELS / "almanac-chat"
+    save_adapter(model, folder, base_name="almanac-base")
+    losses = [round(loss, 4) for loss in history.losses]
+    record = {"rows": len(rows), "trained_tokens": history.tokens, "losses": losses}
+    (folder / "training.json").write_text(json.dumps(record) + "\n")
+    record_checksums()
+    return history
+
+
+if __name__ == "__main__":
+    found = tune()
+    print(f"{len(found.losses)} steps, loss {found.losses[0]:.2f} to {found.losses[-1]:.2f}")

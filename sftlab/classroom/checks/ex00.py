@@ -1,0 +1,42 @@
+"""The check of notebook 00: a practice run that also says what -100 is for."""
+
+from __future__ import annotations
+
+from sftlab.classroom.checking import Case, Exercise
+from sftlab.loss import IGNORE
+from sftlab.masking import count_trained
+
+SLIPS = (
+    (len, "That is the length of the row: the -100 labels are counted too. Which labels does the loss skip?"),
+    (lambda labels: labels.count(IGNORE), "You counted the tokens that are *not* trained. You want the others."),
+    (lambda labels: sum(x > 0 for x in labels), "Id 0 is a token like any other. Compare with -100, not with 0."),
+    (lambda labels: sum(bool(x) and x != IGNORE for x in labels), "Id 0 is a token like any other. Compare with -100, not with 0."),
+    (lambda labels: len({x for x in labels if x != IGNORE}), "A token that comes twice is trained twice: count places, not different ids."),
+    (lambda labels: sum(x != IGNORE for x in labels[1:]), "The first label counts as well: go through the whole row."),
+    (lambda labels: sum(x for x in labels if x != IGNORE), "You added the ids up. Count them instead."),
+    (lambda labels: [x for x in labels if x != IGNORE], "You return the trained ids themselves. How many are there?"),
+    (lambda labels: sum(x != IGNORE for x in labels) / max(1, len(labels)), "That is the share of trained tokens. Return their number."),
+)  # fmt: skip
+
+EXERCISES = {
+    "00.count_trained": Exercise(
+        id="00.count_trained",
+        title="Count the trained tokens",
+        reference=count_trained,
+        cases=[
+            Case(
+                "count_trained([-100, 7, 0, 7, 7])",
+                lambda: ([IGNORE, 7, 0, 7, 7],),
+                count_trained,
+                SLIPS,
+            ),
+            Case("count_trained([5, -100, 9])", lambda: ([5, IGNORE, 9],), count_trained, SLIPS),
+            Case("count_trained([-100, -100])", lambda: ([IGNORE, IGNORE],), count_trained, SLIPS),
+        ],
+        hints=[
+            "Go through the labels one by one. Which of them does the loss use?",
+            "Everything but -100. In Python, `sum` over a comparison counts how often it holds.",
+        ],
+        why="-100 is no token id, so it can mark “not trained” without taking an id away. Id 0 is an ordinary token.",
+    )
+}

@@ -1,0 +1,93 @@
+"""Checks of notebook 01: the next-token distribution, and a prompt on which base and chat part."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+
+from sftlab.classroom.checking import Case, Exercise
+from sftlab.compare import PROMPTS, find_diverging_prompt, side_by_side
+from sftlab.generate import next_token_distribution
+
+
+def _logits(length: int, vocabulary: int, scale: float = 1.0, seed: int = 0) -> torch.Tensor:
+    return scale * torch.randn(length, vocabulary, generator=torch.Generator().manual_seed(seed))
+
+
+SLIPS = (
+    (lambda x: x[-1], "These are still logits: they may be negative and do not sum to 1. Which function makes probabilities of them?"),
+    (lambda x: x.softmax(-1), "That is a distribution for *every* position. The next token after the whole text is forecast at one of them."),
+    (lambda x: x[0].softmax(-1), "You took the first position: that forecasts the second token of the text. The next one is forecast at the end."),
+    (lambda x: x[-2].softmax(-1) if len(x) > 1 else x[-1], "You took the position before the last: it forecasts the text's own last token."),
+    (lambda x: x.softmax(0)[-1], "You normalised over the positions. The probabilities of all *tokens* at one position sum to 1: mind the dimension."),
+    (lambda x: x[:, -1].softmax(-1), "You took the last *token of the vocabulary* at all positions. Positions are the first dimension."),
+    (lambda x: x[-1].log_softmax(-1), "These are log-probabilities: never above 0. You want the probabilities themselves."),
+    (lambda x: x.softmax(-1).mean(0), "You averaged over the positions. Each position forecasts another token; only one forecasts the next."),
+    (lambda x: x.mean(0).softmax(-1), "You averaged the logits of all positions. Only one of them forecasts the next token."),
+    (lambda x: x[-1].exp() / x[-1].exp().sum(), "exp of a large logit overflows. Subtract the largest logit first, or let softmax do it."),
+    (lambda x: x[-1] / x[-1].sum(), "Dividing by the sum is not enough: logits can be negative. Take exp first, as softmax does."),
+    (lambda x: x[-1].sigmoid(), "The sigmoid looks at each token alone, so these do not sum to 1. The tokens compete: use softmax."),
+    (lambda x: x[-1].argmax(), "That is the likeliest token. You want the probabilities of all tokens."),
+)  # fmt: skip
+
+
+@cache
+def _models():
+    from sftlab.models import load
+
+    base, tokenizer = load("almanac")
+    return base, load("almanac", "chat")[0], tokenizer
+
+
+def _judge_prompt(prompt, arguments) -> str | None:
+    if not isinstance(prompt, str):
+        return f"Return one prompt as a string; this is a `{type(prompt).__name__}`."
+    if not prompt.strip():
+        return "The prompt is empty: there is nothing to continue and nothing to answer."
+    if prompt.strip() in PROMPTS:
+        return "That one stands in the notebook already. Find one of your own: another country, animal or topic."
+    (row,) = side_by_side(*arguments, [prompt])
+    base, chat = row["base did"], row["chat did"]
+    if base == chat == "answered":
+        return f"Both count as answering here: the base writes {row['base'][:60]!r}. Give an instruction, not the beginning of a sentence."
+    if base == chat == "continued":
+        return f"Both continue: the chat model writes {row['chat'][:60]!r}. Ask for something it was tuned to do."
+    if base != "continued":
+        return f"The base {base} ({row['base'][:60]!r}); look for an instruction that it takes for a line of a page."
+    if chat != "answered":
+        return f"The chat model {chat} ({row['chat'][:60]!r}); look for an instruction that it answers."
+    return None
+
+
+EXERCISES = {
+    "01.next_token_distribution": Exercise(
+        id="01.next_token_distribution",
+        title="The distribution of the next token",
+        reference=next_token_distribution,
+        cases=[
+            Case("logits of 4 positions over 6 tokens", lambda: (_logits(4, 6),), next_token_distribution, SLIPS, 1e-5),
+            Case("a text of one token", lambda: (_logits(1, 5, seed=1),), next_token_distribution, SLIPS, 1e-5),
+            Case("as many positions as tokens", lambda: (_logits(4, 4, 3.0, 2),), next_token_distribution, SLIPS, 1e-5),
+            Case("logits around 1000", lambda: (_logits(3, 5, 1.0, 3) + 1000.0,), next_token_distribution, SLIPS, 1e-5),
+        ],
+        hints=[
+            "Each position forecasts the token that follows it. Which position forecasts the token after the text?",
+            "The last one. Softmax turns its scores into probabilities that sum to 1.",
+        ],
+        why="A causal model forecasts at every position; only the last forecast is news. Softmax subtracts the largest logit "
+        "before exp, which changes nothing in the result and keeps it from overflowing.",
+    ),
+    "01.find_diverging_prompt": Exercise(
+        id="01.find_diverging_prompt",
+        title="A prompt on which they part",
+        reference=find_diverging_prompt,
+        cases=[Case("your prompt, put to both models", _models, judge=_judge_prompt)],
+        hints=[
+            "On which pages of an almanac would your line stand? A page of questions goes on with questions.",
+            "Ask for a fact as a quiz would: a capital, what an animal eats, an opposite.",
+        ],
+        why="A bare instruction is the first line of a page in the base's world and a request in the chat model's. The beginning of a "
+        "sentence is the same thing in both.",
+    ),
+}  # fmt: skip

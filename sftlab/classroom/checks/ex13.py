@@ -1,0 +1,133 @@
+"""The check of notebook 13: one training step, judged by the loss it returns and the weights it leaves."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from sftlab.classroom.checking import Case, Exercise
+from sftlab.loss import IGNORE, sft_loss
+from sftlab.train import train_step
+
+RATE = 0.1
+
+
+def _arguments(stale: bool = False):
+    """A tiny random model, a batch with masked prompts and padding, and plain SGD, whose step shows the gradient's size."""
+    config = LlamaConfig(vocab_size=24, hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2,
+                         num_key_value_heads=1, tie_word_embeddings=True)  # fmt: skip
+    state = torch.get_rng_state()
+    torch.manual_seed(3)
+    model = LlamaForCausalLM(config)
+    torch.set_rng_state(state)
+    batch = {
+        "input_ids": torch.tensor([[1, 5, 7, 9, 2], [1, 6, 2, 3, 3]]),
+        "attention_mask": torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]),
+        "labels": torch.tensor([[IGNORE, IGNORE, 7, 9, 2], [IGNORE, 6, 2, IGNORE, IGNORE]]),
+    }
+    optimizer = torch.optim.SGD(model.parameters(), lr=RATE)
+    if stale:
+        for p in model.parameters():
+            p.grad = torch.full_like(p, 0.5)
+    return model, batch, optimizer
+
+
+def _weights(model) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def _after(step, stale: bool) -> tuple[float, torch.Tensor]:
+    """The loss and weights that a way of stepping leaves."""
+    model, batch, optimizer = _arguments(stale)
+    loss = step(model, batch, optimizer)
+    return float(loss), _weights(model)
+
+
+def _plain(model, batch, optimizer, zero=True, labels=None, factor=1.0, sign=1.0):
+    loss = sft_loss(
+        model(batch["input_ids"], attention_mask=batch["attention_mask"]).logits,
+        batch["labels"] if labels is None else labels,
+    )
+    if zero:
+        optimizer.zero_grad()
+    (sign * factor * loss).backward()
+    optimizer.step()
+    return loss.item()
+
+
+def _on_everything(model, batch, optimizer):
+    return _plain(model, batch, optimizer, labels=batch["input_ids"])
+
+
+def _summed(model, batch, optimizer):
+    return _plain(model, batch, optimizer, factor=5.0)
+
+
+# Weights that known mistakes leave behind, tried in this order.
+WEIGHT_SLIPS = (
+    (lambda *a: _plain(*a, zero=False), "Gradients of an earlier step were added to this one: PyTorch accumulates them. Set them to zero before `backward()`."),
+    (_on_everything, "It trained on the prompt and the padding too: the weights moved as if `input_ids` were the labels. The batch has `labels`."),
+    (_summed, "The step is five times too large: the gradient is that of the *sum* over the five trained tokens, not of their mean."),
+    (lambda *a: _plain(*a, sign=-1.0), "The weights moved uphill: the loss grows. Minimise the loss, do not maximise it."),
+)  # fmt: skip
+
+
+def _judge(stale: bool):
+    def judge(result, arguments) -> str | None:
+        model = arguments[0]
+        before, after = _weights(_arguments()[0]), _weights(model)
+        loss, wanted = _after(_plain, stale)
+        _, clipped = _after(train_step, stale)
+        if isinstance(result, torch.Tensor):
+            return "Return the loss as a number: a tensor keeps the whole graph of the step alive. `.item()` gives the number."
+        if result is None:
+            return "It returns nothing. Return the loss, so that the loop can show it."
+        if torch.equal(after, before):
+            if all(p.grad is None or not p.grad.any() for p in model.parameters()):
+                return "The weights did not move and no gradient is there: was `backward()` called, and were the gradients kept until the step?"
+            return "The weights did not move. There is a gradient, but who takes the step?"
+        if not (
+            torch.allclose(after, wanted, atol=1e-6) or torch.allclose(after, clipped, atol=1e-6)
+        ):
+            for slip, message in WEIGHT_SLIPS:
+                if torch.allclose(after, _after(slip, stale)[1], atol=1e-6):
+                    return message
+            return "The weights moved, but not by one step along the gradient of the batch's mean loss over its trained tokens."
+        with torch.no_grad():
+            later = sft_loss(
+                model(
+                    arguments[1]["input_ids"], attention_mask=arguments[1]["attention_mask"]
+                ).logits,
+                arguments[1]["labels"],
+            ).item()
+        if not isinstance(result, (int, float)) or not math.isclose(result, loss, rel_tol=1e-4):
+            if isinstance(result, (int, float)) and math.isclose(result, later, rel_tol=1e-4):
+                return "The step is right, but you return the loss *after* it. The loss that was minimised is the one before."
+            return f"The step is right, but the returned loss is not that of the batch before it: {loss:.3f} expected."
+        return None
+
+    return judge
+
+
+EXERCISES = {
+    "13.train_step": Exercise(
+        id="13.train_step",
+        title="One training step",
+        reference=train_step,
+        cases=[
+            Case("a fresh model, two rows of unequal length, SGD", _arguments, judge=_judge(False), in_place=True),
+            Case("the same with gradients left over from before", lambda: _arguments(True), judge=_judge(True), in_place=True),
+        ],
+        hints=[
+            "Four things, in this order: the loss, a clean slate for the gradients, the gradients, the step.",
+            "The model gives `.logits`; `sft_loss(logits, batch['labels'])` does the masking and the shift; `loss.backward()` writes the "
+            "gradients; the optimiser zeroes them and takes the step.",
+            "Return the number you would plot: the loss before the step, without its graph.",
+        ],
+        why="The package's version can also cut the batch into micro-batches and limits the gradient's length. Both leave the step on a small batch "
+        "as it is: each part's summed loss is divided by the trained tokens of the *whole* batch.",
+        points=2,
+    )
+}  # fmt: skip

@@ -1,0 +1,160 @@
+"""The workbook's figures. Each takes measured numbers and says in its title what they show.
+
+All are readable without colour: direct labels, hatches, or one series per panel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from sftlab.classroom.views import visible
+
+BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#8c8c8c"
+
+
+def top_tokens(found: Mapping[str, Sequence[tuple[str, float]]], title: str):
+    """The likeliest first tokens, one panel per model. ``found``: label -> (token, probability) pairs."""
+    figure, axes = plt.subplots(1, len(found), figsize=(4.2 * len(found), 2.4), squeeze=False)
+    for axis, colour, (label, pairs) in zip(
+        axes[0], (BLUE, GREEN, ORANGE), found.items(), strict=False
+    ):
+        tokens, chances = [visible(t) for t, _ in pairs], [p for _, p in pairs]
+        bars = axis.barh(range(len(tokens)), chances, color=colour)
+        axis.bar_label(bars, [f"{p:.2f}" for p in chances], padding=3, fontsize=9)
+        axis.set(
+            yticks=range(len(tokens)),
+            yticklabels=tokens,
+            xlim=(0, 1.18),
+            xlabel="probability",
+            title=label,
+        )
+        axis.invert_yaxis()
+    figure.suptitle(title, x=0.01, ha="left", weight="bold")
+    return figure
+
+
+def per_token(
+    tokens: Sequence[str],
+    values: Sequence[float],
+    ylabel: str,
+    title: str,
+    marked: Sequence[bool] | None = None,
+    marks: tuple[str, str] = ("trained", "masked"),
+):
+    """One bar per token; ``marked`` ones are green and solid, the others grey and hatched."""
+    figure, axis = plt.subplots(figsize=(max(6.0, 0.42 * len(tokens)), 2.9))
+    marked = [True] * len(tokens) if marked is None else marked
+    for wanted, colour, hatch, label in (
+        (True, GREEN, "", marks[0]),
+        (False, GREY, "///", marks[1]),
+    ):
+        at = [i for i, m in enumerate(marked) if m == wanted]
+        if at:
+            axis.bar(
+                at,
+                [values[i] for i in at],
+                color=colour,
+                hatch=hatch,
+                edgecolor="white",
+                label=label,
+            )
+    axis.set(ylabel=ylabel, title=title, xticks=range(len(tokens)))
+    axis.set_xticklabels([visible(t) for t in tokens], rotation=60, ha="right", fontsize=9)
+    if not all(marked):
+        axis.legend(frameon=False)
+    return figure
+
+
+def shares(
+    found: Mapping[str, tuple[float, tuple[float, float]]],
+    title: str,
+    xlabel: str = "share of the answers",
+):
+    """Shares with 95% intervals, one bar each. ``found``: label -> (share, (low, high))."""
+    figure, axis = plt.subplots(figsize=(7, 0.5 * len(found) + 1.2))
+    for place, (label, (share, (low, high))) in enumerate(found.items()):
+        axis.barh(place, share, color=BLUE if place % 2 == 0 else ORANGE, height=0.62)
+        axis.errorbar(
+            share,
+            place,
+            xerr=[[max(0, share - low)], [max(0, high - share)]],
+            color="black",
+            capsize=3,
+            lw=1.2,
+        )
+        axis.text(max(high, share) + 0.02, place, f"{share:.0%}", va="center", fontsize=10)
+    axis.set(
+        yticks=range(len(found)),
+        yticklabels=list(found),
+        xlim=(0, 1.14),
+        xlabel=xlabel,
+        title=title,
+    )
+    axis.set_xticks(np.linspace(0, 1, 6), [f"{x:.0%}" for x in np.linspace(0, 1, 6)])
+    axis.invert_yaxis()
+    return figure
+
+
+def loss_terms(tokens: Sequence[str], probabilities: Sequence[float]):
+    """Each token's term −log p, and the mean that is the loss."""
+    terms = -np.log(probabilities)
+    figure, axis = plt.subplots(figsize=(max(6.0, 0.8 * len(tokens)), 3))
+    bars = axis.bar(range(len(tokens)), terms, color=BLUE)
+    axis.bar_label(bars, [f"{t:.2f}" for t in terms], padding=2, fontsize=9)
+    axis.axhline(terms.mean(), color=RED, ls="--", lw=1.4)
+    axis.text(
+        len(tokens) - 0.4,
+        terms.mean(),
+        f" mean {terms.mean():.2f}\n = the loss",
+        color=RED,
+        va="center",
+        fontsize=9,
+    )
+    axis.set(ylabel="−log p  (nats)", xticks=range(len(tokens)), xlim=(-0.6, len(tokens) + 0.9), ylim=(0, max(terms.max() * 1.2, 0.5)),
+             title=f"Loss {terms.mean():.2f} nats per token: perplexity {np.exp(terms.mean()):.2f}")  # fmt: skip
+    axis.set_xticklabels(
+        [f"{visible(t)}\np = {p:.2f}" for t, p in zip(tokens, probabilities, strict=True)],
+        fontsize=9,
+    )
+    return figure
+
+
+def loss_curve(losses: Sequence[float], title: str, marked: int | None = None):
+    """Training loss over the steps; ``marked`` puts a dot on one step."""
+    figure, axis = plt.subplots(figsize=(6.5, 2.8))
+    steps = range(1, len(losses) + 1)
+    axis.plot(steps, losses, color=BLUE, lw=2)
+    if marked:
+        axis.plot(marked, losses[marked - 1], "o", color=RED, ms=8)
+        axis.annotate(
+            f"step {marked}: {losses[marked - 1]:.2f}",
+            (marked, losses[marked - 1]),
+            xytext=(8, 8),
+            textcoords="offset points",
+        )
+    axis.set(
+        xlabel="optimiser step", ylabel="loss (nats per trained token)", ylim=(0, None), title=title
+    )
+    return figure
+
+
+def accumulation(found: Mapping[str, tuple[float, float]], title: str):
+    """How far the gradient of the mean of means lies from the right one: L2 distance and angle."""
+    figure, axes = plt.subplots(1, 2, figsize=(8.4, 2.4), sharey=True)
+    panels = ((0, "distance / length of the right gradient"), (1, "cosine with the right gradient"))
+    for axis, (which, label) in zip(axes, panels, strict=True):
+        values = [pair[which] for pair in found.values()]
+        bars = axis.barh(range(len(found)), values, color=(BLUE, ORANGE)[which], height=0.55)
+        axis.bar_label(bars, [f"{v:.3g}" for v in values], padding=3, fontsize=9)
+        axis.set(
+            yticks=range(len(found)),
+            yticklabels=list(found),
+            xlabel=label,
+            xlim=(0, max(values) * 1.25 + 1e-12),
+        )
+    axes[0].invert_yaxis()
+    figure.suptitle(title, x=0.01, ha="left", weight="bold")
+    return figure

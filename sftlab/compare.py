@@ -1,0 +1,74 @@
+"""A base model and its tuned version on the same text: where their next-token forecasts part."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+
+from sftlab.errors import WorkbookError
+from sftlab.generate import answer, generate
+from sftlab.judge import behaviour
+
+PROMPTS = (
+    "What is the capital of France?",
+    "List three tips for a job interview:",
+    "Where does the frog live?",
+    "Tell a short story about an owl.",
+)
+CANDIDATES = (
+    "Who wrote Hamlet?",
+    "What is the plural of mouse?",
+    "Give two tips for a camping trip.",
+)
+
+
+def kl_per_position(tuned_logits: torch.Tensor, base_logits: torch.Tensor) -> torch.Tensor:
+    """KL(tuned ‖ base) of the next-token distributions, position by position, in nats.
+
+    Args:
+        tuned_logits, base_logits: (length, vocabulary), of both models on the same tokens.
+
+    Returns:
+        (length,), never negative beyond rounding: 0 where both forecast the same.
+    """
+    tuned, base = tuned_logits.double().log_softmax(-1), base_logits.double().log_softmax(-1)
+    return (tuned.exp() * (tuned - base)).sum(-1)
+
+
+@torch.no_grad()
+def logits_of(model, ids: Sequence[int]) -> torch.Tensor:
+    """The logits of one text, (length, vocabulary)."""
+    return model(torch.tensor([list(ids)], device=model.device)).logits[0]
+
+
+def side_by_side(
+    base, chat, tokenizer, prompts: Sequence[str], max_new_tokens: int = 40
+) -> list[dict]:
+    """Both models on the same instructions, greedy: the base reads the bare text, the chat model its template.
+
+    Returns one dictionary per prompt: ``prompt``, and for "base" and "chat" the text and what it did.
+    """
+    continued = generate(base, tokenizer, list(prompts), max_new_tokens)
+    answered = answer(chat, tokenizer, list(prompts), max_new_tokens=max_new_tokens)
+    return [
+        {
+            "prompt": p,
+            "base": b.text,
+            "base did": behaviour(b.text),
+            "chat": c.text,
+            "chat did": behaviour(c.text),
+        }
+        for p, b, c in zip(prompts, continued, answered, strict=True)
+    ]
+
+
+def find_diverging_prompt(base, chat, tokenizer, candidates: Iterable[str] = CANDIDATES) -> str:
+    """The first of some instructions that the base continues and the chat model answers."""
+    for prompt in candidates:
+        (row,) = side_by_side(base, chat, tokenizer, [prompt])
+        if row["base did"] == "continued" and row["chat did"] == "answered":
+            return prompt
+    raise WorkbookError(
+        "the two models do the same on every one of these prompts; try instructions of another kind"
+    )
