@@ -43,24 +43,29 @@ def logits_of(model, ids: Sequence[int]) -> torch.Tensor:
 
 
 def side_by_side(
-    base, chat, tokenizer, prompts: Sequence[str], max_new_tokens: int = 40
+    base,
+    chat,
+    tokenizer,
+    prompts: Sequence[str],
+    max_new_tokens: int = 40,
+    temperature: float = 0.0,
 ) -> list[dict]:
-    """Both models on the same instructions, greedy: the base reads the bare text, the chat model its template.
+    """Both models on the same instructions: the base reads the bare text, the chat model its template.
+
+    The chat model decodes greedily; so does the base, unless a ``temperature`` lets it vary (a small greedy
+    base likes to repeat its likeliest line).
 
     Returns one dictionary per prompt: ``prompt``, and for "base" and "chat" the text and what it did.
     """
-    continued = generate(base, tokenizer, list(prompts), max_new_tokens)
+    continued = generate(base, tokenizer, list(prompts), max_new_tokens, temperature)
     answered = answer(chat, tokenizer, list(prompts), max_new_tokens=max_new_tokens)
     return [
         {
-            "prompt": p,
-            "base": b.text,
-            "base did": behaviour(b.text),
-            "chat": c.text,
-            "chat did": behaviour(c.text),
+            "prompt": p, "base": b.text, "base did": behaviour(b.text),
+            "chat": c.text, "chat did": behaviour(c.text),
         }
         for p, b, c in zip(prompts, continued, answered, strict=True)
-    ]
+    ]  # fmt: skip
 
 
 def find_diverging_prompt(base, chat, tokenizer, candidates: Iterable[str] = CANDIDATES) -> str:

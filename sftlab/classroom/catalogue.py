@@ -67,3 +67,52 @@ def _text(number: str, kind: str) -> str:
     except (OSError, ValueError, KeyError):
         return ""
     return "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == kind)
+
+
+QUESTIONS = {
+    "00": "How does this workbook work, and where do I stand?",
+    "01": "What does a base model do with a bare question?",
+    "02": "Do a few good examples teach facts, or only form?",
+    "03": "What changes if the prompt is trained as well?",
+    "04": "What exactly is added up, and divided by what?",
+    "05": "How much does a wrong template cost?",
+    "06": "What does training few parameters save, and what does it protect?",
+    "07": "How many parameters does LoRA train?",
+    "08": "Why does B start at zero, and A not?",
+    "09": "What does α/r keep steady?",
+    "10": "Why does LoRA want a larger learning rate?",
+    "11": "How does a 70B model fit into 40 GB?",
+    "12": "Which tokens are trained, and what does masking really do?",
+    "13": "How few pairs turn continuing into answering?",
+    "14": "What does a chat template insert?",
+    "15": "Which tokens of a long conversation are trained?",
+    "16": "How do the parts make a model that follows instructions?",
+    "17": "What is inside a LoRA layer?",
+    "18": "What share of a real model does LoRA train?",
+    "19": "What do both ways cost in memory, time and quality?",
+    "20": "Is merging exact, and what does it save?",
+    "21": "Can a model be tuned that does not fit in 16 bit?",
+    "22": "What do a few bad examples do?",
+    "23": "Which runs look healthy and are broken?",
+}
+TABLE_START, TABLE_END = "<!-- notebooks: begin -->", "<!-- notebooks: end -->"
+
+
+def readme_table() -> str:
+    """The README's table of notebooks, with links to those that are there."""
+    lines = ["| | notebook | what you find out |", "|---|---|---|"]
+    for number, title in TITLES.items():
+        found = sorted(NOTEBOOKS.glob(f"{number}_*.ipynb"))
+        name = f"[{title}](notebooks/{found[0].name})" if found else f"{title} *(in preparation)*"
+        lines.append(f"| {number} | {name} | {QUESTIONS[number]} |")
+    return "\n".join(lines)
+
+
+def update_readme(path: Path = ROOT / "README.md") -> bool:
+    """Write the table into the README between its two marks. True if that changed the file."""
+    text = path.read_text(encoding="utf-8")
+    before, _, rest = text.partition(TABLE_START)
+    _, _, after = rest.partition(TABLE_END)
+    wanted = f"{before}{TABLE_START}\n{readme_table()}\n{TABLE_END}{after}"
+    path.write_text(wanted, encoding="utf-8")
+    return wanted != text

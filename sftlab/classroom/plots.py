@@ -75,7 +75,7 @@ def shares(
 ):
     """Shares with 95% intervals, one bar each. ``found``: label -> (share, (low, high))."""
     figure, axis = plt.subplots(figsize=(7, 0.5 * len(found) + 1.2))
-    for place, (label, (share, (low, high))) in enumerate(found.items()):
+    for place, (share, (low, high)) in enumerate(found.values()):
         axis.barh(place, share, color=BLUE if place % 2 == 0 else ORANGE, height=0.62)
         axis.errorbar(
             share,

@@ -52,8 +52,7 @@ def table(rows: Sequence[Sequence], headers: Sequence[str], caption: str = "") -
         else ""
     )
     markup = f'<table style="border-collapse:collapse;margin:.5em 0">{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
-    lines = [cells for cells in [list(headers), *shown]]
-    flat = [[cell.replace("\n", " / ") for cell in cells] for cells in lines]
+    flat = [[cell.replace("\n", " / ") for cell in cells] for cells in [list(headers), *shown]]
     widths = [max(len(cells[i]) for cells in flat) for i in range(len(headers))]
     text = "\n".join(
         "  ".join(cell.ljust(w) for cell, w in zip(cells, widths, strict=True)).rstrip()
