@@ -101,9 +101,10 @@ TABLE_START, TABLE_END = "<!-- notebooks: begin -->", "<!-- notebooks: end -->"
 def readme_table() -> str:
     """The README's table of notebooks, with links to those that are there."""
     lines = ["| | notebook | what you find out |", "|---|---|---|"]
-    for number, title in TITLES.items():
+    for number in TITLES:
         found = sorted(NOTEBOOKS.glob(f"{number}_*.ipynb"))
-        name = f"[{title}](notebooks/{found[0].name})" if found else f"{title} *(in preparation)*"
+        name = title(number)
+        name = f"[{name}](notebooks/{found[0].name})" if found else f"{name} *(in preparation)*"
         lines.append(f"| {number} | {name} | {QUESTIONS[number]} |")
     return "\n".join(lines)
 

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sftlab.classroom.catalogue import NOTEBOOKS
+from sftlab.classroom.catalogue import NOTEBOOKS, update_readme
 from sftlab.classroom.notebook_metadata import derive
 from sftlab.errors import WorkbookError
 
@@ -54,6 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 path.write_text(text, encoding="utf-8")
         state = "unchanged" if same else "would change" if chosen.check else "written"
         print(f"{path.name:<40} {time.monotonic() - began:6.1f} s  {state}", flush=True)
+    ours = all(path.resolve().parent == NOTEBOOKS for path in paths)
+    if ours and not chosen.check and update_readme():
+        print("README.md: the table of notebooks was written anew")
     if failed:
         print(f"Did not run to the end: {', '.join(failed)}")
     if chosen.check and changed:
