@@ -106,6 +106,7 @@ def pretrain(
         decay_groups(model, recipe), lr=recipe.rate, betas=recipe.betas, fused=True
     )
     log: list[dict] = []
+    first = 0
     if snapshot.exists():
         kept = torch.load(snapshot, weights_only=True)
         if kept["recipe"] != json.loads(json.dumps(asdict(recipe))):
@@ -114,8 +115,7 @@ def pretrain(
             )
         model.load_state_dict(kept["model"])
         optimizer.load_state_dict(kept["optimizer"])
-        log = kept["log"]
-    first = log[-1]["step"] + 1 if log else 0
+        log, first = kept["log"], kept["done"]
 
     def loss_of(batch: torch.Tensor) -> torch.Tensor:
         hidden = model.model(input_ids=batch[:, :-1], use_cache=False).last_hidden_state
@@ -141,7 +141,7 @@ def pretrain(
                   f"{left / 60:.0f} min left", flush=True)  # fmt: skip
         if (step + 1) % every == 0 or step + 1 == recipe.steps:
             state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "log": log,
-                     "recipe": json.loads(json.dumps(asdict(recipe)))}  # fmt: skip
+                     "done": step + 1, "recipe": json.loads(json.dumps(asdict(recipe)))}  # fmt: skip
             torch.save(state, snapshot.with_suffix(".new"))
             os.replace(snapshot.with_suffix(".new"), snapshot)  # never half a snapshot
     return model
