@@ -1,0 +1,47 @@
+"""Record an experiment: ``python -m sftlab.experiments NAME``. What is recorded already is kept."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import pkgutil
+import sys
+from collections.abc import Sequence
+
+import sftlab.experiments as package
+from sftlab.errors import WorkbookError
+from sftlab.experiments.record import results_path, sweep
+
+
+def names() -> list[str]:
+    """Every module of this package that is an experiment."""
+    found = [module.name for module in pkgutil.iter_modules(package.__path__)]
+    return sorted(set(found) - {"record", "__main__"})
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Returns the exit status: 0 when every run is recorded."""
+    parser = argparse.ArgumentParser(prog="python -m sftlab.experiments", description=__doc__)
+    parser.add_argument("name", nargs="?", choices=names(), metavar="NAME")
+    parser.add_argument(
+        "--list", action="store_true", help="the experiments, and what they measure"
+    )
+    chosen = parser.parse_args(arguments)
+    if chosen.list or not chosen.name:
+        for name in names():
+            about = importlib.import_module(f"{package.__name__}.{name}").__doc__
+            print(f"{name:24s} {about.strip().splitlines()[0]}")
+        return 0
+    module = importlib.import_module(f"{package.__name__}.{chosen.name}")
+    settings = module.settings()
+    try:
+        found = sweep(chosen.name, settings, module.run)
+    except WorkbookError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(f"{len(found)} of {len(settings)} runs in data/results/{results_path(chosen.name).name}")
+    return 0 if len(found) >= len(settings) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

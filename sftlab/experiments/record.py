@@ -1,0 +1,155 @@
+"""A file of results: runs found by their settings, written after every run, so that a sweep resumes."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from sftlab.bar import Bar
+from sftlab.errors import WorkbookError
+from sftlab.models import checksums
+from sftlab.paths import DATA
+from sftlab.provenance import provenance
+
+RESULTS = DATA / "results"
+MODEL = "almanac-base/model.safetensors"  # what the runs were measured on, told by its checksum
+
+
+def results_path(name: str, folder: Path = RESULTS) -> Path:
+    """The file of an experiment."""
+    return folder / f"{name}.json"
+
+
+def read(name: str, folder: Path = RESULTS) -> dict:
+    """The file as it stands: ``provenance`` (one entry per sitting) and ``runs``.
+
+    Every run holds ``settings``, ``result`` and ``sitting``, the number of its provenance.
+
+    Raises:
+        WorkbookError: there is no such file, or it is damaged.
+    """
+    path = results_path(name, folder)
+    again = f"python -m sftlab.experiments {name}"
+    if not path.is_file():
+        raise WorkbookError(f"{path.name} is not in data/results: record it with  {again}")
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        sittings = len(found["provenance"])
+        whole = all(
+            isinstance(run["settings"], dict)
+            and isinstance(run["result"], dict)
+            and 0 <= run["sitting"] < sittings
+            for run in found["runs"]
+        )
+    except (ValueError, KeyError, TypeError):
+        whole = False
+    if not whole:
+        raise WorkbookError(
+            f"{path.name} in data/results is damaged: restore it with  git checkout -- data/results"
+            f", or remove it and record it anew with  {again}"
+        )
+    return found
+
+
+def runs(name: str, folder: Path = RESULTS, **chosen: Any) -> list[dict]:
+    """Settings and results of the recorded runs in one dictionary each, as tables want them.
+
+    ``chosen`` keeps the runs whose settings have these values: ``runs("…", seed=0)``.
+
+    Raises:
+        WorkbookError: as ``read``; and if no run has these settings.
+    """
+    found = [{**run["settings"], **run["result"]} for run in read(name, folder)["runs"]]
+    kept = [run for run in found if all(run.get(k) == v for k, v in chosen.items())]
+    if not kept:
+        raise WorkbookError(f"{name}.json holds no run with {chosen}; it holds {len(found)} runs")
+    return kept
+
+
+def key(settings: dict) -> str:
+    """The settings as a text: equal for equal settings, in whatever order they stand."""
+    return json.dumps(settings, sort_keys=True)
+
+
+def sweep(
+    name: str,
+    settings: Sequence[dict],
+    run: Callable[..., dict],
+    folder: Path = RESULTS,
+    progress: bool = True,
+) -> list[dict]:
+    """Measure every setting that the file does not hold yet; the file is whole after every run.
+
+    Args:
+        settings: keyword arguments of ``run``, one dictionary per run; values that JSON can hold.
+        run: returns what was measured, by name.
+
+    An interrupt keeps the runs that are done and returns; called again, the sweep goes on.
+
+    Returns:
+        The runs, as ``runs`` does.
+
+    Raises:
+        WorkbookError: the same settings twice, a damaged file, a file recorded with another base
+            model, or a result that is not a finite number.
+    """
+    wanted = {key(setting): setting for setting in settings}
+    if len(wanted) < len(settings):
+        raise WorkbookError(f"{name}: two runs have the same settings; each must be told apart")
+    path = results_path(name, folder)
+    found = read(name, folder) if path.exists() else {"provenance": [], "runs": []}
+    now = {**provenance("sftlab.experiments"), "base": checksums()[MODEL][:16]}
+    if any(sitting["base"] != now["base"] for sitting in found["provenance"]):
+        raise WorkbookError(
+            f"{path.name} was recorded with another {MODEL}: its runs cannot stand beside new ones. "
+            "Remove the file and record all of it"
+        )
+    done = {key(entry["settings"]) for entry in found["runs"]}
+    open_runs = [setting for text, setting in wanted.items() if text not in done]
+    if open_runs and now not in found["provenance"]:
+        found["provenance"].append(now)
+    with Bar(len(wanted), "runs", first=len(wanted) - len(open_runs), shown=progress) as bar:
+        try:
+            for setting in open_runs:
+                entry = {"settings": setting, "result": _rounded(run(**setting), name)}
+                entry["sitting"] = found["provenance"].index(now)
+                found["runs"].append(entry)
+                write(path, found)
+                bar.update(note=", ".join(f"{k} {v}" for k, v in setting.items()))
+        except KeyboardInterrupt:
+            bar.done = f"stopped: {len(found['runs'])} runs are kept, the same command goes on"
+    return [{**entry["settings"], **entry["result"]} for entry in found["runs"]]
+
+
+def write(path: Path, found: dict) -> None:
+    """Write the file, one run a line. A kill or a full disk never leaves half of one."""
+    head = json.dumps(found["provenance"], indent=1, ensure_ascii=False)
+    lines = ",\n".join(json.dumps(entry, ensure_ascii=False) for entry in found["runs"])
+    new = path.with_suffix(".new")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new.write_text(f'{{"provenance": {head},\n"runs": [\n{lines}\n]}}\n', encoding="utf-8")
+        os.replace(new, path)
+    except OSError as error:
+        new.unlink(missing_ok=True)
+        raise WorkbookError(
+            f"{path.name} cannot be written ({error.strerror}): free some space, then run again; "
+            "the runs that were kept stay"
+        ) from error
+
+
+def _rounded(value: Any, name: str) -> Any:
+    """Six significant digits: more would differ between processors and only swell the file."""
+    if isinstance(value, dict):
+        return {k: _rounded(v, name) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(v, name) for v in value]
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise WorkbookError(f"{name}: a run measured {value}; nothing was written for it")
+        return float(f"{value:.6g}")
+    return value
