@@ -76,7 +76,7 @@ END_OF_TURN = {
 # ChatML that writes a system turn of its own where the messages have none, as SmolLM2's does.
 HIDDEN_SYSTEM = (
     "{% if messages[0]['role'] != 'system' %}"
-    "{{ '<|im_start|>system\\nBe brief.<|im_end|>\\n' }}"
+    "{{ '<|im_start|>system\\nAnswer in one word.<|im_end|>\\n' }}"
     "{% endif %}"
 ) + CHATML
 

@@ -155,9 +155,10 @@ class TestHiddenSystemTurn:
     def test_is_inserted_where_the_messages_have_none(self, tokenizer):
         silent = with_template(tokenizer, "chatml")
         silent.chat_template = HIDDEN_SYSTEM
-        turn = "<|im_start|>system\nBe brief.<|im_end|>\n"
+        turn = "<|im_start|>system\nAnswer in one word.<|im_end|>\n"
         assert render(silent, user("Hi")) == turn + chatml(user("Hi"))
-        assert encode(silent, user("Hi")) == encode(silent, TALK[:2])
+        told = [{"role": "system", "content": "Answer in one word."}, *user("Hi")]
+        assert encode(silent, user("Hi")) == encode(silent, told)
 
     def test_gives_way_to_a_system_turn_of_ones_own(self, tokenizer):
         silent = with_template(tokenizer, "chatml")
