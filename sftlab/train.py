@@ -1,15 +1,14 @@
-"""The SFT loop: batches, one optimiser step at a time, snapshots, resume."""
+"""The SFT loop: batches, one optimiser step at a time, snapshots, resume, several processes.
+
+python -m sftlab.train configs/sft.json        # a run from a file: see sftlab.pipeline
+"""
 
 from __future__ import annotations
 
-import hashlib
 import math
-import os
-import signal
-import threading
+import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from random import Random
@@ -19,8 +18,13 @@ import torch
 from sftlab.bar import Bar
 from sftlab.data import batch_order, collate
 from sftlab.errors import WorkbookError
+from sftlab.interrupts import Gate
 from sftlab.loss import model_loss, trained_tokens
 from sftlab.masking import Example
+from sftlab.processes import add_gradients, place, total, total_number
+from sftlab.snapshots import fingerprint, load_snapshot, save_snapshot
+
+PRECISIONS = ("auto", "fp32", "bf16")
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,7 @@ class TrainConfig:
     schedule: str = "cosine"  # or "constant"
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
+    precision: str = "auto"  # of the forward pass: "fp32", "bf16" autocast, or bf16 on CUDA alone
     seed: int = 0
     save_every: int = 50  # steps between two snapshots, if there is a folder for them
 
@@ -51,6 +56,10 @@ class TrainConfig:
             raise WorkbookError(f"learning_rate is {self.learning_rate}; it must be above 0")
         if self.schedule not in ("cosine", "constant"):
             raise WorkbookError(f'schedule is {self.schedule!r}; use "cosine" or "constant"')
+        if self.precision not in PRECISIONS:
+            raise WorkbookError(
+                f"precision is {self.precision!r}; use one of {', '.join(PRECISIONS)}"
+            )
         if not 0 <= self.warmup <= 1:
             raise WorkbookError(f"warmup is {self.warmup}; it is a share of the steps, from 0 to 1")
 
@@ -81,29 +90,69 @@ def train_step(
     optimizer,
     max_grad_norm: float = 1.0,
     micro_batch: int | None = None,
+    precision: str = "fp32",
 ) -> float:
     """One optimiser step on one batch, as ``data.collate`` makes it.
 
-    The batch may be cut into micro-batches of rows: their summed losses are divided by the trained
-    tokens of the *whole* batch, so the gradient does not depend on the cut.
+    The batch may be cut into micro-batches of rows, and its rows may be shared out over processes:
+    summed losses are divided by the trained tokens of the *whole* batch, so neither cut changes the
+    gradient.
 
     Returns:
-        The loss before the step, in nats per trained token.
+        The loss of the whole batch before the step, in nats per trained token.
     """
     optimizer.zero_grad()
-    trained = trained_tokens(batch["labels"])
-    rows = len(batch["labels"])
-    size = micro_batch or rows
+    trained = total(trained_tokens(batch["labels"]))  # of all processes together
+    rows = len(batch["labels"])  # of this one
     loss = 0.0
+    size = micro_batch or max(rows, 1)
     for start in range(0, rows, size):
         part = {name: tensor[start : start + size] for name, tensor in batch.items()}
-        share = model_loss(model, part)[0] / trained
+        with _autocast(trained.device, precision):
+            share = model_loss(model, part)[0] / trained
         share.backward()
         loss += share.item()
     trainable = [p for p in model.parameters() if p.requires_grad]
+    add_gradients(trainable)  # over all processes
     torch.nn.utils.clip_grad_norm_(trainable, max_grad_norm)
     optimizer.step()
-    return loss
+    return total_number(loss, trained.device)
+
+
+def train_loop(
+    model,
+    batches: Iterable[dict[str, torch.Tensor]],
+    optimizer,
+    rates: Sequence[float],
+    on_step: Callable[[int, float], None] | None = None,
+    micro_batch: int | None = None,
+    max_grad_norm: float = 1.0,
+    precision: str = "fp32",
+) -> list[float]:
+    """The loop itself: one optimiser step on every batch, in the order given.
+
+    Args:
+        batches: any iterable; a generator makes each batch when its turn comes.
+        rates: the learning rate of each step, as many as there are batches.
+        on_step: called as ``on_step(steps_done, loss)`` after each step. It may do anything with
+            the model, ask it something, say.
+
+    Returns:
+        The losses, one per step. The model is in eval mode afterwards, even if ``on_step`` raises.
+    """
+    losses = []
+    try:
+        for batch, rate in zip(batches, rates, strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            model.train()  # for every step: asking the model something may have turned it off
+            loss = train_step(model, batch, optimizer, max_grad_norm, micro_batch, precision)
+            losses.append(loss)
+            if on_step:
+                on_step(len(losses), loss)
+    finally:
+        model.eval()
+    return losses
 
 
 def sft_train(
@@ -114,6 +163,7 @@ def sft_train(
     on_step: Callable[[int, float], None] | None = None,
     folder: str | Path | None = None,
     progress: bool = True,
+    until: int | None = None,
 ) -> History:
     """Train the parameters of ``model`` that require gradients; everything else stays as it is.
 
@@ -123,10 +173,13 @@ def sft_train(
             a loss of NaN.
         folder: where snapshots go. Called again with the same folder, a run that was stopped goes
             on where it was and ends with the very same weights.
-        progress: show a bar with the loss.
+        progress: show a bar with the loss, trained tokens per second and the time left.
+        until: pause when so many steps are done, counted from the first of the run.
 
     An interrupt (the stop button) lets the step in progress end, saves a snapshot if there is a
-    folder, and returns with ``finished`` False. The model is in eval mode afterwards.
+    folder, and returns with ``finished`` False. The model is in eval mode afterwards. Of several
+    processes (``sftlab.processes``) each takes its rows of every batch; the first one shows the bar
+    and writes the snapshots, and all of them read them.
 
     Raises:
         WorkbookError: nothing to train, a loss that is not finite, a snapshot that is damaged,
@@ -140,138 +193,107 @@ def sft_train(
         )
     if not examples:
         raise WorkbookError("there is no row to train on; give at least one example")
-    lengths = [len(example) for example in examples]
-    plan = [
-        rows
-        for epoch in range(config.epochs)
-        for rows in batch_order(lengths, config.batch_size, config.seed, epoch)
-    ][: config.max_steps]
+    plan = planned_batches(examples, config)
     optimizer = torch.optim.AdamW(
         trainable.values(), lr=config.learning_rate, weight_decay=config.weight_decay
     )
     history = History()
     snapshot = Path(folder) / "snapshot.pt" if folder else None
-    run = {"config": asdict(config), "rows": _fingerprint(examples)} if snapshot else {}
+    run = {"config": asdict(config), "rows": fingerprint(examples)} if snapshot else {}
     if snapshot and snapshot.exists():
-        _restore(snapshot, trainable, optimizer, history, run)
-    first = len(history.losses)
-    try:
-        with Bar(len(plan), "steps", first=first, shown=progress) as bar:
-            try:
-                if on_step and not first:
-                    on_step(0, math.nan)
-                for step in range(first, len(plan)):
-                    for group in optimizer.param_groups:
-                        group["lr"] = config.rate_at(step, len(plan))
-                    batch = collate([examples[i] for i in plan[step]], pad_id)
-                    batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
-                    # The dropout of a step follows from its number: a resumed run draws the same.
-                    torch.manual_seed(Random(f"{config.seed}:{step}").getrandbits(63))
-                    model.train()
-                    with _uninterrupted():
-                        started = time.perf_counter()
-                        loss = train_step(
-                            model, batch, optimizer, config.max_grad_norm, config.micro_batch
-                        )
-                        if not math.isfinite(loss):
-                            raise WorkbookError(
-                                f"step {step + 1}: the loss is {loss}; the learning rate "
-                                f"{config.learning_rate} is probably too high: load the model anew "
-                                "and train it with a lower one"
-                            )
-                        history.losses.append(loss)
-                        history.tokens += int(trained_tokens(batch["labels"]))
-                        history.seconds += time.perf_counter() - started
-                    speed = history.tokens / max(history.seconds, 1e-9)
-                    bar.update(note=f"loss {loss:.2f} · {speed:,.0f} trained tokens/s")
-                    if on_step:
-                        on_step(step + 1, loss)
-                    if snapshot and (step + 1) % config.save_every == 0:
-                        _save(snapshot, trainable, optimizer, history, run)
-                history.finished = True
-                bar.done = (
-                    f"{len(plan)} steps on {len(examples)} rows: "
-                    f"loss {history.losses[0]:.2f} → {history.losses[-1]:.2f}"
-                )
-            except KeyboardInterrupt:
-                bar.done = f"stopped after {len(history.losses)} of {len(plan)} steps"
-                bar.done += "; run again to go on" if snapshot else ""
-            if snapshot:
-                _save(snapshot, trainable, optimizer, history, run)
-    finally:
-        model.eval()
+        history = History(**load_snapshot(snapshot, trainable, optimizer, run))
+    first, last = len(history.losses), min(until or len(plan), len(plan))
+    main = place()[0] == 0
+    if total_number(first, model.device) != first * place()[1]:  # they would wait for each other
+        raise WorkbookError(
+            f"the processes do not find the same snapshot at {snapshot}; give a folder that all of "
+            "them can see"
+        )
+    gate = Gate()
+
+    def save() -> None:
+        if snapshot and main:
+            save_snapshot(snapshot, trainable, optimizer, asdict(history), run)
+
+    def record(_: int, loss: float) -> None:
+        done = len(history.losses) + 1
+        if not math.isfinite(loss):
+            raise WorkbookError(
+                f"step {done}: the loss is {loss}; the learning rate {config.learning_rate} is "
+                "probably too high: load the model anew and train it with a lower one"
+            )
+        history.losses.append(loss)
+        history.tokens += sum(examples[row].trained for row in plan[done - 1])
+        history.seconds += time.perf_counter() - gate.closed_at
+        gate.open()
+        speed = history.tokens / max(history.seconds, 1e-9)
+        bar.update(note=f"loss {loss:.2f} · {speed:,.0f} trained tokens/s")
+        if on_step:
+            on_step(done, loss)
+        if done % config.save_every == 0:
+            save()
+
+    with Bar(len(plan), "steps", first=first, shown=progress and main) as bar, gate:
+        try:
+            if on_step and not first:
+                on_step(0, math.nan)
+            steps = range(first, last)
+            batches = _batches(examples, plan, steps, config, pad_id, model.device, gate)
+            rates = [config.rate_at(step, len(plan)) for step in steps]
+            settings = (config.micro_batch, config.max_grad_norm, config.precision)
+            train_loop(model, batches, optimizer, rates, record, *settings)
+        except KeyboardInterrupt:
+            pass
+        finally:
+            model.eval()
+        history.finished = len(history.losses) == len(plan)
+        bar.done = _told(history, len(plan), len(examples), snapshot)
+        save()
     return history
 
 
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Hold an interrupt back until the block is done: half an optimiser step cannot be resumed."""
-    if (
-        threading.current_thread() is not threading.main_thread()  # is never interrupted
-        or signal.getsignal(signal.SIGINT) is not signal.default_int_handler  # others' business
-    ):
-        yield
-        return
-    came = []
-    before = signal.signal(signal.SIGINT, lambda *found: came.append(found))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if came:
-        raise KeyboardInterrupt
+def planned_batches(examples: Sequence[Example], config: TrainConfig) -> list[list[int]]:
+    """The rows of every batch of a run: each epoch has an order of its own, made from the seed."""
+    lengths = [len(example) for example in examples]
+    return [
+        rows
+        for epoch in range(config.epochs)
+        for rows in batch_order(lengths, config.batch_size, config.seed, epoch)
+    ][: config.max_steps]
 
 
-def _fingerprint(examples: Sequence[Example]) -> str:
-    """Tells two data sets apart, so that a snapshot is not continued on other rows."""
-    rows = [[example.input_ids, example.labels] for example in examples]
-    return hashlib.sha256(repr(rows).encode()).hexdigest()
+def _batches(examples, plan, steps, config, pad_id, device, gate) -> Iterator[dict]:
+    """This process's rows of the planned batches, one batch at a time."""
+    index, count = place()
+    for step in steps:
+        batch = collate([examples[row] for row in plan[step]], pad_id)
+        batch = {name: tensor[index::count].to(device) for name, tensor in batch.items()}
+        # The dropout of a step follows from its number: a resumed run draws the same. Processes
+        # draw differently: they have other rows.
+        own = f":{index}" if index else ""
+        torch.manual_seed(Random(f"{config.seed}:{step}{own}").getrandbits(63))
+        gate.close()
+        yield batch
 
 
-def _save(path: Path, trainable, optimizer, history: History, run: dict) -> None:
-    """Write a snapshot. A full disk, a kill or an interrupt never leaves half of one."""
-    state = {
-        **run,
-        "parameters": {name: p.detach() for name, p in trainable.items()},
-        "optimizer": optimizer.state_dict(),
-        "history": asdict(history),
-    }
-    new = path.with_suffix(".new")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(state, new)
-        os.replace(new, path)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-        try:
-            new.unlink(missing_ok=True)
-        except OSError:
-            pass
-        reason = str(error).splitlines()[0]
-        kept = "; the snapshot before it is still there" if path.exists() else ""
-        raise WorkbookError(
-            f"the snapshot after {len(history.losses)} steps cannot be written to {path} ({reason})"
-            f"{kept}: free some space or choose another folder, then run again"
-        ) from error
+def _autocast(device: torch.device, precision: str) -> torch.autocast:
+    """bf16 for the matrix products of a forward pass, if asked for; weights stay as they are."""
+    on = precision == "bf16"
+    if precision == "auto" and device.type == "cuda":
+        on = torch.cuda.is_bf16_supported()
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=on)
 
 
-def _restore(path: Path, trainable, optimizer, history: History, run: dict) -> None:
-    """Take up a run where its snapshot left it."""
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        found = {name: tuple(p.shape) for name, p in state["parameters"].items()}
-        same = all(state[key] == value for key, value in run.items())
-    except Exception as error:  # a damaged archive raises anything
-        raise WorkbookError(
-            f"{path} is damaged and cannot be read; remove it and train from the beginning"
-        ) from error
-    if not same or found != {name: tuple(p.shape) for name, p in trainable.items()}:
-        raise WorkbookError(
-            f"{path} belongs to another run (other settings, rows or parameters); remove it or "
-            "choose another folder"
-        )
-    with torch.no_grad():
-        for name, parameter in trainable.items():
-            parameter.copy_(state["parameters"][name])
-    optimizer.load_state_dict(state["optimizer"])
-    for name, value in state["history"].items():
-        setattr(history, name, value)
+def _told(history: History, steps: int, rows: int, snapshot: Path | None) -> str:
+    """The line that the bar leaves."""
+    if history.finished:
+        first, last = history.losses[0], history.losses[-1]
+        return f"{steps} steps on {rows} rows: loss {first:.2f} → {last:.2f}"
+    again = "; run again to go on" if snapshot else ""
+    return f"stopped after {len(history.losses)} of {steps} steps{again}"
+
+
+if __name__ == "__main__":
+    from sftlab.pipeline import main
+
+    sys.exit(main())

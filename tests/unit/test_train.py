@@ -18,7 +18,7 @@ from sftlab.data import collate, prepare
 from sftlab.errors import WorkbookError
 from sftlab.lora import inject_lora, lora_parameters
 from sftlab.loss import model_loss
-from sftlab.train import TrainConfig, sft_train, train_step
+from sftlab.train import TrainConfig, sft_train, train_loop, train_step
 
 CONFIG = TrainConfig(learning_rate=1e-2, epochs=2, batch_size=3, save_every=2)
 STEPS = 6  # eight rows, three a batch, twice
@@ -81,6 +81,7 @@ class TestConfig:
             ({"save_every": 0}, "save_every is 0"),
             ({"learning_rate": 0.0}, "learning_rate is 0.0; it must be above 0"),
             ({"learning_rate": math.nan}, "learning_rate is nan"),
+            ({"precision": "fp8"}, "precision is 'fp8'; use one of auto, fp32, bf16"),
             ({"schedule": "linear"}, 'schedule is \'linear\'; use "cosine" or "constant"'),
             ({"warmup": 100}, "warmup is 100; it is a share"),
         ],
@@ -118,6 +119,52 @@ class TestStep:
         train_step(tiny_model, collate(rows, 0), optimizer, max_grad_norm=1e-3)
         norm = torch.stack([p.grad.norm() for p in tiny_model.parameters()]).norm()
         assert norm.item() == pytest.approx(1e-3, rel=1e-3)
+
+
+class TestLoop:
+    def loop(self, model, rows, rates, **options):
+        batches = [collate(rows[i : i + 2], 0) for i in range(0, 2 * len(rates), 2)]
+        optimizer = torch.optim.SGD(model.parameters(), lr=99.0)
+        return train_loop(model, batches, optimizer, rates, **options), batches
+
+    def test_is_a_step_on_every_batch_in_order_each_at_its_own_rate(self, tiny_model, rows):
+        other = copy.deepcopy(tiny_model)
+        rates = [0.1, 0.3, 0.2]
+        losses, batches = self.loop(tiny_model, rows, rates)
+        expected = [
+            train_step(other, batch, torch.optim.SGD(other.parameters(), lr=rate))
+            for batch, rate in zip(batches, rates, strict=True)
+        ]
+        assert losses == expected
+        assert same(weights(tiny_model), weights(other))
+
+    def test_trains_on_in_train_mode_whatever_on_step_did(self, tiny_model, rows):
+        modes, told = [], []
+        tiny_model.model.layers[0].register_forward_pre_hook(
+            lambda module, found: modes.append(module.training)
+        )
+
+        def on_step(done, loss):
+            told.append((done, loss))
+            tiny_model.eval()
+
+        losses, _ = self.loop(tiny_model, rows, [0.1, 0.1], on_step=on_step)
+        assert modes == [True, True]
+        assert told == list(enumerate(losses, 1))
+        assert not tiny_model.training
+
+    def test_rates_and_batches_must_be_as_many(self, tiny_model, rows):
+        optimizer = torch.optim.SGD(tiny_model.parameters(), lr=0.1)
+        with pytest.raises(ValueError, match="shorter"):
+            train_loop(tiny_model, [collate(rows, 0)], optimizer, [0.1, 0.1])
+
+    def test_bf16_computes_coarsely_and_keeps_the_weights_in_fp32(self, tiny_model, rows):
+        other = copy.deepcopy(tiny_model)
+        coarse, _ = self.loop(tiny_model, rows, [0.1] * 3, precision="bf16")
+        fine, _ = self.loop(other, rows, [0.1] * 3)
+        assert coarse != fine
+        assert coarse == pytest.approx(fine, rel=1e-2)
+        assert {p.dtype for p in tiny_model.parameters()} == {torch.float32}
 
 
 class TestRun:
@@ -273,6 +320,20 @@ class TestResume:
         fresh = with_lora(tiny_model)
         sft_train(fresh, rows, CONFIG, folder=tmp_path, progress=False)
         assert same(weights(fresh), weights(straight))
+
+    def test_a_pause_changes_nothing_whatever_is_done_in_between(self, tiny_model, rows, tmp_path):
+        straight, paused = (with_lora(tiny_model, dropout=0.5) for _ in range(2))
+        expected = sft_train(straight, rows, CONFIG, progress=False)
+        for until in (2, 3):
+            history = sft_train(paused, rows, CONFIG, folder=tmp_path, progress=False, until=until)
+            assert len(history.losses) == until
+            assert not history.finished
+            torch.rand(until)
+            paused(torch.tensor([[1, 2, 3]]))
+        history = sft_train(paused, rows, CONFIG, folder=tmp_path, progress=False, until=99)
+        assert history.finished
+        assert history.losses == expected.losses
+        assert same(weights(paused), weights(straight))
 
     def test_trains_in_a_thread_too(self, tiny_model, rows):
         found = []

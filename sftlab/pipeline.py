@@ -1,0 +1,218 @@
+"""The whole pipeline from one file: data → tokens → masks → batches → loop → a trained adapter.
+
+    python -m sftlab.train configs/sft.json                                    # one process
+    torchrun --nproc_per_node 2 -m sftlab.train configs/sft.json               # two processes
+    accelerate launch --multi_gpu --num_processes 2 -m sftlab.train configs/sft.json    # the same
+
+Accelerate connects the processes and chooses the device: GPUs where there are any, otherwise CPUs.
+The file is the same everywhere. Paths in it count from the folder of the file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from pathlib import Path
+
+from sftlab.data import Prepared, load_conversations, prepare
+from sftlab.errors import WorkbookError
+from sftlab.lora import inject_lora, save_adapter
+from sftlab.models import load
+from sftlab.processes import place
+from sftlab.train import History, TrainConfig, sft_train
+
+KINDS = {  # what a setting may be, by its annotation
+    "int": (int,),
+    "float": (int, float),
+    "str": (str,),
+    "list": (list,),
+    "dict": (dict,),
+    "None": (type(None),),
+}
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """The LoRA layers that are trained; see ``lora.inject_lora``."""
+
+    targets: str | list = "all-linear"
+    r: int = 8
+    alpha: float = 16.0
+    dropout: float = 0.0
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run, as its file tells it."""
+
+    model: str  # a name that models.load knows, or a folder
+    data: str  # a JSONL file of pairs or conversations
+    output: str  # the folder for snapshots and results
+    adapter: dict | None  # settings of Adapter; null trains all parameters
+    train: dict  # settings of TrainConfig
+    max_length: int | None = None  # the most tokens of a row; a longer one is an error
+
+    @property
+    def config(self) -> TrainConfig:
+        return TrainConfig(**self.train)
+
+
+def read_run(path: str | Path) -> Run:
+    """Read and check a run's file.
+
+    Raises:
+        WorkbookError: no such file, no JSON, an unknown, missing or senseless setting, by its name.
+    """
+    path = Path(path)
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise WorkbookError(f"{path} cannot be read: {error.strerror}; give a run's file") from None
+    except ValueError as error:
+        raise WorkbookError(f"{path} is no valid JSON ({error}); see configs/sft.json") from None
+    run = _checked(Run, found, str(path))
+    if run.adapter is not None:
+        _checked(Adapter, run.adapter, f'{path}, "adapter"')
+    try:
+        _checked(TrainConfig, run.train, f'{path}, "train"')
+    except WorkbookError as error:
+        told = str(error)
+        raise WorkbookError(told if told.startswith(str(path)) else f"{path}: {told}") from None
+    here = path.resolve().parent
+    model = str(here / run.model) if (here / run.model).is_dir() else run.model
+    places = {"data": str(here / run.data), "output": str(here / run.output), "model": model}
+    return Run(**{**found, **places})
+
+
+def _checked(kind: type, found: object, place: str):
+    """``kind(**found)``, once every key is known, none is missing, and each value fits."""
+    if not isinstance(found, dict):
+        raise WorkbookError(f"{place}: expected an object in braces, found {json.dumps(found)}")
+    known = {field.name: field for field in fields(kind)}
+    for key in found:
+        if key not in known:
+            near = get_close_matches(key, known, n=1, cutoff=0.5)
+            meant = f'did you mean "{near[0]}"? ' if near else ""
+            raise WorkbookError(
+                f'{place}: unknown setting "{key}"; {meant}Known: {", ".join(known)}'
+            )
+    try:
+        made = kind(**found)
+    except TypeError as error:  # a missing setting, or a comparison with a wrong type
+        missing = [n for n in ("model", "data", "output", "adapter", "train") if n not in found]
+        if kind is Run and missing:
+            raise WorkbookError(f'{place}: the setting "{missing[0]}" is missing') from None
+        made, reason = None, error
+    for name, value in found.items():
+        wanted = [part.strip() for part in known[name].type.split("|")]
+        fits = tuple(kind for part in wanted for kind in KINDS[part])
+        if isinstance(value, bool) or not isinstance(value, fits):
+            told = " or ".join("null" if part == "None" else part for part in wanted)
+            raise WorkbookError(f'{place}: "{name}" is {json.dumps(value)}; expected {told}')
+    if made is None:
+        raise WorkbookError(f"{place}: {reason}")
+    return made
+
+
+def load_rows(run: Run, tokenizer) -> Prepared:
+    """The run's data, checked, tokenised and masked."""
+    return prepare(tokenizer, load_conversations(run.data), run.max_length)
+
+
+def load_start(run: Run):
+    """The run's model as it is before the first step, and its tokenizer."""
+    model, tokenizer = load(run.model)
+    if run.adapter is None:
+        return model.requires_grad_(True), tokenizer
+    adapter = Adapter(**run.adapter)
+    settings = {field.name: getattr(adapter, field.name) for field in fields(Adapter)}
+    return inject_lora(model, **settings, seed=run.config.seed), tokenizer
+
+
+def train_run(run: Run, device: str | None = None, progress: bool = True) -> History:
+    """Train as the run says, go on where a snapshot in its folder left off, and store the result.
+
+    In the folder are then ``adapter/`` (or ``model/``, if all was trained) and ``history.json``.
+    """
+    model, tokenizer = load_start(run)
+    if device is not None:
+        model.to(device)
+    rows = load_rows(run, tokenizer).examples
+    pad_id = tokenizer.pad_token_id or 0
+    folder = Path(run.output)
+    history = sft_train(model, rows, run.config, pad_id, folder=folder, progress=progress)
+    if history.finished and place()[0] == 0:
+        _store(model, tokenizer, run, history, folder)
+    return history
+
+
+def _store(model, tokenizer, run: Run, history: History, folder: Path) -> None:
+    record = {
+        "losses": history.losses,
+        "trained_tokens": history.tokens,
+        "seconds": round(history.seconds, 3),
+        "processes": place()[1],
+        "device": str(model.device),
+    }
+    try:
+        if run.adapter is None:
+            model.save_pretrained(folder / "model")
+            tokenizer.save_pretrained(folder / "model")
+        else:
+            save_adapter(model, folder / "adapter", base_name=run.model)
+        (folder / "history.json").write_text(json.dumps(record) + "\n", encoding="utf-8")
+    except Exception as error:  # safetensors reports a full disk as an error of its own
+        raise WorkbookError(
+            f"the result cannot be written to {folder} ({str(error).splitlines()[0]}): free some "
+            "space and run again; the training is done and kept in the snapshot"
+        ) from error
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train as a file says. Returns the exit status: 0 when the run is finished."""
+    parser = argparse.ArgumentParser(
+        prog="python -m sftlab.train", description="Train as a file says; see configs/sft.json."
+    )
+    parser.add_argument("config", type=Path, help="the run's file")
+    chosen = parser.parse_args(arguments)
+    main_process = os.environ.get("RANK", "0") == "0"
+    try:
+        run = read_run(chosen.config)
+        device = _connect()
+        if main_process:
+            print(f"{place()[1]} process(es) on {device.type}", file=sys.stderr)
+        history = train_run(run, device, progress=main_process)
+    except WorkbookError as error:
+        if main_process:
+            print(error, file=sys.stderr)
+        return 1
+    finally:
+        _disconnect()
+    return 0 if history.finished else 1
+
+
+def _connect():
+    """Let Accelerate connect the processes, if there are several; returns the device."""
+    import torch
+    from accelerate import PartialState
+
+    if os.environ.get("MASTER_ADDR") and "RANK" not in os.environ:
+        print(
+            "accelerate launch --cpu starts one process, whatever number it is given; for several "
+            "use  torchrun --nproc_per_node 2 -m sftlab.train",
+            file=sys.stderr,
+        )
+    cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
+    return PartialState(cpu=cpu or not torch.accelerator.is_available()).device
+
+
+def _disconnect() -> None:
+    from torch import distributed
+
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
