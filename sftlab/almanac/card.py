@@ -60,7 +60,7 @@ def base_card() -> str:
         "",
         f"`python -m sftlab.almanac.pretrain`: {recipe['steps']} steps of {recipe['batch']} rows with "
         f"{recipe['length']} tokens, {training['tokens'] / 1e6:.1f} million tokens, in {minutes:.0f} minutes on "
-        f"{training['threads']} cores that were not always free. AdamW, rate {recipe['rate']:g} to "
+        f"{training['threads']} threads. AdamW, rate {recipe['rate']:g} to "
         f"{recipe['final_rate']:g} (cosine), seed {recipe['seed']}, bfloat16 autocast. No document contains the turn "
         "markers, so their embeddings were drawn afterwards like those of the trained tokens (`place_markers`).",
         "",
@@ -113,6 +113,8 @@ def runs_table(found: dict) -> list[str]:
         for line in (*RUBRIC, "seconds"):
             values = [run[line] for run in found[key]["runs"]]
             low, high = mean_interval(values)
+            if line != "seconds":  # a share cannot leave 0 to 1, Student's interval can
+                low, high = max(low, 0.0), min(high, 1.0)
             unit = (lambda v: f"{v:.1f}") if line == "seconds" else (lambda v: f"{v:.1%}")
             cells.append(f"{unit(np.mean(values))} ({unit(low)} to {unit(high)})")
         label = f"{found[key]['pairs']} pairs, {len(found[key]['seeds'])} seeds"

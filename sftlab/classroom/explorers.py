@@ -76,7 +76,7 @@ def edit_probabilities(tokens: Sequence[str], probabilities: Sequence[float]) ->
 
     controls = {
         f"p{i}": widgets.FloatLogSlider(
-            value=p, base=10, min=-4, max=0, step=0.05, readout_format=".3f", description=f"P({token.strip() or '⏎'})",
+            value=p, base=10, min=-7, max=0, step=0.05, readout_format=".3f", description=f"P({token.strip() or '⏎'})",
             style=DESCRIBED, layout=widgets.Layout(width="28em"),
         )
         for i, (token, p) in enumerate(zip(tokens, probabilities, strict=True))

@@ -23,7 +23,9 @@ def top_tokens(found: Mapping[str, Sequence[tuple[str, float]]], title: str):
     ):
         tokens, chances = [visible(t) for t, _ in pairs], [p for _, p in pairs]
         bars = axis.barh(range(len(tokens)), chances, color=colour)
-        axis.bar_label(bars, [f"{p:.2f}" for p in chances], padding=3, fontsize=9)
+        axis.bar_label(
+            bars, ["<0.01" if p < 0.005 else f"{p:.2f}" for p in chances], padding=3, fontsize=9
+        )
         axis.set(
             yticks=range(len(tokens)),
             yticklabels=tokens,
@@ -45,7 +47,7 @@ def per_token(
     marks: tuple[str, str] = ("trained", "masked"),
 ):
     """One bar per token; ``marked`` ones are green and solid, the others grey and hatched."""
-    figure, axis = plt.subplots(figsize=(max(6.0, 0.42 * len(tokens)), 2.9))
+    figure, axis = plt.subplots(figsize=(max(6.5, 0.42 * len(tokens)), 2.9))
     marked = [True] * len(tokens) if marked is None else marked
     for wanted, colour, hatch, label in (
         (True, GREEN, "", marks[0]),
@@ -110,13 +112,13 @@ def loss_terms(tokens: Sequence[str], probabilities: Sequence[float]):
         terms.mean(),
         f" mean {terms.mean():.2f}\n = the loss",
         color=RED,
-        va="center",
+        va="bottom",
         fontsize=9,
     )
     axis.set(ylabel="−log p  (nats)", xticks=range(len(tokens)), xlim=(-0.6, len(tokens) + 0.9), ylim=(0, max(terms.max() * 1.2, 0.5)),
              title=f"Loss {terms.mean():.2f} nats per token: perplexity {np.exp(terms.mean()):.2f}")  # fmt: skip
     axis.set_xticklabels(
-        [f"{visible(t)}\np = {p:.2f}" for t, p in zip(tokens, probabilities, strict=True)],
+        [f"{visible(t)}\np = {p:.2g}" for t, p in zip(tokens, probabilities, strict=True)],
         fontsize=9,
     )
     return figure
@@ -144,11 +146,16 @@ def loss_curve(losses: Sequence[float], title: str, marked: int | None = None):
 def accumulation(found: Mapping[str, tuple[float, float]], title: str):
     """How far the gradient of the mean of means lies from the right one: L2 distance and angle."""
     figure, axes = plt.subplots(1, 2, figsize=(8.4, 2.4), sharey=True)
-    panels = ((0, "distance / length of the right gradient"), (1, "cosine with the right gradient"))
+    panels = (
+        (0, "distance / length of the right gradient"),
+        (1, "angle to the right gradient (degrees)"),
+    )
     for axis, (which, label) in zip(axes, panels, strict=True):
-        values = [pair[which] for pair in found.values()]
+        values = [
+            pair[0] if which == 0 else np.degrees(np.arccos(pair[1])) for pair in found.values()
+        ]
         bars = axis.barh(range(len(found)), values, color=(BLUE, ORANGE)[which], height=0.55)
-        axis.bar_label(bars, [f"{v:.3g}" for v in values], padding=3, fontsize=9)
+        axis.bar_label(bars, [f"{v:.2f}" for v in values], padding=3, fontsize=9)
         axis.set(
             yticks=range(len(found)),
             yticklabels=list(found),

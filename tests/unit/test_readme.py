@@ -27,7 +27,7 @@ def test_a_link_of_the_readme_leads_somewhere(target):
 
 def test_the_commands_of_the_readme_are_targets_of_the_makefile():
     makefile = (ROOT / "Makefile").read_text()
-    for command in set(re.findall(r"`?make ([a-z-]+)", README)):
+    for command in set(re.findall(r"(?m)(?:^|`)make ([a-z-]+)", README)):
         assert re.search(rf"^{command}:", makefile, re.MULTILINE), command
 
 
