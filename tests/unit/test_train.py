@@ -155,7 +155,7 @@ class TestLoop:
 
     def test_rates_and_batches_must_be_as_many(self, tiny_model, rows):
         optimizer = torch.optim.SGD(tiny_model.parameters(), lr=0.1)
-        with pytest.raises(ValueError, match="shorter"):
+        with pytest.raises(ValueError, match="longer"):
             train_loop(tiny_model, [collate(rows, 0)], optimizer, [0.1, 0.1])
 
     def test_bf16_computes_coarsely_and_keeps_the_weights_in_fp32(self, tiny_model, rows):
