@@ -163,3 +163,29 @@ def difference(right: Sequence, wrong: Sequence) -> list[tuple[str, Sequence, Se
     """
     matcher = SequenceMatcher(a=right, b=wrong, autojunk=False)
     return [(what, right[a:b], wrong[c:d]) for what, a, b, c, d in matcher.get_opcodes()]
+
+
+def render_prompt(messages: list[Message]) -> str:
+    """What a ChatML model reads before it answers: every turn, then the header of its own.
+
+    The same text as ``render(tokenizer, messages, add_generation_prompt=True)``, by hand: the
+    texts go in as they are, and nothing follows the last header but its line end.
+    """
+    turns = [f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>\n" for m in messages]
+    return "".join(turns) + "<|im_start|>assistant\n"
+
+
+def spot_the_difference(right: Sequence, wrong: Sequence) -> tuple[int, list, list]:
+    """Where two sequences part: (start, what the right one has there, what the wrong one has).
+
+    The longest common beginning is taken away, and of the rest the longest common end; what is
+    left is the difference. ``start`` counts from 0. Equal sequences give (their length, [], []).
+    """
+    shorter = min(len(right), len(wrong))
+    start = 0
+    while start < shorter and right[start] == wrong[start]:
+        start += 1
+    end = 0
+    while end < shorter - start and right[-1 - end] == wrong[-1 - end]:
+        end += 1
+    return start, list(right[start : len(right) - end]), list(wrong[start : len(wrong) - end])

@@ -244,14 +244,13 @@ def run(
 
 
 def settings() -> list[dict]:
-    """Both main losses in every cell, then what is compared on 32 pairs only."""
+    """Seed by seed: both main losses in every cell, then what is compared on 32 pairs only."""
     cells = [{"shape": shape, "pairs": size} for size in SIZES for shape in SHAPES]
-    talks = {"shape": TALKS, "pairs": SIZES[0]}
-    found = [
-        {**cell, "loss": loss, "seed": seed}
-        for seed in range(SEEDS)
-        for cell in (*cells, talks)
-        for loss in LOSSES[:2]
-    ]
-    found += [{**cell, "loss": LOSSES[2], "seed": s} for s in range(3) for cell in cells[:3]]
-    return found + [{**cells[1], "loss": LOSSES[3], "seed": s} for s in range(SEEDS)]
+    main = [(cell, loss) for cell in (*cells, {"shape": TALKS, "pairs": 32}) for loss in LOSSES[:2]]
+    usual = [(cell, LOSSES[2]) for cell in cells[: len(SHAPES)]]
+    found = []
+    for seed in range(SEEDS):
+        more = usual if seed < 3 else []
+        for cell, loss in (*main, (cells[1], LOSSES[3]), *more):
+            found.append({**cell, "loss": loss, "seed": seed})
+    return found

@@ -17,7 +17,9 @@ from sftlab.chat import (
     encode,
     end_of_turn_id,
     render,
+    render_prompt,
     special_tokens,
+    spot_the_difference,
     user,
     validate,
 )
@@ -154,3 +156,34 @@ def test_two_texts_tokenised_apart_are_not_the_whole_tokenised(tokenizer):
     # Why prompt and answer are tokenised together and never apart.
     joined = tokenizer.encode("The answer")
     assert joined != tokenizer.encode("The ") + tokenizer.encode("answer")
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["system", "user", "assistant"]), st.text(max_size=20)),
+        min_size=1,
+        max_size=5,
+    )
+)
+def test_the_prompt_by_hand_is_the_template_s(tokenizer, turns):
+    messages = [{"role": role, "content": text} for role, text in turns]
+    assert render_prompt(messages) == render(tokenizer, messages, add_generation_prompt=True)
+
+
+ids = st.lists(st.integers(0, 3), max_size=8)
+
+
+@given(ids, ids)
+def test_the_difference_and_what_is_common_make_both_sequences(right, wrong):
+    start, a, b = spot_the_difference(right, wrong)
+    assert right[:start] == wrong[:start]
+    end = len(right) - start - len(a)
+    assert len(wrong) - start - len(b) == end >= 0
+    assert right[: len(right) - end] == right[:start] + a
+    assert wrong == right[:start] + b + right[len(right) - end :]
+    assert not a or not b or (a[0] != b[0] and a[-1] != b[-1])
+
+
+def test_equal_sequences_part_at_their_end():
+    assert spot_the_difference([1, 2], [1, 2]) == (2, [], [])
+    assert spot_the_difference("abc", "adc") == (1, ["b"], ["d"])
