@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from scipy import stats
 
-from sftlab.chat import encode, end_of_turn_id, render, user
+from sftlab.chat import end_of_turn_id, render, user
 from sftlab.data import collate, read_jsonl
 from sftlab.errors import WorkbookError
 from sftlab.generate import Generation, generate
@@ -147,16 +147,6 @@ def bootstrap_mean(values: Sequence[float], seed: int = 0) -> tuple[float, tuple
     return float(values.mean()), (float(found.low), float(found.high))
 
 
-def paired_change(
-    right: Sequence[bool], wrong: Sequence[bool]
-) -> tuple[float, tuple[float, float]]:
-    """How much the share changes from ``right`` to ``wrong`` on the same questions, with its interval.
-
-    Question by question, so that what both find hard does not blur the difference.
-    """
-    return bootstrap_mean(np.asarray(wrong, dtype=float) - np.asarray(right, dtype=float))
-
-
 # --- recorded: does it matter which template, or only that both sides use the same? --------------
 
 FORMS = ("exact template", "begin markers doubled", "Llama 3 style", "no template")
@@ -188,8 +178,3 @@ def run(trained: str, seed: int) -> dict:
 def settings() -> list[dict]:
     """Four prompt forms in training, three seeds."""
     return [{"trained": how, "seed": seed} for seed in range(SEEDS) for how in FORMS]
-
-
-def exact_prompt_ids(tokenizer, question: str) -> list[int]:
-    """The right prompt's ids: what every corruption is compared with."""
-    return encode(tokenizer, user(question), add_generation_prompt=True)
