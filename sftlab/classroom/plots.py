@@ -165,3 +165,29 @@ def accumulation(found: Mapping[str, tuple[float, float]], title: str):
     axes[0].invert_yaxis()
     figure.suptitle(title, x=0.01, ha="left", weight="bold")
     return figure
+
+
+def cuts(found: Mapping[int, Mapping[str, float]], title: str, unit: str):
+    """What a cut at each length does to the rows: stacked shares, hatched apart. ``found``: length -> {damage: share}."""
+    figure, axis = plt.subplots(figsize=(8, 3.6))
+    looks = ((GREEN, ""), ("#56B4E9", ".."), (ORANGE, "//"), (RED, "xx"), ("#4d4d4d", "--"))
+    names, places = list(next(iter(found.values()))), range(len(found))
+    below = np.zeros(len(found))
+    for name, (colour, hatch) in zip(names, looks, strict=True):
+        shares = np.array([row[name] for row in found.values()])
+        axis.bar(
+            places, shares, bottom=below, color=colour, hatch=hatch, edgecolor="white", label=name
+        )
+        below += shares  # fmt: skip
+    axis.set(
+        xticks=places,
+        xticklabels=list(found),
+        xlabel="max_length (tokens)",
+        ylabel=unit,
+        ylim=(0, 1),
+    )
+    axis.set_title(title)
+    axis.set_yticks(np.linspace(0, 1, 5), [f"{x:.0%}" for x in np.linspace(0, 1, 5)])
+    handles, labels = axis.get_legend_handles_labels()
+    figure.legend(handles[::-1], labels[::-1], loc="outside right center", fontsize=9)
+    return figure
