@@ -1,0 +1,67 @@
+"""Random talks, on which our mask is the template's own; and what a naive cut does to a row."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+
+from sftlab.chat import end_of_turn_id, validate
+from sftlab.data import collate
+from sftlab.errors import WorkbookError
+from sftlab.experiments.end_marker import mask_token
+from sftlab.loss import IGNORE
+from sftlab.masking import Example, mask_all_but_assistant, template_mask
+from sftlab.talks import DAMAGES, cut, damage, random_talk
+from sftlab.templates import FAMILIES, with_template
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_our_mask_is_the_templates_own_on_a_thousand_random_talks(tokenizer, family):
+    changed, rng = with_template(tokenizer, family), Random(family)
+    for _ in range(1000):
+        talk = random_talk(rng)
+        assert mask_all_but_assistant(changed, talk) == template_mask(changed, talk), talk
+
+
+def test_random_talks_are_valid_and_of_every_length():
+    rng = Random(1)
+    talks = [random_talk(rng) for _ in range(300)]
+    for talk in talks:
+        validate(talk)
+    assert {len(talk) for talk in talks} == set(range(2, 10))
+    assert random_talk(Random(5)) == random_talk(Random(5))
+
+
+# Two answers, "21 22" and "31", each ended by 9; the first is followed by a line end, 8.
+ROW = Example(
+    [1, 2, 21, 22, 9, 8, 3, 31, 9, 8],
+    [IGNORE, IGNORE, 21, 22, 9, IGNORE, IGNORE, 31, 9, IGNORE],
+)
+
+
+@pytest.mark.parametrize(
+    ("length", "what"),
+    [(10, 0), (9, 0), (8, 3), (7, 1), (6, 1), (5, 1), (4, 3), (3, 2), (2, 4), (1, 4)],
+)
+def test_damage_is_told_by_what_is_lost(length, what):
+    assert damage(ROW, length) == DAMAGES[what]
+    assert len(cut(ROW, length)) == length
+
+
+def test_the_first_token_of_a_row_is_never_trained_so_it_does_not_count():
+    assert damage(Example([5, 6], [5, 6]), 1) == DAMAGES[4]
+
+
+def test_a_row_with_nothing_left_is_refused_by_the_batch():
+    with pytest.raises(WorkbookError, match="row 1 of the batch has no trained token"):
+        collate([cut(ROW, 2)], pad_id=0)
+
+
+def test_masking_a_token_takes_its_labels_and_no_other(tokenizer):
+    row = mask_all_but_assistant(tokenizer, random_talk(Random(3)))
+    end = end_of_turn_id(tokenizer)
+    (masked,) = mask_token([row], end)
+    assert masked.input_ids == row.input_ids
+    assert end not in masked.labels
+    assert row.trained - masked.trained == row.labels.count(end)
