@@ -30,6 +30,7 @@ test: lint ## run every check: style, tests, all notebooks
 	$(TEST_ENV) OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS) tests/
 	rm -f $(VENV)/progress-of-tests.json
 	$(TEST_ENV) SFTLAB_PROGRESS=$(CURDIR)/$(VENV)/progress-of-tests.json \
+	  PYTHONPATH=$(CURDIR)/tests/no_network \
 	  $(BIN)/python -m pytest $(NBVAL_ARGS) notebooks/
 
 test-quick: $(READY) ## the tests that take seconds, no notebooks
