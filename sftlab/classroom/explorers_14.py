@@ -51,4 +51,5 @@ def type_by_hand(tokenizer) -> None:
         controls,
         draw,
         lambda family, **_: f"The rendering in the style of {family} against one typed by hand.",
+        continuous=True,
     )
