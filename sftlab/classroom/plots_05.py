@@ -32,7 +32,7 @@ def corruptions(found: Found, title: str):
             axis.barh(place, mean, color=colour, height=0.66)
             error = [[max(0, mean - low)], [max(0, high - mean)]]
             axis.errorbar(mean, place, xerr=error, color="black", capsize=2.5, lw=1.1)
-            shown = f"{mean:.2f}" if name == "nll" else f"{mean:.1%}" if 0.99 <= mean < 1 else f"{mean:.0%}"  # fmt: skip
+            shown = f"{mean:.2f}" if name == "nll" else f"{100 * mean:.3g}%"
             axis.annotate(shown, (max(mean, high), place), xytext=(4, 0), textcoords="offset points", va="center", fontsize=9.5)  # fmt: skip
         axis.set(yticks=range(len(labels)), yticklabels=labels, xlabel=label)
         if name == "nll":
@@ -54,8 +54,9 @@ def agreement(shares: np.ndarray, labels: Sequence[str], title: str):
                   color="black" if shares[i, j] > 0.5 else "white")  # fmt: skip
     short = [label.replace(" ", "\n", 1) for label in labels]
     axis.set(xticks=range(len(labels)), yticks=range(len(labels)), yticklabels=labels, xlabel="served with",
-             ylabel="trained with", title=title)  # fmt: skip
+             ylabel="trained with")  # fmt: skip
     axis.set_xticklabels(short)
     axis.spines[:].set_visible(False)
     axis.tick_params(length=0)
+    figure.suptitle(title, x=0.01, ha="left", weight="bold")
     return figure
