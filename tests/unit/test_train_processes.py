@@ -17,10 +17,12 @@ from safetensors.torch import load_file
 from sftlab import pipeline
 from sftlab.data import write_jsonl
 from sftlab.errors import WorkbookError
+from sftlab.experiments.record import runs
 from sftlab.lora import load_adapter, lora_layers
 from sftlab.models import load
 from sftlab.paths import INSTRUCTIONS, ROOT
-from sftlab.pipeline import load_rows, read_run, train_run
+from sftlab.pipeline import load_rows, load_start, read_run, train_run
+from sftlab.train import sft_train
 
 sys.path.insert(0, str(Path(__file__).parent))
 import two_processes
@@ -222,3 +224,23 @@ def test_accelerate_launches_the_run_on_two_processes(folder):
     alone = train_run(read_run(write_run(folder, "one.json")), progress=False)
     assert record["trained_tokens"] == alone.tokens
     assert record["losses"] == pytest.approx(alone.losses, rel=TOLERANCE)
+
+
+@pytest.mark.base
+class TestRecordedRuns:
+    def test_the_recorded_losses_are_those_of_the_file(self):
+        """The first five steps, recomputed."""
+        recorded = runs("several_processes")
+        run = read_run(ROOT / "configs" / "sft.json")
+        model, tokenizer = load_start(run)
+        rows = load_rows(run, tokenizer).examples
+        found = sft_train(model, rows, run.config, progress=False, until=5).losses
+        for entry in recorded:
+            assert entry["losses_of_one"][:5] == pytest.approx(found, rel=1e-3)
+
+    def test_several_processes_kept_to_the_trajectory_of_one(self):
+        recorded = runs("several_processes")
+        assert [entry["processes"] for entry in recorded] == [2, 3]
+        for entry in recorded:
+            assert entry["losses"] == pytest.approx(entry["losses_of_one"], rel=TOLERANCE)
+            assert entry["largest_relative_difference"] < TOLERANCE

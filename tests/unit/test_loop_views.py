@@ -1,0 +1,74 @@
+"""Notebook 16's pictures, and its training thread: paused and continued, it ends like any other."""
+
+from __future__ import annotations
+
+import copy
+import threading
+
+import matplotlib.pyplot as plt
+import pytest
+import torch
+
+from sftlab.chat import user
+from sftlab.classroom.loop_views import Training, curve, differences, loss_and_rate, train_and_ask
+from sftlab.data import prepare
+from sftlab.lora import inject_lora
+from sftlab.train import TrainConfig, sft_train
+
+CONFIG = TrainConfig(learning_rate=1e-2, epochs=4, batch_size=2)
+
+
+@pytest.fixture
+def rows(tokenizer):
+    talks = [
+        [*user(f"What is {n} plus 1?"), {"role": "assistant", "content": f"It is {n + 1}."}]
+        for n in range(1, 7)
+    ]
+    return prepare(tokenizer, talks).examples
+
+
+@pytest.fixture
+def start(tiny_model):
+    return lambda: inject_lora(copy.deepcopy(tiny_model), "all-linear", r=2, alpha=4, seed=0)
+
+
+def test_a_run_paused_twice_ends_with_the_weights_of_one_that_was_not(start, rows):
+    straight = start()
+    sft_train(straight, rows, CONFIG, progress=False)
+    run = Training(start, rows, CONFIG, pad_id=0)
+    assert run.steps == 12
+    for stop in (3, 7, 99):
+        reached, ended = threading.Event(), threading.Event()
+        run.go(lambda done, s=stop, r=reached: r.set() if done >= s else None, ended.set)
+        while not (reached.is_set() or ended.is_set()):
+            ended.wait(0.01)
+        if stop < run.steps:
+            run.pause()
+        assert ended.wait(60)
+    assert len(run.losses) == run.steps
+    pairs = zip(straight.parameters(), run.model.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_an_error_in_the_thread_is_kept_for_the_reader(start, rows):
+    ended = threading.Event()
+    run = Training(lambda: start().requires_grad_(False), rows, CONFIG, pad_id=0)
+    run.go(lambda done: None, ended.set)
+    assert ended.wait(60)
+    assert "no parameter requires a gradient" in str(run.error)
+
+
+def test_outside_a_notebook_the_explorer_tells_the_stored_answers(start, tokenizer, rows, capsys):
+    train_and_ask(start, tokenizer, rows, CONFIG, "What is 1 plus 1?", {0: "What", 5: "It is 2."})
+    assert "It is 2." in capsys.readouterr().out
+
+
+def test_pictures_show_every_number():
+    figure = loss_and_rate([2.0, 1.0, 0.5], [0.1, 0.2, 0.1], 2, "It falls")
+    assert len(figure.axes[0].lines[0].get_xdata()) == 3
+    found = {"capital": (0.2, (0.1, 0.3)), "continent": (-0.1, (-0.2, 0.05))}
+    names = differences(found, "title", "points", {"capital": 40, "continent": 30}).axes[0]
+    assert [t.get_text() for t in names.get_yticklabels()] == ["capital (40)", "continent (30)"]
+    plt.close("all")
+    assert curve([], 10).count("polyline") == 1
+    assert curve([1.0, 0.5], 10).count(",") > 2
