@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from sftlab.chat import user
+from sftlab.classroom import loop_views
 from sftlab.classroom.loop_views import Training, curve, differences, loss_and_rate, train_and_ask
 from sftlab.data import prepare
 from sftlab.lora import inject_lora
@@ -72,3 +73,29 @@ def test_pictures_show_every_number():
     plt.close("all")
     assert curve([], 10).count("polyline") == 1
     assert curve([1.0, 0.5], 10).count(",") > 2
+
+
+def test_the_button_trains_and_the_pause_answers(start, tokenizer, rows, monkeypatch):
+    shown = {}
+    monkeypatch.setattr(
+        loop_views, "explorer", lambda controls, draw, alt: shown.update(controls, draw=draw)
+    )
+    train_and_ask(start, tokenizer, rows, CONFIG, "What is 1 plus 1?", {0: "What", 5: "It is 2."})
+    go, done, draw = shown["go"], shown["done"], shown["draw"]
+    running, stopped = threading.Event(), threading.Event()
+    done.observe(lambda change: running.set() if change["new"] >= 2 else None, names="value")
+    go.observe(lambda change: None if change["new"] else stopped.set(), names="value")
+    go.value = True
+    assert running.wait(60)
+    assert "training …" in draw(True, done.value, "What is 1 plus 1?").text
+    go.value = False
+    assert stopped.wait(60)
+    paused_at = done.value
+    assert f"step {paused_at} of 12" in draw(False, paused_at, "What is 2 plus 1?").text
+    assert (
+        "asked in the pause: What is 2 plus 1?" in draw(False, paused_at, "What is 2 plus 1?").text
+    )
+    stopped.clear()
+    go.value = True
+    assert stopped.wait(60)  # the run's own end takes the button back
+    assert done.value == 12
