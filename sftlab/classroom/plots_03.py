@@ -53,7 +53,7 @@ def compared(runs: Sequence[dict], name: str, unit: str) -> list[list]:
             cell = {"shape": shape, "pairs": size}
             mean, _ = mean_with_interval(runs, name, loss="response", **cell)
             change, (low, high) = paired_difference(runs, name, **cell)
-            so = "no clear difference" if low <= 0 <= high else "more" if low > 0 else "less"
+            so = "no clear difference" if low <= 0 <= high else "higher" if low > 0 else "lower"
             interval = f"{low:+{unit}} to {high:+{unit}}"
             lines.append([shape, size, f"{mean:{unit}}", f"{change:+{unit}}", interval, so])
     return lines
@@ -140,9 +140,10 @@ def prompt_shares(runs: Sequence[dict], shape: str, size: int, title: str):
     for place, (value, colour, hatch) in enumerate(bars.values()):
         axis.barh(place, value, color=colour, hatch=hatch, edgecolor="white", height=0.66)
         axis.text(value + 0.01, place, f"{value:.0%}", va="center")
-    axis.set(yticks=range(len(bars)), yticklabels=list(bars), xlim=(0, 1.12), xlabel="share that belongs to the prompt", title=title)  # fmt: skip
+    axis.set(yticks=range(len(bars)), yticklabels=list(bars), xlim=(0, 1.12), xlabel="share that belongs to the prompt")  # fmt: skip
     axis.set_xticks(np.linspace(0, 1, 6), [f"{x:.0%}" for x in np.linspace(0, 1, 6)])
     axis.invert_yaxis()
+    figure.suptitle(title, x=0.01, ha="left", weight="bold")
     return figure
 
 
