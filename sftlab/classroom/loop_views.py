@@ -17,6 +17,7 @@ from sftlab.classroom.plots import BLUE, GREY, ORANGE, RED
 from sftlab.classroom.views import View, table
 from sftlab.errors import WorkbookError
 from sftlab.generate import answer
+from sftlab.paired import mcnemar, paired_difference
 from sftlab.train import TrainConfig, planned_batches, sft_train
 
 
@@ -64,6 +65,22 @@ def differences(
     axis.xaxis.set_major_formatter(lambda x, _: f"{100 * x:+.0f}" if x else "0")
     axis.invert_yaxis()
     return figure
+
+
+def paired_table(pairs: Mapping[str, tuple[Sequence[bool], Sequence[bool]]], seed: int = 0) -> View:
+    """What tuning changed, question by question. ``pairs``: the base's name -> (its, the tuned)."""
+    rows = []
+    for name, (before, after) in pairs.items():
+        difference, (low, high) = paired_difference(before, after, seed=seed)
+        won, lost, p = mcnemar(before, after)
+        change = f"{100 * difference:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
+        shares = [f"{sum(right) / len(right):.1%}" for right in (before, after)]
+        told = "< 0.001" if p < 0.001 else f"{p:.3f}"
+        rows.append([name, len(before), *shares, change, won, lost, told])
+    return table(
+        rows,
+        ["against", "questions", "base", "tuned", "tuned − base, points [95%]", "won", "lost", "McNemar p"],
+    )  # fmt: skip
 
 
 def curve(losses: Sequence[float], steps: int, width: int = 420, height: int = 90) -> str:
