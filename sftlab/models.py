@@ -116,8 +116,10 @@ def _load_embedded(role: str, dtype: torch.dtype):
 def _load_pretrained(source: str, dtype: torch.dtype, local: bool = False):
     # Said outright: the default would ask on the keyboard whether a model's own code may run.
     options = {"local_files_only": local, "trust_remote_code": False}
-    if local:  # a bar for a tenth of a second would only clutter the notebook
-        transformers.utils.logging.disable_progress_bar()
+    bars = transformers.utils.logging
+    quiet = local and bars.is_progress_bar_enabled()
+    if quiet:  # a bar for a tenth of a second would only clutter the notebook
+        bars.disable_progress_bar()
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
         model, report = AutoModelForCausalLM.from_pretrained(
@@ -126,7 +128,8 @@ def _load_pretrained(source: str, dtype: torch.dtype, local: bool = False):
     except Exception as error:  # the libraries raise a dozen types for the same few causes
         raise WorkbookError(_explain(source, error, local)) from error
     finally:
-        transformers.utils.logging.enable_progress_bar()
+        if quiet:
+            bars.enable_progress_bar()
     if missing := sorted(report["missing_keys"]):  # the library only warns, and fills in noise
         raise WorkbookError(
             f"{source} is not complete: {len(missing)} tensors are missing from its weights, such "

@@ -126,8 +126,8 @@ EXERCISES = {
             "gradients; the optimiser zeroes them and takes the step.",
             "Return the number you would plot: the loss before the step, without its graph.",
         ],
-        why="The package's version can also cut the batch into micro-batches and limits the gradient's length. Both leave the step on a small batch "
-        "as it is: each part's summed loss is divided by the trained tokens of the *whole* batch.",
+        why="The package's version can also cut the batch into micro-batches, share it among several processes, and limit the gradient's length. "
+        "None of this changes the step on a small batch: each part's summed loss is divided by the trained tokens of the *whole* batch.",
         points=2,
     )
 }  # fmt: skip
