@@ -102,7 +102,7 @@ def shares(
 
 def loss_terms(tokens: Sequence[str], probabilities: Sequence[float]):
     """Each token's term −log p, and the mean that is the loss."""
-    terms = -np.log(probabilities)
+    terms = np.abs(np.log(probabilities))  # -log p, with 0 for p = 1 and not -0
     figure, axis = plt.subplots(figsize=(max(6.0, 0.8 * len(tokens)), 3))
     bars = axis.bar(range(len(tokens)), terms, color=BLUE)
     axis.bar_label(bars, [f"{t:.2f}" for t in terms], padding=2, fontsize=9)
