@@ -21,8 +21,9 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from sftlab.adapter_files import load_adapter
 from sftlab.errors import WorkbookError
-from sftlab.lora import load_adapter, merge_lora
+from sftlab.lora import merge_lora
 from sftlab.paths import MODELS
 
 ROLES = ("base", "chat")

@@ -19,9 +19,10 @@ from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from pathlib import Path
 
+from sftlab.adapter_files import save_adapter
 from sftlab.data import Prepared, load_conversations, prepare
 from sftlab.errors import WorkbookError
-from sftlab.lora import inject_lora, save_adapter
+from sftlab.lora import inject_lora
 from sftlab.models import load
 from sftlab.processes import place
 from sftlab.train import History, TrainConfig, sft_train

@@ -12,8 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sftlab import models
+from sftlab.adapter_files import save_adapter
 from sftlab.errors import WorkbookError
-from sftlab.lora import inject_lora, lora_parameters, save_adapter
+from sftlab.lora import inject_lora, lora_parameters
 from sftlab.models import FAMILIES, checksums, file_checksum, load, names, record_checksums, verify
 
 

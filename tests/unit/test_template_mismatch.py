@@ -147,7 +147,7 @@ def test_a_training_gives_what_was_recorded():
 
 
 def test_the_view_sets_special_tokens_apart_and_underlines_what_differs(tokenizer):
-    from sftlab.classroom.explorers_05 import compared_with_right, prompt_view
+    from sftlab.classroom.explorers.ex05 import compared_with_right, prompt_view
 
     right = prompt_view(tokenizer, wrong_prompt(tokenizer, QUESTION, "exact template"), "right")
     assert right.text.startswith("right: ")

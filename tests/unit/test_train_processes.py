@@ -15,10 +15,11 @@ import torch
 from safetensors.torch import load_file
 
 from sftlab import pipeline
+from sftlab.adapter_files import load_adapter
 from sftlab.data import write_jsonl
 from sftlab.errors import WorkbookError
 from sftlab.experiments.record import runs
-from sftlab.lora import load_adapter, lora_layers
+from sftlab.lora import lora_layers
 from sftlab.models import load
 from sftlab.paths import INSTRUCTIONS, ROOT
 from sftlab.pipeline import load_rows, load_start, read_run, train_run

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import ipywidgets as widgets
 
-from sftlab.classroom.explorer import explorer
-from sftlab.classroom.explorers import DESCRIBED, WIDE
-from sftlab.classroom.plots_03 import mean_with_interval, one_cell, ratio
+from sftlab.classroom.explorers import DESCRIBED, WIDE, explorer
+from sftlab.classroom.plots.ex03 import one_cell, ratio
 from sftlab.experiments.response_only_loss import SHAPES, SIZES
+from sftlab.experiments.seeds import mean_with_interval
 
 
 def ratio_slider(runs: Sequence[dict]) -> None:

@@ -9,8 +9,7 @@ import ipywidgets as widgets
 import torch
 
 from sftlab.chat import special_tokens, spot_the_difference
-from sftlab.classroom.explorer import explorer
-from sftlab.classroom.explorers import DESCRIBED, text_box
+from sftlab.classroom.explorers import DESCRIBED, explorer, text_box
 from sftlab.classroom.views import FONT, View, visible
 from sftlab.compare import logits_of
 from sftlab.errors import WorkbookError

@@ -7,8 +7,7 @@ from collections import Counter
 import ipywidgets as widgets
 
 from sftlab.chat import end_of_turn_id
-from sftlab.classroom.explorer import explorer
-from sftlab.classroom.explorers import DESCRIBED, text_box
+from sftlab.classroom.explorers import DESCRIBED, explorer, text_box
 from sftlab.classroom.rendering import token_roles
 from sftlab.classroom.views import View, table, token_view
 from sftlab.errors import WorkbookError

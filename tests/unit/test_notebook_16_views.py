@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from sftlab.chat import user
-from sftlab.classroom import loop_views
-from sftlab.classroom.loop_views import Training, curve, differences, loss_and_rate, train_and_ask
+from sftlab.classroom.explorers import ex16
+from sftlab.classroom.explorers.ex16 import Training, train_and_ask
+from sftlab.classroom.plots.ex16 import curve, differences, loss_and_rate
 from sftlab.data import prepare
 from sftlab.lora import inject_lora
 from sftlab.train import TrainConfig, sft_train
@@ -78,7 +79,7 @@ def test_pictures_show_every_number():
 def test_the_button_trains_and_the_pause_answers(start, tokenizer, rows, monkeypatch):
     shown = {}
     monkeypatch.setattr(
-        loop_views, "explorer", lambda controls, draw, alt: shown.update(controls, draw=draw)
+        ex16, "explorer", lambda controls, draw, alt: shown.update(controls, draw=draw)
     )
     train_and_ask(start, tokenizer, rows, CONFIG, "What is 1 plus 1?", {0: "What", 5: "It is 2."})
     go, done, draw = shown["go"], shown["done"], shown["draw"]

@@ -1,4 +1,7 @@
-"""Explorers: a few controls and a picture that follows; on a stored page, the first picture."""
+"""Explorers: a few controls and a picture that follows; on a stored page, the first picture.
+
+`explorer` is what all of them share; the one of notebook NN is in exNN.py.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,13 @@ from collections.abc import Callable
 from html import escape
 from typing import Any
 
+import ipywidgets as widgets
+
 from sftlab.classroom import cards, style
 from sftlab.errors import WorkbookError
+
+WIDE = widgets.Layout(width="95%")
+DESCRIBED = {"description_width": "initial"}
 
 
 def explorer(
@@ -41,7 +49,6 @@ def explorer(
         return alt(**values()) if callable(alt) else alt
 
     still, metadata = _bundle(draw(**values()), words())
-    import ipywidgets
     from IPython import get_ipython
     from IPython.display import display
 
@@ -51,7 +58,7 @@ def explorer(
     for control in controls.values():
         if hasattr(control, "continuous_update"):
             control.continuous_update = continuous
-    stage = ipywidgets.HTML(_as_html(still, metadata))
+    stage = widgets.HTML(_as_html(still, metadata))
     drawn = values()
 
     def redraw(*_: Any) -> None:
@@ -70,7 +77,7 @@ def explorer(
 
     for control in controls.values():
         control.observe(redraw, names="value")
-    live = ipywidgets.VBox([*controls.values(), stage])
+    live = widgets.VBox([*controls.values(), stage])
     bundle = {**live._repr_mimebundle_(), **still}
     display(bundle, metadata=metadata, raw=True)
 
@@ -106,3 +113,16 @@ def _as_html(bundle: dict, metadata: dict) -> str:
             f'style="max-width:100%;height:auto" src="{source}">'
         )
     return bundle["text/html"]
+
+
+def text_box(value: str, description: str, height: str | None = None):
+    """A text field that reports when Enter is pressed or it is left, not at every key."""
+    kind = widgets.Textarea if height else widgets.Text
+    layout = widgets.Layout(width="95%", height=height) if height else WIDE
+    return kind(
+        value=value,
+        description=description,
+        layout=layout,
+        style=DESCRIBED,
+        continuous_update=False,
+    )

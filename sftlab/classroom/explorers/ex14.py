@@ -5,8 +5,7 @@ from __future__ import annotations
 import ipywidgets as widgets
 
 from sftlab.chat import encode, render, user
-from sftlab.classroom.explorer import explorer
-from sftlab.classroom.explorers import DESCRIBED, text_box
+from sftlab.classroom.explorers import DESCRIBED, explorer, text_box
 from sftlab.classroom.rendering import difference_view, ids_view
 from sftlab.classroom.views import View
 from sftlab.errors import WorkbookError

@@ -9,34 +9,16 @@ import numpy as np
 
 from sftlab.classroom.plots import BLUE, GREY, ORANGE
 from sftlab.experiments.response_only_loss import SHAPES, SIZES, TALKS
-from sftlab.judge import mean_interval
+from sftlab.experiments.seeds import change_by_seed, chosen, mean_with_interval
 
 LOOKS = {"response": (BLUE, "o", "response only"), "all": (ORANGE, "s", "every token")}
 
 
-def chosen(runs: Sequence[dict], **settings) -> list[dict]:
-    """The runs with these settings, by seed."""
-    found = [run for run in runs if all(run[k] == v for k, v in settings.items())]
-    return sorted(found, key=lambda run: run["seed"])
-
-
-def mean_with_interval(
-    runs: Sequence[dict], name: str, **settings
-) -> tuple[float, tuple[float, float]]:
-    """The mean of a measurement over the seeds, with its 95% t interval."""
-    values = [run[name] for run in chosen(runs, **settings)]
-    return float(np.mean(values)), mean_interval(values)
-
-
-def paired_difference(
+def change_by_loss(
     runs: Sequence[dict], name: str, first: str = "response", second: str = "all", **cell
 ) -> tuple[float, tuple[float, float]]:
     """second − first of two losses, seed by seed on the same pairs: mean and 95% t interval."""
-    a, b = chosen(runs, loss=first, **cell), chosen(runs, loss=second, **cell)
-    seeds = {run["seed"] for run in a} & {run["seed"] for run in b}
-    by_seed = [{run["seed"]: run[name] for run in side} for side in (a, b)]
-    values = [by_seed[1][seed] - by_seed[0][seed] for seed in sorted(seeds)]
-    return float(np.mean(values)), mean_interval(values)
+    return change_by_seed(runs, name, {"loss": first}, {"loss": second}, **cell)
 
 
 def ratio(runs: Sequence[dict], shape: str) -> float:
@@ -52,7 +34,7 @@ def compared(runs: Sequence[dict], name: str, unit: str) -> list[list]:
         for size in SIZES:
             cell = {"shape": shape, "pairs": size}
             mean, _ = mean_with_interval(runs, name, loss="response", **cell)
-            change, (low, high) = paired_difference(runs, name, **cell)
+            change, (low, high) = change_by_loss(runs, name, **cell)
             so = "no clear difference" if low <= 0 <= high else "higher" if low > 0 else "lower"
             interval = f"{low:+{unit}} to {high:+{unit}}"
             lines.append([shape, size, f"{mean:{unit}}", f"{change:+{unit}}", interval, so])
