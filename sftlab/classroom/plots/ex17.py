@@ -1,0 +1,95 @@
+"""Notebook 17: what is inside a LoRA layer, and how long its matrices grow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import matplotlib.pyplot as plt
+from matplotlib.patches import FancyBboxPatch
+from torch import Tensor
+
+from sftlab.classroom.plots import BLUE, GREEN, GREY, ORANGE
+from sftlab.lora import LoRALinear, effective_update
+
+KINDS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+def norms(layer: LoRALinear, start_of_A: Tensor) -> dict:
+    """The Frobenius norms of a layer's matrices now, with its shape and its factor α/r."""
+    A, B = layer.A.detach(), layer.B.detach()
+    update = effective_update(A, B, layer.alpha, layer.r)
+    return {
+        "A": A.norm().item(),
+        "moved": (A - start_of_A).norm().item(),
+        "B": B.norm().item(),
+        "update": update.norm().item(),
+        "weight": layer.base.weight.norm().item(),
+        "shape": (B.shape[0], A.shape[1], layer.r),
+        "scale": layer.scale,
+    }
+
+
+def corrections(shares: Mapping[str, float], title: str):
+    """‖ΔW‖/‖W‖ of every layer, one row of dots per kind of layer. ``shares``: name -> share."""
+    kinds = [k for k in KINDS if any(name.endswith(k) for name in shares)]
+    rest = [n for n in shares if not n.endswith(tuple(kinds))]
+    kinds += ["others"] if rest else []
+    figure, axis = plt.subplots(figsize=(7, 0.36 * len(kinds) + 1.4))
+    for place, kind in enumerate(kinds):
+        names = rest if kind == "others" else [n for n in shares if n.endswith(kind)]
+        values = [100 * shares[n] for n in names]
+        axis.plot(values, [place] * len(values), "o", color=BLUE, ms=7, alpha=0.6)
+        axis.plot(sum(values) / len(values), place, "|", color="black", ms=16, mew=2)
+    axis.set(
+        yticks=range(len(kinds)), yticklabels=kinds, title=title, xlim=(0, None),
+        xlabel="norm of the correction, % of the weight's norm  (dots: layers, bars: means)",
+    )  # fmt: skip
+    axis.invert_yaxis()
+    axis.grid(axis="x", color=GREY, alpha=0.3)
+    return figure
+
+
+def _box(axis, x: float, y: float, width: float, height: float, text: str, colour: str) -> None:
+    shape = FancyBboxPatch((x, y), width, height, boxstyle="round,pad=0.04", fc=colour, alpha=0.22, ec=colour, lw=2)  # fmt: skip
+    axis.add_patch(shape)
+    axis.text(x + width / 2, y + height / 2, text, ha="center", va="center", fontsize=9.5)
+
+
+def _arrow(axis, start: tuple, end: tuple, width: float = 1.5, colour: str = "black") -> None:
+    axis.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "lw": width, "color": colour})
+
+
+def layer_diagram(name: str, album: Mapping[int, Mapping[str, dict]], step: int):
+    """The two paths through one layer at one step, over the norms of all steps."""
+    now = album[step][name]
+    d_out, d_in, r = now["shape"]
+    share = now["update"] / now["weight"]
+    figure, (above, below) = plt.subplots(2, 1, figsize=(8, 5), height_ratios=(1.15, 1))
+    above.set(xlim=(0, 10), ylim=(0, 3.4))
+    above.axis("off")
+    _box(above, 1.4, 2.1, 5.4, 0.9, f"W  {d_out}×{d_in}, frozen\n‖W‖ = {now['weight']:.2f}", GREY)
+    _box(above, 1.4, 0.3, 2.0, 0.9, f"A  {r}×{d_in}\n‖A‖ = {now['A']:.2f}", BLUE)
+    _box(above, 4.8, 0.3, 2.0, 0.9, f"B  {d_out}×{r}\n‖B‖ = {now['B']:.2f}", ORANGE)
+    thick = 0.6 + 40 * share
+    for start, end in (((0.5, 1.65), (1.35, 2.5)), ((6.85, 2.5), (8.15, 1.8))):
+        _arrow(above, start, end)
+    for start, end in (((0.5, 1.55), (1.35, 0.75)), ((3.45, 0.75), (4.75, 0.75)), ((6.85, 0.75), (8.15, 1.45))):  # fmt: skip
+        _arrow(above, start, end, min(thick, 8), GREEN)
+    above.text(0.35, 1.6, "x", fontsize=14, ha="center", va="center", weight="bold")
+    above.text(4.1, 0.98, "x Aᵀ", ha="center", fontsize=9)
+    above.text(7.75, 0.55, f"× α/r = {now['scale']:g}", ha="left", fontsize=9.5)
+    above.text(8.35, 1.62, "+", fontsize=16, ha="center", va="center", weight="bold")
+    _arrow(above, (8.55, 1.62), (9.2, 1.62))
+    above.text(9.45, 1.6, "y", fontsize=14, ha="center", va="center", weight="bold")
+    above.set_title(f"After {step} steps the correction is {share:.1%} of the weight")
+
+    steps = sorted(album)
+    series = (("B", "‖B‖", ORANGE, "-"), ("moved", "A's distance from its start", BLUE, "--"))
+    for key, label, colour, line in series:
+        values = [album[s][name][key] for s in steps]
+        below.plot(steps, values, line, color=colour, label=label)
+        below.plot(step, now[key], "o", color=colour, ms=7)
+    below.axvline(step, color=GREY, lw=1, ls=":")
+    below.set(xlabel="optimiser step", ylabel="norm", ylim=(0, None), xlim=(-0.3, steps[-1] + 0.3))
+    below.legend(loc="lower right")
+    return figure
