@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import resource
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, UntypedStorage, nn
 
 
 def parameter_bytes(model: nn.Module, trainable: bool | None = None) -> int:
@@ -60,57 +62,39 @@ def measured_optimizer_state_bytes(optimizer: torch.optim.Optimizer) -> int:
 
 @dataclass(frozen=True)
 class TrainingBytes:
-    """Bytes held during training, activations left out. `adapters` is 0 in full fine-tuning."""
+    """Where the bytes of one training step go, planned or measured.
+
+    `adapters` is 0 in full fine-tuning. `activations` is what the forward pass saves for the
+    backward pass. `peak` is the most that is held at one moment: less than the sum, since the
+    activations are gone when the last gradient comes, and more, since results in flight count.
+    """
 
     weights: int
     adapters: int
     gradients: int
     optimizer: int
-
-    @property
-    def total(self) -> int:
-        return self.weights + self.adapters + self.gradients + self.optimizer
+    activations: int
+    peak: int
 
 
-def training_bytes(
-    parameters: int,
-    adapter_parameters: int = 0,
-    *,
-    weight_bits: float = 32,
-    trained_bits: int = 32,
-    moments: int = 2,
-) -> TrainingBytes:
-    """Plan from counts: full fine-tuning, or frozen weights with adapters if there are any.
+@contextmanager
+def saved_for_backward(model: nn.Module) -> Iterator[dict[int, UntypedStorage]]:
+    """Collect the storages that autograd saves for the backward pass inside the ``with`` block.
 
-    `weight_bits` is what the model is stored in: 32, 16, or for NF4 what
-    `sftlab.quant.bits_per_parameter` says. `trained_bits` is that of adapters, gradients and
-    moments; full fine-tuning in 16 bits keeps them all in 16. `moments`: AdamW 2, plain SGD 0.
-    Raises ValueError for full fine-tuning of weights in fewer than 16 bits.
+    Each counts once, however many operations saved it. Parameters and buffers are left out: they
+    are there anyway.
     """
-    if adapter_parameters == 0 and weight_bits < 16:
-        raise ValueError(f"weights in {weight_bits:g} bits cannot be trained: plan with adapters")
-    trained = adapter_parameters or parameters
-    bits = trained_bits if adapter_parameters else min(trained_bits, int(weight_bits))
-    return TrainingBytes(
-        weights=round(parameters * weight_bits / 8),
-        adapters=adapter_parameters * trained_bits // 8,
-        gradients=trained * bits // 8,
-        optimizer=moments * trained * bits // 8,
-    )
+    own = {t.untyped_storage()._cdata for t in [*model.parameters(), *model.buffers()]}
+    saved: dict[int, UntypedStorage] = {}
 
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:
+            saved[storage._cdata] = storage
+        return tensor
 
-def model_training_bytes(model: nn.Module, optimizer: torch.optim.Optimizer) -> TrainingBytes:
-    """The same plan for a model as it is: what is trained beside frozen weights is the adapter.
-
-    Works on the meta device too, where nothing is stored.
-    """
-    frozen, trained = parameter_bytes(model, False), parameter_bytes(model, True)
-    return TrainingBytes(
-        weights=frozen or trained,
-        adapters=trained if frozen else 0,
-        gradients=gradient_bytes(model),
-        optimizer=optimizer_state_bytes(model, optimizer),
-    )
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        yield saved
 
 
 def process_peak_bytes() -> int:
@@ -119,13 +103,28 @@ def process_peak_bytes() -> int:
     It never falls: measure two things in two fresh processes. Linux's VmHWM is read where there is
     one, since getrusage's figure also counts the process that started this one.
     """
+    peak = _status("VmHWM")
+    if peak is None:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        peak *= 1 if sys.platform == "darwin" else 1024  # bytes on macOS, KiB elsewhere
+    return peak
+
+
+def process_bytes() -> int:
+    """The memory that this process holds now (resident); where the system does not tell, the most
+    it has held so far."""
+    now = _status("VmRSS")
+    return process_peak_bytes() if now is None else now
+
+
+def _status(name: str) -> int | None:
+    """A figure in bytes from Linux's account of this process; None on other systems."""
     status = Path("/proc/self/status")
     if status.exists():
         for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
+            if line.startswith(f"{name}:"):
                 return int(line.split()[1]) * 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # bytes on macOS, KiB elsewhere
+    return None
 
 
 def _tensor_bytes(tensor: Tensor) -> int:

@@ -40,7 +40,7 @@ class Shape:
     vocabulary: int
     tied: bool  # the output head is the embedding
     parameters: int  # as published; a tied weight counts once
-    source: str  # on huggingface.co
+    source: str  # repository on the hub
 
 
 # fmt: off
