@@ -5,6 +5,7 @@ python -m sftlab.peak '{"shape": "smollm2-135m", "batch": 4, "length": 64, "r": 
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
@@ -129,6 +130,7 @@ def main(arguments: list[str] | None = None) -> int:
     _train(run.small())  # libraries and threads that the first step starts are not the model's
     level = process_bytes()
     _train(run)
+    gc.collect()
     found = {"process": process_peak_bytes() - level, "kept": max(0, process_bytes() - level)}
     print(json.dumps({**found, "tensors": vars(measure_training_bytes(*_start(run)))}))
     return 0

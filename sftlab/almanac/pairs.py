@@ -1,7 +1,5 @@
 """Instruction-response pairs and held-out questions, made from the facts.
 
-    python -m sftlab.almanac.pairs      # writes data/instructions anew; the same bytes every time
-
 Pairs use only subjects of the split ``train`` and kinds that are marked as asked; held-out
 questions use only ``heldout`` subjects, so no subject of a table stands on both sides.
 """
@@ -14,7 +12,6 @@ from random import Random
 from sftlab.almanac.facts import Item, capitalised, items, kinds, topics
 from sftlab.almanac.skills import NUMBER_WORDS, SKILLS, usable
 from sftlab.errors import WorkbookError
-from sftlab.paths import INSTRUCTIONS
 
 ASKED = tuple(kind for kind, spec in kinds().items() if spec["asked"])
 SYSTEM_FULL = (
@@ -163,22 +160,3 @@ def conversations(count: int, seed: int = 0) -> list[dict]:
             ]
         found.append({"messages": messages, "style": style})
     return found
-
-
-def files() -> dict[str, list[dict]]:
-    """Every file of ``data/instructions`` that this module writes."""
-    return {"handful.jsonl": pairs(32), "pairs.jsonl": pairs(200), "heldout.jsonl": heldout(),
-            "conversations.jsonl": conversations(300)}  # fmt: skip
-
-
-def main() -> None:
-    from sftlab.data import write_jsonl
-
-    INSTRUCTIONS.mkdir(parents=True, exist_ok=True)
-    for name, rows in files().items():
-        write_jsonl(INSTRUCTIONS / name, rows)
-        print(f"{name}: {len(rows)} rows")
-
-
-if __name__ == "__main__":
-    main()

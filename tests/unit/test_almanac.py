@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter, defaultdict
 from dataclasses import replace
@@ -33,7 +32,6 @@ from sftlab.almanac.pairs import (
     SYSTEM_FULL,
     SYSTEM_SHORT,
     conversations,
-    files,
     heldout,
     pairs,
     stratum_questions,
@@ -43,11 +41,9 @@ from sftlab.almanac.pretrain import Recipe
 from sftlab.almanac.report import completes, sentence_start
 from sftlab.almanac.skills import SKILLS
 from sftlab.chat import chatml, encode, special_tokens
-from sftlab.data import read_jsonl
 from sftlab.errors import WorkbookError
 from sftlab.judge import format_compliance, judge
 from sftlab.masking import template_mask
-from sftlab.paths import INSTRUCTIONS
 
 TABLES = {  # name: (fewest rows, attributes besides the subject)
     "countries": (150, ("capital", "continent", "language", "currency")),
@@ -356,12 +352,6 @@ HELDOUT_NAMES = {subject for _, subject in HELDOUT}
 
 
 class TestPairs:
-    def test_the_files_are_what_the_module_makes(self):
-        made = files()
-        assert {path.name for path in INSTRUCTIONS.glob("*.jsonl")} >= set(made)
-        for name, rows in made.items():
-            assert read_jsonl(INSTRUCTIONS / name) == json.loads(json.dumps(rows))
-
     @given(st.integers(), st.integers(1, 300))
     @settings(max_examples=40, deadline=None)
     def test_no_seed_puts_a_heldout_subject_or_an_unasked_kind_into_a_pair(self, seed, count):
