@@ -91,5 +91,6 @@ def layer_diagram(name: str, album: Mapping[int, Mapping[str, dict]], step: int)
         below.plot(step, now[key], "o", color=colour, ms=7)
     below.axvline(step, color=GREY, lw=1, ls=":")
     below.set(xlabel="optimiser step", ylabel="norm", ylim=(0, None), xlim=(-0.3, steps[-1] + 0.3))
+    below.xaxis.get_major_locator().set_params(integer=True)
     below.legend(loc="lower right")
     return figure
