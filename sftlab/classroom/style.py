@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from typing import Any
 
 from sftlab.classroom import cards
@@ -43,9 +44,28 @@ def use_style() -> None:
 
 def png(figure: Any) -> bytes:
     """The figure as PNG. No date and no version are stored, so equal plots are equal bytes."""
+    wrap_titles(figure)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
+
+
+def wrap_titles(figure: Any) -> None:
+    """Break titles that would run out of the picture into lines that fit. Others stay as they are.
+
+    A title states a finding, often with measured numbers in it: nobody knows its length beforehand.
+    """
+    from matplotlib.text import Text
+
+    figure.draw_without_rendering()  # places everything, so that extents are known
+    right = figure.bbox.x1 - 4  # pixels
+    for axis in figure.axes:
+        text = axis.get_title(loc="left")
+        drawn = [t for t in axis.get_children() if isinstance(t, Text) and t.get_text() == text]
+        extent = drawn[0].get_window_extent() if text and drawn else None
+        if extent and extent.x1 > right:
+            fitting = int(len(text) * (right - extent.x0) / extent.width)
+            axis.set_title(textwrap.fill(text, fitting), loc="left")
 
 
 def show_figure(figure: Any, alt: str, in_words: bool = True) -> None:

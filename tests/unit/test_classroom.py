@@ -425,3 +425,22 @@ def test_importing_the_classroom_loads_nothing_heavy():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+def test_a_title_that_would_run_out_of_the_picture_is_broken_into_lines():
+    import matplotlib.pyplot as plt
+
+    from sftlab.classroom.style import wrap_titles
+
+    long = "From 1.8% to 0.15%: the larger the model, the smaller the share that is trained of it"
+    for title in (long, "Short"):
+        figure, axis = plt.subplots(figsize=(5, 2))
+        axis.set_title(title, loc="left")
+        wrap_titles(figure)
+        figure.draw_without_rendering()
+        drawn = axis.get_title(loc="left")
+        assert " ".join(drawn.split()) == title
+        assert ("\n" in drawn) == (title == long)
+        text = next(t for t in axis.get_children() if getattr(t, "get_text", str)() == drawn)
+        assert text.get_window_extent().x1 <= figure.bbox.x1
+        plt.close(figure)
