@@ -179,3 +179,11 @@ def test_only_the_adapter_is_trained(tiny_model):
     start_from(tiny_model, "A random", seed=1)
     trained = {id(p) for p in tiny_model.parameters() if p.requires_grad}
     assert trained == {id(p) for p in lora_parameters(tiny_model)}
+
+
+def test_the_start_is_exact_in_16_bits_and_with_dropout_too(tiny_model, tokenizer):
+    rows = rows_of(tokenizer, "heldout", 4)
+    model = tiny_model.to(torch.bfloat16).train()
+    before = logits_of(model, rows, 0)
+    inject_lora(model, "all-linear", r=3, alpha=8, dropout=0.5)
+    assert torch.equal(logits_of(model, rows, 0), before)
