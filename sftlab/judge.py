@@ -1,7 +1,9 @@
 """Score answers by program: one rubric line per property, and intervals for the shares.
 
 A *question* is a dictionary with ``prompt`` and ``answer`` (the exact answer); where several
-answers are right, ``allowed`` holds them, and ``count`` says how many a list must have.
+answers are right, ``allowed`` holds them, and ``count`` says how many a list must have. For the
+lines on content and topic it may also hold ``must`` (what has to be named; ``value`` if it is not
+there), ``must_not``, and ``topic`` (names of what it is about; ``subject`` if it is not there).
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from itertools import takewhile
 import numpy as np
 from scipy import stats
 
-RUBRIC = ("correct", "format", "stops", "no_echo", "no_repetition")
+RUBRIC = ("correct", "content", "format", "stops", "on_topic", "no_echo", "no_repetition")
 # What may stand before an instruction on its line: a number, a bullet, a speaker, a quotation mark.
 PREFIX = re.compile(r"(?:(?:\d+[.)]|[-*•]|[qa]\.|\w+:|[\"'“])\s*)*")
 QUESTION = re.compile(r"(what|which|who|where|when|why|how|is|are|do|does|did|can|could)\b")
@@ -30,11 +32,13 @@ COMMAND = re.compile(
 
 @dataclass(frozen=True)
 class Score:
-    """One answer, line by line; ``correct`` is the exact match."""
+    """One answer, line by line: ``correct`` to the word, or right in ``content`` however said."""
 
     correct: bool
+    content: bool
     format: bool
     stops: bool
+    on_topic: bool
     no_echo: bool
     no_repetition: bool
 
@@ -79,13 +83,42 @@ def judge(question: dict, text: str, stopped: bool = True) -> Score:
         correct = text in question["allowed"]
     else:
         correct = text == question["answer"]
+    content = correct or right_content(question, text)
     return Score(
         correct=correct and stopped,
+        content=content,
         format=format_compliance(text, count),
         stops=stopped,
+        on_topic=content or is_on_topic(question, text),
         no_echo=question["prompt"].strip().lower() not in text.lower(),
         no_repetition=not repeats(text),
     )
+
+
+def right_content(question: dict, text: str) -> bool:
+    """Does the answer tell what was asked for, in whatever words? A repeated prompt tells nothing.
+
+    A list does with as many allowed items as asked for, in whatever layout.
+    """
+    text = text.replace(question["prompt"].strip(), " ")
+    if "allowed" in question:
+        told = sum(names(text, item.rstrip(".")) for item in question["allowed"])
+        return told == question["count"] if "count" in question else told > 0
+    must = question.get("must") or [question.get("value") or question["answer"].rstrip(".")]
+    wrong = any(names(text, word) for word in question.get("must_not", []))
+    return all(names(text, word) for word in must) and not wrong
+
+
+def is_on_topic(question: dict, text: str) -> bool:
+    """Does the answer name what the question is about, or any of the allowed answers?"""
+    about = question.get("topic") or [question["subject"]] if "subject" in question else []
+    return any(names(text, word) for word in [*about, *question.get("allowed", [])])
+
+
+def names(text: str, words: str) -> bool:
+    """Do the words stand in the text, whole? Case counts for symbols: "I" is not iodine's only."""
+    flags = re.IGNORECASE if len(words) > 2 else 0
+    return bool(re.search(rf"(?<!\w){re.escape(words.rstrip('.'))}(?!\w)", text, flags))
 
 
 def repeats(text: str) -> bool:

@@ -159,9 +159,46 @@ def evaluation(per_kind: int = 20) -> list[dict]:
         for made in draw({kind: 1}, per_kind, f"evaluation:{kind}", "heldout", taken)
     ]
     return [
-        {**made, "answer": made["response"], "trained_kind": made["kind"] not in NEVER_TRAINED}
+        {
+            **made,
+            "answer": made["response"],
+            **rubric_keys(made),
+            "trained_kind": made["kind"] not in NEVER_TRAINED,
+        }
         for made in found
     ]
+
+
+def rubric_keys(made: dict) -> dict[str, list[str]]:
+    """What an answer must name, must not, and what it may be known by to be on the topic.
+
+    See ``sftlab.judge``. Kinds that are not here must name the value and are about the subject.
+    """
+    kind, answer, subject = made["kind"], made["response"].rstrip("."), made["subject"]
+    if kind == "yes_no":
+        word = answer.split(",")[0]
+        return {"must": [word], "must_not": ["No" if word == "Yes" else "Yes"]}
+    if kind == "classify":
+        classes = {item.value for item in items("class")}
+        right = {item.value for item in items("class") if item.subject == subject}
+        asked = {name for name in classes if re.search(rf"\b{name}\b", made["prompt"])}
+        return {"must": sorted(right), "must_not": sorted(asked - right)}
+    if kind == "compare":
+        return {"must": ["both", made["value"]], "topic": ["both", *subject.split(" and ")]}
+    if kind == "rewrite":
+        verb = subject.split(" ", 1)[1]
+        return {"must": [answer], "topic": [verb, answer.split(" ", 1)[1]]}
+    if kind == "pattern":
+        return {"must": [made["value"]], "topic": ["next", made["value"], *subject.split(", ")]}
+    if kind == "count":
+        return {"must": [made["value"]], "topic": ["list", "words", *subject.split(", ")]}
+    if kind == "larger":
+        return {"must": [f"{made['value']} is larger"], "topic": subject.split(" or ")}
+    if kind == "unknown":
+        return {"must": ["not know"]}
+    if kind in ("tips", "one_tip"):
+        return {"topic": [word for word in subject.split() if len(word) > 3]}
+    return {}
 
 
 MANNERS = {

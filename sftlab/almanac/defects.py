@@ -108,5 +108,17 @@ def low_quality(per_defect: int = 25) -> list[dict]:
     return found
 
 
+def one_defect(defect: str, count: int = 100) -> list[dict]:
+    """The same questions on facts for every defect, each answered with that one defect."""
+    taken = asked_in(curated(700)) | asked_in(evaluation())
+    rng = Random(f"one defect:{defect}")
+    rows = draw(dict.fromkeys(ASKED, 1), count, "one defect", "train", taken)
+    make = DEFECTS[defect]
+    return [
+        {**row, "response": make(row, rng), "defect": defect, "right": row["response"]}
+        for row in rows
+    ]
+
+
 def _answers() -> list[dict]:
     return [row for row in curated(200) if "response" in row]
