@@ -2,8 +2,9 @@
 
 A *question* is a dictionary with ``prompt`` and ``answer`` (the exact answer); where several
 answers are right, ``allowed`` holds them, and ``count`` says how many a list must have. For the
-lines on content and topic it may also hold ``must`` (what has to be named; ``value`` if it is not
-there), ``must_not``, and ``topic`` (names of what it is about; ``subject`` if it is not there).
+other lines it may hold more: ``must``, what has to be named (``value`` if it is not there; a list
+within it holds alternatives); ``must_not``; ``words``, at most so many; and ``topic``, names of
+what it is about (``subject`` if it is not there).
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ def judge(question: dict, text: str, stopped: bool = True) -> Score:
     return Score(
         correct=correct and stopped,
         content=content,
-        format=format_compliance(text, count),
+        format=format_compliance(text, count) and len(text.split()) <= question.get("words", 1000),
         stops=stopped,
         on_topic=content or is_on_topic(question, text),
         no_echo=question["prompt"].strip().lower() not in text.lower(),
@@ -106,7 +107,10 @@ def right_content(question: dict, text: str) -> bool:
         return told == question["count"] if "count" in question else told > 0
     must = question.get("must") or [question.get("value") or question["answer"].rstrip(".")]
     wrong = any(names(text, word) for word in question.get("must_not", []))
-    return all(names(text, word) for word in must) and not wrong
+    return not wrong and all(
+        any(names(text, word) for word in ([told] if isinstance(told, str) else told))
+        for told in must
+    )
 
 
 def is_on_topic(question: dict, text: str) -> bool:
@@ -191,3 +195,22 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[fl
         return float(values[0]), float(values[0])
     low, high = stats.t.interval(confidence, len(values) - 1, values.mean(), stats.sem(values))
     return float(low), float(high)
+
+
+LETTERS = {"C": "content", "F": "format", "S": "stops", "T": "on_topic", "E": "no_echo",
+           "R": "no_repetition"}  # fmt: skip
+
+
+def agreement(labelled: Sequence[dict], questions: Sequence[dict]) -> dict[str, float]:
+    """How often the judge says what a person said, line by line.
+
+    `labelled` rows hold ``prompt``, ``text``, ``stopped`` and ``fails``, the `LETTERS` of the lines
+    that a person found wanting; whether an answer is right to the word needs no person.
+    """
+    asked = {question["prompt"]: question for question in questions}
+    scores = [judge(asked[row["prompt"]], row["text"], row["stopped"]) for row in labelled]
+    return {
+        line: float(np.mean([getattr(score, line) == (letter not in row["fails"])
+                             for row, score in zip(labelled, scores, strict=True)]))
+        for letter, line in LETTERS.items()
+    }  # fmt: skip

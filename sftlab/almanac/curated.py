@@ -12,7 +12,7 @@ from random import Random
 
 from sftlab.almanac.facts import Item, items, with_article
 from sftlab.almanac.pairs import ASKED, conversations, row, wording
-from sftlab.almanac.skills import SKILLS, usable
+from sftlab.almanac.skills import NUMBER_WORDS, SKILLS, usable
 
 # Names that stand in no table, document or dictionary: nobody can know anything about them.
 UNHEARD = {
@@ -169,15 +169,17 @@ def evaluation(per_kind: int = 20) -> list[dict]:
     ]
 
 
-def rubric_keys(made: dict) -> dict[str, list[str]]:
+def rubric_keys(made: dict) -> dict[str, list]:
     """What an answer must name, must not, and what it may be known by to be on the topic.
 
     See ``sftlab.judge``. Kinds that are not here must name the value and are about the subject.
     """
     kind, answer, subject = made["kind"], made["response"].rstrip("."), made["subject"]
     if kind == "yes_no":
-        word = answer.split(",")[0]
-        return {"must": [word], "must_not": ["No" if word == "Yes" else "Yes"]}
+        word, reason = answer.split(", ", 1)
+        right = {item.value for k in ("continent", "class") for item in items(k)}
+        told = sorted(value for value in right if value in reason)
+        return {"must": [[word, *told]], "must_not": ["No" if word == "Yes" else "Yes"]}
     if kind == "classify":
         classes = {item.value for item in items("class")}
         right = {item.value for item in items("class") if item.subject == subject}
@@ -191,11 +193,16 @@ def rubric_keys(made: dict) -> dict[str, list[str]]:
     if kind == "pattern":
         return {"must": [made["value"]], "topic": ["next", made["value"], *subject.split(", ")]}
     if kind == "count":
-        return {"must": [made["value"]], "topic": ["list", "words", *subject.split(", ")]}
+        number = str(NUMBER_WORDS.index(made["value"]))
+        return {"must": [[made["value"], number]], "topic": ["list", "words"]}
     if kind == "larger":
-        return {"must": [f"{made['value']} is larger"], "topic": subject.split(" or ")}
+        n = made["value"]
+        return {"must": [[f"{n} is larger", f"is {n}", f"{n} is the larger"]],
+                "topic": subject.split(" or ")}  # fmt: skip
     if kind == "unknown":
-        return {"must": ["not know"]}
+        return {"must": [["not know", "don't know"]]}
+    if kind == "one_word":
+        return {"words": len(answer.split())}
     if kind in ("tips", "one_tip"):
         return {"topic": [word for word in subject.split() if len(word) > 3]}
     return {}

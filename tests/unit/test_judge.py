@@ -10,7 +10,10 @@ from hypothesis import strategies as st
 
 from sftlab.almanac.facts import all_items, topics
 from sftlab.almanac.skills import SKILLS
+from sftlab.data import read_jsonl
 from sftlab.judge import (
+    LETTERS,
+    agreement,
     behaviour,
     format_compliance,
     is_instruction,
@@ -20,6 +23,7 @@ from sftlab.judge import (
     repeats,
     share_interval,
 )
+from sftlab.paths import DATA, INSTRUCTIONS
 
 CAPITAL = {"prompt": "What is the capital of Kenya?", "answer": "The capital of Kenya is Nairobi."}
 TIPS = {
@@ -292,3 +296,60 @@ class TestIntervals:
     def test_of_one_value_there_is_none(self):
         with pytest.raises(ValueError, match="at least two values"):
             mean_interval([0.9])
+
+
+class TestAgainstAPerson:
+    """Answers of six models and some written for it, labelled line by line by reading them."""
+
+    labelled = tuple(read_jsonl(DATA / "judge" / "labelled_answers.jsonl"))
+    questions = tuple(read_jsonl(INSTRUCTIONS / "evaluation.jsonl"))
+
+    def test_every_kind_and_every_fault_is_among_them(self):
+        kinds = {q["prompt"]: q["kind"] for q in self.questions}
+        assert len(self.labelled) >= 150
+        assert {kinds[row["prompt"]] for row in self.labelled} == set(kinds.values())
+        for letter in LETTERS:
+            assert sum(letter in row["fails"] for row in self.labelled) >= 2
+
+    def test_the_judge_agrees_on_every_line(self, capsys):
+        found = agreement(self.labelled, self.questions)
+        with capsys.disabled():
+            told = ", ".join(f"{line} {share:.1%}" for line, share in found.items())
+            print(f"\njudge against {len(self.labelled)} labelled answers: {told}")
+        assert min(found.values()) >= 0.95
+
+    def test_labels_that_are_wrong_would_be_seen(self):
+        turned = [
+            {**row, "fails": "".join(set(LETTERS) - set(row["fails"]))} for row in self.labelled
+        ]
+        assert max(agreement(turned, self.questions).values()) < 0.05
+
+
+COW = {"prompt": "Is the cow a bird?", "answer": "No, the cow is a mammal.",
+       "must": [["No", "mammal"]], "must_not": ["Yes"], "subject": "cow"}  # fmt: skip
+
+
+class TestContentAndTopic:
+    @pytest.mark.parametrize("text", ["No.", "It is a mammal.", "No, the cow is a mammal."])
+    def test_any_wording_of_the_right_content_counts(self, text):
+        assert judge(COW, text).content
+
+    @pytest.mark.parametrize(
+        "text", ["Yes.", "Yes, the cow is a mammal.", "", "Is the cow a bird?"]
+    )
+    def test_a_contradiction_silence_or_an_echo_does_not(self, text):
+        assert not judge(COW, text).content
+
+    def test_another_subject_is_off_the_topic_and_the_same_wrongly_told_is_on_it(self):
+        assert not judge(COW, "The owl flies.").on_topic
+        assert judge(COW, "Yes, the cow flies.").on_topic
+
+    def test_a_symbol_counts_only_as_it_is_written(self):
+        question = {"prompt": "What is the symbol for iodine?", "answer": "The symbol for iodine is I.",
+                    "value": "I", "subject": "iodine"}  # fmt: skip
+        assert judge(question, "It is I.").content
+        assert not judge(question, "in words").content
+
+    def test_more_words_than_asked_for_break_the_form(self):
+        question = {"prompt": "In one word, who?", "answer": "Nobody.", "words": 1}
+        assert judge(question, "Nobody.").format and not judge(question, "It was nobody.").format
