@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Sequence
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -112,10 +115,13 @@ def sweep(
     open_runs = [setting for text, setting in wanted.items() if text not in done]
     if open_runs and now not in found["provenance"]:
         found["provenance"].append(now)
-    with Bar(len(wanted), "runs", first=len(wanted) - len(open_runs), shown=progress) as bar:
+    shown = Bar(len(wanted), "runs", first=len(wanted) - len(open_runs), shown=progress)
+    with shown as bar, _noted_interrupts() as came:
         try:
             for setting in open_runs:
                 entry = {"settings": setting, "result": _rounded(run(**setting), name)}
+                if came:
+                    raise KeyboardInterrupt  # a training stops quietly: half a run was measured
                 entry["sitting"] = found["provenance"].index(now)
                 found["runs"].append(entry)
                 write(path, found)
@@ -123,6 +129,28 @@ def sweep(
         except KeyboardInterrupt:
             bar.done = f"stopped: {len(found['runs'])} runs are kept, the same command goes on"
     return [{**entry["settings"], **entry["result"]} for entry in found["runs"]]
+
+
+@contextmanager
+def _noted_interrupts() -> Iterator[list]:
+    """Raise KeyboardInterrupt as ever, and note it: a run inside may catch it and go on."""
+    came: list = []
+
+    def note(*_) -> None:
+        came.append(True)
+        raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGINT)
+    # Elsewhere than on the main thread nothing is interrupted; a foreign handler is not ours.
+    ours = threading.current_thread() is threading.main_thread()
+    ours = ours and before is signal.default_int_handler
+    if ours:
+        signal.signal(signal.SIGINT, note)
+    try:
+        yield came
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, before)
 
 
 def write(path: Path, found: dict) -> None:

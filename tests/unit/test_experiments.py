@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import signal
 
 import pytest
 
@@ -185,3 +186,20 @@ def test_an_unknown_experiment_is_refused(capsys):
     with pytest.raises(SystemExit):
         main(["no_such_experiment"])
     assert "no_such_experiment" in capsys.readouterr().err
+
+
+def test_a_run_that_swallows_an_interrupt_is_not_kept(tmp_path):
+    """As a training does: it ends early and quietly, and a half-trained model would be measured."""
+
+    def run(size, seed):
+        try:
+            if size == 16:
+                signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            pass
+        return {"value": 1.0}
+
+    settings = [{"size": 8, "seed": 0}, {"size": 16, "seed": 0}, {"size": 32, "seed": 0}]
+    found = sweep("trial", settings, run, tmp_path, progress=False)
+    assert [entry["size"] for entry in found] == [8]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
