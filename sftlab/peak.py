@@ -13,6 +13,8 @@ import sys
 from collections.abc import Callable
 from itertools import accumulate
 
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler remarks on itself on stderr
+
 import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
