@@ -3,16 +3,16 @@
     model, tokenizer = load("almanac")                  # the base
     model, tokenizer = load("almanac", role="chat")     # the same base, tuned
 
-A *family* has two roles, ``base`` and ``chat``; a hub id or a folder is one model and ignores the
-role.
+A *family* has two roles, ``base`` and ``chat``; a hub id, a folder and a model that was fetched
+(``python -m sftlab.models fetch smollm2-instruct``) are one model each and ignore the role.
 Loading never runs code that comes with a model and never reads pickles.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
+import sys
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -23,6 +23,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sftlab.adapter_files import load_adapter
 from sftlab.errors import WorkbookError
+from sftlab.fetch import PACKAGES, fetched, file_checksum, main
 from sftlab.lora import merge_lora
 from sftlab.paths import MODELS
 
@@ -54,16 +55,19 @@ FAMILIES = {
 
 
 def names() -> list[str]:
-    """Every name that ``load`` knows: families, and their roles such as "almanac-chat"."""
-    return sorted([*FAMILIES, *(f"{family}-{role}" for family in FAMILIES for role in ROLES)])
+    """Every name that ``load`` knows: families, their roles such as "almanac-chat", fetched models."""
+    return sorted(
+        [*FAMILIES, *PACKAGES, *(f"{family}-{role}" for family in FAMILIES for role in ROLES)]
+    )
 
 
 def load(name: str | Path = "almanac", role: str = "base", dtype: torch.dtype = torch.float32):
     """The model (in eval mode) and its tokenizer.
 
     Args:
-        name: a family ("almanac"), one of its roles ("almanac-chat", whatever ``role`` is), a hub
-            id ("org/model") or a folder; a folder goes before a hub id of the same name.
+        name: a family ("almanac"), one of its roles ("almanac-chat", whatever ``role`` is), a model
+            that was fetched ("smollm2-instruct"), a hub id ("org/model") or a folder; a folder goes
+            before a hub id of the same name.
         role: "base" or "chat"; only a family has both.
 
     Raises:
@@ -74,6 +78,8 @@ def load(name: str | Path = "almanac", role: str = "base", dtype: torch.dtype = 
     if not isinstance(name, str | Path):
         raise WorkbookError(f'a model\'s name is a text such as "almanac", not {name!r}')
     name = str(name)
+    if name in PACKAGES:
+        return _load_pretrained(str(fetched(name)), dtype, local=True)
     for ending in ROLES:
         if name.removesuffix(f"-{ending}") in FAMILIES and name.endswith(f"-{ending}"):
             name, role = name.removesuffix(f"-{ending}"), ending
@@ -91,7 +97,7 @@ def load(name: str | Path = "almanac", role: str = "base", dtype: torch.dtype = 
     raise WorkbookError(
         f"there is no {what} {name!r}. "
         + (f"Did you mean {' or '.join(near)}? " if near else "")
-        + f"Known names: {', '.join(FAMILIES)}; a hub id such as org/model and a folder work too"
+        + f"Known names: {', '.join([*FAMILIES, *PACKAGES])}; a hub id such as org/model and a folder work too"
     )
 
 
@@ -166,12 +172,6 @@ def checksums() -> dict[str, str]:
         raise WorkbookError(f"checksums.json in data/models is damaged: {RESTORE}") from None
 
 
-def file_checksum(path: Path) -> str:
-    """SHA-256 of a file, as hexadecimal digits."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def verify(folder: Path) -> None:
     """Raise unless every recorded file of an embedded model is there and unchanged."""
     recorded = {n: c for n, c in checksums().items() if (MODELS / n).parent == folder}
@@ -192,3 +192,7 @@ def record_checksums() -> None:
     files = sorted(p for p in MODELS.glob("almanac-*/*") if p.suffix in kinds)
     table = {f"{p.parent.name}/{p.name}": file_checksum(p) for p in files}
     (MODELS / "checksums.json").write_text(json.dumps(table, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

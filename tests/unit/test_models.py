@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from sftlab import models
 from sftlab.adapter_files import save_adapter
 from sftlab.errors import WorkbookError
+from sftlab.fetch import PACKAGES
 from sftlab.lora import inject_lora, lora_parameters
 from sftlab.models import FAMILIES, checksums, file_checksum, load, names, record_checksums, verify
 
@@ -105,7 +106,7 @@ class TestFolders:
 class TestNames:
     def test_families_and_their_roles_are_known(self):
         assert {"almanac", "almanac-base", "almanac-chat", "smollm2-chat"} <= set(names())
-        assert len(names()) == 3 * len(FAMILIES)
+        assert len(names()) == 3 * len(FAMILIES) + len(PACKAGES)
 
     @pytest.mark.parametrize(
         ("name", "near"),
@@ -125,7 +126,7 @@ class TestNames:
     def test_an_unlike_name_is_told_with_all_that_are_known(self, name):
         told = told_by(name)
         assert told.startswith("there is no model ")
-        assert f"Known names: {', '.join(FAMILIES)}; a hub id such as org/model" in told
+        assert f"Known names: {', '.join([*FAMILIES, *PACKAGES])}; a hub id such as org/model" in told
 
     @pytest.mark.parametrize("name", ["./none", "../none", "/none/here", "~/none", "a/b/c", "org/"])
     def test_a_path_that_is_no_folder_is_not_taken_for_a_hub_id(self, name):

