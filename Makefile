@@ -16,7 +16,7 @@ AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 TEST_ENV := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test test-quick notebooks lint clean
+.PHONY: help lab test test-quick notebooks models lint clean
 .DELETE_ON_ERROR:
 
 help: ## list these targets
@@ -42,6 +42,9 @@ lint: $(READY) ## check style and layout with ruff
 
 notebooks: $(READY) ## run all notebooks anew and store their outputs
 	$(BIN)/python -m sftlab.classroom.publish
+
+models: $(READY) ## fetch SmolLM2-135M-Instruct (93 MB, Apache-2.0), for MODEL = "smollm2-instruct"
+	$(BIN)/python -m sftlab.models fetch smollm2-instruct
 
 clean: ## remove .venv and caches (your work in notebooks/ stays)
 	rm -rf $(VENV) *.egg-info build .pytest_cache .ruff_cache .hypothesis
