@@ -18,9 +18,11 @@ import torch
 from sftlab.bar import Bar
 from sftlab.data import batch_order, collate
 from sftlab.errors import WorkbookError
+from sftlab.guards import BROKEN
 from sftlab.interrupts import Gate
 from sftlab.loss import model_loss, trained_tokens
 from sftlab.masking import Example
+from sftlab.preflight import preflight, told
 from sftlab.processes import add_gradients, place, total, total_number
 from sftlab.snapshots import fingerprint, load_snapshot, save_snapshot
 
@@ -164,6 +166,7 @@ def sft_train(
     folder: str | Path | None = None,
     progress: bool = True,
     until: int | None = None,
+    check: bool = True,
 ) -> History:
     """Train the parameters of ``model`` that require gradients; everything else stays as it is.
 
@@ -175,6 +178,8 @@ def sft_train(
             on where it was and ends with the very same weights.
         progress: show a bar with the loss, trained tokens per second and the time left.
         until: pause when so many steps are done, counted from the first of the run.
+        check: before the first step, look at rows and adapters, and print what is broken (see
+            ``sftlab.preflight``, which shows more).
 
     An interrupt (the stop button) lets the step in progress end, saves a snapshot if there is a
     folder, and returns with ``finished`` False. The model is in eval mode afterwards. Of several
@@ -235,6 +240,10 @@ def sft_train(
 
     with Bar(len(plan), "steps", first=first, shown=progress and main) as bar, gate:
         try:
+            if check and main and not first:
+                broken = [f for f in preflight(model, examples=examples) if f.state == BROKEN]
+                if broken:
+                    print(told(broken))
             if on_step and not first:
                 on_step(0, math.nan)
             steps = range(first, last)

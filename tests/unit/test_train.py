@@ -313,7 +313,8 @@ class TestResume:
 
         stopped.model.layers[1].register_forward_hook(press_stop)
         before = signal.getsignal(signal.SIGINT)
-        first = sft_train(stopped, rows, CONFIG, folder=tmp_path, progress=False)
+        settings = {"progress": False, "check": False}  # the check runs the model as well
+        first = sft_train(stopped, rows, CONFIG, folder=tmp_path, **settings)
         assert len(first.losses) == 2
         assert not first.finished
         assert signal.getsignal(signal.SIGINT) is before
