@@ -105,20 +105,20 @@ def a_batch(run: Run, vocabulary: int) -> dict[str, Tensor]:
     return {"input_ids": ids, "labels": labels, "attention_mask": mask}
 
 
-def in_a_fresh_process(run: Run) -> dict:
+def in_a_fresh_process(run: Run, fixed_threshold: bool = True) -> dict:
     """Train two steps in a process of their own; returns what it held, in bytes.
 
     ``process``: how far the process rose over its level with everything imported and used once.
     ``kept``: the part of that which stays when the model is gone, the caches of libraries.
     ``tensors``: the parts and the allocator's peak, measured in the same process afterwards.
+    ``fixed_threshold=False`` leaves glibc's malloc as it is, to see what it keeps for itself.
 
     Raises:
         WorkbookError: the process failed; with the last line it said.
     """
     command = [sys.executable, "-m", "sftlab.peak", json.dumps(run.settings())]
-    done = subprocess.run(
-        command, env={**os.environ, **FIXED_THRESHOLD}, capture_output=True, text=True
-    )
+    environment = {**os.environ, **(FIXED_THRESHOLD if fixed_threshold else {})}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode:
         said = (done.stderr.strip() or "it was killed, probably for want of memory").split("\n")
         raise WorkbookError(f"measuring {run} in a fresh process failed: {said[-1]}")

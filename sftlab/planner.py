@@ -89,17 +89,39 @@ def build(run: Run) -> nn.Module:
     return model.train()
 
 
+def peak_training_bytes(
+    weights: int,
+    gradients: int,
+    optimizer: int,
+    activations: int,
+    logits: int,
+    in_flight: int,
+    largest: int,
+) -> int:
+    """The most that is held at one moment of a training step with AdamW, from its parts in bytes.
+
+    Weights (with adapters) and the optimiser's state are there all the time. The rest peaks at one
+    of three moments:
+
+    1. The loss is differentiated: all activations are held and, beside the log-probabilities that
+       count among them, two more arrays of the size of the logits: the gradients of both.
+    2. The last layer is: the logits are gone, what it has ``in_flight`` is there.
+    3. The end: the activations are gone, all gradients are held, and beside them two arrays of the
+       size of the ``largest`` trained matrix, which are AdamW's denominator for it, or the two
+       gradients of a tied embedding that are added up.
+    """
+    loss = activations + 2 * logits
+    last_layer = activations - logits + in_flight
+    end = gradients + 2 * largest
+    return weights + optimizer + max(loss, last_layer, end)
+
+
 @cache
 def plan(run: Run) -> TrainingBytes:
     """Bytes of one optimiser step, without running it.
 
-    The peak is reached at one of three moments. (1) The loss is differentiated: all activations are
-    held and, beside the log-probabilities that count among them, two more arrays of their size, the
-    gradients of log-probabilities and of logits. (2) The last layer is: the logits are gone, two
-    gradients of the MLP's width are in flight and, with recomputation, the layer's own activations
-    are back. (3) The end: all gradients are held, and beside them two arrays of the size of the
-    largest trained matrix, which are AdamW's denominator for it, or the two gradients of a tied
-    embedding that are added up.
+    What the last layer has in flight are two gradients of the MLP's width and, with recomputation,
+    its own activations, which are back. The largest trained matrix may be the tied embedding.
     """
     shape = config(run.shape)
     one, two = _dry_run(run, layers=1), _dry_run(run, layers=2)
@@ -115,10 +137,9 @@ def plan(run: Run) -> TrainingBytes:
         again = two["saved"] - one["saved"]
         inputs = shape.num_hidden_layers * tokens * shape.hidden_size * size
         saved = one["saved"] - again + inputs
-    moments_of_the_pass = (
-        saved + 2 * logits,
-        saved - logits + again + 2 * tokens * shape.intermediate_size * size,
-        trained + 2 * one["largest"],
+    in_flight = again + 2 * tokens * shape.intermediate_size * size
+    peak = peak_training_bytes(
+        frozen + trained, trained, moments, saved, logits, in_flight, one["largest"]
     )
     return TrainingBytes(
         weights=frozen or trained,
@@ -126,7 +147,7 @@ def plan(run: Run) -> TrainingBytes:
         gradients=trained,
         optimizer=moments,
         activations=saved,
-        peak=frozen + trained + moments + max(moments_of_the_pass),
+        peak=peak,
     )
 
 

@@ -1,6 +1,7 @@
 """Full fine-tuning against LoRA: memory, time, bytes on disk, and what SmolLM2 learns by either.
 
 ``memory``  two steps in a process of its own: its peak, and every part of it; random weights do
+``malloc``  the process's peak once more, with glibc's malloc left as it is
 ``time``    seconds per step of all variants, in turn, the fastest of some rounds each
 ``disk``    bytes of the saved file
 ``score``   SmolLM2-135M-Instruct tuned on 32 pairs, 16 steps of 8 rows: the loss on the responses to
@@ -130,6 +131,9 @@ def run(kind: str, **chosen) -> dict:
     """One measurement; ``chosen`` are the other settings."""
     if kind == "memory":
         return in_a_fresh_process(a_run(**chosen))
+    if kind == "malloc":
+        run = variants(chosen["shape"])[chosen["method"]]
+        return {"process": in_a_fresh_process(run, fixed_threshold=False)["process"]}
     if kind == "time":
         seconds = step_seconds(variants(chosen["shape"]))
         batch, length = BATCHES[chosen["shape"]][0]
@@ -153,5 +157,6 @@ def settings() -> list[dict]:
     score = [{"method": "none", "rate": 0.0, "seed": 0}]
     score += [{"method": m, "rate": rate, "seed": 0} for m in METHODS for rate in RATES[m]]
     score += [{"method": m, "rate": BEST[m], "seed": s} for s in range(1, SEEDS) for m in METHODS]
-    kinds = {"memory": memory, "time": shapes, "disk": disk, "score": score}
+    malloc = [{"shape": SHAPE, "method": method} for method in METHODS]
+    kinds = {"memory": memory, "malloc": malloc, "time": shapes, "disk": disk, "score": score}
     return [{"kind": kind, **chosen} for kind, listed in kinds.items() for chosen in listed]
