@@ -15,13 +15,18 @@ REFUSAL = re.compile(r"\b(i am sorry|i cannot|as a language model|i would rather
 NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight")
 LOOSE = re.compile(r"\btips?\b|in common|\balike\b", re.I)  # right answers share no word with these
 LIST = re.compile(rf"\b({'|'.join(NUMBERS[1:])}) \w+s\b", re.I)  # "three tips"
+# Words that stand in many questions and say nothing about what is asked.
+COMMON = frozenset(
+    ("what", "which", "word", "this", "that", "list", "tell", "name", "have", "does", "the", "and",
+     "are", "who", "you", "can")
+)  # fmt: skip
 
 
 def complaints(prompt: str, response: str) -> list[str]:
     """What is wrong with a pair, as far as its form tells: [] if nothing."""
     found = []
     asked = LIST.search(prompt)
-    count = NUMBERS.index(asked[1].lower()) + 1 if asked and "\n" not in prompt else None
+    count = NUMBERS.index(asked[1].lower()) + 1 if asked else None
     if response.strip().lower().startswith(prompt.strip().rstrip("?.:").lower()):
         found.append("echo")
     if repeats(response) or _says_again(response):
@@ -56,23 +61,3 @@ def _related(prompt: str, response: str) -> bool:
     stems = {word[:5] for word in words} | set(re.findall(r"\d+|[A-Z]\b", prompt))
     said = re.findall(r"\w+", response)
     return len(said) <= 3 or any(word.lower()[:5] in stems or word in stems for word in said)
-
-
-COMMON = {
-    "what",
-    "which",
-    "word",
-    "this",
-    "that",
-    "list",
-    "tell",
-    "name",
-    "have",
-    "does",
-    "the",
-    "and",
-    "are",
-    "who",
-    "you",
-    "can",
-}

@@ -38,3 +38,22 @@ def mcnemar(before: Sequence[bool], after: Sequence[bool]) -> tuple[int, int, fl
     won = sum(not b and a for b, a in pairs)
     lost = sum(b and not a for b, a in pairs)
     return won, lost, stats.binomtest(won, won + lost).pvalue if won + lost else 1.0
+
+
+def clustered_difference(
+    before: Sequence[float],
+    after: Sequence[float],
+    clusters: Sequence[str],
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> tuple[float, tuple[float, float]]:
+    """As `paired_difference`, for questions that come in clusters: kinds of question, say.
+
+    Questions of one kind fail together, so they are no independent evidence. Here whole clusters are
+    resampled: SciPy's bootstrap of the clusters' mean differences, each counting the same (Miller,
+    2024, arXiv:2411.00640, on clustered errors of evaluations).
+    """
+    names = np.asarray(clusters)
+    differences = np.asarray(after, dtype=float) - np.asarray(before, dtype=float)
+    means = [differences[names == name].mean() for name in sorted(set(clusters))]
+    return paired_difference(np.zeros(len(means)), means, confidence, seed)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sftlab.paired import mcnemar, paired_difference
+from sftlab.paired import clustered_difference, mcnemar, paired_difference
 
 
 def test_the_interval_is_that_of_the_mean_of_the_differences():
@@ -48,3 +48,24 @@ def test_mcnemar_counts_the_questions_on_which_they_differ():
 
 def test_mcnemar_without_a_difference_proves_nothing():
     assert mcnemar([True, False], [True, False]) == (0, 0, 1.0)
+
+
+def test_clusters_that_fail_together_widen_the_interval():
+    kinds = [kind for kind in "abcdefghij" for _ in range(20)]
+    before = [1] * 200
+    after = [0 if kind in "ab" else 1 for kind in kinds]  # two kinds fail as a whole
+    alone, together = paired_difference(before, after), clustered_difference(before, after, kinds)
+    assert alone[0] == pytest.approx(together[0]) == pytest.approx(-0.2)
+    width = [high - low for _, (low, high) in (alone, together)]
+    assert width[1] > 2 * width[0]
+
+
+def test_every_cluster_counts_the_same():
+    after = [1, 0, 0, 0, 0, 0]
+    difference, (low, high) = clustered_difference([0] * 6, after, ["a", *"bbbbb"])
+    assert difference == 0.5
+    assert (low, high) == (0, 1)
+
+
+def test_the_same_change_in_every_cluster_leaves_no_doubt():
+    assert clustered_difference([0, 0], [1, 1], ["a", "b"]) == (1.0, (1.0, 1.0))
