@@ -26,8 +26,11 @@ def size(value: float) -> str:
     return f"{value:.3g} {units[0]}" if value < 999.5 else f"{value:,.0f} {units[0]}"
 
 
-def memory(found: Mapping[str, TrainingBytes], title: str):
-    """The parts of a training step's memory, side by side, with the allocator's peak."""
+def memory(found: Mapping[str, TrainingBytes], title: str, told: str = "measured peak"):
+    """The parts of a training step's memory, side by side, with the allocator's peak.
+
+    ``told``: what the legend calls the peak.
+    """
     figure, axis = plt.subplots(figsize=(8.4, 2.7))
     for place, held in enumerate(found.values()):
         left = 0.0
@@ -37,7 +40,7 @@ def memory(found: Mapping[str, TrainingBytes], title: str):
                       label=part if place == 0 else None)  # fmt: skip
             left += width
         axis.plot(held.peak / 1e6, place, "|", color="black", ms=30, mew=2.5, ls="",
-                  label="measured peak" if place == 0 else None)  # fmt: skip
+                  label=told if place == 0 else None)  # fmt: skip
         axis.annotate(f"peak {held.peak / 1e6:.0f} MB", (max(left, held.peak / 1e6), place), xytext=(8, 0),
                       textcoords="offset points", va="center", weight="bold")  # fmt: skip
     widest = max(held.peak for held in found.values()) / 1e6
