@@ -87,14 +87,20 @@ def doses(runs: Sequence[dict], title: str, lines: Mapping[str, str]):
     """Rubric lines over the share of bad pairs; bars are 95% intervals over the seeds."""
     figure, axis = plt.subplots(figsize=(7, 3.4))
     looks = ((BLUE, "o", "-"), (ORANGE, "s", "--"), (GREEN, "^", "-."), (RED, "D", ":"))
+    ends: list[tuple[float, str, str]] = []
     for (line, label), (colour, shape, dashes) in zip(lines.items(), looks, strict=False):
         each = [marks(runs, f"{percent}% bad", line).mean(1) for percent in DOSES]
         means = np.array([values.mean() for values in each])
-        ends = np.array([mean_interval(values) for values in each])
-        spread = np.abs(ends.T - means)
+        spread = np.abs(np.array([mean_interval(values) for values in each]).T - means)
         axis.errorbar(DOSES, means, yerr=spread, color=colour, marker=shape, ls=dashes, capsize=3)
-        axis.annotate(label, (DOSES[-1], means[-1]), xytext=(9, -3), textcoords="offset points",
-                      color=colour, weight="bold", fontsize=9.5)  # fmt: skip
+        ends.append((means[-1], label, colour))
+    below = 2.0  # labels are written from the top, each clear of the one before
+    gap = np.diff(axis.get_ylim())[0] * 0.075
+    for value, label, colour in sorted(ends, reverse=True):
+        below = min(value, below - gap)
+        axis.text(
+            DOSES[-1] + 1.5, below, label, color=colour, va="center", weight="bold", fontsize=9.5
+        )
     axis.set(xlabel="bad pairs among 400 (%)", ylabel="share of the questions", title=title,
              xticks=DOSES, xlim=(-2, 1.3 * DOSES[-1]))  # fmt: skip
     axis.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
@@ -123,7 +129,8 @@ def defect_grid(found: Mapping[str, Mapping[str, Change]], title: str):
         for column, line in enumerate(LINES):
             value, (low, high) = found[defect][line]
             clear = low > 0 or high < 0
-            axis.text(column, row, f"{100 * value:+.0f}" if clear else f"({100 * value:+.0f})".replace("-0", "0").replace("+0", "0"),
+            shown = f"{100 * value:+.0f}".replace("-0", "0").replace("+0", "0")
+            axis.text(column, row, shown if clear else f"({shown})",
                       ha="center", va="center", fontsize=9.5, weight="bold" if clear else "normal",
                       color="white" if abs(100 * value) > 0.65 * limit else "black")  # fmt: skip
     axis.set(
