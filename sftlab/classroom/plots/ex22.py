@@ -84,15 +84,16 @@ def arms(runs: Sequence[dict], names: Sequence[str], title: str):
 
 
 def doses(runs: Sequence[dict], title: str, lines: Mapping[str, str]):
-    """Rubric lines over the share of bad pairs; bars are 95% intervals over the seeds."""
+    """Rubric lines over the share of bad pairs: means, and a small mark for each seed."""
     figure, axis = plt.subplots(figsize=(7, 3.4))
     looks = ((BLUE, "o", "-"), (ORANGE, "s", "--"), (GREEN, "^", "-."), (RED, "D", ":"))
     ends: list[tuple[float, str, str]] = []
     for (line, label), (colour, shape, dashes) in zip(lines.items(), looks, strict=False):
         each = [marks(runs, f"{percent}% bad", line).mean(1) for percent in DOSES]
-        means = np.array([values.mean() for values in each])
-        spread = np.abs(np.array([mean_interval(values) for values in each]).T - means)
-        axis.errorbar(DOSES, means, yerr=spread, color=colour, marker=shape, ls=dashes, capsize=3)
+        means = [values.mean() for values in each]
+        axis.plot(DOSES, means, color=colour, marker=shape, ls=dashes)
+        for percent, values in zip(DOSES, each, strict=True):
+            axis.plot([percent] * len(values), values, shape, color=colour, ms=3, alpha=0.6)
         ends.append((means[-1], label, colour))
     below = 2.0  # labels are written from the top, each clear of the one before
     gap = np.diff(axis.get_ylim())[0] * 0.075
