@@ -24,7 +24,12 @@ def parameter_bytes(model: nn.Module, trainable: bool | None = None) -> int:
     of a 4-bit weight belong to it, though they are no parameters of the model.
     """
     chosen = [p for p in model.parameters() if trainable in (None, p.requires_grad)]
-    return sum(_tensor_bytes(p) + _scale_bytes(p) for p in chosen)
+    return sum(stored_bytes(p) for p in chosen)
+
+
+def stored_bytes(parameter: Tensor) -> int:
+    """Bytes of one parameter; of a 4-bit one with its scales."""
+    return _tensor_bytes(parameter) + _scale_bytes(parameter)
 
 
 def gradient_bytes(model: nn.Module) -> int:
@@ -115,6 +120,11 @@ def process_bytes() -> int:
     it has held so far."""
     now = _status("VmRSS")
     return process_peak_bytes() if now is None else now
+
+
+def written_bytes() -> int:
+    """What this process has to itself and may write (VmData): what RLIMIT_DATA limits. Linux only."""
+    return _status("VmData")
 
 
 def _status(name: str) -> int | None:
