@@ -46,7 +46,7 @@ BATCHES = {  # rows, tokens per row; the first of each is the one that is timed
 }
 RATES = {"full": (3e-5, 1e-4), "lora": (3e-4, 1e-3)}
 BEST = {"full": 1e-4, "lora": 1e-3}  # of those, with seed 0
-SEEDS = 3
+SEEDS = 2
 PAIRS, EPOCHS, BATCH, QUESTIONS = 32, 3, 8, 60
 ROUNDS = 6
 
