@@ -53,13 +53,10 @@ def test_no_two_runs_are_alike_and_each_arm_has_three_seeds():
 # --- the recorded file -----------------------------------------------------------------------
 
 
-def test_every_arm_is_recorded_with_several_seeds_on_this_base():
+def test_it_is_complete_and_of_this_base():
     recorded = read(NAME)
     done = [entry["settings"] for entry in recorded["runs"]]
-    assert all(setting in settings() for setting in done)
-    seeds = Counter(setting["arm"] for setting in done)
-    assert min(seeds[arm] for arm in ARMS) >= 2
-    assert min(seeds[arm] for arm in MAIN) >= 4
+    assert all(setting in done for setting in settings())
     assert all(s["base"] == checksums()[MODEL][:16] for s in recorded["provenance"])
     for found in runs(NAME):
         assert found["pairs"] == len(ARMS[found["arm"]]())
