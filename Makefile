@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 PYTHON ?=
 LAB_ARGS ?=
 PYTEST_ARGS ?= -n 2 --dist loadfile
-NBVAL_ARGS ?= --nbval-lax --nbval-current-env --nbval-cell-timeout=120
+NBVAL_ARGS ?= --nbval-lax --nbval-current-env --nbval-cell-timeout=300
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Jupyter refuses to run as root, the only user of many containers, unless told to.
 AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
