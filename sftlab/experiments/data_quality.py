@@ -55,13 +55,15 @@ def settings() -> list[dict]:
     return found + [{"arm": arm, "seed": seed} for seed in (3, 4) for arm in MAIN]
 
 
-def train(rows: list[dict], seed: int, name: str = "almanac", progress: bool = False):
+def train(
+    rows: list[dict], seed: int, name: str = "almanac", progress: bool = False, steps: int = STEPS
+):
     """The base tuned on these rows; (model, tokenizer)."""
     model, tokenizer = load(name)
     examples = prepare(tokenizer, [conversation(row) for row in rows]).examples
     inject_lora(model, targets="all-linear", r=8, alpha=16, seed=seed)
-    passes = -(-STEPS * 16 // len(rows)) + 1
-    config = TrainConfig(learning_rate=2e-3, epochs=passes, max_steps=STEPS, seed=seed)
+    passes = -(-steps * 16 // len(rows)) + 1
+    config = TrainConfig(learning_rate=2e-3, epochs=passes, max_steps=steps, seed=seed)
     sft_train(model, examples, config, tokenizer.pad_token_id, progress=progress)
     return model, tokenizer
 
