@@ -126,7 +126,9 @@ class TestNames:
     def test_an_unlike_name_is_told_with_all_that_are_known(self, name):
         told = told_by(name)
         assert told.startswith("there is no model ")
-        assert f"Known names: {', '.join([*FAMILIES, *PACKAGES])}; a hub id such as org/model" in told
+        assert (
+            f"Known names: {', '.join([*FAMILIES, *PACKAGES])}; a hub id such as org/model" in told
+        )
 
     @pytest.mark.parametrize("name", ["./none", "../none", "/none/here", "~/none", "a/b/c", "org/"])
     def test_a_path_that_is_no_folder_is_not_taken_for_a_hub_id(self, name):
