@@ -28,12 +28,13 @@ from sftlab.memory import (
     process_bytes,
     process_peak_bytes,
     saved_for_backward,
+    stored_bytes,
 )
 from sftlab.planner import Run, build
 from sftlab.train import train_step
 
 # glibc keeps freed blocks below a threshold, which rises to 32 MiB by itself: the process then
-# looks 30 to 70% larger than what torch holds. A fixed one sends every tensor back when it is freed.
+# looks 12 to 70% larger than what torch holds. A fixed one sends every tensor back when it is freed.
 FIXED_THRESHOLD = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 
 
@@ -75,9 +76,7 @@ def measure_training_bytes(
     """
     model.train()
     train_step(model, batch, optimizer)
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    gradient_bytes = sum(g.numel() * g.element_size() for g in gradients)
-    del gradients
+    gradients = sum(stored_bytes(p.grad) for p in model.parameters() if p.grad is not None)
     optimizer.zero_grad()
     activations = saved_bytes(model, batch)
     rise = allocated_peak(lambda: train_step(model, batch, optimizer), model.device)
@@ -86,7 +85,7 @@ def measure_training_bytes(
     return TrainingBytes(
         weights=frozen or trained,
         adapters=trained if frozen else 0,
-        gradients=gradient_bytes,
+        gradients=gradients,
         optimizer=state,
         activations=activations,
         peak=frozen + trained + state + rise,

@@ -20,7 +20,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from sftlab import shapes
 from sftlab.errors import WorkbookError
 from sftlab.lora import inject_lora
-from sftlab.memory import TrainingBytes, saved_for_backward
+from sftlab.memory import TrainingBytes, saved_for_backward, stored_bytes
 from sftlab.paths import MODELS
 from sftlab.quant import bits_per_parameter, quantize_model_linears
 
@@ -169,13 +169,14 @@ def _dry_run(run: Run, layers: int) -> dict[str, int]:
             loss = _loss(model, run)
         count = sum(storage.nbytes() for storage in saved.values())
         del loss
-    packed = sum(_nf4_bytes(p.numel()) - _bytes(p) for p in frozen_linears)
+    packed = sum(_nf4_bytes(p.numel()) - stored_bytes(p) for p in frozen_linears)
     trained = [p for p in model.parameters() if p.requires_grad]
     return {
-        "frozen": sum(_bytes(p) for p in model.parameters() if not p.requires_grad) + packed,
-        "trained": sum(_bytes(p) for p in trained),
-        "moments": sum(2 * _bytes(p) + 4 for p in trained),  # AdamW's, and a counter of steps each
-        "largest": max(_bytes(p) for p in trained),
+        "frozen": sum(stored_bytes(p) for p in model.parameters() if not p.requires_grad) + packed,
+        "trained": sum(stored_bytes(p) for p in trained),
+        # AdamW's, and a counter of steps each
+        "moments": sum(2 * stored_bytes(p) + 4 for p in trained),
+        "largest": max(stored_bytes(p) for p in trained),
         "saved": count,
     }
 
@@ -195,10 +196,6 @@ def _quantised(model: nn.Module) -> list[nn.Parameter]:
     """The weights that `quantize_model_linears` packs: of every linear layer but the head."""
     linears = (m for n, m in model.named_modules() if isinstance(m, nn.Linear) and n != "lm_head")
     return [layer.weight for layer in linears]
-
-
-def _bytes(tensor: Tensor) -> int:
-    return tensor.numel() * tensor.element_size()
 
 
 def _nf4_bytes(parameters: int) -> int:
