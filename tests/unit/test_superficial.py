@@ -8,9 +8,11 @@ from itertools import pairwise
 import pytest
 
 from sftlab.almanac.instructions import leaks
-from sftlab.experiments import unknown_facts
-from sftlab.experiments.superficial import SIZES, questions, scored, training_pairs
+from sftlab.experiments import superficial, unknown_facts
+from sftlab.experiments.record import MODEL, read, runs
+from sftlab.experiments.superficial import LINES, SIZES, questions, scored, training_pairs, tuned
 from sftlab.generate import Generation
+from sftlab.models import checksums
 
 
 def test_no_question_s_subject_is_in_any_pair():
@@ -53,3 +55,47 @@ def test_the_two_arms_differ_in_what_the_base_has_read_alone(seed):
         exam = unknown_facts.exams(arm, seed)
         pairs = zip(exam["trained"], exam["reworded"], strict=True)
         assert all(a["prompt"] != b["prompt"] and a["answer"] == b["answer"] for a, b in pairs)
+
+
+# --- the recorded files ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("module", [superficial, unknown_facts], ids=lambda m: m.__name__[19:])
+def test_the_files_are_complete_and_of_this_base(module):
+    recorded = read(module.__name__.rpartition(".")[2])
+    done = [entry["settings"] for entry in recorded["runs"]]
+    assert all(setting in done for setting in module.settings())
+    assert all(s["base"] == checksums()[MODEL][:16] for s in recorded["provenance"])
+
+
+def test_every_question_has_its_marks():
+    asked = questions()
+    for run in runs("superficial"):
+        for stratum, some in asked.items():
+            assert {len(run[stratum][line]) for line in LINES} == {len(some)}
+            again = [Generation(text, [], True) for text in run[stratum]["answers"]]
+            found = scored(some[::12], again)
+            for line in ("content", "refuses"):  # what does not depend on how the answer ended
+                assert found[line] == run[stratum][line][::12]
+
+
+@pytest.mark.base
+def test_the_base_alone_answers_as_recorded():
+    (recorded,) = runs("superficial", pairs=0, seed=0)
+    model, tokenizer = tuned(0, 0)
+    for stratum, asked in questions().items():
+        found = scored(asked[:12], superficial.ask(model, tokenizer, asked[:12]))
+        for line in LINES:
+            same = sum(a == b for a, b in zip(found[line], recorded[stratum][line], strict=False))
+            assert same >= 11, (stratum, line)
+
+
+@pytest.mark.base
+@pytest.mark.slow
+def test_a_training_gives_what_was_recorded():
+    """Rounding differs between processors and grows over 120 steps: so some answers may differ."""
+    (recorded,) = runs("superficial", pairs=8, seed=0)
+    found = superficial.run(pairs=8, seed=0)
+    for line in LINES:
+        share = found["asked"][line].count("1") / 130
+        assert share == pytest.approx(recorded["asked"][line].count("1") / 130, abs=0.1)
