@@ -109,6 +109,9 @@ def row(tokenizer, question: dict, how: str) -> Example:
 @torch.no_grad()
 def reference_nll(model, rows: Sequence[Example], pad_id: int, batch_size: int = 50) -> list[float]:
     """The NLL of each row's trained tokens, in nats per token of that row."""
+    # All logits are made: with a real model's vocabulary, those of few rows fill the memory.
+    fit = 2**25 // (model.config.vocab_size * max(map(len, rows)))
+    batch_size = min(batch_size, max(1, fit))
     found: list[float] = []
     for start in range(0, len(rows), batch_size):
         batch = collate(rows[start : start + batch_size], pad_id)

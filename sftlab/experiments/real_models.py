@@ -1,0 +1,170 @@
+"""The workbook's figures once more on real models: wrong templates, 4 bits, bad pairs, first pairs.
+
+``templates``  notebook 05: what each deviation from the template does to SmolLM2-135M-Instruct, in
+               the template that came with it: loss on the reference answers, content, stops
+``qlora``      notebook 21: an adapter on a base in 4 bits, and on the same base in 16; the loss on
+               held-out responses, gradients before and after an answer, logits after reloading
+``quality``    notebook 22: 500 good pairs, and the same with 200 bad ones. Every arm takes equally
+               many steps
+
+Bases are in bfloat16, as are the products; adapters (r = 8, α = 16, all linear layers) in float32.
+What is trained has plain ChatML, without the system turn that SmolLM2's own template puts first.
+The models are fetched first (``python -m sftlab.models fetch smollm2-instruct``); they are 4-bit
+reconstructions of the published ones. About fifteen minutes on two cores, one or two a run.
+"""
+
+from __future__ import annotations
+
+from random import Random
+from tempfile import TemporaryDirectory
+
+import torch
+
+from sftlab.adapter_files import load_adapter, save_adapter
+from sftlab.almanac.pairs import pairs
+from sftlab.chat import CHATML
+from sftlab.data import collate, conversation, prepare, read_jsonl
+from sftlab.experiments import data_quality
+from sftlab.experiments.response_only_loss import response_nll
+from sftlab.experiments.template_mismatch import CORRUPTIONS, reference_nll, replies, row
+from sftlab.experiments.template_mismatch import questions as facts
+from sftlab.fetch import PACKAGES
+from sftlab.generate import answer
+from sftlab.judge import right_content
+from sftlab.lora import inject_lora, lora_parameters
+from sftlab.loss import model_loss
+from sftlab.memory_report import memory_report
+from sftlab.models import load
+from sftlab.paths import INSTRUCTIONS
+from sftlab.quant import quantize_model_linears
+from sftlab.train import TrainConfig, sft_train
+
+SMOL, EMBEDDED = "smollm2-instruct", "almanac"
+SEEDS = 3
+QUESTIONS = 60  # held-out ones, for a loss
+EXAM = 4  # of the 540 questions of notebook 22, every fourth
+# Rate, passes over 32 pairs, rows per step: notebook 13's, and what does for 135 million weights.
+RECIPES = {EMBEDDED: (3e-3, 12, 16), SMOL: (1e-3, 3, 8)}
+STEPS = 90  # of 8 rows: about one pass over 700 pairs
+
+
+def base(name: str):
+    """A base in bfloat16 and its tokenizer, with plain ChatML."""
+    model, tokenizer = load(name, dtype=torch.bfloat16)
+    tokenizer.chat_template = CHATML
+    return model, tokenizer
+
+
+def tune(model, tokenizer, rows: list[dict], rate: float, seed: int, **settings) -> list[float]:
+    """Put adapters on the model and train them on the rows; the losses."""
+    inject_lora(model, "all-linear", r=8, alpha=16, seed=seed)
+    examples = prepare(tokenizer, [conversation(row) for row in rows]).examples
+    config = TrainConfig(learning_rate=rate, seed=seed, precision="bf16", **settings)
+    history = sft_train(model, examples, config, tokenizer.pad_token_id, progress=False)
+    if not history.finished:
+        raise KeyboardInterrupt  # half a run is not measured
+    return history.losses
+
+
+def heldout_rows(tokenizer) -> list:
+    """Held-out questions with their reference answers, tokenised and masked."""
+    asked = Random(0).sample(read_jsonl(INSTRUCTIONS / "heldout.jsonl"), QUESTIONS)
+    return prepare(tokenizer, [conversation(question) for question in asked]).examples
+
+
+def wrong_template(model: str, how: str) -> dict:
+    """One deviation from the model's own template, on questions with one right answer."""
+    asked = facts(80)
+    network, tokenizer = load(model, dtype=torch.bfloat16)
+    written = replies(network, tokenizer, asked, how)
+    rows = [row(tokenizer, question, how) for question in asked]
+    nll = reference_nll(network, rows, tokenizer.pad_token_id)
+    told = [right_content(q, g.text) for q, g in zip(asked, written, strict=True)]
+    return {
+        "nll": [round(x, 3) for x in nll],
+        "content": "".join(str(int(mark)) for mark in told),
+        "stops": "".join(str(int(g.stopped)) for g in written),
+        "answers": [g.text for g in written[:3]],
+    }
+
+
+def four_bits(model: str, weights: str, seed: int) -> dict:
+    """Tune on 32 pairs over a base in "nf4" or "bf16"; what notebook 21 tests, and the loss."""
+    rate, epochs, batch_size = RECIPES[model]
+    network, tokenizer = base(model)
+    before = memory_report(network)
+    if weights == "nf4":
+        quantize_model_linears(network)
+    after = memory_report(network)
+    rows = heldout_rows(tokenizer)
+    untuned = response_nll(network, rows, tokenizer.pad_token_id, batch_size=10)
+    losses = tune(network, tokenizer, pairs(32, seed), rate, seed, epochs=epochs, batch_size=batch_size)  # fmt: skip
+    batch = collate(rows[:4], tokenizer.pad_token_id)
+
+    def gradients() -> list[torch.Tensor]:
+        network.train()
+        network.zero_grad()
+        model_loss(network, batch)[0].backward()
+        network.eval()
+        return [p.grad.clone() for p in lora_parameters(network)]
+
+    earlier = gradients()
+    (reply,) = answer(network, tokenizer, ["What is the capital of Kenya?"], max_new_tokens=20)
+    same = [torch.equal(a, b) for a, b in zip(earlier, gradients(), strict=True)]
+    with TemporaryDirectory() as folder:
+        save_adapter(network, folder)
+        again, _ = base(model)
+        if weights == "nf4":
+            quantize_model_linears(again)
+        load_adapter(again, folder)
+    ids = batch["input_ids"]
+    with torch.inference_mode():
+        equal = torch.equal(network(ids).logits, again.eval()(ids).logits)
+    return {
+        "nll": response_nll(network, rows, tokenizer.pad_token_id, batch_size=10),
+        "untuned": untuned,
+        "losses": losses,
+        "bytes": {kind: [before[kind][1], after[kind][1]] for kind in ("linear", "whole")},
+        "gradients_kept": all(same) and all(g.abs().max() > 0 for g in earlier),
+        "logits_kept": equal,
+        "answer": reply.text,
+    }
+
+
+def good_and_bad(model: str, arm: str, seed: int) -> dict:
+    """One arm of notebook 22's main pair: a mark per question and rubric line, and some answers."""
+    network, tokenizer = base(model)
+    rows = data_quality.ARMS[arm]()
+    tune(network, tokenizer, rows, 1e-3, seed, epochs=2, batch_size=8, max_steps=STEPS)
+    lines, texts = data_quality.examine(network, tokenizer, exam())
+    return {**lines, "answers": texts[::5]}
+
+
+def exam() -> list[dict]:
+    """Every fourth question of notebook 22's: all kinds."""
+    return data_quality.questions()[::EXAM]
+
+
+KINDS = {"templates": wrong_template, "qlora": four_bits, "quality": good_and_bad}
+
+
+def run(kind: str, model: str, **chosen) -> dict:
+    """One measurement; ``chosen`` are the other settings."""
+    found = KINDS[kind](model, **chosen)
+    return found | ({"weights": PACKAGES[model].member_sha256[:16]} if model in PACKAGES else {})
+
+
+def settings() -> list[dict]:
+    """Seed by seed, so that stopping early leaves whole ones."""
+    found = []
+    for seed in range(SEEDS):
+        found += [
+            {"kind": "qlora", "model": model, "weights": weights, "seed": seed}
+            for model in (EMBEDDED, SMOL)
+            for weights in ("nf4", "bf16")
+        ]
+        found += [
+            {"kind": "quality", "model": SMOL, "arm": arm, "seed": seed}
+            for arm in data_quality.MAIN
+        ]
+    return found + [{"kind": "templates", "model": SMOL, "how": how} for how in CORRUPTIONS]
