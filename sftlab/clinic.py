@@ -17,6 +17,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from sftlab.bar import Bar
 from sftlab.chat import end_of_turn_id, render, user
 from sftlab.data import collate, conversation, prepare, read_jsonl
 from sftlab.generate import Generation, generate
@@ -65,11 +66,20 @@ def cut_rows(rows: Sequence[Example]) -> list[Example]:
 
 
 # --- A fault of the adapter, and faults of serving ---------------------------------------------------
-class StuckDropout(nn.Module):
-    """Dropout written with F.dropout and nothing more: ``eval()`` does not turn it off."""
+class Dropout(nn.Module):
+    """Dropout by any function of (x, p, training)."""
+
+    def __init__(self, function: Callable):
+        super().__init__()
+        self.p, self.function = DROPOUT, function
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return F.dropout(x, DROPOUT)  # its third argument, training, is True unless told
+        return self.function(x, self.p, self.training)
+
+
+def always_drop(x: torch.Tensor, p: float, training: bool) -> torch.Tensor:
+    """F.dropout's third argument is True unless told: ``model.eval()`` does not turn this off."""
+    return F.dropout(x, p)
 
 
 @torch.no_grad()
@@ -171,12 +181,12 @@ def rows_with(fault: str, tokenizer) -> list[Example]:
     return cut_rows(rows) if fault == "answers cut off" else rows
 
 
-def adapted(model: nn.Module, fault: str, seed: int) -> nn.Module:
-    """The model with fresh LoRA layers, as a run with this fault has them."""
+def adapted(model: nn.Module, seed: int, drop: Callable | None = None) -> nn.Module:
+    """The model with fresh LoRA layers, and with this dropout, if any, before each adapter."""
     inject_lora(model, "all-linear", R, ALPHA, seed=seed)
-    if fault == "dropout in evaluation":
+    if drop:
         for layer in lora_layers(model).values():
-            layer.dropout = StuckDropout()
+            layer.dropout = Dropout(drop)
     return model
 
 
@@ -223,12 +233,15 @@ def batch_loss(
 
 def admit(seed: int = 0, name: str = "almanac", beds: str = "".join(BEDS)) -> dict[str, Run]:
     """The runs by their beds. Those whose fault is in the serving share one training."""
-    faults = {bed: list(FAULTS)[BEDS[bed]] for bed in beds}
     sound = trained(HEALTHY, seed, name)
     ward = {}
-    for bed, fault in faults.items():
-        after = FAULTS[fault] in ("", "serving")
-        ward[bed] = served(sound, fault, seed, name) if after else trained(fault, seed, name)
+    with Bar(len(beds), "runs") as bar:
+        for bed in beds:
+            fault = fault_of(bed)
+            after = FAULTS[fault] in ("", "serving")
+            ward[bed] = served(sound, fault, seed, name) if after else trained(fault, seed, name)
+            bar.update()
+        bar.done = f"{len(beds)} runs trained"
     return ward
 
 
@@ -239,10 +252,23 @@ def fault_of(bed: str) -> str:
 
 def trained(fault: str, seed: int = 0, name: str = "almanac", steps: int | None = None) -> Run:
     """A run with a fault of the training, or none."""
-    model, tokenizer = patient(name)
+    rows = rows_with(fault, patient(name)[1])
     combine = mean_of_means if fault == "mean of means" else accumulated_loss
-    model = adapted(model, fault, seed)
-    run = Run(rows_with(fault, tokenizer), combine, model, tokenizer, tokenizer.chat_template)
+    drop = always_drop if fault == "dropout in evaluation" else None
+    return trained_on(rows, combine, drop, seed, name, steps)
+
+
+def trained_on(
+    rows: list[Example],
+    combine: Callable = accumulated_loss,
+    drop: Callable | None = None,
+    seed: int = 0,
+    name: str = "almanac",
+    steps: int | None = None,
+) -> Run:
+    """A run on these rows, with this way to combine micro-batches, and this dropout."""
+    model, tokenizer = patient(name)
+    run = Run(rows, combine, adapted(model, seed, drop), tokenizer, tokenizer.chat_template)
     train(run, seed, steps)
     return run
 
@@ -253,7 +279,7 @@ def served(run: Run, fault: str, seed: int = 0, name: str = "almanac") -> Run:
     if fault == "wrong factor in the merge":
         model = merge_without_r(copy.deepcopy(run.model))
     elif fault == "adapter not loaded":
-        model = load_nothing(adapted(patient(name)[0], HEALTHY, seed), run.adapter)
+        model = load_nothing(adapted(patient(name)[0], seed), run.adapter)
     elif fault == "another family's template":
         template = FAMILIES["inst"]
     return replace(run, model=model, template=template)
