@@ -44,9 +44,9 @@ BATCHES = {  # rows, tokens per row; the first of each is the one that is timed
     EMBEDDED: ((16, 64),),
     SHAPE: ((4, 64), (1, 64), (4, 256)),
 }
-RATES = {"full": (3e-5, 1e-4), "lora": (3e-4, 1e-3)}
-BEST = {"full": 1e-4, "lora": 1e-3}  # of those, with seed 0
-SEEDS = 2
+RATES = {"full": (3e-5, 1e-4, 3e-4), "lora": (3e-4, 1e-3, 3e-3, 1e-2)}
+BEST = {"full": 1e-4, "lora": 3e-3}  # of those, with seed 0
+SEEDS = 3
 PAIRS, EPOCHS, BATCH, QUESTIONS = 32, 3, 8, 60
 ROUNDS = 6
 
