@@ -8,20 +8,21 @@ import random
 from dataclasses import dataclass
 from html import escape
 
-from sftlab.classroom import cards, catalogue, progress
+from sftlab.classroom import cards, catalogue, other_models, progress
 from sftlab.errors import WorkbookError
 
 # They report what is no concern of a student; errors still come through.
 NOISY = ("transformers", "huggingface_hub", "bitsandbytes.backends.cpu.ops", "datasets", "peft")
 
 
-def start(number: str, seed: int = 0) -> None:
+def start(number: str, seed: int = 0, model: str = "almanac") -> None:
     """Begin notebook ``number`` ("12"): seed everything, set the plot style, show what is to do.
 
-    Seeds Python, NumPy and PyTorch, so that Run All gives the same numbers each time.
+    Seeds Python, NumPy and PyTorch, so that Run All gives the same numbers each time. On a model
+    other than the embedded one it says how long the notebook takes.
 
     Raises:
-        WorkbookError: there is no notebook of that number.
+        WorkbookError: there is no notebook of that number, or it cannot run on the model.
     """
     if number not in catalogue.TITLES:
         raise WorkbookError(f'there is no notebook {number!r}; use two digits, "00" to "23"')
@@ -35,7 +36,7 @@ def start(number: str, seed: int = 0) -> None:
 
     use_style()
     title = f"{number} · {catalogue.title(number)}"
-    lines = tally(number).lines()
+    lines = [*tally(number).lines(), *other_models.told(number, model)]
     body = "<br>".join(cards.inline(line) for line in lines)
     cards.show(cards.card(title, body), "\n".join([title, *lines]))
 

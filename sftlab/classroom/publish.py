@@ -79,7 +79,7 @@ def published(path: Path) -> str:
         MetadataValidator().validate_nb(notebook)
     except (OSError, ValueError, nbformat.ValidationError, WorkbookError) as error:
         raise PublishError(f"{path.name}: {error}") from None
-    _execute(notebook, path)
+    execute(notebook, path)
     derive(notebook)  # the kernel wrote its own version and times into it
     for cell in notebook.cells:
         if cell.cell_type == "code":
@@ -88,7 +88,12 @@ def published(path: Path) -> str:
     return nbformat.writes(notebook) + "\n"
 
 
-def _execute(notebook: Any, path: Path) -> None:
+def execute(notebook: Any, path: Path, limit: int = TIMEOUT) -> None:
+    """Run every cell in a fresh kernel; ``limit`` is a cell's, in seconds. ``path`` is for its folder.
+
+    Raises:
+        PublishError: a cell failed; the outputs up to it are in the notebook.
+    """
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
@@ -98,7 +103,7 @@ def _execute(notebook: Any, path: Path) -> None:
     client = NotebookClient(
         notebook,
         kernel_name="python3",
-        timeout=TIMEOUT,
+        timeout=limit,
         record_timing=False,
         extra_arguments=["--log-level=ERROR"],  # its remarks on encryption do not belong here
         resources={"metadata": {"path": str(path.resolve().parent)}},
@@ -111,7 +116,7 @@ def _execute(notebook: Any, path: Path) -> None:
             except CellExecutionError as error:
                 reason = f"{error.ename}: {ESCAPES.sub('', error.evalue)}"
             except CellTimeoutError:
-                reason = f"it ran for more than {TIMEOUT} seconds"
+                reason = f"it ran for more than {limit} seconds"
             except DeadKernelError:
                 reason = "the kernel died: is there enough memory?"
             else:

@@ -18,6 +18,7 @@ from sftlab.judge import RUBRIC, judge
 from sftlab.lora import inject_lora
 from sftlab.models import load
 from sftlab.paths import INSTRUCTIONS
+from sftlab.recipes import suited
 from sftlab.train import TrainConfig, sft_train
 
 STEPS = 120  # of 16 rows: 3.8 passes over 500 pairs
@@ -64,7 +65,7 @@ def train(
     inject_lora(model, targets="all-linear", r=8, alpha=16, seed=seed)
     passes = -(-steps * 16 // len(rows)) + 1
     config = TrainConfig(learning_rate=2e-3, epochs=passes, max_steps=steps, seed=seed)
-    sft_train(model, examples, config, tokenizer.pad_token_id, progress=progress)
+    sft_train(model, examples, suited(config, model), tokenizer.pad_token_id, progress=progress)
     return model, tokenizer
 
 

@@ -18,6 +18,7 @@ from sftlab.loss import IGNORE
 from sftlab.masking import Example
 from sftlab.models import load
 from sftlab.paths import INSTRUCTIONS
+from sftlab.recipes import suited
 from sftlab.train import TrainConfig, sft_train
 
 ARMS = ("trained", "masked")
@@ -44,7 +45,7 @@ def tuned(end_marker: str, seed: int, name: str = "almanac", progress: bool = Fa
     if end_marker == "masked":
         examples = mask_token(examples, end_of_turn_id(tokenizer))
     inject_lora(model, targets="all-linear", r=8, alpha=16, seed=seed)
-    config = TrainConfig(learning_rate=3e-3, epochs=12, batch_size=16, seed=seed)
+    config = suited(TrainConfig(learning_rate=3e-3, epochs=12, batch_size=16, seed=seed), model)
     # The check before a run would name the fault that is made here on purpose.
     sft_train(model, examples, config, tokenizer.pad_token_id, progress=progress, check=False)
     return model, tokenizer

@@ -92,12 +92,12 @@ def wrong_template(model: str, how: str) -> dict:
     }
 
 
-def four_bits(model: str, weights: str, seed: int) -> dict:
+def four_bits(model: str, stored: str, seed: int) -> dict:
     """Tune on 32 pairs over a base in "nf4" or "bf16"; what notebook 21 tests, and the loss."""
     rate, epochs, batch_size = RECIPES[model]
     network, tokenizer = base(model)
     before = memory_report(network)
-    if weights == "nf4":
+    if stored == "nf4":
         quantize_model_linears(network)
     after = memory_report(network)
     rows = heldout_rows(tokenizer)
@@ -118,7 +118,7 @@ def four_bits(model: str, weights: str, seed: int) -> dict:
     with TemporaryDirectory() as folder:
         save_adapter(network, folder)
         again, _ = base(model)
-        if weights == "nf4":
+        if stored == "nf4":
             quantize_model_linears(again)
         load_adapter(again, folder)
     ids = batch["input_ids"]
@@ -197,9 +197,9 @@ def settings() -> list[dict]:
     found = []
     for seed in range(SEEDS):
         found += [
-            {"kind": "qlora", "model": model, "weights": weights, "seed": seed}
+            {"kind": "qlora", "model": model, "stored": stored, "seed": seed}
             for model in (EMBEDDED, SMOL)
-            for weights in ("nf4", "bf16")
+            for stored in ("nf4", "bf16")
         ]
         found += [
             {"kind": "quality", "model": SMOL, "arm": arm, "seed": seed}

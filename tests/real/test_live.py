@@ -1,0 +1,45 @@
+"""Notebooks on SmolLM2-135M-Instruct, cell by cell, where the model was fetched (``make models``).
+
+Whole ones where that is quick; of the others the part that says something about a real model.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from sftlab.classroom.catalogue import NOTEBOOKS
+from sftlab.classroom.publish import execute
+from sftlab.classroom.real import with_model
+from sftlab.fetch import model_folder
+
+MODEL = "smollm2-instruct"
+# Notebook -> heading before which to stop; None for all of it.
+PARTS = {
+    "14_chat_templates": None,
+    "18_lora_with_peft": None,
+    "05_chat_template_mismatch": "### Thirteen deviations",
+    "19_full_vs_lora": "### Half the bits",
+    "20_merge_lora": "### Trained on 4 bits",
+    "21_qlora_finetuning": "### A model that does not fit",
+}
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not model_folder(MODEL).is_dir(),
+        reason=f"{MODEL} is not on this machine: fetch it with  make models  (93 MB)",
+    ),
+]
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_it_runs_on_smollm2(name):
+    path = NOTEBOOKS / f"{name}.ipynb"
+    notebook = with_model(path, MODEL)
+    if stop := PARTS[name]:
+        (end,) = (n for n, cell in enumerate(notebook.cells) if stop in cell.source)
+        del notebook.cells[end:]
+    execute(notebook, path, limit=180)
+    shown = [o for cell in notebook.cells if cell.cell_type == "code" for o in cell.outputs]
+    assert not any(output.output_type == "error" for output in shown)
+    assert MODEL in str(shown)  # start() says on which model
