@@ -8,15 +8,18 @@ READY := $(VENV)/.ready
 PYTHON ?=
 LAB_ARGS ?=
 PYTEST_ARGS ?= -n 2 --dist loadfile
+MODEL ?= smollm2-instruct
+NOTEBOOKS ?=
 NBVAL_ARGS ?= --nbval-lax --nbval-current-env --nbval-cell-timeout=300
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Jupyter refuses to run as root, the only user of many containers, unless told to.
 AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
-# The tests use no network. Two processes of them run side by side, with one thread each.
+# The tests use no network. Two processes of them run side by side, with one thread each; those on a
+# real model (tests/real) come after them, and are skipped unless `make models` has fetched it.
 TEST_ENV := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test test-quick notebooks models lint clean
+.PHONY: help lab test test-quick notebooks models real lint clean
 .DELETE_ON_ERROR:
 
 help: ## list these targets
@@ -27,7 +30,8 @@ lab: $(READY) ## open the workbook in JupyterLab (the first time: set up .venv, 
 	$(BIN)/jupyter lab $(AS_ROOT) $(LAB_ARGS) notebooks/00_start_here.ipynb
 
 test: lint ## run every check: style, tests, all notebooks
-	$(TEST_ENV) OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS) tests/
+	$(TEST_ENV) OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS) --ignore=tests/real tests/
+	$(TEST_ENV) $(BIN)/python -m pytest tests/real
 	rm -f $(VENV)/progress-of-tests.json
 	$(TEST_ENV) SFTLAB_PROGRESS=$(CURDIR)/$(VENV)/progress-of-tests.json \
 	  PYTHONPATH=$(CURDIR)/tests/no_network \
@@ -45,6 +49,9 @@ notebooks: $(READY) ## run all notebooks anew and store their outputs
 
 models: $(READY) ## fetch SmolLM2-135M-Instruct (93 MB, Apache-2.0), for MODEL = "smollm2-instruct"
 	$(BIN)/python -m sftlab.models fetch smollm2-instruct
+
+real: $(READY) ## run copies of the notebooks on a real model, MODEL=smollm2-instruct (takes long)
+	$(BIN)/python -m sftlab.classroom.real $(MODEL) $(NOTEBOOKS)
 
 clean: ## remove .venv and caches (your work in notebooks/ stays)
 	rm -rf $(VENV) *.egg-info build .pytest_cache .ruff_cache .hypothesis
