@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+from scipy import stats
 
 from sftlab.classroom.plots import BLUE, GREEN, ORANGE
 from sftlab.experiments.template_mismatch import bootstrap_mean
@@ -60,3 +61,35 @@ def agreement(shares: np.ndarray, labels: Sequence[str], title: str):
     axis.tick_params(length=0)
     figure.suptitle(title, x=0.01, ha="left", weight="bold")
     return figure
+
+
+def two_models(found: Mapping[str, Mapping[str, Sequence[float]]], title: str):
+    """The loss on the right answer for each corruption, one panel per model.
+
+    ``found``: model -> corruption -> nats per token, question by question.
+    """
+    labels = list(next(iter(found.values())))
+    figure, axes = plt.subplots(
+        1, len(found), figsize=(9.5, 0.3 * len(labels) + 1.5), sharey=True, squeeze=False
+    )
+    for axis, colour, (name, losses) in zip(axes[0], (ORANGE, BLUE), found.items(), strict=True):
+        for place, how in enumerate(labels):
+            mean, (low, high) = bootstrap_mean(losses[how])
+            axis.barh(place, mean, color=colour, height=0.66)
+            axis.errorbar(mean, place, xerr=[[mean - low], [high - mean]], color="black", capsize=2.5, lw=1.1)  # fmt: skip
+            axis.annotate(f"{mean:.2f}", (high, place), xytext=(4, 0), textcoords="offset points", va="center", fontsize=9)  # fmt: skip
+        widest = max(np.mean(losses[how]) for how in labels)
+        axis.set(yticks=range(len(labels)), yticklabels=labels, xlim=(0, 1.25 * widest),
+                 xlabel=f"{name}\nNLL of the right answer (nats per token)")  # fmt: skip
+    axes[0][0].invert_yaxis()
+    figure.suptitle(title, x=0.01, ha="left", weight="bold")
+    return figure
+
+
+def same_order(found: Mapping[str, Mapping[str, Sequence[float]]]) -> float:
+    """Do two models suffer from the same corruptions? Spearman's rank correlation of mean losses.
+
+    1: the same order, 0: nothing in common.
+    """
+    means = [[np.mean(values) for values in losses.values()] for losses in found.values()]
+    return float(stats.spearmanr(*means).statistic)

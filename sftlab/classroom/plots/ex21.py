@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
+import numpy as np
 
 from sftlab.classroom.plots import BLUE, GREEN, GREY, ORANGE, RED
 from sftlab.memory import TrainingBytes
@@ -70,3 +71,16 @@ def planned(parts: TrainingBytes, title: str):
              xlim=(0, 1.15 * largest / scale), title=title)  # fmt: skip
     axis.invert_yaxis()
     return figure
+
+
+def real_rows(recorded: Sequence[dict]) -> list[list[str]]:
+    """One row per model and way to store its base: what shrinks, the held-out loss, what is kept."""
+    rows = []
+    for model in dict.fromkeys(run["model"] for run in recorded):
+        for stored in ("bf16", "nf4"):
+            runs = [r for r in recorded if (r["model"], r["stored"]) == (model, stored)]
+            smaller = [one / other for one, other in runs[0]["bytes"].values()]
+            losses = [f"{np.mean([r[name] for r in runs]):.2f}" for name in ("untuned", "nll")]
+            kept = all(run["gradients_kept"] and run["logits_kept"] for run in runs)
+            rows.append([model, stored, *(f"{x:.1f}×" for x in smaller), *losses, "yes" if kept else "no"])  # fmt: skip
+    return rows

@@ -185,3 +185,26 @@ def recovered(runs: Sequence[dict], clean: str, poisoned: str, filtered: str, li
     seeds = [run["seed"] for run in chosen(runs, arm=filtered)]
     a, b, c = (marks(runs, arm, line, seeds).mean() for arm in (clean, poisoned, filtered))
     return float((c - b) / (a - b))
+
+
+def on_two_models(
+    found: Mapping[str, Sequence[dict]],
+    kinds: Mapping[str, Sequence[str]],
+    pair: Sequence[str],
+    lines: Sequence[str],
+) -> tuple[dict[str, dict[str, Change]], View]:
+    """The pair's change in some rubric lines on each model, and a table of it.
+
+    ``found``: model -> its runs; ``kinds``: model -> the kinds of its questions. Intervals over kinds.
+    """
+    moved = {
+        model: {line: change(runs, *pair, line, kinds[model]) for line in lines}
+        for model, runs in found.items()
+    }
+    rows = []
+    for line in lines:
+        cells = [" (".join(in_points(moved[model][line])) + ")" for model in found]
+        rows.append([line.replace("_", " "), *cells])
+    seeds = [len(chosen(runs, arm=pair[0])) for runs in found.values()]
+    heads = ["rubric line", *(f"{model}, {n} seeds" for model, n in zip(found, seeds, strict=True))]
+    return moved, table(rows, heads, f"{pair[1]} against {pair[0]}, points (95% over kinds)")
