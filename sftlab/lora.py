@@ -89,6 +89,15 @@ def init_lora_(
             nn.init.zeros_(matrix)
 
 
+def add_product(out: Tensor, h: Tensor, B: Tensor, scale: float) -> Tensor:
+    """out + scale · h Bᵀ in the dtype of out, summed in that of h; written to memory once.
+
+    Shapes: out (..., d_out), h (..., r), B (d_out, r).
+    """
+    rows, factors = out.reshape(-1, out.shape[-1]).to(h.dtype), h.reshape(-1, h.shape[-1])
+    return torch.addmm(rows, factors, B.T, alpha=scale).view(out.shape).to(out.dtype)
+
+
 class LoRALinear(nn.Module):
     """A frozen linear layer with a trainable low-rank correction beside it.
 
@@ -119,8 +128,9 @@ class LoRALinear(nn.Module):
         out = self.base(x)
         if self.merged or not self.enabled:
             return out
-        correction = self.dropout(x.to(self.A.dtype)) @ self.A.T @ self.B.T
-        return (out + self.scale * correction).to(out.dtype)
+        if not torch.is_autocast_enabled(x.device.type):  # autocast chooses the dtype itself
+            x = x.to(self.A.dtype)
+        return add_product(out, self.dropout(x) @ self.A.T, self.B, self.scale)
 
     @torch.no_grad()
     def merge(self) -> None:

@@ -1,0 +1,89 @@
+"""The bench: its contenders train alike, its counts are right, its table and picture are drawn."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import pytest
+import torch
+
+from sftlab.bench import measure, picture
+from sftlab.bench.contenders import BATCH, CONTENDERS, METHODS, fresh, plan, ready, rows
+from sftlab.bench.limit import linear_shapes, operations_of_steps, product_rate
+from sftlab.lora import inject_lora
+from sftlab.train import planned_batches
+
+BY_NAME = {who.name: who for who in CONTENDERS}
+STEPS = 4
+
+
+def made_up() -> list[dict]:
+    """A run of `make bench` without the bench."""
+    found = []
+    for wanted in measure.settings():
+        if wanted["kind"] == "steps":
+            seconds = {who.name: [0.5, 1.0, 0.25] for who in CONTENDERS}
+            losses = {who.name: [3.0, 2.0 + 0.1 * i] for i, who in enumerate(CONTENDERS)}
+            found.append({**wanted, "seconds": seconds, "losses": losses, "tokens": 100.0})
+    return found
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("pair", [("ours, fp32", "TRL tuned, fp32"), ("ours, bf16", "TRL tuned, bf16")])  # fmt: skip
+def test_our_loop_and_trls_have_the_same_losses(method, pair, capfd):
+    ours, theirs = (ready(BY_NAME[name], "almanac", method, STEPS)().losses for name in pair)
+    assert len(ours) == len(theirs) == STEPS
+    # TRL logs four digits; in bf16 the sums are rounded in another order.
+    assert ours == pytest.approx(theirs, abs=1e-3 if "fp32" in pair[0] else 0.02)
+    assert ours[0] != pytest.approx(ours[-1], abs=0.02)  # and something was trained
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_batch_is_full(method):
+    chosen = planned_batches(rows(), plan(method, 12))
+    assert len(chosen) == 12 and {len(batch) for batch in chosen} == {BATCH}
+
+
+def test_operations_are_those_of_the_products():
+    """Frozen weights: x Wᵀ and g W, twice 2·tokens·d_in·d_out, and 6 such products for r rows."""
+    model = fresh("almanac", "fp32")
+    shapes = linear_shapes(model)
+    layers = {k: v for k, v in shapes.items() if k[0] != model.config.vocab_size}
+    inject_lora(model, "all-linear", r=8, alpha=16, seed=0)
+    ids = torch.ones(1, 16, dtype=torch.long)
+    labels = torch.full_like(ids, -100)
+    labels[0, -3:] = 1
+    batch = {"input_ids": ids, "labels": labels, "attention_mask": torch.ones_like(ids)}
+    frozen = sum(n * 2 * 2 * 16 * a * b for (a, b), n in layers.items())
+    head = 2 * 2 * 3 * model.config.vocab_size * model.config.hidden_size
+    adapters = sum(n * 3 * 2 * 16 * 8 * (a + b) for (a, b), n in layers.items())
+    (counted,) = operations_of_steps(model, [batch])
+    assert frozen + head + adapters == pytest.approx(counted, rel=0.02)  # attention is the rest
+
+
+def test_a_rate_is_positive():
+    assert product_rate(linear_shapes(torch.nn.Linear(8, 4)), 16, "fp32") > 0
+
+
+def test_the_table_has_every_contender_and_tells_the_spread():
+    table = picture.readme_table(made_up(), "a machine")
+    for who in CONTENDERS:
+        assert f"| {who.name} | 200 (100–400) |" in table
+    assert "a machine" in table
+
+
+def test_the_farthest_losses():
+    assert picture.farthest(
+        made_up(), "almanac", "lora", "ours, fp32", "TRL tuned, fp32"
+    ) == pytest.approx(0.1)
+
+
+def test_the_picture_draws(capfd):
+    figure = picture.draw(made_up())
+    figure.draw_without_rendering()
+    plt.close(figure)
+    assert capfd.readouterr().err == ""
+
+
+def test_settings_are_told_apart():
+    found = measure.settings()
+    assert len({repr(sorted(s.items())) for s in found}) == len(found)
