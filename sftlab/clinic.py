@@ -1,6 +1,6 @@
 """Eleven small runs, ten of them broken: each fault is one function, and none of them crashes.
 
-A run is trained on the 32 pairs with LoRA on every linear layer, in 16 steps of 16 rows.
+A run is trained on the 32 pairs with LoRA on every linear layer, in 16 steps of 8 rows.
 Faults of the rows change what is trained, one fault changes how micro-batches are put together, one
 sits in the adapter's dropout, and the rest come after training, when the model is served.
 """
@@ -30,7 +30,7 @@ from sftlab.templates import FAMILIES
 from sftlab.train import TrainConfig
 
 R, ALPHA = 8, 16
-CONFIG = TrainConfig(learning_rate=3e-3, epochs=8, batch_size=16)
+CONFIG = TrainConfig(learning_rate=3e-3, epochs=4, batch_size=8)
 DROPOUT = 0.5
 LIMIT = 40  # new tokens of a reply
 
@@ -111,9 +111,12 @@ class Run:
     adapter: dict[str, torch.Tensor] = field(default_factory=dict)  # A and B as they were saved
     base: dict[str, torch.Tensor] = field(default_factory=dict)  # the weights they stand beside
     scale: float = ALPHA / R
+    prompt_of: Callable | None = None  # (tokenizer, question) to ids, in place of the template
 
     def prompt(self, question: str) -> list[int]:
         """The ids that the served model is given."""
+        if self.prompt_of:
+            return self.prompt_of(self.tokenizer, question)
         served = copy.copy(self.tokenizer)
         served.chat_template = self.template
         text = render(served, user(question), add_generation_prompt=True)
@@ -229,6 +232,14 @@ def batch_loss(
         logits = run.model(**batch, use_cache=False).logits
     parts = zip(logits.split(micro_batch), labels.split(micro_batch), strict=True)
     return run.combine(list(parts))
+
+
+@torch.no_grad()
+def heldout_loss(run: Run, asked: Sequence[dict]) -> float:
+    """The loss of the reference answers under the served model, in nats per token."""
+    talks = [conversation(question) for question in asked]
+    rows = prepare(run.tokenizer, talks).examples
+    return batch_loss(run, rows, len(rows)).item()
 
 
 def admit(seed: int = 0, name: str = "almanac", beds: str = "".join(BEDS)) -> dict[str, Run]:

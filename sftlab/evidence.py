@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import torch
 
-from sftlab.clinic import Run, batch_loss, pairs, sound_rows
+from sftlab.clinic import CONFIG, Run, batch_loss, pairs, sound_rows
 from sftlab.data import collate
 from sftlab.lora import LoRALinear
 from sftlab.loss import IGNORE
@@ -81,7 +81,7 @@ def label_figures(run: Run) -> dict[str, float]:
     }
 
 
-def split_moves_gradient(run: Run, rows: int = 16) -> float:
+def split_moves_gradient(run: Run, rows: int = CONFIG.batch_size) -> float:
     """‖gradient in micro-batches of one row − gradient in one piece‖ / ‖gradient in one piece‖.
 
     The gradient is that of the run's own loss with respect to the logits.
