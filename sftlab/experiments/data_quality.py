@@ -74,14 +74,16 @@ def questions() -> list[dict]:
     return read_jsonl(INSTRUCTIONS / "evaluation.jsonl")
 
 
-def examine(model, tokenizer, asked: list[dict]) -> tuple[dict[str, str], list[str]]:
+def examine(
+    model, tokenizer, asked: list[dict], limit: int = 80
+) -> tuple[dict[str, str], list[str]]:
     """One character per question for each rubric line, "1" where it holds; and the answers.
 
     Only the end-of-turn marker ends an answer, as in a server of chat models.
     """
     strict = copy.deepcopy(tokenizer)
     strict.bos_token = None
-    replies = answer(model, strict, [q["prompt"] for q in asked], max_new_tokens=80)
+    replies = answer(model, strict, [q["prompt"] for q in asked], max_new_tokens=limit)
     scores = [judge(q, g.text, g.stopped) for q, g in zip(asked, replies, strict=True)]
     lines = {line: "".join(str(int(getattr(s, line))) for s in scores) for line in RUBRIC}
     return lines, [g.text for g in replies]

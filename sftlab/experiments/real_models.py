@@ -38,17 +38,18 @@ from sftlab.lora import inject_lora, lora_parameters
 from sftlab.loss import model_loss
 from sftlab.memory_report import memory_report
 from sftlab.models import load
-from sftlab.paths import INSTRUCTIONS
+from sftlab.paths import INSTRUCTIONS, cache_folder
 from sftlab.quant import quantize_model_linears
 from sftlab.train import TrainConfig, sft_train
 
 SMOL, GEMMA, EMBEDDED = "smollm2-instruct", "gemma3-270m", "almanac"
 SEEDS = 2
+STORED = ("nf4", "bf16")
 QUESTIONS = 60  # held-out ones, for a loss
 EXAM = 5  # of the 540 questions of notebook 22, every fifth: four of each kind
 # Rate, passes over 32 pairs, rows per step: notebook 13's, and what does for 135 million weights.
 RECIPES = {EMBEDDED: (3e-3, 12, 16), SMOL: (1e-3, 3, 8), GEMMA: (1e-3, 6, 8)}
-STEPS = 60  # of 8 rows: equally many for every arm
+STEPS = 40  # of 8 rows: equally many for every arm
 
 
 def base(name: str):
@@ -59,12 +60,18 @@ def base(name: str):
     return model, tokenizer
 
 
-def tune(model, tokenizer, rows: list[dict], rate: float, seed: int, **settings) -> list[float]:
-    """Put adapters on the model and train them on the rows; the losses."""
+def tune(
+    model, tokenizer, rows: list[dict], rate: float, seed: int, keep: str = "", **settings
+) -> list[float]:
+    """Put adapters on the model and train them on the rows; the losses.
+
+    ``keep`` names a folder for snapshots: stopped, the run goes on from there.
+    """
     inject_lora(model, "all-linear", r=8, alpha=16, seed=seed)
     examples = prepare(tokenizer, [conversation(row) for row in rows]).examples
-    config = TrainConfig(learning_rate=rate, seed=seed, precision="bf16", **settings)
-    history = sft_train(model, examples, config, tokenizer.pad_token_id, progress=False)
+    config = TrainConfig(learning_rate=rate, seed=seed, precision="bf16", save_every=8, **settings)
+    folder = cache_folder() / "real_models" / keep if keep else None
+    history = sft_train(model, examples, config, tokenizer.pad_token_id, folder=folder, progress=False)  # fmt: skip
     if not history.finished:
         raise KeyboardInterrupt  # half a run is not measured
     return history.losses
@@ -138,8 +145,9 @@ def good_and_bad(model: str, arm: str, seed: int) -> dict:
     """One arm of notebook 22's main pair: a mark per question and rubric line, and some answers."""
     network, tokenizer = base(model)
     rows = data_quality.ARMS[arm]()
-    tune(network, tokenizer, rows, 1e-3, seed, epochs=2, batch_size=8, max_steps=STEPS)
-    lines, texts = data_quality.examine(network, tokenizer, exam())
+    keep = f"{len(rows)}-{seed}"
+    tune(network, tokenizer, rows, 1e-3, seed, keep, epochs=2, batch_size=8, max_steps=STEPS)
+    lines, texts = data_quality.examine(network, tokenizer, exam(), limit=48)
     return {**lines, "answers": texts[::4]}
 
 
@@ -192,24 +200,13 @@ def run(kind: str, model: str, **chosen) -> dict:
 
 
 def settings() -> list[dict]:
-    """Seed by seed, so that stopping early leaves whole ones."""
-    found = []
+    """All kinds with the first seed, then with the next."""
+    forms = [{"kind": "templates", "model": SMOL, "how": how} for how in CORRUPTIONS]
+    qlora = [{"kind": "qlora", "model": m, "stored": s} for m in (EMBEDDED, SMOL) for s in STORED]
+    quality = [{"kind": "quality", "model": SMOL, "arm": arm} for arm in data_quality.MAIN]
+    untuned = [{"kind": "first", "model": m, "count": 0, "seed": 0} for m in (EMBEDDED, GEMMA)]
+    first = [{"kind": "first", "model": m, "count": n} for m in (EMBEDDED, GEMMA) for n in (32, 64)]
+    found = untuned + forms
     for seed in range(SEEDS):
-        if seed == 1:
-            found += [{"kind": "templates", "model": SMOL, "how": how} for how in CORRUPTIONS]
-        found += [
-            {"kind": "qlora", "model": model, "stored": stored, "seed": seed}
-            for model in (EMBEDDED, SMOL)
-            for stored in ("nf4", "bf16")
-        ]
-        found += [
-            {"kind": "quality", "model": SMOL, "arm": arm, "seed": seed}
-            for arm in data_quality.MAIN
-        ]
-        found += [
-            {"kind": "first", "model": model, "count": count, "seed": seed}
-            for model in (EMBEDDED, GEMMA)
-            for count in (0, 32, 64)
-            if count or not seed  # without training there is nothing random
-        ]
+        found += [{**chosen, "seed": seed} for chosen in (*qlora, *first, *quality)]
     return found
