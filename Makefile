@@ -11,6 +11,7 @@ PYTEST_ARGS ?= -n 2 --dist loadfile
 MODEL ?= smollm2-instruct
 NOTEBOOKS ?=
 NBVAL_ARGS ?= --nbval-lax --nbval-current-env --nbval-cell-timeout=300
+TIMES := $(VENV)/notebooks.xml
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Jupyter refuses to run as root, the only user of many containers, unless told to.
 AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
@@ -19,12 +20,13 @@ AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 TEST_ENV := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test test-quick notebooks models real lint clean
+
+.PHONY: help lab test test-quick notebooks bench bench-notebooks models real lint clean
 .DELETE_ON_ERROR:
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' \
-	  | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
+	  | awk -F'|' '{ printf "%-21s %s\n", $$1, $$2 }'
 
 lab: $(READY) ## open the workbook in JupyterLab (the first time: set up .venv, some minutes)
 	$(BIN)/jupyter lab $(AS_ROOT) $(LAB_ARGS) notebooks/00_start_here.ipynb
@@ -35,7 +37,8 @@ test: lint ## run every check: style, tests, all notebooks
 	rm -f $(VENV)/progress-of-tests.json
 	$(TEST_ENV) SFTLAB_PROGRESS=$(CURDIR)/$(VENV)/progress-of-tests.json \
 	  PYTHONPATH=$(CURDIR)/tests/no_network \
-	  $(BIN)/python -m pytest $(NBVAL_ARGS) notebooks/
+	  $(BIN)/python -m pytest $(NBVAL_ARGS) --junitxml=$(TIMES) notebooks/
+	@$(BIN)/python -m sftlab.bench.notebooks $(TIMES)
 
 test-quick: $(READY) ## the tests that take seconds, no notebooks
 	$(TEST_ENV) OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS) -m "not slow and not browser" tests/
@@ -46,6 +49,13 @@ lint: $(READY) ## check style and layout with ruff
 
 notebooks: $(READY) ## run all notebooks anew and store their outputs
 	$(BIN)/python -m sftlab.classroom.publish
+
+bench: $(READY) ## measure speed against TRL's trainer and the machine's limit (about 20 minutes, alone)
+	$(TEST_ENV) $(BIN)/python -m sftlab.bench
+
+bench-notebooks: $(READY) ## run all notebooks, and print how long each takes
+	$(TEST_ENV) $(BIN)/python -m pytest -q $(NBVAL_ARGS) --junitxml=$(TIMES) notebooks/
+	@$(BIN)/python -m sftlab.bench.notebooks $(TIMES)
 
 models: $(READY) ## fetch SmolLM2-135M-Instruct (93 MB, Apache-2.0), for MODEL = "smollm2-instruct"
 	$(BIN)/python -m sftlab.models fetch smollm2-instruct
@@ -68,8 +78,10 @@ $(READY): pyproject.toml constraints.txt
 	@printf '%s\n' '$(LAB_DEFAULTS)' > $(VENV)/share/jupyter/lab/settings/overrides.json
 	@touch $@
 
-# Defaults of this .venv's JupyterLab alone: do not ask about news, do not look for updates.
-LAB_DEFAULTS := {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": false}}
+# Defaults of this .venv's JupyterLab alone: do not ask about news, do not look for updates; long
+# lines of code are broken at the cell's edge, so that none is cut off on a small screen or a beamer.
+LAB_DEFAULTS := {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": false}, \
+  "@jupyterlab/notebook-extension:tracker": {"codeCellConfig": {"lineWrap": true}}}
 
 # A python that starts, is new enough and can make an environment. A name on PATH proves nothing:
 # version managers leave stand-ins that only print an error.

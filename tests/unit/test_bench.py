@@ -6,9 +6,10 @@ import matplotlib.pyplot as plt
 import pytest
 import torch
 
-from sftlab.bench import measure, picture
+from sftlab.bench import measure, notebooks, picture
 from sftlab.bench.contenders import BATCH, CONTENDERS, METHODS, fresh, plan, ready, rows
 from sftlab.bench.limit import linear_shapes, operations_of_steps, product_rate
+from sftlab.errors import WorkbookError
 from sftlab.lora import inject_lora
 from sftlab.train import planned_batches
 
@@ -87,3 +88,18 @@ def test_the_picture_draws(capfd):
 def test_settings_are_told_apart():
     found = measure.settings()
     assert len({repr(sorted(s.items())) for s in found}) == len(found)
+
+
+def test_seconds_of_notebooks_from_a_report(tmp_path):
+    report = tmp_path / "report.xml"
+    cells = [
+        ("notebooks.01_a.ipynb", 1.5),
+        ("notebooks.01_a.ipynb", 0.5),
+        ("notebooks.02_b.ipynb", 7),
+    ]
+    lines = "".join(f'<testcase classname="{name}" time="{time}"/>' for name, time in cells)
+    report.write_text(f"<testsuites><testsuite>{lines}</testsuite></testsuites>")
+    assert notebooks.seconds(report) == {"02_b": 7, "01_a": 2}
+    assert "2 notebooks, 9 s, median 4.5 s" in notebooks.table(notebooks.seconds(report))
+    with pytest.raises(WorkbookError, match="make bench-notebooks"):
+        notebooks.seconds(tmp_path / "none.xml")

@@ -120,7 +120,7 @@ EXERCISES = {
             "Above: the probabilities run in 9 even steps from 0.9677083 to 0.5, and the last, which is zero, is dropped. Below: 8 steps, mirrored.",
             "Sort, divide by the largest, return float32.",
         ],
-        why="Each value stands for about as many weights as any other. Zero is built in, because padding and pruned weights must stay exactly zero; that is what makes the two sides differ.",
+        why="Quantiles lie densest where most weights are. They are not used equally often, as is often said: a block is stretched to its largest magnitude, and the outer values are rare. Zero is built in, because padding and pruned weights must stay exactly zero; that is what makes the two sides differ.",
     ),
     "11.quantize_block": Exercise(
         id="11.quantize_block",

@@ -63,7 +63,8 @@ def against_cards(planned: TrainingBytes, title: str):
         left += size
     for card in CARDS:
         axis.axvline(card, color="black", lw=1.2, ls="-" if planned.peak / 1e9 <= card else ":")
-        axis.text(card, 0.62, f"{card}", ha="center", fontsize=9.5)
+        axis.text(card, 0.62, f"{card}", ha="center", fontsize=9.5,
+                  bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5})  # fmt: skip
     axis.set(yticks=[], ylim=(-0.5, 0.8), xlim=(0, max(1.05 * left, 88)), xlabel="GB; lines are cards, dotted where it does not fit")  # fmt: skip
     axis.set_title(title)
     figure.legend(loc="outside lower center", ncols=5, fontsize=9)
