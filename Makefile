@@ -10,6 +10,8 @@ LAB_ARGS ?=
 PYTEST_ARGS ?= -n 2 --dist loadfile
 MODEL ?= smollm2-instruct
 NOTEBOOKS ?=
+# All tests of one notebook share a visit in the browser, so they belong to one process.
+BROWSER_ARGS ?= -n 2 --dist loadgroup
 NBVAL_ARGS ?= --nbval-lax --nbval-current-env --nbval-cell-timeout=300
 TIMES := $(VENV)/notebooks.xml
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -21,7 +23,7 @@ TEST_ENV := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 
 .DEFAULT_GOAL := help
 
-.PHONY: help lab test test-quick notebooks bench bench-notebooks models real lint clean
+.PHONY: help lab test test-quick notebooks bench bench-notebooks models real browser lint clean
 .DELETE_ON_ERROR:
 
 help: ## list these targets
@@ -32,13 +34,18 @@ lab: $(READY) ## open the workbook in JupyterLab (the first time: set up .venv, 
 	$(BIN)/jupyter lab $(AS_ROOT) $(LAB_ARGS) notebooks/00_start_here.ipynb
 
 test: lint ## run every check: style, tests, all notebooks
-	$(TEST_ENV) OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS) --ignore=tests/real tests/
+	$(TEST_ENV) OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS) --ignore=tests/real --ignore=tests/browser tests/
 	$(TEST_ENV) $(BIN)/python -m pytest tests/real
+	$(TEST_ENV) OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(BROWSER_ARGS) -v -rs tests/browser
 	rm -f $(VENV)/progress-of-tests.json
 	$(TEST_ENV) SFTLAB_PROGRESS=$(CURDIR)/$(VENV)/progress-of-tests.json \
 	  PYTHONPATH=$(CURDIR)/tests/no_network \
 	  $(BIN)/python -m pytest $(NBVAL_ARGS) --junitxml=$(TIMES) notebooks/
 	@$(BIN)/python -m sftlab.bench.notebooks $(TIMES)
+
+browser: $(READY) ## the notebooks in a browser: run all cells, operate all explorers, take pictures
+	rm -rf build/screenshots
+	$(TEST_ENV) SFTLAB_BROWSER=all $(BIN)/python -m pytest -v -rs tests/browser
 
 test-quick: $(READY) ## the tests that take seconds, no notebooks
 	$(TEST_ENV) OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS) -m "not slow and not browser" tests/

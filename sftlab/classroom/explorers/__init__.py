@@ -18,6 +18,8 @@ from sftlab.errors import WorkbookError
 
 WIDE = widgets.Layout(width="95%")
 DESCRIBED = {"description_width": "initial"}
+# A slider's value may be a few words; ipywidgets would cut it off at 148 pixels.
+WHOLE_READOUT = "<style>.widget-slider .widget-readout {max-width: none}</style>"
 
 
 def explorer(
@@ -77,7 +79,8 @@ def explorer(
 
     for control in controls.values():
         control.observe(redraw, names="value")
-    live = widgets.VBox([*controls.values(), stage])
+    rules = widgets.HTML(WHOLE_READOUT, layout=widgets.Layout(display="none"))
+    live = widgets.VBox([*controls.values(), stage, rules])
     bundle = {**live._repr_mimebundle_(), **still}
     display(bundle, metadata=metadata, raw=True)
 

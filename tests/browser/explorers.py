@@ -1,0 +1,88 @@
+"""Operating an explorer as a hand would: each of its controls is moved, and what it draws is watched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from lab import LIMIT, Notebook
+from playwright.sync_api import Locator
+
+QUESTION = "What is the capital of Norway?"
+CANNOT = "This setting cannot be shown"
+CONTROLS = ".noUi-handle, select, button, input[type=text], input[type=checkbox], textarea"
+
+
+def cells(notebook: Notebook) -> list[int]:
+    """The code cells that call an explorer."""
+    return [i for i, source in notebook.sources().items() if "sftlab.classroom.explorers" in source]
+
+
+def controls(output: Locator) -> Iterator[tuple[str, Callable[[], None]]]:
+    """Each control of an explorer by its label, with the gesture that changes it."""
+    for handle in output.locator(".noUi-handle").all():
+        yield label(handle), lambda handle=handle: slide(handle)
+    for menu in output.locator("select").all():
+        yield label(menu), lambda menu=menu: choose(menu)
+    for group in output.locator(".widget-toggle-buttons").all():
+        other = group.locator("button:not(.mod-active)").last
+        yield label(group), lambda other=other: other.click()
+    for box in output.locator("input[type=checkbox]").all():
+        yield label(box), lambda box=box: box.click()
+    for field in output.locator("input[type=text], textarea").all():
+        yield label(field), lambda field=field: write(field)
+    for button in output.locator(".jupyter-button:not(.widget-toggle-buttons *)").all():
+        yield button.inner_text(), lambda button=button: button.click()
+        if "widget-toggle-button" in button.get_attribute("class"):
+            yield f"{button.inner_text()}, again", lambda button=button: button.click()
+
+
+def label(control: Locator) -> str:
+    """The words beside a control."""
+    return control.evaluate(
+        "e => { while (!e.querySelector('.widget-label')) e = e.parentElement;"
+        " return e.querySelector('.widget-label').textContent; }"
+    )
+
+
+def slide(handle: Locator) -> None:
+    """One step to the right with the keyboard; to the left where the slider stands at its end."""
+    low, now, high = (float(handle.get_attribute(f"aria-value{n}")) for n in ("min", "now", "max"))
+    assert low < high
+    handle.focus()
+    handle.press("ArrowLeft" if now == high else "ArrowRight")
+
+
+def choose(menu: Locator) -> None:
+    """The next entry of a drop-down list, the first after the last."""
+    entries = menu.locator("option").count()
+    menu.select_option(index=(menu.evaluate("e => e.selectedIndex") + 1) % entries)
+
+
+def write(field: Locator) -> None:
+    """Another text, and Tab: a text field reports when it is left."""
+    field.fill(QUESTION if field.input_value() != QUESTION else "What does the owl eat?")
+    field.press("Tab")
+
+
+def drawn(output: Locator) -> str:
+    """All that an explorer shows beside its controls: pictures are text here as well."""
+    return "".join(
+        output.locator(".widget-html-content").evaluate_all("all => all.map(e => e.innerHTML)")
+    )
+
+
+def operate(notebook: Notebook, output: Locator) -> dict[str, str]:
+    """Move every control once. Gives the label of each -> what went wrong, "" if the picture followed."""
+    told = {}
+    for name, gesture in controls(output):
+        before = drawn(output)
+        gesture()
+        notebook.page.wait_for_function(
+            "([e, before]) => [...e.querySelectorAll('.widget-html-content')]"
+            ".map(e => e.innerHTML).join('') != before",
+            arg=[output.element_handle(), before],
+            timeout=LIMIT,
+        )
+        notebook.wait_for_kernel()
+        told[name] = CANNOT if CANNOT in output.inner_text() else ""
+    return told
