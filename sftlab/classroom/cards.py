@@ -16,12 +16,15 @@ TONES = {
     "wrong": ("#b34700", "#fdf0e8"),
 }
 INK = "#1b1f24"
+# A star that is no product: nothing joins it on the outside, and no space follows on the inside.
+STRESS = r"(?<![\w*)\]])\*(?=\S)([^*\n<>]+)(?<=\S)\*(?![\w*(])"
 
 
 def inline(text: str) -> str:
-    """Text as HTML: escaped, with `code` between backticks, **bold**, and its line breaks."""
+    """Text as HTML: escaped, with `code` between backticks, **bold**, *stress*, and its line breaks."""
     marked = re.sub(r"`([^`]+)`", _code, escape(text, quote=False))
     marked = re.sub(r"\*\*([^*]+)\*\*", r"<b>\1</b>", marked)
+    marked = re.sub(STRESS, r"<em>\1</em>", marked)
     return "<br><br>".join(part.replace("\n", "<br>") for part in re.split(r"\n\s*\n", marked))
 
 

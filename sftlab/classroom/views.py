@@ -6,6 +6,7 @@ Colours are translucent, so that they work on light and dark pages, and never ca
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -34,6 +35,11 @@ def visible(token: str) -> str:
     return token.replace("\n", "⏎").replace(" ", "·") or "∅"
 
 
+def _breakable(cell: str) -> str:
+    """A cell as HTML. Text with visible spaces has no others: it may be broken after each."""
+    return re.sub(r"(?<=\S)([·⏎])(?=\S)", r"\1<wbr>", html.escape(cell))
+
+
 def table(rows: Sequence[Sequence], headers: Sequence[str], caption: str = "") -> View:
     """Rows of anything printable. Floats are shown with four significant digits."""
     shown = [
@@ -43,7 +49,7 @@ def table(rows: Sequence[Sequence], headers: Sequence[str], caption: str = "") -
         f'<th scope="col" style="{CELL}font-weight:600">{html.escape(h)}</th>' for h in headers
     )
     body = "".join(
-        "<tr>" + "".join(f'<td style="{CELL}">{html.escape(cell)}</td>' for cell in row) + "</tr>"
+        "<tr>" + "".join(f'<td style="{CELL}">{_breakable(cell)}</td>' for cell in row) + "</tr>"
         for row in shown
     )
     title = (

@@ -111,6 +111,7 @@ class Notebook:
         self.until(f"window.jupyterapp && {NOTEBOOK}?.context?.path == '{name}'")
         self.until(f"{NOTEBOOK}.sessionContext?.session?.kernel?.status == 'idle'")
         page.evaluate(MEASURE)
+        self.look()
         # Each cell gets its place as an attribute, by which it is found again.
         page.evaluate(
             f"{NOTEBOOK}.content.widgets.forEach((w, i) => w.node.setAttribute('data-at', i))"

@@ -37,7 +37,8 @@ def each(names):
 def run_for(notebook: Notebook, target: int) -> None:
     """Run a cell and the cells that it needs, unless all have run already."""
     if not ALL_CELLS:
-        notebook.run(*needed(notebook.sources(), target))
+        sources, first = notebook.sources(), notebook.find("start(")  # sets how plots look
+        notebook.run(*sorted({*needed(sources, first), *needed(sources, target)}))
 
 
 @each(MOVING)
@@ -117,7 +118,7 @@ def test_a_prediction_and_a_solved_check_appear_in_00(notebook, address, page, p
     other = Notebook(page, address, BY_NUMBER["07"])
     asked = other.find('"07.a"')
     stub, check = other.exercise("07.break_even_rank")
-    other.run(*needed(other.sources(), asked))
+    run_for(other, asked)
     other.show(asked).locator("input[type=radio]").nth(2).click()
     other.page.get_by_text("Your prediction: 256.").wait_for()
     other.type_and_run(stub, answers("07", "RIGHT", "07.break_even_rank")[0][0])
@@ -125,7 +126,7 @@ def test_a_prediction_and_a_solved_check_appear_in_00(notebook, address, page, p
     other.close()
     board = Notebook(page, address, notebook.name)
     shown = board.find("show_progress()")
-    board.run(*needed(board.sources(), shown))
+    run_for(board, shown)
     row = board.output(shown).locator("tr", has_text="07 · ").inner_text()
     assert "1 of 3" in row
     stored = json.loads(progress_file.read_text(encoding="utf-8"))

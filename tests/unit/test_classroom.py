@@ -27,6 +27,7 @@ from sftlab.classroom import (
     verdicts,
 )
 from sftlab.classroom.checking import Case, Exercise, examine
+from sftlab.classroom.views import table
 from sftlab.errors import WorkbookError
 from sftlab.masking import mask_prompt
 
@@ -444,3 +445,15 @@ def test_a_title_that_would_run_out_of_the_picture_is_broken_into_lines():
         text = next(t for t in axis.get_children() if getattr(t, "get_text", str)() == drawn)
         assert text.get_window_extent().x1 <= figure.bbox.x1
         plt.close(figure)
+
+
+def test_words_between_stars_are_stressed_and_products_are_not():
+    shown = cards.inline("it lies *between* the rates: 2*d*r, r * a * b, `x * y`, (*so*)")
+    assert "<em>between</em> the" in shown and "(<em>so</em>)" in shown
+    assert "2*d*r, r * a * b" in shown and "x * y</code>" in shown
+
+
+def test_a_table_may_break_text_whose_spaces_are_made_visible():
+    shown = table([["The·owl⏎eats", "1 · 2"]], ["written", "asked"])
+    assert "The·<wbr>owl⏎<wbr>eats" in shown.html and "1 · 2" in shown.html
+    assert "wbr" not in shown.text
