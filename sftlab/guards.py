@@ -6,7 +6,7 @@ Each finding names its evidence as a figure. Nothing is changed: no weight, mode
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -31,7 +31,8 @@ class Finding:
 
 
 # --- Rows ----------------------------------------------------------------------------------------
-def rows(examples: Sequence[Example]) -> Iterator[Finding]:
+def rows(examples: Sequence[Example], ends: Collection[int] = ()) -> Iterator[Finding]:
+    """``ends``: the ids that end a turn, where they are known."""
     count = len(examples)
     empty = [number for number, row in enumerate(examples, 1) if not row.trained]
     yield Finding(
@@ -43,13 +44,16 @@ def rows(examples: Sequence[Example]) -> Iterator[Finding]:
     )
     whole = sum(row.trained >= len(row) - 1 for row in examples)
     share = sum(row.trained for row in examples) / sum(len(row) for row in examples)
+    talks = sum(sum(token in ends for token in row.input_ids) > 1 for row in examples)
+    state, remedy = OK, ""
+    if whole > count / 2:  # plain documents are trained so, conversations are not
+        state = BROKEN if talks > count / 2 else LOOK
+        remedy = "mask the prompt (mask_prompt), unless you train all of it on purpose"
     yield Finding(
         "prompts are masked",
-        LOOK if whole > count / 2 else OK,
+        state,
         f"{share:.0%} of the tokens are trained; {whole} of {count} rows from end to end",
-        "mask the prompt (mask_prompt), unless you train on plain documents"
-        if whole > count / 2
-        else "",
+        remedy,
     )
     here, later = _agreement(examples, 0), _agreement(examples, 1)
     yield Finding(
@@ -96,8 +100,11 @@ def end_markers(examples: Sequence[Example], ends: set[int]) -> Iterator[Finding
     last = [
         max((i for i, x in enumerate(row.labels) if x != IGNORE), default=-1) for row in examples
     ]
+    # Where the line end that a template may write after the marker is trained too, the marker is
+    # the last but one.
     trained = [
-        place >= 0 and row.labels[place] in ends for row, place in zip(examples, last, strict=True)
+        any(row.labels[at] in ends for at in range(max(place - 1, 0), place + 1))
+        for row, place in zip(examples, last, strict=True)
     ]
     masked = [
         not done and any(token in ends for token in row.input_ids[place + 1 :])
@@ -114,7 +121,7 @@ def end_markers(examples: Sequence[Example], ends: set[int]) -> Iterator[Finding
     yield Finding(
         "answers end with their marker",
         state,
-        f"in {good} of {len(examples)} rows the last trained token is the end marker; in {hidden} it "
+        f"in {good} of {len(examples)} rows the end marker is trained last; in {hidden} it "
         f"is there and masked, in {cut} it is missing",
         remedy,
     )

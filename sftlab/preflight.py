@@ -42,7 +42,7 @@ def preflight(
     findings: list[Finding] = []
     if examples:
         ends = guards.end_ids(model, tokenizer, examples)
-        findings += guards.rows(examples)
+        findings += guards.rows(examples, ends)
         findings += guards.end_markers(examples, ends)
         findings += guards.begin_tokens(examples, model, tokenizer)
     if tokenizer is not None and conversations:

@@ -6,6 +6,7 @@ import copy
 import json
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import pytest
@@ -16,7 +17,7 @@ from sftlab.guards import BROKEN, LOOK, OK
 from sftlab.lora import inject_lora, lora_layers, lora_parameters
 from sftlab.loss import IGNORE
 from sftlab.masking import Example
-from sftlab.paths import INSTRUCTIONS
+from sftlab.paths import INSTRUCTIONS, ROOT
 from sftlab.preflight import preflight, told
 from sftlab.train import TrainConfig, sft_train
 
@@ -85,7 +86,7 @@ DAMAGES = {
     "nothing trained": (lambda rows, end: [masked(rows[0], lambda i, x: False), *rows[1:]],
                         {"every row is trained": BROKEN, END: LOOK}),
     "the prompt trained": (lambda rows, end: [trained_everywhere(r) for r in rows],
-                           {"prompts are masked": LOOK, END: BROKEN}),
+                           {"prompts are masked": BROKEN}),
     "labels shifted": (lambda rows, end: [shifted(r) for r in rows],
                        {"labels stand at their tokens": BROKEN}),
     "copies": (lambda rows, end: rows + rows[:4], {"rows differ": LOOK}),
@@ -101,6 +102,13 @@ DAMAGES = {
 def test_damaged_rows_trip_their_guard_and_no_other(name, model, tokenizer, examples):
     damage, expected = DAMAGES[name]
     assert look(model, tokenizer, damage(examples, tokenizer.eos_token_id)) == expected
+
+
+def test_plain_documents_trained_from_end_to_end_are_no_fault(model, tokenizer):
+    ids = tokenizer.encode("The frog lives in ponds. It eats insects.")
+    ids = [token for token in ids if token != tokenizer.bos_token_id]
+    documents = [Example([*ids[k:], *ids], [*ids[k:], *ids]) for k in range(6)]
+    assert states(preflight(model, examples=documents)) == {"prompts are masked": LOOK}
 
 
 def test_a_marker_that_is_masked_is_told_from_one_that_is_missing(model, tokenizer, examples):
@@ -225,6 +233,53 @@ def test_the_command_line_checks_a_file(tmp_path):
     done = subprocess.run([sys.executable, "-m", "sftlab.preflight", str(tmp_path / "no.jsonl")],
                           capture_output=True, text=True)  # fmt: skip
     assert done.returncode == 1 and "is no file" in done.stderr
+
+
+def test_the_command_line_checks_a_model_in_a_folder(tiny_model, tokenizer, tmp_path):
+    tiny_model.save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    data = str(INSTRUCTIONS / "handful.jsonl")
+    for more, said in (([], "adapters are in use"), (["--full"], "149,664 of 149,664")):
+        command = [sys.executable, "-m", "sftlab.preflight", data, "--model", tmp_path / "model"]
+        done = subprocess.run([*command, *more], capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert said in done.stdout and "broken" not in done.stdout
+
+
+@pytest.mark.parametrize("name", ["handful", "pairs", "curated", "conversations"])
+def test_no_false_alarm_on_the_workbooks_own_pairs(name, model, tokenizer):
+    talks = [conversation(row) for row in read_jsonl(INSTRUCTIONS / f"{name}.jsonl")]
+    rows = prepare(tokenizer, talks).examples
+    assert states(preflight(model, tokenizer, rows, talks, HELDOUT)) == {}
+
+
+def test_no_false_alarm_in_any_notebook():
+    """`sft_train` looks before it trains; what it found broken would stand in the outputs."""
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        cells = json.loads(path.read_text())["cells"]
+        printed = [
+            "".join(output.get("text", ""))
+            for cell in cells
+            for output in cell.get("outputs", [])
+            if output["output_type"] == "stream"
+        ]
+        assert not any(line.startswith("broken  ") for text in printed for line in text.split("\n")), path.name  # fmt: skip
+
+
+def test_it_costs_less_than_a_step_of_the_run(model, tokenizer, examples):
+    """A run of 16 steps is the workbook's shortest; looking took half a percent of it."""
+
+    def seconds(work):
+        times = []
+        for _ in range(5):
+            began = time.perf_counter()
+            work()
+            times.append(time.perf_counter() - began)
+        return min(times)
+
+    config = TrainConfig(max_steps=1, batch_size=16)
+    step = seconds(lambda: sft_train(model, examples, config, progress=False, check=False))
+    assert seconds(lambda: preflight(model, examples=examples)) < step
 
 
 def test_a_finding_is_a_plain_value(model, examples):
