@@ -28,12 +28,12 @@ def controls(output: Locator) -> Iterator[tuple[str, Callable[[], None]]]:
         yield label(group), lambda other=other: other.click()
     for box in output.locator("input[type=checkbox]").all():
         yield label(box), lambda box=box: box.click()
-    for field in output.locator("input[type=text], textarea").all():
-        yield label(field), lambda field=field: write(field)
     for button in output.locator(".jupyter-button:not(.widget-toggle-buttons *)").all():
         yield button.inner_text(), lambda button=button: button.click()
         if "widget-toggle-button" in button.get_attribute("class"):
             yield f"{button.inner_text()}, again", lambda button=button: button.click()
+    for field in output.locator("input[type=text], textarea").all():
+        yield label(field), lambda field=field: write(field)
 
 
 def label(control: Locator) -> str:

@@ -144,9 +144,10 @@ class Notebook:
 
     def show(self, index: int) -> Locator:
         """Scroll a cell into view, as a reader would."""
-        self.page.evaluate(f"{NOTEBOOK}.content.scrollToItem({index}, 'start')")
         cell = self.cell(index)
-        cell.wait_for(state="visible")
+        for _ in range(2):  # cells that come into view for the first time change their height
+            cell.evaluate("e => e.scrollIntoView({block: 'start'})")
+            self.page.evaluate("new Promise(done => requestAnimationFrame(() => setTimeout(done)))")
         return cell
 
     def run(self, *indices: int) -> None:

@@ -101,7 +101,7 @@ window.measure = (() => {
     const found = new Map();
     for (const [at, output] of outputs())
       for (const { node, parent, style } of texts(output)) {
-        if (parent.closest(":disabled, .jp-mod-disabled")) continue;
+        if (parent.closest(":disabled, .jp-mod-disabled, [data-mime-type*='jupyter.error']")) continue;
         const chain = [];
         for (let e = parent; e; e = e.parentElement) chain.unshift(e);
         const white = [255, 255, 255];

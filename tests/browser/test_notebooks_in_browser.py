@@ -36,9 +36,12 @@ def each(names):
 
 def run_for(notebook: Notebook, target: int) -> None:
     """Run a cell and the cells that it needs, unless all have run already."""
-    if not ALL_CELLS:
-        sources, first = notebook.sources(), notebook.find("start(")  # sets how plots look
-        notebook.run(*sorted({*needed(sources, first), *needed(sources, target)}))
+    if ALL_CELLS:
+        return
+    sources = notebook.sources()
+    first = notebook.find("start(")  # sets how plots look
+    asked = {index for index, source in sources.items() if source.startswith("predict(")}
+    notebook.run(*sorted({*needed(sources, first), *asked, *needed(sources, target)}))
 
 
 @each(MOVING)
