@@ -229,7 +229,10 @@ def batch_loss(
     batch = collate(rows, run.tokenizer.pad_token_id or 0)
     labels = batch.pop("labels")
     if logits is None:
-        logits = run.model(**batch, use_cache=False).logits
+        first = int((labels != IGNORE).any(0).nonzero()[0])  # before it, nothing is scored
+        keep = labels.shape[1] - max(first - 1, 0)
+        labels = labels[:, -keep:]
+        logits = run.model(**batch, use_cache=False, logits_to_keep=keep).logits
     parts = zip(logits.split(micro_batch), labels.split(micro_batch), strict=True)
     return run.combine(list(parts))
 

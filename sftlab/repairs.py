@@ -50,21 +50,18 @@ def repair_merge(W: Tensor, A: Tensor, B: Tensor, alpha: float, r: int) -> Tenso
     return (W - (alpha - alpha / r) * (B @ A)).to(W.dtype)
 
 
-def fit_names(saved: list[str], wanted: list[str]) -> dict[str, str]:
-    """Which tensor of an adapter's file belongs to which of the model: {saved name: wanted name}.
+def fit_names(saved: list[str], wanted: list[str]) -> tuple[dict[str, str], list[str], list[str]]:
+    """Which tensor of an adapter's file belongs to which of the model's, and what belongs nowhere.
 
-    A saved name may carry a prefix that ends with a dot. Raises ValueError if a wanted name finds
-    no tensor, or if a tensor is left over: whatever is not loaded stays as it was, silently.
+    A saved name fits a wanted one if it is equal to it, or ends with a dot and the wanted one.
+
+    Returns:
+        ({saved name: wanted name}, wanted names without a tensor, saved names that are left over).
+        Unless both lists are empty, something stays as it was: do not go on.
     """
-    found = {}
-    for name in wanted:
-        fitting = [s for s in saved if s == name or s.endswith(f".{name}")]
-        if len(fitting) != 1:
-            raise ValueError(f"{len(fitting)} saved tensors fit {name}; one is needed")
-        found[fitting[0]] = name
-    if left := sorted(set(saved) - set(found)):
-        raise ValueError(f"no place for {left[0]}, one of {len(left)}")
-    return found
+    found = {s: w for w in wanted for s in saved if f".{s}".endswith(f".{w}")}
+    missing = [name for name in wanted if name not in found.values()]
+    return found, missing, [name for name in saved if name not in found]
 
 
 def drop(x: Tensor, p: float, training: bool) -> Tensor:

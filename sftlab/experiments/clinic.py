@@ -13,11 +13,11 @@ from sftlab.generate import Generation
 from sftlab.judge import judge
 from sftlab.paths import INSTRUCTIONS
 
-SEEDS = 5
+SEEDS = 4
 
 
 def settings() -> list[dict]:
-    """Every fault, and none, with five seeds."""
+    """Every fault, and none, with four seeds."""
     return [{"fault": fault, "seed": seed} for seed in range(SEEDS) for fault in FAULTS]
 
 
