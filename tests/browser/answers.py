@@ -29,9 +29,10 @@ def answers(number: str, kind: str, id: str) -> list[tuple[str, str]]:
     ]
     found = []
     for key, value in zip(listed.value.keys, listed.value.values, strict=True):
-        if not (isinstance(key, ast.Constant) and key.value == id and isinstance(value, ast.Dict)):
+        if key.value != id:
             continue
-        for entry in value.values:
+        literal = value.right if isinstance(value, ast.BinOp) else value  # shared ones | its own
+        for entry in literal.values:
             if kind == "WRONG" and not isinstance(entry, ast.Tuple):
                 continue  # made by an expression
             node, phrase = entry.elts if kind == "WRONG" else (entry, ast.Constant(""))

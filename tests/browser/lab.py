@@ -202,17 +202,15 @@ class Notebook:
         """Set the window's size and theme; "presentation" is JupyterLab's mode for a beamer."""
         w, h = WIDTHS[width]
         self.page.set_viewport_size({"width": w, "height": h})
-        body = "document.body.dataset"
-        if (width == "presentation") != self.page.evaluate(f"{body}.jpThemePresentation == 'on'"):
-            self.page.evaluate(
-                "jupyterapp.commands.execute('application:toggle-presentation-mode')"
-            )
+        body, on_beamer = "document.body.dataset", "jupyterapp.shell.presentationMode"
+        self.page.evaluate(f"{on_beamer} = {str(width == 'presentation').lower()}")
         theme = "JupyterLab Dark" if dark else "JupyterLab Light"
         if self.page.evaluate(f"{body}.jpThemeName") != theme:
             self.page.evaluate(
                 f"jupyterapp.commands.execute('apputils:change-theme', {{theme: '{theme}'}})"
             )
             self.until(f"{body}.jpThemeName == '{theme}'")
+            self.until("!document.getElementById('jupyterlab-splash')")  # drawn over all of it
         self.page.evaluate("new Promise(done => requestAnimationFrame(() => setTimeout(done)))")
 
     def measure(self, what: str) -> list[str]:
