@@ -23,7 +23,7 @@ TEST_ENV := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 
 .DEFAULT_GOAL := help
 
-.PHONY: help lab test test-quick notebooks bench bench-notebooks models real browser lint clean
+.PHONY: help lab test test-quick notebooks bench bench-notebooks book models real browser lint clean
 .DELETE_ON_ERROR:
 
 help: ## list these targets
@@ -63,6 +63,9 @@ bench: $(READY) ## measure speed against TRL's trainer and the machine's limit (
 bench-notebooks: $(READY) ## run all notebooks, and print how long each takes
 	$(TEST_ENV) $(BIN)/python -m pytest -q $(NBVAL_ARGS) --junitxml=$(TIMES) notebooks/
 	@$(BIN)/python -m sftlab.bench.notebooks $(TIMES)
+
+book: $(READY) ## the notebooks as a website that works offline, in build/book
+	$(BIN)/python -m sftlab.classroom.book build/book
 
 models: $(READY) ## fetch SmolLM2-135M-Instruct (93 MB, Apache-2.0), for MODEL = "smollm2-instruct"
 	$(BIN)/python -m sftlab.models fetch smollm2-instruct

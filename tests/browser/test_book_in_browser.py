@@ -1,0 +1,46 @@
+"""The book in a browser: no serious finding of axe, and nothing wider than a telephone."""
+
+from __future__ import annotations
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from conftest import ALL_CELLS
+
+from sftlab.classroom import book
+
+pytestmark = pytest.mark.browser
+# axe takes seconds for a page: all of them in `make browser`, otherwise those of most kinds of output.
+LOOKED_AT = ("index", "00", "04", "13", "22")
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory):
+    return book.build(tmp_path_factory.mktemp("book") / "book")
+
+
+@pytest.fixture(scope="module")
+def window(page):
+    """A window of its own: the other tests go on with theirs."""
+    own = page.context.browser.new_context().new_page()
+    yield own
+    own.context.close()
+
+
+def test_axe_finds_nothing_serious(pages, window):
+    window.set_viewport_size({"width": 1280, "height": 900})
+    found = []
+    for path in pages:
+        if not ALL_CELLS and not path.name.startswith(LOOKED_AT):
+            continue
+        window.goto(path.as_uri())
+        for violation in Axe().run(window).response["violations"]:
+            if violation["impact"] in ("serious", "critical"):
+                found.append((path.name, violation["id"], violation["nodes"][0]["html"][:200]))
+    assert not found
+
+
+def test_no_page_is_wider_than_a_telephone(pages, window):
+    window.set_viewport_size({"width": 400, "height": 800})
+    for path in pages:
+        window.goto(path.as_uri())
+        assert window.evaluate("document.documentElement.scrollWidth") <= 400, path.name

@@ -1,0 +1,94 @@
+"""The book: pages without scripts or network, links that lead somewhere, formulas, folded solutions."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+from sftlab.classroom import book
+from sftlab.classroom.catalogue import NOTEBOOKS
+from sftlab.errors import WorkbookError
+
+
+class Seen(HTMLParser):
+    """What a page refers to, its pictures and its anchors."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.links, self.pictures, self.ids, self.tags = [], [], set(), set()
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        found = dict(attributes)
+        self.tags.add(tag)
+        self.ids.add(found.get("id"))
+        if tag in ("a", "link") and found.get("href"):
+            self.links.append(found["href"])
+        if tag == "img":
+            self.pictures.append(found)
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("book") / "book"
+    return {path.name: Seen(path.read_text(encoding="utf-8")) for path in book.build(folder)}
+
+
+def test_there_is_a_page_for_every_notebook_and_an_index(pages):
+    assert set(pages) == {f"{p.stem}.html" for p in NOTEBOOKS.glob("*.ipynb")} | {"index.html"}
+    assert {link for link in pages["index.html"].links if link.endswith(".html")} == set(pages) - {
+        "index.html"
+    }
+
+
+def test_nothing_comes_from_the_network_and_nothing_runs(pages):
+    for name, seen in pages.items():
+        assert not {"script", "iframe", "object"} & seen.tags, name
+        assert all(picture["src"].startswith("data:image/png;base64,") for picture in seen.pictures)
+        assert {link for link in seen.links if link.endswith(".css")} == {"book.css"}
+
+
+def test_every_link_leads_somewhere(pages):
+    for name, seen in pages.items():
+        for link in seen.links:
+            parts = urlsplit(link)
+            if parts.scheme in ("http", "https") or parts.path == "book.css":
+                continue  # sources on the web are not looked up here
+            target = unquote(parts.path) or name
+            assert target in pages, f"{name}: {link}"
+            anchors = {parts.fragment, unquote(parts.fragment)}  # browsers try both
+            assert not parts.fragment or anchors & pages[target].ids, f"{name}: {link}"
+
+
+def test_every_picture_has_words(pages):
+    for name, seen in pages.items():
+        assert all(len(picture.get("alt", "")) > 20 for picture in seen.pictures), name
+
+
+def test_solutions_are_folded(pages):
+    for name, seen in pages.items():
+        if name[:2] not in ("in", "00"):
+            assert "details" in seen.tags, name
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a $x^2$ b", r'a <math[^>]*display="inline".*</math> b'),
+        ("$$\\frac{1}{N}$$", r'<math[^>]*display="block".*<mfrac>.*</math>'),
+        ("`$HOME` costs $5 and $6", r"`\$HOME` costs \$5 and \$6"),
+        ("```\n$a$\n```", "```\n\\$a\\$\n```"),
+    ],
+)
+def test_formulas_become_mathml_and_code_and_prices_stay(text, expected):
+    assert re.fullmatch(expected, book.with_mathml(text), re.S)
+
+
+def test_a_folder_with_other_files_is_left_alone(tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(WorkbookError, match="empty folder"):
+        book.build(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
