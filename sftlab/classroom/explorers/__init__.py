@@ -18,8 +18,11 @@ from sftlab.errors import WorkbookError
 
 WIDE = widgets.Layout(width="95%")
 DESCRIBED = {"description_width": "initial"}
-# A slider's value may be a few words; ipywidgets would cut it off at 148 pixels.
-WHOLE_READOUT = "<style>.widget-slider .widget-readout {max-width: none}</style>"
+# A slider's value or a button may be a few words; ipywidgets would cut them off at 148 pixels.
+WHOLE_WORDS = (
+    "<style>.widget-slider .widget-readout {max-width: none}"
+    ".widget-toggle-buttons .widget-toggle-button {width: auto; min-width: 8em}</style>"
+)
 
 
 def explorer(
@@ -79,7 +82,7 @@ def explorer(
 
     for control in controls.values():
         control.observe(redraw, names="value")
-    rules = widgets.HTML(WHOLE_READOUT, layout=widgets.Layout(display="none"))
+    rules = widgets.HTML(WHOLE_WORDS, layout=widgets.Layout(display="none"))
     live = widgets.VBox([*controls.values(), stage, rules])
     bundle = {**live._repr_mimebundle_(), **still}
     display(bundle, metadata=metadata, raw=True)
