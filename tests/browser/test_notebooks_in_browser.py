@@ -51,6 +51,7 @@ def test_every_control_of_its_explorer_changes_what_is_drawn(notebook):
         run_for(notebook, index)
         notebook.show(index)
         moved |= explorers.operate(notebook, notebook.output(index))
+        notebook.show(index)  # the keys may have moved the page
         notebook.screenshot(f"explorer_{index}")
     assert moved, "no explorer with a control was found"
     assert not any(moved.values()), moved
