@@ -43,8 +43,8 @@ from sftlab.quant import quantize_model_linears
 from sftlab.train import TrainConfig, sft_train
 
 SMOL, GEMMA, EMBEDDED = "smollm2-instruct", "gemma3-270m", "almanac"
-SEEDS = 2
-STORED = ("nf4", "bf16")
+SEEDS = {"first": 1, "qlora": 1, "quality": 2}
+FORMS_ASKED = 30  # questions put in each prompt form
 QUESTIONS = 60  # held-out ones, for a loss
 EXAM = 5  # of the 540 questions of notebook 22, every fifth: four of each kind
 # Rate, passes over 32 pairs, rows per step: notebook 13's, and what does for 135 million weights.
@@ -84,7 +84,7 @@ def questions() -> list[dict]:
 
 def wrong_template(model: str, how: str) -> dict:
     """One deviation from the model's own template, on questions with one right answer."""
-    asked = facts(80)
+    asked = facts(FORMS_ASKED)
     network, tokenizer = load(model, dtype=torch.bfloat16)
     written = replies(network, tokenizer, asked, how)
     rows = [row(tokenizer, question, how) for question in asked]
@@ -200,13 +200,24 @@ def run(kind: str, model: str, **chosen) -> dict:
 
 
 def settings() -> list[dict]:
-    """All kinds with the first seed, then with the next."""
-    forms = [{"kind": "templates", "model": SMOL, "how": how} for how in CORRUPTIONS]
-    qlora = [{"kind": "qlora", "model": m, "stored": s} for m in (EMBEDDED, SMOL) for s in STORED]
-    quality = [{"kind": "quality", "model": SMOL, "arm": arm} for arm in data_quality.MAIN]
-    untuned = [{"kind": "first", "model": m, "count": 0, "seed": 0} for m in (EMBEDDED, GEMMA)]
-    first = [{"kind": "first", "model": m, "count": n} for m in (EMBEDDED, GEMMA) for n in (32, 64)]
-    found = untuned + forms
-    for seed in range(SEEDS):
-        found += [{**chosen, "seed": seed} for chosen in (*qlora, *first, *quality)]
+    """What is quick comes first."""
+    found = [{"kind": "first", "model": m, "count": 0, "seed": 0} for m in (EMBEDDED, GEMMA)]
+    found += [
+        {"kind": "first", "model": m, "count": count, "seed": seed}
+        for seed in range(SEEDS["first"])
+        for m in (EMBEDDED, GEMMA)
+        for count in (32, 64)
+    ]
+    found += [
+        {"kind": "qlora", "model": m, "stored": stored, "seed": seed}
+        for seed in range(SEEDS["qlora"])
+        for m in (EMBEDDED, SMOL)
+        for stored in ("nf4", "bf16")
+    ]
+    found += [
+        {"kind": "quality", "model": SMOL, "arm": arm, "seed": seed}
+        for seed in range(SEEDS["quality"])
+        for arm in data_quality.MAIN
+    ]
+    found += [{"kind": "templates", "model": SMOL, "how": how} for how in CORRUPTIONS]
     return found
