@@ -59,6 +59,19 @@ def stop_tokens(tokenizer) -> set[int]:
     return stops - {None}
 
 
+def _thaw_head(model) -> list[torch.Tensor]:
+    """Let a frozen bfloat16 head require gradients; returns what has to be frozen again.
+
+    On a processor torch 2.13 has two ways to multiply by a bfloat16 weight if no gradient is
+    wanted. The one for frozen weights is sixty times slower with Gemma's 262,144 tokens.
+    """
+    head = next((m for n, m in model.named_modules() if n == "lm_head"), None)
+    weight = getattr(head, "weight", None)
+    if weight is None or weight.dtype != torch.bfloat16 or weight.requires_grad:
+        return []
+    return [weight.requires_grad_(True)]
+
+
 @torch.no_grad()
 def generate(
     model,
@@ -95,6 +108,7 @@ def generate(
     stops = stop_tokens(tokenizer)
     was_training = model.training
     model.eval()
+    thawed = _thaw_head(model)
     try:
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
@@ -107,6 +121,8 @@ def generate(
                 found[i] = Generation(text, ids, stopped)
     finally:
         model.train(was_training)
+        for weight in thawed:
+            weight.requires_grad_(False)
     return [found[i] for i in range(len(rows))]
 
 

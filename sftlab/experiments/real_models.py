@@ -77,15 +77,6 @@ def tune(
     return history.losses
 
 
-def thaw(model) -> None:
-    """Let all weights require gradients again, before a tuned model is asked.
-
-    On a processor, with no gradient wanted, torch 2.13 multiplies by a *frozen* bfloat16 head in
-    another way: sixty times slower and with gigabytes of memory for Gemma's 262,144 tokens.
-    """
-    model.requires_grad_(True)
-
-
 def questions() -> list[dict]:
     """Held-out questions, the same for every run: their subjects are in no pair."""
     return Random(0).sample(read_jsonl(INSTRUCTIONS / "heldout.jsonl"), QUESTIONS)
@@ -156,7 +147,6 @@ def good_and_bad(model: str, arm: str, seed: int) -> dict:
     rows = data_quality.ARMS[arm]()
     keep = f"{len(rows)}-{seed}"
     tune(network, tokenizer, rows, 1e-3, seed, keep, epochs=2, batch_size=8, max_steps=STEPS)
-    thaw(network)
     lines, texts = data_quality.examine(network, tokenizer, exam(), limit=48)
     return {**lines, "answers": texts[::4]}
 
@@ -186,7 +176,6 @@ def first_pairs(model: str, count: int, seed: int) -> dict:
         found["losses"] = tune(
             network, tokenizer, rows, rate, seed, epochs=epochs, batch_size=batch_size
         )
-    thaw(network)
     written = answer(network, tokenizer, prompts, max_new_tokens=40)
     scores = [judge(q, g.text, g.stopped) for q, g in zip(asked, written, strict=True)]
     return {

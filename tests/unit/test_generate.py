@@ -194,3 +194,12 @@ def test_answer_asks_in_the_chat_template(tiny_model, tokenizer):
     by_hand = generate(tiny_model, tokenizer, [ids], max_new_tokens=4)
     assert answer(tiny_model, tokenizer, ["Hi"], max_new_tokens=4) == by_hand
     assert answer(tiny_model, tokenizer, [user("Hi")], max_new_tokens=4) == by_hand
+
+
+def test_generating_leaves_a_frozen_head_frozen(tiny_model, tokenizer):
+    head = tiny_model.bfloat16().get_output_embeddings().weight
+    for frozen in (True, False):
+        head.requires_grad_(not frozen)
+        (one,) = generate(tiny_model, tokenizer, ["What is"], max_new_tokens=2)
+        assert head.requires_grad is not frozen
+        assert not one.ids or isinstance(one.ids[0], int)
