@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from lab import LIMIT, Notebook
-from playwright.sync_api import Locator
+from playwright.sync_api import Locator, TimeoutError
 
 QUESTION = "What is the capital of Norway?"
 CANNOT = "This setting cannot be shown"
@@ -25,7 +25,10 @@ def cells(notebook: Notebook) -> list[int]:
 def controls(output: Locator) -> Iterator[tuple[str, Callable[[], None]]]:
     """Each control of an explorer by its label, with the gesture that changes it."""
     for handle in output.locator(".noUi-handle").all():
-        yield label(handle), lambda handle=handle: slide(handle)
+        there, back = keys(handle)
+        yield label(handle), lambda handle=handle, key=there: handle.press(key)
+        # Back, as a second slider may do nothing while the first is at another place.
+        yield f"{label(handle)}, back", lambda handle=handle, key=back: handle.press(key)
     for menu in output.locator("select").all():
         yield label(menu), lambda menu=menu: choose(menu)
     for group in output.locator(".widget-toggle-buttons").all():
@@ -49,12 +52,11 @@ def label(control: Locator) -> str:
     )
 
 
-def slide(handle: Locator) -> None:
-    """One step to the right with the keyboard; to the left where the slider stands at its end."""
+def keys(handle: Locator) -> tuple[str, str]:
+    """The key that moves a slider by a step, and the one that moves it back."""
     low, now, high = (float(handle.get_attribute(f"aria-value{n}")) for n in ("min", "now", "max"))
     assert low < high
-    handle.focus()
-    handle.press("ArrowLeft" if now == high else "ArrowRight")
+    return ("ArrowLeft", "ArrowRight") if now == high else ("ArrowRight", "ArrowLeft")
 
 
 def choose(menu: Locator) -> None:
@@ -82,12 +84,15 @@ def operate(notebook: Notebook, output: Locator) -> dict[str, str]:
     for name, gesture in controls(output):
         before = drawn(output)
         gesture()
-        notebook.page.wait_for_function(
-            "([e, before]) => [...e.querySelectorAll('.widget-html-content')]"
-            ".map(e => e.innerHTML).join('') != before",
-            arg=[output.element_handle(), before],
-            timeout=LIMIT,
-        )
+        try:
+            notebook.page.wait_for_function(
+                "([e, before]) => [...e.querySelectorAll('.widget-html-content')]"
+                ".map(e => e.innerHTML).join('') != before",
+                arg=[output.element_handle(), before],
+                timeout=LIMIT,
+            )
+        except TimeoutError as error:
+            raise AssertionError(f"{notebook.name}: {name!r} changed nothing") from error
         notebook.wait_for_kernel()
         told[name] = CANNOT if CANNOT in output.inner_text() else ""
     return told

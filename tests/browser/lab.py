@@ -106,6 +106,7 @@ class Notebook:
 
     def __init__(self, page: Page, address: str, name: str):
         self.page, self.name = page, name
+        self.ran: set[int] = set()
         page.set_default_timeout(LIMIT)
         page.goto(f"{address}/lab/tree/{name}?reset&token={TOKEN}")
         self.until(f"window.jupyterapp && {NOTEBOOK}?.context?.path == '{name}'")
@@ -155,6 +156,7 @@ class Notebook:
         for index in indices:
             self._start(f"{NOTEBOOK}.content.activeCellIndex = {index}", "notebook:run-cell")
             self._finish(index)
+            self.ran.add(index)
 
     def run_all(self) -> None:
         """What the menu's Run All Cells does."""
