@@ -5,7 +5,7 @@
 ``qlora``      notebook 21: an adapter on a base in 4 bits, and on the same base in 16; the loss on
                held-out responses, gradients before and after an answer, logits after reloading
 ``quality``    notebook 22: 500 good pairs, and the same with 200 bad ones. Every arm takes equally
-               many steps
+               many steps, so few that no pair is seen twice: a sixth of notebook 22's rows
 ``first``      notebook 13: the base of Gemma 3 270M before any tuning and after 32 or 64 pairs, 24
                steps, in Gemma's template; and what it writes after a bare instruction
 
@@ -19,6 +19,7 @@ half a minute to two for each measurement. It can be stopped and goes on where i
 from __future__ import annotations
 
 from random import Random
+from shutil import rmtree
 from tempfile import TemporaryDirectory
 
 import torch
@@ -145,9 +146,11 @@ def good_and_bad(model: str, arm: str, seed: int) -> dict:
     """One arm of notebook 22's main pair: a mark per question and rubric line, and some answers."""
     network, tokenizer = base(model)
     rows = data_quality.ARMS[arm]()
-    keep = f"{len(rows)}-{seed}"
-    tune(network, tokenizer, rows, 1e-3, seed, keep, epochs=2, batch_size=8, max_steps=STEPS)
+    keep = f"{model}-{len(rows)}-{seed}"
+    rate = 2e-3 if model == EMBEDDED else 1e-3
+    tune(network, tokenizer, rows, rate, seed, keep, epochs=2, batch_size=8, max_steps=STEPS)
     lines, texts = data_quality.examine(network, tokenizer, exam(), limit=48)
+    rmtree(cache_folder() / "real_models" / keep)
     return {**lines, "answers": texts[::4]}
 
 
@@ -215,8 +218,9 @@ def settings() -> list[dict]:
         for stored in ("nf4", "bf16")
     ]
     found += [
-        {"kind": "quality", "model": SMOL, "arm": arm, "seed": seed}
+        {"kind": "quality", "model": m, "arm": arm, "seed": seed}
         for seed in range(SEEDS["quality"])
+        for m in (EMBEDDED, SMOL)
         for arm in data_quality.MAIN
     ]
     found += [{"kind": "templates", "model": SMOL, "how": how} for how in CORRUPTIONS]
