@@ -16,7 +16,8 @@ from sftlab.classroom.plots.ex22 import on_two_models
 from sftlab.classroom.real import main, with_model
 from sftlab.errors import WorkbookError
 from sftlab.experiments.data_quality import MAIN
-from sftlab.experiments.real_models import EMBEDDED, FORMS_ASKED, SMOL, exam, run, settings
+from sftlab.experiments.real_models import EMBEDDED, FORMS_ASKED, GEMMA, SMOL, exam, run, settings
+from sftlab.experiments.real_models import questions as real_questions
 from sftlab.experiments.record import MODEL, read, runs
 from sftlab.experiments.template_mismatch import questions as facts
 from sftlab.fetch import PACKAGES, model_folder
@@ -26,7 +27,7 @@ from sftlab.recipes import fewer, suited
 from sftlab.train import TrainConfig
 
 NAME = "real_models"
-TOLD = ("qlora",)  # kinds that a notebook tells of
+TOLD = ("qlora", "first")  # kinds that a notebook tells of
 fetched = [
     pytest.mark.slow,
     pytest.mark.skipif(not model_folder(SMOL).is_dir(), reason=f"{SMOL} was not fetched"),
@@ -174,6 +175,20 @@ def test_the_first_answers_to_each_prompt_form_are_judged_as_recorded():
     for found in runs(NAME, kind="templates"):
         for place, text in enumerate(found["answers"]):
             assert right_content(asked[place], text) == (found["content"][place] == "1")
+
+
+def test_what_notebook_13_says_of_gemma_holds():
+    found = {run["count"]: run for run in runs(NAME, kind="first", model=GEMMA, seed=0)}
+    for line in ("format", "stops"):
+        assert share([found[0]], line) == 0
+        assert share([found[32]], line) == 1
+    assert 0.4 < continues([found[0]]) < 0.6
+    assert all(0.3 < share([found[n]], "content") < 0.5 for n in (32, 64))
+    asked = real_questions()
+    for run_ in found.values():
+        for place, text in enumerate(run_["answers"]):
+            score = judge(asked[place], text, run_["stops"][place] == "1")
+            assert all(getattr(score, line) == (run_[line][place] == "1") for line in RUBRIC)
 
 
 def test_4_bits_keep_gradients_and_logits_on_every_model():
