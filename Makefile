@@ -10,8 +10,7 @@ LAB_ARGS ?=
 PYTEST_ARGS ?= -n 2 --dist loadfile
 MODEL ?= smollm2-instruct
 NOTEBOOKS ?=
-# All tests of one notebook share a visit in the browser, so they belong to one process.
-BROWSER_ARGS ?= -n 2 --dist loadgroup
+BROWSER_ARGS ?= -n 2 --dist loadscope
 NBVAL_ARGS ?= --nbval-lax --nbval-current-env --nbval-cell-timeout=300
 TIMES := $(VENV)/notebooks.xml
 export PATH := $(CURDIR)/$(BIN):$(PATH)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 import pytest
 from lab import SWITCHES, Notebook, chromium, served
@@ -19,17 +20,29 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.skip(reason=reason))
 
 
+def pytest_xdist_make_scheduler(config, log):
+    """With several processes, all tests of one notebook go to the same, to share the visit."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByNotebook(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            named = re.search(r"\b(\d\d)\]$", nodeid)
+            return named[1] if named else nodeid.partition("::")[0]
+
+    return ByNotebook(config, log)
+
+
 @pytest.fixture(scope="session")
-def address(tmp_path_factory):
+def lab_folder(tmp_path_factory):
+    """Where JupyterLab finds the copies, and keeps the progress of what is done in this browser."""
+    return tmp_path_factory.mktemp("lab")
+
+
+@pytest.fixture(scope="session")
+def address(lab_folder):
     """Where JupyterLab listens."""
-    with served(tmp_path_factory.mktemp("lab")) as found:
+    with served(lab_folder) as found:
         yield found
-
-
-@pytest.fixture(scope="session")
-def progress_file(tmp_path_factory, address):
-    """The progress of everything that is done in this browser."""
-    return next(tmp_path_factory.getbasetemp().glob("lab*/progress.json"))
 
 
 @pytest.fixture(scope="session")

@@ -28,8 +28,8 @@ BY_NUMBER = {name[:2]: name for name in NAMES}
 
 
 def visits(names):
-    """One parameter a notebook. With several processes, all tests of one go to the same."""
-    return [pytest.param(n, marks=pytest.mark.xdist_group(n), id=n[:2]) for n in names]
+    """One parameter a notebook, called by its number."""
+    return [pytest.param(n, id=n[:2]) for n in names]
 
 
 def each(names):
@@ -120,7 +120,7 @@ def test_an_endless_loop_ends_with_a_clear_message_and_the_kernel_lives(notebook
 
 
 @each([BY_NUMBER["00"]])
-def test_a_prediction_and_a_solved_check_appear_in_00(notebook, address, page, progress_file):
+def test_a_prediction_and_a_solved_check_appear_in_00(notebook, address, page, lab_folder):
     """Done in 07, shown in 00: the same progress file serves all notebooks."""
     other = Notebook(page, address, BY_NUMBER["07"])
     asked = other.find('"07.a"')
@@ -136,7 +136,7 @@ def test_a_prediction_and_a_solved_check_appear_in_00(notebook, address, page, p
     run_for(board, shown)
     row = board.output(shown).locator("tr", has_text="07 · ").inner_text()
     assert "1 of 3" in row
-    stored = json.loads(progress_file.read_text(encoding="utf-8"))
+    stored = json.loads((lab_folder / "progress.json").read_text(encoding="utf-8"))
     assert stored["predictions"]["07.a"]["choice"] == "256"
     assert stored["checks"]["07.break_even_rank"]["solved"]
 
