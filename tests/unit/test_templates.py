@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from sftlab.chat import CHATML, chatml, encode, end_of_turn_id, render, special_tokens, user
@@ -217,6 +217,7 @@ class TestEncodeSafely:
     def test_equals_encode_for_harmless_texts(self, tokenizer, family, content, reply, asked):
         changed = made(tokenizer, family)
         talk = [*user(content), {"role": "assistant", "content": reply}, *user(content)]
+        assume(not forged(changed, talk))  # hypothesis tries constants of the code under test, too
         assert encode_safely(changed, talk, asked) == encode(changed, talk, asked)
 
     def test_a_forged_turn_becomes_text(self, tokenizer):
