@@ -18,7 +18,9 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 # The tests use no network. Two processes of them run side by side, with one thread each; those on a
 # real model (tests/real) come after them, and are skipped unless `make models` has fetched it.
-TEST_ENV := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
+# Waiting threads sleep instead of spinning: beside other processes a training is then slower by its
+# share of the cores, and not many times slower.
+TEST_ENV := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false OMP_WAIT_POLICY=PASSIVE
 
 .DEFAULT_GOAL := help
 
