@@ -12,15 +12,18 @@ MODEL ?= smollm2-instruct
 NOTEBOOKS ?=
 BROWSER_ARGS ?= -n 2 --dist loadscope
 NBVAL_ARGS ?= --nbval-lax --nbval-current-env --nbval-cell-timeout=300
+NBVAL_TWO ?= -n 2 --dist loadfile
 TIMES := $(VENV)/notebooks.xml
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Jupyter refuses to run as root, the only user of many containers, unless told to.
 AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
-# The tests use no network. Two processes of them run side by side, with one thread each; those on a
-# real model (tests/real) come after them, and are skipped unless `make models` has fetched it.
-# Waiting threads sleep instead of spinning: beside other processes a training is then slower by its
-# share of the cores, and not many times slower.
-TEST_ENV := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false OMP_WAIT_POLICY=PASSIVE
+# The tests use no network. Two processes of them run side by side, with one thread each, notebooks
+# too (`make bench-notebooks` runs these one by one, on all cores: the times that count). Those on a
+# real model (tests/real) come in between, and are skipped unless `make models` has fetched it.
+# Their waiting threads sleep instead of spinning: beside other processes a training is then slower by
+# its share of the cores, and not many times slower.
+OFFLINE := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
+TEST_ENV := $(OFFLINE) OMP_WAIT_POLICY=PASSIVE
 
 .DEFAULT_GOAL := help
 
@@ -39,9 +42,9 @@ test: lint ## run every check: style, tests, all notebooks
 	$(TEST_ENV) $(BIN)/python -m pytest tests/real
 	$(TEST_ENV) OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(BROWSER_ARGS) -v -rs tests/browser
 	rm -f $(VENV)/progress-of-tests.json
-	$(TEST_ENV) SFTLAB_PROGRESS=$(CURDIR)/$(VENV)/progress-of-tests.json \
+	$(TEST_ENV) OMP_NUM_THREADS=1 SFTLAB_PROGRESS=$(CURDIR)/$(VENV)/progress-of-tests.json \
 	  PYTHONPATH=$(CURDIR)/tests/no_network \
-	  $(BIN)/python -m pytest $(NBVAL_ARGS) --junitxml=$(TIMES) notebooks/
+	  $(BIN)/python -m pytest $(NBVAL_TWO) $(NBVAL_ARGS) --junitxml=$(TIMES) notebooks/
 	@$(BIN)/python -m sftlab.bench.notebooks $(TIMES)
 
 browser: $(READY) ## the notebooks in a browser: run all cells, operate all explorers, take pictures
@@ -59,10 +62,10 @@ notebooks: $(READY) ## run all notebooks anew and store their outputs
 	$(BIN)/python -m sftlab.classroom.publish
 
 bench: $(READY) ## measure speed against TRL's trainer and the machine's limit (about 20 minutes, alone)
-	$(TEST_ENV) $(BIN)/python -m sftlab.bench
+	$(OFFLINE) $(BIN)/python -m sftlab.bench
 
 bench-notebooks: $(READY) ## run all notebooks, and print how long each takes
-	$(TEST_ENV) $(BIN)/python -m pytest -q $(NBVAL_ARGS) --junitxml=$(TIMES) notebooks/
+	$(OFFLINE) $(BIN)/python -m pytest -q $(NBVAL_ARGS) --junitxml=$(TIMES) notebooks/
 	@$(BIN)/python -m sftlab.bench.notebooks $(TIMES)
 
 book: $(READY) ## the notebooks as a website that works offline, in build/book

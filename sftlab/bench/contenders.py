@@ -36,21 +36,24 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 @dataclass(frozen=True)
 class Contender:
-    """A way to train. ``stored``: dtype of the frozen or trained weights of the model."""
+    """A way to train: in float32, or with the products of the forward pass in bfloat16."""
 
     name: str
     trl: bool
-    stored: str = "fp32"
-    autocast: bool = False  # forward pass in bf16, weights as stored
-    default: bool = False  # TRL as it comes
+    bf16: bool = False
+    default: bool = False  # TRL as it comes: products in bf16, weights in float32
+
+    def stored(self, method: str) -> str:
+        """The dtype of the weights: bf16 only where they are frozen, small steps would be lost."""
+        return "bf16" if self.bf16 and method == "lora" and not self.default else "fp32"
 
 
 CONTENDERS = (
     Contender("ours, fp32", trl=False),
     Contender("TRL tuned, fp32", trl=True),
-    Contender("ours, bf16", trl=False, stored="bf16"),
-    Contender("TRL tuned, bf16", trl=True, stored="bf16"),
-    Contender("TRL default", trl=True, autocast=True, default=True),
+    Contender("ours, bf16", trl=False, bf16=True),
+    Contender("TRL tuned, bf16", trl=True, bf16=True),
+    Contender("TRL default", trl=True, bf16=True, default=True),
 )
 
 
@@ -94,11 +97,11 @@ def ready(who: Contender, shape: str, method: str, steps: int) -> Callable[[], T
 
 
 def _ours(who: Contender, shape: str, method: str, steps: int) -> Callable[[], Timed]:
-    model = fresh(shape, who.stored)
+    model = fresh(shape, who.stored(method))
     if method == "lora":
         inject_lora(model, "all-linear", r=R, alpha=ALPHA, seed=0)
     settings = plan(method, steps)
-    if who.autocast:
+    if who.bf16:
         settings = replace(settings, precision="bf16")
 
     def train() -> Timed:
@@ -116,7 +119,7 @@ def _trl(who: Contender, shape: str, method: str, steps: int) -> Callable[[], Ti
     from transformers import TrainerCallback
     from trl import SFTConfig, SFTTrainer
 
-    model = fresh(shape, who.stored)
+    model = fresh(shape, who.stored(method))
     if method == "lora":
         model = _peft(model, shape)
     settings = plan(method, steps)
@@ -125,7 +128,7 @@ def _trl(who: Contender, shape: str, method: str, steps: int) -> Callable[[], Ti
         [{"input_ids": list(row.input_ids), "labels": list(row.labels)} for row in order]
     )
     _, tokenizer = load("almanac")
-    tuned = {} if who.default else {"activation_checkpointing": False, "bf16": who.autocast}
+    tuned = {} if who.default else {"activation_checkpointing": False, "bf16": who.bf16}
 
     class Trainer(SFTTrainer):
         def _get_train_sampler(self, *given):

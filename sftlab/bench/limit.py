@@ -21,7 +21,7 @@ def linear_shapes(model: torch.nn.Module) -> Counter[tuple[int, int]]:
     return Counter(tuple(m.weight.shape) for m in linears)
 
 
-def product_rate(shapes: Counter[tuple[int, int]], tokens: int, stored: str) -> float:
+def product_rate(shapes: Counter[tuple[int, int]], tokens: int, precision: str) -> float:
     """Floating-point operations per second of x Wᵀ, over all layers of a model.
 
     Each shape is measured alone, the fastest of some rounds, and counts as often as the model has
@@ -29,8 +29,8 @@ def product_rate(shapes: Counter[tuple[int, int]], tokens: int, stored: str) -> 
     """
     operations = seconds = 0.0
     for (d_out, d_in), times in shapes.items():
-        x = torch.randn(tokens, d_in, dtype=DTYPES[stored])
-        weight = torch.randn(d_out, d_in, dtype=DTYPES[stored])
+        x = torch.randn(tokens, d_in, dtype=DTYPES[precision])
+        weight = torch.randn(d_out, d_in, dtype=DTYPES[precision])
         torch.nn.functional.linear(x, weight)
         fastest = float("inf")
         for _ in range(ROUNDS):

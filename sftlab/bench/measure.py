@@ -50,10 +50,10 @@ def settings() -> list[dict]:
     """In the order in which they are run."""
     found = [{"kind": "steps", "shape": s, "method": m} for s in SHAPES for m in METHODS]
     found += [
-        {"kind": "limit", "shape": s, "method": m, "stored": dtype}
+        {"kind": "limit", "shape": s, "method": m, "name": name}
         for s in SHAPES
         for m in METHODS
-        for dtype in ("fp32", "bf16")
+        for name in ("ours, fp32", "ours, bf16")
     ]
     found += [
         {"kind": "memory", "shape": SHAPES[0], "method": m, "name": who.name}
@@ -101,23 +101,27 @@ def steps(shape: str, method: str) -> dict:
     }
 
 
-def limit(shape: str, method: str, stored: str) -> dict:
+def limit(shape: str, method: str, name: str) -> dict:
     """The rate of the products alone, and of the products of whole steps, interleaved."""
-    model = fresh(shape, stored)
+    who = next(who for who in CONTENDERS if who.name == name)
+    precision = "bf16" if who.bf16 else "fp32"
+    model = fresh(shape, who.stored(method))
     shapes = linear_shapes(model)
     if method == "lora":
         inject_lora(model, "all-linear", r=R, alpha=ALPHA, seed=0)
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4)
+    optimizer = torch.optim.AdamW(
+        [p for p in model.parameters() if p.requires_grad], lr=1e-4, fused=True
+    )
     chosen = planned_batches(rows(), plan(method, 2))
     batches = [collate([rows()[row] for row in batch], 0) for batch in chosen]
     operations = sum(operations_of_steps(model, batches))
     tokens = round(sum(b["input_ids"].numel() for b in batches) / len(batches))
     rates, reached = [], []
     for turn in range(SITTINGS + 1):
-        rates.append(product_rate(shapes, tokens, stored))
+        rates.append(product_rate(shapes, tokens, precision))
         began = time.perf_counter()
         for batch in batches:
-            train_step(model, batch, optimizer)
+            train_step(model, batch, optimizer, precision=precision)
         if turn:  # the first one warms up
             reached.append(operations / (time.perf_counter() - began))
     return {"limit": median(rates), "reached": median(reached), "operations": operations}
@@ -172,7 +176,9 @@ def scaling(shape: str, batch: int, length: int) -> dict:
     run = Run(shape, batch, length, length // 2, r=R)
     model = build(run)
     made = a_batch(run, model.config.vocab_size)
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4)
+    optimizer = torch.optim.AdamW(
+        [p for p in model.parameters() if p.requires_grad], lr=1e-4, fused=True
+    )
     taken = []
     for turn in range(4):
         began = time.perf_counter()

@@ -63,4 +63,73 @@ def readme_table(runs: Sequence[dict], machine: str) -> str:
                 values = speed(runs, shape, method)[who.name]
                 cells.append(f"{median(values):,.0f} ({min(values):,.0f}–{max(values):,.0f})")
         lines.append(f"| {who.name} | {' | '.join(cells)} |")
-    return "\n".join([*lines, "", f"Medians and ranges of the sittings of one run on {machine}."])
+    told = [
+        f"- {name}: {text}"
+        for name, text in (
+            ("LoRA on SmolLM2-135M", ratios(runs)),
+            ("Largest difference of the losses of ours and TRL's", differences(runs)),
+            ("Peak memory on SmolLM2-135M", peaks(runs)),
+            ("Share of the machine's rate of matrix products that a step reaches", shares(runs)),
+            ("Generated tokens per second, ours and transformers' `generate()`", decoding(runs)),
+            ("Seconds of a LoRA step on SmolLM2-135M", scaling(runs)),
+        )
+    ]
+    source = f"Medians and ranges of the sittings of one run on {machine}."
+    return "\n".join([*lines, "", source, "", *told])
+
+
+def ratios(runs: Sequence[dict]) -> str:
+    """How many times as fast as TRL, at the same precision where both choose it."""
+    rate = {k: median(v) for k, v in speed(runs, SHAPES[0], "lora").items()}
+    pairs = [("bf16", "TRL default"), ("bf16", "TRL tuned, bf16"), ("fp32", "TRL tuned, fp32")]
+    return "; ".join(f"{rate[f'ours, {p}'] / rate[t]:.2f} × {t} ({p})" for p, t in pairs)
+
+
+def differences(runs: Sequence[dict]) -> str:
+    """Of the same batches in the same order, per precision, over all models and methods."""
+    cells = [(shape, method) for shape in SHAPES for method in METHODS]
+    most = {
+        p: max(farthest(runs, *cell, f"ours, {p}", f"TRL tuned, {p}") for cell in cells)
+        for p in ("fp32", "bf16")
+    }
+    return "; ".join(f"{value:.4f} nats ({p})" for p, value in most.items())
+
+
+def peaks(runs: Sequence[dict]) -> str:
+    """Over the process's level before the model was made."""
+    return "; ".join(
+        f"{LABELS[method]} "
+        + ", ".join(
+            f"{one(runs, kind='memory', method=method, name=who.name)['bytes'] / 1e9:.2f} GB {who.name}"
+            for who in CONTENDERS
+        )
+        for method in METHODS
+    )
+
+
+def shares(runs: Sequence[dict]) -> str:
+    """Of the rate of x Wᵀ in the model's own shapes, at the same precision, in the same run."""
+    found = [run for run in runs if run["kind"] == "limit"]
+    return "; ".join(
+        f"{NAMES[run['shape']]}, {LABELS[run['method']]}, {run['name'].split()[-1]} "
+        f"{run['reached'] / run['limit']:.0%} of {run['limit'] / 1e9:,.0f} GFLOP/s"
+        for run in found
+    )
+
+
+def decoding(runs: Sequence[dict]) -> str:
+    """For batches of several sizes."""
+    parts = []
+    for run in (run for run in runs if run["kind"] == "decode"):
+        counts = [
+            f"{run['ours'][n]:,.0f} and {run['transformers'][n]:,.0f} ({n} prompts)"
+            for n in run["ours"]
+        ]
+        parts.append(f"{NAMES[run['shape']]} {', '.join(counts)}")
+    return "; ".join(parts)
+
+
+def scaling(runs: Sequence[dict]) -> str:
+    """Over rows and tokens of each."""
+    found = [run for run in runs if run["kind"] == "scaling"]
+    return ", ".join(f"{run['batch']} × {run['length']}: {run['seconds']:.2f}" for run in found)

@@ -23,7 +23,12 @@ def cells(notebook: Notebook) -> list[int]:
 
 
 def controls(output: Locator) -> Iterator[tuple[str, Callable[[], None]]]:
-    """Each control of an explorer by its label, with the gesture that changes it."""
+    """Each control of an explorer by its label, with the gesture that changes it.
+
+    Texts come first: a menu may choose a view that has no use for them, and locks them.
+    """
+    for field in output.locator("input[type=text], textarea").all():
+        yield label(field), lambda field=field: write(field)
     for handle in output.locator(".noUi-handle").all():
         there, back = keys(handle)
         yield label(handle), lambda handle=handle, key=there: handle.press(key)
@@ -40,8 +45,6 @@ def controls(output: Locator) -> Iterator[tuple[str, Callable[[], None]]]:
         yield button.inner_text(), lambda button=button: button.click()
         if "widget-toggle-button" in button.get_attribute("class"):
             yield f"{button.inner_text()}, again", lambda button=button: button.click()
-    for field in output.locator("input[type=text], textarea").all():
-        yield label(field), lambda field=field: write(field)
 
 
 def label(control: Locator) -> str:
@@ -78,10 +81,25 @@ def drawn(output: Locator) -> str:
     )
 
 
+def settle(notebook: Notebook, output: Locator) -> None:
+    """Wait until the kernel has nothing to do and what it drew is in the page: 50 ms without a change."""
+    notebook.wait_for_kernel()
+    output.evaluate(
+        """e => new Promise(done => {
+            const quiet = () => { watch.disconnect(); done(); };
+            let timer = setTimeout(quiet, 50);
+            const watch = new MutationObserver(
+                () => { clearTimeout(timer); timer = setTimeout(quiet, 50); });
+            watch.observe(e, {childList: true, subtree: true, characterData: true});
+        })"""
+    )
+
+
 def operate(notebook: Notebook, output: Locator) -> dict[str, str]:
     """Move every control once. Gives the label of each -> what went wrong, "" if the picture followed."""
     told = {}
     for name, gesture in controls(output):
+        settle(notebook, output)
         before = drawn(output)
         gesture()
         try:
@@ -93,6 +111,6 @@ def operate(notebook: Notebook, output: Locator) -> dict[str, str]:
             )
         except TimeoutError as error:
             raise AssertionError(f"{notebook.name}: {name!r} changed nothing") from error
-        notebook.wait_for_kernel()
+        settle(notebook, output)
         told[name] = CANNOT if CANNOT in output.inner_text() else ""
     return told

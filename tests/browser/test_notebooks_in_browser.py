@@ -1,8 +1,9 @@
 """Each notebook in JupyterLab: explorers move, feedback is what it should be, nothing is cut off.
 
 One visit serves all tests of a notebook. Stored outputs are measured as they are; of the cells, only
-those are run that the explorer needs, and one check is tried. `make browser` runs all cells first,
-measures the new outputs, tries every check and takes pictures of whole notebooks.
+those are run that the explorer needs, and one check is tried; explorers that need a training wait for
+`make browser`, which runs all cells first, measures the new outputs, tries every check, moves every
+explorer and takes pictures of whole notebooks.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 NAMES = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
 SOURCES = {name: (ROOT / "notebooks" / name).read_text(encoding="utf-8") for name in NAMES}
 MOVING = [name for name in NAMES if "sftlab.classroom.explorers" in SOURCES[name]]
+# Their explorers stand on models that are trained first; notebook 16 stands for them in `make test`.
+TRAINED = ("13", "17", "20", "22")
 BY_NUMBER = {name[:2]: name for name in NAMES}
 
 
@@ -47,8 +50,14 @@ def run_for(notebook: Notebook, target: int) -> None:
     notebook.run(*sorted(wanted - notebook.ran))
 
 
+def skip_if_trained(notebook: Notebook) -> None:
+    if notebook.name[:2] in TRAINED and not ALL_CELLS:
+        pytest.skip("trains for long before its explorer moves: `make browser` tests it")
+
+
 @each(MOVING)
 def test_every_control_of_its_explorer_changes_what_is_drawn(notebook):
+    skip_if_trained(notebook)
     moved = {}
     for index in explorers.cells(notebook):
         run_for(notebook, index)
@@ -143,6 +152,7 @@ def test_a_prediction_and_a_solved_check_appear_in_00(notebook, address, page, l
 
 @each([BY_NUMBER["22"]])
 def test_a_blind_vote_counts_and_names_the_models_only_when_asked(notebook):
+    skip_if_trained(notebook)
     index = notebook.find("blind_vote(")
     run_for(notebook, index)
     output = notebook.output(index)

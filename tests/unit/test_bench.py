@@ -15,6 +15,12 @@ from sftlab.train import planned_batches
 
 BY_NAME = {who.name: who for who in CONTENDERS}
 STEPS = 4
+MADE_UP = {
+    "limit": {"limit": 2e11, "reached": 1.1e11},
+    "memory": {"bytes": 2_340_000_000},
+    "decode": {"ours": {"1": 100.0}, "transformers": {"1": 50.0}},
+    "scaling": {"seconds": 1.25},
+}
 
 
 def made_up() -> list[dict]:
@@ -25,6 +31,8 @@ def made_up() -> list[dict]:
             seconds = {who.name: [0.5, 1.0, 0.25] for who in CONTENDERS}
             losses = {who.name: [3.0, 2.0 + 0.1 * i] for i, who in enumerate(CONTENDERS)}
             found.append({**wanted, "seconds": seconds, "losses": losses, "tokens": 100.0})
+        else:
+            found.append({**wanted, **MADE_UP[wanted["kind"]]})
     return found
 
 
@@ -70,6 +78,12 @@ def test_the_table_has_every_contender_and_tells_the_spread():
     for who in CONTENDERS:
         assert f"| {who.name} | 200 (100–400) |" in table
     assert "a machine" in table
+    assert "1.00 × TRL default (bf16)" in table
+    assert "0.1000 nats (fp32)" in table
+    assert "2.34 GB TRL default" in table
+    assert "embedded, 3 M, full, bf16 55% of 200 GFLOP/s" in table
+    assert "100 and 50 (1 prompts)" in table
+    assert "16 × 64: 1.25" in table
 
 
 def test_the_farthest_losses():

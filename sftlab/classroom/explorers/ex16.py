@@ -17,6 +17,8 @@ from sftlab.errors import WorkbookError
 from sftlab.generate import answer
 from sftlab.train import TrainConfig, planned_batches, sft_train
 
+WAIT = "This run has not begun: press the button, press it again after some steps, and it answers."
+
 
 class Training:
     """A run in a thread of its own, which can be paused after any step and continued."""
@@ -73,6 +75,7 @@ def train_and_ask(
         album: what a run answered to ``prompt`` after some steps: shown until training begins, and
             on a stored page.
     """
+    first = prompt
     run = Training(start, examples, config, tokenizer.pad_token_id)
     go = widgets.ToggleButton(value=False, description="train / pause", icon="play")
     done = widgets.IntProgress(value=0, max=run.steps, description="steps", style=DESCRIBED)
@@ -90,6 +93,8 @@ def train_and_ask(
             raise run.error
         if not prompt.strip():
             raise WorkbookError("type something to ask")
+        if not go and not done and prompt != first:
+            return View(f"<p>{escape(WAIT)}</p>", WAIT)
         if not go and not done:
             rows = [[step, text] for step, text in album.items()]
             return table(rows, ["after step", "the run above answered"])

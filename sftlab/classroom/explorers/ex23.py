@@ -72,9 +72,10 @@ def _all(run: Run, _: str) -> View:
     )
 
 
+ASKS = "prompt and answer"  # the instrument that reads the question
 INSTRUMENTS: dict[str, Callable] = {
     "loss curve": lambda run, _: loss_curve(run.losses, f"The last loss is {run.losses[-1]:.2f}"),
-    "prompt and answer": _answer,
+    ASKS: _answer,
     "tokens of two rows": _tokens,
     "label counts": _labels,
     "adapter": _adapter,
@@ -97,12 +98,17 @@ def examine_a_run(ward: Mapping[str, Run], question: str) -> None:
         ),
         "instrument": widgets.Dropdown(
             options=list(INSTRUMENTS),
-            value="prompt and answer",
+            value=ASKS,
             description="instrument",
             style=DESCRIBED,
         ),
         "question": text_box(question, "Question (Enter to ask)"),
     }
+
+    def lock_what_is_not_read(change) -> None:
+        controls["question"].disabled = change.new != ASKS
+
+    controls["instrument"].observe(lock_what_is_not_read, "value")
     explorer(
         controls,
         draw,
