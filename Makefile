@@ -10,6 +10,9 @@ LAB_ARGS ?=
 PYTEST_ARGS ?= -n 2 --dist loadfile
 MODEL ?= smollm2-instruct
 NOTEBOOKS ?=
+COURSE ?= course
+NUMBERS ?=
+COURSE_ARGS ?=
 BROWSER_ARGS ?= -n 2 --dist loadscope
 NBVAL_ARGS ?= --nbval-lax --nbval-current-env --nbval-cell-timeout=300
 NBVAL_TWO ?= -n 2 --dist loadfile
@@ -27,7 +30,7 @@ TEST_ENV := $(OFFLINE) OMP_WAIT_POLICY=PASSIVE
 
 .DEFAULT_GOAL := help
 
-.PHONY: help lab test test-quick notebooks bench bench-notebooks book models real browser lint clean
+.PHONY: help lab test test-quick notebooks bench bench-notebooks book course models real browser lint clean
 .DELETE_ON_ERROR:
 
 help: ## list these targets
@@ -70,6 +73,9 @@ bench-notebooks: $(READY) ## run all notebooks, and print how long each takes
 
 book: $(READY) ## the notebooks as a website that works offline, in build/book
 	$(BIN)/python -m sftlab.classroom.book build/book
+
+course: $(READY) ## the notebooks as a course for nbgrader, in course/ (NUMBERS="07 12": these alone)
+	$(BIN)/python -m sftlab.classroom.course $(COURSE) $(NUMBERS) $(COURSE_ARGS)
 
 models: $(READY) ## fetch SmolLM2-135M-Instruct (93 MB, Apache-2.0), for MODEL = "smollm2-instruct"
 	$(BIN)/python -m sftlab.models fetch smollm2-instruct

@@ -113,7 +113,7 @@ def _attempt(answer: Callable[..., Any], given: tuple, case: Case) -> tuple[Any,
 def _failure(outcome: Run, limit: float) -> str | None:
     if outcome.timed_out:
         return f"It ran for more than {limit:g} seconds: is there a loop that never ends?"
-    return None if outcome.error is None else _error_message(outcome.error)
+    return None if outcome.error is None else error_message(outcome.error)
 
 
 def _judgement(
@@ -210,7 +210,8 @@ def _is_stub_error(error: BaseException | None) -> bool:
     return _is_theirs(last) and (not str(error) or "raise" in line)
 
 
-def _error_message(error: BaseException) -> str:
+def error_message(error: BaseException) -> str:
+    """The error that a student's code raised, in a sentence, with the line that it came from."""
     text = str(error).strip().rstrip(".")
     text = f"{text[:160]} …" if len(text) > 160 else text
     message = f"It stopped with `{type(error).__name__}`{': ' + text if text else ''}."
