@@ -103,7 +103,7 @@ def nbgrader(folder: Path, *arguments: str) -> str:
     }
     command = [sys.executable, "-m", "nbgrader", *arguments]
     done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=150
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=400
     )
     assert done.returncode == 0, done.stderr
     return done.stderr
