@@ -5,8 +5,9 @@ need them.
 """
 
 from sftlab.classroom.board import show_progress, start
+from sftlab.classroom.hands import show_of_hands
 from sftlab.classroom.predictions import outcome, predict
 from sftlab.classroom.solutions import reveal
 from sftlab.classroom.verdicts import check
 
-__all__ = ["check", "outcome", "predict", "reveal", "show_progress", "start"]
+__all__ = ["check", "outcome", "predict", "reveal", "show_of_hands", "show_progress", "start"]

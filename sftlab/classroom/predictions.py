@@ -59,16 +59,14 @@ def outcome(id: str, measured: str, because: str = "") -> None:
     Raises:
         WorkbookError: the prediction was not asked, or ``measured`` is none of its options.
     """
-    if id not in _asked:
-        raise WorkbookError(f'outcome({id!r}) comes before predict("{id}", …): run that cell first')
-    asked = _asked[id]
-    _must_be_option(id, measured, asked.options)
+    question = asked(id, "outcome")
+    _must_be_option(id, measured, question.options)
     told: dict = {}
 
     def settle(stored: dict) -> None:
-        entry = stored["predictions"].setdefault(id, {"question": asked.question})
+        entry = stored["predictions"].setdefault(id, {"question": question.question})
         choice = entry.get("choice")
-        if choice not in asked.options:  # none made, or the question changed since
+        if choice not in question.options:  # none made, or the question changed since
             choice = None
         entry["measured"] = measured
         entry["right"] = None if choice is None else choice == measured
@@ -76,8 +74,8 @@ def outcome(id: str, measured: str, because: str = "") -> None:
         told.update(entry, choice=choice)
 
     notice = progress.update(settle)
-    if asked.widget is not None:
-        asked.widget.disabled = True
+    if question.widget is not None:
+        question.widget.disabled = True
     if told["right"] is None:
         tone, lead = "neutral", "You made no prediction here."
     elif told["right"]:
@@ -91,7 +89,20 @@ def outcome(id: str, measured: str, because: str = "") -> None:
         body += f"\n\n{more}" if more else ""
     heading = f"Prediction {id}"
     html = cards.card(heading, cards.inline(body), tone)
-    cards.show(html, cards.plain(f"{heading}\n{asked.question}\n{body}"))
+    cards.show(html, cards.plain(f"{heading}\n{question.question}\n{body}"))
+
+
+def asked(id: str, caller: str) -> _Asked:
+    """The question of a prediction that this notebook asked, for ``caller`` to go on with.
+
+    Raises:
+        WorkbookError: the prediction was not asked.
+    """
+    if id not in _asked:
+        raise WorkbookError(
+            f'{caller}({id!r}) comes before predict("{id}", …): run that cell first'
+        )
+    return _asked[id]
 
 
 def _must_be_option(id: str, given: str, options: Sequence[str]) -> None:
