@@ -5,6 +5,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+REVEAL := $(VENV)/.reveal
 PYTHON ?=
 LAB_ARGS ?=
 PYTEST_ARGS ?= -n 2 --dist loadfile
@@ -30,7 +31,7 @@ TEST_ENV := $(OFFLINE) OMP_WAIT_POLICY=PASSIVE
 
 .DEFAULT_GOAL := help
 
-.PHONY: help lab test test-quick notebooks bench bench-notebooks book course models real browser lint clean
+.PHONY: help lab test test-quick notebooks bench bench-notebooks book slides course models real browser lint clean
 .DELETE_ON_ERROR:
 
 help: ## list these targets
@@ -40,7 +41,7 @@ help: ## list these targets
 lab: $(READY) ## open the workbook in JupyterLab (the first time: set up .venv, some minutes)
 	$(BIN)/jupyter lab $(AS_ROOT) $(LAB_ARGS) notebooks/00_start_here.ipynb
 
-test: lint ## run every check: style, tests, all notebooks
+test: lint $(REVEAL) ## run every check: style, tests, all notebooks
 	$(TEST_ENV) OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS) --ignore=tests/real --ignore=tests/browser tests/
 	$(TEST_ENV) $(BIN)/python -m pytest tests/real
 	$(TEST_ENV) OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(BROWSER_ARGS) -v -rs tests/browser
@@ -50,7 +51,7 @@ test: lint ## run every check: style, tests, all notebooks
 	  $(BIN)/python -m pytest $(NBVAL_TWO) $(NBVAL_ARGS) --junitxml=$(TIMES) notebooks/
 	@$(BIN)/python -m sftlab.bench.notebooks $(TIMES)
 
-browser: $(READY) ## the notebooks in a browser: run all cells, operate all explorers, take pictures
+browser: $(READY) $(REVEAL) ## the notebooks in a browser: run all cells, operate all explorers, take pictures
 	rm -rf build/screenshots
 	$(TEST_ENV) SFTLAB_BROWSER=all $(BIN)/python -m pytest -v -rs tests/browser
 
@@ -77,6 +78,9 @@ book: $(READY) ## the notebooks as a website that works offline, in build/book
 course: $(READY) ## the notebooks as a course for nbgrader, in course/ (NUMBERS="07 12": these alone)
 	$(BIN)/python -m sftlab.classroom.course $(COURSE) $(NUMBERS) $(COURSE_ARGS)
 
+slides: $(REVEAL) ## the notebooks as offline slides with presenter notes, in build/slides
+	$(BIN)/python -m sftlab.classroom.slides build/slides
+
 models: $(READY) ## fetch SmolLM2-135M-Instruct (93 MB, Apache-2.0), for MODEL = "smollm2-instruct"
 	$(BIN)/python -m sftlab.models fetch smollm2-instruct
 
@@ -96,6 +100,12 @@ $(READY): pyproject.toml constraints.txt
 	  --no-build-isolation -e .
 	@mkdir -p $(VENV)/share/jupyter/lab/settings
 	@printf '%s\n' '$(LAB_DEFAULTS)' > $(VENV)/share/jupyter/lab/settings/overrides.json
+	@touch $@
+
+# reveal.js for the slides, out of a package that carries it; what that package itself needs is left out.
+$(REVEAL): $(READY)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt \
+	  --no-deps sphinx-revealjs
 	@touch $@
 
 # Defaults of this .venv's JupyterLab alone: do not ask about news, do not look for updates; long

@@ -1,0 +1,143 @@
+"""The slides: a deck for every notebook, offline, with answers hidden and notes for whoever presents."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
+
+from sftlab.classroom import checks, deck, extent, polls, presenter, slides, website
+from sftlab.classroom.catalogue import prediction_ids
+from sftlab.classroom.notebook_metadata import CHECK
+from sftlab.errors import WorkbookError
+
+try:
+    slides.reveal_files()
+    carried = True
+except WorkbookError:
+    carried = False
+needs_reveal = pytest.mark.skipif(not carried, reason="reveal.js is fetched by `make slides`")
+NUMBERS = website.numbers()
+
+
+@pytest.fixture(scope="module")
+def decks():
+    return {number: deck.Deck(number) for number in NUMBERS}
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """The pages of the build: file name -> text."""
+    pages = slides.build(tmp_path_factory.mktemp("slides") / "slides")
+    return {path.name: path.read_text(encoding="utf-8") for path in pages}
+
+
+@needs_reveal
+@pytest.mark.slow
+def test_every_notebook_makes_a_deck_that_needs_no_network(written):
+    assert set(written) == {website.page_name(n) for n in NUMBERS} | {"index.html"}
+    for name, text in written.items():
+        loaded = re.findall(r'<(?:link|script|img|iframe)[^>]*?(?:src|href)="([^"]{0,60})', text)
+        assert loaded, name
+        for source in loaded:
+            allowed = ("data:image/png", "reveal/", "slides.", "book.css")
+            assert source.startswith(allowed), f"{name}: {source}"
+        assert "url(http" not in text and "@import" not in text
+        links = re.findall(r'href="(\d\d_\w+\.html)', text)
+        assert set(links) <= set(written), name
+
+
+@needs_reveal
+@pytest.mark.slow
+def test_solutions_are_folded_and_measured_answers_wait(written):
+    for name, text in written.items():
+        assert "<details open" not in text
+        assert 'class="poll told' not in text
+        assert "NotImplementedError" in text or name[:2] not in NUMBERS[1:]
+
+
+def test_each_prediction_has_a_slide_before_and_one_after_with_its_answer_in_the_notes(decks):
+    for number, made in decks.items():
+        for id in prediction_ids(number):
+            own = [s for s in made.slides if s.heading == f"Prediction {id}"]
+            assert len(own) == 2, id
+            for slide in own:
+                assert len([p for p in slide.pieces if "data-poll" in _html(p)]) == 1
+                assert f"Measured: <b>{_inline(made.polls[id].measured)}</b>" in slide.notes[-1]
+            before, after = (_html(slide.pieces[0]) for slide in own)
+            assert "fragment" not in before and "answer fragment" in after
+
+
+def test_no_outcome_or_parameter_or_check_is_shown_elsewhere(decks):
+    for number, made in decks.items():
+        for slide in made.slides:
+            for piece in slide.pieces:
+                text = piece.cell.source + _html(piece)
+                assert "You made no prediction here" not in text, number
+                assert "MODEL =" not in piece.cell.source or "start(" not in piece.cell.source
+                assert not CHECK.search(piece.cell.source), number
+
+
+def test_each_task_tells_the_mistakes_to_expect(decks):
+    for number in checks.numbers():
+        notes = " ".join(note for slide in decks[number].slides for note in slide.notes)
+        for id in checks.exercises(number):
+            assert presenter.of_check(id) in notes, id
+
+
+def test_a_slide_has_a_heading_and_something_on_it(decks):
+    for number, made in decks.items():
+        for slide in made.slides:
+            assert slide.heading and slide.pieces, f"{number}: {slide.heading}"
+        assert "whole notebook" in made.slides[0].notes[0]
+
+
+def test_minutes_are_those_that_the_guide_for_instructors_names(decks):
+    shown = [decks[n].load.to_show for n in NUMBERS[1:23]]
+    worked = [decks[n].load.to_work_through for n in NUMBERS[1:23]]
+    assert min(shown) > 8 and max(shown) < 19
+    assert min(worked) > 28 and max(worked) < 58
+
+
+def test_minutes_of_a_load():
+    load = presenter.Load(words=300, predictions=1, explorers=1, lines=24, checks=1)
+    assert load.to_show == 6 and load.to_work_through == 16
+    assert (load + load).to_show == 12
+    assert presenter.words("two <math><mi>a</mi> <mi>b</mi></math> three") == 3
+
+
+def test_a_prediction_without_a_stored_outcome_is_refused():
+    asked = new_code_cell('predict("12.a", "Which?", ["this", "that"])')
+    with pytest.raises(WorkbookError, match=r"12\.a has no stored outcome.*make notebooks"):
+        polls.polls([asked])
+    text = "Prediction 12.a\nWhich?\nYou made no prediction here. Measured: that. Next time.\n\nSo."
+    told = new_code_cell(outputs=[new_output("display_data", {"text/plain": text})])
+    found = polls.polls([asked, told])["12.a"]
+    assert (found.measured, found.because, polls.told_by(told)) == ("that", "So.", ["12.a"])
+
+
+def test_more_text_takes_more_room():
+    short, long = (extent.extent(new_markdown_cell("word " * n)) for n in (5, 200))
+    assert 0 < short < long
+
+
+def test_without_reveal_js_it_says_what_to_run(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(slides, "CARRIER", "a_package_that_is_not_there")
+    assert website.command(slides.build, "the slides", [str(tmp_path / "out")]) == 1
+    assert "make slides" in capsys.readouterr().err
+
+
+def test_a_folder_with_other_files_is_left_alone(tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(WorkbookError, match="empty folder"):
+        website.write(tmp_path, {"index.html": ""}, {}, own="slides.js")
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def _html(piece) -> str:
+    return "".join(o.get("data", {}).get("text/html", "") for o in piece.cell.get("outputs", []))
+
+
+def _inline(text: str) -> str:
+    return polls.cards.inline(text)
