@@ -22,8 +22,7 @@ def main() -> int:
     found = sweep(NAME, wanted, run)
     if len(found) < len(wanted):
         return 1
-    machine = read(NAME)["provenance"][0]["machine"]
-    table = picture.readme_table(found, machine)
+    table = picture.readme_table(found, read(NAME)["provenance"][0])
     print(table)
     picture.draw(found).savefig(PICTURE, dpi=110)
     readme = ROOT / "README.md"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import median
 
 import matplotlib.pyplot as plt
@@ -52,7 +52,7 @@ def draw(runs: Sequence[dict]):
     return figure
 
 
-def readme_table(runs: Sequence[dict], machine: str) -> str:
+def readme_table(runs: Sequence[dict], where: Mapping) -> str:
     """Medians and ranges of tokens per second, and ratios to TRL's; in Markdown."""
     heads = ["tokens/s", *(f"{NAMES[s]}, {LABELS[m]}" for s in SHAPES for m in METHODS)]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
@@ -74,7 +74,11 @@ def readme_table(runs: Sequence[dict], machine: str) -> str:
             ("Seconds of a LoRA step on SmolLM2-135M", scaling(runs)),
         )
     ]
-    source = f"Medians and ranges of the sittings of one run on {machine}."
+    machine = where["machine"]
+    source = (
+        f"Medians and ranges of the sittings of one run: {machine['processor']}, "
+        f"{machine['threads']} cores, GPU: {machine['gpu']}, PyTorch {where['versions']['torch']}, {where['date']}."
+    )
     return "\n".join([*lines, "", source, "", *told])
 
 
@@ -82,7 +86,7 @@ def ratios(runs: Sequence[dict]) -> str:
     """How many times as fast as TRL, at the same precision where both choose it."""
     rate = {k: median(v) for k, v in speed(runs, SHAPES[0], "lora").items()}
     pairs = [("bf16", "TRL default"), ("bf16", "TRL tuned, bf16"), ("fp32", "TRL tuned, fp32")]
-    return "; ".join(f"{rate[f'ours, {p}'] / rate[t]:.2f} × {t} ({p})" for p, t in pairs)
+    return "; ".join(f"{rate[f'ours, {p}'] / rate[t]:.2f} × {t}" for p, t in pairs)
 
 
 def differences(runs: Sequence[dict]) -> str:

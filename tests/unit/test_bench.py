@@ -10,11 +10,18 @@ from sftlab.bench import measure, notebooks, picture
 from sftlab.bench.contenders import BATCH, CONTENDERS, METHODS, fresh, plan, ready, rows
 from sftlab.bench.limit import linear_shapes, operations_of_steps, product_rate
 from sftlab.errors import WorkbookError
+from sftlab.experiments.record import read, runs
 from sftlab.lora import inject_lora
+from sftlab.paths import ROOT
 from sftlab.train import planned_batches
 
 BY_NAME = {who.name: who for who in CONTENDERS}
 STEPS = 4
+WHERE = {
+    "machine": {"processor": "a processor", "threads": 2, "gpu": "none"},
+    "versions": {"torch": "2.0"},
+    "date": "today",
+}
 MADE_UP = {
     "limit": {"limit": 2e11, "reached": 1.1e11},
     "memory": {"bytes": 2_340_000_000},
@@ -74,16 +81,21 @@ def test_a_rate_is_positive():
 
 
 def test_the_table_has_every_contender_and_tells_the_spread():
-    table = picture.readme_table(made_up(), "a machine")
+    table = picture.readme_table(made_up(), WHERE)
     for who in CONTENDERS:
         assert f"| {who.name} | 200 (100–400) |" in table
-    assert "a machine" in table
-    assert "1.00 × TRL default (bf16)" in table
+    assert "a processor, 2 cores, GPU: none, PyTorch 2.0, today" in table
+    assert "1.00 × TRL default; " in table
     assert "0.1000 nats (fp32)" in table
     assert "2.34 GB TRL default" in table
     assert "embedded, 3 M, full, bf16 55% of 200 GFLOP/s" in table
     assert "100 and 50 (1 prompts)" in table
     assert "16 × 64: 1.25" in table
+
+
+def test_the_readme_shows_what_was_recorded():
+    table = picture.readme_table(runs("speed"), read("speed")["provenance"][0])
+    assert table in (ROOT / "README.md").read_text(encoding="utf-8"), "run  make bench"
 
 
 def test_the_farthest_losses():
