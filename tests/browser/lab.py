@@ -108,7 +108,12 @@ class Notebook:
         self.page, self.name = page, name
         self.ran: set[int] = set()
         page.set_default_timeout(LIMIT)
-        page.goto(f"{address}/lab/tree/{name}?reset&token={TOKEN}")
+        if page.url.startswith(f"{address}/lab"):  # JupyterLab is there: starting it takes seconds
+            page.evaluate(
+                f"() => {{ jupyterapp.commands.execute('docmanager:open', {{path: '{name}'}}) }}"
+            )
+        else:
+            page.goto(f"{address}/lab/tree/{name}?reset&token={TOKEN}")
         self.until(f"window.jupyterapp && {NOTEBOOK}?.context?.path == '{name}'")
         self.until(f"{NOTEBOOK}.sessionContext?.session?.kernel?.status == 'idle'")
         page.evaluate(MEASURE)
@@ -233,5 +238,6 @@ class Notebook:
             self.screenshot(f"{name}_{number:02d}")
 
     def close(self) -> None:
-        """End the kernel; nobody is asked whether to save."""
+        """End the kernel and close the document; nobody is asked whether to save."""
         self.page.evaluate(f"{NOTEBOOK}.sessionContext.shutdown()")
+        self.page.evaluate(f"{NOTEBOOK}.dispose()")

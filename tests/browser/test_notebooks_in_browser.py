@@ -95,7 +95,8 @@ def test_a_wrong_answer_is_named_and_a_right_one_accepted(notebook):
 @pytest.mark.parametrize("width", ["laptop", "presentation"])
 def test_nothing_is_cut_off_or_lies_over_another(notebook, width):
     notebook.look(width)
-    notebook.screenshots(width) if ALL_CELLS else notebook.screenshot(width)
+    if ALL_CELLS:
+        notebook.screenshots(width)
     faults = notebook.measure("cut_off") + notebook.measure("overlaps")
     assert not faults, "\n".join(faults)
 
@@ -104,7 +105,8 @@ def test_nothing_is_cut_off_or_lies_over_another(notebook, width):
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_all_text_stands_out_from_its_background(notebook, theme):
     notebook.look(dark=theme == "dark")
-    notebook.screenshots(theme) if ALL_CELLS else notebook.screenshot(theme)
+    if ALL_CELLS:
+        notebook.screenshots(theme)
     faults = notebook.measure("pale")
     assert not faults, "\n".join(faults)
 
