@@ -33,6 +33,7 @@ WIDTHS = {"laptop": (1280, 900), "presentation": (1920, 1080)}  # pixels of the 
 CELL_LIMIT = 180_000  # ms that a cell may take, on a busy machine too
 LIMIT = 60_000  # ms that the page may take for anything else
 TOKEN = "of-the-tests"
+FRONT = ".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Notebook"  # not one that lies behind it
 NOTEBOOK = "jupyterapp.shell.currentWidget"  # the open document, as JupyterLab knows it
 MEASURE = (Path(__file__).parent / "measure.js").read_text(encoding="utf-8")
 
@@ -128,7 +129,7 @@ class Notebook:
         self.page.wait_for_function(condition, timeout=timeout)
 
     def cell(self, index: int) -> Locator:
-        return self.page.locator(f'.jp-Notebook [data-at="{index}"]')
+        return self.page.locator(f'{FRONT} [data-at="{index}"]')
 
     def sources(self) -> dict[int, str]:
         """Index of a code cell -> its text."""
@@ -230,7 +231,7 @@ class Notebook:
 
     def screenshots(self, name: str) -> None:
         """The whole notebook, window by window."""
-        panel = self.page.locator(".jp-WindowedPanel-outer").first
+        panel = self.page.locator(f"{FRONT} .jp-WindowedPanel-outer").first
         height, window = panel.evaluate("e => [e.scrollHeight, e.clientHeight]")
         for number, top in enumerate(range(0, height, window - 40)):
             panel.evaluate(f"e => e.scrollTo(0, {top})")
