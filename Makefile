@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 REVEAL := $(VENV)/.reveal
 PYTHON ?=
 LAB_ARGS ?=
-PYTEST_ARGS ?= -n 2 --dist loadfile
+PYTEST_ARGS ?= -n 2 --dist loadfile --durations=10
 MODEL ?= smollm2-instruct
 NOTEBOOKS ?=
 COURSE ?= course
@@ -43,7 +43,7 @@ lab: $(READY) ## open the workbook in JupyterLab (the first time: set up .venv, 
 
 test: lint $(REVEAL) ## run every check: style, tests, all notebooks
 	$(TEST_ENV) OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS) --ignore=tests/real --ignore=tests/browser tests/
-	$(TEST_ENV) $(BIN)/python -m pytest tests/real
+	$(TEST_ENV) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/real
 	$(TEST_ENV) OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(BROWSER_ARGS) -v -rs tests/browser
 	rm -f $(VENV)/progress-of-tests.json
 	$(TEST_ENV) OMP_NUM_THREADS=1 SFTLAB_PROGRESS=$(CURDIR)/$(VENV)/progress-of-tests.json \

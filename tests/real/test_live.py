@@ -33,8 +33,7 @@ pytestmark = [
 
 
 @pytest.mark.parametrize("name", PARTS)
-def test_it_runs_on_smollm2(name, monkeypatch):
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)  # the notebook has all cores to itself
+def test_it_runs_on_smollm2(name):
     path = NOTEBOOKS / f"{name}.ipynb"
     notebook = with_model(path, MODEL)
     if stop := PARTS[name]:

@@ -34,7 +34,8 @@ function draw() {
 function tell(poll, told) {
   poll.classList.toggle("told", told);
   poll.querySelector(".tell").textContent = `${told ? "hide" : "show"} the measured answer`;
-  requestAnimationFrame(fit);
+  fit();
+  requestAnimationFrame(fit); // once more, with what reveal.js changes after it has told us
 }
 
 // A slide with little on it is drawn larger, one that is too full smaller, down to three quarters; then it scrolls.
