@@ -23,7 +23,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 # The tests use no network. Two processes of them run side by side, with one thread each, notebooks
 # too (`make bench-notebooks` runs these one by one, on all cores: the times that count). Those on a
-# real model (tests/real) come in between, one by one, and are skipped unless `make models` fetched it.
+# real model (tests/real) come in between, and are skipped unless `make models` has fetched it.
 # Their waiting threads sleep instead of spinning: beside other processes a training is then slower by
 # its share of the cores, and not many times slower.
 OFFLINE := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
@@ -43,7 +43,7 @@ lab: $(READY) ## open the workbook in JupyterLab (the first time: set up .venv, 
 
 test: lint $(REVEAL) ## run every check: style, tests, all notebooks
 	$(TEST_ENV) OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS) --ignore=tests/real --ignore=tests/browser tests/
-	$(TEST_ENV) $(BIN)/python -m pytest --durations=0 tests/real
+	$(TEST_ENV) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/real
 	$(TEST_ENV) OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(BROWSER_ARGS) -v -rs tests/browser
 	rm -f $(VENV)/progress-of-tests.json
 	$(TEST_ENV) OMP_NUM_THREADS=1 SFTLAB_PROGRESS=$(CURDIR)/$(VENV)/progress-of-tests.json \
