@@ -19,7 +19,7 @@ PARTS = {
     "18_lora_with_peft": None,
     "05_chat_template_mismatch": "### Thirteen deviations",
     "19_full_vs_lora": "### Half the bits",
-    "20_merge_lora": "### Trained on 4 bits",
+    "20_merge_lora": "### Speed",
     "21_qlora_finetuning": "### A model that does not fit",
 }
 
