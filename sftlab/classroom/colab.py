@@ -1,13 +1,15 @@
-"""The notebooks for Colab, and badges: ``python -m sftlab.classroom.colab ADDRESS [FOLDER]``.
+"""The notebooks for Colab, and badges: ``python -m sftlab.classroom.colab [ADDRESS]``.
 
 Colab opens one notebook and nothing beside it, so its copy begins with a cell that fetches the
-workbook from ADDRESS, your copy of it on GitHub. Anywhere else that cell does nothing.
+workbook from ADDRESS, your copy of it on GitHub: git's origin, if no other is given. Anywhere else
+that cell does nothing.
 """
 
 from __future__ import annotations
 
 import argparse
 import re
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +22,10 @@ from sftlab.classroom.catalogue import NOTEBOOKS, title
 from sftlab.errors import WorkbookError
 from sftlab.paths import ROOT
 
-ADDRESS = re.compile(r"https://github\.com/([\w.-]+)/([\w.-]+?)(?:\.git)?/?")
+# As people write it, and as git does: a name and a password may stand before the "@".
+ADDRESS = re.compile(
+    r"(?:(?:https|ssh)://(?:[^@/]+@)?github\.com/|git@github\.com:)([\w.-]+)/([\w.-]+?)(?:\.git)?/?"
+)
 # Colab brings PyTorch, NumPy and Jupyter; exchanged under it they would break it.
 PACKAGES = ("transformers", "peft", "accelerate", "bitsandbytes", "gguf", "tokenizers")
 FIRST_CELL = """# On Colab this fetches the workbook, a minute or two. Anywhere else it does nothing.
@@ -59,6 +64,26 @@ def repository(address: str) -> tuple[str, str]:
     return found[1], found[2]
 
 
+def origin() -> str:
+    """The address that git keeps as the origin of the workbook's folder.
+
+    Raises:
+        WorkbookError: there is no such address on GitHub.
+    """
+    # A folder above it may belong to git as well; that is another repository.
+    command = ["git", "-C", str(ROOT), "--git-dir=.git", "remote", "get-url", "origin"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True).stdout.strip()
+    except OSError:  # no git
+        found = ""
+    if not ADDRESS.fullmatch(found):
+        raise WorkbookError(
+            "git names no origin on GitHub for this folder: give the address of your copy, "
+            "python -m sftlab.classroom.colab https://github.com/OWNER/NAME"
+        )
+    return found
+
+
 def for_colab(path: Path, address: str) -> Any:
     """A notebook with the cell that fetches the workbook in front; an ``nbformat`` node."""
     notebook = nbformat.read(path, as_version=4)
@@ -85,19 +110,20 @@ def build(address: str, folder: Path, branch: str = "main") -> list[Path]:
     """
     owner, name = repository(address)
     place = f"{owner}/{name}"
+    home = f"https://github.com/{place}"
     made, rows = [], []
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for path in sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb")):
             copy = folder / path.name
-            nbformat.write(for_colab(path, f"https://github.com/{place}"), copy)
+            nbformat.write(for_colab(path, home), copy)
             inside = f"{folder.name}/{path.name}"
             link = f"https://colab.research.google.com/github/{place}/blob/{branch}/{inside}"
             rows.append(f"| {path.name[:2]} | {title(path.name[:2])} | {COLAB.format(link)} |")
             made.append(copy)
         start = "urlpath=lab/tree/notebooks/00_start_here.ipynb"
         binder = f"https://mybinder.org/v2/gh/{place}/{branch}?{start}"
-        notes = NOTES.format(address=address, binder=binder, rows="\n".join(rows))
+        notes = NOTES.format(address=home, binder=binder, rows="\n".join(rows))
         (folder / "README.md").write_text(notes, encoding="utf-8")
     except OSError as error:
         raise WorkbookError(f"{folder} cannot be written: {error.strerror}") from None
@@ -107,12 +133,16 @@ def build(address: str, folder: Path, branch: str = "main") -> list[Path]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit status: 0 when the copies are there."""
     parser = argparse.ArgumentParser(prog="python -m sftlab.classroom.colab", description=__doc__)
-    parser.add_argument("address", help="of your copy: https://github.com/OWNER/NAME")
-    parser.add_argument("folder", type=Path, nargs="?", default=ROOT / "colab")
+    parser.add_argument(
+        "address",
+        nargs="?",
+        help="of your copy: https://github.com/OWNER/NAME (default: git's origin)",
+    )
+    parser.add_argument("--folder", type=Path, default=ROOT / "colab")
     parser.add_argument("--branch", default="main")
     chosen = parser.parse_args(arguments)
     try:
-        made = build(chosen.address, chosen.folder, chosen.branch)
+        made = build(chosen.address or origin(), chosen.folder, chosen.branch)
     except WorkbookError as error:
         print(error, file=sys.stderr)
         return 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+import subprocess
 import sys
 import types
 from unittest.mock import Mock
@@ -91,7 +92,7 @@ def test_the_badges_lead_to_this_copy(made):
 
 @pytest.mark.parametrize("address", ["sftlab", "https://example.org/a/b", "https://github.com/a"])
 def test_an_address_that_is_none_is_refused(address, tmp_path, capsys):
-    assert colab.main([address, str(tmp_path / "colab")]) == 1
+    assert colab.main([address, "--folder", str(tmp_path / "colab")]) == 1
     assert "https://github.com/OWNER/NAME is" in capsys.readouterr().err
     assert not (tmp_path / "colab").exists()
 
@@ -105,3 +106,60 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path):
 @pytest.mark.parametrize("ending", ["", "/", ".git"])
 def test_addresses_as_people_write_them(ending):
     assert colab.repository(ADDRESS + ending) == ("someone", "sftlab")
+
+
+ORIGINS = [
+    ADDRESS,
+    f"{ADDRESS}.git",
+    "git@github.com:someone/sftlab.git",
+    "ssh://git@github.com/someone/sftlab.git",
+    "https://someone:password@github.com/someone/sftlab.git",
+]
+
+
+@pytest.fixture
+def workbook(tmp_path, monkeypatch):
+    """The folder of a workbook inside a repository that is not the workbook's."""
+    folder = tmp_path / "course" / "workbook"
+    folder.mkdir(parents=True)
+    git(folder.parent, "init", "--quiet")
+    git(folder.parent, "remote", "add", "origin", "https://github.com/somebody/else")
+    monkeypatch.setattr(colab, "ROOT", folder)
+    return folder
+
+
+def git(folder, *arguments: str) -> None:
+    subprocess.run(["git", "-C", str(folder), *arguments], check=True)
+
+
+@pytest.mark.parametrize("origin", ORIGINS)
+def test_without_an_address_it_is_the_origin_that_git_knows(origin, workbook):
+    git(workbook, "init", "--quiet")
+    git(workbook, "remote", "add", "origin", origin)
+    assert colab.repository(colab.origin()) == ("someone", "sftlab")
+
+
+def test_a_password_in_the_address_is_not_written_anywhere(tmp_path, monkeypatch):
+    monkeypatch.setattr(colab, "origin", lambda: ORIGINS[-1])
+    folder = tmp_path / "colab"
+    assert colab.main(["--folder", str(folder)]) == 0
+    for path in folder.iterdir():
+        assert "password@" not in path.read_text(encoding="utf-8")
+    assert f"colab {ADDRESS}`" in (folder / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("origin", [None, "", "https://example.org/someone/sftlab", "/srv/sftlab"])
+def test_without_an_origin_on_github_it_says_what_to_give(origin, workbook, capsys):
+    if origin is not None:
+        git(workbook, "init", "--quiet")
+    if origin:
+        git(workbook, "remote", "add", "origin", origin)
+    assert colab.main([]) == 1
+    assert "sftlab.classroom.colab https://github.com/OWNER/NAME" in capsys.readouterr().err
+    assert not (workbook / "colab").exists()
+
+
+def test_without_git_it_says_what_to_give(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(WorkbookError, match="give the address of your copy"):
+        colab.origin()
