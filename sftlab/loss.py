@@ -109,7 +109,19 @@ def model_loss(model, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, int
         logits = model(**inputs, use_cache=False).logits[:, :-1][scored]
     else:
         hidden = model.get_decoder()(**inputs, use_cache=False).last_hidden_state
-        logits = model.get_output_embeddings()(hidden[:, :-1][scored])
+        logits = _projected(model.get_output_embeddings(), hidden[:, :-1][scored])
     logits = logits if logits.dtype == torch.float64 else logits.float()
     loss = torch.nn.functional.cross_entropy(logits, targets[scored], reduction="sum")
     return loss, int(scored.sum())
+
+
+def _projected(head: torch.nn.Module, hidden: torch.Tensor) -> torch.Tensor:
+    """``head(hidden)``, to the bit, written so that a tied embedding's gradient is added up in place.
+
+    Head and embedding of most small models are one matrix, the largest they have, so it gets two
+    gradients. PyTorch adds the second to the first only where the first lies contiguous in memory;
+    that of ``linear`` is a transposed view, and a third matrix would be made for the sum.
+    """
+    if type(head) is torch.nn.Linear and head.bias is None and head.weight.requires_grad:
+        return (head.weight @ hidden.T).T
+    return head(hidden)

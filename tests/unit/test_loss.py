@@ -121,12 +121,40 @@ class TestModelLoss:
         "attention_mask": torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]),
     }
 
-    def test_projects_only_the_positions_that_are_scored(self, tiny_model):
+    def test_projects_only_the_positions_that_are_scored(self, tiny_model, monkeypatch):
         projected = []
-        tiny_model.lm_head.register_forward_hook(lambda *found: projected.append(found[2].shape))
+        of_logits = torch.nn.functional.cross_entropy
+
+        def seen(logits, *others, **options):
+            projected.append(logits.shape)
+            return of_logits(logits, *others, **options)
+
+        monkeypatch.setattr(torch.nn.functional, "cross_entropy", seen)
         _, count = model_loss(tiny_model, self.batch)
         assert count == 5
         assert projected == [(5, tiny_model.config.vocab_size)]
+
+    def test_a_tied_embedding_gets_two_gradients_and_no_third_matrix_for_their_sum(
+        self, tiny_model
+    ):
+        batch = self.batch
+        scored = batch["labels"][:, 1:] != IGNORE
+        inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+        logits = tiny_model(**inputs).logits[:, :-1][scored]
+        plain = torch.nn.functional.cross_entropy(
+            logits, batch["labels"][:, 1:][scored], reduction="sum"
+        )
+        size = 4 * tiny_model.lm_head.weight.numel()
+        made, gradients = [], []
+        for loss in (plain, model_loss(tiny_model, batch)[0]):
+            tiny_model.zero_grad()
+            with torch.profiler.profile(profile_memory=True) as seen:
+                loss.backward()
+            events = seen.profiler.kineto_results.events()
+            made.append(sum(event.nbytes() == size for event in events))
+            gradients.append(tiny_model.lm_head.weight.grad.clone())
+        assert made == [3, 2]
+        torch.testing.assert_close(*gradients)
 
     def test_what_stands_at_padded_places_does_not_matter(self, tiny_model):
         before, _ = model_loss(tiny_model, self.batch)
