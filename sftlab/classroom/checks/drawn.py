@@ -1,8 +1,8 @@
 """Cases drawn for the marks: a course's own seed decides them, so nobody can have them by heart.
 
 They are of the kind that a task's text promises, no harder than the cases of its check: a right
-answer passes them all. Tasks that hand in a model or a layer have none; their checks look at what
-it does.
+answer passes them all. Tasks that are not in ``ARGUMENTS`` have none, most of them about models,
+layers or recorded runs: the cases of their check decide.
 """
 
 from __future__ import annotations
