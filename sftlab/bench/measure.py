@@ -2,6 +2,7 @@
 
 ``steps``     all contenders in turn, some sittings each: seconds per step, and their losses
 ``limit``     the rate of matrix products in the model's shapes, and the share that a step reaches
+``profile``   where the time of a step goes
 ``memory``    the peak of a contender's process over its level before the model was built
 ``decode``    tokens per second: `sftlab.generate` and transformers' ``generate()``, in turn
 ``scaling``   seconds of our LoRA step over rows and tokens per row
@@ -29,6 +30,7 @@ from sftlab.bench.contenders import (
     rows,
 )
 from sftlab.bench.limit import linear_shapes, operations_of_steps, product_rate
+from sftlab.bench.profile import shares
 from sftlab.data import collate
 from sftlab.errors import WorkbookError
 from sftlab.lora import inject_lora
@@ -56,6 +58,11 @@ def settings() -> list[dict]:
         for name in ("ours, fp32", "ours, bf16")
     ]
     found += [
+        {"kind": "profile", "method": m, "name": name}
+        for m in METHODS
+        for name in ("ours, fp32", "ours, bf16")
+    ]
+    found += [
         {"kind": "memory", "shape": SHAPES[0], "method": m, "name": who.name}
         for m in METHODS
         for who in CONTENDERS
@@ -75,6 +82,7 @@ def run(kind: str, **chosen) -> dict:
     return {
         "steps": steps,
         "limit": limit,
+        "profile": profile,
         "memory": memory,
         "decode": decode,
         "scaling": scaling,
@@ -103,17 +111,8 @@ def steps(shape: str, method: str) -> dict:
 
 def limit(shape: str, method: str, name: str) -> dict:
     """The rate of the products alone, and of the products of whole steps, interleaved."""
-    who = next(who for who in CONTENDERS if who.name == name)
-    precision = "bf16" if who.bf16 else "fp32"
-    model = fresh(shape, who.stored(method))
+    model, optimizer, precision, batches = _plain(shape, method, name)
     shapes = linear_shapes(model)
-    if method == "lora":
-        inject_lora(model, "all-linear", r=R, alpha=ALPHA, seed=0)
-    optimizer = torch.optim.AdamW(
-        [p for p in model.parameters() if p.requires_grad], lr=1e-4, fused=True
-    )
-    chosen = planned_batches(rows(), plan(method, 2))
-    batches = [collate([rows()[row] for row in batch], 0) for batch in chosen]
     operations = sum(operations_of_steps(model, batches))
     tokens = round(sum(b["input_ids"].numel() for b in batches) / len(batches))
     rates, reached = [], []
@@ -125,6 +124,27 @@ def limit(shape: str, method: str, name: str) -> dict:
         if turn:  # the first one warms up
             reached.append(operations / (time.perf_counter() - began))
     return {"limit": median(rates), "reached": median(reached), "operations": operations}
+
+
+def _plain(shape: str, method: str, name: str) -> tuple:
+    """Model, optimiser, precision and two batches of one of ours, for steps without the trainer."""
+    who = next(who for who in CONTENDERS if who.name == name)
+    model = fresh(shape, who.stored(method)).train()
+    if method == "lora":
+        inject_lora(model, "all-linear", r=R, alpha=ALPHA, seed=0)
+    optimizer = torch.optim.AdamW(
+        [p for p in model.parameters() if p.requires_grad], lr=1e-4, fused=True
+    )
+    chosen = planned_batches(rows(), plan(method, 2))
+    batches = [collate([rows()[row] for row in batch], 0) for batch in chosen]
+    return model, optimizer, "bf16" if who.bf16 else "fp32", batches
+
+
+def profile(method: str, name: str) -> dict:
+    """Where the time of a step on SmolLM2's shapes goes; the first step warms up."""
+    model, optimizer, precision, batches = _plain(SHAPES[0], method, name)
+    train_step(model, batches[0], optimizer, precision=precision)
+    return shares(lambda: train_step(model, batches[1], optimizer, precision=precision), R)
 
 
 def memory(shape: str, method: str, name: str) -> dict:

@@ -70,6 +70,7 @@ def readme_table(runs: Sequence[dict], where: Mapping) -> str:
             ("Largest difference of the losses of ours and TRL's", differences(runs)),
             ("Peak memory on SmolLM2-135M", peaks(runs)),
             ("Share of the machine's rate of matrix products that a step reaches", shares(runs)),
+            ("Where a step's time goes on SmolLM2-135M", profiles(runs)),
             ("Generated tokens per second, ours and transformers' `generate()`", decoding(runs)),
             ("Seconds of a LoRA step on SmolLM2-135M", scaling(runs)),
         )
@@ -118,6 +119,16 @@ def shares(runs: Sequence[dict]) -> str:
         f"{NAMES[run['shape']]}, {LABELS[run['method']]}, {run['name'].split()[-1]} "
         f"{run['reached'] / run['limit']:.0%} of {run['limit'] / 1e9:,.0f} GFLOP/s"
         for run in found
+    )
+
+
+def profiles(runs: Sequence[dict]) -> str:
+    """The groups of operations, the largest first, as the profiler sees them."""
+    return "; ".join(
+        f"{LABELS[run['method']]}, {run['name'].split()[-1]} "
+        + ", ".join(f"{name} {share:.0%}" for name, share in run["shares"].items())
+        + f" ({run['operations']:,} operations)"
+        for run in (run for run in runs if run["kind"] == "profile")
     )
 
 

@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import pytest
 import torch
 
-from sftlab.bench import measure, notebooks, picture
+from sftlab.bench import measure, notebooks, picture, profile
 from sftlab.bench.contenders import BATCH, CONTENDERS, METHODS, fresh, plan, ready, rows
 from sftlab.bench.limit import linear_shapes, operations_of_steps, product_rate
 from sftlab.errors import WorkbookError
@@ -24,6 +24,7 @@ WHERE = {
 }
 MADE_UP = {
     "limit": {"limit": 2e11, "reached": 1.1e11},
+    "profile": {"shares": {"products": 0.75, "the rest": 0.25}, "operations": 9000},
     "memory": {"bytes": 2_340_000_000},
     "decode": {"ours": {"1": 100.0}, "transformers": {"1": 50.0}},
     "scaling": {"seconds": 1.25},
@@ -76,6 +77,17 @@ def test_operations_are_those_of_the_products():
     assert frozen + head + adapters == pytest.approx(counted, rel=0.02)  # attention is the rest
 
 
+def test_a_profile_tells_products_of_adapters_from_those_of_the_base():
+    x, base, narrow = torch.randn(64, 512), torch.randn(512, 512), torch.randn(8, 512)
+    found = profile.shares(lambda: (x @ base, x @ narrow.T, x.softmax(-1)), 8)
+    assert sum(found["shares"].values()) == pytest.approx(1)
+    assert {"products", profile.ADAPTERS, "attention"} <= set(found["shares"])
+    assert found["operations"] >= 3
+    assert profile.group("aten::mm", [[64, 512], [512, 512]], 8) == "products"
+    assert profile.group("aten::mm", [[64, 512], [512, 8]], 8) == profile.ADAPTERS
+    assert profile.group("aten::silu", [[64, 512]], 8) == profile.REST
+
+
 def test_a_rate_is_positive():
     assert product_rate(linear_shapes(torch.nn.Linear(8, 4)), 16, "fp32") > 0
 
@@ -89,6 +101,7 @@ def test_the_table_has_every_contender_and_tells_the_spread():
     assert "0.1000 nats (fp32)" in table
     assert "2.34 GB TRL default" in table
     assert "embedded, 3 M, full, bf16 55% of 200 GFLOP/s" in table
+    assert "full, bf16 products 75%, the rest 25% (9,000 operations)" in table
     assert "100 and 50 (1 prompts)" in table
     assert "16 × 64: 1.25" in table
 
