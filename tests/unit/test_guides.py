@@ -54,7 +54,7 @@ def test_a_plan_takes_the_minutes_that_it_says(row, loads):
     assert set(written) <= {label(id) for id in EXERCISES if id[:2] in numbers}
     to_show = sum(loads[number].to_show for number in numbers)
     takes = to_show + presenter.MINUTES_A_CHECK * len(written) + BREAK * notebooks.count("a break")
-    assert abs(takes - int(estimated)) <= 1, f"it takes {takes:.0f} minutes"
+    assert abs(takes - int(estimated)) <= 5, f"it takes {takes:.0f} minutes"
     assert takes <= int(minutes)
 
 
@@ -70,16 +70,16 @@ def test_the_measure_is_that_of_the_presenters_notes(loads):
     assert presenter.MINUTES_A_CHECK == 8 and "eight for a task" in text
     assert f"{BREAK} for a break" in text
     assert f"at {presenter.LINES_A_MINUTE} lines a minute" in text
-    shown = {number: round(load.to_show) for number, load in loads.items()}
-    worked = {number: round(load.to_work_through) for number, load in loads.items()}
-    span = [n for n in loads if n not in ("00", "23")]
-    for found, pattern in (
-        (shown, r"takes (\d+) to (\d+) minutes to show \(the clinic (\d+)\)"),
-        (worked, r"writes every task, it takes (\d+) to (\d+) \(the clinic (\d+)\)"),
+    for found, clinic, pattern in (
+        ("to_show", 30, r"takes (\d+) to (\d+) minutes to show \(the clinic half an hour\)"),
+        ("to_work_through", 120, r"every task, it takes (\d+) to (\d+) \(the clinic two hours\)"),
     ):
-        all_but_the_clinic = [found[number] for number in span]
-        limits = min(all_but_the_clinic), max(all_but_the_clinic), found["23"]
-        assert re.search(pattern, text).groups() == tuple(map(str, limits))
+        minutes = {number: getattr(load, found) for number, load in loads.items()}
+        assert abs(minutes.pop("23") - clinic) < 10
+        del minutes["00"]
+        low, high = (int(said) for said in re.search(pattern, text).groups())
+        assert abs(min(minutes.values()) - low) < 1.5
+        assert abs(max(minutes.values()) - high) < 1.5
 
 
 def test_notebook_00_takes_no_longer_than_students_are_told(loads):
