@@ -16,7 +16,7 @@ from nbformat.v4 import new_markdown_cell
 from pygments.formatters import HtmlFormatter
 
 from sftlab.classroom import cards, website
-from sftlab.classroom.deck import Deck, Slide
+from sftlab.classroom.deck import Deck, Piece, Slide
 from sftlab.errors import WorkbookError
 
 TEMPLATE = website.TEMPLATES / "slides"
@@ -53,17 +53,22 @@ def _cells(slide: Slide) -> list[Any]:
         f'<section><div class="slide {kinds}"><p class="part">{cards.inline(part)}</p>'
     )
     heading.metadata.after = '<div class="body" tabindex="0">'
-    cells = [heading]
-    for piece in slide.pieces:
-        picture = any("<img" in o.get("data", {}).get("text/html", "") for o in piece.cell.get("outputs", []))  # fmt: skip
-        piece.cell.metadata.before = piece.before + '<div class="picture">' * picture
-        piece.cell.metadata.after = "</div>" * picture + piece.after
-        cells.append(piece.cell)
+    cells = [heading, *map(_framed, slide.pieces)]
     notes = "\n".join(slide.notes)
-    cells[
-        -1
-    ].metadata.after += f'</div><span class="further">more below: ↓</span></div><aside class="notes">{notes}</aside></section>'
+    cells[-1].metadata.after += (
+        '</div><span class="further">more below: ↓</span></div>'
+        f'<aside class="notes">{notes}</aside></section>'
+    )
     return cells
+
+
+def _framed(piece: Piece) -> Any:
+    """The cell of a piece with the HTML around it."""
+    cell = piece.cell
+    picture = any("<img" in o.get("data", {}).get("text/html", "") for o in cell.get("outputs", []))
+    opening, closing = ('<div class="picture">', "</div>") if picture else ("", "")
+    cell.metadata.before, cell.metadata.after = piece.before + opening, closing + piece.after
+    return cell
 
 
 def reveal_files() -> Path:
