@@ -35,16 +35,20 @@ function tell(poll, told) {
   poll.classList.toggle("told", told);
   poll.querySelector(".tell").textContent = `${told ? "hide" : "show"} the measured answer`;
   fit();
-  requestAnimationFrame(fit); // once more, with what reveal.js changes after it has told us
 }
 
-// A slide with little on it is drawn larger, one that is too full smaller, down to three quarters; then it scrolls.
+// After its experiment a poll's answer is a step of the slides, which an arrow takes as well.
+const turn = (poll) => Reveal.nextFragment() || Reveal.prevFragment() || tell(poll, !poll.classList.contains("told"));
+
+// A slide with little on it is drawn larger, one that is too full smaller. What has to be scrolled at any size that
+// can be read is not made small for it.
+const SIZES = [120, 115, 110, 105, 100, 95, 90, 85, 80, 75, 90]; // percent
 function fit() {
   const body = slide().querySelector(".body");
   const tooFull = () => body.scrollHeight > body.clientHeight || body.scrollWidth > body.clientWidth;
   body.classList.add("fitting"); // some pixels to spare: another window rounds otherwise
   const largest = body.querySelector(".picture, details[open]") ? 100 : 120;
-  for (let size = largest; size >= 75; size -= 5) {
+  for (const size of SIZES.filter((size) => size <= largest)) {
     body.style.fontSize = `${size}%`;
     if (!tooFull()) break;
   }
@@ -64,7 +68,7 @@ document.addEventListener("click", (event) => {
   const choice = rows(own).indexOf(button.closest("li"));
   if (button.matches(".hand")) count(own, choice, 1);
   if (button.matches(".less")) count(own, choice, -1);
-  if (button.matches(".tell")) tell(own, !own.classList.contains("told"));
+  if (button.matches(".tell")) turn(own);
   if (button.matches(".anew")) { localStorage.removeItem(key(own)); draw(); }
   if (event.detail) button.blur(); // after the mouse, the keys belong to the slides again
 });
@@ -73,7 +77,7 @@ addEventListener("storage", draw);
 Reveal.on("ready", () => { draw(); fit(); });
 Reveal.on("slidechanged", fit);
 Reveal.on("resize", () => { fit(); requestAnimationFrame(fit); });
-document.addEventListener("toggle", (event) => { if (!event.target.closest(".solution")) fit(); }, true);
+document.addEventListener("toggle", fit, true);
 Reveal.on("fragmentshown", (event) => tell(event.fragment.closest(".poll"), true));
 Reveal.on("fragmenthidden", (event) => tell(event.fragment.closest(".poll"), false));
 Reveal.initialize({
@@ -84,6 +88,6 @@ Reveal.initialize({
   const bind = (keyCode, key, description, act) => Reveal.addKeyBinding({ keyCode, key, description }, act);
   for (let n = 1; n <= 9; n++) [48, 96].forEach((zero) => bind(zero + n, `${n}`, `A hand for choice ${n}`, () => poll() && count(poll(), n - 1, 1)));
   [109, 173, 189].forEach((code) => bind(code, "-", "Take back the last hand", () => poll() && count(poll(), last(poll()), -1)));
-  bind(65, "A", "Show the measured answer", () => poll() && tell(poll(), !poll().classList.contains("told")));
+  bind(65, "A", "Show the measured answer", () => poll() && turn(poll()));
   bind(67, "C", "Unfold code or solution", () => slide().querySelectorAll("details").forEach((d) => { d.open = !d.open; }));
 });
