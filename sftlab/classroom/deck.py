@@ -14,7 +14,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
 
 from sftlab.classroom import polls, presenter, website
 from sftlab.classroom.catalogue import notebook
-from sftlab.classroom.extent import ROOM, extent
+from sftlab.classroom.extent import ROOM, TIGHT, extent, parts
 from sftlab.classroom.notebook_metadata import CHECK, REVEAL, START
 from sftlab.classroom.presenter import Load
 
@@ -97,8 +97,9 @@ class Deck:
         """Put pieces that belong together; if they do not fit, a text that leads to them goes along."""
         now = self.slides[-1]
         needed = sum(piece.height for piece in group)
-        # What is too high for any slide is drawn smaller there; a few lines above it may stay.
-        full = now.height + needed > ROOM and not (needed > ROOM and now.height < ROOM // 3)
+        # A few lines stay with what they lead to, drawn smaller, and above what is too high anyway.
+        both = now.height + needed
+        full = both > TIGHT >= needed if now.height < ROOM // 3 else both > ROOM
         if now.pieces and (now.kind != "plain" or full):
             last = now.pieces[-1]
             leads = now.kind == "plain" and last.cell.cell_type == "markdown"
@@ -160,15 +161,24 @@ class Deck:
         self.slides.append(Slide(self.part, now.heading, now.level, goes_on=goes_on))
 
     def _experiment(self, cell: Any) -> None:
-        moving = "sftlab.classroom.explorers" in cell.source
-        shown = [
-            Piece(_shown(output), extent(_shown(output)), after=LIVE if moving else "")
+        outputs = [
+            part
             for output in cell.outputs
             if not polls.is_outcome(output) and not _words(output)
+            for part in _parts(output)
         ]
+        shown = [Piece(_shown(output), extent(_shown(output))) for output in outputs]
+        # An explorer displays itself; a view that its module makes is returned, and stands still.
+        displayed = outputs and all(output.output_type == "display_data" for output in outputs)
+        moving = "sftlab.classroom.explorers" in cell.source and displayed
+        if moving:
+            shown[-1].after = LIVE
         if REVEAL.search(cell.source):
             self._begin_again("solution")
-            self._put(*shown)
+            if len(shown) > 1:  # what the cell tries first
+                self._fold(cell.source)
+            code, self.code = self.code, []
+            self._put(*code, *shown)
         else:
             self._fold(cell.source)
             for piece in shown:
@@ -210,6 +220,14 @@ def _words(output: Any) -> str:
     """The figure in words that an output tells, "" if it tells none."""
     text = output.get("data", {}).get("text/plain", "")
     return text.removeprefix(IN_WORDS) if text.startswith(IN_WORDS) else ""
+
+
+def _parts(output: Any) -> list[Any]:
+    """The output, or several if it is a table that is too high for a slide."""
+    split = parts(output.get("data", {}).get("text/html", ""))
+    if len(split) == 1:
+        return [output]
+    return [new_output("display_data", {"text/html": part}) for part in split]
 
 
 def _html(text: str) -> Any:

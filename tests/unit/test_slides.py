@@ -7,7 +7,7 @@ import re
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
 
-from sftlab.classroom import checks, deck, extent, polls, presenter, slides, website
+from sftlab.classroom import checks, deck, extent, polls, presenter, slides, views, website
 from sftlab.classroom.catalogue import prediction_ids
 from sftlab.classroom.notebook_metadata import CHECK
 from sftlab.errors import WorkbookError
@@ -120,6 +120,38 @@ def test_a_prediction_without_a_stored_outcome_is_refused():
 def test_more_text_takes_more_room():
     short, long = (extent.extent(new_markdown_cell("word " * n)) for n in (5, 200))
     assert 0 < short < long
+
+
+def test_a_table_takes_the_room_of_what_is_read_in_it():
+    plain, short = (views.table([["a", n]] * 3, ["what", "how many"]).html for n in (1, 2))
+    more = views.table([["a", 1]] * 4, ["what", "how many"]).html
+    broken = views.table([["a", "word " * 60]] * 3, ["what", "how many"]).html
+    height = [extent.extent(deck._html(text)) for text in (plain, short, more, broken)]
+    assert height[0] == height[1] < height[2] < height[3]
+    assert height[0] < 200
+
+
+def test_a_table_that_is_too_high_is_spread_over_slides_with_its_headers():
+    made = views.table([[n, "said"] for n in range(40)], ["number", "answer"], "forty").html
+    spread = extent.parts(made)
+    assert len(spread) > 1
+    assert all("forty" in part and "number" in part for part in spread)
+    heights = [extent.extent(deck._html(part)) for part in spread]
+    assert max(heights) < extent.ROOM and max(heights) - min(heights) <= 3 * extent.ROW
+    told = [re.findall(r">(\d+)</td>", part) for part in spread]
+    assert [int(n) for part in told for n in part] == list(range(40))
+    assert extent.parts("<p>no table</p>") == ["<p>no table</p>"]
+
+
+def test_what_a_cell_tries_before_it_reveals_is_shown_with_its_code(decks):
+    """The cell prints a result of the function, and then reveals it."""
+    (slide,) = (s for s in decks["10"].slides if s.kind == "solution" and len(s.pieces) > 1)
+    assert "rate_ratio(full, lora)" in slide.pieces[0].cell.source
+
+
+def test_only_what_moves_in_jupyterlab_is_called_a_still_picture(decks):
+    still = [s.heading for s in decks["05"].slides for p in s.pieces if p.after == deck.LIVE]
+    assert still == ["Explore"]
 
 
 def test_without_reveal_js_it_says_what_to_run(monkeypatch, tmp_path, capsys):
