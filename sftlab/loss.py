@@ -123,5 +123,5 @@ def _projected(head: torch.nn.Module, hidden: torch.Tensor) -> torch.Tensor:
     that of ``linear`` is a transposed view, and a third matrix would be made for the sum.
     """
     if type(head) is torch.nn.Linear and head.bias is None and head.weight.requires_grad:
-        return (head.weight @ hidden.T).T
+        return (head.weight @ hidden.T).T.contiguous()  # here, or cross_entropy keeps both
     return head(hidden)

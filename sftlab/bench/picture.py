@@ -1,17 +1,20 @@
-"""The figures of `make bench` as a picture, and as the README's table."""
+"""The figures of `make bench` as a picture, and as the README's tables."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from statistics import median
 
 import matplotlib.pyplot as plt
 
 from sftlab.bench.contenders import CONTENDERS, METHODS
-from sftlab.bench.measure import SHAPES
+from sftlab.bench.measure import PROMPTS, SHAPES
+from sftlab.bench.profile import ADAPTERS, GROUPS, REST
 
 NAMES = {"smollm2-135m": "SmolLM2-135M", "almanac": "embedded, 3 M"}
 LABELS = {"lora": "LoRA", "full": "full"}
+OURS = "#0072B2"
 
 
 def one(runs: Sequence[dict], **settings) -> dict:
@@ -32,55 +35,75 @@ def farthest(runs: Sequence[dict], shape: str, method: str, a: str, b: str) -> f
 
 
 def draw(runs: Sequence[dict]):
-    """Tokens per second, with every sitting as a dot; one panel for each model and method."""
+    """Tokens per second, with every sitting as a tick, and what a step costs with longer rows or more."""
     cells = [(shape, method) for shape in SHAPES for method in METHODS]
-    figure, axes = plt.subplots(2, 2, figsize=(9.2, 5.2), layout="constrained")
-    for axis, (shape, method) in zip(axes.flat, cells, strict=True):
+    figure, axes = plt.subplots(3, 2, figsize=(9.2, 7.6), layout="constrained")
+    for axis, (shape, method) in zip(axes.flat, cells, strict=False):
         found = speed(runs, shape, method)
-        colours = ["#0072B2" if name.startswith("ours") else "#999999" for name in found]
+        colours = [OURS if name.startswith("ours") else "#999999" for name in found]
         places = range(len(found))
         axis.barh(places, [median(v) for v in found.values()], color=colours, height=0.66)
         for place, values in zip(places, found.values(), strict=True):
             axis.plot(values, [place] * len(values), "|", color="black", ms=9)
-        axis.set(yticks=places, yticklabels=list(found), xlim=(0, None))
+        axis.set(yticks=places, yticklabels=list(found), xlim=(0, None), xlabel="tokens per second")
         axis.set_title(f"{NAMES[shape]}, {LABELS[method]}", fontsize=10.5, loc="left")
         axis.invert_yaxis()
+    _draw_costs(axes[2], runs)
+    for axis in axes.flat:
         axis.spines[["top", "right"]].set_visible(False)
-    for axis in axes[1]:
-        axis.set_xlabel("tokens per second")
     figure.suptitle("Training speed on one machine; bars are medians, ticks single sittings", x=0.01, ha="left", weight="bold", fontsize=11)  # fmt: skip
     return figure
 
 
-def readme_table(runs: Sequence[dict], where: Mapping) -> str:
-    """Medians and ranges of tokens per second, and ratios to TRL's; in Markdown."""
-    heads = ["tokens/s", *(f"{NAMES[s]}, {LABELS[m]}" for s in SHAPES for m in METHODS)]
-    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
-    for who in CONTENDERS:
-        cells = []
-        for shape in SHAPES:
-            for method in METHODS:
-                values = speed(runs, shape, method)[who.name]
-                cells.append(f"{median(values):,.0f} ({min(values):,.0f}–{max(values):,.0f})")
-        lines.append(f"| {who.name} | {' | '.join(cells)} |")
-    told = [
-        f"- {name}: {text}"
-        for name, text in (
-            ("LoRA on SmolLM2-135M", ratios(runs)),
-            ("Largest difference of the losses of ours and TRL's", differences(runs)),
-            ("Peak memory on SmolLM2-135M", peaks(runs)),
-            ("Share of the machine's rate of matrix products that a step reaches", shares(runs)),
-            ("Where a step's time goes on SmolLM2-135M", profiles(runs)),
-            ("Generated tokens per second, ours and transformers' `generate()`", decoding(runs)),
-            ("Seconds of a LoRA step on SmolLM2-135M", scaling(runs)),
+def _draw_costs(axes, runs: Sequence[dict]) -> None:
+    """Seconds of a LoRA step over tokens of a row, and over rows, beside a line through the first."""
+    found = [run for run in runs if run["kind"] == "scaling"]
+    for axis, over, fixed, label in (
+        (axes[0], "length", "batch", "tokens of each of {} rows"),
+        (axes[1], "batch", "length", "rows of {} tokens"),
+    ):
+        (value, _), *_ = Counter(run[fixed] for run in found).most_common()
+        line = sorted((run[over], run["seconds"]) for run in found if run[fixed] == value)
+        sizes, seconds = zip(*line, strict=True)
+        axis.plot(sizes, seconds, "o-", color=OURS, label="measured")
+        straight = [seconds[0] * size / sizes[0] for size in sizes]
+        axis.plot(sizes, straight, ":", color="#555555", label="in proportion to the first")
+        axis.set(
+            xlabel=label.format(value),
+            ylabel="seconds",
+            xlim=(0, None),
+            ylim=(0, None),
+            xticks=sizes,
         )
-    ]
+        axis.set_title(f"{NAMES[SHAPES[0]]}, a LoRA step, fp32", fontsize=10.5, loc="left")
+        axis.legend(frameon=False, fontsize=9)
+
+
+def readme_table(runs: Sequence[dict], where: Mapping) -> str:
+    """Tables in Markdown: tokens per second, memory and time of a step on SmolLM2, generation."""
     machine = where["machine"]
     source = (
         f"Medians and ranges of the sittings of one run: {machine['processor']}, "
-        f"{machine['threads']} cores, GPU: {machine['gpu']}, PyTorch {where['versions']['torch']}, {where['date']}."
+        f"{machine['threads']} cores, GPU: {machine['gpu']}, PyTorch {where['versions']['torch']}, {where['date']}. "
+        f"LoRA on {NAMES[SHAPES[0]]}: {ratios(runs)}."
     )
-    return "\n".join([*lines, "", source, "", *told])
+    return "\n\n".join([_speeds(runs), source, _steps(runs), _decoding(runs)])
+
+
+def _markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [f"| {' | '.join(row)} |" for row in (heads, *rows)]
+    return "\n".join([lines[0], "|---" * len(heads) + "|", *lines[1:]])
+
+
+def _speeds(runs: Sequence[dict]) -> str:
+    """Median and range of every contender."""
+    cells = [(shape, method) for shape in SHAPES for method in METHODS]
+    heads = ["tokens/s", *(f"{NAMES[shape]}, {LABELS[method]}" for shape, method in cells)]
+    rows = []
+    for who in CONTENDERS:
+        found = [speed(runs, *cell)[who.name] for cell in cells]
+        rows.append([who.name, *(f"{median(v):,.0f} ({min(v):,.0f}–{max(v):,.0f})" for v in found)])
+    return _markdown(heads, rows)
 
 
 def ratios(runs: Sequence[dict]) -> str:
@@ -90,61 +113,39 @@ def ratios(runs: Sequence[dict]) -> str:
     return "; ".join(f"{rate[f'ours, {p}'] / rate[t]:.2f} × {t}" for p, t in pairs)
 
 
-def differences(runs: Sequence[dict]) -> str:
-    """Of the same batches in the same order, per precision, over all models and methods."""
-    cells = [(shape, method) for shape in SHAPES for method in METHODS]
-    most = {
-        p: max(farthest(runs, *cell, f"ours, {p}", f"TRL tuned, {p}") for cell in cells)
-        for p in ("fp32", "bf16")
-    }
-    return "; ".join(f"{value:.4f} nats ({p})" for p, value in most.items())
+def _steps(runs: Sequence[dict]) -> str:
+    """A step on SmolLM2, ours: losses against TRL's, memory, share of the machine's rate, profile."""
+    shape = SHAPES[0]
+    cells = [(method, precision) for method in METHODS for precision in ("fp32", "bf16")]
+    ours = {cell: f"ours, {cell[1]}" for cell in cells}
+    trl = {cell: f"TRL tuned, {cell[1]}" for cell in cells}
+    limits = {c: one(runs, kind="limit", shape=shape, method=c[0], name=ours[c]) for c in cells}
+    profiles = {c: one(runs, kind="profile", method=c[0], name=ours[c]) for c in cells}
+
+    def memory(method: str, name: str) -> str:
+        return f"{one(runs, kind='memory', method=method, name=name)['bytes'] / 1e9:.2f} GB"
+
+    rows = [
+        ["largest difference from TRL's loss, nats", *(f"{farthest(runs, shape, c[0], ours[c], trl[c]):.4f}" for c in cells)],
+        ["peak memory, ours", *(memory(c[0], ours[c]) for c in cells)],
+        ["peak memory, TRL tuned", *(memory(c[0], trl[c]) for c in cells)],
+        ["matrix products alone, GFLOP/s", *(f"{limits[c]['limit'] / 1e9:,.0f}" for c in cells)],
+        ["share of that rate in a whole step", *(f"{limits[c]['reached'] / limits[c]['limit']:.0%}" for c in cells)],
+    ]  # fmt: skip
+    for told in (*dict.fromkeys(GROUPS.values()), ADAPTERS, REST):
+        found = [profiles[cell]["shares"].get(told, 0) for cell in cells]
+        rows.append([f"time: {told}", *(f"{share:.0%}" for share in found)])
+    rows.append(["operations", *(f"{profiles[cell]['operations']:,}" for cell in cells)])
+    heads = [f"a step on {NAMES[shape]}", *(f"{LABELS[m]}, {p}" for m, p in cells)]
+    return _markdown(heads, rows)
 
 
-def peaks(runs: Sequence[dict]) -> str:
-    """Over the process's level before the model was made."""
-    return "; ".join(
-        f"{LABELS[method]} "
-        + ", ".join(
-            f"{one(runs, kind='memory', method=method, name=who.name)['bytes'] / 1e9:.2f} GB {who.name}"
-            for who in CONTENDERS
-        )
-        for method in METHODS
-    )
-
-
-def shares(runs: Sequence[dict]) -> str:
-    """Of the rate of x Wᵀ in the model's own shapes, at the same precision, in the same run."""
-    found = [run for run in runs if run["kind"] == "limit"]
-    return "; ".join(
-        f"{NAMES[run['shape']]}, {LABELS[run['method']]}, {run['name'].split()[-1]} "
-        f"{run['reached'] / run['limit']:.0%} of {run['limit'] / 1e9:,.0f} GFLOP/s"
-        for run in found
-    )
-
-
-def profiles(runs: Sequence[dict]) -> str:
-    """The groups of operations, the largest first, as the profiler sees them."""
-    return "; ".join(
-        f"{LABELS[run['method']]}, {run['name'].split()[-1]} "
-        + ", ".join(f"{name} {share:.0%}" for name, share in run["shares"].items())
-        + f" ({run['operations']:,} operations)"
-        for run in (run for run in runs if run["kind"] == "profile")
-    )
-
-
-def decoding(runs: Sequence[dict]) -> str:
-    """For batches of several sizes."""
-    parts = []
+def _decoding(runs: Sequence[dict]) -> str:
+    """Batches of several sizes."""
+    rows = []
     for run in (run for run in runs if run["kind"] == "decode"):
-        counts = [
-            f"{run['ours'][n]:,.0f} and {run['transformers'][n]:,.0f} ({n} prompts)"
-            for n in run["ours"]
-        ]
-        parts.append(f"{NAMES[run['shape']]} {', '.join(counts)}")
-    return "; ".join(parts)
-
-
-def scaling(runs: Sequence[dict]) -> str:
-    """Over rows and tokens of each."""
-    found = [run for run in runs if run["kind"] == "scaling"]
-    return ", ".join(f"{run['batch']} × {run['length']}: {run['seconds']:.2f}" for run in found)
+        for way, told in (("ours", "ours"), ("transformers", "`generate()`")):
+            rates = [f"{rate:,.0f}" for rate in run[way].values()]
+            rows.append([f"{NAMES[run['shape']]}, {told}", *rates])
+    heads = ["generated tokens/s", *(f"{n} prompt{'s' * (n > 1)}" for n in PROMPTS)]
+    return _markdown(heads, rows)
