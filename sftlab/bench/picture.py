@@ -82,10 +82,13 @@ def _draw_costs(axes, runs: Sequence[dict]) -> None:
 def readme_table(runs: Sequence[dict], where: Mapping) -> str:
     """Tables in Markdown: tokens per second, memory and time of a step on SmolLM2, generation."""
     machine = where["machine"]
+    steps = one(runs, kind="steps")
+    trained = steps["trained"] / steps["tokens"]
     source = (
         f"Medians and ranges of the sittings of one run: {machine['processor']}, "
         f"{machine['threads']} cores, GPU: {machine['gpu']}, PyTorch {where['versions']['torch']}, {where['date']}. "
-        f"LoRA on {NAMES[SHAPES[0]]}: {ratios(runs)}."
+        f"LoRA on {NAMES[SHAPES[0]]}: {ratios(runs)}. "
+        f"All tokens count; the {trained:.0%} of them in responses are trained."
     )
     return "\n\n".join([_speeds(runs), source, _steps(runs), _decoding(runs)])
 
@@ -129,6 +132,7 @@ def _steps(runs: Sequence[dict]) -> str:
         ["largest difference from TRL's loss, nats", *(f"{farthest(runs, shape, c[0], ours[c], trl[c]):.4f}" for c in cells)],
         ["peak memory, ours", *(memory(c[0], ours[c]) for c in cells)],
         ["peak memory, TRL tuned", *(memory(c[0], trl[c]) for c in cells)],
+        ["peak memory, TRL default, which recomputes activations", *(memory(c[0], "TRL default") for c in cells)],
         ["matrix products alone, GFLOP/s", *(f"{limits[c]['limit'] / 1e9:,.0f}" for c in cells)],
         ["share of that rate in a whole step", *(f"{limits[c]['reached'] / limits[c]['limit']:.0%}" for c in cells)],
     ]  # fmt: skip

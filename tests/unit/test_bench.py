@@ -39,7 +39,8 @@ def made_up() -> list[dict]:
         if wanted["kind"] == "steps":
             seconds = {who.name: [0.5, 1.0, 0.25] for who in CONTENDERS}
             losses = {who.name: [3.0, 2.0 + 0.1 * i] for i, who in enumerate(CONTENDERS)}
-            found.append({**wanted, "seconds": seconds, "losses": losses, "tokens": 100.0})
+            counts = {"tokens": 100.0, "trained": 30.0}
+            found.append({**wanted, "seconds": seconds, "losses": losses, **counts})
         else:
             found.append({**wanted, **MADE_UP[wanted["kind"]]})
     return found
@@ -99,8 +100,10 @@ def test_the_table_has_every_contender_and_tells_the_spread():
         assert f"| {who.name} | 200 (100–400) |" in table
     assert "a processor, 2 cores, GPU: none, PyTorch 2.0, today" in table
     assert "1.00 × TRL default; " in table
+    assert "the 30% of them in responses are trained" in table
     assert "| largest difference from TRL's loss, nats | 0.1000 |" in table
     assert "| peak memory, TRL tuned | 2.34 GB |" in table
+    assert "| peak memory, TRL default, which recomputes activations | 2.34 GB |" in table
     assert "| share of that rate in a whole step | 55% |" in table
     assert "| time: products | 75% |" in table
     assert "| operations | 9,000 |" in table
