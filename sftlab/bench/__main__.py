@@ -19,7 +19,7 @@ def main() -> int:
     path, wanted = results_path(NAME), settings()
     if path.exists() and len(read(NAME)["runs"]) >= len(wanted):
         path.unlink()  # complete: measure anew
-    found = sweep(NAME, wanted, run)
+    found = sweep(NAME, wanted, run, module="sftlab.bench")
     if len(found) < len(wanted):
         return 1
     table = picture.readme_table(found, read(NAME)["provenance"][0])

@@ -84,12 +84,14 @@ def sweep(
     run: Callable[..., dict],
     folder: Path = RESULTS,
     progress: bool = True,
+    module: str = "sftlab.experiments",
 ) -> list[dict]:
     """Measure every setting that the file does not hold yet; the file is whole after every run.
 
     Args:
         settings: keyword arguments of ``run``, one dictionary per run; values that JSON can hold.
         run: returns what was measured, by name.
+        module: the one whose command measures, as the provenance names it.
 
     An interrupt keeps the runs that are done and returns; called again, the sweep goes on.
 
@@ -105,7 +107,7 @@ def sweep(
         raise WorkbookError(f"{name}: two runs have the same settings; each must be told apart")
     path = results_path(name, folder)
     found = read(name, folder) if path.exists() else {"provenance": [], "runs": []}
-    now = {**provenance("sftlab.experiments"), "base": checksums()[MODEL][:16]}
+    now = {**provenance(module), "base": checksums()[MODEL][:16]}
     if any(sitting["base"] != now["base"] for sitting in found["provenance"]):
         raise WorkbookError(
             f"{path.name} was recorded with another {MODEL}: its runs cannot stand beside new ones. "
