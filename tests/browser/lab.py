@@ -87,8 +87,17 @@ def served(folder: Path) -> Iterator[str]:
             _wait_until_it_listens(server, port, Path(log.name))
             yield f"http://127.0.0.1:{port}"
         finally:
-            server.terminate()
-            server.wait(30)
+            _stop(server)
+
+
+def _stop(server: subprocess.Popen) -> None:
+    """End the server; one that hangs while it asks its kernels to end is killed (they end with it)."""
+    server.terminate()
+    try:
+        server.wait(30)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()
 
 
 def _wait_until_it_listens(server: subprocess.Popen, port: int, log: Path) -> None:
@@ -168,6 +177,7 @@ class Notebook:
         """What the menu's Run All Cells does."""
         self._start("", "notebook:run-all-cells")
         self._finish(*self.sources())
+        self.ran.update(self.sources())
 
     def _start(self, before: str, command: str) -> None:
         self.page.evaluate(
