@@ -6,13 +6,13 @@ AdamW in float32 takes 16 bytes for each trained parameter: 4 for the weight, 4 
 
 from __future__ import annotations
 
-import resource
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import torch
 from torch import Tensor, UntypedStorage, nn
 
@@ -108,18 +108,19 @@ def process_peak_bytes() -> int:
     It never falls: measure two things in two fresh processes. Linux's VmHWM is read where there is
     one, since getrusage's figure also counts the process that started this one.
     """
-    peak = _status("VmHWM")
-    if peak is None:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        peak *= 1 if sys.platform == "darwin" else 1024  # bytes on macOS, KiB elsewhere
-    return peak
+    if peak := _status("VmHWM"):
+        return peak
+    if sys.platform == "win32":
+        return psutil.Process().memory_info().peak_wset
+    import resource  # here: Windows has no such module
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # bytes on macOS, KiB elsewhere
 
 
 def process_bytes() -> int:
-    """The memory that this process holds now (resident); where the system does not tell, the most
-    it has held so far."""
-    now = _status("VmRSS")
-    return process_peak_bytes() if now is None else now
+    """The memory that this process holds now (resident)."""
+    return psutil.Process().memory_info().rss
 
 
 def written_bytes() -> int:
@@ -129,9 +130,8 @@ def written_bytes() -> int:
 
 def _status(name: str) -> int | None:
     """A figure in bytes from Linux's account of this process; None on other systems."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        for line in status.read_text().splitlines():
+    if sys.platform == "linux":
+        for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
             if line.startswith(f"{name}:"):
                 return int(line.split()[1]) * 1024
     return None

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-DATA = ROOT / "data"
+import platformdirs
+
+PACKAGE = Path(__file__).resolve().parent
+ROOT = PACKAGE.parent  # the checkout, where there is one
+# An installed wheel carries the data inside the package.
+DATA = PACKAGE / "_data" if (PACKAGE / "_data").is_dir() else ROOT / "data"
 MODELS = DATA / "models"
 INSTRUCTIONS = DATA / "instructions"
 
 
 def cache_folder() -> Path:
     """The user's own folder for snapshots and converted models; ``SFTLAB_CACHE`` overrides it."""
-    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "sftlab"
-    return Path(os.environ.get("SFTLAB_CACHE", default))
+    if named := os.environ.get("SFTLAB_CACHE"):
+        return Path(named)
+    folder = platformdirs.user_cache_path("sftlab", appauthor=False)
+    # A user without a home has "~" for one, which would be a folder in the working folder.
+    return folder if folder.is_absolute() else Path(tempfile.gettempdir()) / "sftlab"

@@ -6,12 +6,11 @@ Votes are kept in a JSON file beside the progress file, one entry a vote.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
-from sftlab.classroom.progress import now, progress_path
+from sftlab.classroom.progress import now, progress_path, replace, set_aside
 from sftlab.judge import share_interval
 
 SAME = "no difference"
@@ -90,13 +89,10 @@ class Ballot:
         except FileNotFoundError:
             return []
         except (OSError, ValueError, KeyError, TypeError, AssertionError):
-            aside = self.path.with_name(f"{self.path.stem}.damaged{self.path.suffix}")
-            os.replace(self.path, aside)
+            aside = set_aside(self.path)
             self.notice = f"{self.path.name} could not be read and was kept as {aside.name}."
             return []
 
     def _write(self) -> None:
-        new = self.path.with_suffix(".new")
         text = json.dumps({"votes": self._stored}, indent=1, ensure_ascii=False)
-        new.write_text(text + "\n", encoding="utf-8")
-        os.replace(new, self.path)  # a reader sees the old votes or the new ones, never half
+        replace(self.path, text + "\n")

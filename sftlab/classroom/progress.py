@@ -10,11 +10,14 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
+from filelock import FileLock
+
 VERSION = 1
+WAIT = 10  # seconds for another notebook's change, which takes milliseconds
 
 
 def progress_path() -> Path:
@@ -45,10 +48,14 @@ def update(change: Callable[[dict], None]) -> str:
     with _locked(path):
         progress, notice = _read(path), ""
         if progress is None:
-            notice = _set_aside(path)
+            aside = set_aside(path)
+            notice = (
+                f"The progress file {path.name} could not be read. It was kept as {aside.name}, "
+                "nothing in it was lost, and a new progress file was begun."
+            )
             progress = _empty()
         change(progress)
-        _replace(path, json.dumps(progress, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+        replace(path, json.dumps(progress, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
     return notice
 
 
@@ -91,20 +98,18 @@ def _read(path: Path) -> dict | None:
     return progress
 
 
-def _set_aside(path: Path) -> str:
+def set_aside(path: Path) -> Path:
+    """Give a damaged file another name, which is returned: something in it may be of use."""
     aside = path.with_name(f"{path.stem}.damaged{path.suffix}")
     number = 2
     while aside.exists():  # an earlier damaged file is somebody's work too
         aside = path.with_name(f"{path.stem}.damaged-{number}{path.suffix}")
         number += 1
     os.replace(path, aside)
-    return (
-        f"The progress file {path.name} could not be read. It was kept as {aside.name}, nothing "
-        "in it was lost, and a new progress file was begun."
-    )
+    return aside
 
 
-def _replace(path: Path, text: str) -> None:
+def replace(path: Path, text: str) -> None:
     """Write beside the file and swap: a reader sees the old state or the new one, never half."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -119,18 +124,15 @@ def _replace(path: Path, text: str) -> None:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Hold the lock file beside ``path``. A lock that the file system refuses is done without."""
-    lock = path.with_name(f".{path.name}.lock")
-    with open(lock, "a+b") as file:
-        try:
-            import fcntl
+    """Hold the lock file beside ``path``; the system lets go of a dead process's lock.
 
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except ImportError:  # Windows
-            import msvcrt
-
-            file.seek(0)
-            msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)
-        except OSError:  # some network folders know no locks
-            pass
-        yield  # closing the file releases the lock
+    Waits ten seconds at most. A lock that the file system refuses is done without.
+    """
+    # Not a file that stands for a lock: it would outlive a process that was killed.
+    lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=WAIT, fallback_to_soft=False)
+    with suppress(OSError):  # some network folders know no locks
+        lock.acquire(poll_interval=0.02)
+    try:
+        yield
+    finally:
+        lock.release()

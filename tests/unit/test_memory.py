@@ -90,7 +90,7 @@ def test_4_bit_weights_take_the_bits_of_the_formula_and_two_small_tables(double)
 def test_the_peak_of_a_process_counts_its_own_memory_and_not_its_parents():
     program = [
         "from __future__ import annotations",
-        "import resource, sys",
+        "import psutil, sys",
         "from pathlib import Path",
         # alone: importing torch takes much memory
         inspect.getsource(memory._status),
