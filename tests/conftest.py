@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 
 # Read when torch and transformers are imported, so they are set before any test module loads.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -29,6 +30,14 @@ def seeded():
 def own_progress_file(tmp_path, monkeypatch):
     """A test never writes into the student's progress."""
     monkeypatch.setenv("SFTLAB_PROGRESS", str(tmp_path / "progress.json"))
+
+
+@pytest.fixture
+def interruptible():
+    """An interrupt raises KeyboardInterrupt, also where this process was started to ignore them."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def pytest_collection_modifyitems(items):

@@ -15,6 +15,7 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import FrameType
@@ -35,12 +36,20 @@ class _TimeUp(BaseException):
     """Not an Exception, so that ``except Exception`` in a student's code lets it pass."""
 
 
+class _TimeUpAgain(_TimeUp):
+    """For a thread whose code swallowed the first: it is made where it is raised, and stays there."""
+
+    def __init__(self) -> None:
+        _stop_at_next_line(sys._getframe(1))
+
+
 def run(function: Callable[[], Any], limit: float = 5.0) -> Run:
     """Call ``function`` for at most ``limit`` seconds, catching all it raises and prints.
 
     The limit works through a timer signal on the main thread, where notebooks run their cells. On
-    another thread the code runs in a thread of its own, which is abandoned when time is up. A
-    single call into compiled code can only be stopped when it returns.
+    another thread, and on Windows, which has no such signal, the code runs in a thread of its own,
+    which is told to end when time is up. A single call into compiled code can only be stopped when
+    it returns.
 
     Raises:
         KeyboardInterrupt: only when the user interrupts, not when the code itself raises one.
@@ -83,7 +92,11 @@ def _with_timer(function: Callable[[], Any], limit: float, result: Run) -> None:
 
     old_trace = sys.gettrace()
     old_alarm = signal.signal(signal.SIGALRM, stop)
-    old_interrupt = signal.signal(signal.SIGINT, interrupt)
+    old_interrupt = signal.getsignal(signal.SIGINT)
+    # A process that ignores interrupts (a background job) goes on ignoring them; None is not ours.
+    ours = old_interrupt not in (signal.SIG_IGN, None)
+    if ours:
+        signal.signal(signal.SIGINT, interrupt)
     try:
         # Repeated, because a bare `except:` in a loop may swallow the first.
         signal.setitimer(signal.ITIMER_REAL, limit, 0.1)
@@ -96,7 +109,8 @@ def _with_timer(function: Callable[[], Any], limit: float, result: Run) -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
         sys.settrace(old_trace)
         signal.signal(signal.SIGALRM, old_alarm)
-        signal.signal(signal.SIGINT, old_interrupt)
+        if ours:
+            signal.signal(signal.SIGINT, old_interrupt)
     if interrupted:
         raise KeyboardInterrupt
 
@@ -120,20 +134,35 @@ def _stop_at_next_line(frame: FrameType | None) -> None:
 
 
 def _in_thread(function: Callable[[], Any], limit: float, result: Run) -> None:
-    inner = Run()
-    worker = threading.Thread(target=_call, args=(function, inner), daemon=True)
+    # An event, since a thread whose join is interrupted passes for ended in Python 3.11.
+    inner, ended = Run(), threading.Event()
+
+    def work() -> None:
+        try:
+            _call(function, inner)
+        except _TimeUp:  # it struck at the call's end
+            inner.timed_out = True
+        finally:
+            sys.settrace(None)
+            ended.set()
+
+    worker = threading.Thread(target=work, daemon=True)
     worker.start()
-    worker.join(limit)
-    if worker.is_alive():
-        result.timed_out = True
-        # Ask the thread to end at its next instruction: it should not burn the processor for ever.
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(
-            ctypes.c_ulong(worker.ident), ctypes.py_object(_TimeUp)
-        )
-        worker.join(0.2)
-    else:
+    end = time.monotonic() + limit
+    try:
+        while not ended.wait(0.05) and time.monotonic() < end:
+            pass  # in small steps: Windows lets no interrupt through while it waits
+    finally:
+        result.timed_out = not ended.is_set()
+        # It should not burn the processor for ever: have it end at its next instruction.
+        for error in (_TimeUp, *[_TimeUpAgain] * 4):
+            if not ended.is_set():
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(
+                    ctypes.c_ulong(worker.ident), ctypes.py_object(error)
+                )
+                ended.wait(0.1)
+    if not result.timed_out:
         result.value, result.error = inner.value, inner.error
-        result.timed_out = inner.timed_out
 
 
 @contextlib.contextmanager

@@ -188,7 +188,7 @@ def test_an_unknown_experiment_is_refused(capsys):
     assert "no_such_experiment" in capsys.readouterr().err
 
 
-def test_a_run_that_swallows_an_interrupt_is_not_kept(tmp_path):
+def test_a_run_that_swallows_an_interrupt_is_not_kept(tmp_path, interruptible):
     """As a training does: it ends early and quietly, and a half-trained model would be measured."""
 
     def run(size, seed):

@@ -301,7 +301,9 @@ class TestResume:
         assert seen == [3, 4, 5, 6]
         assert same(weights(fresh), weights(straight))
 
-    def test_an_interrupt_in_mid_step_lets_the_step_end(self, tiny_model, rows, tmp_path):
+    def test_an_interrupt_in_mid_step_lets_the_step_end(
+        self, tiny_model, rows, tmp_path, interruptible
+    ):
         straight, stopped = (with_lora(tiny_model) for _ in range(2))
         sft_train(straight, rows, CONFIG, progress=False)
         calls = []
