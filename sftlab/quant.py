@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from scipy.stats import norm
@@ -177,11 +178,23 @@ def _quantize_scales(scales: Tensor) -> tuple[Tensor, Tensor]:
 
 
 # --- Whole models, with bitsandbytes' layers ----------------------------------------------------
+@cache
 def _bitsandbytes():
-    """The library, imported when needed, without its warning about a package we do not use."""
-    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
-    import bitsandbytes
+    """The library, imported when needed, without its warning about a package we do not use.
 
+    Where it is not installed `sftlab.nf4_layers` stands in for it, and that is said once.
+    """
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+    try:
+        import bitsandbytes
+    except ImportError:
+        from sftlab import nf4_layers
+
+        print(
+            "bitsandbytes is not installed (pip install bitsandbytes): sftlab.nf4_layers stands in "
+            "for it, with the same layers and numbers, only slower."
+        )
+        return nf4_layers
     return bitsandbytes
 
 
