@@ -12,7 +12,6 @@ from __future__ import annotations
 import copy
 import json
 import os
-import resource
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -109,6 +108,8 @@ def attempt(run: Run, allowed: int) -> dict:
         more with the model in it, 0 if it does not fit; ``peak``, the most it ever held more;
         ``losses``, the loss before each step.
     """
+    import resource  # here: Windows has no such module
+
     train(build_by_layer(run.small()), run.small(), 1)  # threads and tables of libraries: not ours
     level = process_bytes()
     limit = written_bytes() + allowed
@@ -125,7 +126,7 @@ def attempt(run: Run, allowed: int) -> dict:
 
 
 def in_limited_process(run: Run, allowed: int = ALLOWED) -> dict:
-    """`attempt` in a process of its own. Linux only: other systems do not enforce such a limit.
+    """`attempt` in a process of its own. Linux alone enforces such a limit.
 
     Raises:
         WorkbookError: not on Linux; or the process ended otherwise than by want of memory.
@@ -140,7 +141,7 @@ def in_limited_process(run: Run, allowed: int = ALLOWED) -> dict:
         str(allowed),
     ]
     done = subprocess.run(
-        command, env={**os.environ, **FIXED_THRESHOLD}, capture_output=True, text=True
+        command, env={**os.environ, **FIXED_THRESHOLD}, capture_output=True, encoding="utf-8"
     )
     if done.returncode:
         said = (done.stderr.strip() or "it was killed").split("\n")

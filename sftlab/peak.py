@@ -113,11 +113,16 @@ def in_a_fresh_process(run: Run, fixed_threshold: bool = True) -> dict:
     ``fixed_threshold=False`` leaves glibc's malloc as it is, to see what it keeps for itself.
 
     Raises:
-        WorkbookError: the process failed; with the last line it said.
+        WorkbookError: not on Linux; or the process failed, with the last line it said.
     """
+    if sys.platform != "linux":
+        raise WorkbookError(
+            "only Linux's allocator can be told to give back what is freed, so that the peak of a "
+            "process shows what torch held"
+        )
     command = [sys.executable, "-m", "sftlab.peak", json.dumps(run.settings())]
     environment = {**os.environ, **(FIXED_THRESHOLD if fixed_threshold else {})}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8")
     if done.returncode:
         said = (done.stderr.strip() or "it was killed, probably for want of memory").split("\n")
         raise WorkbookError(f"measuring {run} in a fresh process failed: {said[-1]}")

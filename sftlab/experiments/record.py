@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sftlab.bar import Bar
+from sftlab.code_behind import changed, code_behind
 from sftlab.errors import WorkbookError
 from sftlab.models import checksums
 from sftlab.paths import DATA
@@ -20,6 +21,8 @@ from sftlab.provenance import provenance
 
 RESULTS = DATA / "results"
 MODEL = "almanac-base/model.safetensors"  # what the runs were measured on, told by its checksum
+MODULE = "sftlab.experiments"
+CLOSE = 0.02  # how far a run measured again may lie apart, of a number or of 1 if that is more
 
 
 def results_path(name: str, folder: Path = RESULTS) -> Path:
@@ -73,6 +76,24 @@ def runs(name: str, folder: Path = RESULTS, **chosen: Any) -> list[dict]:
     return kept
 
 
+def live_or_recorded(name: str, run: Callable[..., dict], **settings: Any) -> dict:
+    """``run(**settings)``; where the system cannot do it, what was recorded, and a line saying so.
+
+    Raises:
+        WorkbookError: as ``run``, if these settings were not recorded.
+    """
+    try:
+        return run(**settings)
+    except WorkbookError as error:
+        found = read(name)
+        for entry in found["runs"]:
+            if entry["settings"] == settings:
+                date = found["provenance"][entry["sitting"]]["date"]
+                print(f"Not measured here, but recorded on {date}: {error}.")
+                return entry["result"]
+        raise
+
+
 def key(settings: dict) -> str:
     """The settings as a text: equal for equal settings, in whatever order they stand."""
     return json.dumps(settings, sort_keys=True)
@@ -84,7 +105,7 @@ def sweep(
     run: Callable[..., dict],
     folder: Path = RESULTS,
     progress: bool = True,
-    module: str = "sftlab.experiments",
+    module: str = MODULE,
 ) -> list[dict]:
     """Measure every setting that the file does not hold yet; the file is whole after every run.
 
@@ -107,7 +128,7 @@ def sweep(
         raise WorkbookError(f"{name}: two runs have the same settings; each must be told apart")
     path = results_path(name, folder)
     found = read(name, folder) if path.exists() else {"provenance": [], "runs": []}
-    now = {**provenance(module), "base": checksums()[MODEL][:16]}
+    now = {**provenance(module), "base": checksums()[MODEL][:16], "code": _code(name, module)}
     if any(sitting["base"] != now["base"] for sitting in found["provenance"]):
         raise WorkbookError(
             f"{path.name} was recorded with another {MODEL}: its runs cannot stand beside new ones. "
@@ -131,6 +152,70 @@ def sweep(
         except KeyboardInterrupt:
             bar.done = f"stopped: {len(found['runs'])} runs are kept, the same command goes on"
     return [{**entry["settings"], **entry["result"]} for entry in found["runs"]]
+
+
+def confirm(
+    name: str,
+    settings: Sequence[dict],
+    run: Callable[..., dict],
+    folder: Path = RESULTS,
+    module: str = MODULE,
+) -> float:
+    """Measure some recorded runs again; note that the file holds for today's code if they agree.
+
+    Measured seconds are left out. Returns the largest difference, as a share of the recorded number,
+    or of 1 where that is more.
+
+    Raises:
+        WorkbookError: as `read`; settings that are not recorded; a run that lies more than CLOSE
+            apart. Nothing is written then.
+    """
+    found = read(name, folder)
+    stored = {key(entry["settings"]): entry["result"] for entry in found["runs"]}
+    apart = 0.0
+    for setting in settings:
+        if key(setting) not in stored:
+            raise WorkbookError(f"{name}.json holds no run with {setting}: record it first")
+        apart = max(apart, _apart(stored[key(setting)], _rounded(run(**setting), name)))
+    if apart > CLOSE:
+        raise WorkbookError(
+            f"{name}: measured again, a run lies {apart:.3g} apart from the recorded one, more than "
+            f"{CLOSE}: remove data/results/{name}.json and record all of it"
+        )
+    now = {**provenance(module), "code": _code(name, module)}
+    found["confirmed"] = {**now, "runs": len(settings), "apart": float(f"{apart:.2g}")}
+    write(results_path(name, folder), found)
+    return apart
+
+
+def older_than(name: str, folder: Path = RESULTS, module: str = MODULE) -> list[str]:
+    """The modules that changed since a file's runs were recorded, or since they were confirmed."""
+    found, now = read(name, folder), _code(name, module)
+    sittings = [found["provenance"][number] for number in {run["sitting"] for run in found["runs"]}]
+    since_recorded = {m for sitting in sittings for m in changed(sitting.get("code", {}), now)}
+    if "confirmed" not in found:
+        return sorted(since_recorded)
+    return min(sorted(since_recorded), changed(found["confirmed"]["code"], now), key=len)
+
+
+def _code(name: str, module: str) -> dict[str, str]:
+    """The code that measures: that of the experiment's own module, or of a program that records."""
+    return code_behind(f"import {module}.{name}" if module == MODULE else f"import {module}")
+
+
+def _apart(stored: Any, now: Any) -> float:
+    """The largest difference between two results; infinite if they are not of one shape."""
+    if isinstance(stored, dict) and isinstance(now, dict) and stored.keys() == now.keys():
+        return max(
+            (_apart(v, now[k]) for k, v in stored.items() if "seconds" not in k), default=0.0
+        )
+    if isinstance(stored, list) and isinstance(now, list) and len(stored) == len(now):
+        return max(map(_apart, stored, now), default=0.0)
+    if isinstance(stored, str) and isinstance(now, str) and len(stored) == len(now):
+        return sum(a != b for a, b in zip(stored, now, strict=True)) / max(1, len(stored))
+    if isinstance(stored, int | float) and isinstance(now, int | float):
+        return abs(stored - now) / max(1.0, abs(stored))
+    return 0.0 if stored == now else math.inf
 
 
 @contextmanager
@@ -158,11 +243,17 @@ def _noted_interrupts() -> Iterator[list]:
 def write(path: Path, found: dict) -> None:
     """Write the file, one run a line. A kill or a full disk never leaves half of one."""
     head = json.dumps(found["provenance"], indent=1, ensure_ascii=False)
+    confirmed = ""
+    if "confirmed" in found:
+        confirmed = (
+            f'"confirmed": {json.dumps(found["confirmed"], indent=1, ensure_ascii=False)},\n'
+        )
     lines = ",\n".join(json.dumps(entry, ensure_ascii=False) for entry in found["runs"])
     new = path.with_suffix(".new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        new.write_text(f'{{"provenance": {head},\n"runs": [\n{lines}\n]}}\n', encoding="utf-8")
+        text = f'{{"provenance": {head},\n{confirmed}"runs": [\n{lines}\n]}}\n'
+        new.write_text(text, encoding="utf-8")
         os.replace(new, path)
     except OSError as error:
         new.unlink(missing_ok=True)
