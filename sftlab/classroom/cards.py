@@ -64,11 +64,12 @@ def preformatted(text: str) -> str:
     )
 
 
-def show(html: str, text: str, widget=None) -> None:
+def show(html: str, text: str, widget=None, **data) -> None:
     """Display a card, or print its text where there is no notebook.
 
     With a widget, one bundle holds all three: a live notebook shows the widget, a stored one the
-    HTML, a terminal the text.
+    HTML, a terminal the text. ``data`` is what the card says, for programs: it is stored in the
+    output's metadata under "sftlab" (see ``stored_data``).
     """
     try:
         from IPython import get_ipython
@@ -83,4 +84,9 @@ def show(html: str, text: str, widget=None) -> None:
     if widget is not None:
         live = widget._repr_mimebundle_()
         bundle = {**live, **bundle}
-    display(bundle, raw=True)
+    display(bundle, raw=True, metadata={"sftlab": data} if data else None)
+
+
+def stored_data(output) -> dict:
+    """What a stored output says for programs; {} for one that says nothing."""
+    return output.get("metadata", {}).get("sftlab", {})

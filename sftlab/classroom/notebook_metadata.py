@@ -34,8 +34,9 @@ def derive(notebook: Any) -> None:
         WorkbookError: a check without a cell before it that defines the checked function.
     """
     notebook.nbformat, notebook.nbformat_minor = 4, 5
+    stamp = {k: v for k, v in notebook.metadata.items() if k == "sftlab"}  # see publish
     notebook.metadata.clear()
-    notebook.metadata.update(kernelspec=KERNELSPEC, language_info=LANGUAGE)
+    notebook.metadata.update(kernelspec=KERNELSPEC, language_info=LANGUAGE, **stamp)
     _set_ids(notebook.cells)
     graded = _graded(notebook.cells)
     for index, cell in enumerate(notebook.cells):

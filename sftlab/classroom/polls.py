@@ -6,7 +6,6 @@ Question and choices are read from the ``predict`` cell, the answer from the sto
 from __future__ import annotations
 
 import ast
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -14,8 +13,6 @@ from typing import Any
 
 from sftlab.classroom import cards
 from sftlab.errors import WorkbookError
-
-TOLD = re.compile(r"Prediction (\d\d\.\w+)\n.*\bMeasured: ", re.S)
 
 
 @dataclass(frozen=True)
@@ -38,14 +35,11 @@ def polls(cells: Sequence[Any]) -> dict[str, Poll]:
     told = _outcomes(cells)
     found = {}
     for id, question, options in (call for cell in cells for call in predict_calls(cell)):
-        for option in options:
-            start, _, because = told.get(id, "").partition("\n\n")
-            if f" Measured: {cards.plain(option)}. " in f"{start} ":
-                found[id] = Poll(id, question, tuple(options), option, because)
-        if id not in found:
+        if told.get(id, {}).get("measured") not in options:
             raise WorkbookError(
                 f"prediction {id} has no stored outcome: run `make notebooks` first"
             )
+        found[id] = Poll(id, question, tuple(options), told[id]["measured"], told[id]["because"])
     return found
 
 
@@ -64,18 +58,14 @@ def told_by(cell: Any) -> list[str]:
 
 def is_outcome(output: Any) -> bool:
     """Whether a stored output is the card that tells a prediction's outcome."""
-    return bool(TOLD.match(output.get("data", {}).get("text/plain", "")))
+    return cards.stored_data(output).get("kind") == "outcome"
 
 
-def _outcomes(cells: Sequence[Any]) -> dict[str, str]:
-    """Prediction -> the text of its stored outcome."""
-    texts = [
-        output.data["text/plain"]
-        for cell in cells
-        for output in cell.get("outputs", [])
-        if is_outcome(output)
-    ]
-    return {TOLD.match(text)[1]: text for text in texts}
+def _outcomes(cells: Sequence[Any]) -> dict[str, dict]:
+    """Prediction -> what its stored outcome says."""
+    outputs = (output for cell in cells for output in cell.get("outputs", []))
+    told = [cards.stored_data(output) for output in outputs if is_outcome(output)]
+    return {one["id"]: one for one in told}
 
 
 def as_html(poll: Poll, settled: bool) -> str:

@@ -89,7 +89,8 @@ def outcome(id: str, measured: str, because: str = "") -> None:
         body += f"\n\n{more}" if more else ""
     heading = f"Prediction {id}"
     html = cards.card(heading, cards.inline(body), tone)
-    cards.show(html, cards.plain(f"{heading}\n{question.question}\n{body}"))
+    text = cards.plain(f"{heading}\n{question.question}\n{body}")
+    cards.show(html, text, kind="outcome", id=id, measured=measured, because=because)
 
 
 def asked(id: str, caller: str) -> _Asked:

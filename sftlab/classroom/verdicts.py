@@ -117,7 +117,9 @@ def _show(exercise: Exercise, finding: Finding, notice: str) -> None:
     if notice:
         body += f"<div>{cards.inline(notice)}</div>"
         text += f"\n{notice}"
-    cards.show(cards.card(heading, body, tone), text)
+    cards.show(
+        cards.card(heading, body, tone), text, kind="check", id=exercise.id, status=finding.status
+    )
 
 
 def _nested_hints(hints: Any) -> str:

@@ -43,7 +43,9 @@ def nothing_asked():
 def shown(monkeypatch):
     """What would be displayed: (html, text) pairs."""
     kept = []
-    monkeypatch.setattr(cards, "show", lambda html, text, widget=None: kept.append((html, text)))
+    monkeypatch.setattr(
+        cards, "show", lambda html, text, widget=None, **data: kept.append((html, text))
+    )
     return kept
 
 

@@ -155,7 +155,7 @@ def test_the_file_says_where_its_runs_come_from(tmp_path):
     sweep("trial", SETTINGS, Measured(), tmp_path, progress=False)
     found = read("trial", tmp_path)
     (sitting,) = found["provenance"]
-    assert set(sitting) == {"command", "commit", "versions", "machine", "date", "base"}
+    assert set(sitting) == {"command", "commit", "versions", "machine", "date", "base", "code"}
     assert all(run["sitting"] == 0 for run in found["runs"])
 
 
@@ -203,3 +203,52 @@ def test_a_run_that_swallows_an_interrupt_is_not_kept(tmp_path, interruptible):
     found = sweep("trial", settings, run, tmp_path, progress=False)
     assert [entry["size"] for entry in found] == [8]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+class TestOlderThanTheCode:
+    """A record is as new as the code that measured it, or that measured a part of it again."""
+
+    @pytest.fixture
+    def code(self, monkeypatch):
+        now = {"sftlab.loss": "1"}
+        monkeypatch.setattr(record, "code_behind", lambda _: dict(now))
+        return now
+
+    def test_a_new_record_is_not_older(self, tmp_path, code):
+        sweep("trial", SETTINGS, Measured(), tmp_path, progress=False)
+        assert record.older_than("trial", tmp_path) == []
+
+    def test_the_changed_module_is_named_until_the_runs_are_confirmed(self, tmp_path, code):
+        sweep("trial", SETTINGS, Measured(), tmp_path, progress=False)
+        code["sftlab.loss"] = "2"
+        assert record.older_than("trial", tmp_path) == ["sftlab.loss"]
+        assert record.confirm("trial", SETTINGS[:1], Measured(), tmp_path) == 0
+        assert record.older_than("trial", tmp_path) == []
+        assert read("trial", tmp_path)["confirmed"]["runs"] == 1
+        code["sftlab.lora"] = "1"
+        assert record.older_than("trial", tmp_path) == ["sftlab.lora"]
+
+    def test_runs_added_by_newer_code_do_not_make_the_others_newer(self, tmp_path, code):
+        sweep("trial", SETTINGS[:2], Measured(), tmp_path, progress=False)
+        code["sftlab.loss"] = "2"
+        sweep("trial", SETTINGS, Measured(), tmp_path, progress=False)
+        assert record.older_than("trial", tmp_path) == ["sftlab.loss"]
+
+    def test_a_run_that_comes_out_otherwise_confirms_nothing(self, tmp_path, code):
+        sweep("trial", SETTINGS, Measured(), tmp_path, progress=False)
+        before = results_path("trial", tmp_path).read_bytes()
+        with pytest.raises(WorkbookError, match=r"lies 0\.125 apart"):
+            record.confirm("trial", SETTINGS[:1], lambda **_: {"score": 9}, tmp_path)
+        with pytest.raises(WorkbookError, match="apart"):
+            record.confirm("trial", SETTINGS[:1], lambda **_: {"other": 8}, tmp_path)
+        with pytest.raises(WorkbookError, match="record it first"):
+            record.confirm("trial", [{"size": 1}], Measured(), tmp_path)
+        assert results_path("trial", tmp_path).read_bytes() == before
+
+    def test_seconds_are_not_confirmed_and_parts_of_a_result_are(self):
+        stored = {"losses": [2.0, 0.5], "correct": "1101", "seconds": 3.0, "why": None}
+        assert record._apart(stored, {**stored, "seconds": 9.0}) == 0
+        assert record._apart(stored, {**stored, "losses": [2.2, 0.5]}) == pytest.approx(0.1)
+        assert record._apart(stored, {**stored, "correct": "1100"}) == 0.25
+        assert record._apart(stored, {**stored, "losses": [2.0]}) == math.inf
+        assert record._apart(stored, {**stored, "why": "so"}) == math.inf

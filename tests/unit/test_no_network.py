@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 
+import workbook
 from sftlab.paths import ROOT
 
 GUARD = {**os.environ, "PYTHONPATH": str(ROOT / "tests" / "no_network")}
@@ -25,7 +26,12 @@ def test_a_connection_on_this_machine_goes_through():
         assert "connected" in connect("127.0.0.1", server.getsockname()[1])
 
 
-def test_the_notebook_run_is_under_the_guard():
-    assert "PYTHONPATH=tests/no_network" in (ROOT / "Makefile").read_text().replace(
-        "$(CURDIR)/", ""
+def test_the_notebook_run_is_under_the_guard(monkeypatch):
+    asked = {}
+    monkeypatch.setattr(workbook, "set_up", lambda *extras: None)
+    monkeypatch.setattr(workbook, "python", lambda *arguments, **environment: None)
+    monkeypatch.setattr(
+        workbook, "pytest", lambda *arguments, **environment: asked.update(environment)
     )
+    workbook.compare([])
+    assert asked["PYTHONPATH"] == GUARD["PYTHONPATH"]

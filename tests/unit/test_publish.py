@@ -50,10 +50,11 @@ def write(path: Path, cells: list[str]) -> Path:
 def test_a_second_run_changes_no_byte_and_stores_only_what_lasts(tmp_path, capsys):
     path = write(tmp_path / "12_demo.ipynb", CELLS)
     assert publish.main(["--check", str(path)]) == 1
-    assert "Would change: 12_demo.ipynb" in capsys.readouterr().out
+    assert "nothing says what its outputs came from" in capsys.readouterr().out
     assert publish.main([str(path)]) == 0
     first = path.read_bytes()
     assert publish.main(["--check", str(path)]) == 0
+    assert publish.main([str(path)]) == 0
     assert "unchanged" in capsys.readouterr().out
     assert path.read_bytes() == first
 
@@ -65,8 +66,30 @@ def test_a_second_run_changes_no_byte_and_stores_only_what_lasts(tmp_path, capsy
     assert [o.output_type for o in code[2].outputs] == ["stream", "execute_result"]
     assert code[2].outputs[0].text == "one\ntwo\n100%\n"
     assert code[2].outputs[1].data["text/plain"] == "<object>"
-    assert set(notebook.metadata) == {"kernelspec", "language_info"}
+    assert set(notebook.metadata) == {"kernelspec", "language_info", "sftlab"}
     assert "version" not in notebook.metadata.language_info
+
+
+def test_outputs_are_older_than_a_changed_cell_module_or_record(tmp_path, monkeypatch):
+    path = write(
+        tmp_path / "03_demo.ipynb",
+        ["# Title", "MODEL = 1", "from sftlab.experiments.record import runs\nruns('superficial')"],
+    )
+    notebook = nbformat.read(path, as_version=4)
+    came = publish.came_from(notebook)
+    assert {"sftlab.models", "sftlab.experiments.record", "results/superficial.json"} <= set(came)
+
+    def stale(**changes):
+        notebook.metadata["sftlab"] = {**came, **changes}
+        nbformat.write(notebook, path)
+        return list(publish.stale_notebooks([path]))
+
+    assert stale() == []
+    (line,) = stale(**{"sftlab.models": "another"})
+    assert line == "03_demo.ipynb: sftlab.models changed since it was run: make notebooks"
+    assert "results/superficial.json changed" in stale(**{"results/superficial.json": "older"})[0]
+    assert "sftlab.gone changed" in stale(**{"sftlab.gone": "was there"})[0]
+    assert "cells changed" in stale(cells="others")[0]
 
 
 @pytest.mark.slow

@@ -104,8 +104,8 @@ def test_a_prediction_without_a_stored_outcome_is_refused():
     asked = new_code_cell('predict("12.a", "Which?", ["this", "that"])')
     with pytest.raises(WorkbookError, match=r"12\.a has no stored outcome.*make notebooks"):
         polls.polls([asked])
-    text = "Prediction 12.a\nWhich?\nYou made no prediction here. Measured: that. Next time.\n\nSo."
-    told = new_code_cell(outputs=[new_output("display_data", {"text/plain": text})])
+    said = {"kind": "outcome", "id": "12.a", "measured": "that", "because": "So."}
+    told = new_code_cell(outputs=[new_output("display_data", {}, metadata={"sftlab": said})])
     found = polls.polls([asked, told])["12.a"]
     assert (found.measured, found.because, polls.told_by(told)) == ("that", "So.", ["12.a"])
 

@@ -1,0 +1,68 @@
+"""The command ``sftlab``: every program of the package under one name."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from sftlab.paths import ROOT
+
+# name -> (module with a `main`, arguments put before those given, what it does)
+PROGRAMS = {
+    "train": ("sftlab.pipeline", (), "train as a file says: sftlab train configs/sft.json"),
+    "preflight": ("sftlab.preflight", (), "look at data and adapters before a run"),
+    "fetch": (
+        "sftlab.fetch",
+        ("fetch",),
+        "download a real model once: sftlab fetch smollm2-instruct",
+    ),
+    "models": ("sftlab.fetch", ("list",), "what models are here, their size, licence and origin"),
+    "record": ("sftlab.experiments.__main__", (), "record an experiment, or list them"),
+}
+# What needs the notebooks beside the package is done by the checkout's own workbook.py.
+IN_A_CHECKOUT = {
+    "lab": "open the workbook in JupyterLab",
+    "test": "run every check",
+    "notebooks": "run all notebooks anew and store their outputs",
+    "book": "the notebooks as a website",
+    "slides": "the notebooks as slides",
+    "course": "the notebooks as a course for nbgrader",
+    "bench": "measure speed against TRL's trainer",
+}
+
+
+def usage() -> str:
+    lines = [f"  {name:<10} {about}" for name, (_, _, about) in PROGRAMS.items()]
+    more = [f"  {name:<10} {about}" for name, about in IN_A_CHECKOUT.items()]
+    return "\n".join(
+        ["usage: sftlab COMMAND [ARGUMENTS]   (sftlab COMMAND --help says more)", "", *lines]
+        + ["", "in a checkout of the workbook:", *more]
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a program; its exit status."""
+    name, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if name in ("-h", "--help"):
+        print(usage())
+        return 0
+    if name in PROGRAMS:
+        module, before, _ = PROGRAMS[name]
+        return importlib.import_module(module).main([*before, *rest])
+    if name not in IN_A_CHECKOUT:
+        print(f"sftlab: there is no command {name!r}\n\n{usage()}", file=sys.stderr)
+        return 2
+    if not (ROOT / "workbook.py").is_file():
+        print(
+            f"sftlab {name} needs the notebooks: run it in a checkout of the workbook, or there "
+            f"python workbook.py {name}",
+            file=sys.stderr,
+        )
+        return 1
+    return subprocess.call([sys.executable, str(ROOT / "workbook.py"), name, *rest])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
