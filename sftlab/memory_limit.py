@@ -141,7 +141,11 @@ def in_limited_process(run: Run, allowed: int = ALLOWED) -> dict:
         str(allowed),
     ]
     done = subprocess.run(
-        command, env={**os.environ, **FIXED_THRESHOLD}, capture_output=True, encoding="utf-8"
+        command,
+        env={**os.environ, **FIXED_THRESHOLD},
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
     )
     if done.returncode:
         said = (done.stderr.strip() or "it was killed").split("\n")

@@ -214,7 +214,7 @@ def record_checksums() -> None:
     kinds = (".safetensors", ".json", ".jinja")
     files = sorted(p for p in MODELS.glob("almanac-*/*") if p.suffix in kinds)
     table = {f"{p.parent.name}/{p.name}": file_checksum(p) for p in files}
-    (MODELS / "checksums.json").write_text(json.dumps(table, indent=1) + "\n")
+    (MODELS / "checksums.json").write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -122,7 +122,9 @@ def in_a_fresh_process(run: Run, fixed_threshold: bool = True) -> dict:
         )
     command = [sys.executable, "-m", "sftlab.peak", json.dumps(run.settings())]
     environment = {**os.environ, **(FIXED_THRESHOLD if fixed_threshold else {})}
-    done = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8")
+    done = subprocess.run(
+        command, env=environment, capture_output=True, encoding="utf-8", errors="replace"
+    )
     if done.returncode:
         said = (done.stderr.strip() or "it was killed, probably for want of memory").split("\n")
         raise WorkbookError(f"measuring {run} in a fresh process failed: {said[-1]}")

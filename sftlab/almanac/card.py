@@ -36,8 +36,11 @@ def origin(found: dict) -> str:
 
 def base_card() -> str:
     """The text of the base model's card."""
-    found, training = recorded(), json.loads((BASE / "training.json").read_text())
-    config, recipe = json.loads((BASE / "config.json").read_text()), training["recipe"]
+    found, training = recorded(), json.loads((BASE / "training.json").read_text(encoding="utf-8"))
+    config, recipe = (
+        json.loads((BASE / "config.json").read_text(encoding="utf-8")),
+        training["recipe"],
+    )
     tables = sorted({spec["table"] for spec in kinds().values()} - {"sums"})
     subjects = ", ".join(f"{len(table(name))} {name}" for name in tables)
     minutes = training["log"][-1]["seconds"] / 60
@@ -131,7 +134,7 @@ def runs_table(found: dict) -> list[str]:
 
 def chat_card() -> str:
     """The text of the chat model's card."""
-    found, training = recorded(), json.loads((CHAT / "training.json").read_text())
+    found, training = recorded(), json.loads((CHAT / "training.json").read_text(encoding="utf-8"))
     questions = found["lora_32"]["questions"]
     lines = [
         "# almanac-chat",
@@ -163,7 +166,7 @@ def draw_loss(path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    log = json.loads((BASE / "training.json").read_text())["log"]
+    log = json.loads((BASE / "training.json").read_text(encoding="utf-8"))["log"]
     figure, axis = plt.subplots(figsize=(6.5, 2.8), layout="constrained")
     axis.plot([e["step"] + 1 for e in log], [e["loss"] for e in log], color="#0072B2")
     axis.set(

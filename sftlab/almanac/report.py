@@ -165,7 +165,7 @@ def main() -> None:
             show_share(line, round(value * len(questions)), len(questions))
     if arguments.record:
         found["provenance"] = provenance("sftlab.almanac.report")
-        REPORT.write_text(json.dumps(found, indent=1) + "\n")
+        REPORT.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
         write_cards()
 
 

@@ -37,7 +37,7 @@ def tune() -> History:
     save_adapter(model, folder, base_name="almanac-base")
     losses = [round(loss, 4) for loss in history.losses]
     record = {"rows": len(rows), "trained_tokens": history.tokens, "losses": losses}
-    (folder / "training.json").write_text(json.dumps(record) + "\n")
+    (folder / "training.json").write_text(json.dumps(record) + "\n", encoding="utf-8")
     record_checksums()
     return history
 

@@ -151,7 +151,9 @@ def memory(shape: str, method: str, name: str) -> dict:
     """The peak of a process of its own, in bytes over its level with everything imported."""
     command = [sys.executable, "-m", "sftlab.bench.measure", json.dumps([shape, method, name])]
     environment = {**os.environ, **FIXED_THRESHOLD}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        command, env=environment, capture_output=True, encoding="utf-8", errors="replace"
+    )
     if done.returncode:
         raise WorkbookError(f"measuring {name} on {shape} failed: {done.stderr.strip()[-300:]}")
     return {"bytes": json.loads(done.stdout.splitlines()[-1])}

@@ -73,7 +73,7 @@ def origin() -> str:
     # A folder above it may belong to git as well; that is another repository.
     command = ["git", "-C", str(ROOT), "--git-dir=.git", "remote", "get-url", "origin"]
     try:
-        found = subprocess.run(command, capture_output=True, text=True).stdout.strip()
+        found = subprocess.run(command, capture_output=True, encoding="utf-8").stdout.strip()
     except OSError:  # no git
         found = ""
     if not ADDRESS.fullmatch(found):

@@ -107,7 +107,7 @@ def build(folder: Path, numbers: Sequence[str] = (), with_solutions: bool = Fals
     paths = chosen_notebooks(numbers)
     configuration = folder / "nbgrader_config.py"
     try:
-        ours = configuration.exists() and configuration.read_text("utf-8").startswith(MARK)
+        ours = configuration.exists() and configuration.read_text(encoding="utf-8").startswith(MARK)
         if not ours and folder.exists() and any(folder.iterdir()):
             raise WorkbookError(f"{folder} holds other files: name an empty folder for the course")
         for path in paths:

@@ -69,7 +69,7 @@ def grade_apart(id: str, cells: Sequence[str], seed: str, limit: int = 120) -> F
                 [sys.executable, "-P", "-m", "sftlab.classroom.grading"],
                 input=request,
                 capture_output=True,
-                text=True,
+                encoding="utf-8",
                 errors="replace",
                 timeout=limit,
                 cwd=folder,

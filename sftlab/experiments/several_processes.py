@@ -35,16 +35,22 @@ def trained(processes: int, steps: int | None = None) -> tuple[list[float], dict
         run = asdict(read_run(RUN)) | {"output": folder}
         run["train"] = run["train"] | {"max_steps": steps}
         file = Path(folder) / "run.json"
-        file.write_text(json.dumps(run))
+        file.write_text(json.dumps(run), encoding="utf-8")
         launch = (*LAUNCH, "--num_processes", str(processes), "-m") if processes > 1 else ()
         command = [sys.executable, "-m", *launch, "sftlab.train", str(file)]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
         done = subprocess.run(
-            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=LIMIT
+            command,
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=LIMIT,
         )
         if done.returncode:
             raise WorkbookError(f"the run on {processes} processes failed: {done.stderr[-500:]}")
-        record = json.loads((Path(folder) / "history.json").read_text())
+        record = json.loads((Path(folder) / "history.json").read_text(encoding="utf-8"))
         if record["processes"] != processes:
             raise WorkbookError(f"{record['processes']} processes trained, not {processes}")
         return record["losses"], load_file(Path(folder) / "adapter" / "adapter_model.safetensors")
