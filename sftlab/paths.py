@@ -20,6 +20,7 @@ def cache_folder() -> Path:
     """The user's own folder for snapshots and converted models; ``SFTLAB_CACHE`` overrides it."""
     if named := os.environ.get("SFTLAB_CACHE"):
         return Path(named)
-    folder = platformdirs.user_cache_path("sftlab", appauthor=False)
-    # A user without a home has "~" for one, which would be a folder in the working folder.
-    return folder if folder.is_absolute() else Path(tempfile.gettempdir()) / "sftlab"
+    try:
+        return platformdirs.user_cache_path("sftlab", appauthor=False)
+    except RuntimeError:  # a user without a home
+        return Path(tempfile.gettempdir()) / "sftlab"

@@ -12,7 +12,10 @@ from sftlab.classroom import cards, catalogue, other_models, progress
 from sftlab.errors import WorkbookError
 
 # They report what is no concern of a student; errors still come through.
-NOISY = ("transformers", "huggingface_hub", "bitsandbytes.backends.cpu.ops", "datasets", "peft")
+NOISY = (
+    "transformers", "huggingface_hub", "bitsandbytes.backends.cpu.ops", "datasets", "peft",
+    "matplotlib",  # it remarks on a home that it cannot write to
+)  # fmt: skip
 
 
 def start(number: str, seed: int = 0, model: str = "almanac") -> None:
