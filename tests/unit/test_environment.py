@@ -1,7 +1,12 @@
-"""pyproject.toml, constraints.txt and environment.yml describe one environment: this one."""
+"""pyproject.toml, constraints.txt and environment.yml describe one environment: this one.
+
+What is listed is imported, and the notebooks import nothing that only authors or tests have.
+"""
 
 from __future__ import annotations
 
+import ast
+import json
 import re
 import sys
 import tomllib
@@ -14,7 +19,27 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-DEPENDENCIES = [Requirement(line) for line in PROJECT["dependencies"]]
+RUN_TIME = [Requirement(line) for line in PROJECT["dependencies"]]
+GROUPS = {
+    group: [Requirement(line) for line in lines if not line.startswith("sftlab[")]
+    for group, lines in PROJECT["optional-dependencies"].items()
+}
+DEPENDENCIES = [*RUN_TIME, *(one for group in GROUPS.values() for one in group)]
+# Listed and not imported by our own code, but needed all the same.
+NEEDED = {
+    "gguf": "transformers reads GGUF files with it",
+    "jupyterlab": "make lab starts it",
+    "ipykernel": "it runs the notebooks",
+    "pytest-xdist": "pytest -n 2",
+    "pytest-socket": "pytest --allow-hosts",
+    "ruff": "make lint",
+    "mypy": "make lint",
+}
+IMPORT_NAMES = {
+    "pyyaml": "yaml",
+    "ipython": "IPython",
+    "axe-playwright-python": "axe_playwright_python",
+}
 CONSTRAINTS = {
     canonicalize_name(requirement.name): requirement
     for requirement in (
@@ -75,3 +100,51 @@ def test_installed_versions_are_those_of_the_constraints():
         if not requirement.specifier.contains(installed, prereleases=True):
             differing.append(f"{name}: {pinned(requirement)} wanted, {installed} installed")
     assert not differing, f"{sys.prefix} differs from constraints.txt:\n" + "\n".join(differing)
+
+
+def imported(sources) -> set[str]:
+    found: set[str] = set()
+    for source in sources:
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                found.add(node.module.split(".")[0])
+    return found
+
+
+def texts(folder: str):
+    return (path.read_text(encoding="utf-8") for path in (ROOT / folder).rglob("*.py"))
+
+
+def import_name(requirement: Requirement) -> str:
+    return IMPORT_NAMES.get(requirement.name, requirement.name.replace("-", "_"))
+
+
+def test_what_is_listed_is_imported_or_said_to_be_needed():
+    package = imported(texts("sftlab"))
+    everything = package | imported(texts("tests")) | imported(texts("tools"))
+    for requirement in DEPENDENCIES:
+        group = package if requirement in RUN_TIME else everything
+        name = requirement.name
+        assert (import_name(requirement) in group) != (name in NEEDED), name
+
+
+def test_what_the_notebooks_import_is_there_for_every_student():
+    cells = (
+        "".join(cell["source"])
+        for path in (ROOT / "notebooks").glob("*.ipynb")
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]
+        if cell["cell_type"] == "code"
+    )
+    # Notebook 11 asks whether bitsandbytes is there, and goes on without.
+    run_time = {import_name(one) for one in RUN_TIME} | {"sftlab", "bitsandbytes"}
+    assert imported(cells) - sys.stdlib_module_names <= run_time
+
+
+def test_binder_and_colab_take_their_versions_from_the_constraints():
+    from sftlab.classroom.colab import PACKAGES, pinned
+
+    for name in PACKAGES:
+        assert Requirement(pinned(name)) == CONSTRAINTS[canonicalize_name(name)]
+        assert name in {requirement.name for requirement in DEPENDENCIES}
