@@ -57,7 +57,9 @@ def save_adapter(model: nn.Module, folder: str | Path, base_name: str | None = N
     }
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    (folder / CONFIG).write_text(
+        json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8"
+    )
     tensors = {key: p.detach().cpu().contiguous() for key, p in _adapter_tensors(model).items()}
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     return folder
@@ -75,7 +77,7 @@ def load_adapter(model: nn.Module, folder: str | Path) -> nn.Module:
         if not (folder / name).is_file():
             raise WorkbookError(f"{folder} is not a saved adapter: it has no {name}.")
     try:
-        config = json.loads((folder / CONFIG).read_text())
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         tensors = load_file(folder / WEIGHTS)
     except (ValueError, SafetensorError) as error:
         raise WorkbookError(f"{folder} is damaged: {error}. Copy or train it anew.") from error
@@ -90,7 +92,7 @@ def load_adapter(model: nn.Module, folder: str | Path) -> nn.Module:
     fresh = not lora_layers(model)
     if fresh:
         dropout = config.get("lora_dropout", 0.0)
-        inject_lora(model, names, config["r"], config["lora_alpha"], dropout, rule=rule)
+        inject_lora(model, names, config["r"], config["lora_alpha"], dropout, 0, rule)
     try:
         _fill(model, tensors, lora_scale(config["lora_alpha"], config["r"], rule), folder)
     except WorkbookError:

@@ -26,6 +26,7 @@ from sftlab.loss import IGNORE, accumulated_loss, mean_of_means
 from sftlab.masking import Example
 from sftlab.models import load
 from sftlab.paths import INSTRUCTIONS
+from sftlab.random_state import own_random_state
 from sftlab.templates import FAMILIES
 from sftlab.train import TrainConfig
 
@@ -124,9 +125,9 @@ class Run:
 
     def ask(self, questions: Sequence[str], limit: int = LIMIT) -> list[Generation]:
         """What the served model answers, greedily."""
-        torch.manual_seed(0)  # nothing should be random here; should it be, the same each time
         prompts = [self.prompt(question) for question in questions]
-        return generate(self.model, self.tokenizer, prompts, max_new_tokens=limit)
+        with own_random_state(0):  # nothing should be random here; if it is, the same each time
+            return generate(self.model, self.tokenizer, prompts, max_new_tokens=limit)
 
 
 HEALTHY = "healthy"
@@ -200,19 +201,19 @@ def train(run: Run, seed: int, steps: int | None = None) -> None:
     run.base = {n: x.base.weight.detach().clone() for n, x in lora_layers(run.model).items()}
     planned = CONFIG.epochs * math.ceil(len(run.rows) / CONFIG.batch_size)
     rng, order = Random(seed), []
-    torch.manual_seed(seed)
     run.model.train()
-    for step in range(steps or planned):
-        if len(order) < CONFIG.batch_size:
-            order = order + rng.sample(range(len(run.rows)), len(run.rows))
-        chosen, order = order[: CONFIG.batch_size], order[CONFIG.batch_size :]
-        optimizer.param_groups[0]["lr"] = CONFIG.rate_at(step, planned)
-        optimizer.zero_grad()
-        loss = batch_loss(run, [run.rows[i] for i in chosen], micro_batch=1)
-        loss.backward()
-        nn.utils.clip_grad_norm_(parameters, CONFIG.max_grad_norm)
-        optimizer.step()
-        run.losses.append(loss.item())
+    with own_random_state(seed):
+        for step in range(planned if steps is None else steps):
+            if len(order) < CONFIG.batch_size:
+                order = order + rng.sample(range(len(run.rows)), len(run.rows))
+            chosen, order = order[: CONFIG.batch_size], order[CONFIG.batch_size :]
+            optimizer.param_groups[0]["lr"] = CONFIG.rate_at(step, planned)
+            optimizer.zero_grad()
+            loss = batch_loss(run, [run.rows[i] for i in chosen], micro_batch=1)
+            loss.backward()
+            nn.utils.clip_grad_norm_(parameters, CONFIG.max_grad_norm)
+            optimizer.step()
+            run.losses.append(loss.item())
     run.model.eval()
     run.adapter = {
         n: p.detach().clone() for n, p in run.model.named_parameters() if p.requires_grad

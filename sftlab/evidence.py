@@ -14,6 +14,7 @@ from sftlab.data import collate
 from sftlab.lora import LoRALinear
 from sftlab.loss import IGNORE
 from sftlab.masking import Example
+from sftlab.random_state import own_random_state
 
 SOUND = {  # figure: what a sound run has
     "prompt trained": 0.0,  # share of the prompts' tokens that carry loss
@@ -87,7 +88,7 @@ def split_moves_gradient(run: Run, rows: int = CONFIG.batch_size) -> float:
     The gradient is that of the run's own loss with respect to the logits.
     """
     batch = run.rows[:rows]
-    with torch.no_grad():
+    with torch.no_grad(), own_random_state(0):
         inputs = collate(batch, run.tokenizer.pad_token_id or 0)
         del inputs["labels"]
         logits = run.model(**inputs, use_cache=False).logits
@@ -125,9 +126,9 @@ def strength(run: Run) -> float:
 @torch.no_grad()
 def passes_differ(run: Run) -> float:
     """The largest difference between the logits of two passes over the same prompt."""
-    torch.manual_seed(0)
     ids = torch.tensor([run.prompt(pairs()[0]["prompt"])])
-    first, second = (run.model(ids, use_cache=False).logits for _ in range(2))
+    with own_random_state(0):
+        first, second = (run.model(ids, use_cache=False).logits for _ in range(2))
     return (first - second).abs().max().item()
 
 

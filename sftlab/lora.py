@@ -10,13 +10,18 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from sftlab.errors import WorkbookError
+from sftlab.random_state import own_random_state
+from sftlab.ranges import check_number, check_seed, check_whole
+
+LARGEST_RANK = 2**16  # no weight matrix has more rows or columns that are worth it
+RULES = ("lora", "rslora", "plain")  # see `lora_scale`
 
 
 def lora_parameter_count(d_in: int, d_out: int, r: int) -> int:
@@ -169,6 +174,22 @@ def lora_parameters(model: nn.Module) -> list[nn.Parameter]:
     return [matrix for layer in lora_layers(model).values() for matrix in (layer.A, layer.B)]
 
 
+def check_lora_settings(
+    targets: str | Sequence[str], r: int, alpha: float, dropout: float = 0.0, rule: str = "lora"
+) -> None:
+    """Raise WorkbookError, with the setting, its value and its range, if one makes no sense."""
+    named = [targets] if isinstance(targets, str) else targets
+    if not isinstance(named, Collection) or not all(isinstance(t, str) and t for t in named):
+        raise WorkbookError(
+            f'targets is {targets!r}; it must be a name, a list of names, or "all-linear"'
+        )
+    check_whole("r", r, 1, LARGEST_RANK)
+    check_number("alpha", alpha, lambda x: 0 < x < math.inf, "it must be above 0, and finite")
+    check_number("dropout", dropout, lambda p: 0 <= p < 1, "it must be at least 0 and below 1")
+    if rule not in RULES:
+        raise WorkbookError(f"rule is {rule!r}; use one of {', '.join(RULES)}")
+
+
 def inject_lora(
     model: nn.Module,
     targets: str | Sequence[str],
@@ -184,9 +205,13 @@ def inject_lora(
     ``"all-linear"`` stands for every linear layer but the output head. With a `seed` the start of A
     depends on nothing else. Changes the model in place and returns it.
 
-    Raises WorkbookError if a target matches no layer, if the model has LoRA layers already, or if a
-    target shares its weight with another module (a tied head): merging would change both.
+    Raises WorkbookError if a setting is out of its range, if a target matches no layer, if the model
+    has LoRA layers already, or if a target shares its weight with another module (a tied head):
+    merging would change both.
     """
+    check_lora_settings(targets, r, alpha, dropout, rule)
+    if seed is not None:
+        check_seed(seed)
     if lora_layers(model):
         raise WorkbookError(
             "The model has LoRA layers already: merge_lora(model), or load it anew."
@@ -211,8 +236,12 @@ def inject_lora(
     model.requires_grad_(False)
     generator = None if seed is None else torch.Generator().manual_seed(seed)
     for name in names:
-        layer = LoRALinear(linears[name], r, alpha, dropout, rule)
-        if generator is not None:  # drawn on the CPU, so that every device starts alike
+        if generator is None:
+            layer = LoRALinear(linears[name], r, alpha, dropout, rule)
+        else:
+            with own_random_state(device=linears[name].weight.device):
+                layer = LoRALinear(linears[name], r, alpha, dropout, rule)
+            # Drawn anew, on the CPU, so that every device starts alike.
             A, B = torch.empty(layer.A.shape), torch.empty(layer.B.shape)
             init_lora_(A, B, generator=generator)
             layer.A.data.copy_(A)

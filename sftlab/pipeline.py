@@ -15,16 +15,18 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from difflib import get_close_matches
 from pathlib import Path
 
 from sftlab.adapter_files import save_adapter
 from sftlab.data import Prepared, load_conversations, prepare
 from sftlab.errors import WorkbookError
-from sftlab.lora import inject_lora
+from sftlab.lora import check_lora_settings, inject_lora
 from sftlab.models import load
 from sftlab.processes import place
+from sftlab.ranges import check_whole
+from sftlab.snapshots import check_folder
 from sftlab.train import History, TrainConfig, sft_train
 
 KINDS = {  # what a setting may be, by its annotation
@@ -46,6 +48,9 @@ class Adapter:
     alpha: float = 16.0
     dropout: float = 0.0
 
+    def __post_init__(self) -> None:
+        check_lora_settings(self.targets, self.r, self.alpha, self.dropout)
+
 
 @dataclass(frozen=True)
 class Run:
@@ -57,6 +62,13 @@ class Run:
     adapter: dict | None  # settings of Adapter; null trains all parameters
     train: dict  # settings of TrainConfig
     max_length: int | None = None  # the most tokens of a row; a longer one is an error
+
+    def __post_init__(self) -> None:
+        for name in ("model", "data", "output"):
+            if not getattr(self, name):
+                raise WorkbookError(f'{name} is ""; it must be a name or a path')
+        if self.max_length is not None:
+            check_whole("max_length", self.max_length, 1)
 
     @property
     def config(self) -> TrainConfig:
@@ -76,22 +88,19 @@ def read_run(path: str | Path) -> Run:
         raise WorkbookError(f"{path} cannot be read: {error.strerror}; give a run's file") from None
     except ValueError as error:
         raise WorkbookError(f"{path} is no valid JSON ({error}); see configs/sft.json") from None
-    run = _checked(Run, found, str(path))
+    run = _checked(Run, found, path)
     if run.adapter is not None:
-        _checked(Adapter, run.adapter, f'{path}, "adapter"')
-    try:
-        _checked(TrainConfig, run.train, f'{path}, "train"')
-    except WorkbookError as error:
-        told = str(error)
-        raise WorkbookError(told if told.startswith(str(path)) else f"{path}: {told}") from None
+        _checked(Adapter, run.adapter, path, "adapter")
+    _checked(TrainConfig, run.train, path, "train")
     here = path.resolve().parent
     model = str(here / run.model) if (here / run.model).is_dir() else run.model
     places = {"data": str(here / run.data), "output": str(here / run.output), "model": model}
     return Run(**{**found, **places})
 
 
-def _checked(kind: type, found: object, place: str):
+def _checked(kind: type, found: object, path: Path, part: str = ""):
     """``kind(**found)``, once every key is known, none is missing, and each value fits."""
+    place = f'{path}, "{part}"' if part else str(path)
     if not isinstance(found, dict):
         raise WorkbookError(f"{place}: expected an object in braces, found {json.dumps(found)}")
     known = {field.name: field for field in fields(kind)}
@@ -102,22 +111,19 @@ def _checked(kind: type, found: object, place: str):
             raise WorkbookError(
                 f'{place}: unknown setting "{key}"; {meant}Known: {", ".join(known)}'
             )
-    try:
-        made = kind(**found)
-    except TypeError as error:  # a missing setting, or a comparison with a wrong type
-        missing = [n for n in ("model", "data", "output", "adapter", "train") if n not in found]
-        if kind is Run and missing:
-            raise WorkbookError(f'{place}: the setting "{missing[0]}" is missing') from None
-        made, reason = None, error
+    for name, field in known.items():
+        if name not in found and field.default is MISSING:
+            raise WorkbookError(f'{place}: the setting "{name}" is missing')
     for name, value in found.items():
         wanted = [part.strip() for part in known[name].type.split("|")]
         fits = tuple(kind for part in wanted for kind in KINDS[part])
         if isinstance(value, bool) or not isinstance(value, fits):
             told = " or ".join("null" if part == "None" else part for part in wanted)
             raise WorkbookError(f'{place}: "{name}" is {json.dumps(value)}; expected {told}')
-    if made is None:
-        raise WorkbookError(f"{place}: {reason}")
-    return made
+    try:
+        return kind(**found)
+    except WorkbookError as error:  # a value out of its range
+        raise WorkbookError(f"{path}: {error}") from None
 
 
 def load_rows(run: Run, tokenizer) -> Prepared:
@@ -127,26 +133,33 @@ def load_rows(run: Run, tokenizer) -> Prepared:
 
 def load_start(run: Run):
     """The run's model as it is before the first step, and its tokenizer."""
+    seed = run.config.seed
+    adapter = None if run.adapter is None else asdict(Adapter(**run.adapter))
     model, tokenizer = load(run.model)
-    if run.adapter is None:
+    if adapter is None:
         return model.requires_grad_(True), tokenizer
-    adapter = Adapter(**run.adapter)
-    settings = {field.name: getattr(adapter, field.name) for field in fields(Adapter)}
-    return inject_lora(model, **settings, seed=run.config.seed), tokenizer
+    return inject_lora(model, **adapter, seed=seed), tokenizer
 
 
 def train_run(run: Run, device: str | None = None, progress: bool = True) -> History:
     """Train as the run says, go on where a snapshot in its folder left off, and store the result.
 
     In the folder are then ``adapter/`` (or ``model/``, if all was trained) and ``history.json``.
+
+    Raises:
+        WorkbookError: as ``sft_train``; and, before anything is loaded, data that are not there or
+            an output that cannot be a folder.
     """
+    check_folder("output", run.output)
+    conversations = load_conversations(run.data)
     model, tokenizer = load_start(run)
     if device is not None:
         model.to(device)
-    rows = load_rows(run, tokenizer).examples
+    rows = prepare(tokenizer, conversations, run.max_length).examples
     pad_id = tokenizer.pad_token_id or 0
     folder = Path(run.output)
-    history = sft_train(model, rows, run.config, pad_id, folder=folder, progress=progress)
+    options = {"folder": folder, "progress": progress, "name": run.model}
+    history = sft_train(model, rows, run.config, pad_id, **options)
     if history.finished and place()[0] == 0:
         _store(model, tokenizer, run, history, folder)
     return history

@@ -23,6 +23,7 @@ from sftlab.lora import inject_lora
 from sftlab.memory import TrainingBytes, saved_for_backward, stored_bytes
 from sftlab.paths import MODELS
 from sftlab.quant import bits_per_parameter, quantize_model_linears
+from sftlab.random_state import own_random_state
 
 EMBEDDED = "almanac"
 # Rows of one length need no mask, and transformers drops it after a look at its content. Here there
@@ -77,6 +78,7 @@ def config(shape: str) -> PretrainedConfig:
     return shapes.config(shape)
 
 
+@own_random_state()
 def build(run: Run) -> nn.Module:
     """The model of a run with random weights, ready to be trained."""
     model = AutoModelForCausalLM.from_config(config(run.shape), dtype=WEIGHTS[run.weights])

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import torch
 
 from sftlab.errors import WorkbookError
-from sftlab.masking import Example
+from sftlab.run_identity import differences, digest
 
 
-def fingerprint(examples: Sequence[Example]) -> str:
-    """Tells two data sets apart, so that a snapshot is not continued on other rows."""
-    rows = [[example.input_ids, example.labels] for example in examples]
-    return hashlib.sha256(repr(rows).encode()).hexdigest()
+def check_folder(setting: str, folder: str | Path) -> None:
+    """Make the folder of a run, that this setting names, unless it is there.
+
+    Raises:
+        WorkbookError: it is a file, or nothing can be written there.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        reason = "it is a file" if folder.is_file() else error.strerror
+        raise WorkbookError(
+            f"{setting} is {folder}, which cannot be written to ({reason}); name a folder, new or not"
+        ) from None
 
 
 def save_snapshot(
@@ -62,29 +74,48 @@ def load_snapshot(
     trainable: Mapping[str, torch.nn.Parameter],
     optimizer: torch.optim.Optimizer,
     run: dict,
-) -> dict:
-    """Put parameters and optimiser where the snapshot left them; returns the history's fields.
+    starts: Collection[str] = (),
+) -> tuple[dict, dict]:
+    """Put parameters and optimiser where the snapshot left them.
+
+    Args:
+        run: as ``save_snapshot`` was given it; see ``run_identity.describe``.
+        starts: where else the parameters began, before this process trained them.
+
+    Returns:
+        The history's fields, and the run that goes on: the snapshot's own.
 
     Raises:
-        WorkbookError: it is damaged, or of a run with other settings, rows or parameters. Nothing
-            is changed then.
+        WorkbookError: it is damaged, or of another run, which is told setting by setting, or of the
+            first edition, which noted too little to tell. Nothing is changed then.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        found = {name: tuple(p.shape) for name, p in state["parameters"].items()}
-        same = all(state[key] == value for key, value in run.items())
+        parameters = state["parameters"]
         history, moments = dict(state["history"]), state["optimizer"]
+        first_edition = "config" in state
+        found = {} if first_edition else {key: dict(state[key]) for key in ("identity", "names")}
     except Exception as error:  # a damaged archive raises anything
         raise WorkbookError(
             f"{path} is damaged and cannot be read; remove it and train from the beginning"
         ) from error
-    if not same or found != {name: tuple(p.shape) for name, p in trainable.items()}:
+    if first_edition:
         raise WorkbookError(
-            f"{path} belongs to another run (other settings, rows or parameters); remove it or "
-            "choose another folder"
+            f"{path} is a snapshot of the first edition, which noted neither the adapter's settings "
+            "nor the base, so that nothing tells whether it belongs to this run; remove it or "
+            "choose another folder, and train from the beginning"
+        )
+    wanted = {**run["identity"]}
+    # Parameters that stand where the snapshot left them, or began where it began, are of its run.
+    if found["identity"]["start"] in starts or digest(parameters) == digest(trainable):
+        wanted["start"] = found["identity"]["start"]
+    if told := differences(found["identity"], wanted, found["names"], run["names"]):
+        raise WorkbookError(
+            f"{path} belongs to another run ({'; '.join(told)}): to go on with that run, set back "
+            "what differs; to begin a new one, remove the file or choose another folder"
         )
     with torch.no_grad():
         for name, parameter in trainable.items():
-            parameter.copy_(state["parameters"][name])
+            parameter.copy_(parameters[name])
     optimizer.load_state_dict(moments)
-    return history
+    return history, found

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 from random import Random
 
@@ -26,9 +27,13 @@ from sftlab.loss import model_loss, trained_tokens
 from sftlab.masking import Example
 from sftlab.preflight import preflight, told
 from sftlab.processes import add_gradients, place, total, total_number
-from sftlab.snapshots import fingerprint, load_snapshot, save_snapshot
+from sftlab.random_state import own_random_state
+from sftlab.ranges import check_clipping, check_number, check_seed, check_whole
+from sftlab.run_identity import describe, starts_of
+from sftlab.snapshots import check_folder, load_snapshot, save_snapshot
 
 PRECISIONS = ("auto", "fp32", "bf16")
+MOST_EPOCHS = 100_000  # a slip of the finger more would plan batches for hours
 SHORT = 128  # tokens of a row; plain and fused attention take equally long at about 256
 
 
@@ -47,26 +52,31 @@ class TrainConfig:
     warmup: float = 0.1  # share of the steps
     schedule: str = "cosine"  # or "constant"
     weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
+    max_grad_norm: float | None = 1.0  # longer gradients are cut to this length; 0 or None: none is
     precision: str = "auto"  # of the forward pass: "fp32", "bf16" autocast, or bf16 on CUDA alone
     seed: int = 0
     save_every: int = 50  # steps between two snapshots, if there is a folder for them
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "max_steps", "batch_size", "micro_batch", "save_every"):
+        check_whole("epochs", self.epochs, 1, MOST_EPOCHS)
+        for name in ("max_steps", "batch_size", "micro_batch", "save_every"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise WorkbookError(f"{name} is {value}; it must be at least 1")
-        if not self.learning_rate > 0:
-            raise WorkbookError(f"learning_rate is {self.learning_rate}; it must be above 0")
+            if value is not None or name in ("batch_size", "save_every"):
+                check_whole(name, value, 1)
+        check_seed(self.seed)
+        check_number("learning_rate", self.learning_rate, lambda rate: 0 < rate < math.inf,
+                     "it must be above 0, and finite")  # fmt: skip
+        check_number("warmup", self.warmup, lambda share: 0 <= share <= 1,
+                     "it is a share of the steps, from 0 to 1")  # fmt: skip
+        check_number("weight_decay", self.weight_decay, lambda decay: 0 <= decay < math.inf,
+                     "it must be at least 0, and finite")  # fmt: skip
+        check_clipping(self.max_grad_norm)
         if self.schedule not in ("cosine", "constant"):
             raise WorkbookError(f'schedule is {self.schedule!r}; use "cosine" or "constant"')
         if self.precision not in PRECISIONS:
             raise WorkbookError(
                 f"precision is {self.precision!r}; use one of {', '.join(PRECISIONS)}"
             )
-        if not 0 <= self.warmup <= 1:
-            raise WorkbookError(f"warmup is {self.warmup}; it is a share of the steps, from 0 to 1")
 
     def rate_at(self, step: int, steps: int) -> float:
         """The rate of a step (the first is 0): linear warm-up, then constant or a cosine to 0."""
@@ -93,7 +103,7 @@ def train_step(
     model,
     batch: dict[str, torch.Tensor],
     optimizer,
-    max_grad_norm: float = 1.0,
+    max_grad_norm: float | None = 1.0,
     micro_batch: int | None = None,
     precision: str = "fp32",
 ) -> float:
@@ -101,11 +111,14 @@ def train_step(
 
     The batch may be cut into micro-batches of rows, and its rows may be shared out over processes:
     summed losses are divided by the trained tokens of the *whole* batch, so neither cut changes the
-    gradient.
+    gradient. A gradient longer than `max_grad_norm` is cut to that length; with 0 or None none is.
 
     Returns:
         The loss of the whole batch before the step, in nats per trained token.
     """
+    check_clipping(max_grad_norm)
+    if micro_batch is not None:
+        check_whole("micro_batch", micro_batch, 1)
     optimizer.zero_grad()
     trained = total(trained_tokens(batch["labels"]))  # of all processes together
     rows = len(batch["labels"])  # of this one
@@ -119,7 +132,8 @@ def train_step(
         loss += share.item()
     trainable = [p for p in model.parameters() if p.requires_grad]
     add_gradients(trainable)  # over all processes
-    torch.nn.utils.clip_grad_norm_(trainable, max_grad_norm)
+    if max_grad_norm:
+        torch.nn.utils.clip_grad_norm_(trainable, max_grad_norm)
     optimizer.step()
     return total_number(loss, trained.device)
 
@@ -131,7 +145,7 @@ def train_loop(
     rates: Sequence[float],
     on_step: Callable[[int, float], None] | None = None,
     micro_batch: int | None = None,
-    max_grad_norm: float = 1.0,
+    max_grad_norm: float | None = 1.0,
     precision: str = "fp32",
 ) -> list[float]:
     """The loop itself: one optimiser step on every batch, in the order given.
@@ -170,6 +184,7 @@ def sft_train(
     progress: bool = True,
     until: int | None = None,
     check: bool = True,
+    name: str | None = None,
 ) -> History:
     """Train the parameters of ``model`` that require gradients; everything else stays as it is.
 
@@ -180,9 +195,10 @@ def sft_train(
         folder: where snapshots go. Called again with the same folder, a run that was stopped goes
             on where it was and ends with the very same weights.
         progress: show a bar with the loss, trained tokens per second and the time left.
-        until: pause when so many steps are done, counted from the first of the run.
+        until: pause when so many steps are done, counted from the first of the run; 0 does none.
         check: before the first step, look at rows and adapters, and print what is broken (see
             ``sftlab.preflight``, which shows more).
+        name: the model's, to tell two runs apart in words.
 
     An interrupt (the stop button) lets the step in progress end, saves a snapshot if there is a
     folder, and returns with ``finished`` False. The model is in eval mode afterwards. Of several
@@ -199,6 +215,8 @@ def sft_train(
             "no parameter requires a gradient, so nothing would be trained; inject LoRA, or "
             "unfreeze the model with  model.requires_grad_(True)"
         )
+    if until is not None:
+        check_whole("until", until, 0)
     if not examples:
         raise WorkbookError("there is no row to train on; give at least one example")
     plan = planned_batches(examples, config)
@@ -206,11 +224,16 @@ def sft_train(
         trainable.values(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
     )
     history = History()
-    snapshot = Path(folder) / "snapshot.pt" if folder else None
-    run = {"config": asdict(config), "rows": fingerprint(examples)} if snapshot else {}
-    if snapshot and snapshot.exists():
-        history = History(**load_snapshot(snapshot, trainable, optimizer, run))
-    first, last = len(history.losses), min(until or len(plan), len(plan))
+    snapshot, run = Path(folder) / "snapshot.pt" if folder else None, {}
+    if snapshot:
+        check_folder("folder", snapshot.parent)
+        settings = asdict(config) | {"precision": precision_of(config.precision, model.device)}
+        run = describe(model, trainable, examples, settings, len(plan), name)
+        if snapshot.exists():
+            found, run = load_snapshot(snapshot, trainable, optimizer, run, starts_of(model))
+            history = History(**found)
+        starts_of(model).add(run["identity"]["start"])
+    first, last = len(history.losses), len(plan) if until is None else min(until, len(plan))
     main = place()[0] == 0
     if total_number(first, model.device) != first * place()[1]:  # they would wait for each other
         raise WorkbookError(
@@ -250,10 +273,13 @@ def sft_train(
             if on_step and not first:
                 on_step(0, math.nan)
             steps = range(first, last)
-            batches = _batches(examples, plan, steps, config, pad_id, model.device, gate)
             rates = [config.rate_at(step, len(plan)) for step in steps]
             settings = (config.micro_batch, config.max_grad_norm, config.precision)
-            train_loop(model, batches, optimizer, rates, record, *settings)
+            with own_random_state(device=model.device) as reseed:
+                batches = _batches(
+                    examples, plan, steps, config, pad_id, model.device, gate, reseed
+                )
+                train_loop(model, batches, optimizer, rates, record, *settings)
         except KeyboardInterrupt:
             pass
         finally:
@@ -267,14 +293,15 @@ def sft_train(
 def planned_batches(examples: Sequence[Example], config: TrainConfig) -> list[list[int]]:
     """The rows of every batch of a run: each epoch has an order of its own, made from the seed."""
     lengths = [len(example) for example in examples]
-    return [
+    planned = (
         rows
         for epoch in range(config.epochs)
         for rows in batch_order(lengths, config.batch_size, config.seed, epoch)
-    ][: config.max_steps]
+    )
+    return list(islice(planned, config.max_steps))
 
 
-def _batches(examples, plan, steps, config, pad_id, device, gate) -> Iterator[dict]:
+def _batches(examples, plan, steps, config, pad_id, device, gate, reseed) -> Iterator[dict]:
     """This process's rows of the planned batches, one batch at a time."""
     index, count = place()
     for step in steps:
@@ -283,7 +310,7 @@ def _batches(examples, plan, steps, config, pad_id, device, gate) -> Iterator[di
         # The dropout of a step follows from its number: a resumed run draws the same. Processes
         # draw differently: they have other rows.
         own = f":{index}" if index else ""
-        torch.manual_seed(Random(f"{config.seed}:{step}{own}").getrandbits(63))
+        reseed(Random(f"{config.seed}:{step}{own}").getrandbits(63))
         gate.close()
         yield batch
 
@@ -295,6 +322,13 @@ def _moved(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     return tensor.to(device)
 
 
+def precision_of(precision: str, device: torch.device) -> str:
+    """What is computed with: "auto" is bf16 on a GPU that has it, fp32 elsewhere."""
+    if precision != "auto":
+        return precision
+    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+
+
 @contextmanager
 def _computing(device: torch.device, precision: str, length: int) -> Iterator[None]:
     """How a forward pass is computed: products in bf16, if asked for; weights stay as they are.
@@ -302,9 +336,7 @@ def _computing(device: torch.device, precision: str, length: int) -> Iterator[No
     On a CPU the fused attention goes backward in bfloat16 at half the speed of the plain one, as
     long as rows are short. Both compute the same, up to rounding.
     """
-    on = precision == "bf16"
-    if precision == "auto" and device.type == "cuda":
-        on = torch.cuda.is_bf16_supported()
+    on = precision_of(precision, device) == "bf16"
     plain = on and device.type == "cpu" and length <= SHORT
     attention = sdpa_kernel(SDPBackend.MATH) if plain else nullcontext()
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=on), attention:

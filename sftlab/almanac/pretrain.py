@@ -26,6 +26,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from sftlab.almanac.documents import document
 from sftlab.almanac.tokenizer import TURN_END, TURN_START, save_tokenizer, train_tokenizer
 from sftlab.paths import MODELS, cache_folder
+from sftlab.random_state import own_random_state
 
 
 @dataclass(frozen=True)
@@ -100,8 +101,8 @@ def pretrain(
     """Train up to ``recipe.steps``, keeping a snapshot in ``folder`` every so many steps."""
     folder.mkdir(parents=True, exist_ok=True)
     snapshot = folder / "snapshot.pt"
-    torch.manual_seed(recipe.seed)
-    model = LlamaForCausalLM(config(tokenizer))
+    with own_random_state(recipe.seed):
+        model = LlamaForCausalLM(config(tokenizer))
     optimizer = torch.optim.AdamW(
         decay_groups(model, recipe), lr=recipe.rate, betas=recipe.betas, fused=True
     )
@@ -174,7 +175,7 @@ def save(model, tokenizer, log: list[dict], recipe: Recipe, folder: Path) -> Non
     save_tokenizer(tokenizer, folder)
     record = {"recipe": asdict(recipe), "tokens": recipe.steps * recipe.batch * recipe.length,
               "threads": torch.get_num_threads(), "log": log}  # fmt: skip
-    (folder / "training.json").write_text(json.dumps(record, indent=1) + "\n")
+    (folder / "training.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 def main() -> None:

@@ -25,6 +25,7 @@ from sftlab.lora import inject_lora, lora_layers
 from sftlab.masking import Example
 from sftlab.models import load
 from sftlab.planner import config as shape_config
+from sftlab.random_state import own_random_state
 from sftlab.train import TrainConfig, planned_batches, sft_train
 
 METHODS = ("lora", "full")
@@ -87,8 +88,8 @@ def plan(method: str, steps: int) -> TrainConfig:
 
 def fresh(shape: str, stored: str) -> torch.nn.Module:
     """The model with weights drawn from one seed, so that all contenders start alike."""
-    torch.manual_seed(0)
-    return AutoModelForCausalLM.from_config(shape_config(shape)).to(DTYPES[stored])
+    with own_random_state(0):
+        return AutoModelForCausalLM.from_config(shape_config(shape)).to(DTYPES[stored])
 
 
 def ready(who: Contender, shape: str, method: str, steps: int) -> Callable[[], Timed]:

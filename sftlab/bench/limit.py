@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sftlab.bench.contenders import DTYPES
 from sftlab.loss import model_loss
+from sftlab.random_state import own_random_state
 
 ROUNDS = 5
 
@@ -29,8 +30,9 @@ def product_rate(shapes: Counter[tuple[int, int]], tokens: int, precision: str) 
     """
     operations = seconds = 0.0
     for (d_out, d_in), times in shapes.items():
-        x = torch.randn(tokens, d_in, dtype=DTYPES[precision])
-        weight = torch.randn(d_out, d_in, dtype=DTYPES[precision])
+        with own_random_state():
+            x = torch.randn(tokens, d_in, dtype=DTYPES[precision])
+            weight = torch.randn(d_out, d_in, dtype=DTYPES[precision])
         torch.nn.functional.linear(x, weight)
         fastest = float("inf")
         for _ in range(ROUNDS):

@@ -58,7 +58,7 @@ def logits_of(model, rows: Sequence[Example], pad_id: int) -> torch.Tensor:
 
 def start_from(model, how: str, seed: int) -> None:
     """Put LoRA into the model and fill it from one of the four starting points."""
-    inject_lora(model, "all-linear", r=R, alpha=ALPHA)
+    inject_lora(model, "all-linear", r=R, alpha=ALPHA, seed=seed)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for layer in lora_layers(model).values():

@@ -1,0 +1,43 @@
+"""What a setting may be: refused with its name, its value and its range, before anything is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from numbers import Integral, Real
+from typing import Any
+
+from sftlab.errors import WorkbookError
+
+LARGEST_SEED = 2**64 - 1  # of torch's generators
+
+
+def check_whole(name: str, value: Any, least: int, most: int | None = None) -> None:
+    """Raise WorkbookError unless the value is a whole number within the range (True is none)."""
+    needed = f"at least {least}" + ("" if most is None else f" and at most {most}")
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise WorkbookError(f"{name} is {value!r}; it must be a whole number, {needed}")
+    if value < least or (most is not None and value > most):
+        raise WorkbookError(f"{name} is {value}; it must be {needed}")
+
+
+def check_number(name: str, value: Any, fits: Callable[[Any], bool], needed: str) -> None:
+    """Raise WorkbookError unless the value is a number that fits; NaN fits in no range.
+
+    Args:
+        needed: the range in words, as the end of a sentence: "it must be above 0".
+    """
+    number = isinstance(value, Real) and not isinstance(value, bool)
+    if not number or not fits(value):
+        raise WorkbookError(f"{name} is {value!r}; {needed}")
+
+
+def check_seed(seed: Any) -> None:
+    """Raise WorkbookError unless torch and Python can start their random numbers from it."""
+    check_whole("seed", seed, 0, LARGEST_SEED)
+
+
+def check_clipping(max_grad_norm: float | None) -> None:
+    """0 and None mean no clipping, as in transformers; below 0 the gradient would turn round."""
+    if max_grad_norm is not None:
+        check_number("max_grad_norm", max_grad_norm, lambda norm: norm >= 0,
+                     "it must be at least 0; 0 or None is no clipping")  # fmt: skip

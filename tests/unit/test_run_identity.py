@@ -1,0 +1,227 @@
+"""A snapshot goes on with its own run alone, and a refusal names what differs."""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import asdict, replace
+
+import pytest
+import torch
+
+from sftlab.chat import user
+from sftlab.data import prepare
+from sftlab.errors import WorkbookError
+from sftlab.lora import inject_lora
+from sftlab.models import load
+from sftlab.pipeline import read_run, train_run
+from sftlab.train import TrainConfig, sft_train
+
+CONFIG = TrainConfig(learning_rate=1e-2, epochs=2, batch_size=3, save_every=2, max_steps=5)
+ADAPTER = {"targets": "all-linear", "r": 2, "alpha": 4, "seed": 0}
+
+
+@pytest.fixture
+def rows(tokenizer):
+    talks = [
+        [*user(f"What is {n} plus 1?"), {"role": "assistant", "content": f"It is {n + 1}. " * n}]
+        for n in range(1, 9)
+    ]
+    return prepare(tokenizer, talks).examples
+
+
+def with_lora(model, **changes):
+    return inject_lora(copy.deepcopy(model), **ADAPTER | changes)
+
+
+def begin(model, rows, folder, config=CONFIG, until=2):
+    return sft_train(model, rows, config, folder=folder, progress=False, until=until)
+
+
+def moved(model):
+    """The model with one frozen number changed by a little."""
+    model = copy.deepcopy(model)
+    with torch.no_grad():
+        model.model.layers[1].mlp.up_proj.weight[3, 4] += 1e-3
+    return model
+
+
+class TestWhatDecides:
+    @pytest.mark.parametrize(
+        ("changes", "told"),
+        [
+            ({"alpha": 16}, "(alpha: 4 → 16)"),
+            ({"dropout": 0.1}, "(dropout: 0.0 → 0.1)"),
+            ({"rule": "rslora"}, "(rule: lora → rslora)"),
+            ({"r": 3}, "(r: 2 → 3)"),
+            ({"r": 3, "alpha": 5}, "r: 2 → 3; alpha: 4 → 5"),
+            ({"targets": ["q_proj"]}, "→ model.layers.0.self_attn.q_proj, model.layers.1"),
+        ],
+    )
+    def test_settings_of_the_adapter(self, tiny_model, rows, tmp_path, changes, told):
+        begin(with_lora(tiny_model), rows, tmp_path)
+        other = with_lora(tiny_model, **changes)
+        before = copy.deepcopy(other.state_dict())
+        with pytest.raises(WorkbookError, match="belongs to another run") as refusal:
+            begin(other, rows, tmp_path, until=None)
+        assert told in str(refusal.value)
+        assert "set back what differs" in str(refusal.value)
+        assert all(torch.equal(value, before[name]) for name, value in other.state_dict().items())
+
+    @pytest.mark.parametrize(
+        ("changes", "told"),
+        [
+            ({"learning_rate": 2e-2}, "(learning_rate: 0.01 → 0.02)"),
+            ({"batch_size": 2}, "(batch_size: 3 → 2)"),
+            ({"epochs": 1}, "(epochs: 2 → 1)"),
+            ({"max_steps": None}, "(max_steps: 5 → None)"),
+            ({"warmup": 0.5}, "(warmup: 0.1 → 0.5)"),
+            ({"schedule": "constant"}, "(schedule: cosine → constant)"),
+            ({"weight_decay": 0.1}, "(weight_decay: 0.0 → 0.1)"),
+            ({"max_grad_norm": None}, "(max_grad_norm: 1.0 → None)"),
+            ({"precision": "bf16"}, "(precision: fp32 → bf16)"),
+            ({"seed": 1}, "(seed: 0 → 1)"),
+        ],
+    )
+    def test_settings_of_the_training(self, tiny_model, rows, tmp_path, changes, told):
+        begin(with_lora(tiny_model), rows, tmp_path)
+        with pytest.raises(WorkbookError, match="belongs to another run") as refusal:
+            begin(with_lora(tiny_model), rows, tmp_path, replace(CONFIG, **changes))
+        assert told in str(refusal.value)
+
+    def test_rows(self, tiny_model, rows, tmp_path):
+        begin(with_lora(tiny_model), rows, tmp_path)
+        with pytest.raises(WorkbookError, match=r"\(rows: 8 rows, sha256 \w{8}… → 7 rows, "):
+            begin(with_lora(tiny_model), rows[:7], tmp_path)
+
+    def test_a_single_frozen_number(self, tiny_model, rows, tmp_path):
+        begin(with_lora(tiny_model), rows, tmp_path)
+        with pytest.raises(WorkbookError, match=r"\(frozen weights: \w{8}… → \w{8}…\)"):
+            begin(with_lora(moved(tiny_model)), rows, tmp_path)
+
+    def test_a_frozen_number_changed_in_the_pause(self, tiny_model, rows, tmp_path):
+        model = with_lora(tiny_model)
+        begin(model, rows, tmp_path)
+        with torch.no_grad():
+            model.model.norm.weight[0] += 1
+        with pytest.raises(WorkbookError, match="frozen weights"):
+            begin(model, rows, tmp_path, until=None)
+
+    def test_a_single_number_where_all_are_trained(self, tiny_model, rows, tmp_path):
+        begin(copy.deepcopy(tiny_model), rows, tmp_path)
+        with pytest.raises(WorkbookError, match=r"\(start: \w{8}… → \w{8}…\)"):
+            begin(moved(tiny_model), rows, tmp_path)
+
+    def test_an_adapter_that_was_trained_before(self, tiny_model, rows, tmp_path):
+        trained = with_lora(tiny_model)
+        sft_train(trained, rows, CONFIG, progress=False)
+        begin(trained, rows, tmp_path)
+        with pytest.raises(WorkbookError, match=r"\(start: "):
+            begin(with_lora(tiny_model), rows, tmp_path)
+
+    def test_what_the_same_weights_compute(self, tiny_model, rows, tmp_path):
+        begin(with_lora(tiny_model), rows, tmp_path)
+        tiny_model.config.rms_norm_eps = 1e-3
+        with pytest.raises(WorkbookError, match=r"\(config\.rms_norm_eps: 1e-06 → 0\.001\)"):
+            begin(with_lora(tiny_model), rows, tmp_path)
+
+    def test_settings_of_a_peft_adapter(self, tiny_model, rows, tmp_path):
+        peft = pytest.importorskip("peft")
+
+        def adapted(alpha):
+            config = peft.LoraConfig(r=2, lora_alpha=alpha, target_modules=["q_proj"])
+            return peft.get_peft_model(copy.deepcopy(tiny_model), config)
+
+        begin(adapted(4), rows, tmp_path)
+        with pytest.raises(WorkbookError, match=r"default\.lora_alpha: 4 → 8"):
+            begin(adapted(8), rows, tmp_path)
+        assert begin(adapted(4), rows, tmp_path, until=None).finished
+
+
+class TestWhatDoesNot:
+    @pytest.mark.parametrize(
+        "changes",
+        [{"micro_batch": 1}, {"save_every": 7}, {"precision": "fp32"}, {"epochs": 3}],
+        ids=str,
+    )
+    def test_settings(self, tiny_model, rows, tmp_path, changes):
+        begin(with_lora(tiny_model), rows, tmp_path)
+        history = begin(with_lora(tiny_model), rows, tmp_path, replace(CONFIG, **changes), None)
+        assert len(history.losses) == 5 and history.finished
+
+    def test_two_ways_not_to_clip(self, tiny_model, rows, tmp_path):
+        begin(with_lora(tiny_model), rows, tmp_path, replace(CONFIG, max_grad_norm=None))
+        assert begin(with_lora(tiny_model), rows, tmp_path, replace(CONFIG, max_grad_norm=0), None)
+
+    def test_where_a_was_drawn_as_long_as_b_is_zero(self, tiny_model, rows, tmp_path):
+        begin(with_lora(tiny_model, seed=None), rows, tmp_path)
+        assert begin(with_lora(tiny_model, seed=None), rows, tmp_path, until=None).finished
+
+    def test_another_folder_and_another_name(self, tiny_model, rows, tmp_path):
+        sft_train(with_lora(tiny_model), rows, CONFIG, folder=tmp_path / "a", progress=False,
+                  until=2, name="here/model")  # fmt: skip
+        (tmp_path / "a").rename(tmp_path / "b")
+        assert sft_train(with_lora(tiny_model), rows, CONFIG, folder=tmp_path / "b", progress=False,
+                         name="there/model").finished  # fmt: skip
+
+    def test_steps_that_no_snapshot_has(self, tiny_model, rows, tmp_path):
+        """The same model goes on after an error, although it stands where no snapshot does."""
+        model = copy.deepcopy(tiny_model)
+
+        def fail(done, loss):
+            if done == 3:
+                raise RuntimeError("no")
+
+        with pytest.raises(RuntimeError):
+            sft_train(model, rows, CONFIG, folder=tmp_path, on_step=fail, progress=False)
+        assert begin(model, rows, tmp_path, until=None).finished
+
+    def test_a_copy_of_a_model_that_pauses(self, tiny_model, rows, tmp_path):
+        model = copy.deepcopy(tiny_model)
+        begin(model, rows, tmp_path)
+        assert begin(copy.deepcopy(model), rows, tmp_path, until=None).finished
+
+
+def test_a_snapshot_of_the_first_edition_is_refused_in_a_sentence(tiny_model, rows, tmp_path):
+    torch.save({"config": asdict(CONFIG), "rows": "0", "parameters": {}, "optimizer": {},
+                "history": {}}, tmp_path / "snapshot.pt")  # fmt: skip
+    with pytest.raises(WorkbookError, match=r"snapshot of the first edition.*remove it or choose"):
+        begin(with_lora(tiny_model), rows, tmp_path)
+
+
+@pytest.mark.parametrize("adapter", [{"r": 2, "alpha": 4}, None], ids=["LoRA", "all parameters"])
+def test_a_file_with_another_model_is_refused_by_the_names(
+    tiny_model, tokenizer, tmp_path, adapter
+):
+    for name, model in (("first", tiny_model), ("second", moved(tiny_model))):
+        model.save_pretrained(tmp_path / name)
+        tokenizer.save_pretrained(tmp_path / name)
+    rows = [{"prompt": f"What is {n}?", "response": f"It is {n}."} for n in range(4)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def write(**changes):
+        run = {"model": "first", "data": "rows.jsonl", "output": "out", "adapter": adapter,
+               "train": {"epochs": 2, "batch_size": 2}}  # fmt: skip
+        path = tmp_path / "run.json"
+        path.write_text(json.dumps(run | changes))
+        return read_run(path)
+
+    train_run(write(), progress=False)
+    with pytest.raises(WorkbookError, match=r"\(model: \S*first → \S*second\)"):
+        train_run(write(model="second"), progress=False)
+    (tmp_path / "first").rename(tmp_path / "third")
+    assert train_run(write(model="third"), progress=False).finished
+
+
+def test_the_embedded_models_are_told_apart(tmp_path):
+    pairs = tmp_path / "rows.jsonl"
+    pairs.write_text(json.dumps({"prompt": "Hi", "response": "Hello."}) + "\n")
+    for name in ("almanac", "almanac-chat"):
+        model, tokenizer = load(name)
+        rows = prepare(tokenizer, [[*user("Hi"), {"role": "assistant", "content": "Hello."}]])
+        model = with_lora(model)
+        if name == "almanac":
+            sft_train(model, rows.examples, folder=tmp_path, progress=False, until=1)
+            continue
+        with pytest.raises(WorkbookError, match="frozen weights"):
+            sft_train(model, rows.examples, folder=tmp_path, progress=False)
