@@ -34,12 +34,11 @@ IN_A_CHECKOUT = {
 
 
 def usage() -> str:
-    lines = [f"  {name:<10} {about}" for name, (_, _, about) in PROGRAMS.items()]
-    more = [f"  {name:<10} {about}" for name, about in IN_A_CHECKOUT.items()]
-    return "\n".join(
-        ["usage: sftlab COMMAND [ARGUMENTS]   (sftlab COMMAND --help says more)", "", *lines]
-        + ["", "in a checkout of the workbook:", *more]
-    )
+    lines = ["usage: sftlab COMMAND [ARGUMENTS]   (sftlab COMMAND --help says more)", ""]
+    lines += [f"  {name:<10} {about}" for name, (_, _, about) in PROGRAMS.items()]
+    lines += ["", "in a checkout of the workbook:"]
+    lines += [f"  {name:<10} {about}" for name, about in IN_A_CHECKOUT.items()]
+    return "\n".join(lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

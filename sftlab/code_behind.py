@@ -75,8 +75,7 @@ def code_digest(source: str) -> str:
     tree = ast.parse(source)
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            if ast.get_docstring(node, clean=False) is not None:
-                del node.body[0]
+            del node.body[: ast.get_docstring(node, clean=False) is not None]
     return _digest(repr(_plain(tree)))
 
 

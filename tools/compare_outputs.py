@@ -185,9 +185,10 @@ def _compare_outputs(self, test, ref, skip_compare=None) -> bool:
 
 
 def pytest_configure(config) -> None:
-    from nbval.plugin import IPyNbCell
+    if config.pluginmanager.hasplugin("nbval"):
+        from nbval.plugin import IPyNbCell
 
-    IPyNbCell.compare_outputs = _compare_outputs
+        IPyNbCell.compare_outputs = _compare_outputs
 
 
 def pytest_terminal_summary(terminalreporter) -> None:

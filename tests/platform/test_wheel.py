@@ -19,12 +19,16 @@ from sftlab.paths import ROOT
 # Loaded by Python at its start: a module of a package that the wheel does not ask for is not there.
 HIDING = """
 import json, os, sys
-class Hidden:
+class Hiding:
     names = set(json.loads(os.environ["HIDDEN"]))
+    def __init__(self, finder):
+        self.finder = finder
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in self.names:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-sys.meta_path.insert(0, Hidden())
+        hidden = name.split(".")[0] in self.names
+        return None if hidden else self.finder.find_spec(name, path, target)
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+sys.meta_path[:] = map(Hiding, sys.meta_path)
 """
 USE = """
 import sftlab.classroom
@@ -40,7 +44,7 @@ print(sftlab.__file__)
 model, tokenizer = load("almanac")
 pairs = read_jsonl(INSTRUCTIONS / "curated.jsonl")[:32]
 rows = prepare(tokenizer, [conversation(pair) for pair in pairs]).examples
-history = sft_train(inject_lora(model), rows, TrainConfig(epochs=4), progress=False)
+history = sft_train(inject_lora(model, "all-linear", r=8, alpha=16), rows, TrainConfig(epochs=8), progress=False)
 assert history.finished and history.losses[-1] < history.losses[0] / 2, history.losses
 assert runs("superficial") and exercise("12.mask_prompt").cases
 """
