@@ -2,34 +2,54 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from sftlab.bench import picture
 from sftlab.bench.measure import run, settings
-from sftlab.experiments.record import read, results_path, sweep
-from sftlab.paths import ROOT
+from sftlab.errors import WorkbookError
+from sftlab.experiments.record import key, read, results_path, sweep, write
+from sftlab.paths import ROOT, cache_folder
 
 NAME = "speed"
 PICTURE = ROOT / "docs" / "speed.png"
+README = ROOT / "README.md"
 START, END = "<!-- speed: begin -->", "<!-- speed: end -->"
 
 
 def main() -> int:
-    """Returns the exit status: 0 when everything was measured."""
-    path, wanted = results_path(NAME), settings()
-    if path.exists() and len(read(NAME)["runs"]) >= len(wanted):
-        path.unlink()  # complete: measure anew
-    found = sweep(NAME, wanted, run, module="sftlab.bench")
-    if len(found) < len(wanted):
+    """Returns the exit status: 0 when everything was measured.
+
+    Until then the runs are kept in the cache, and the old record stays as it is.
+    """
+    unfinished, wanted = cache_folder() / "bench", settings()
+    try:
+        sweep(NAME, wanted, run, unfinished, module="sftlab.bench")
+        whole = _only(wanted, read(NAME, unfinished))
+        if len(whole["runs"]) < len(wanted):
+            return 1
+        measured = [{**entry["settings"], **entry["result"]} for entry in whole["runs"]]
+        table = picture.readme_table(measured, whole["provenance"][0])
+        drawn = picture.draw(measured)
+        write(results_path(NAME), whole)
+    except WorkbookError as error:
+        print(error, file=sys.stderr)
         return 1
-    table = picture.readme_table(found, read(NAME)["provenance"][0])
+    results_path(NAME, unfinished).unlink()
     print(table)
-    picture.draw(found).savefig(PICTURE, dpi=110)
-    readme = ROOT / "README.md"
-    before, _, rest = readme.read_text(encoding="utf-8").partition(START)
+    drawn.savefig(PICTURE, dpi=110)
+    before, _, rest = README.read_text(encoding="utf-8").partition(START)
     _, _, after = rest.partition(END)
-    readme.write_text(f"{before}{START}\n{table}\n{END}{after}", encoding="utf-8")
+    new = README.with_suffix(".new")
+    new.write_text(f"{before}{START}\n{table}\n{END}{after}", encoding="utf-8")
+    os.replace(new, README)
     return 0
+
+
+def _only(wanted: list[dict], found: dict) -> dict:
+    """The record without runs that an earlier bench, with other settings, left unfinished."""
+    keys = {key(setting) for setting in wanted}
+    return {**found, "runs": [entry for entry in found["runs"] if key(entry["settings"]) in keys]}
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import importlib
 import pkgutil
 import sys
 from collections.abc import Sequence
+from types import ModuleType
 
 import sftlab.experiments as package
 from sftlab.errors import WorkbookError
@@ -14,9 +15,18 @@ from sftlab.experiments.record import results_path, sweep
 
 
 def names() -> list[str]:
-    """Every module of this package that is an experiment."""
+    """Every module of this package that is an experiment: the others help them."""
     found = [module.name for module in pkgutil.iter_modules(package.__path__)]
-    return sorted(set(found) - {"record", "__main__"})
+    return sorted(name for name in found if name != "__main__" and _is_experiment(name))
+
+
+def _is_experiment(name: str) -> bool:
+    module = _module(name)
+    return callable(getattr(module, "settings", None)) and callable(getattr(module, "run", None))
+
+
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(f"{package.__name__}.{name}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,10 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     if chosen.list or not chosen.name:
         for name in names():
-            about = importlib.import_module(f"{package.__name__}.{name}").__doc__
+            about = _module(name).__doc__ or ""
             print(f"{name:24s} {about.strip().splitlines()[0]}")
         return 0
-    module = importlib.import_module(f"{package.__name__}.{chosen.name}")
+    module = _module(chosen.name)
     settings = module.settings()
     try:
         found = sweep(chosen.name, settings, module.run)

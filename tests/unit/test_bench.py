@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
+
 import matplotlib.pyplot as plt
 import pytest
 import torch
 
+from sftlab.bench import __main__ as bench
 from sftlab.bench import measure, notebooks, picture, profile
 from sftlab.bench.contenders import BATCH, CONTENDERS, METHODS, fresh, plan, ready, rows
 from sftlab.bench.limit import linear_shapes, operations_of_steps, product_rate
 from sftlab.errors import WorkbookError
-from sftlab.experiments.record import read, runs
+from sftlab.experiments.record import read, results_path, runs
 from sftlab.lora import inject_lora
 from sftlab.paths import ROOT
 from sftlab.train import planned_batches
@@ -146,3 +149,78 @@ def test_seconds_of_notebooks_from_a_report(tmp_path):
     assert "2 notebooks, 9 s, median 4.5 s" in notebooks.table(notebooks.seconds(report))
     with pytest.raises(WorkbookError, match="make bench-notebooks"):
         notebooks.seconds(tmp_path / "none.xml")
+
+
+class TestTheCommand:
+    """`make bench`, with a made-up measurement and places of its own."""
+
+    @pytest.fixture
+    def places(self, tmp_path, monkeypatch):
+        record = tmp_path / "results" / "speed.json"
+        record.parent.mkdir()
+        record.write_text('{"provenance": [], "runs": []}', encoding="utf-8")
+        readme = tmp_path / "README.md"
+        readme.write_text(f"before\n{bench.START}\nold\n{bench.END}\nafter\n", encoding="utf-8")
+        monkeypatch.setattr(
+            bench, "results_path", lambda name, folder=record.parent: results_path(name, folder)
+        )
+        monkeypatch.setattr(bench, "cache_folder", lambda: tmp_path / "cache")
+        monkeypatch.setattr(bench, "README", readme)
+        monkeypatch.setattr(bench, "PICTURE", tmp_path / "speed.png")
+        return record, readme, tmp_path / "cache" / "bench" / "speed.json"
+
+    def measured(self, monkeypatch, stop=None):
+        left = [stop]
+
+        def run(**setting):
+            if left[0] is not None:
+                left[0] -= 1
+                if left[0] < 0:
+                    raise KeyboardInterrupt
+            return next(
+                {k: v for k, v in made.items() if k not in setting}
+                for made in made_up()
+                if setting.items() <= made.items()
+            )
+
+        monkeypatch.setattr(bench, "run", run)
+
+    def test_the_old_record_stays_until_the_new_one_is_whole(self, places, monkeypatch, capsys):
+        record, readme, unfinished = places
+        old = record.read_bytes(), readme.read_bytes()
+        self.measured(monkeypatch, stop=3)
+        assert bench.main() == 1
+        assert (record.read_bytes(), readme.read_bytes()) == old
+        assert len(json.loads(unfinished.read_text())["runs"]) == 3  # kept: the bench goes on
+
+        self.measured(monkeypatch)
+        assert bench.main() == 0
+        assert len(json.loads(record.read_text())["runs"]) == len(measure.settings())
+        assert not unfinished.exists()
+        told = readme.read_text(encoding="utf-8")
+        assert told.startswith("before\n") and told.endswith("\nafter\n") and "| ours, fp32" in told
+
+    def test_a_whole_record_stays_where_a_measurement_fails(self, places, monkeypatch, capsys):
+        record, _, _ = places
+        self.measured(monkeypatch)
+        assert bench.main() == 0
+        whole = record.read_bytes()
+
+        def fail(**_):
+            raise WorkbookError("measuring failed: why")
+
+        monkeypatch.setattr(bench, "run", fail)
+        assert bench.main() == 1
+        assert record.read_bytes() == whole
+        assert "measuring failed: why" in capsys.readouterr().err
+
+    def test_runs_of_other_settings_do_not_come_into_the_record(self, places, monkeypatch, capsys):
+        record, _, unfinished = places
+        self.measured(monkeypatch, stop=1)
+        bench.main()
+        found = json.loads(unfinished.read_text())
+        found["runs"].append({"settings": {"kind": "gone"}, "result": {}, "sitting": 0})
+        unfinished.write_text(json.dumps(found))
+        self.measured(monkeypatch)
+        assert bench.main() == 0
+        assert "gone" not in record.read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import os
@@ -186,6 +187,18 @@ def test_an_unknown_experiment_is_refused(capsys):
     with pytest.raises(SystemExit):
         main(["no_such_experiment"])
     assert "no_such_experiment" in capsys.readouterr().err
+
+
+def test_modules_that_help_experiments_are_none_and_refused_by_name(capsys):
+    assert {"lora_init", "several_processes"} <= set(names())
+    assert not {"seeds", "record", "__main__"} & set(names())
+    for name in names():
+        module = importlib.import_module(f"sftlab.experiments.{name}")
+        assert module.settings() and callable(module.run)
+    with pytest.raises(SystemExit):
+        main(["seeds"])
+    told = capsys.readouterr().err
+    assert "'seeds'" in told and "'lora_init'" in told
 
 
 def test_a_run_that_swallows_an_interrupt_is_not_kept(tmp_path, interruptible):

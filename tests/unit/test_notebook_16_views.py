@@ -100,3 +100,48 @@ def test_the_button_trains_and_the_pause_answers(start, tokenizer, rows, monkeyp
     go.value = True
     assert stopped.wait(60)  # the run's own end takes the button back
     assert done.value == 12
+
+
+@pytest.mark.parametrize("where", ["start", "step"])
+def test_any_error_in_the_thread_reaches_the_reader_and_the_button_works_again(
+    start, tokenizer, rows, monkeypatch, where
+):
+    """A WorkbookError or not: shown in place of the picture, and pressed again it trains."""
+    shown, broken = {}, [True]
+    monkeypatch.setattr(
+        ex16, "explorer", lambda controls, draw, alt: shown.update(controls, draw=draw)
+    )
+
+    def fragile():
+        model = start()
+        if broken[0] and where == "start":
+            raise MemoryError("no room for the model")
+        if broken[0]:
+            passes = []
+
+            def fail(*_):
+                passes.append(1)
+                if len(passes) > 5:
+                    raise RuntimeError("no room for the step")
+
+            model.model.layers[0].register_forward_pre_hook(fail)
+        return model
+
+    prompt = "What is 1 plus 1?"
+    train_and_ask(fragile, tokenizer, rows, CONFIG, prompt, {0: "What", 5: "It is 2."})
+    go, done, draw = shown["go"], shown["done"], shown["draw"]
+    stopped = threading.Event()
+    go.observe(lambda change: None if change["new"] else stopped.set(), names="value")
+    go.value = True
+    assert stopped.wait(60)
+    assert go.value is False
+    with pytest.raises((MemoryError, RuntimeError), match="no room"):
+        draw(False, done.value, prompt)
+
+    broken[0] = False
+    stopped.clear()
+    go.value = True
+    assert stopped.wait(60)
+    assert done.value == 12
+    assert "step 12 of 12" in draw(False, 12, prompt).text
+    assert "asked in the pause" in draw(False, 12, prompt).text

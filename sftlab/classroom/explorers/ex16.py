@@ -26,14 +26,19 @@ class Training:
     def __init__(self, start: Callable[[], Any], examples, config: TrainConfig, pad_id: int):
         self.start, self.examples, self.config, self.pad_id = start, examples, config, pad_id
         self.steps = len(planned_batches(examples, config))
-        self.model, self.losses, self.error = None, [], None
-        self._thread, self._pause = None, threading.Event()
+        self.model: Any = None
+        self.losses: list[float] = []
+        self.error: Exception | None = None
+        self._thread: threading.Thread | None = None
+        self._pause = threading.Event()
         self._folder = tempfile.TemporaryDirectory()
 
     def go(self, tell: Callable[[int], None], ended: Callable[[], None]) -> None:
-        """Train on from where it stands; ``tell(steps_done)`` after each step."""
+        """Train on from where it stands; ``tell(steps_done)`` after each step.
+
+        After an error the model begins anew, at the last snapshot if there is one.
+        """
         self.pause()
-        self.model = self.model or self.start()
         self._pause.clear()
         self._thread = threading.Thread(target=self._train, args=(tell, ended), daemon=True)
         self._thread.start()
@@ -47,17 +52,21 @@ class Training:
     def _train(self, tell, ended) -> None:
         def on_step(done: int, loss: float) -> None:
             if done:
-                self.losses.append(loss)
+                self.losses[done - 1 :] = [loss]  # steps after the last snapshot are done again
                 tell(done)
             if self._pause.is_set():
                 raise KeyboardInterrupt  # what the stop button does
 
         try:
+            if self.model is None or self.error:
+                self.model = self.start()
+            self.error = None
             sft_train(self.model, self.examples, self.config, self.pad_id, on_step=on_step,
                       folder=self._folder.name, progress=False)  # fmt: skip
-        except WorkbookError as error:
+        except Exception as error:  # a thread's error is lost unless it is kept for the reader
             self.error = error
-        ended()
+        finally:
+            ended()
 
 
 def train_and_ask(
@@ -89,7 +98,7 @@ def train_and_ask(
     go.observe(pressed, names="value")  # before the picture's own observer: it pauses first
 
     def draw(go: bool, done: int, prompt: str) -> View:
-        if run.error:
+        if run.error and not go:
             raise run.error
         if not prompt.strip():
             raise WorkbookError("type something to ask")
