@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from transformers import DynamicCache
 
 from sftlab.chat import Message, encode, end_of_turn_id, user
 from sftlab.errors import WorkbookError
+from sftlab.ranges import check_number, check_seed, check_whole
 
 
 @dataclass(frozen=True)
@@ -94,10 +96,16 @@ def generate(
             a row in a batch gets the answer that it would get alone.
 
     Raises:
-        WorkbookError: a prompt is empty, or ``prompts`` is one text instead of a list.
+        WorkbookError: a prompt is empty, ``prompts`` is one text instead of a list, or an option is
+            out of its range.
     """
     if isinstance(prompts, str):
         raise WorkbookError("prompts is one text; put it into a list: [prompt]")
+    check_whole("max_new_tokens", max_new_tokens, 0)
+    check_whole("batch_size", batch_size, 1)
+    check_number("temperature", temperature, lambda t: 0 <= t < math.inf,
+                 "it must be at least 0, and finite; 0 is greedy")  # fmt: skip
+    check_seed(seed)
     rows = [tokenizer.encode(p) if isinstance(p, str) else list(p) for p in prompts]
     if not all(rows):
         number = rows.index([]) + 1

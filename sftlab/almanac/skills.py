@@ -39,7 +39,7 @@ def tips(rng: Random, split: str | None = None, count: int | None = None) -> Ite
     names = [name for name, (_, where) in topics().items() if split in (None, where)]
     topic = rng.choice(names)
     all_tips, where = topics()[topic]
-    count = count or rng.choice((2, 3, 3, 3, 4))
+    count = rng.choice((2, 3, 3, 3, 4)) if count is None else count
     chosen = rng.sample(all_tips, count)
     n = NUMBER_WORDS[count]
     questions = (

@@ -160,6 +160,21 @@ class TestBatches:
             with pytest.raises(WorkbookError, match=r"prompts is one text; put it into a list"):
                 ask(tiny_model, tokenizer, "Hi")
 
+    @pytest.mark.parametrize(
+        ("option", "value"),
+        [
+            ("max_new_tokens", -1),
+            ("batch_size", 0),
+            ("temperature", -0.5),
+            ("temperature", float("nan")),
+            ("seed", -1),
+            ("seed", 2**64),
+        ],
+    )
+    def test_an_option_out_of_its_range_is_refused(self, tiny_model, tokenizer, option, value):
+        with pytest.raises(WorkbookError, match=f"^{option} is "):
+            generate(tiny_model, tokenizer, ["Hi"], **{option: value})
+
 
 class TestSampling:
     def test_is_reproducible_by_seed(self, tiny_model, tokenizer):

@@ -197,3 +197,24 @@ def test_the_buttons_vote_and_the_result_waits(tmp_path, monkeypatch):
     by_name["next pair"].click()
     assert stage.value != before and "A: 0" in count.value and result.value == ""
     assert len(votes.votes) == 1
+
+
+def test_a_vote_that_cannot_be_kept_is_said_and_not_counted(tmp_path, monkeypatch):
+    import IPython
+
+    monkeypatch.setattr(IPython, "get_ipython", lambda: object())
+    monkeypatch.setattr("IPython.display.display", lambda bundle, **_: None)
+    made = []
+    box = explorers.widgets.VBox
+    monkeypatch.setattr(explorers.widgets, "VBox", lambda c: made.append(c) or box(c))
+    votes = ballot(tmp_path / "votes.json")
+    explorers.blind_vote(votes)
+    _, buttons, count, result = made[0]
+
+    def full(choice):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(votes, "vote", full)
+    buttons.children[0].click()
+    assert "could not be kept" in result.value and "No space left" in result.value
+    assert "A: 0" in count.value

@@ -81,7 +81,11 @@ def blind_vote(ballot: Ballot) -> None:
         count.value = f"<small>votes on this pair: {escape(cast)}. {escape(ballot.notice)}</small>"
 
     def voted(choice: str) -> None:
-        ballot.vote(choice)
+        try:
+            ballot.vote(choice)
+        except Exception as error:  # a button's error would be seen by nobody
+            result.value = escape(f"The vote could not be kept: {error}")
+            return
         here[choice] += 1
         result.value = ""
         tell()
