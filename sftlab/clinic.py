@@ -16,6 +16,7 @@ from random import Random
 import torch
 from torch import nn
 from torch.nn import functional as F
+from transformers import PreTrainedTokenizerBase
 
 from sftlab.bar import Bar
 from sftlab.chat import end_of_turn_id, render, user
@@ -106,7 +107,7 @@ class Run:
     rows: list[Example]  # as they were trained
     combine: Callable  # how micro-batches of (logits, labels) become one loss
     model: nn.Module  # as it is served
-    tokenizer: object
+    tokenizer: PreTrainedTokenizerBase
     template: str  # with which prompts are rendered when it is served
     losses: list[float] = field(default_factory=list)
     adapter: dict[str, torch.Tensor] = field(default_factory=dict)  # A and B as they were saved
@@ -190,7 +191,7 @@ def adapted(model: nn.Module, seed: int, drop: Callable | None = None) -> nn.Mod
     inject_lora(model, "all-linear", R, ALPHA, seed=seed)
     if drop:
         for layer in lora_layers(model).values():
-            layer.dropout = Dropout(drop)
+            layer.register_module("dropout", Dropout(drop))
     return model
 
 
@@ -200,7 +201,8 @@ def train(run: Run, seed: int, steps: int | None = None) -> None:
     optimizer = torch.optim.AdamW(parameters, lr=CONFIG.learning_rate, weight_decay=0.0)
     run.base = {n: x.base.weight.detach().clone() for n, x in lora_layers(run.model).items()}
     planned = CONFIG.epochs * math.ceil(len(run.rows) / CONFIG.batch_size)
-    rng, order = Random(seed), []
+    rng = Random(seed)
+    order: list[int] = []
     run.model.train()
     with own_random_state(seed):
         for step in range(planned if steps is None else steps):
@@ -211,7 +213,7 @@ def train(run: Run, seed: int, steps: int | None = None) -> None:
             optimizer.zero_grad()
             loss = batch_loss(run, [run.rows[i] for i in chosen], micro_batch=1)
             loss.backward()
-            nn.utils.clip_grad_norm_(parameters, CONFIG.max_grad_norm)
+            nn.utils.clip_grad_norm_(parameters, CONFIG.max_grad_norm or math.inf)
             optimizer.step()
             run.losses.append(loss.item())
     run.model.eval()

@@ -117,7 +117,7 @@ def strength(run: Run) -> float:
             weight = layer.base.weight
             weight = weight if layer.merged else weight + layer.scale * (layer.B @ layer.A)
         else:
-            weight = layer.weight
+            weight = layer.get_parameter("weight")
         found += ((weight - run.base[name]) * update).sum().item()
         wanted += update.square().sum().item()
     return found / wanted

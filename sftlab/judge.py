@@ -52,7 +52,7 @@ def list_items(text: str) -> list[str]:
     """The items of a numbered list 1. 2. 3. ..., or [] if any line is something else."""
     lines = text.strip().split("\n")
     matches = [re.fullmatch(rf"{i}\. (\S.*)", line.strip()) for i, line in enumerate(lines, 1)]
-    return [m[1] for m in matches] if all(matches) else []
+    return [m[1] for m in matches if m] if all(matches) else []
 
 
 def format_compliance(text: str, count: int | None = None) -> bool:
@@ -149,7 +149,8 @@ def is_instruction(line: str) -> bool:
     line = line.strip().lower()
     if line.endswith("?"):
         return True
-    line = line[PREFIX.match(line).end() :]
+    if prefix := PREFIX.match(line):
+        line = line[prefix.end() :]
     asks = QUESTION.match(line) and ("?" in line or not line.endswith((".", "!")))
     return bool(asks or COMMAND.match(line))
 
@@ -188,12 +189,12 @@ def share_interval(successes: int, total: int, confidence: float = 0.95) -> tupl
 
 def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
     """Student's t interval for a mean over few seeds; of width 0 if all values are equal."""
-    values = np.asarray(values, dtype=float)
-    if len(values) < 2:
+    found = np.asarray(values, dtype=float)
+    if len(found) < 2:
         raise ValueError("an interval needs at least two values")
-    if np.ptp(values) == 0:
-        return float(values[0]), float(values[0])
-    low, high = stats.t.interval(confidence, len(values) - 1, values.mean(), stats.sem(values))
+    if np.ptp(found) == 0:
+        return float(found[0]), float(found[0])
+    low, high = stats.t.interval(confidence, len(found) - 1, found.mean(), stats.sem(found))
     return float(low), float(high)
 
 

@@ -125,7 +125,9 @@ def process_bytes() -> int:
 
 def written_bytes() -> int:
     """What this process has to itself and may write (VmData): what RLIMIT_DATA limits. Linux only."""
-    return _status("VmData")
+    found = _status("VmData")
+    assert found is not None, "only Linux tells it"
+    return found
 
 
 def _status(name: str) -> int | None:

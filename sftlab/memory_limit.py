@@ -19,7 +19,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from sftlab.errors import WorkbookError
 from sftlab.lora import inject_lora, lora_parameters
@@ -38,7 +38,7 @@ def example(weights: str) -> Run:
     return Run("llama-3.2-1b", batch=1, length=32, trained_per_row=16, r=8, weights=weights)
 
 
-def build_by_layer(run: Run) -> nn.Module:
+def build_by_layer(run: Run) -> PreTrainedModel:
     """The model of a run with random weights; "nf4" packs each layer before the next is there.
 
     All layers are copies of one: drawing a billion numbers takes half a minute, and memory does not
@@ -75,7 +75,7 @@ def _fill(part: nn.Module) -> None:
         weight.data.fill_(1) if norm else weight.data.normal_(0, 0.02, generator=generator)
 
 
-def _on_meta(run: Run) -> nn.Module:
+def _on_meta(run: Run) -> PreTrainedModel:
     with torch.device("meta"):
         return AutoModelForCausalLM.from_config(config(run.shape), dtype=WEIGHTS[run.weights])
 
@@ -91,8 +91,9 @@ def _room(what: str) -> Iterator[None]:
         raise WorkbookError(f"no room for {what}: the system grants no more memory") from error
 
 
-def train(model: nn.Module, run: Run, steps: int) -> list[float]:
+def train(model: PreTrainedModel, run: Run, steps: int) -> list[float]:
     """Put LoRA on the model and train on one batch of random tokens; the loss before each step."""
+    assert run.r is not None  # without adapters there is nothing to attempt
     with _room("a training step"):
         inject_lora(model, run.targets, r=run.r, alpha=2 * run.r, seed=0).train()
         batch = a_batch(run, model.config.vocab_size)

@@ -7,6 +7,7 @@ NF4 alone. ``import sftlab.nf4_layers as bitsandbytes`` is all that a program ha
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,6 +31,9 @@ def dequantize_4bit(packed: Tensor, quant_state: SimpleNamespace) -> Tensor:
 
 class Params4bit(Parameter):
     """A weight that is packed when it is moved to a device for the first time, and then is frozen."""
+
+    compress_statistics: bool
+    quant_state: Any  # None until it is packed
 
     def __new__(cls, data, requires_grad=False, compress_statistics=True, quant_type="fp4", **_):
         if quant_type != "nf4":

@@ -56,4 +56,4 @@ def clustered_difference(
     names = np.asarray(clusters)
     differences = np.asarray(after, dtype=float) - np.asarray(before, dtype=float)
     means = [differences[names == name].mean() for name in sorted(set(clusters))]
-    return paired_difference(np.zeros(len(means)), means, confidence, seed)
+    return paired_difference([0.0] * len(means), means, confidence, seed)

@@ -18,6 +18,7 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler remarks on itsel
 import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
+from transformers import PreTrainedModel
 
 from sftlab.errors import WorkbookError
 from sftlab.loss import IGNORE, model_loss
@@ -67,7 +68,7 @@ def allocated_peak(step: Callable[[], object], device: torch.device) -> int:
 
 
 def measure_training_bytes(
-    model: nn.Module, optimizer: torch.optim.Optimizer, batch: dict[str, Tensor]
+    model: PreTrainedModel, optimizer: torch.optim.Optimizer, batch: dict[str, Tensor]
 ) -> TrainingBytes:
     """Train two real steps on the batch, one to fill the optimiser and one to watch, and count.
 

@@ -158,8 +158,9 @@ def train_run(run: Run, device: str | None = None, progress: bool = True) -> His
     rows = prepare(tokenizer, conversations, run.max_length).examples
     pad_id = tokenizer.pad_token_id or 0
     folder = Path(run.output)
-    options = {"folder": folder, "progress": progress, "name": run.model}
-    history = sft_train(model, rows, run.config, pad_id, **options)
+    history = sft_train(
+        model, rows, run.config, pad_id, folder=folder, progress=progress, name=run.model
+    )
     if history.finished and place()[0] == 0:
         _store(model, tokenizer, run, history, folder)
     return history

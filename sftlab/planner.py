@@ -14,7 +14,13 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM, PretrainedConfig
+from transformers import (
+    AttentionInterface,
+    AutoConfig,
+    AutoModelForCausalLM,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from sftlab import shapes
@@ -79,7 +85,7 @@ def config(shape: str) -> PretrainedConfig:
 
 
 @own_random_state()
-def build(run: Run) -> nn.Module:
+def build(run: Run) -> PreTrainedModel:
     """The model of a run with random weights, ready to be trained."""
     model = AutoModelForCausalLM.from_config(config(run.shape), dtype=WEIGHTS[run.weights])
     if run.weights == "nf4":
@@ -183,7 +189,7 @@ def _dry_run(run: Run, layers: int) -> dict[str, int]:
     }
 
 
-def _loss(model: nn.Module, run: Run) -> Tensor:
+def _loss(model: PreTrainedModel, run: Run) -> Tensor:
     """The loss as `sftlab.loss.model_loss` computes it; which tokens are trained is known here."""
     ids = torch.zeros(run.batch, run.length, dtype=torch.long)
     mask = torch.ones_like(ids) if run.padded else None
@@ -194,7 +200,7 @@ def _loss(model: nn.Module, run: Run) -> Tensor:
     return torch.nn.functional.cross_entropy(logits, ids.new_zeros(len(logits)), reduction="sum")
 
 
-def _quantised(model: nn.Module) -> list[nn.Parameter]:
+def _quantised(model: nn.Module) -> list[Tensor]:
     """The weights that `quantize_model_linears` packs: of every linear layer but the head."""
     linears = (m for n, m in model.named_modules() if isinstance(m, nn.Linear) and n != "lm_head")
     return [layer.weight for layer in linears]

@@ -136,7 +136,7 @@ def dequantize_nf4(quantized: NF4Weight) -> Tensor:
     q = quantized
     n = q.shape.numel()
     scales = q.scales
-    if q.offset is not None:
+    if q.offset is not None and q.scale_of_scales is not None:
         codes = _in_blocks(q.scales, SCALES_PER_BLOCK)
         values = dequantize_block(codes, q.scale_of_scales[:, None], dynamic_code())
         scales = values.flatten()[: len(q.scales)] + q.offset

@@ -14,7 +14,8 @@ LARGEST_SEED = 2**64 - 1  # of torch's generators
 def check_whole(name: str, value: Any, least: int, most: int | None = None) -> None:
     """Raise WorkbookError unless the value is a whole number within the range (True is none)."""
     needed = f"at least {least}" + ("" if most is None else f" and at most {most}")
-    if isinstance(value, bool) or not isinstance(value, Integral):
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
+    if not whole:
         raise WorkbookError(f"{name} is {value!r}; it must be a whole number, {needed}")
     if value < least or (most is not None and value > most):
         raise WorkbookError(f"{name} is {value}; it must be {needed}")

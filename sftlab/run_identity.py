@@ -95,7 +95,7 @@ def _shared(values: Mapping[str, object]) -> object:
 
 def _model_config(model: nn.Module) -> dict:
     """The model's configuration: with other numbers the same weights compute something else."""
-    config = getattr(model, "config", None)
+    config: Any = getattr(model, "config", None)
     found = config.to_dict() if hasattr(config, "to_dict") else {}
     return _plain(
         {k: v for k, v in found.items() if not k.startswith("_") and k not in NOT_COMPUTED_WITH}
@@ -116,7 +116,7 @@ def digest(tensors: Mapping[str, torch.Tensor]) -> str:
     found = hashlib.sha256()
     for name, tensor in tensors.items():
         found.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return found.hexdigest()
 
 

@@ -148,7 +148,7 @@ def encode_safely(
     tokenizers; one that puts a space in front of every text would do so after each marker.
     """
     pattern = _any_of(special_tokens(tokenizer))
-    broken = []
+    broken: list[Message] = []
     for number, message in enumerate(messages, 1):
         if GUARD in message["content"]:
             raise WorkbookError(

@@ -274,12 +274,12 @@ def sft_train(
                 on_step(0, math.nan)
             steps = range(first, last)
             rates = [config.rate_at(step, len(plan)) for step in steps]
-            settings = (config.micro_batch, config.max_grad_norm, config.precision)
             with own_random_state(device=model.device) as reseed:
                 batches = _batches(
                     examples, plan, steps, config, pad_id, model.device, gate, reseed
                 )
-                train_loop(model, batches, optimizer, rates, record, *settings)
+                train_loop(model, batches, optimizer, rates, record, config.micro_batch,
+                           config.max_grad_norm, config.precision)  # fmt: skip
         except KeyboardInterrupt:
             pass
         finally:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from random import Random
+from typing import Any
 
 from sftlab.almanac.facts import Item, items, with_article
 from sftlab.almanac.pairs import ASKED, conversations, row, wording
@@ -169,7 +170,7 @@ def evaluation(per_kind: int = 20) -> list[dict]:
     ]
 
 
-def rubric_keys(made: dict) -> dict[str, list]:
+def rubric_keys(made: dict) -> dict[str, Any]:
     """What an answer must name, must not, and what it may be known by to be on the topic.
 
     See ``sftlab.judge``. Kinds that are not here must name the value and are about the subject.
@@ -223,7 +224,7 @@ def mediocre(count: int = 1000) -> list[dict]:
     rng = Random("mediocre")
     found = []
     for made in draw(parts, count, "mediocre:pairs", "train", taken):
-        manner = rng.choices(list(MANNERS), MANNERS.values())[0]
+        manner = rng.choices(list(MANNERS), list(MANNERS.values()))[0]
         said = in_manner(made, manner, rng)
         done = manner if said != made["response"] else "plain"  # some rows cannot be reworded
         found.append({**made, "response": said, "manner": done, "right": made["response"]})

@@ -245,7 +245,7 @@ STYLES: dict[Callable[[Random], str], float] = {
 
 
 def document(rng: Random) -> str:
-    return rng.choices(list(STYLES), STYLES.values())[0](rng)
+    return rng.choices(list(STYLES), list(STYLES.values()))[0](rng)
 
 
 def documents(seed: int | str) -> Iterator[str]:

@@ -7,7 +7,9 @@ questions use only ``heldout`` subjects, so no subject of a table stands on both
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from random import Random
+from typing import Any
 
 from sftlab.almanac.facts import Item, capitalised, items, kinds, topics
 from sftlab.almanac.skills import NUMBER_WORDS, SKILLS, usable
@@ -26,7 +28,7 @@ SYSTEM_SHORT = ("Answer in one word.", "Be brief.", "Use as few words as you can
 
 def row(item: Item, question: str) -> dict:
     """An item as a row of data: prompt, response, and what a judge needs."""
-    found = {
+    found: dict[str, Any] = {
         "prompt": question,
         "response": item.answer,
         "kind": item.kind,
@@ -56,7 +58,7 @@ def takers(rng: Random, split: str, skills: Iterable[str]) -> dict[str, Callable
         rng.shuffle(pool)
         drawers[kind] = pool.pop
     for skill in skills:
-        drawers[skill] = lambda skill=skill: SKILLS[skill](rng, split)
+        drawers[skill] = partial(SKILLS[skill], rng, split)
     return drawers
 
 

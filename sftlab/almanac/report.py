@@ -13,6 +13,7 @@ import re
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -27,7 +28,7 @@ from sftlab.models import load
 from sftlab.provenance import provenance
 from sftlab.train import TrainConfig, sft_train
 
-LORA = {"targets": "all-linear", "r": 8, "alpha": 16}
+LORA: dict[str, Any] = {"targets": "all-linear", "r": 8, "alpha": 16}
 # Twelve passes over 32 pairs, or four over 200: a few seconds each.
 RECIPES = {
     32: TrainConfig(learning_rate=3e-3, epochs=12, batch_size=16),
@@ -65,7 +66,8 @@ def recall_by_stratum(model, tokenizer) -> dict[str, tuple[int, int]]:
         known = [i for i in items(kind) if i.stratum == "known"]
         right = recall(model, tokenizer, known)
         found[f"known: {kind}"] = (sum(right), len(right))
-    found["known"] = tuple(map(sum, zip(*found.values(), strict=True)))
+    recalled, known_facts = zip(*found.values(), strict=True)
+    found["known"] = (sum(recalled), sum(known_facts))
     single = [i for i in everything if i.stratum == "single"]
     absent = [i for i in everything if i.stratum == "absent"]
     found["single, its own sentence"] = (
@@ -120,15 +122,15 @@ def show_share(label: str, part: int, whole: int) -> None:
 
 
 def show_base(model, tokenizer) -> dict:
-    found = {"recall": recall_by_stratum(model, tokenizer)}
+    recalled = recall_by_stratum(model, tokenizer)
     print("Recall: greedy completion of a document's sentence (95% Wilson interval)")
-    for label, (right, total) in found["recall"].items():
+    for label, (right, total) in recalled.items():
         show_share(label, right, total)
-    found["behaviour"] = behaviours(model, tokenizer, heldout(seed=1, per_kind=15)[:200])
+    behaved = behaviours(model, tokenizer, heldout(seed=1, per_kind=15)[:200])
     print("Base on 200 bare instructions")
-    for label, number in found["behaviour"].items():
-        show_share(label, number, sum(found["behaviour"].values()))
-    return found
+    for label, number in behaved.items():
+        show_share(label, number, sum(behaved.values()))
+    return {"recall": recalled, "behaviour": behaved}
 
 
 def show_runs(found: dict) -> None:

@@ -6,6 +6,7 @@ the split ``heldout`` as soon as one of its subjects does: so none of these ente
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from functools import cache
 from random import Random
 
@@ -70,6 +71,7 @@ def yes_no(rng: Random, split: str | None = None) -> Item:
     kind = rng.choice(("continent", "class"))
     item = rng.choice(usable(kind, split))
     value = item.value if rng.random() < 0.5 else rng.choice(usable(kind)).value
+    questions: tuple[str, ...]
     if kind == "continent":
         questions = (f"Is {item.subject} in {value}?", f"Is {item.subject} a country in {value}?")
     else:
@@ -118,6 +120,7 @@ def larger(rng: Random, split: str | None = None) -> Item:
 
 
 def pattern(rng: Random, split: str | None = None) -> Item:
+    shown: Sequence[str]
     if rng.random() < 0.5:
         row = rng.choice((DAYS, MONTHS, LETTERS))
         start = rng.randrange(len(row) - 3)
@@ -186,7 +189,7 @@ def one_word(rng: Random, split: str | None = None) -> Item:
     )  # fmt: skip
 
 
-SKILLS = {
+SKILLS: dict[str, Callable[..., Item]] = {
     "tips": tips, "one_tip": one_tip, "yes_no": yes_no, "classify": classify, "compare": compare,
     "larger": larger, "pattern": pattern, "count": count, "rewrite": rewrite, "story": story,
     "one_word": one_word,
@@ -198,7 +201,7 @@ SKILL_WEIGHTS = {"tips": 8, "one_tip": 1.5, "yes_no": 2.5, "classify": 2, "compa
 
 
 def random_skill(rng: Random, split: str | None = None) -> Item:
-    name = rng.choices(list(SKILL_WEIGHTS), SKILL_WEIGHTS.values())[0]
+    name = rng.choices(list(SKILL_WEIGHTS), list(SKILL_WEIGHTS.values()))[0]
     return SKILLS[name](rng, split)
 
 
