@@ -16,6 +16,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
+from datetime import datetime
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -27,8 +28,10 @@ from sftlab.models import load
 from sftlab.processes import place
 from sftlab.ranges import check_whole
 from sftlab.snapshots import check_folder
+from sftlab.templates import with_clock_at, writes_the_date
 from sftlab.train import History, TrainConfig, sft_train
 
+BEGUN = "begun.txt"  # in a run's folder, if its template writes the date
 KINDS = {  # what a setting may be, by its annotation
     "int": (int,),
     "float": (int, float),
@@ -155,15 +158,38 @@ def train_run(run: Run, device: str | None = None, progress: bool = True) -> His
     model, tokenizer = load_start(run)
     if device is not None:
         model.to(device)
-    rows = prepare(tokenizer, conversations, run.max_length).examples
-    pad_id = tokenizer.pad_token_id or 0
     folder = Path(run.output)
+    dated = tokenizer
+    if writes_the_date(tokenizer):
+        dated = with_clock_at(tokenizer, _begun(folder))
+    rows = prepare(dated, conversations, run.max_length).examples
+    pad_id = tokenizer.pad_token_id or 0
     history = sft_train(
         model, rows, run.config, pad_id, folder=folder, progress=progress, name=run.model
     )
     if history.finished and place()[0] == 0:
         _store(model, tokenizer, run, history, folder)
     return history
+
+
+def _begun(folder: Path) -> datetime:
+    """When the run began: what a template that writes the date writes to the run's end.
+
+    Otherwise a run that is stopped could not go on the next day: its rows would be others.
+    """
+    path = folder / BEGUN
+    if not path.exists():
+        new = path.with_suffix(f".{place()[0]}.new")
+        new.write_text(datetime.now().isoformat(timespec="seconds") + "\n", encoding="utf-8")
+        os.replace(new, path)
+    moment = datetime.fromisoformat(path.read_text(encoding="utf-8").strip())
+    if place()[0] == 0:
+        print(
+            f"the chat template writes the date: this run keeps that of its start, {moment:%d %b %Y} "
+            f"({BEGUN} in {folder})",
+            file=sys.stderr,
+        )
+    return moment
 
 
 def _store(model, tokenizer, run: Run, history: History, folder: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import re
+from datetime import datetime
 
 from sftlab.chat import CHATML, Message, render, special_tokens
 from sftlab.errors import WorkbookError
@@ -165,6 +166,30 @@ def encode_safely(
             text = part.replace(GUARD, "")
             ids += tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
     return ids
+
+
+def writes_the_date(tokenizer) -> bool:
+    """Does the template ask for the time, so that tomorrow the same messages are another text?"""
+    return "strftime_now" in str(tokenizer.chat_template)
+
+
+def with_clock_at(tokenizer, moment: datetime):
+    """A copy of the tokenizer whose template, where it writes the date, writes this moment's.
+
+    Templates ask for the time by a function that is theirs to replace: a macro of the same name
+    puts in the moment's parts, which are known beforehand.
+    """
+    parts = {f"%{code}": moment.strftime(f"%{code}") for code in "aAbBcdHIjmMpSuUVwWxXyY"}
+    parts |= {f"%-{code}": parts[f"%{code}"].lstrip("0") or "0" for code in "dHIjmMS"}
+    filters = "".join(f" | replace({code!r}, {part!r})" for code, part in parts.items())
+    macro = f"{{%- macro strftime_now(format) -%}}{{{{ format{filters} }}}}{{%- endmacro +%}}"
+    dated = copy.copy(tokenizer)
+    found = tokenizer.chat_template
+    several = (
+        {name: macro + text for name, text in found.items()} if isinstance(found, dict) else {}
+    )
+    dated.chat_template = several or macro + found
+    return dated
 
 
 def _any_of(markers: tuple[str, ...]) -> re.Pattern[str]:

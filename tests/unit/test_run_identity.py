@@ -225,3 +225,43 @@ def test_the_embedded_models_are_told_apart(tmp_path):
             continue
         with pytest.raises(WorkbookError, match="frozen weights"):
             sft_train(model, rows.examples, folder=tmp_path, progress=False)
+
+
+def test_a_template_that_writes_the_date_keeps_that_of_the_start(
+    tiny_model, tokenizer, tmp_path, capsys
+):
+    """Stopped today, the run goes on tomorrow; a folder without a start takes the date of now."""
+    dated = copy.deepcopy(tokenizer)
+    dated.chat_template = "{{ strftime_now('%d %b %Y') }}\n" + tokenizer.chat_template
+    tiny_model.save_pretrained(tmp_path / "model")
+    dated.save_pretrained(tmp_path / "model")
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "Hi", "response": "Hello."}\n' * 2)
+    run = {"model": "model", "data": "rows.jsonl", "output": "out", "adapter": {"r": 2},
+           "train": {"epochs": 2, "batch_size": 1}}  # fmt: skip
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    run = read_run(tmp_path / "run.json")
+    first = train_run(run, progress=False)
+    begun = tmp_path / "out" / "begun.txt"
+    assert "keeps that of its start" in capsys.readouterr().err
+    assert train_run(run, progress=False).losses == first.losses
+
+    today = begun.read_text()
+    begun.write_text("2020-02-02T12:00:00\n")  # as if the snapshot's rows were of another day
+    with pytest.raises(WorkbookError, match=r"\(rows: 2 rows"):
+        train_run(run, progress=False)
+    (tmp_path / "out" / "snapshot.pt").unlink()
+    assert train_run(run, progress=False).finished  # rows and date are of one day again
+    begun.write_text(today)
+    with pytest.raises(WorkbookError, match="rows"):
+        train_run(run, progress=False)
+
+
+def test_a_template_without_a_date_leaves_no_file(tiny_model, tokenizer, tmp_path):
+    tiny_model.save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "Hi", "response": "Hello."}\n')
+    run = {"model": "model", "data": "rows.jsonl", "output": "out", "adapter": {"r": 2},
+           "train": {"epochs": 1}}  # fmt: skip
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    train_run(read_run(tmp_path / "run.json"), progress=False)
+    assert not (tmp_path / "out" / "begun.txt").exists()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from datetime import datetime
 from functools import cache
 
 import pytest
@@ -21,8 +23,10 @@ from sftlab.templates import (
     count_turns,
     encode_safely,
     forged,
+    with_clock_at,
     with_template,
     with_typed_markers,
+    writes_the_date,
 )
 
 TALK = [
@@ -246,3 +250,28 @@ class TestEncodeSafely:
     def test_the_guard_character_is_refused(self, tokenizer):
         with pytest.raises(WorkbookError, match=r"message 1 contains the character U\+E000"):
             encode_safely(tokenizer, user(f"a{GUARD}b"))
+
+
+def test_a_clock_that_stands_writes_its_moment_however_it_is_asked(tokenizer):
+    moment = datetime(2024, 7, 6, 9, 5, 3)
+    dated = copy.deepcopy(tokenizer)
+    for code in ("%d %b %Y", "%A, %B %d, %Y", "%Y-%m-%d %H:%M:%S", "%-d.%-m.", "no date"):
+        dated.chat_template = (
+            "\n{% if strftime_now is defined %}{{ strftime_now('" + code + "') }}{% endif %}\n"
+            "{% macro inside() %}{{ strftime_now('" + code + "') }}{% endmacro %}{{ inside() }}"
+        )
+        told = render(with_clock_at(dated, moment), user("Hi"))
+        wanted = moment.strftime(code.replace("%-d", "6").replace("%-m", "7"))
+        assert told == f"\n{wanted}{wanted}"
+        assert writes_the_date(dated) and "macro strftime_now" not in dated.chat_template
+    assert not writes_the_date(tokenizer)
+
+
+def test_apart_from_the_date_the_rendering_is_the_template_s_own(tokenizer):
+    """The macro before it adds nothing and takes nothing away."""
+    messages = [*user("Hi"), {"role": "assistant", "content": "Hello."}]
+    moment = datetime(2024, 7, 6)
+    assert render(with_clock_at(tokenizer, moment), messages) == render(tokenizer, messages)
+    several = copy.deepcopy(tokenizer)
+    several.chat_template = {"default": tokenizer.chat_template}
+    assert with_clock_at(several, moment).chat_template.keys() == {"default"}
