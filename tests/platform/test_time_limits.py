@@ -7,6 +7,8 @@ import time
 import pytest
 
 from sftlab.classroom import running
+from sftlab.classroom.checking import examine
+from sftlab.classroom.checks import exercise
 
 
 @pytest.fixture(autouse=True)
@@ -75,6 +77,15 @@ def test_an_interrupt_of_the_user_comes_through_and_ends_the_code(interruptible)
         running.run(endless, limit=20)
     timer.join()
     assert gone(before)
+
+
+def test_a_check_names_the_loop_that_it_ended():
+    def answer(ids, n):
+        endless_and_prints()
+
+    finding = examine(exercise("12.mask_prompt"), answer, limit=0.2)
+    assert finding.status == "wrong" and "a loop that never ends?" in finding.message
+    assert "begun" in finding.printed
 
 
 def test_a_quick_call_is_not_held_up():
