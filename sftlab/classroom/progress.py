@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -116,10 +117,20 @@ def replace(path: Path, text: str) -> None:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)
         os.chmod(temporary, 0o644)  # mkstemp makes it private; this one is handed in
-        os.replace(temporary, path)
+        _swap(temporary, path)
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def _swap(new: str, path: Path) -> None:
+    """Put a file in another's place, which Windows refuses while somebody reads the old one."""
+    for pause in (0.01, 0.1, 0.5):
+        try:
+            return os.replace(new, path)
+        except PermissionError:
+            time.sleep(pause)
+    os.replace(new, path)
 
 
 @contextmanager
