@@ -205,14 +205,27 @@ def lab(arguments):
         command.append("--allow-root")
     if "--trial" in arguments:
         return _try_lab(command)
-    python(*command, *arguments, "notebooks/00_start_here.ipynb")
+    python(*command, *arguments, "notebooks/00_start_here.ipynb", **_jupyter_folders())
+
+
+def _jupyter_folders():
+    """Where Jupyter keeps its own files, if it cannot keep them in the user's home: in .venv."""
+    try:
+        home = Path.home()
+    except RuntimeError:  # a user without one
+        home = None
+    if home and os.access(str(home), os.W_OK):
+        return {}
+    names = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")
+    return {name: str(VENV / "home" / name.lower()) for name in names if not os.environ.get(name)}
 
 
 def _try_lab(command, patience=120):
     """Start JupyterLab, wait until it serves the first notebook, and stop it."""
     token, port = os.urandom(16).hex(), 8899
     options = ["--no-browser", f"--ServerApp.port={port}", f"--IdentityProvider.token={token}"]
-    server = subprocess.Popen([str(PYTHON), *command, *options], cwd=ROOT)
+    environment = {**os.environ, **_jupyter_folders()}
+    server = subprocess.Popen([str(PYTHON), *command, *options], cwd=str(ROOT), env=environment)
     page = f"http://127.0.0.1:{port}/api/contents/notebooks/00_start_here.ipynb?content=0&token={token}"
     try:
         for _ in range(patience):

@@ -31,6 +31,7 @@ from sftlab.train import train_step
 
 ALLOWED = 2_000_000_000  # bytes beyond what the process holds when all libraries are loaded
 STEPS, RATE = 2, 1e-3
+PATIENCE = 120  # seconds; a processor with bfloat16 products needs 20
 
 
 def example(weights: str) -> Run:
@@ -130,7 +131,7 @@ def in_limited_process(run: Run, allowed: int = ALLOWED) -> dict:
     """`attempt` in a process of its own. Linux alone enforces such a limit.
 
     Raises:
-        WorkbookError: not on Linux; or the process ended otherwise than by want of memory.
+        WorkbookError: not on Linux; too slow; or it ended otherwise than by want of memory.
     """
     if sys.platform != "linux":
         raise WorkbookError("only Linux holds a process to a limit of its data (RLIMIT_DATA)")
@@ -141,13 +142,19 @@ def in_limited_process(run: Run, allowed: int = ALLOWED) -> dict:
         json.dumps(run.settings()),
         str(allowed),
     ]
-    done = subprocess.run(
-        command,
-        env={**os.environ, **FIXED_THRESHOLD},
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-    )
+    try:
+        done = subprocess.run(
+            command,
+            env={**os.environ, **FIXED_THRESHOLD},
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=PATIENCE,
+        )
+    except subprocess.TimeoutExpired:
+        raise WorkbookError(
+            f"this processor takes more than {PATIENCE} s for it: it has no bfloat16 products"
+        ) from None
     if done.returncode:
         said = (done.stderr.strip() or "it was killed").split("\n")
         raise WorkbookError(f"the limited process failed: {said[-1]}")

@@ -1,4 +1,8 @@
-"""Record an experiment: ``python -m sftlab.experiments NAME``. What is recorded already is kept."""
+"""Record an experiment: ``sftlab record NAME``. What is recorded already is kept.
+
+``--confirm`` measures one recorded run again and notes, if it comes out as it stands, that the
+record holds for today's code; without a name, of every record that is older than its code.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,13 @@ import argparse
 import importlib
 import pkgutil
 import sys
+import time
 from collections.abc import Sequence
 from types import ModuleType
 
 import sftlab.experiments as package
 from sftlab.errors import WorkbookError
-from sftlab.experiments.record import results_path, sweep
+from sftlab.experiments.record import confirm, older_than, read, results_path, sweep
 
 
 def names() -> list[str]:
@@ -31,12 +36,18 @@ def _module(name: str) -> ModuleType:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit status: 0 when every run is recorded."""
-    parser = argparse.ArgumentParser(prog="python -m sftlab.experiments", description=__doc__)
+    parser = argparse.ArgumentParser(prog="sftlab record", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("name", nargs="?", choices=names(), metavar="NAME")
     parser.add_argument(
         "--list", action="store_true", help="the experiments, and what they measure"
     )
+    parser.add_argument(
+        "--confirm", action="store_true", help="measure one recorded run again, and compare"
+    )
     chosen = parser.parse_args(arguments)
+    if chosen.confirm:
+        return max(map(_confirm, [chosen.name] if chosen.name else names()), default=0)
     if chosen.list or not chosen.name:
         for name in names():
             about = _module(name).__doc__ or ""
@@ -51,6 +62,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     print(f"{len(found)} of {len(settings)} runs in data/results/{results_path(chosen.name).name}")
     return 0 if len(found) >= len(settings) else 1
+
+
+def _confirm(name: str) -> int:
+    """Confirm a record that is older than its code; 0 if it holds."""
+    try:
+        if not older_than(name):
+            print(f"{name:24s} as new as its code")
+            return 0
+        module = _module(name)
+        again = getattr(module, "CONFIRM", None) or read(name)["runs"][0]["settings"]
+        print(f"{name:24s} ", end="", flush=True)
+        began = time.monotonic()
+        apart = confirm(name, [again], module.run)
+        print(f"holds: {again} came out {apart:.2g} apart, in {time.monotonic() - began:.0f} s")
+    except WorkbookError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":

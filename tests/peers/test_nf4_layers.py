@@ -42,7 +42,7 @@ def test_outputs_gradients_and_bytes_are_those_of_bitsandbytes(monkeypatch, doub
 
 
 def test_unpacked_a_layer_is_the_one_it_computed_with(monkeypatch):
-    model, out, _ = trained(nf4_layers, monkeypatch, True, torch.float32)
+    model, _, _ = trained(nf4_layers, monkeypatch, True, torch.float32)
     base = quant.dequantize_model_linears(nn.Sequential(model[0].base))
     x = torch.randn(3, 64)
     assert torch.equal(base(x), model[0].base(x))
