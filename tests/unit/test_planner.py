@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 
@@ -45,6 +47,10 @@ def test_with_recomputation_the_peak_is_planned_to_5_percent(r):
     assert peak < 0.5 * measured(Run(batch=16, length=128, r=r)).peak
 
 
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="measured on Linux alone")
+
+
+@on_linux
 @pytest.mark.parametrize(
     "run", [Run(batch=16, length=128), Run(batch=16, length=128, r=8)], ids=["full", "LoRA"]
 )
@@ -54,6 +60,7 @@ def test_the_process_rises_by_the_plan_within_10_percent(run):
     assert 0 <= found["kept"] < 0.1 * found["process"]
 
 
+@on_linux
 def test_a_run_that_fails_in_its_process_says_why():
     with pytest.raises(WorkbookError, match="no shape 'smollm3'"):
         in_a_fresh_process(Run(shape="smollm3"))

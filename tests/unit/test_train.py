@@ -6,7 +6,6 @@ import copy
 import errno
 import math
 import os
-import resource
 import signal
 import threading
 
@@ -394,6 +393,7 @@ class TestFullDisk:
             progress=False,
         )
         whole = (tmp_path / "snapshot.pt").read_bytes()
+        resource = pytest.importorskip("resource", reason="the system limits no file's size")
         limits = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))  # no file over 2,000 bytes
         try:
