@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from sftlab.code_behind import changed, code_behind, code_digest, module_digest, records_behind
+from sftlab.code_behind import (
+    changed,
+    code_behind,
+    code_digest,
+    file_digest,
+    module_digest,
+    record_digest,
+    records_behind,
+)
+from sftlab.experiments.record import confirm, results_path, sweep
 
 CODE = 'def f(x):\n    """Twice."""\n    return 2 * x\n'
 
@@ -54,3 +63,15 @@ def test_records_are_those_that_are_read_by_name():
 
 def test_names_that_differ():
     assert changed({"a": "1", "b": "2"}, {"a": "1", "b": "3", "c": "4"}) == ["b", "c"]
+
+
+def test_a_record_that_is_confirmed_stays_the_same_to_the_notebooks_that_show_it(tmp_path):
+    setting, run = {"seed": 0}, lambda seed: {"score": 1.0}
+    sweep("trial", [setting], run, tmp_path, progress=False)
+    path = results_path("trial", tmp_path)
+    before, whole = record_digest(path), file_digest(path)
+    assert before == whole
+    confirm("trial", [setting], run, tmp_path)
+    assert record_digest(path) == before and file_digest(path) != whole
+    sweep("trial", [setting, {"seed": 1}], run, tmp_path, progress=False)
+    assert record_digest(path) != before

@@ -21,7 +21,7 @@ from sftlab.paths import ROOT
 ADDRESS = "https://github.com/someone/sftlab"
 # On Colab's machines anyway; their list of packages names them.
 THERE = {"IPython", "ipywidgets", "jinja2", "matplotlib", "nbformat", "numpy", "packaging"}
-THERE |= {"cycler", "pygments", "safetensors", "scipy", "torch", "tqdm"}
+THERE |= {"cycler", "psutil", "pygments", "safetensors", "scipy", "torch", "tqdm"}
 # Commands of the workbook's keepers, which no notebook imports.
 TOOLS = "bench experiments autograding book colab course deck publish real slides website".split()  # noqa: SIM905
 
