@@ -62,8 +62,11 @@ def data_behind() -> dict[str, str]:
 
 
 def changed(before: dict[str, str], now: dict[str, str]) -> list[str]:
-    """What differs between two such tables, by name."""
-    return sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
+    """What is needed now and was otherwise before, by name.
+
+    Something is no longer needed only if what needed it has changed: that is told then.
+    """
+    return sorted(name for name, digest in now.items() if before.get(name) != digest)
 
 
 @cache
@@ -111,8 +114,13 @@ def _imports(module: str) -> frozenset[str]:
 
 
 def _imported(code: str) -> Iterable[str]:
-    """The package's modules that are imported anywhere in a piece of code, and their packages."""
-    for node in ast.walk(ast.parse(code)):
+    """The package's modules that are imported anywhere in a piece of code, and their packages.
+
+    What a module does only when it is started as a program is not behind what imports it.
+    """
+    tree = ast.parse(code)
+    tree.body = [node for node in tree.body if not _is_program(node)]
+    for node in ast.walk(tree):
         names = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -123,6 +131,10 @@ def _imported(code: str) -> Iterable[str]:
             if parts[0] == NAME:
                 whole = (".".join(parts[:end]) for end in range(1, len(parts) + 1))
                 yield from (module for module in whole if _path(module).is_file())
+
+
+def _is_program(node: ast.stmt) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "__name__ == '__main__'"
 
 
 def _path(module: str) -> Path:

@@ -242,6 +242,10 @@ def _connect():
     import torch
     from accelerate import PartialState
 
+    if torch.distributed.is_available():
+        # Imported later, its default arguments would hold the process group, and with it threads
+        # that abort the program at its end.
+        import torch.distributed.nn
     if os.environ.get("MASTER_ADDR") and "RANK" not in os.environ:
         print(
             "accelerate launch --cpu starts one process, whatever number it is given; for several "

@@ -52,6 +52,12 @@ def test_modules_are_found_through_others_in_functions_too_and_with_their_packag
     assert code_behind("import torch\nfrom pathlib import Path") == {}
 
 
+def test_what_a_module_does_as_a_program_is_not_behind_what_imports_it():
+    code = "import sftlab.loss\nif __name__ == '__main__':\n    import sftlab.pipeline"
+    assert "sftlab.loss" in code_behind(code) and "sftlab.pipeline" not in code_behind(code)
+    assert "sftlab.pipeline" not in code_behind("import sftlab.train")
+
+
 def test_what_only_shows_or_words_something_is_left_out():
     assert "sftlab.errors" not in code_behind("import sftlab.errors")
 
@@ -62,7 +68,8 @@ def test_records_are_those_that_are_read_by_name():
 
 
 def test_names_that_differ():
-    assert changed({"a": "1", "b": "2"}, {"a": "1", "b": "3", "c": "4"}) == ["b", "c"]
+    before = {"a": "1", "b": "2", "gone": "5"}
+    assert changed(before, {"a": "1", "b": "3", "c": "4"}) == ["b", "c"]
 
 
 def test_a_record_that_is_confirmed_stays_the_same_to_the_notebooks_that_show_it(tmp_path):

@@ -88,7 +88,6 @@ def test_outputs_are_older_than_a_changed_cell_module_or_record(tmp_path, monkey
     (line,) = stale(**{"sftlab.models": "another"})
     assert line == "03_demo.ipynb: sftlab.models changed since it was run: make notebooks"
     assert "results/superficial.json changed" in stale(**{"results/superficial.json": "older"})[0]
-    assert "sftlab.gone changed" in stale(**{"sftlab.gone": "was there"})[0]
     assert "cells changed" in stale(cells="others")[0]
 
 
