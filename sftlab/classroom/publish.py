@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     paths = chosen.notebooks or sorted(NOTEBOOKS.glob("*.ipynb"))
     if chosen.check:
         old = [*stale_notebooks(paths), *([] if chosen.notebooks else stale_records())]
-        print(*old, sep="\n")
+        print("".join(f"{line}\n" for line in old), end="")
         print(
             f"{len(paths)} notebooks looked at: {len(old) or 'nothing'} older than what it came from"
         )

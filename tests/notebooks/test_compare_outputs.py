@@ -239,7 +239,7 @@ def red_cells(path: Path) -> set[int]:
 
 # Each holds most kinds; together they hold every kind several times.
 @pytest.mark.slow
-@pytest.mark.parametrize("number", ["01", "03", "07", "12", "15", "18"])
+@pytest.mark.parametrize("number", ["03", "07", "11", "12", "15", "18"])
 def test_each_flip_makes_its_cell_red_and_no_other(number, tmp_path):
     (path,) = (ROOT / "notebooks").glob(f"{number}_*.ipynb")
     notebook = nbformat.read(path, as_version=4)
@@ -252,7 +252,7 @@ def test_each_flip_makes_its_cell_red_and_no_other(number, tmp_path):
 def test_every_kind_is_flipped_somewhere():
     kinds = [
         flipped(nbformat.read(path, as_version=4))
-        for number in ("01", "03", "07", "12", "15", "18")
+        for number in ("03", "07", "11", "12", "15", "18")
         for path in (ROOT / "notebooks").glob(f"{number}_*.ipynb")
     ]
     for kind in FLIPS:
