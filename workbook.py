@@ -271,9 +271,8 @@ def bench_notebooks(arguments):
 def compare(arguments, **environment):
     """run all notebooks with nbval, and compare what they show with what is stored"""
     set_up("test")
-    progress = VENV / "progress-of-tests.json"
-    if progress.exists():
-        progress.unlink()
+    progress = VENV / "progress-of-tests" / "progress.json"
+    shutil.rmtree(progress.parent, ignore_errors=True)
     nbval = ["--nbval", "--nbval-current-env", "--nbval-cell-timeout=300", f"--junitxml={TIMES}"]
     offline = {"SFTLAB_PROGRESS": str(progress), "PYTHONPATH": str(ROOT / "tests" / "no_network")}
     pytest(*nbval, *arguments, "notebooks/", **offline, **environment)

@@ -173,10 +173,51 @@ REMEDY = (
 )
 
 
+def _noting_updates(runtest):
+    """nbval passes over what a display is updated to (a progress bar's last line): note it."""
+
+    def wrapped(self) -> None:
+        receive, self.messages = self.parent.get_kernel_message, []
+
+        def get_kernel_message(*arguments, **named):
+            message = receive(*arguments, **named)
+            self.messages.append(message)
+            return message
+
+        self.parent.get_kernel_message = get_kernel_message
+        try:
+            runtest(self)
+        finally:
+            self.parent.get_kernel_message = receive
+
+    return wrapped
+
+
+def updated(outputs: Sequence[Any], messages: Sequence[dict]) -> Sequence[Any]:
+    """A cell's displays as they stand in the end. The last message is the one that ends the cell."""
+    cell = messages[-1]["parent_header"].get("msg_id") if messages else None
+    own = [m for m in messages if m["parent_header"].get("msg_id") == cell]
+    ids = [
+        m["content"].get("transient", {}).get("display_id")
+        for m in own
+        if m["msg_type"] in ("display_data", "execute_result")
+    ]
+    last = {
+        m["content"]["transient"]["display_id"]: m["content"]["data"]
+        for m in own
+        if m["msg_type"] == "update_display_data"
+    }
+    displays = [one for one in outputs if one["output_type"] in ("display_data", "execute_result")]
+    for display, id in zip(displays, ids, strict=True):
+        display["data"] = last.get(id, display["data"])
+    return outputs
+
+
 def _compare_outputs(self, test, ref, skip_compare=None) -> bool:
     """In place of nbval's: ``test`` is what the cell shows now, ``ref`` what is stored."""
     from sftlab.classroom.publish import tidy
 
+    test = updated(test, self.messages)
     tolerance = tolerance_of(self.cell.metadata.get("tags", []))
     self.user_properties.append(("compared", bool(ref)))
     found = compare(ref, tidy(test), tolerance)
@@ -189,6 +230,7 @@ def pytest_configure(config) -> None:
         from nbval.plugin import IPyNbCell
 
         IPyNbCell.compare_outputs = _compare_outputs
+        IPyNbCell.runtest = _noting_updates(IPyNbCell.runtest)
 
 
 def pytest_terminal_summary(terminalreporter) -> None:

@@ -16,7 +16,15 @@ from hypothesis import strategies as st
 
 from sftlab.classroom.cards import stored_data
 from sftlab.paths import ROOT
-from tools.compare_outputs import NUMBER, Tolerance, agree, compare, difference, tolerance_of
+from tools.compare_outputs import (
+    NUMBER,
+    Tolerance,
+    agree,
+    compare,
+    difference,
+    tolerance_of,
+    updated,
+)
 
 EXACT, WITHIN, VARY = Tolerance(), Tolerance(0.05), Tolerance(any_number=True)
 
@@ -120,6 +128,26 @@ def test_a_picture_is_there_or_not_and_its_bytes_do_not_count():
     assert compare(
         [picture], [{"output_type": "display_data", "data": {"text/plain": "Bars: 3 of 4."}}], EXACT
     )
+
+
+def test_a_display_is_compared_as_it_stands_in_the_end():
+    def message(kind, id, text, cell="this"):
+        content = {"data": {"text/plain": text}, "transient": {"display_id": id}}
+        return {"msg_type": kind, "parent_header": {"msg_id": cell}, "content": content}
+
+    said = [
+        message("display_data", "bar", "", cell="before"),
+        message("display_data", "bar", "0 of 8"),
+        message("display_data", "other", "a"),
+        message("update_display_data", "bar", "4 of 8"),
+        message("update_display_data", "bar", "8 of 8"),
+        message("update_display_data", "other", "b", cell="before"),
+        {"msg_type": "status", "parent_header": {"msg_id": "this"}, "content": {}},
+    ]
+    shown = [{"output_type": "stream", "name": "stdout", "text": "x"}]
+    shown += [{"output_type": "display_data", "data": {"text/plain": t}} for t in ("0 of 8", "a")]
+    found = updated(shown, said)
+    assert [one["data"]["text/plain"] for one in found[1:]] == ["8 of 8", "a"]
 
 
 # --- Flipped in a stored notebook ----------------------------------------------------------------
