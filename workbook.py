@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -222,7 +223,10 @@ def _jupyter_folders():
 
 def _try_lab(command, patience=120):
     """Start JupyterLab, wait until it serves the first notebook, and stop it."""
-    token, port = os.urandom(16).hex(), 8899
+    token = os.urandom(16).hex()
+    with socket.socket() as free:  # closed again at once: the port is JupyterLab's
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
     options = ["--no-browser", f"--ServerApp.port={port}", f"--IdentityProvider.token={token}"]
     environment = {**os.environ, **_jupyter_folders()}
     server = subprocess.Popen([str(PYTHON), *command, *options], cwd=str(ROOT), env=environment)

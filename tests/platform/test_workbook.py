@@ -159,6 +159,20 @@ def test_students_see_no_buttons_for_makers_of_courses_and_instructors_do(fresh)
     assert "nbgrader" not in (workbook.VENV / page).read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("home", ["there", "read-only", "none"])
+def test_jupyter_keeps_its_files_at_home_or_else_in_the_environment(fresh, monkeypatch, home):
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    if home == "none":
+        monkeypatch.setattr(workbook.Path, "home", no_home)
+    monkeypatch.setattr(workbook.os, "access", lambda path, mode: home == "there")
+    monkeypatch.delenv("JUPYTER_RUNTIME_DIR", raising=False)
+    found = workbook._jupyter_folders()
+    assert ("JUPYTER_RUNTIME_DIR" in found) == (home != "there")
+    assert all(folder.startswith(str(workbook.VENV)) for folder in found.values())
+
+
 def test_stopped_by_the_user_it_says_so_and_ends(fresh, monkeypatch, capsys):
     def stop(*_, **__):
         raise KeyboardInterrupt

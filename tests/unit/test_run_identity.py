@@ -21,15 +21,6 @@ CONFIG = TrainConfig(learning_rate=1e-2, epochs=2, batch_size=3, save_every=2, m
 ADAPTER = {"targets": "all-linear", "r": 2, "alpha": 4, "seed": 0}
 
 
-@pytest.fixture
-def rows(tokenizer):
-    talks = [
-        [*user(f"What is {n} plus 1?"), {"role": "assistant", "content": f"It is {n + 1}. " * n}]
-        for n in range(1, 9)
-    ]
-    return prepare(tokenizer, talks).examples
-
-
 def with_lora(model, **changes):
     return inject_lora(copy.deepcopy(model), **ADAPTER | changes)
 

@@ -12,8 +12,7 @@ import threading
 import pytest
 import torch
 
-from sftlab.chat import user
-from sftlab.data import collate, prepare
+from sftlab.data import collate
 from sftlab.errors import WorkbookError
 from sftlab.lora import inject_lora, lora_parameters
 from sftlab.loss import model_loss
@@ -21,16 +20,6 @@ from sftlab.train import TrainConfig, sft_train, train_loop, train_step
 
 CONFIG = TrainConfig(learning_rate=1e-2, epochs=2, batch_size=3, save_every=2)
 STEPS = 6  # eight rows, three a batch, twice
-
-
-@pytest.fixture
-def rows(tokenizer):
-    """Eight rows of unequal length."""
-    talks = [
-        [*user(f"What is {n} plus 1?"), {"role": "assistant", "content": f"It is {n + 1}. " * n}]
-        for n in range(1, 9)
-    ]
-    return prepare(tokenizer, talks).examples
 
 
 def with_lora(model, dropout=0.0):
