@@ -252,7 +252,7 @@ def test(arguments):
     """run every check: style, types, tests, all notebooks compared with what is stored"""
     set_up("test")
     lint([])
-    python("-m", "sftlab.classroom.publish", "--check")
+    python("-m", "tools.publish", "--check")
     two = ["-n", "2", "--dist", "loadfile"]
     pytest(
         *two,
@@ -280,7 +280,7 @@ def compare(arguments, **environment):
     nbval = ["--nbval", "--nbval-current-env", "--nbval-cell-timeout=300", f"--junitxml={TIMES}"]
     offline = {"SFTLAB_PROGRESS": str(progress), "PYTHONPATH": str(ROOT / "tests" / "no_network")}
     pytest(*nbval, *arguments, "notebooks/", **offline, **environment)
-    python("-m", "sftlab.bench.notebooks", str(TIMES))
+    python("-m", "tools.benchmarks.notebooks", str(TIMES))
 
 
 def quick(arguments):
@@ -337,32 +337,32 @@ COMMANDS = {
     "browser": browser,
     "clean": clean,
     "notebooks": module(
-        "sftlab.classroom.publish", "authors", "run all notebooks anew and store their outputs"
+        "tools.publish", "authors", "run all notebooks anew and store their outputs"
     ),
     "models": module(
-        "sftlab.models",
+        "sftlab",
         None,
         'fetch SmolLM2-135M-Instruct (93 MB, Apache-2.0), for MODEL = "smollm2-instruct"',
         "fetch",
         "smollm2-instruct",
     ),
     "real": module(
-        "sftlab.classroom.real",
+        "tools.other_models",
         "authors",
         "run copies of the notebooks on a real model (takes long)",
     ),
     "book": module(
-        "sftlab.classroom.book",
+        "tools.book",
         "authors",
         "the notebooks as a website that works offline, in build/book",
     ),
     "slides": module(
-        "sftlab.classroom.slides", "authors", "the notebooks as offline slides with presenter notes"
+        "tools.slides", "authors", "the notebooks as offline slides with presenter notes"
     ),
-    "course": module("sftlab.classroom.course", "course", "the notebooks as a course for nbgrader"),
+    "course": module("tools.course", "course", "the notebooks as a course for nbgrader"),
     "bench-notebooks": bench_notebooks,
     "bench": module(
-        "sftlab.bench",
+        "tools.benchmarks",
         "test",
         "measure speed against TRL's trainer and the machine's limit (20 minutes)",
     ),

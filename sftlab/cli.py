@@ -7,19 +7,15 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-from sftlab.paths import ROOT
+from sftlab._internal.paths import ROOT
 
-# name -> (module with a `main`, arguments put before those given, what it does)
+# name -> (module with a `main`, what it does)
 PROGRAMS = {
-    "train": ("sftlab.pipeline", (), "train as a file says: sftlab train configs/sft.json"),
-    "preflight": ("sftlab.preflight", (), "look at data and adapters before a run"),
-    "fetch": (
-        "sftlab.fetch",
-        ("fetch",),
-        "download a real model once: sftlab fetch smollm2-instruct",
-    ),
-    "models": ("sftlab.fetch", ("list",), "what models are here, their size, licence and origin"),
-    "record": ("sftlab.experiments.__main__", (), "record an experiment, or list them"),
+    "train": ("sftlab.pipeline", "train as a file says: sftlab train configs/sft.json"),
+    "preflight": ("sftlab.preflight", "look at data and adapters before a run"),
+    "fetch": ("sftlab.fetch", "download a real model once: sftlab fetch smollm2-instruct"),
+    "models": ("sftlab.cli", "what models are here, their size, licence and origin"),
+    "record": ("sftlab.exercises.recording", "record an experiment, or list them"),
 }
 # What needs the notebooks beside the package is done by the checkout's own workbook.py.
 IN_A_CHECKOUT = {
@@ -35,10 +31,22 @@ IN_A_CHECKOUT = {
 
 def usage() -> str:
     lines = ["usage: sftlab COMMAND [ARGUMENTS]   (sftlab COMMAND --help says more)", ""]
-    lines += [f"  {name:<10} {about}" for name, (_, _, about) in PROGRAMS.items()]
+    lines += [f"  {name:<10} {about}" for name, (_, about) in PROGRAMS.items()]
     lines += ["", "in a checkout of the workbook:"]
     lines += [f"  {name:<10} {about}" for name, about in IN_A_CHECKOUT.items()]
     return "\n".join(lines)
+
+
+def list_models() -> int:
+    """Every model that `sftlab.models.load` knows by name, and whether it is here."""
+    from sftlab.fetch import overview
+    from sftlab.models import FAMILIES
+
+    for name, family in FAMILIES.items():
+        where = "embedded" if family.embedded else "from the hub"
+        print(f"{name}: {where} · {family.licence} · {family.base}, {family.chat}")
+    print(*overview(), sep="\n")
+    return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,8 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(usage())
         return 0
     if name in PROGRAMS:
-        module, before, _ = PROGRAMS[name]
-        return importlib.import_module(module).main([*before, *rest])
+        if name == "models":
+            return list_models()
+        return importlib.import_module(PROGRAMS[name][0]).main(rest)
     if name not in IN_A_CHECKOUT:
         print(f"sftlab: there is no command {name!r}\n\n{usage()}", file=sys.stderr)
         return 2

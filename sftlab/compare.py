@@ -8,7 +8,7 @@ import torch
 
 from sftlab.errors import WorkbookError
 from sftlab.generate import answer, generate
-from sftlab.judge import behaviour
+from sftlab.scoring import behaviour
 
 PROMPTS = (
     "What is the capital of France?",

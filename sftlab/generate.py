@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 from transformers import DynamicCache
 
+from sftlab._internal.ranges import check_number, check_seed, check_whole
 from sftlab.chat import Message, encode, end_of_turn_id, user
 from sftlab.errors import WorkbookError
-from sftlab.ranges import check_number, check_seed, check_whole
 
 
 @dataclass(frozen=True)

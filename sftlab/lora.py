@@ -3,7 +3,7 @@
     y = x Wᵀ + (α/r) · x Aᵀ Bᵀ        W: (d_out, d_in)   A: (r, d_in)   B: (d_out, r)
 
 Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2021, arXiv:2106.09685.
-Adapters are saved and loaded by sftlab.adapter_files.
+Adapters are saved and loaded by sftlab.adapters.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from sftlab._internal.random_state import own_random_state
+from sftlab._internal.ranges import check_number, check_seed, check_whole
 from sftlab.errors import WorkbookError
-from sftlab.random_state import own_random_state
-from sftlab.ranges import check_number, check_seed, check_whole
 
 LARGEST_RANK = 2**16  # no weight matrix has more rows or columns that are worth it
 RULES = ("lora", "rslora", "plain")  # see `lora_scale`
@@ -156,7 +156,7 @@ class LoRALinear(nn.Module):
         if not W.is_floating_point():
             raise WorkbookError(
                 "The base is packed in 4 bits and cannot take a correction: first unpack it with "
-                "sftlab.quant.dequantize_model_linears(model)."
+                "sftlab.quantized_layers.dequantize_model_linears(model)."
             )
         W.copy_((W + scale * (self.B @ self.A)).to(W.dtype))
 

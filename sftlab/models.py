@@ -4,7 +4,7 @@
     model, tokenizer = load("almanac", role="chat")     # the same base, tuned
 
 A *family* has two roles, ``base`` and ``chat``; a hub id, a folder and a model that was fetched
-(``python -m sftlab.models fetch smollm2-instruct``) are one model each and ignore the role. Of
+(``python -m sftlab fetch smollm2-instruct``) are one model each and ignore the role. Of
 Gemma 3 270M the base can be fetched: once it is here, it is the one that "gemma3-270m" means.
 
 A base that comes without a chat template is given the one of its family, whose markers it knows as
@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -25,12 +24,12 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from sftlab.adapter_files import load_adapter
+from sftlab._internal.paths import MODELS
+from sftlab.adapters import load_adapter
 from sftlab.chat import special_tokens
 from sftlab.errors import WorkbookError
-from sftlab.fetch import PACKAGES, fetched, file_checksum, main, model_folder
+from sftlab.fetch import PACKAGES, fetched, file_checksum, model_folder
 from sftlab.lora import merge_lora
-from sftlab.paths import MODELS
 from sftlab.templates import FAMILIES as TEMPLATES
 from sftlab.templates import MARKERS
 
@@ -93,7 +92,7 @@ def load(name: str | Path = "almanac", role: str = "base", dtype: torch.dtype = 
     if family and family.embedded:
         return _load_embedded(role, dtype)
     if family:
-        or_fetch = f"; or run  python -m sftlab.models fetch {name}" if name in PACKAGES else ""
+        or_fetch = f"; or run  python -m sftlab fetch {name}" if name in PACKAGES else ""
         try:
             return _load_pretrained(getattr(family, role), dtype)
         except WorkbookError as error:
@@ -215,7 +214,3 @@ def record_checksums() -> None:
     files = sorted(p for p in MODELS.glob("almanac-*/*") if p.suffix in kinds)
     table = {f"{p.parent.name}/{p.name}": file_checksum(p) for p in files}
     (MODELS / "checksums.json").write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,8 +1,8 @@
 """The whole pipeline from one file: data → tokens → masks → batches → loop → a trained adapter.
 
-    python -m sftlab.train configs/sft.json                                    # one process
-    torchrun --nproc_per_node 2 -m sftlab.train configs/sft.json               # two processes
-    accelerate launch --multi_gpu --num_processes 2 -m sftlab.train configs/sft.json    # the same
+    python -m sftlab train configs/sft.json                                    # one process
+    torchrun --nproc_per_node 2 -m sftlab train configs/sft.json               # two processes
+    accelerate launch --multi_gpu --num_processes 2 -m sftlab train configs/sft.json    # the same
 
 Accelerate connects the processes and chooses the device: GPUs where there are any, otherwise CPUs.
 The file is the same everywhere. Paths in it count from the folder of the file.
@@ -20,14 +20,14 @@ from datetime import datetime
 from difflib import get_close_matches
 from pathlib import Path
 
-from sftlab.adapter_files import save_adapter
+from sftlab._internal.ranges import check_whole
+from sftlab.adapters import save_adapter
+from sftlab.checkpoints import check_folder
 from sftlab.data import Prepared, load_conversations, prepare
+from sftlab.distributed import place
 from sftlab.errors import WorkbookError
 from sftlab.lora import check_lora_settings, inject_lora
 from sftlab.models import load
-from sftlab.processes import place
-from sftlab.ranges import check_whole
-from sftlab.snapshots import check_folder
 from sftlab.templates import with_clock_at, writes_the_date
 from sftlab.train import History, TrainConfig, sft_train
 
@@ -217,7 +217,7 @@ def _store(model, tokenizer, run: Run, history: History, folder: Path) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train as a file says. Returns the exit status: 0 when the run is finished."""
     parser = argparse.ArgumentParser(
-        prog="python -m sftlab.train", description="Train as a file says; see configs/sft.json."
+        prog="python -m sftlab train", description="Train as a file says; see configs/sft.json."
     )
     parser.add_argument("config", type=Path, help="the run's file")
     chosen = parser.parse_args(arguments)
@@ -249,7 +249,7 @@ def _connect():
     if os.environ.get("MASTER_ADDR") and "RANK" not in os.environ:
         print(
             "accelerate launch --cpu starts one process, whatever number it is given; for several "
-            "use  torchrun --nproc_per_node 2 -m sftlab.train",
+            "use  torchrun --nproc_per_node 2 -m sftlab train",
             file=sys.stderr,
         )
     cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")

@@ -1,4 +1,4 @@
-"""4-bit weights, written out: the NF4 code, blocks, double quantisation, and bitsandbytes' layers.
+"""4-bit weights, written out: the NF4 code, blocks, packing and double quantisation.
 
 Dettmers et al., "QLoRA: Efficient Finetuning of Quantized LLMs", 2023, arXiv:2305.14314, sections
 2 and 3. Codes, packing and scales equal those of bitsandbytes on the CPU, element for element.
@@ -6,16 +6,11 @@ Dettmers et al., "QLoRA: Efficient Finetuning of Quantized LLMs", 2023, arXiv:23
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 
 import torch
 from scipy.stats import norm
 from torch import Tensor, nn
-
-from sftlab.errors import WorkbookError
 
 BLOCK_SIZE = 64  # neighbouring weights that share one scale
 SCALES_PER_BLOCK = 256  # double quantisation: so many scales share one scale of their own
@@ -175,100 +170,3 @@ def _quantize_scales(scales: Tensor) -> tuple[Tensor, Tensor]:
     codes = torch.bucketize(scaled, (code[1:] + code[:-1]) / 2)
     codes = torch.where(absmax == 0, 0, codes)
     return codes.flatten()[: len(scales)].to(torch.uint8), absmax.flatten()
-
-
-# --- Whole models, with bitsandbytes' layers ----------------------------------------------------
-@cache
-def _bitsandbytes():
-    """The library, imported when needed, without its warning about a package we do not use.
-
-    Where it is not installed `sftlab.nf4_layers` stands in for it, and that is said once.
-    """
-    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
-    try:
-        import bitsandbytes
-    except ImportError:
-        from sftlab import nf4_layers
-
-        print(
-            "bitsandbytes is not installed (pip install bitsandbytes): sftlab.nf4_layers stands in "
-            "for it, with the same layers and numbers, only slower."
-        )
-        return nf4_layers
-    return bitsandbytes
-
-
-def keep_weights_in_place(model: nn.Module) -> nn.Module:
-    """Stop bitsandbytes from repacking 4-bit weights for inference; call it before anything else.
-
-    On processors with AVX512-BF16 the first forward pass in eval mode without gradients rearranges
-    the weights, silently and for good: afterwards no gradient passes the layer and dequantising it
-    gives garbage. Raises WorkbookError if that has happened. Returns the model.
-    """
-    for name, module in model.named_modules():
-        if isinstance(module, _bitsandbytes().nn.Linear4bit):
-            if getattr(module.weight.quant_state, "packing_format_for_cpu", False):
-                raise WorkbookError(f"{name} has been repacked for inference: load the model anew.")
-            module.support_avx512bf16_for_cpu = False
-    return model
-
-
-def quantize_model_linears(
-    model: nn.Module, double: bool = True, skip: Sequence[str] = ("lm_head",)
-) -> nn.Module:
-    """Replace every linear layer by a frozen NF4 one (bitsandbytes' Linear4bit), in place.
-
-    Layers whose name ends in one of `skip` stay: an output head is often tied to the embedding.
-    Products are computed in the dtype that the weight had. Embeddings, norms and biases keep
-    theirs. Returns the model. Raises WorkbookError if there is nothing to quantise, or for a layer
-    whose rows are no whole number of blocks: with AVX512, bitsandbytes 0.50 takes the wrong scales.
-    """
-    bnb = _bitsandbytes()
-    linears = {
-        name: module
-        for name, module in model.named_modules()
-        if type(module) is nn.Linear and name.split(".")[-1] not in skip
-    }
-    if not linears:
-        raise WorkbookError("The model has no plain linear layer left to quantise.")
-    if odd := [name for name, linear in linears.items() if linear.in_features % BLOCK_SIZE]:
-        raise WorkbookError(
-            f"{odd[0]} has {linears[odd[0]].in_features} inputs, no multiple of {BLOCK_SIZE}: "
-            f"bitsandbytes can compute wrongly with it. Name it in skip."
-        )
-    for name, linear in linears.items():
-        weight = linear.weight
-        layer = bnb.nn.Linear4bit(
-            linear.in_features,
-            linear.out_features,
-            bias=False,
-            compute_dtype=weight.dtype,
-            compress_statistics=double,
-            quant_type="nf4",
-            device="meta",  # its own weight is never needed
-        )
-        layer.weight = bnb.nn.Params4bit(
-            weight.data, False, compress_statistics=double, quant_type="nf4", module=layer
-        ).to(weight.device)
-        layer.bias = linear.bias
-        layer.train(linear.training)
-        model.set_submodule(name, layer)
-    return keep_weights_in_place(model)
-
-
-def dequantize_model_linears(model: nn.Module) -> nn.Module:
-    """Turn every 4-bit layer back into a plain one with the values it computed with, in place.
-
-    That is the base to merge an adapter into that was trained on the 4-bit one. Returns the model.
-    """
-    bnb = _bitsandbytes()
-    keep_weights_in_place(model)  # refuses repacked weights
-    for name, module in list(model.named_modules()):
-        if isinstance(module, bnb.nn.Linear4bit):
-            linear = nn.Linear(module.in_features, module.out_features, bias=False, device="meta")
-            weight = bnb.functional.dequantize_4bit(module.weight.data, module.weight.quant_state)
-            linear.weight = nn.Parameter(weight, requires_grad=False)
-            linear.bias = module.bias
-            linear.train(module.training)
-            model.set_submodule(name, linear)
-    return model

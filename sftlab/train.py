@@ -1,12 +1,8 @@
-"""The SFT loop: batches, one optimiser step at a time, snapshots, resume, several processes.
-
-python -m sftlab.train configs/sft.json        # a run from a file: see sftlab.pipeline
-"""
+"""The SFT loop: batches, one optimiser step at a time, snapshots, resume, several processes."""
 
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -18,19 +14,18 @@ from random import Random
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from sftlab.bar import Bar
+from sftlab._internal.interrupts import Gate
+from sftlab._internal.progress_bar import Bar
+from sftlab._internal.random_state import own_random_state
+from sftlab._internal.ranges import check_clipping, check_number, check_seed, check_whole
+from sftlab.checkpoints import check_folder, load_snapshot, save_snapshot
 from sftlab.data import batch_order, collate
+from sftlab.distributed import add_gradients, place, total, total_number
 from sftlab.errors import WorkbookError
-from sftlab.guards import BROKEN
-from sftlab.interrupts import Gate
 from sftlab.loss import model_loss, trained_tokens
 from sftlab.masking import Example
-from sftlab.preflight import preflight, told
-from sftlab.processes import add_gradients, place, total, total_number
-from sftlab.random_state import own_random_state
-from sftlab.ranges import check_clipping, check_number, check_seed, check_whole
+from sftlab.preflight import BROKEN, preflight, told
 from sftlab.run_identity import describe, starts_of
-from sftlab.snapshots import check_folder, load_snapshot, save_snapshot
 
 PRECISIONS = ("auto", "fp32", "bf16")
 MOST_EPOCHS = 100_000  # a slip of the finger more would plan batches for hours
@@ -202,7 +197,7 @@ def sft_train(
 
     An interrupt (the stop button) lets the step in progress end, saves a snapshot if there is a
     folder, and returns with ``finished`` False. The model is in eval mode afterwards. Of several
-    processes (``sftlab.processes``) each takes its rows of every batch; the first one shows the bar
+    processes (``sftlab.distributed``) each takes its rows of every batch; the first one shows the bar
     and writes the snapshots, and all of them read them.
 
     Raises:
@@ -350,9 +345,3 @@ def _told(history: History, steps: int, rows: int, snapshot: Path | None) -> str
         return f"{steps} steps on {rows} rows: loss {first:.2f} → {last:.2f}"
     again = "; run again to go on" if snapshot else ""
     return f"stopped after {len(history.losses)} of {steps} steps{again}"
-
-
-if __name__ == "__main__":
-    from sftlab.pipeline import main
-
-    sys.exit(main())

@@ -42,7 +42,7 @@ def interruptible():
 
 def pytest_collection_modifyitems(items):
     """Tests marked ``base`` need the trained base model; they wait only until it is there."""
-    from sftlab.paths import MODELS
+    from sftlab._internal.paths import MODELS
 
     if not (MODELS / "almanac-base" / "model.safetensors").exists():
         reason = "data/models/almanac-base/model.safetensors is not there: pretrain the base first"
@@ -56,7 +56,7 @@ def tokenizer():
     """The almanac's tokenizer. It is shared: a test that changes it copies it first."""
     from transformers import AutoTokenizer
 
-    from sftlab.paths import MODELS
+    from sftlab._internal.paths import MODELS
 
     return AutoTokenizer.from_pretrained(MODELS / "almanac-base", local_files_only=True)
 

@@ -215,7 +215,7 @@ def updated(outputs: Sequence[Any], messages: Sequence[dict]) -> Sequence[Any]:
 
 def _compare_outputs(self, test, ref, skip_compare=None) -> bool:
     """In place of nbval's: ``test`` is what the cell shows now, ``ref`` what is stored."""
-    from sftlab.classroom.publish import tidy
+    from tools.publish import tidy
 
     test = updated(test, self.messages)
     tolerance = tolerance_of(self.cell.metadata.get("tags", []))

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from sftlab._internal.paths import DATA, MODELS
 from sftlab.almanac.facts import kinds, table, topics
-from sftlab.judge import RUBRIC, mean_interval, share_interval
-from sftlab.paths import DATA, MODELS
+from sftlab.scoring import RUBRIC
+from sftlab.statistics import mean_interval, share_interval
 
 REPORT = DATA / "results" / "almanac_report.json"
 BASE, CHAT = MODELS / "almanac-base", MODELS / "almanac-chat"

@@ -173,7 +173,7 @@ def evaluation(per_kind: int = 20) -> list[dict]:
 def rubric_keys(made: dict) -> dict[str, Any]:
     """What an answer must name, must not, and what it may be known by to be on the topic.
 
-    See ``sftlab.judge``. Kinds that are not here must name the value and are about the subject.
+    See ``sftlab.scoring``. Kinds that are not here must name the value and are about the subject.
     """
     kind, answer, subject = made["kind"], made["response"].rstrip("."), made["subject"]
     if kind == "yes_no":

@@ -19,7 +19,7 @@ import json
 from dataclasses import dataclass
 from functools import cache
 
-from sftlab.paths import DATA
+from sftlab._internal.paths import DATA
 
 STRATA = ("known", "single", "absent")
 SPLITS = ("train", "heldout")

@@ -13,12 +13,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from sftlab._internal.paths import INSTRUCTIONS
 from sftlab.almanac.curated import NEVER_TRAINED, curated, evaluation, mediocre
 from sftlab.almanac.defects import DEFECTS, low_quality
 from sftlab.almanac.facts import all_items, topics
 from sftlab.almanac.pairs import conversations, heldout, pairs
 from sftlab.data import write_jsonl
-from sftlab.paths import INSTRUCTIONS
 
 CARD = INSTRUCTIONS / "README.md"
 WHAT = {

@@ -23,10 +23,10 @@ import torch
 import torch.nn.functional as F
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from sftlab._internal.paths import MODELS, cache_folder
+from sftlab._internal.random_state import own_random_state
 from sftlab.almanac.documents import document
 from sftlab.almanac.tokenizer import TURN_END, TURN_START, save_tokenizer, train_tokenizer
-from sftlab.paths import MODELS, cache_folder
-from sftlab.random_state import own_random_state
 
 
 @dataclass(frozen=True)

@@ -17,15 +17,16 @@ from typing import Any
 
 import numpy as np
 
+from sftlab._internal.provenance import provenance
 from sftlab.almanac.card import REPORT, write_cards
 from sftlab.almanac.facts import Item, items, kinds
 from sftlab.almanac.pairs import heldout, pairs
 from sftlab.data import conversation, prepare
 from sftlab.generate import answer, generate
-from sftlab.judge import RUBRIC, behaviour, judge, mean_interval, share_interval
 from sftlab.lora import inject_lora
 from sftlab.models import load
-from sftlab.provenance import provenance
+from sftlab.scoring import RUBRIC, behaviour, judge
+from sftlab.statistics import mean_interval, share_interval
 from sftlab.train import TrainConfig, sft_train
 
 LORA: dict[str, Any] = {"targets": "all-linear", "r": 8, "alpha": 16}

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import json
 
-from sftlab.adapter_files import save_adapter
+from sftlab._internal.paths import MODELS
+from sftlab.adapters import save_adapter
 from sftlab.almanac.pairs import conversations, pairs
 from sftlab.almanac.report import LORA
 from sftlab.almanac.skills import SKILLS
 from sftlab.data import conversation, prepare
 from sftlab.lora import inject_lora
 from sftlab.models import load, record_checksums
-from sftlab.paths import MODELS
 from sftlab.train import History, TrainConfig, sft_train
 
 CONFIG = TrainConfig(learning_rate=2e-3, epochs=3, batch_size=16, seed=0)

@@ -4,10 +4,10 @@ Importing this costs next to nothing: torch, IPython and ipywidgets are loaded b
 need them.
 """
 
-from sftlab.classroom.board import show_progress, start
-from sftlab.classroom.hands import show_of_hands
+from sftlab.classroom.check_results import check
 from sftlab.classroom.predictions import outcome, predict
+from sftlab.classroom.progress_overview import show_progress, start
+from sftlab.classroom.show_of_hands import show_of_hands
 from sftlab.classroom.solutions import reveal
-from sftlab.classroom.verdicts import check
 
 __all__ = ["check", "outcome", "predict", "reveal", "show_of_hands", "show_progress", "start"]

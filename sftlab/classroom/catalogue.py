@@ -1,40 +1,76 @@
-"""The workbook's notebooks: their titles, and which predictions and checks each one holds."""
+"""What there is: the notebooks, and for each the folder of its exercise, found by their numbers.
+
+Nothing is listed here. A folder ``sftlab/exercises/exNN_name`` belongs to the notebook ``NN_name``.
+"""
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
+from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
+from types import ModuleType
 
-from sftlab.paths import ROOT
+from sftlab._internal.paths import PACKAGE, ROOT
+from sftlab.classroom.checking import Exercise
+from sftlab.errors import WorkbookError
 
-TITLES = {
-    "00": "Start here",
-    "01": "Base model and instruct model",
-    "02": "What a few good examples teach",
-    "03": "Loss on the response only",
-    "04": "The SFT loss, by hand",
-    "05": "The wrong chat template",
-    "06": "Why train fewer parameters",
-    "07": "Counting LoRA's parameters",
-    "08": "Why B starts at zero",
-    "09": "α over r",
-    "10": "LoRA's learning rate",
-    "11": "The memory of QLoRA",
-    "12": "Masking the prompt",
-    "13": "Before and after SFT",
-    "14": "Chat templates, marker by marker",
-    "15": "Masking a conversation of many turns",
-    "16": "The whole SFT loop",
-    "17": "LoRALinear from scratch",
-    "18": "LoRA with PEFT",
-    "19": "Full fine-tuning against LoRA",
-    "20": "Merging LoRA",
-    "21": "Fine-tuning a 4-bit base",
-    "22": "Data quality against data quantity",
-    "23": "A clinic for broken runs",
-}
 NOTEBOOKS = ROOT / "notebooks"
+
+
+@cache
+def _folders() -> dict[str, str]:
+    found = sorted((PACKAGE / "exercises").glob("ex[0-9][0-9]_*"))
+    return {path.name[2:4]: path.name for path in found if path.is_dir()}
+
+
+def numbers() -> list[str]:
+    """The notebooks' numbers: "00", "01", …"""
+    return list(_folders())
+
+
+def package(number: str, part: str = "") -> ModuleType:
+    """The exercise's package, or a module of it ("check", "explorer").
+
+    Raises:
+        WorkbookError: there is no notebook of that number.
+    """
+    if number not in _folders():
+        known = numbers()
+        raise WorkbookError(
+            f'there is no notebook {number!r}; use two digits, "{known[0]}" to "{known[-1]}"'
+        )
+    name = f"sftlab.exercises.{_folders()[number]}"
+    return importlib.import_module(f"{name}.{part}" if part else name)
+
+
+def exercises(number: str) -> dict[str, Exercise]:
+    """The exercises of one notebook by id, in its order; none for a notebook without checks."""
+    folder = _folders().get(number)
+    if not folder or not (PACKAGE / "exercises" / folder / "check.py").is_file():
+        return {}
+    return package(number, "check").EXERCISES
+
+
+def exercise(id: str) -> Exercise:
+    """The exercise of that id.
+
+    Raises:
+        WorkbookError: there is none; the message names the nearest ids.
+    """
+    own = exercises(id.partition(".")[0])
+    if id in own:
+        return own[id]
+    known = [other for number in numbers() for other in exercises(number)]
+    near = get_close_matches(id, known, n=3, cutoff=0.4) or list(own) or known
+    raise WorkbookError(f"there is no exercise {id!r}; the nearest are {', '.join(near)}")
+
+
+def question(number: str) -> str:
+    """What a notebook is about, in one question."""
+    return (package(number).__doc__ or "").strip()
 
 
 def notebook(number: str) -> Path | None:
@@ -47,10 +83,10 @@ def notebook(number: str) -> Path | None:
 
 
 def title(number: str) -> str:
-    """The heading of a notebook without its number; the planned title while it is not written."""
+    """The heading of a notebook without its number; its question where the notebook is not."""
     for heading in re.findall(r"^# (.+)", _text(number, "markdown"), re.MULTILINE):
         return re.sub(r"^\d+ · ", "", heading)
-    return TITLES[number]
+    return question(number)
 
 
 def prediction_ids(number: str) -> list[str]:
@@ -69,51 +105,26 @@ def _text(number: str, kind: str) -> str:
     return "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == kind)
 
 
-QUESTIONS = {
-    "00": "How does this workbook work, and where do I stand?",
-    "01": "What does a base model do with a bare question?",
-    "02": "Do a few good examples teach facts, or only form?",
-    "03": "What changes if the prompt is trained as well?",
-    "04": "What exactly is added up, and divided by what?",
-    "05": "How much does a wrong template cost?",
-    "06": "What does training few parameters save, and what does it protect?",
-    "07": "How many parameters does LoRA train?",
-    "08": "Why does B start at zero, and A not?",
-    "09": "What does α/r keep steady?",
-    "10": "Why does LoRA want a larger learning rate?",
-    "11": "How does a 70B model fit into 40 GB?",
-    "12": "Which tokens are trained, and what does masking really do?",
-    "13": "How few pairs turn continuing into answering?",
-    "14": "What does a chat template insert?",
-    "15": "Which tokens of a long conversation are trained?",
-    "16": "How do the parts make a model that follows instructions?",
-    "17": "What is inside a LoRA layer?",
-    "18": "What share of a real model does LoRA train?",
-    "19": "What do both ways cost in memory, time and quality?",
-    "20": "Is merging exact, and what does it save?",
-    "21": "Can a model be tuned that does not fit in 16 bit?",
-    "22": "What do a few bad examples do?",
-    "23": "Which runs look healthy and are broken?",
-}
-TABLE_START, TABLE_END = "<!-- notebooks: begin -->", "<!-- notebooks: end -->"
+def on_model(number: str, model: str) -> list[str]:
+    """What a notebook says on a model other than the embedded one: how long it takes.
 
-
-def readme_table() -> str:
-    """The README's table of notebooks, with links to those that are there."""
-    lines = ["| | notebook | what you find out |", "|---|---|---|"]
-    for number in TITLES:
-        found = sorted(NOTEBOOKS.glob(f"{number}_*.ipynb"))
-        name = title(number)
-        name = f"[{name}](notebooks/{found[0].name})" if found else f"{name} *(in preparation)*"
-        lines.append(f"| {number} | {name} | {QUESTIONS[number]} |")
-    return "\n".join(lines)
-
-
-def update_readme(path: Path = ROOT / "README.md") -> bool:
-    """Write the table into the README between its two marks. True if that changed the file."""
-    text = path.read_text(encoding="utf-8")
-    before, _, rest = text.partition(TABLE_START)
-    _, _, after = rest.partition(TABLE_END)
-    wanted = f"{before}{TABLE_START}\n{readme_table()}\n{TABLE_END}{after}"
-    path.write_text(wanted, encoding="utf-8")
-    return wanted != text
+    Raises:
+        WorkbookError: the notebook cannot run on this model.
+    """
+    if str(model).startswith("almanac"):
+        return []
+    own = package(number)
+    if reason := getattr(own, "EMBEDDED_ALONE", None):
+        raise WorkbookError(
+            f"notebook {number} does not run on {model}: {reason}. Put  "
+            'MODEL = "almanac"  into the first cell'
+        )
+    minutes = getattr(own, "MINUTES", None)
+    if not minutes:
+        return [f"MODEL is {model}: what the text says in numbers is about the embedded model."]
+    return [
+        f"MODEL is {model}: on two cores this notebook takes about {minutes} minutes with 135 "
+        "million weights, longer with more. Bars show how far a training is; the stop button ends "
+        "it, and its cell can be run again. What the text says in numbers is about the embedded "
+        "model."
+    ]

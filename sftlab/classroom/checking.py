@@ -15,8 +15,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sftlab.classroom.comparing import difference, is_tensor, shorten
-from sftlab.classroom.running import Run, run
+from sftlab.classroom.first_difference import difference, is_tensor, shorten
+from sftlab.classroom.sandbox import Run, run
 
 Slip = tuple[Callable[..., Any], str]
 

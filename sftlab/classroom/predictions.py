@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from sftlab.classroom import cards, progress
+from sftlab.classroom import html_cards, progress
 from sftlab.errors import WorkbookError
 
 
@@ -88,9 +88,9 @@ def outcome(id: str, measured: str, because: str = "") -> None:
     for more in (because, notice):
         body += f"\n\n{more}" if more else ""
     heading = f"Prediction {id}"
-    html = cards.card(heading, cards.inline(body), tone)
-    text = cards.plain(f"{heading}\n{question.question}\n{body}")
-    cards.show(html, text, kind="outcome", id=id, measured=measured, because=because)
+    html = html_cards.card(heading, html_cards.inline(body), tone)
+    text = html_cards.plain(f"{heading}\n{question.question}\n{body}")
+    html_cards.show(html, text, kind="outcome", id=id, measured=measured, because=because)
 
 
 def asked(id: str, caller: str) -> _Asked:
@@ -149,19 +149,19 @@ def _show_question(id: str, asked: _Asked, entry: dict, notice: str) -> None:
     chosen = entry.get("choice")
     heading = f"Prediction {id}"
     rows = "".join(
-        f"<li>{'<b>' if o == chosen else ''}{cards.inline(o)}{'</b>' if o == chosen else ''}</li>"
+        f"<li>{'<b>' if o == chosen else ''}{html_cards.inline(o)}{'</b>' if o == chosen else ''}</li>"
         for o in asked.options
     )
     state = "\n\n".join(filter(None, [_state(entry), notice]))
-    html = cards.card(
+    html = html_cards.card(
         heading,
-        f"{cards.inline(asked.question)}<ul style='margin:.3em 0'>{rows}</ul>"
-        f"<small>{cards.inline(state)}</small>",
+        f"{html_cards.inline(asked.question)}<ul style='margin:.3em 0'>{rows}</ul>"
+        f"<small>{html_cards.inline(state)}</small>",
         "open" if "measured" not in entry else "neutral",
     )
     listed = "\n".join(f"  {'(x)' if o == chosen else '( )'} {o}" for o in asked.options)
-    text = cards.plain(f"{heading}\n{asked.question}\n{listed}\n{state}")
-    cards.show(html, text, _widget(id, asked, entry, notice))
+    text = html_cards.plain(f"{heading}\n{asked.question}\n{listed}\n{state}")
+    html_cards.show(html, text, _widget(id, asked, entry, notice))
 
 
 def _widget(id: str, asked: _Asked, entry: dict, notice: str) -> Any:
@@ -189,9 +189,11 @@ def _widget(id: str, asked: _Asked, entry: dict, notice: str) -> Any:
 
     radio.observe(chose, names="value")
     asked.widget = radio
-    question = ipywidgets.HTML(f"<b>Prediction {escape(id)}</b><br>{cards.inline(asked.question)}")
+    question = ipywidgets.HTML(
+        f"<b>Prediction {escape(id)}</b><br>{html_cards.inline(asked.question)}"
+    )
     return ipywidgets.VBox([question, radio, state])
 
 
 def _small(*lines: str) -> str:
-    return "<br>".join(f"<small>{cards.inline(line)}</small>" for line in lines if line)
+    return "<br>".join(f"<small>{html_cards.inline(line)}</small>" for line in lines if line)

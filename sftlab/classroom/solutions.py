@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from sftlab.classroom import cards
+from sftlab.classroom import catalogue, html_cards
 
 
 def reveal(id: str) -> None:
@@ -18,17 +18,16 @@ def reveal(id: str) -> None:
     Raises:
         WorkbookError: there is no such exercise.
     """
-    from sftlab.classroom.checks import exercise as find
-
-    exercise = find(id)
+    exercise = catalogue.exercise(id)
     shown = [exercise.reference, *exercise.shows]
     blocks = "".join(_source(function) for function in shown)
     summary = f"Unfold the workbook's own `{exercise.name}`, and why it is written this way"
-    html = cards.card(
-        exercise.title, cards.folded(summary, f"<p>{cards.inline(exercise.why)}</p>{blocks}")
+    html = html_cards.card(
+        exercise.title,
+        html_cards.folded(summary, f"<p>{html_cards.inline(exercise.why)}</p>{blocks}"),
     )
     text = f"{exercise.title}\nThe solution is folded: open this notebook in Jupyter to unfold it."
-    cards.show(html, text)
+    html_cards.show(html, text)
 
 
 def _source(function: Callable[..., Any]) -> str:
@@ -46,7 +45,7 @@ def _source(function: Callable[..., Any]) -> str:
 
     # Dark colours on a white that is set with them: a dark page changes neither. On the <pre> too,
     # to which JupyterLab gives a background of its own.
-    paper = f"background:#ffffff;color:{cards.INK}"
+    paper = f"background:#ffffff;color:{html_cards.INK}"
     formatter = HtmlFormatter(
         noclasses=True,
         style=Readable,

@@ -6,7 +6,7 @@ import ast
 
 from needed_cells import bound, used
 
-from sftlab.paths import ROOT
+from sftlab._internal.paths import ROOT
 
 BANKS = ROOT / "tests" / "wrong_answers"
 

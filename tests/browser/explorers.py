@@ -18,7 +18,7 @@ def cells(notebook: Notebook) -> list[int]:
     return [
         index
         for index, source in notebook.sources().items()
-        if "sftlab.classroom.explorers" in source and not any(name in source for name in STILL)
+        if "sftlab.classroom.explorer" in source and not any(name in source for name in STILL)
     ]
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from playwright.sync_api import Locator, Page
 
-from sftlab.paths import ROOT
+from sftlab._internal.paths import ROOT
 
 SCREENSHOTS = Path(os.environ.get("SFTLAB_SCREENSHOTS") or ROOT / "build" / "screenshots")
 SWITCHES = [  # no sandbox: chromium has none for root, the only user of many containers

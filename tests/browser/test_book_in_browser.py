@@ -6,7 +6,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from conftest import ALL_CELLS
 
-from sftlab.classroom import book
+from tools import book
 
 pytestmark = pytest.mark.browser
 # axe takes seconds for a page: all of them in `make browser`, otherwise those of most kinds of output.

@@ -8,8 +8,8 @@ from explorers import cells, operate
 from lab import WIDTHS
 from needed_cells import needed
 
-from sftlab.classroom import slides, website
 from sftlab.errors import WorkbookError
+from tools import slides, website
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 # All of them in `make browser`, otherwise those with formulas, tokens, wide tables and pictures.

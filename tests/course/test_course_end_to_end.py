@@ -12,10 +12,11 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell
 
-from sftlab.classroom import checks, course, grading
+from sftlab._internal.paths import ROOT
+from sftlab.classroom import catalogue
 from sftlab.classroom.catalogue import NOTEBOOKS
-from sftlab.classroom.notebook_metadata import CHECK
-from sftlab.paths import ROOT
+from tools import course, grading
+from tools.notebook_metadata import CHECK
 
 sys.path.append(str(ROOT / "tests" / "browser"))
 from answers import answers
@@ -23,12 +24,12 @@ from answers import answers
 NAME = "07_lora_parameter_count"
 COUNT, RANK = "07.lora_parameter_count", "07.break_even_rank"
 PATCHES = """
-import sftlab.classroom, sftlab.classroom.checking, sftlab.classroom.verdicts, sftlab.lora
+import sftlab.classroom, sftlab.classroom.checking, sftlab.classroom.check_results, sftlab.lora
 class Passed:
     status = "right"
     def or_reference(self): return print
 def check(*_): return Passed()
-sftlab.classroom.check = sftlab.classroom.verdicts.check = check
+sftlab.classroom.check = sftlab.classroom.check_results.check = check
 sftlab.classroom.checking.examine = lambda *_, **__: sftlab.classroom.checking.Finding("right", "")
 sftlab.lora.break_even_rank = lambda d_in, d_out: 7
 get_ipython().ast_transformers.append(print)
@@ -157,7 +158,7 @@ def test_solutions_can_be_given_out_later_and_nothing_is_lost(graded):
     assert (graded / "submitted" / "anna" / NAME / f"{NAME}.ipynb").exists()
 
 
-EXERCISES = [id for number in checks.numbers() for id in checks.exercises(number)]
+EXERCISES = [id for number in catalogue.numbers() for id in catalogue.exercises(number)]
 
 
 @pytest.mark.slow

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sftlab.classroom.cards import stored_data
-from sftlab.paths import ROOT
+from sftlab._internal.paths import ROOT
+from sftlab.classroom.html_cards import stored_data
 from tools.compare_outputs import (
     NUMBER,
     Tolerance,

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from sftlab import adapter_files, lora
+from sftlab import adapters, lora
 from sftlab.errors import WorkbookError
 
 R, ALPHA = 3, 12  # α ≠ r, or a forgotten division would go unseen
@@ -141,7 +141,7 @@ TARGETS = [["q_proj", "v_proj"], "all-linear", ["layers.1.mlp.down_proj", "k_pro
 def test_peft_loads_our_adapter(tmp_path, targets, rule):
     ours = lora.inject_lora(llama(), targets, R, ALPHA, dropout=0.1, rule=rule)
     trained(ours, ".B")
-    adapter_files.save_adapter(ours, tmp_path, base_name="tiny")
+    adapters.save_adapter(ours, tmp_path, base_name="tiny")
     with warnings.catch_warnings():
         warnings.simplefilter(
             "error", UserWarning
@@ -160,9 +160,9 @@ def test_we_load_pefts_adapter(tmp_path, targets, use_rslora):
     )
     theirs = trained(peft.get_peft_model(llama(), config), "lora_B.default.weight")
     theirs.save_pretrained(tmp_path)
-    ours = adapter_files.load_adapter(llama(), tmp_path).eval()
+    ours = adapters.load_adapter(llama(), tmp_path).eval()
     torch.testing.assert_close(logits(ours), logits(theirs), rtol=0, atol=1e-6)
-    assert set(json.loads((tmp_path / adapter_files.CONFIG).read_text())) > {"r", "lora_alpha"}
+    assert set(json.loads((tmp_path / adapters.CONFIG).read_text())) > {"r", "lora_alpha"}
     merged = theirs.merge_and_unload()
     torch.testing.assert_close(logits(lora.merge_lora(ours)), logits(merged), rtol=0, atol=1e-6)
     theirs_state = merged.state_dict()
@@ -180,7 +180,7 @@ def test_the_same_parameters_are_trained_as_with_peft(targets):
 
 def test_a_disabled_adapter_gives_pefts_base(tmp_path):
     ours = trained(lora.inject_lora(llama(), "all-linear", R, ALPHA), ".B")
-    adapter_files.save_adapter(ours, tmp_path)
+    adapters.save_adapter(ours, tmp_path)
     theirs = peft.PeftModel.from_pretrained(llama(), tmp_path).eval()
     with lora.disable_lora(ours), theirs.disable_adapter():
         assert torch.equal(logits(ours), logits(theirs))
@@ -190,4 +190,4 @@ def test_a_dora_adapter_of_peft_is_refused(tmp_path):
     config = peft.LoraConfig(r=R, lora_alpha=ALPHA, target_modules=["q_proj"], use_dora=True)
     peft.get_peft_model(llama(), config).save_pretrained(tmp_path)
     with pytest.raises(WorkbookError, match="use_dora"):
-        adapter_files.load_adapter(llama(), tmp_path)
+        adapters.load_adapter(llama(), tmp_path)

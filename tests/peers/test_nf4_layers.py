@@ -6,19 +6,18 @@ import pytest
 import torch
 from torch import nn
 
-from sftlab import nf4_layers, quant
+from sftlab import quantized_layers
 from sftlab.errors import WorkbookError
 from sftlab.lora import inject_lora, lora_parameters
-from sftlab.memory_report import memory_report
-from sftlab.trainable import trainable_share
+from sftlab.memory.count import memory_report, trainable_share
 
 
 def trained(library, monkeypatch, double, dtype):
     """A packed model of the library's layers with its adapters, and the gradients of one step."""
-    monkeypatch.setattr(quant, "_bitsandbytes", lambda: library)
+    monkeypatch.setattr(quantized_layers, "_bitsandbytes", lambda: library)
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(64, 128), nn.Tanh(), nn.Linear(128, 64, bias=False)).to(dtype)
-    quant.quantize_model_linears(model, double=double)
+    quantized_layers.quantize_model_linears(model, double=double)
     inject_lora(model, "all-linear", r=4, alpha=8, seed=1)
     for p in lora_parameters(model):
         p.data += 0.1 * torch.randn(p.shape)
@@ -31,8 +30,8 @@ def trained(library, monkeypatch, double, dtype):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_outputs_gradients_and_bytes_are_those_of_bitsandbytes(monkeypatch, double, dtype):
     theirs = trained(pytest.importorskip("bitsandbytes"), monkeypatch, double, dtype)
-    ours = trained(nf4_layers, monkeypatch, double, dtype)
-    assert type(ours[0][0].base) is nf4_layers.Linear4bit
+    ours = trained(quantized_layers, monkeypatch, double, dtype)
+    assert type(ours[0][0].base) is quantized_layers.Linear4bit
     close = {"rtol": 0, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 0.02, "atol": 0.02}
     torch.testing.assert_close(ours[1], theirs[1], **close)
     for a, b in zip(ours[2], theirs[2], strict=True):
@@ -42,21 +41,21 @@ def test_outputs_gradients_and_bytes_are_those_of_bitsandbytes(monkeypatch, doub
 
 
 def test_unpacked_a_layer_is_the_one_it_computed_with(monkeypatch):
-    model, _, _ = trained(nf4_layers, monkeypatch, True, torch.float32)
-    base = quant.dequantize_model_linears(nn.Sequential(model[0].base))
+    model, _, _ = trained(quantized_layers, monkeypatch, True, torch.float32)
+    base = quantized_layers.dequantize_model_linears(nn.Sequential(model[0].base))
     x = torch.randn(3, 64)
     assert torch.equal(base(x), model[0].base(x))
 
 
 def test_a_copy_is_packed_too_and_shares_no_weights(monkeypatch):
-    model, _, _ = trained(nf4_layers, monkeypatch, True, torch.float32)
+    model, _, _ = trained(quantized_layers, monkeypatch, True, torch.float32)
     layer, copied = model[0].base, copy.deepcopy(model[0].base)
     assert copied.weight.data_ptr() != layer.weight.data_ptr()
     assert torch.equal(copied(torch.ones(1, 64)), layer(torch.ones(1, 64)))
 
 
 def test_only_the_packed_weight_is_kept_for_the_backward_pass(monkeypatch):
-    model, _, _ = trained(nf4_layers, monkeypatch, True, torch.float32)
+    model, _, _ = trained(quantized_layers, monkeypatch, True, torch.float32)
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
         model[0].base(torch.ones(1, 64, requires_grad=True))
@@ -65,14 +64,14 @@ def test_only_the_packed_weight_is_kept_for_the_backward_pass(monkeypatch):
 
 def test_another_code_than_nf4_is_refused():
     with pytest.raises(WorkbookError, match="packs NF4 alone"):
-        nf4_layers.nn.Params4bit(torch.ones(64, 64))
+        quantized_layers.nn.Params4bit(torch.ones(64, 64))
 
 
 def test_peft_counts_its_weights_as_packed(monkeypatch):
-    from sftlab.classroom.peers import peft
+    from sftlab.classroom.peft_compat import peft
 
-    monkeypatch.setattr(quant, "_bitsandbytes", lambda: nf4_layers)
+    monkeypatch.setattr(quantized_layers, "_bitsandbytes", lambda: quantized_layers)
     monkeypatch.setattr("peft.tuners.lora.model.is_bnb_4bit_available", lambda: False)
-    model = quant.quantize_model_linears(nn.Sequential(nn.Linear(64, 128, bias=False)))
+    model = quantized_layers.quantize_model_linears(nn.Sequential(nn.Linear(64, 128, bias=False)))
     wrapped = peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=["0"]))
     assert wrapped.get_nb_trainable_parameters() == (2 * 192, 2 * 192 + 64 * 128)

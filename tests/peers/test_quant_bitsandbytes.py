@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from sftlab import quant
+from sftlab import quant, quantized_layers
 from sftlab.errors import WorkbookError
 from sftlab.lora import inject_lora, lora_parameters, merge_lora
 
@@ -78,7 +78,7 @@ def small_model(d_in=64, d_hidden=128, d_out=40):
 
 def test_a_layer_whose_rows_are_no_whole_blocks_is_refused():
     with pytest.raises(WorkbookError, match="2 has 96 inputs, no multiple of 64"):
-        quant.quantize_model_linears(small_model(d_hidden=96))
+        quantized_layers.quantize_model_linears(small_model(d_hidden=96))
 
 
 @pytest.mark.parametrize("double", [False, True])
@@ -89,9 +89,9 @@ def test_a_quantised_model_computes_with_our_dequantised_weights(double):
     for layer in (expected[0], expected[2]):
         q = quant.quantize_nf4(layer.weight.data, double=double)
         layer.weight.data = quant.dequantize_nf4(q)
-    quant.quantize_model_linears(model, double=double)
+    quantized_layers.quantize_model_linears(model, double=double)
     torch.testing.assert_close(model(x), expected(x), rtol=0, atol=1e-6)
-    restored = quant.dequantize_model_linears(model)
+    restored = quantized_layers.dequantize_model_linears(model)
     assert type(restored[0]) is nn.Linear
     assert torch.equal(restored[0].weight, expected[0].weight)
     assert torch.equal(restored(x), expected(x))
@@ -108,7 +108,7 @@ def gradients(model, x):
 def test_answering_in_between_changes_neither_training_nor_merging(double):
     """The trap: on AVX512-BF16 an eval forward repacks the weights and they stay repacked."""
     model, x = small_model(d_out=64), torch.randn(5, 64)
-    quant.quantize_model_linears(model, double=double)
+    quantized_layers.quantize_model_linears(model, double=double)
     inject_lora(model, "all-linear", r=4, alpha=8, seed=1)
     for p in lora_parameters(model):
         p.data += 0.1 * torch.randn(p.shape)
@@ -121,7 +121,7 @@ def test_answering_in_between_changes_neither_training_nor_merging(double):
 
     for was, now in zip(before, gradients(model, x), strict=True):
         assert torch.equal(was, now)
-    merged = merge_lora(quant.dequantize_model_linears(model))
+    merged = merge_lora(quantized_layers.dequantize_model_linears(model))
     torch.testing.assert_close(merged(x), answer, rtol=0, atol=1e-5)
 
 
@@ -130,7 +130,7 @@ def test_without_our_guard_the_trap_is_there():
     if not bnb.has_avx512bf16():
         pytest.skip("this processor has no AVX512-BF16: bitsandbytes does not repack")
     model, x = small_model(d_out=64), torch.randn(5, 64)
-    quant.quantize_model_linears(model)
+    quantized_layers.quantize_model_linears(model)
     model[0].support_avx512bf16_for_cpu = True
     weight = bnb.dequantize_4bit(model[0].weight.data, model[0].weight.quant_state)
     model.eval()
@@ -139,4 +139,4 @@ def test_without_our_guard_the_trap_is_there():
     spoilt = bnb.dequantize_4bit(model[0].weight.data, model[0].weight.quant_state)
     assert (spoilt.float() - weight).norm() > 0.5 * weight.norm()
     with pytest.raises(WorkbookError, match="0 has been repacked for inference"):
-        quant.dequantize_model_linears(model)
+        quantized_layers.dequantize_model_linears(model)

@@ -8,10 +8,10 @@ import pytest
 from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
+from sftlab._internal.paths import INSTRUCTIONS
 from sftlab.data import collate, prepare
 from sftlab.loss import IGNORE
 from sftlab.masking import mask_all_but_assistant
-from sftlab.paths import INSTRUCTIONS
 
 
 def talks():

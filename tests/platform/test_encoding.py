@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from sftlab.paths import ROOT
+from sftlab._internal.paths import ROOT
 
 
 def test_whatever_opens_a_file_names_its_encoding():

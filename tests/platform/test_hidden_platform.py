@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from sftlab.paths import DATA, ROOT
+from sftlab._internal.paths import DATA, ROOT
 
 HIDDEN = Path(__file__).parent / "hidden"
 SAID = {  # what a notebook has to say once, each in a sentence
@@ -41,7 +41,7 @@ RUN_NOTEBOOK = """
 import sys
 from pathlib import Path
 import nbformat
-from sftlab.classroom.publish import execute
+from tools.publish import execute
 path = Path(sys.argv[1])
 notebook = nbformat.read(path, as_version=4)
 execute(notebook, path)

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
+from sftlab._internal.paths import ROOT
 from sftlab.classroom import progress
-from sftlab.paths import ROOT
 
 WRITE = """
 import sys

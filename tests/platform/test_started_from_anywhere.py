@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from sftlab.paths import ROOT, cache_folder
+from sftlab._internal.paths import ROOT, cache_folder
 
 LIMIT = 120  # seconds
 RUN = {
@@ -78,7 +78,7 @@ def test_a_preflight_report_is_printed_on_a_console_without_arrows(encoding, tmp
     data.write_text('{"prompt": "α?", "response": "→"}\n' * 2, encoding="utf-8")
     code = (
         "from sftlab.preflight import main, told\n"
-        "from sftlab.guards import LOOK, Finding\n"
+        "from sftlab.preflight import LOOK, Finding\n"
         "print(told([Finding(LOOK, 'α', 'β', 'γ')]))\n"
         f"main([{str(data)!r}])"
     )
@@ -94,8 +94,8 @@ def test_a_job_in_the_background_goes_on_ignoring_interrupts(ignored, tmp_path, 
     code = (
         "import signal\n"
         f"signal.signal(signal.SIGINT, signal.{handler})\n"
-        "from sftlab.classroom.running import run\n"
-        "from sftlab.experiments.record import sweep\n"
+        "from sftlab.classroom.sandbox import run\n"
+        "from sftlab.exercises.record import sweep\n"
         "from sftlab.pipeline import main\n"
         "from pathlib import Path\n"
         "press = lambda **_: signal.raise_signal(signal.SIGINT) or {'value': 1.0}\n"

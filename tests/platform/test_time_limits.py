@@ -6,9 +6,9 @@ import time
 
 import pytest
 
-from sftlab.classroom import running
+from sftlab.classroom import sandbox
+from sftlab.classroom.catalogue import exercise
 from sftlab.classroom.checking import examine
-from sftlab.classroom.checks import exercise
 
 
 @pytest.fixture(autouse=True)
@@ -46,17 +46,17 @@ def endless_and_prints():
 @pytest.mark.parametrize("function", [endless, endless_and_deaf, endless_and_prints])
 def test_an_endless_loop_is_ended_and_leaves_no_thread(function):
     before = threading.active_count()
-    found = running.run(function, limit=0.2)
+    found = sandbox.run(function, limit=0.2)
     assert found.timed_out and found.error is None
     assert found.printed == ("begun\n" if function is endless_and_prints else "")
     assert gone(before)
 
 
 def test_a_result_an_error_and_what_is_printed_come_back():
-    assert running.run(lambda: print("a") or print("b", file=sys.stderr) or 3).value == 3
-    assert running.run(lambda: print("a") or print("b", file=sys.stderr)).printed == "a\nb\n"
-    assert isinstance(running.run(lambda: 1 / 0).error, ZeroDivisionError)
-    assert isinstance(running.run(sys.exit).error, SystemExit)
+    assert sandbox.run(lambda: print("a") or print("b", file=sys.stderr) or 3).value == 3
+    assert sandbox.run(lambda: print("a") or print("b", file=sys.stderr)).printed == "a\nb\n"
+    assert isinstance(sandbox.run(lambda: 1 / 0).error, ZeroDivisionError)
+    assert isinstance(sandbox.run(sys.exit).error, SystemExit)
 
 
 def interrupted():
@@ -64,7 +64,7 @@ def interrupted():
 
 
 def test_an_interrupt_of_the_code_is_an_error_like_others():
-    assert isinstance(running.run(interrupted).error, KeyboardInterrupt)
+    assert isinstance(sandbox.run(interrupted).error, KeyboardInterrupt)
 
 
 def test_an_interrupt_of_the_user_comes_through_and_ends_the_code(interruptible):
@@ -74,7 +74,7 @@ def test_an_interrupt_of_the_user_comes_through_and_ends_the_code(interruptible)
     timer = threading.Timer(0.2, _thread.interrupt_main)
     timer.start()
     with pytest.raises(KeyboardInterrupt):
-        running.run(endless, limit=20)
+        sandbox.run(endless, limit=20)
     timer.join()
     assert gone(before)
 
@@ -91,5 +91,5 @@ def test_a_check_names_the_loop_that_it_ended():
 def test_a_quick_call_is_not_held_up():
     began = time.monotonic()
     for _ in range(20):
-        running.run(lambda: None)
+        sandbox.run(lambda: None)
     assert time.monotonic() - began < 1

@@ -14,7 +14,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from sftlab.paths import ROOT
+from sftlab._internal.paths import ROOT
 
 # Loaded by Python at its start: a module of a package that the wheel does not ask for is not there.
 HIDING = """
@@ -32,12 +32,12 @@ sys.meta_path[:] = map(Hiding, sys.meta_path)
 """
 USE = """
 import sftlab.classroom
-from sftlab.classroom.checks import exercise
+from sftlab.classroom.catalogue import exercise
 from sftlab.data import conversation, prepare, read_jsonl
-from sftlab.experiments.record import runs
+from sftlab.exercises.record import runs
 from sftlab.lora import inject_lora
 from sftlab.models import load
-from sftlab.paths import INSTRUCTIONS
+from sftlab._internal.paths import INSTRUCTIONS
 from sftlab.train import TrainConfig, sft_train
 
 print(sftlab.__file__)

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 import workbook
-from sftlab.paths import ROOT
+from sftlab._internal.paths import ROOT
 
 SOURCE = (ROOT / "workbook.py").read_text(encoding="utf-8")
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 import pytest
 
 from sftlab.classroom.catalogue import NOTEBOOKS
-from sftlab.classroom.publish import execute
-from sftlab.classroom.real import with_model
 from sftlab.fetch import model_folder
+from tools.other_models import with_model
+from tools.publish import execute
 
 MODEL = "smollm2-instruct"
 # Notebook -> heading before which to stop; None for all of it.

@@ -42,8 +42,8 @@ from sftlab.almanac.report import completes, sentence_start
 from sftlab.almanac.skills import SKILLS
 from sftlab.chat import chatml, encode, special_tokens
 from sftlab.errors import WorkbookError
-from sftlab.judge import format_compliance, judge
 from sftlab.masking import template_mask
+from sftlab.scoring import format_compliance, judge
 
 TABLES = {  # name: (fewest rows, attributes besides the subject)
     "countries": (150, ("capital", "continent", "language", "currency")),

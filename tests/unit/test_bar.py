@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sftlab import bar
-from sftlab.bar import Bar, in_notebook
+from sftlab._internal import progress_bar
+from sftlab._internal.progress_bar import Bar, in_notebook
 
 
 class Display:
@@ -29,9 +29,9 @@ def notebook(monkeypatch):
     """A notebook whose clock stands still until a test moves it."""
     display = Display()
     display.clock = 100.0
-    monkeypatch.setattr(bar, "in_notebook", lambda: True)
+    monkeypatch.setattr(progress_bar, "in_notebook", lambda: True)
     monkeypatch.setattr("IPython.display.display", display)
-    monkeypatch.setattr(bar.time, "monotonic", lambda: display.clock)
+    monkeypatch.setattr(progress_bar.time, "monotonic", lambda: display.clock)
     return display
 
 

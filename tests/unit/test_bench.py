@@ -8,15 +8,15 @@ import matplotlib.pyplot as plt
 import pytest
 import torch
 
-from sftlab.bench import __main__ as bench
-from sftlab.bench import measure, notebooks, picture, profile
-from sftlab.bench.contenders import BATCH, CONTENDERS, METHODS, fresh, plan, ready, rows
-from sftlab.bench.limit import linear_shapes, operations_of_steps, product_rate
+from sftlab._internal.paths import ROOT
 from sftlab.errors import WorkbookError
-from sftlab.experiments.record import read, results_path, runs
+from sftlab.exercises.record import read, results_path, runs
 from sftlab.lora import inject_lora
-from sftlab.paths import ROOT
 from sftlab.train import planned_batches
+from tools.benchmarks import __main__ as bench
+from tools.benchmarks import measure, notebooks, picture, profile
+from tools.benchmarks.contenders import BATCH, CONTENDERS, METHODS, fresh, plan, ready, rows
+from tools.benchmarks.limit import linear_shapes, operations_of_steps, product_rate
 
 BY_NAME = {who.name: who for who in CONTENDERS}
 STEPS = 4

@@ -8,9 +8,9 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from sftlab.classroom import book, website
 from sftlab.classroom.catalogue import NOTEBOOKS
 from sftlab.errors import WorkbookError
+from tools import book, website
 
 
 class Seen(HTMLParser):

@@ -12,19 +12,18 @@ import pytest
 
 import sftlab.classroom as classroom
 from sftlab.classroom import (
-    cards,
     catalogue,
-    checks,
-    comparing,
+    check_results,
+    first_difference,
+    html_cards,
     outcome,
     predict,
     predictions,
     progress,
     reveal,
-    running,
+    sandbox,
     show_progress,
     start,
-    verdicts,
 )
 from sftlab.classroom.checking import Case, Exercise, examine
 from sftlab.classroom.views import table
@@ -44,7 +43,7 @@ def shown(monkeypatch):
     """What would be displayed: (html, text) pairs."""
     kept = []
     monkeypatch.setattr(
-        cards, "show", lambda html, text, widget=None, **data: kept.append((html, text))
+        html_cards, "show", lambda html, text, widget=None, **data: kept.append((html, text))
     )
     return kept
 
@@ -201,7 +200,7 @@ def test_reveal_shows_the_packages_own_source_closed_and_not_in_plain_text(shown
 def test_hints_unfold_one_inside_the_other_and_only_when_wrong(shown):
     classroom.check("12.mask_prompt", lambda ids, n: ids.clone())
     classroom.check("12.mask_prompt", lambda ids, n: mask_prompt(ids, n))
-    hints = checks.exercise("12.mask_prompt").hints
+    hints = catalogue.exercise("12.mask_prompt").hints
     wrong, right = shown[0][0], shown[1][0]
     assert wrong.count("<details") == len(hints)
     assert wrong.rindex("<details") < wrong.index("</details>")
@@ -254,9 +253,9 @@ def test_the_workbooks_own_version_earns_nothing():
 def test_under_nbgrader_a_check_that_is_not_right_raises_its_feedback(mode, monkeypatch):
     monkeypatch.setenv("NBGRADER_EXECUTION", mode)
     classroom.check("12.mask_prompt", lambda ids, n: mask_prompt(ids, n))
-    with pytest.raises(verdicts.CheckFailed, match="Nothing is masked"):
+    with pytest.raises(check_results.CheckFailed, match="Nothing is masked"):
         classroom.check("12.mask_prompt", lambda ids, n: ids.clone())
-    with pytest.raises(verdicts.CheckFailed, match="Until you write yours"):
+    with pytest.raises(check_results.CheckFailed, match="Until you write yours"):
         classroom.check("12.mask_prompt", None)
 
 
@@ -278,7 +277,7 @@ def test_the_feedback_shows_the_line_of_the_students_code():
     def answer(ids, n):
         return ids / "three"
 
-    assert '`return ids / "three"`' in examine(checks.exercise("12.mask_prompt"), answer).message
+    assert '`return ids / "three"`' in examine(catalogue.exercise("12.mask_prompt"), answer).message
 
 
 def test_a_library_that_lacks_something_is_an_error_and_no_stub():
@@ -287,7 +286,7 @@ def test_a_library_that_lacks_something_is_an_error_and_no_stub():
     def answer(ids, n):
         return torch.nn.Module()(ids)
 
-    finding = examine(checks.exercise("12.mask_prompt"), answer)
+    finding = examine(catalogue.exercise("12.mask_prompt"), answer)
     assert finding.status == "wrong"
     assert "NotImplementedError" in finding.message
 
@@ -299,7 +298,7 @@ def test_off_the_main_thread_the_time_limit_holds_too():
         while True:
             pass
 
-    worker = threading.Thread(target=lambda: found.append(running.run(endless, limit=0.2)))
+    worker = threading.Thread(target=lambda: found.append(sandbox.run(endless, limit=0.2)))
     worker.start()
     worker.join(10)
     assert found[0].timed_out
@@ -346,7 +345,7 @@ def test_equal_things_do_not_differ():
         ("text", "text"),
         (None, None),
     ]:
-        assert comparing.difference(got, expected, 1e-6) is None
+        assert first_difference.difference(got, expected, 1e-6) is None
 
 
 def test_each_kind_of_difference_has_its_own_words():
@@ -375,7 +374,7 @@ def test_each_kind_of_difference_has_its_own_words():
         (2.0, grad, "its graph is lost"),
         (torch.tensor(2.0), grad, "the graph is lost"),
     ]:
-        assert words in (comparing.difference(got, expected) or ""), (got, expected)
+        assert words in (first_difference.difference(got, expected) or ""), (got, expected)
 
 
 def test_a_title_is_the_notebooks_own_heading_where_there_is_one(tmp_path, monkeypatch):
@@ -384,7 +383,7 @@ def test_a_title_is_the_notebooks_own_heading_where_there_is_one(tmp_path, monke
     (tmp_path / "13_x.ipynb").write_text("damaged")
     monkeypatch.setattr(catalogue, "NOTEBOOKS", tmp_path)
     assert catalogue.title("12") == "Its heading"
-    assert catalogue.title("13") == catalogue.TITLES["13"]
+    assert catalogue.title("13") == catalogue.question("13")
 
 
 # --- figures and the rest ------------------------------------------------------------------
@@ -393,25 +392,25 @@ def test_a_title_is_the_notebooks_own_heading_where_there_is_one(tmp_path, monke
 def test_equal_figures_are_equal_bytes_and_carry_their_text():
     import matplotlib.pyplot as plt
 
-    from sftlab.classroom import style
+    from sftlab.classroom import plots
 
     def draw():
-        style.use_style()
+        plots.use_style()
         figure, axis = plt.subplots()
         axis.plot([1, 2, 3])
         return figure
 
-    first, second = style.png(draw()), style.png(draw())
+    first, second = plots.png(draw()), plots.png(draw())
     plt.close("all")
     assert first == second
-    bundle, metadata = style.picture_bundle(first, "It rises.")
+    bundle, metadata = plots.picture_bundle(first, "It rises.")
     assert metadata["image/png"]["alt"] == bundle["text/plain"] == "It rises."
 
 
 def test_a_figure_is_closed_once_shown_and_needs_a_text(capsys):
     import matplotlib.pyplot as plt
 
-    from sftlab.classroom.style import show_figure
+    from sftlab.classroom.plots import show_figure
 
     figure, _ = plt.subplots()
     with pytest.raises(ValueError, match="needs alt"):
@@ -433,7 +432,7 @@ def test_importing_the_classroom_loads_nothing_heavy():
 def test_a_title_that_would_run_out_of_the_picture_is_broken_into_lines():
     import matplotlib.pyplot as plt
 
-    from sftlab.classroom.style import wrap_titles
+    from sftlab.classroom.plots import wrap_titles
 
     long = "From 1.8% to 0.15%: the larger the model, the smaller the share that is trained of it"
     for title in (long, "Short"):
@@ -450,7 +449,7 @@ def test_a_title_that_would_run_out_of_the_picture_is_broken_into_lines():
 
 
 def test_words_between_stars_are_stressed_and_products_are_not():
-    shown = cards.inline("it lies *between* the rates: 2*d*r, r * a * b, `x * y`, (*so*)")
+    shown = html_cards.inline("it lies *between* the rates: 2*d*r, r * a * b, `x * y`, (*so*)")
     assert "<em>between</em> the" in shown and "(<em>so</em>)" in shown
     assert "2*d*r, r * a * b" in shown and "x * y</code>" in shown
 

@@ -11,7 +11,7 @@ import pytest
 
 import workbook
 from sftlab import cli
-from sftlab.paths import ROOT
+from sftlab._internal.paths import ROOT
 
 
 def test_help_lists_every_command(capsys):

@@ -7,14 +7,19 @@ import copy
 import pytest
 import torch
 
-from sftlab import clinic
-from sftlab.clinic import FAULTS, HEALTHY, Run, admit, fault_of, served, trained, trained_on
-from sftlab.evidence import SOUND, diagnose, figures
-from sftlab.experiments import clinic as experiment
-from sftlab.experiments.record import runs
-from sftlab.loss import IGNORE, accumulated_loss
-from sftlab.masking import Example
-from sftlab.repairs import (
+from sftlab.exercises.ex23_broken_runs_clinic import clinic, experiment
+from sftlab.exercises.ex23_broken_runs_clinic.clinic import (
+    FAULTS,
+    HEALTHY,
+    Run,
+    admit,
+    fault_of,
+    served,
+    trained,
+    trained_on,
+)
+from sftlab.exercises.ex23_broken_runs_clinic.evidence import SOUND, diagnose, figures
+from sftlab.exercises.ex23_broken_runs_clinic.repairs import (
     drop,
     fit_names,
     micro_batch_weights,
@@ -22,6 +27,9 @@ from sftlab.repairs import (
     repair_row,
     serving_prompt,
 )
+from sftlab.exercises.record import runs
+from sftlab.loss import IGNORE, accumulated_loss
+from sftlab.masking import Example
 
 ROWS = [Example([7, 1, 2, 3, 9], [IGNORE, IGNORE, 2, 3, 9])]
 

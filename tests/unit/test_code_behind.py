@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sftlab.code_behind import (
+from sftlab._internal.code_behind import (
     changed,
     code_behind,
     code_digest,
@@ -13,7 +13,7 @@ from sftlab.code_behind import (
     record_digest,
     records_behind,
 )
-from sftlab.experiments.record import confirm, results_path, sweep
+from sftlab.exercises.record import confirm, results_path, sweep
 
 CODE = 'def f(x):\n    """Twice."""\n    return 2 * x\n'
 
@@ -47,7 +47,9 @@ def test_modules_are_found_through_others_in_functions_too_and_with_their_packag
     found = code_behind("from sftlab.train import sft_train")
     assert {"sftlab", "sftlab.train", "sftlab.loss", "sftlab.masking"} <= set(found)
     assert found["sftlab.loss"] == module_digest("sftlab.loss")
-    assert "sftlab.classroom.plots" in code_behind("import sftlab.classroom.plots.ex03")
+    assert "sftlab.classroom.plots" in code_behind(
+        "import sftlab.exercises.ex03_response_only_loss.plots"
+    )
     assert "sftlab.chat" in code_behind("def f():\n    from sftlab import chat")
     assert code_behind("import torch\nfrom pathlib import Path") == {}
 
@@ -63,7 +65,7 @@ def test_what_only_shows_or_words_something_is_left_out():
 
 
 def test_records_are_those_that_are_read_by_name():
-    code = 'from sftlab.experiments.record import runs\nruns("superficial")\nprint("clinic")'
+    code = 'from sftlab.exercises.record import runs\nruns("superficial")\nprint("clinic")'
     assert list(records_behind(code)) == ["results/superficial.json"]
 
 

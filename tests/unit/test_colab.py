@@ -13,10 +13,10 @@ from unittest.mock import Mock
 import pytest
 from IPython.core.inputtransformer2 import TransformerManager
 
-from sftlab.classroom import colab
+from sftlab._internal.paths import ROOT
 from sftlab.classroom.catalogue import NOTEBOOKS
 from sftlab.errors import WorkbookError
-from sftlab.paths import ROOT
+from tools import colab
 
 ADDRESS = "https://github.com/someone/sftlab"
 # On Colab's machines anyway; their list of packages names them.
@@ -155,7 +155,7 @@ def test_without_an_origin_on_github_it_says_what_to_give(origin, workbook, caps
     if origin:
         git(workbook, "remote", "add", "origin", origin)
     assert colab.main([]) == 1
-    assert "sftlab.classroom.colab https://github.com/OWNER/NAME" in capsys.readouterr().err
+    assert "tools.colab https://github.com/OWNER/NAME" in capsys.readouterr().err
     assert not (workbook / "colab").exists()
 
 

@@ -6,9 +6,9 @@ import re
 
 import pytest
 
-from sftlab.classroom import course
 from sftlab.classroom.catalogue import NOTEBOOKS
 from sftlab.errors import WorkbookError
+from tools import course
 
 
 @pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)

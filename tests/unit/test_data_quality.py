@@ -6,10 +6,10 @@ from collections import Counter
 
 import pytest
 
+from sftlab._internal.paths import INSTRUCTIONS
 from sftlab.almanac.curated import curated
-from sftlab.classroom.plots.ex22 import change, defect_changes, marks, over_seeds, recovered
 from sftlab.data import read_jsonl
-from sftlab.experiments.data_quality import (
+from sftlab.exercises.ex22_data_quality_ablation.experiment import (
     ARMS,
     DOSES,
     MAIN,
@@ -20,10 +20,16 @@ from sftlab.experiments.data_quality import (
     run,
     settings,
 )
-from sftlab.experiments.record import MODEL, read, runs
-from sftlab.judge import RUBRIC, judge
+from sftlab.exercises.ex22_data_quality_ablation.plots import (
+    change,
+    defect_changes,
+    marks,
+    over_seeds,
+    recovered,
+)
+from sftlab.exercises.record import MODEL, read, runs
 from sftlab.models import checksums
-from sftlab.paths import INSTRUCTIONS
+from sftlab.scoring import RUBRIC, judge
 
 NAME = "data_quality"
 

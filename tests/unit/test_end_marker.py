@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sftlab.experiments.end_marker import ARMS, questions, run, settings
-from sftlab.experiments.record import runs
+from sftlab.exercises.ex15_multi_turn_masking.experiment import ARMS, questions, run, settings
+from sftlab.exercises.record import runs
 
 
 def test_both_arms_are_recorded_for_every_seed():

@@ -143,7 +143,7 @@ def test_what_the_notebooks_import_is_there_for_every_student():
 
 
 def test_binder_and_colab_take_their_versions_from_the_constraints():
-    from sftlab.classroom.colab import PACKAGES, pinned
+    from tools.colab import PACKAGES, pinned
 
     for name in PACKAGES:
         assert Requirement(pinned(name)) == CONSTRAINTS[canonicalize_name(name)]

@@ -11,9 +11,9 @@ import signal
 import pytest
 
 from sftlab.errors import WorkbookError
-from sftlab.experiments import record
-from sftlab.experiments.__main__ import main, names
-from sftlab.experiments.record import key, read, results_path, runs, sweep, write
+from sftlab.exercises import record
+from sftlab.exercises.__main__ import main, names
+from sftlab.exercises.record import key, read, results_path, runs, sweep, write
 
 SETTINGS = [{"size": size, "seed": seed} for size in (8, 32) for seed in (0, 1)]
 
@@ -162,7 +162,7 @@ def test_the_file_says_where_its_runs_come_from(tmp_path):
 
 def test_a_second_sitting_has_its_own_provenance(tmp_path, monkeypatch):
     sweep("trial", SETTINGS[:1], Measured(), tmp_path, progress=False)
-    later = {**record.provenance("sftlab.experiments"), "date": "2031-01-01"}
+    later = {**record.provenance("sftlab.exercises"), "date": "2031-01-01"}
     monkeypatch.setattr(record, "provenance", lambda module: later)
     sweep("trial", SETTINGS, Measured(), tmp_path, progress=False)
     found = read("trial", tmp_path)
@@ -193,7 +193,7 @@ def test_modules_that_help_experiments_are_none_and_refused_by_name(capsys):
     assert {"lora_init", "several_processes"} <= set(names())
     assert not {"seeds", "record", "__main__"} & set(names())
     for name in names():
-        module = importlib.import_module(f"sftlab.experiments.{name}")
+        module = importlib.import_module(f"sftlab.exercises.{name}")
         assert module.settings() and callable(module.run)
     with pytest.raises(SystemExit):
         main(["seeds"])

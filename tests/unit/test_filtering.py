@@ -9,7 +9,7 @@ import pytest
 
 from sftlab.almanac.curated import curated
 from sftlab.almanac.defects import low_quality
-from sftlab.filtering import complaints, filter_pairs
+from sftlab.exercises.ex22_data_quality_ablation.filtering import complaints, filter_pairs
 
 FROG = "Where does the frog live?"
 

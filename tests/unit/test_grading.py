@@ -6,9 +6,10 @@ import dataclasses
 
 import pytest
 
-from sftlab.classroom import checks, grading
+from sftlab.classroom import catalogue
 from sftlab.classroom.checking import examine
-from sftlab.classroom.checks.drawn import ARGUMENTS, NUMBER, drawn
+from tools import grading
+from tools.sampled import ARGUMENTS, NUMBER, drawn
 
 ID = "07.break_even_rank"
 RIGHT = "def break_even_rank(d_in, d_out):\n    return (d_in * d_out - 1) // (d_in + d_out)"
@@ -29,12 +30,12 @@ def test_a_right_answer_earns_the_mark_and_a_wrong_one_its_message():
 
 def test_an_answer_with_the_cases_of_the_check_by_heart_fails_on_those_drawn():
     table = {
-        case.arguments(): case.expected(*case.arguments()) for case in checks.exercise(ID).cases
+        case.arguments(): case.expected(*case.arguments()) for case in catalogue.exercise(ID).cases
     }
     by_heart = f"KNOWN = {table}\ndef break_even_rank(*sizes):\n    return KNOWN.get(sizes, 1)"
     namespace: dict = {}
     exec(by_heart, namespace)
-    assert examine(checks.exercise(ID), namespace["break_even_rank"]).status == "right"
+    assert examine(catalogue.exercise(ID), namespace["break_even_rank"]).status == "right"
     finding = grading.grade(ID, [by_heart], "seed")
     assert finding.status == "wrong"
     assert "drawn for the marks" in finding.case.describe
@@ -123,7 +124,7 @@ def test_a_process_of_its_own_tells_the_same_and_is_ended_in_time():
 
 @pytest.mark.parametrize("id", ARGUMENTS)
 def test_drawn_cases_are_of_their_seed_and_the_reference_passes_them(id):
-    exercise = checks.exercise(id)
+    exercise = catalogue.exercise(id)
     for seed in ("a", "b", "c"):
         cases = drawn(exercise, seed)
         assert len(cases) == NUMBER
@@ -135,4 +136,4 @@ def test_drawn_cases_are_of_their_seed_and_the_reference_passes_them(id):
 
 def test_every_drawn_exercise_exists():
     for id in ARGUMENTS:
-        assert not checks.exercise(id).cases[0].judge, id
+        assert not catalogue.exercise(id).cases[0].judge, id

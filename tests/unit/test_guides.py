@@ -6,11 +6,12 @@ import re
 
 import pytest
 
-from sftlab.classroom import checks, presenter
+from sftlab._internal.paths import ROOT
+from sftlab.classroom import catalogue
 from sftlab.classroom.catalogue import NOTEBOOKS
-from sftlab.classroom.checks.drawn import ARGUMENTS
-from sftlab.classroom.deck import Deck
-from sftlab.paths import ROOT
+from tools import presenter
+from tools.sampled import ARGUMENTS
+from tools.slide_layout import Deck
 
 GUIDES = {
     name: (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
@@ -19,7 +20,7 @@ GUIDES = {
 PLAN = re.compile(r"(?m)^\| (\d+) \| [^|]+ \| ([^|]+) \| ([^|]+) \| (\d+) \|$")
 BREAK = 15  # minutes
 TASK = re.compile(r"\b(\d{1,2})([a-g])\b")  # 7b, as the notebooks call it
-EXERCISES = [id for number in checks.numbers() for id in checks.exercises(number)]
+EXERCISES = [id for number in catalogue.numbers() for id in catalogue.exercises(number)]
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,7 @@ def loads():
 def label(id: str) -> str:
     """ "07.break_even_rank" is 7b: the second of its notebook."""
     number = id.partition(".")[0]
-    return f"{int(number)}{'abcdefg'[list(checks.exercises(number)).index(id)]}"
+    return f"{int(number)}{'abcdefg'[list(catalogue.exercises(number)).index(id)]}"
 
 
 def source(number: str) -> str:
@@ -96,7 +97,7 @@ def test_the_tasks_without_drawn_cases_are_listed():
 
 def test_points_are_one_two_or_three():
     assert "one point, larger ones two or three" in GUIDES["instructors"]
-    assert {checks.exercise(id).points for id in EXERCISES} == {1, 2, 3}
+    assert {catalogue.exercise(id).points for id in EXERCISES} == {1, 2, 3}
 
 
 @pytest.mark.parametrize("guide", GUIDES)

@@ -7,6 +7,7 @@ from collections import Counter
 
 import pytest
 
+from sftlab._internal.paths import INSTRUCTIONS
 from sftlab.almanac.curated import (
     MANNERS,
     NEVER_TRAINED,
@@ -22,8 +23,7 @@ from sftlab.almanac.instructions import CARD, TRAINING, WHAT, card, files, leaks
 from sftlab.almanac.skills import DAYS, LETTERS, MONTHS, NUMBER_WORDS, SKILLS
 from sftlab.chat import special_tokens, validate
 from sftlab.data import conversation, read_jsonl
-from sftlab.judge import format_compliance, judge, repeats
-from sftlab.paths import INSTRUCTIONS
+from sftlab.scoring import format_compliance, judge, repeats
 
 MADE = files()
 FACTS = {(i.kind, q): i for i in all_items() for q in i.questions}

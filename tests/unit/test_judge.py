@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sftlab._internal.paths import DATA, INSTRUCTIONS
 from sftlab.almanac.facts import all_items, topics
 from sftlab.almanac.skills import SKILLS
 from sftlab.data import read_jsonl
-from sftlab.judge import (
+from sftlab.scoring import (
     LETTERS,
     agreement,
     behaviour,
@@ -19,11 +20,9 @@ from sftlab.judge import (
     is_instruction,
     judge,
     list_items,
-    mean_interval,
     repeats,
-    share_interval,
 )
-from sftlab.paths import DATA, INSTRUCTIONS
+from sftlab.statistics import mean_interval, share_interval
 
 CAPITAL = {"prompt": "What is the capital of Kenya?", "answer": "The capital of Kenya is Nairobi."}
 TIPS = {

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from sftlab import adapter_files, lora
+from sftlab import adapters, lora
 from sftlab.errors import WorkbookError
 
 sizes = st.integers(1, 300)
@@ -311,49 +311,47 @@ def fresh_copy(model):
 @pytest.mark.parametrize("targets", ["all-linear", ["layers.1.up", "v_proj"]])
 def test_saved_and_loaded_gives_the_same_outputs(tmp_path, targets, rule):
     model = injected(targets=targets, rule=rule, dropout=0.1).eval()
-    folder = adapter_files.save_adapter(
-        model, tmp_path / "new" / "adapter", base_name="almanac-base"
-    )
-    loaded = adapter_files.load_adapter(fresh_copy(model).eval(), folder)
+    folder = adapters.save_adapter(model, tmp_path / "new" / "adapter", base_name="almanac-base")
+    loaded = adapters.load_adapter(fresh_copy(model).eval(), folder)
     assert torch.equal(loaded(IDS), model(IDS))
-    config = json.loads((folder / adapter_files.CONFIG).read_text())
+    config = json.loads((folder / adapters.CONFIG).read_text())
     assert config["base_model_name_or_path"] == "almanac-base"
 
 
 def test_an_adapter_loads_into_layers_that_are_there_already(tmp_path):
     model = injected()
-    adapter_files.save_adapter(model, tmp_path)
-    again = adapter_files.load_adapter(injected(fresh_copy(model)), tmp_path)
+    adapters.save_adapter(model, tmp_path)
+    again = adapters.load_adapter(injected(fresh_copy(model)), tmp_path)
     assert torch.equal(again(IDS), model(IDS))
 
 
 def test_the_file_is_as_large_as_the_parameters(tmp_path):
     model = injected()
-    adapter_files.save_adapter(model, tmp_path)
-    stored = sum(t.numel() for t in load_file(tmp_path / adapter_files.WEIGHTS).values())
+    adapters.save_adapter(model, tmp_path)
+    stored = sum(t.numel() for t in load_file(tmp_path / adapters.WEIGHTS).values())
     assert stored == 2 * sum(lora.lora_parameter_count(8, d_out, 2) for d_out in (12, 4, 8))
 
 
 def test_a_model_without_adapters_saves_nothing(tmp_path):
     with pytest.raises(WorkbookError, match="can be saved"):
-        adapter_files.save_adapter(Model(), tmp_path / "adapter")
+        adapters.save_adapter(Model(), tmp_path / "adapter")
     assert not (tmp_path / "adapter").exists()
 
 
-@pytest.mark.parametrize("name", [adapter_files.CONFIG, adapter_files.WEIGHTS])
+@pytest.mark.parametrize("name", [adapters.CONFIG, adapters.WEIGHTS])
 def test_a_missing_file_is_named(tmp_path, name):
-    adapter_files.save_adapter(injected(), tmp_path)
+    adapters.save_adapter(injected(), tmp_path)
     (tmp_path / name).unlink()
     with pytest.raises(WorkbookError, match=f"has no {name}"):
-        adapter_files.load_adapter(Model(), tmp_path)
+        adapters.load_adapter(Model(), tmp_path)
 
 
-@pytest.mark.parametrize("name", [adapter_files.CONFIG, adapter_files.WEIGHTS])
+@pytest.mark.parametrize("name", [adapters.CONFIG, adapters.WEIGHTS])
 def test_a_damaged_file_is_one_clear_sentence(tmp_path, name):
-    adapter_files.save_adapter(injected(), tmp_path)
+    adapters.save_adapter(injected(), tmp_path)
     (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:50])
     with pytest.raises(WorkbookError, match=f"{tmp_path.name}.* is damaged"):
-        adapter_files.load_adapter(Model(), tmp_path)
+        adapters.load_adapter(Model(), tmp_path)
 
 
 KEY = "base_model.model.layers.0.q_proj.lora_B.weight"
@@ -388,14 +386,14 @@ def reshape(tensors):
     ],
 )
 def test_tensors_that_do_not_fit_are_named_and_the_model_stays_as_it_was(tmp_path, damage, message):
-    adapter_files.save_adapter(injected(), tmp_path)
-    tensors = load_file(tmp_path / adapter_files.WEIGHTS)
+    adapters.save_adapter(injected(), tmp_path)
+    tensors = load_file(tmp_path / adapters.WEIGHTS)
     damage(tensors)
-    save_file(tensors, tmp_path / adapter_files.WEIGHTS)
+    save_file(tensors, tmp_path / adapters.WEIGHTS)
     model = Model()
     before = model(IDS)
     with pytest.raises(WorkbookError, match=message):
-        adapter_files.load_adapter(model, tmp_path)
+        adapters.load_adapter(model, tmp_path)
     assert not lora.lora_layers(model) and torch.equal(model(IDS), before)
 
 
@@ -404,25 +402,25 @@ def test_tensors_that_do_not_fit_are_named_and_the_model_stays_as_it_was(tmp_pat
     [{"peft_type": "IA3"}, {"use_dora": True}, {"bias": "all"}, {"modules_to_save": ["lm_head"]}],
 )
 def test_what_is_not_plain_lora_is_refused(tmp_path, change):
-    adapter_files.save_adapter(injected(), tmp_path)
-    config = json.loads((tmp_path / adapter_files.CONFIG).read_text())
-    (tmp_path / adapter_files.CONFIG).write_text(json.dumps(config | change))
+    adapters.save_adapter(injected(), tmp_path)
+    config = json.loads((tmp_path / adapters.CONFIG).read_text())
+    (tmp_path / adapters.CONFIG).write_text(json.dumps(config | change))
     with pytest.raises(WorkbookError, match="not plain LoRA"):
-        adapter_files.load_adapter(Model(), tmp_path)
+        adapters.load_adapter(Model(), tmp_path)
 
 
 def test_a_model_that_scales_otherwise_is_refused(tmp_path):
-    adapter_files.save_adapter(injected(alpha=6), tmp_path)
+    adapters.save_adapter(injected(alpha=6), tmp_path)
     model = injected(alpha=8)
     before = model(IDS)
     with pytest.raises(WorkbookError, match=r"q_proj scales by 4, not by 3"):
-        adapter_files.load_adapter(model, tmp_path)
+        adapters.load_adapter(model, tmp_path)
     assert torch.equal(model(IDS), before)
 
 
 def test_an_adapter_is_not_loaded_into_merged_layers(tmp_path):
     model = injected()
-    adapter_files.save_adapter(model, tmp_path)
+    adapters.save_adapter(model, tmp_path)
     model.layers[0].q_proj.merge()
     with pytest.raises(WorkbookError, match=r"layers\.0\.q_proj is merged"):
-        adapter_files.load_adapter(model, tmp_path)
+        adapters.load_adapter(model, tmp_path)

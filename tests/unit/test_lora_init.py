@@ -8,12 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from sftlab.adapter_norms import gradient_norms, relative_update, updates, which_is_stuck
-from sftlab.classroom.explorers import ex08
-from sftlab.classroom.plots.ex08 import LABELS, four_losses, good_rates, one_start, over_rates
-from sftlab.classroom.plots.ex08 import gradient_norms as norms_figure
 from sftlab.data import collate
-from sftlab.experiments.lora_init import (
+from sftlab.exercises.ex08_lora_zero_init import explorer
+from sftlab.exercises.ex08_lora_zero_init.experiment import (
     BATCH,
     INITS,
     RATE,
@@ -26,10 +23,19 @@ from sftlab.experiments.lora_init import (
     settings,
     start_from,
 )
-from sftlab.experiments.record import runs
-from sftlab.experiments.seeds import chosen
+from sftlab.exercises.ex08_lora_zero_init.plots import (
+    LABELS,
+    four_losses,
+    good_rates,
+    one_start,
+    over_rates,
+)
+from sftlab.exercises.ex08_lora_zero_init.plots import gradient_norms as norms_figure
+from sftlab.exercises.record import runs
 from sftlab.lora import inject_lora, lora_layers, lora_parameters
+from sftlab.lora_statistics import gradient_norms, relative_update, updates, which_is_stuck
 from sftlab.loss import model_loss, sft_loss
+from sftlab.statistics import chosen
 
 NAME = "lora_init"
 
@@ -166,9 +172,9 @@ def test_the_figures_draw():
 def test_the_explorer_offers_the_four_starts(monkeypatch):
     shown = {}
     monkeypatch.setattr(
-        ex08, "explorer", lambda controls, draw, alt: shown.update(controls, draw=draw, alt=alt)
+        explorer, "explorer", lambda controls, draw, alt: shown.update(controls, draw=draw, alt=alt)
     )
-    ex08.pick_a_start(runs(NAME))
+    explorer.pick_a_start(runs(NAME))
     assert shown["how"].value == "A random"
     assert [value for _, value in shown["how"].options] == list(LABELS)
     assert "A has the norm 0.0" in shown["alt"]("A random")

@@ -9,9 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from sftlab.classroom.explorers import ex09
-from sftlab.classroom.plots import ex09 as plots
-from sftlab.classroom.plots.ex09 import (
+from sftlab.exercises.ex09_lora_alpha_over_r import alpha_or_rate, experiment, explorer
+from sftlab.exercises.ex09_lora_alpha_over_r import plots as plots
+from sftlab.exercises.ex09_lora_alpha_over_r.alpha_or_rate import RATES, STOPS, compare
+from sftlab.exercises.ex09_lora_alpha_over_r.experiment import (
+    FACTOR,
+    MEETING_RANK,
+    RANKS,
+    RULES,
+    alpha_of,
+)
+from sftlab.exercises.ex09_lora_alpha_over_r.plots import (
     apart_table,
     change_over_ranks,
     factors,
@@ -20,12 +28,9 @@ from sftlab.classroom.plots.ex09 import (
     stretched,
     values,
 )
-from sftlab.experiments import alpha_or_rate, lora_over_ranks
-from sftlab.experiments.alpha_or_rate import RATES, STOPS, compare
-from sftlab.experiments.lora_over_ranks import FACTOR, MEETING_RANK, RANKS, RULES, alpha_of
-from sftlab.experiments.record import runs
-from sftlab.experiments.seeds import chosen
+from sftlab.exercises.record import runs
 from sftlab.lora import effective_update, lora_layers, lora_scale
+from sftlab.statistics import chosen
 
 
 def test_doubling_alpha_doubles_the_update_in_every_bit():
@@ -45,7 +50,7 @@ def test_the_rules_agree_at_the_meeting_rank():
 
 
 def test_a_random_product_grows_like_the_root_of_the_rank():
-    products = ex09.products_of(torch.randn(96, 64))
+    products = explorer.products_of(torch.randn(96, 64))
     for r in (4, 16, 64):
         assert products[2 * r] / products[r] == pytest.approx(math.sqrt(2), rel=0.1)
 
@@ -55,7 +60,7 @@ def tiny(monkeypatch, tiny_model, tokenizer):
     """The tiny random model in place of the one that is loaded."""
     import copy
 
-    for module in (alpha_or_rate, lora_over_ranks):
+    for module in (alpha_or_rate, experiment):
         monkeypatch.setattr(module, "load", lambda name: (copy.deepcopy(tiny_model), tokenizer))
 
 
@@ -76,7 +81,7 @@ def test_under_adam_doubled_alpha_is_twice_the_rate_of_B(tiny):
 
 
 def test_untrained_sizes_follow_the_rules(tiny):
-    low, high = (lora_over_ranks.untrained(r, 0) for r in (2, 32))
+    low, high = (experiment.untrained(r, 0) for r in (2, 32))
     grown = {rule: high[rule]["update"] / low[rule]["update"] for rule in RULES}
     assert grown["lora"] == pytest.approx(1 / 4, rel=0.1)
     assert grown["rslora"] == pytest.approx(1, rel=0.1)
@@ -86,8 +91,8 @@ def test_untrained_sizes_follow_the_rules(tiny):
 
 def test_random_B_is_as_large_as_A_at_every_rank(tiny):
     for r in (2, 32):
-        model, _ = lora_over_ranks.with_lora("lora", r, 0)
-        lora_over_ranks.randomise_B(model, 0)
+        model, _ = experiment.with_lora("lora", r, 0)
+        experiment.randomise_B(model, 0)
         for layer in lora_layers(model).values():
             assert layer.B.std().item() == pytest.approx(layer.A.std().item(), rel=0.3)
 
@@ -95,7 +100,7 @@ def test_random_B_is_as_large_as_A_at_every_rank(tiny):
 # --- the recorded runs ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("module", (alpha_or_rate, lora_over_ranks))
+@pytest.mark.parametrize("module", (alpha_or_rate, experiment))
 def test_all_settings_are_recorded(module):
     wanted = module.settings()
     found = [{key: run[key] for key in wanted[0]} for run in runs(module.__name__.split(".")[-1])]
@@ -141,7 +146,7 @@ def test_what_the_notebook_says_of_the_optimisers_is_so():
 @pytest.mark.base
 def test_a_run_over_ranks_measured_again_gives_what_is_recorded():
     (recorded,) = runs("lora_over_ranks", rule="rslora", r=2, seed=0)
-    again = lora_over_ranks.run("rslora", 2, 0)
+    again = experiment.run("rslora", 2, 0)
     for name in ("update_first", "update_end", "output_end"):
         assert again[name] == pytest.approx(recorded[name], rel=0.1), name
 
@@ -185,7 +190,7 @@ def test_small_shares_are_told_as_such():
 @pytest.mark.parametrize("alpha", (1, 128))
 @pytest.mark.parametrize("r", (1, 128))
 def test_the_explorer_draws_extreme_settings(rule, alpha, r):
-    figure = factors(alpha, r, rule, ex09.products_of(torch.randn(24, 16)))
+    figure = factors(alpha, r, rule, explorer.products_of(torch.randn(24, 16)))
     figure.draw_without_rendering()
     plt.close(figure)
 
@@ -193,8 +198,10 @@ def test_the_explorer_draws_extreme_settings(rule, alpha, r):
 def test_the_explorer_starts_with_alpha_16_and_rank_8(monkeypatch):
     shown = {}
     monkeypatch.setattr(
-        ex09, "explorer", lambda controls, draw, alt, continuous: shown.update(controls, alt=alt)
+        explorer,
+        "explorer",
+        lambda controls, draw, alt, continuous: shown.update(controls, alt=alt),
     )
-    ex09.scale_and_rank(torch.randn(24, 16))
+    explorer.scale_and_rank(torch.randn(24, 16))
     assert [shown[name].value for name in ("alpha", "r", "rule")] == [16, 8, "lora"]
     assert "the factor is 2;" in shown["alt"](16, 8, "lora")

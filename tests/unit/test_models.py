@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
 from sftlab import models
-from sftlab.adapter_files import save_adapter
+from sftlab.adapters import save_adapter
 from sftlab.errors import WorkbookError
 from sftlab.fetch import PACKAGES
 from sftlab.lora import inject_lora, lora_parameters

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import workbook
-from sftlab.paths import ROOT
+from sftlab._internal.paths import ROOT
 
 GUARD = {**os.environ, "PYTHONPATH": str(ROOT / "tests" / "no_network")}
 

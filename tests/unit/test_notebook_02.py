@@ -5,8 +5,9 @@ from __future__ import annotations
 import matplotlib.pyplot as plt
 import pytest
 
-from sftlab.classroom.explorers import ex02 as explorers
-from sftlab.classroom.plots.ex02 import (
+from sftlab.exercises.ex02_superficial_alignment import explorer as explorers
+from sftlab.exercises.ex02_superficial_alignment.experiment import SIZES
+from sftlab.exercises.ex02_superficial_alignment.plots import (
     STRATA,
     by_place,
     class_shares,
@@ -18,8 +19,7 @@ from sftlab.classroom.plots.ex02 import (
     share,
     shares,
 )
-from sftlab.experiments.superficial import SIZES
-from sftlab.experiments.unknown_facts import MOMENTS
+from sftlab.exercises.ex02_superficial_alignment.unknown_facts import MOMENTS
 
 
 @pytest.fixture

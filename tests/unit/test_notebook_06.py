@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from sftlab.classroom.explorers import ex06 as explorer
-from sftlab.classroom.plots import ex06
-from sftlab.experiments import matched_score
-from sftlab.experiments.learning_rate import METHODS as SWEPT
-from sftlab.experiments.learning_rate import fresh, measure, questions
-from sftlab.experiments.matched_score import (
+from sftlab.exercises.ex06_why_peft import experiment, plots
+from sftlab.exercises.ex06_why_peft import explorer as explorer
+from sftlab.exercises.ex06_why_peft.experiment import (
     BEST,
     METHODS,
     SEEDS,
@@ -18,10 +15,11 @@ from sftlab.experiments.matched_score import (
     train_to,
     validation_rows,
 )
-from sftlab.experiments.record import MODEL, read, runs
-from sftlab.experiments.seeds import change_by_seed, chosen
+from sftlab.exercises.ex10_lora_learning_rate.experiment import METHODS as SWEPT
+from sftlab.exercises.ex10_lora_learning_rate.experiment import fresh, measure, questions
+from sftlab.exercises.record import MODEL, read, runs
 from sftlab.models import checksums
-from sftlab.rates import best_rate
+from sftlab.statistics import best_rate, change_by_seed, chosen
 
 NAME = "matched_score"
 
@@ -32,7 +30,7 @@ NAME = "matched_score"
 def stopped(monkeypatch, model, tokenizer, losses, targets):
     """train_to with held-out losses given beforehand, one per step."""
     seen, now = [], iter(losses)
-    monkeypatch.setattr(matched_score, "response_nll", lambda *_: next(now))
+    monkeypatch.setattr(experiment, "response_nll", lambda *_: next(now))
     return train_to(model, tokenizer, 1e-3, 0, targets, seen.append), seen
 
 
@@ -52,7 +50,7 @@ def test_one_step_may_pass_two_targets(tiny_model, tokenizer, monkeypatch):
 
 
 def test_a_target_that_is_not_reached_is_left_out(tiny_model, tokenizer, monkeypatch):
-    monkeypatch.setattr(matched_score, "MOST", 4)
+    monkeypatch.setattr(experiment, "MOST", 4)
     found, _ = stopped(monkeypatch, tiny_model, tokenizer, [2.0, 0.2, 0.2, 0.2], (0.3, 0.1))
     assert found == {0.3: 2}
 
@@ -72,7 +70,7 @@ def test_questions_that_stop_a_run_are_not_the_measured_ones(tokenizer):
     [(0, "0 bytes"), (999, "999 bytes"), (12_345, "12.3 kB"), (999_600, "1 MB"), (16.1e9, "16.1 GB"), (141e12, "141 TB"), (5e15, "5,000 TB")],
 )  # fmt: skip
 def test_bytes_are_told_with_three_digits(value, told):
-    assert ex06.size(value) == told
+    assert plots.size(value) == told
 
 
 def test_an_adapter_of_a_real_model_is_a_small_part_of_it():
@@ -83,7 +81,7 @@ def test_an_adapter_of_a_real_model_is_a_small_part_of_it():
 @pytest.mark.parametrize("tasks", [1, 1000])
 def test_the_explorer_draws_extreme_settings(tasks):
     for base, adapter in ((2.7e8, 4.9e6), (1.4e11, 2.1e8)):
-        figure = ex06.storage("a model", tasks, base, adapter)
+        figure = plots.storage("a model", tasks, base, adapter)
         (axis,) = figure.axes
         title = axis.get_title() + axis.get_title(loc="left")  # the style puts it to the left
         assert ("no saving" in title) == (tasks == 1)
@@ -110,7 +108,7 @@ def test_it_is_complete_and_of_this_base():
 
 def test_scores_are_matched():
     for target in TARGETS:
-        here = ex06.at_target(runs(NAME), target)
+        here = plots.at_target(runs(NAME), target)
         sides = [chosen(here, method=method) for method in METHODS]
         assert [len(side) for side in sides] == [SEEDS, SEEDS]
         full, lora = (sum(run["nll"] for run in side) / SEEDS for side in sides)
@@ -120,7 +118,7 @@ def test_scores_are_matched():
 def test_what_the_notebook_says_of_forgetting():
     """At the same score LoRA has lost more; between two good rates of the sweep the order flips."""
     for target in TARGETS:
-        here = ex06.at_target(runs(NAME), target)
+        here = plots.at_target(runs(NAME), target)
         change, (low, _) = change_by_seed(here, "documents", {"method": "full"}, {"method": "lora"})
         assert change > 0
         assert low > 0 or target > 0.1

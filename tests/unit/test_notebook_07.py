@@ -7,8 +7,13 @@ import itertools
 import matplotlib.pyplot as plt
 import pytest
 
-from sftlab.classroom.explorers import ex07
-from sftlab.classroom.plots.ex07 import over_ranks, shares_of_models, short, to_scale
+from sftlab.exercises.ex07_lora_parameter_count import explorer
+from sftlab.exercises.ex07_lora_parameter_count.plots import (
+    over_ranks,
+    shares_of_models,
+    short,
+    to_scale,
+)
 
 
 def test_counts_are_told_in_few_characters():
@@ -22,13 +27,13 @@ def test_counts_are_told_in_few_characters():
 
 @pytest.mark.parametrize(
     ("d_in", "d_out", "r"),
-    list(itertools.product((ex07.WIDTHS[0], ex07.WIDTHS[-1]), (192, 14336), (1, 4096))),
+    list(itertools.product((explorer.WIDTHS[0], explorer.WIDTHS[-1]), (192, 14336), (1, 4096))),
 )
 def test_the_explorer_draws_extreme_settings(d_in, d_out, r):
     figure = to_scale(d_in, d_out, r)
     figure.draw_without_rendering()
     plt.close(figure)
-    assert f"{r * (d_in + d_out):,} parameters" in ex07.words(d_in, d_out, r)
+    assert f"{r * (d_in + d_out):,} parameters" in explorer.words(d_in, d_out, r)
 
 
 def test_the_picture_says_how_many_times_fewer_or_more():
@@ -42,9 +47,9 @@ def test_the_picture_says_how_many_times_fewer_or_more():
 def test_the_explorer_has_three_sliders(monkeypatch):
     shown = {}
     monkeypatch.setattr(
-        ex07, "explorer", lambda controls, draw, alt, continuous: shown.update(controls)
+        explorer, "explorer", lambda controls, draw, alt, continuous: shown.update(controls)
     )
-    ex07.count_parameters()
+    explorer.count_parameters()
     assert {name: control.value for name, control in shown.items()} == {
         "d_in": 4096,
         "d_out": 4096,

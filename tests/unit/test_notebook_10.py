@@ -8,9 +8,8 @@ import math
 import numpy as np
 import pytest
 
-from sftlab.classroom.explorers.ex10 import STEPS, ShortRuns
-from sftlab.classroom.plots import ex10
-from sftlab.experiments.learning_rate import (
+from sftlab.exercises.ex10_lora_learning_rate import plots
+from sftlab.exercises.ex10_lora_learning_rate.experiment import (
     METHODS,
     RATES,
     SEEDS,
@@ -26,12 +25,12 @@ from sftlab.experiments.learning_rate import (
     untouched_facts,
     weights_moved,
 )
-from sftlab.experiments.record import MODEL, read, runs
-from sftlab.experiments.seeds import change_by_seed, mean_with_interval
+from sftlab.exercises.ex10_lora_learning_rate.explorer import STEPS, ShortRuns
+from sftlab.exercises.record import MODEL, read, runs
 from sftlab.lora import inject_lora, merge_lora
 from sftlab.loss import IGNORE
 from sftlab.models import checksums, load
-from sftlab.rates import best_rate, rate_ratio
+from sftlab.statistics import best_rate, change_by_seed, mean_with_interval, rate_ratio
 
 NAME = "learning_rate"
 RATES_TRIED = np.logspace(-5, -1, 9)
@@ -141,12 +140,12 @@ def test_the_explorer_s_runs_survive_extreme_rates(tiny_model, tokenizer):
             losses, after = short.run(method, rate)
             assert len(losses) == STEPS
             assert math.isfinite(after)
-            ex10.one_run(method, rate, losses, short.before, after)
+            plots.one_run(method, rate, losses, short.before, after)
     assert all((p == w).all() for p, w in zip(tiny_model.parameters(), weights, strict=True))
 
 
 def test_rates_are_written_as_people_write_them():
-    assert [ex10.rate_name(rate) for rate in (1e-5, 3e-4, 0.1)] == ["1e-5", "3e-4", "1e-1"]
+    assert [plots.rate_name(rate) for rate in (1e-5, 3e-4, 0.1)] == ["1e-5", "3e-4", "1e-1"]
 
 
 # --- the recorded file -----------------------------------------------------------------------
@@ -157,13 +156,13 @@ def test_it_is_complete_and_of_this_base():
     done = [entry["settings"] for entry in recorded["runs"]]
     assert all(setting in done for setting in settings())
     assert all(s["base"] == checksums()[MODEL][:16] for s in recorded["provenance"])
-    assert len(ex10.sweeps(runs(NAME), "lora")) == SEEDS
+    assert len(plots.sweeps(runs(NAME), "lora")) == SEEDS
 
 
 def test_both_curves_have_two_sides_in_every_seed():
     recorded = runs(NAME)
     for method in METHODS:
-        for sweep in ex10.sweeps(recorded, method):
+        for sweep in plots.sweeps(recorded, method):
             best = best_rate(sweep)
             assert sweep[RATES[method][0]] > 10 * min(sweep.values()) < sweep[RATES[method][-1]]
             assert RATES[method][0] < best < RATES[method][-1]
@@ -171,7 +170,7 @@ def test_both_curves_have_two_sides_in_every_seed():
 
 def test_what_the_notebook_says_of_the_recorded_runs():
     recorded = runs(NAME)
-    ratio, (low, high) = rate_ratio(*(ex10.sweeps(recorded, m) for m in METHODS))
+    ratio, (low, high) = rate_ratio(*(plots.sweeps(recorded, m) for m in METHODS))
     assert 3 < low < 10 < high < 30
     assert 5 < ratio < 15
     base = 0.59

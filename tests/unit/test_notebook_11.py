@@ -7,11 +7,11 @@ from dataclasses import replace
 import matplotlib.pyplot as plt
 import pytest
 
-from sftlab.classroom.explorers import ex11 as explorers
-from sftlab.classroom.plots.ex11 import CARDS, against_cards, codes, errors, parts_of
-from sftlab.experiments import four_bits
-from sftlab.experiments.record import runs
-from sftlab.planner import Run, plan
+from sftlab.exercises.ex11_qlora_memory import experiment
+from sftlab.exercises.ex11_qlora_memory import explorer as explorers
+from sftlab.exercises.ex11_qlora_memory.plots import CARDS, against_cards, codes, errors, parts_of
+from sftlab.exercises.record import runs
+from sftlab.memory.plan import Run, plan
 from sftlab.quant import int4_code, nf4_code
 
 SMALL = Run(batch=1, length=8, trained_per_row=4, r=2)
@@ -66,8 +66,8 @@ def test_the_planner_draws_its_extremes(monkeypatch):
 @pytest.mark.base
 def test_the_recorded_losses_before_training_are_measured_again():
     recorded = {(run["base"], run["seed"]): run for run in runs("four_bits")}
-    assert len(recorded) == len(four_bits.settings())
-    for base in four_bits.BASES:
-        again = four_bits.run(base, seed=0, epochs=1)
+    assert len(recorded) == len(experiment.settings())
+    for base in experiment.BASES:
+        again = experiment.run(base, seed=0, epochs=1)
         assert again["before"] == pytest.approx(recorded[base, 0]["before"], abs=0.01)
         assert recorded[base, 0]["after"] < again["after"] < again["before"]  # 2 steps, not 24

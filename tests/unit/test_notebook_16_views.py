@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from sftlab.chat import user
-from sftlab.classroom.explorers import ex16
-from sftlab.classroom.explorers.ex16 import Training, train_and_ask
-from sftlab.classroom.plots.ex16 import curve, differences, loss_and_rate
 from sftlab.data import prepare
+from sftlab.exercises.ex16_sft_training_loop import explorer
+from sftlab.exercises.ex16_sft_training_loop.explorer import Training, train_and_ask
+from sftlab.exercises.ex16_sft_training_loop.plots import curve, differences, loss_and_rate
 from sftlab.lora import inject_lora
 from sftlab.train import TrainConfig, sft_train
 
@@ -79,7 +79,7 @@ def test_pictures_show_every_number():
 def test_the_button_trains_and_the_pause_answers(start, tokenizer, rows, monkeypatch):
     shown = {}
     monkeypatch.setattr(
-        ex16, "explorer", lambda controls, draw, alt: shown.update(controls, draw=draw)
+        explorer, "explorer", lambda controls, draw, alt: shown.update(controls, draw=draw)
     )
     train_and_ask(start, tokenizer, rows, CONFIG, "What is 1 plus 1?", {0: "What", 5: "It is 2."})
     go, done, draw = shown["go"], shown["done"], shown["draw"]
@@ -109,7 +109,7 @@ def test_any_error_in_the_thread_reaches_the_reader_and_the_button_works_again(
     """A WorkbookError or not: shown in place of the picture, and pressed again it trains."""
     shown, broken = {}, [True]
     monkeypatch.setattr(
-        ex16, "explorer", lambda controls, draw, alt: shown.update(controls, draw=draw)
+        explorer, "explorer", lambda controls, draw, alt: shown.update(controls, draw=draw)
     )
 
     def fragile():

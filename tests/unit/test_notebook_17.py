@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from sftlab.classroom.explorers import ex17 as explorers
-from sftlab.classroom.plots.ex17 import corrections, layer_diagram, norms
+from sftlab.exercises.ex17_lora_linear import explorer as explorers
+from sftlab.exercises.ex17_lora_linear.plots import corrections, layer_diagram, norms
 from sftlab.lora import LoRALinear
 
 

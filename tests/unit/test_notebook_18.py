@@ -6,19 +6,19 @@ import matplotlib.pyplot as plt
 import peft
 import pytest
 
-from sftlab.classroom.explorers import ex18 as explorers
-from sftlab.classroom.plots.ex18 import (
+from sftlab.errors import WorkbookError
+from sftlab.exercises.ex18_lora_with_peft import explorer as explorers
+from sftlab.exercises.ex18_lora_with_peft.plots import (
     TARGETS,
     share_over_rank,
     shares_at,
     sizes,
     trained,
 )
-from sftlab.errors import WorkbookError
 from sftlab.lora import inject_lora
-from sftlab.quant import quantize_model_linears
-from sftlab.shapes import build
-from sftlab.trainable import lora_config_for, targeted_layers, trainable_share
+from sftlab.memory.count import lora_config_for, targeted_layers, trainable_share
+from sftlab.memory.shapes import build
+from sftlab.quantized_layers import quantize_model_linears
 
 
 def pefts_count(model, r, targets):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import matplotlib.pyplot as plt
 import pytest
 
-from sftlab.classroom.explorers import ex19 as explorer
-from sftlab.classroom.plots import ex19
-from sftlab.experiments.full_vs_lora import (
+from sftlab.exercises.ex19_full_vs_lora import explorer as explorer
+from sftlab.exercises.ex19_full_vs_lora import plots
+from sftlab.exercises.ex19_full_vs_lora.experiment import (
     BATCHES,
     BEST,
     EMBEDDED,
@@ -22,11 +22,11 @@ from sftlab.experiments.full_vs_lora import (
     step_seconds,
     variants,
 )
-from sftlab.experiments.record import MODEL, read, runs
+from sftlab.exercises.record import MODEL, read, runs
 from sftlab.fetch import PACKAGES
-from sftlab.memory import TrainingBytes
+from sftlab.memory.count import TrainingBytes
+from sftlab.memory.plan import Run, peak_training_bytes, plan
 from sftlab.models import checksums
-from sftlab.planner import Run, peak_training_bytes, plan
 
 NAME = "full_vs_lora"
 
@@ -84,7 +84,7 @@ def test_the_plan_is_what_was_measured():
 
 def test_malloc_left_alone_keeps_more():
     for found in recorded("malloc"):
-        fixed = ex19.recorded_run(
+        fixed = plots.recorded_run(
             recorded("memory"), shape=SHAPE, method=found["method"], batch=4, length=64, recompute=False
         )  # fmt: skip
         assert found["process"] > fixed["process"]
@@ -157,23 +157,23 @@ def test_a_run_gives_what_was_recorded():
 def test_a_part_that_is_not_there_is_told_and_others_with_their_distance():
     planned = TrainingBytes(100, 0, 10, 20, 50, 180)
     measured = TrainingBytes(100, 0, 10, 20, 40, 180)
-    lines = dict(ex19.beside({"x": (planned, measured)}))
+    lines = dict(plots.beside({"x": (planned, measured)}))
     assert lines["adapters"] == "none"
     assert lines["weights"] == "100 bytes / 100 bytes (+0.0%)"
     assert lines["activations"] == "50 bytes / 40 bytes (+25.0%)"
 
 
 def test_growth_draws_every_point():
-    figure = ex19.growth({"a": [(64, 1e9), (128, 2e9)]}, {"a": [(64, 1.1e9)]}, "t", "tokens")
+    figure = plots.growth({"a": [(64, 1e9), (128, 2e9)]}, {"a": [(64, 1.1e9)]}, "t", "tokens")
     assert [len(line.get_xdata()) for line in figure.axes[0].lines] == [2, 1]
     plt.close("all")
 
 
 def test_casting_large_embeddings_up_makes_a_4_bit_model_larger_than_bf16():
     gemma = 100_000_000, 170_000_000
-    assert ex19.four_bit_weights(*gemma, 4) > 2 * sum(gemma) > ex19.four_bit_weights(*gemma, 2)
+    assert plots.four_bit_weights(*gemma, 4) > 2 * sum(gemma) > plots.four_bit_weights(*gemma, 2)
     at_43 = 570, 430
-    assert ex19.four_bit_weights(*at_43, 4) == pytest.approx(2 * sum(at_43), rel=0.01)
+    assert plots.four_bit_weights(*at_43, 4) == pytest.approx(2 * sum(at_43), rel=0.01)
 
 
 @pytest.mark.parametrize(

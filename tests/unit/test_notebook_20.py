@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from sftlab.classroom.explorers import ex20 as explorers
-from sftlab.classroom.plots.ex20 import rounding, strength_curve
+from sftlab.exercises.ex20_merge_lora import explorer as explorers
+from sftlab.exercises.ex20_merge_lora.plots import rounding, strength_curve
 from sftlab.lora import LoRALinear, inject_lora, lora_layers, merge_lora
 from sftlab.merging import merged_at, relative_error, rounding_loss, tokens_per_second
-from sftlab.quant import dequantize_model_linears, quantize_model_linears
+from sftlab.quantized_layers import dequantize_model_linears, quantize_model_linears
 
 IDS = torch.arange(24).reshape(2, 12)
 

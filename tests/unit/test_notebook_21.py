@@ -7,15 +7,14 @@ import pytest
 import torch
 from torch import nn
 
-from sftlab import memory_limit
-from sftlab.classroom.explorers import ex21 as explorers
-from sftlab.classroom.plots.ex21 import by_kind, planned, under_a_limit
 from sftlab.errors import WorkbookError
+from sftlab.exercises.ex21_qlora_finetuning import explorer as explorers
+from sftlab.exercises.ex21_qlora_finetuning.plots import by_kind, planned, under_a_limit
 from sftlab.lora import inject_lora, lora_parameter_count
-from sftlab.memory import parameter_bytes
-from sftlab.memory_report import memory_report
-from sftlab.planner import Run, plan
-from sftlab.quant import quantize_model_linears
+from sftlab.memory import limit
+from sftlab.memory.count import memory_report, parameter_bytes
+from sftlab.memory.plan import Run, plan
+from sftlab.quantized_layers import quantize_model_linears
 
 SMALL = Run(batch=1, length=8, trained_per_row=4, r=2)
 
@@ -51,47 +50,47 @@ def test_adapters_are_a_kind_of_their_own():
 @pytest.mark.parametrize("weights", ["bf16", "nf4"])
 def test_a_model_built_by_layer_trains(weights):
     run = Run(**{**SMALL.settings(), "weights": weights})
-    net = memory_limit.build_by_layer(run)
+    net = limit.build_by_layer(run)
     assert not any(t.is_meta for t in [*net.parameters(), *net.buffers()])
     assert net.lm_head.weight is net.model.embed_tokens.weight
-    losses = memory_limit.train(net, run, 3)
+    losses = limit.train(net, run, 3)
     assert losses[-1] < losses[0]
 
 
 def test_layers_of_the_model_share_no_memory():
-    net = memory_limit.build_by_layer(Run(**{**SMALL.settings(), "weights": "nf4"}))
+    net = limit.build_by_layer(Run(**{**SMALL.settings(), "weights": "nf4"}))
     places = [layer.mlp.up_proj.weight.data_ptr() for layer in net.model.layers]
     assert len(set(places)) == len(places)
 
 
 def test_the_plan_of_the_example_lies_on_both_sides_of_the_limit():
-    assert plan(memory_limit.example("bf16")).weights > memory_limit.ALLOWED
-    assert plan(memory_limit.example("nf4")).peak < 0.75 * memory_limit.ALLOWED
+    assert plan(limit.example("bf16")).weights > limit.ALLOWED
+    assert plan(limit.example("nf4")).peak < 0.75 * limit.ALLOWED
 
 
 @pytest.mark.slow
 def test_a_limited_process_says_where_its_memory_ended_or_that_it_fits():
-    tight = memory_limit.in_limited_process(Run("smollm2-135m", 1, 8, 4, r=2), 150_000_000)
+    tight = limit.in_limited_process(Run("smollm2-135m", 1, 8, 4, r=2), 150_000_000)
     assert not tight["fits"] and "no room for" in tight["said"] and tight["losses"] == []
     assert tight["loaded"] == 0
     packed = Run("smollm2-135m", 1, 8, 4, r=2, weights="nf4")
-    roomy = memory_limit.in_limited_process(packed, 1_000_000_000)
-    assert roomy["fits"] and roomy["said"] == "" and len(roomy["losses"]) == memory_limit.STEPS
+    roomy = limit.in_limited_process(packed, 1_000_000_000)
+    assert roomy["fits"] and roomy["said"] == "" and len(roomy["losses"]) == limit.STEPS
     assert roomy["loaded"] == pytest.approx(plan(packed).weights, rel=0.15)
     assert roomy["peak"] >= roomy["loaded"]
 
 
 def test_only_a_want_of_memory_is_told_as_such():
-    with pytest.raises(WorkbookError, match="no room for it"), memory_limit._room("it"):
+    with pytest.raises(WorkbookError, match="no room for it"), limit._room("it"):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
-    with pytest.raises(RuntimeError, match="shapes"), memory_limit._room("it"):
+    with pytest.raises(RuntimeError, match="shapes"), limit._room("it"):
         raise RuntimeError("shapes do not fit")
 
 
 def test_other_systems_are_told_that_they_have_no_such_limit(monkeypatch):
-    monkeypatch.setattr(memory_limit.sys, "platform", "darwin")
+    monkeypatch.setattr(limit.sys, "platform", "darwin")
     with pytest.raises(WorkbookError, match="only Linux"):
-        memory_limit.in_limited_process(SMALL)
+        limit.in_limited_process(SMALL)
 
 
 def test_the_figures_draw():
@@ -121,8 +120,8 @@ def test_the_explorer_plans_its_extremes(monkeypatch):
 def test_answers_in_between_change_no_gradient_of_a_whole_model():
     """Train, answer with a cache, train on: bit for bit the gradients of before."""
     run = Run(**{**SMALL.settings(), "weights": "nf4"})
-    net = memory_limit.build_by_layer(run)
-    memory_limit.train(net, run, 2)
+    net = limit.build_by_layer(run)
+    limit.train(net, run, 2)
     ids = torch.arange(8)[None]
 
     def gradients():

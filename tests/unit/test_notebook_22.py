@@ -8,9 +8,10 @@ import matplotlib.pyplot as plt
 import pytest
 
 from sftlab.almanac.defects import DEFECTS
-from sftlab.classroom.ballot import SAME, Ballot, votes_path
-from sftlab.classroom.explorers import ex22 as explorers
-from sftlab.classroom.plots.ex22 import (
+from sftlab.exercises.ex22_data_quality_ablation import explorer as explorers
+from sftlab.exercises.ex22_data_quality_ablation.ballot import SAME, Ballot, votes_path
+from sftlab.exercises.ex22_data_quality_ablation.experiment import DOSES
+from sftlab.exercises.ex22_data_quality_ablation.plots import (
     LINES,
     arms,
     caught,
@@ -24,7 +25,6 @@ from sftlab.classroom.plots.ex22 import (
     recovered,
     went_wrong,
 )
-from sftlab.experiments.data_quality import DOSES
 
 KINDS = ["capital"] * 4 + ["plural"] * 4
 SHARES = {"500 good": 1.0, "500 good + 200 bad": 0.5, "filtered": 0.75, "300 good": 1.0}

@@ -5,13 +5,21 @@ from __future__ import annotations
 import matplotlib.pyplot as plt
 import pytest
 
-from sftlab.classroom.explorers import ex23 as explorers
-from sftlab.classroom.plots.ex23 import bench, cost, costs_nothing, curves, falls, harm, told
-from sftlab.classroom.style import use_style
-from sftlab.clinic import FAULTS, HEALTHY, Run, served, trained
+from sftlab.classroom.plots import use_style
 from sftlab.errors import WorkbookError
-from sftlab.evidence import SOUND
-from sftlab.experiments.record import runs
+from sftlab.exercises.ex23_broken_runs_clinic import explorer as explorers
+from sftlab.exercises.ex23_broken_runs_clinic.clinic import FAULTS, HEALTHY, Run, served, trained
+from sftlab.exercises.ex23_broken_runs_clinic.evidence import SOUND
+from sftlab.exercises.ex23_broken_runs_clinic.plots import (
+    bench,
+    cost,
+    costs_nothing,
+    curves,
+    falls,
+    harm,
+    told,
+)
+from sftlab.exercises.record import runs
 
 
 def test_a_curve_that_falls_and_three_that_do_not():

@@ -11,10 +11,10 @@ import nbformat
 import pytest
 from nbgrader.nbgraderformat import MetadataValidator
 
-from sftlab.classroom import catalogue, checks
-from sftlab.classroom.notebook_metadata import CHECK, REVEAL, START, defined_names, derive
-from sftlab.classroom.publish import WIDGET
-from sftlab.paths import ROOT
+from sftlab._internal.paths import ROOT
+from sftlab.classroom import catalogue
+from tools.notebook_metadata import CHECK, REVEAL, START, defined_names, derive
+from tools.publish import WIDGET
 
 PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 WELCOME = "00_start_here"  # it shows the way round: no predictions, no stubs
@@ -75,7 +75,7 @@ def test_the_first_code_cell_holds_the_parameters(path):
 @every
 def test_it_has_a_known_number_and_starts_with_it(path):
     number = path.stem[:2]
-    assert number in catalogue.TITLES
+    assert number in catalogue.numbers()
     begun = [START.search(cell.source) for cell in code_cells(path)]
     (call,) = filter(None, begun)
     assert number in call[0]
@@ -123,7 +123,7 @@ def test_predictions_come_before_any_result_and_outcomes_after_them(path):
 def test_each_stub_is_followed_by_its_check_and_its_reveal(path):
     number = path.stem[:2]
     checked, revealed = found(CHECK, path), found(REVEAL, path)
-    assert set(checked) == set(checks.exercises(number)), "every exercise has its check cell"
+    assert set(checked) == set(catalogue.exercises(number)), "every exercise has its check cell"
     assert set(revealed) == set(checked), "every check has its reveal"
     listed = cells(path)
     for id, at in checked.items():

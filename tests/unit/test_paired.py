@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sftlab.paired import clustered_difference, mcnemar, paired_difference
+from sftlab.statistics import clustered_difference, mcnemar, paired_difference
 
 
 def test_the_interval_is_that_of_the_mean_of_the_differences():

@@ -7,10 +7,10 @@ import sys
 import pytest
 import torch
 
-from sftlab import shapes
 from sftlab.errors import WorkbookError
-from sftlab.peak import a_batch, in_a_fresh_process, measure_training_bytes
-from sftlab.planner import Run, build, config, plan
+from sftlab.memory import shapes
+from sftlab.memory.measure import a_batch, in_a_fresh_process, measure_training_bytes
+from sftlab.memory.plan import Run, build, config, plan
 
 PARTS = ("weights", "adapters", "gradients", "optimizer", "activations", "peak")
 RUNS = {

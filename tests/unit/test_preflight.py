@@ -12,13 +12,12 @@ from dataclasses import replace
 import pytest
 import torch
 
+from sftlab._internal.paths import INSTRUCTIONS, ROOT
 from sftlab.data import conversation, prepare, read_jsonl
-from sftlab.guards import BROKEN, LOOK, OK
 from sftlab.lora import inject_lora, lora_layers, lora_parameters
 from sftlab.loss import IGNORE
 from sftlab.masking import Example
-from sftlab.paths import INSTRUCTIONS, ROOT
-from sftlab.preflight import preflight, told
+from sftlab.preflight import BROKEN, LOOK, OK, preflight, told
 from sftlab.train import TrainConfig, sft_train
 
 ROWS = read_jsonl(INSTRUCTIONS / "pairs.jsonl")[:20]

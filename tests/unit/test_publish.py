@@ -8,9 +8,9 @@ import nbformat
 import pytest
 from nbformat import v4
 
-from sftlab.classroom import publish
-from sftlab.classroom.notebook_metadata import derive
 from sftlab.errors import WorkbookError
+from tools import publish
+from tools.notebook_metadata import derive
 
 CELLS = """
 # 12 · Masking the prompt
@@ -73,11 +73,11 @@ def test_a_second_run_changes_no_byte_and_stores_only_what_lasts(tmp_path, capsy
 def test_outputs_are_older_than_a_changed_cell_module_or_record(tmp_path, monkeypatch):
     path = write(
         tmp_path / "03_demo.ipynb",
-        ["# Title", "MODEL = 1", "from sftlab.experiments.record import runs\nruns('superficial')"],
+        ["# Title", "MODEL = 1", "from sftlab.exercises.record import runs\nruns('superficial')"],
     )
     notebook = nbformat.read(path, as_version=4)
     came = publish.came_from(notebook)
-    assert {"sftlab.models", "sftlab.experiments.record", "results/superficial.json"} <= set(came)
+    assert {"sftlab.models", "sftlab.exercises.record", "results/superficial.json"} <= set(came)
 
     def stale(**changes):
         notebook.metadata["sftlab"] = {**came, **changes}

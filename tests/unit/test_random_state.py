@@ -9,21 +9,23 @@ import numpy
 import pytest
 import torch
 
-from sftlab import clinic, evidence, memory_limit, peak
-from sftlab.adapter_files import load_adapter, save_adapter
+from sftlab._internal.random_state import own_random_state
+from sftlab.adapters import load_adapter, save_adapter
 from sftlab.almanac.pretrain import Recipe, place_markers, pretrain
-from sftlab.bench.contenders import fresh
-from sftlab.bench.limit import linear_shapes, product_rate
-from sftlab.classroom.explorers.ex10 import choose_a_rate
 from sftlab.data import conversation, prepare
-from sftlab.experiments import lora_init, lora_over_ranks
+from sftlab.exercises.ex08_lora_zero_init import experiment as lora_init
+from sftlab.exercises.ex09_lora_alpha_over_r import experiment as lora_over_ranks
+from sftlab.exercises.ex10_lora_learning_rate.explorer import choose_a_rate
+from sftlab.exercises.ex23_broken_runs_clinic import clinic, evidence
 from sftlab.generate import answer
 from sftlab.lora import inject_lora
+from sftlab.memory import limit, measure
+from sftlab.memory.plan import Run, build, plan
 from sftlab.models import load
-from sftlab.planner import Run, build, plan
 from sftlab.preflight import preflight
-from sftlab.random_state import own_random_state
 from sftlab.train import TrainConfig, sft_train
+from tools.benchmarks.contenders import fresh
+from tools.benchmarks.limit import linear_shapes, product_rate
 
 PAIR = {"prompt": "What is 1 plus 1?", "response": "It is 2."}
 PLANNED = Run("almanac", 1, 8, 4, r=2)
@@ -81,8 +83,8 @@ CALLS = {
     "models.load": lambda *_: load("almanac"),
     "planner.build": lambda *_: build(PLANNED),
     "planner.plan": lambda *_: plan(PLANNED),
-    "peak.a_batch": lambda *_: peak.a_batch(PLANNED, 100),
-    "memory_limit.build_by_layer": lambda *_: memory_limit.build_by_layer(PLANNED),
+    "peak.a_batch": lambda *_: measure.a_batch(PLANNED, 100),
+    "memory_limit.build_by_layer": lambda *_: limit.build_by_layer(PLANNED),
     "bench.fresh": lambda *_: fresh("almanac", "fp32"),
     "bench.product_rate": lambda model, *_: product_rate(linear_shapes(model), 4, "fp32"),
     "lora_init.start_from": lambda model, *_: lora_init.start_from(model, "both random", 0),

@@ -7,7 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from sftlab.rank_shift import forced_logits, shift_class, token_rank_shift
+from sftlab.exercises.ex02_superficial_alignment.rank_shift import (
+    forced_logits,
+    shift_class,
+    token_rank_shift,
+)
 
 
 @given(st.integers(1, 6), st.integers(2, 9), st.integers(0, 99))

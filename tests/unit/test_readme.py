@@ -5,8 +5,9 @@ import re
 
 import pytest
 
-from sftlab.classroom.catalogue import NOTEBOOKS, QUESTIONS, TITLES, readme_table
-from sftlab.paths import ROOT
+from sftlab._internal.paths import ROOT
+from sftlab.classroom.catalogue import NOTEBOOKS, numbers, question
+from tools.readme import readme_table
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 LINK = re.compile(r"\]\(([^)#\s]+)")
@@ -17,7 +18,8 @@ def test_the_table_is_the_one_that_the_program_writes():
 
 
 def test_the_table_has_all_22_exercises_and_the_two_beyond():
-    assert list(TITLES) == list(QUESTIONS) == [f"{n:02d}" for n in range(24)]
+    assert numbers() == [path.name[:2] for path in sorted(NOTEBOOKS.glob("*.ipynb"))]
+    assert all(question(number).endswith("?") for number in numbers())
 
 
 @pytest.mark.parametrize("target", [t for t in LINK.findall(README) if "://" not in t])

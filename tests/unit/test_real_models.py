@@ -6,25 +6,25 @@ import matplotlib.pyplot as plt
 import pytest
 import torch
 
-from sftlab.classroom import other_models
-from sftlab.classroom.board import start
+from sftlab.classroom import catalogue
 from sftlab.classroom.catalogue import NOTEBOOKS
-from sftlab.classroom.plots.ex05 import same_order, two_models
-from sftlab.classroom.plots.ex13 import continues, share
-from sftlab.classroom.plots.ex21 import real_rows
-from sftlab.classroom.plots.ex22 import on_two_models
-from sftlab.classroom.real import main, with_model
+from sftlab.classroom.progress_overview import start
 from sftlab.errors import WorkbookError
-from sftlab.experiments.data_quality import MAIN
-from sftlab.experiments.real_models import EMBEDDED, FORMS_ASKED, GEMMA, SMOL, exam, run, settings
-from sftlab.experiments.real_models import questions as real_questions
-from sftlab.experiments.record import MODEL, read, runs
-from sftlab.experiments.template_mismatch import questions as facts
+from sftlab.exercises.ex05_chat_template_mismatch.experiment import questions as facts
+from sftlab.exercises.ex05_chat_template_mismatch.plots import same_order, two_models
+from sftlab.exercises.ex13_before_after_sft.plots import continues, share
+from sftlab.exercises.ex21_qlora_finetuning.plots import real_rows
+from sftlab.exercises.ex22_data_quality_ablation.experiment import MAIN
+from sftlab.exercises.ex22_data_quality_ablation.plots import on_two_models
+from sftlab.exercises.real_models import EMBEDDED, FORMS_ASKED, GEMMA, SMOL, exam, run, settings
+from sftlab.exercises.real_models import questions as real_questions
+from sftlab.exercises.recipes import fewer, suited
+from sftlab.exercises.record import MODEL, read, runs
 from sftlab.fetch import PACKAGES, model_folder
-from sftlab.judge import RUBRIC, judge, right_content
 from sftlab.models import checksums, load
-from sftlab.recipes import fewer, suited
+from sftlab.scoring import RUBRIC, judge, right_content
 from sftlab.train import TrainConfig
+from tools.other_models import main, with_model
 
 NAME = "real_models"
 TOLD = ("qlora", "first")  # kinds that a notebook tells of
@@ -54,7 +54,7 @@ class TestSettings:
 
 class TestWhatNotebooksSay:
     def test_on_the_embedded_model_nothing_is_added(self):
-        assert all(other_models.told(f"{n:02d}", "almanac-base") == [] for n in range(24))
+        assert all(catalogue.on_model(f"{n:02d}", "almanac-base") == [] for n in range(24))
 
     def test_on_another_one_the_minutes_are_said_before_anything_runs(self, capsys):
         start("13", model=SMOL)
@@ -63,7 +63,7 @@ class TestWhatNotebooksSay:
         assert "minutes" not in capsys.readouterr().out
 
     def test_what_cannot_run_says_in_one_sentence_what_it_lacks(self):
-        for number in other_models.LACKS:
+        for number in ("02", "23"):
             with pytest.raises(WorkbookError, match="does not run on") as told:
                 start(number, model=SMOL)
             assert "\n" not in str(told.value)
@@ -81,7 +81,7 @@ class TestWhatNotebooksSay:
         assert 'MODEL = "a/folder\'s name"' in after
 
     def test_the_tool_runs_copies_keeps_them_and_goes_on(self, tmp_path, monkeypatch, capsys):
-        from sftlab.classroom import real
+        from tools import other_models
 
         states = {"a": ("runs", ""), "b": ("lacks", "it lacks a base"), "c": ("fails", "cell 3")}
         for name in states:
@@ -94,8 +94,8 @@ class TestWhatNotebooksSay:
             (folder / f"{path.stem}.{states[path.stem][0]}.ipynb").write_text("{}")
             return states[path.stem]
 
-        monkeypatch.setattr(real, "ROOT", tmp_path)
-        monkeypatch.setattr(real, "try_notebook", pretend)
+        monkeypatch.setattr(other_models, "ROOT", tmp_path)
+        monkeypatch.setattr(other_models, "try_notebook", pretend)
         arguments = [SMOL, *(str(tmp_path / f"{name}.ipynb") for name in states)]
         assert main(arguments) == 1
         told = capsys.readouterr().out
@@ -203,7 +203,7 @@ def test_4_bits_keep_gradients_and_logits_on_every_model():
 @pytest.mark.parametrize("mark", [pytest.param("", marks=fetched)])
 def test_smollm2_in_two_prompt_forms_is_as_recorded(mark):
     """A part of the file: the reference answers' loss, on the first questions."""
-    from sftlab.experiments.template_mismatch import reference_nll, row
+    from sftlab.exercises.ex05_chat_template_mismatch.experiment import reference_nll, row
 
     model, tokenizer = load(SMOL, dtype=torch.bfloat16)
     asked = facts(FORMS_ASKED)[:12]

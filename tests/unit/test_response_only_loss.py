@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from sftlab.data import collate
-from sftlab.experiments.record import MODEL, read, runs
-from sftlab.experiments.response_only_loss import (
+from sftlab.exercises.ex03_response_only_loss.experiment import (
     BATCH,
     LOSSES,
     SEEDS,
@@ -24,6 +23,7 @@ from sftlab.experiments.response_only_loss import (
     training_pairs,
     unmasked,
 )
+from sftlab.exercises.record import MODEL, read, runs
 from sftlab.lora import inject_lora
 from sftlab.loss import IGNORE, sft_loss, token_nll
 from sftlab.models import checksums, load
@@ -75,7 +75,7 @@ def test_all_losses_train_the_same_rows_in_the_same_order(tiny_model, tokenizer,
             order.append([tuple(row.input_ids) for row in chosen])
             return sum(p.sum() for p in model.parameters()) * 0.0
 
-        monkeypatch.setattr("sftlab.experiments.response_only_loss.batch_loss", noted)
+        monkeypatch.setattr("sftlab.exercises.ex03_response_only_loss.experiment.batch_loss", noted)
         train(tiny_model, rows, loss, tokenizer.pad_token_id, seed=3, steps=5)
     assert seen["response"] == seen["all"]
     assert len(seen["all"]) == 5

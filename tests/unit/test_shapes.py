@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from sftlab import shapes
 from sftlab.errors import WorkbookError
 from sftlab.lora import inject_lora, lora_parameter_count, lora_parameters
+from sftlab.memory import shapes
 
 
 @pytest.mark.parametrize("name", shapes.SHAPES)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sftlab.classroom.slicing import needed, statements
+from tools.slicing import needed, statements
 
 
 def sliced(*cells: str, name: str = "f", leave_out: str = "") -> str:

@@ -7,10 +7,11 @@ import re
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
 
-from sftlab.classroom import checks, deck, extent, polls, presenter, slides, views, website
+from sftlab.classroom import catalogue, views
 from sftlab.classroom.catalogue import prediction_ids
-from sftlab.classroom.notebook_metadata import CHECK
 from sftlab.errors import WorkbookError
+from tools import polls, presenter, slide_height, slide_layout, slides, website
+from tools.notebook_metadata import CHECK
 
 try:
     slides.reveal_files()
@@ -23,7 +24,7 @@ NUMBERS = website.numbers()
 
 @pytest.fixture(scope="module")
 def decks():
-    return {number: deck.Deck(number) for number in NUMBERS}
+    return {number: slide_layout.Deck(number) for number in NUMBERS}
 
 
 @pytest.fixture(scope="module")
@@ -80,9 +81,9 @@ def test_no_outcome_or_parameter_or_check_is_shown_elsewhere(decks):
 
 
 def test_each_task_tells_the_mistakes_to_expect(decks):
-    for number in checks.numbers():
+    for number in catalogue.numbers():
         notes = " ".join(note for slide in decks[number].slides for note in slide.notes)
-        for id in checks.exercises(number):
+        for id in catalogue.exercises(number):
             assert presenter.of_check(id) in notes, id
 
 
@@ -111,7 +112,7 @@ def test_a_prediction_without_a_stored_outcome_is_refused():
 
 
 def test_more_text_takes_more_room():
-    short, long = (extent.extent(new_markdown_cell("word " * n)) for n in (5, 200))
+    short, long = (slide_height.extent(new_markdown_cell("word " * n)) for n in (5, 200))
     assert 0 < short < long
 
 
@@ -119,21 +120,23 @@ def test_a_table_takes_the_room_of_what_is_read_in_it():
     plain, short = (views.table([["a", n]] * 3, ["what", "how many"]).html for n in (1, 2))
     more = views.table([["a", 1]] * 4, ["what", "how many"]).html
     broken = views.table([["a", "word " * 60]] * 3, ["what", "how many"]).html
-    height = [extent.extent(deck._html(text)) for text in (plain, short, more, broken)]
+    height = [
+        slide_height.extent(slide_layout._html(text)) for text in (plain, short, more, broken)
+    ]
     assert height[0] == height[1] < height[2] < height[3]
     assert height[0] < 200
 
 
 def test_a_table_that_is_too_high_is_spread_over_slides_with_its_headers():
     made = views.table([[n, "said"] for n in range(40)], ["number", "answer"], "forty").html
-    spread = extent.parts(made)
+    spread = slide_height.parts(made)
     assert len(spread) > 1
     assert all("forty" in part and "number" in part for part in spread)
-    heights = [extent.extent(deck._html(part)) for part in spread]
-    assert max(heights) < extent.ROOM and max(heights) - min(heights) <= 3 * extent.ROW
+    heights = [slide_height.extent(slide_layout._html(part)) for part in spread]
+    assert max(heights) < slide_height.ROOM and max(heights) - min(heights) <= 3 * slide_height.ROW
     told = [re.findall(r">(\d+)</td>", part) for part in spread]
     assert [int(n) for part in told for n in part] == list(range(40))
-    assert extent.parts("<p>no table</p>") == ["<p>no table</p>"]
+    assert slide_height.parts("<p>no table</p>") == ["<p>no table</p>"]
 
 
 def test_what_a_cell_tries_before_it_reveals_is_shown_with_its_code(decks):
@@ -143,7 +146,9 @@ def test_what_a_cell_tries_before_it_reveals_is_shown_with_its_code(decks):
 
 
 def test_only_what_moves_in_jupyterlab_is_called_a_still_picture(decks):
-    still = [s.heading for s in decks["05"].slides for p in s.pieces if p.after == deck.LIVE]
+    still = [
+        s.heading for s in decks["05"].slides for p in s.pieces if p.after == slide_layout.LIVE
+    ]
     assert still == ["Explore"]
 
 

@@ -8,9 +8,16 @@ from itertools import pairwise
 import pytest
 
 from sftlab.almanac.instructions import leaks
-from sftlab.experiments import superficial, unknown_facts
-from sftlab.experiments.record import MODEL, read, runs
-from sftlab.experiments.superficial import LINES, SIZES, questions, scored, training_pairs, tuned
+from sftlab.exercises.ex02_superficial_alignment import experiment, unknown_facts
+from sftlab.exercises.ex02_superficial_alignment.experiment import (
+    LINES,
+    SIZES,
+    questions,
+    scored,
+    training_pairs,
+    tuned,
+)
+from sftlab.exercises.record import MODEL, read, runs
 from sftlab.generate import Generation
 from sftlab.models import checksums
 
@@ -60,9 +67,9 @@ def test_the_two_arms_differ_in_what_the_base_has_read_alone(seed):
 # --- the recorded files ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("module", [superficial, unknown_facts], ids=lambda m: m.__name__[19:])
+@pytest.mark.parametrize("module", [experiment, unknown_facts], ids=lambda m: m.RECORD)
 def test_the_files_are_complete_and_of_this_base(module):
-    recorded = read(module.__name__.rpartition(".")[2])
+    recorded = read(module.RECORD)
     done = [entry["settings"] for entry in recorded["runs"]]
     assert all(setting in done for setting in module.settings())
     assert all(s["base"] == checksums()[MODEL][:16] for s in recorded["provenance"])
@@ -84,7 +91,7 @@ def test_the_base_alone_answers_as_recorded():
     (recorded,) = runs("superficial", pairs=0, seed=0)
     model, tokenizer = tuned(0, 0)
     for stratum, asked in questions().items():
-        found = scored(asked[:12], superficial.ask(model, tokenizer, asked[:12]))
+        found = scored(asked[:12], experiment.ask(model, tokenizer, asked[:12]))
         for line in LINES:
             same = sum(a == b for a, b in zip(found[line], recorded[stratum][line], strict=False))
             assert same >= 11, (stratum, line)
@@ -95,7 +102,7 @@ def test_the_base_alone_answers_as_recorded():
 def test_a_training_gives_what_was_recorded():
     """Rounding differs between processors and grows over 120 steps: so some answers may differ."""
     (recorded,) = runs("superficial", pairs=8, seed=0)
-    found = superficial.run(pairs=8, seed=0)
+    found = experiment.run(pairs=8, seed=0)
     for line in LINES:
         share = found["asked"][line].count("1") / 130
         assert share == pytest.approx(recorded["asked"][line].count("1") / 130, abs=0.1)

@@ -9,10 +9,15 @@ import pytest
 from sftlab.chat import end_of_turn_id, validate
 from sftlab.data import collate
 from sftlab.errors import WorkbookError
-from sftlab.experiments.end_marker import mask_token
+from sftlab.exercises.ex15_multi_turn_masking.experiment import mask_token
+from sftlab.exercises.ex15_multi_turn_masking.random_conversations import (
+    DAMAGES,
+    cut,
+    damage,
+    random_talk,
+)
 from sftlab.loss import IGNORE
 from sftlab.masking import Example, mask_all_but_assistant, template_mask
-from sftlab.talks import DAMAGES, cut, damage, random_talk
 from sftlab.templates import FAMILIES, with_template
 
 

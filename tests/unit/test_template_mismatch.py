@@ -10,8 +10,7 @@ import pytest
 
 from sftlab.chat import encode, end_of_turn_id, user
 from sftlab.errors import WorkbookError
-from sftlab.experiments.record import MODEL, read, runs
-from sftlab.experiments.template_mismatch import (
+from sftlab.exercises.ex05_chat_template_mismatch.experiment import (
     CORRUPTIONS,
     FORMS,
     LIMIT,
@@ -24,6 +23,7 @@ from sftlab.experiments.template_mismatch import (
     tuned,
     wrong_prompt,
 )
+from sftlab.exercises.record import MODEL, read, runs
 from sftlab.loss import IGNORE
 from sftlab.models import checksums, load
 from sftlab.templates import LLAMA3
@@ -147,7 +147,10 @@ def test_a_training_gives_what_was_recorded():
 
 
 def test_the_view_sets_special_tokens_apart_and_underlines_what_differs(tokenizer):
-    from sftlab.classroom.explorers.ex05 import compared_with_right, prompt_view
+    from sftlab.exercises.ex05_chat_template_mismatch.explorer import (
+        compared_with_right,
+        prompt_view,
+    )
 
     right = prompt_view(tokenizer, wrong_prompt(tokenizer, QUESTION, "exact template"), "right")
     assert right.text.startswith("right: ")

@@ -15,13 +15,13 @@ import torch
 from safetensors.torch import load_file
 
 from sftlab import pipeline
-from sftlab.adapter_files import load_adapter
+from sftlab._internal.paths import INSTRUCTIONS, ROOT
+from sftlab.adapters import load_adapter
 from sftlab.data import write_jsonl
 from sftlab.errors import WorkbookError
-from sftlab.experiments.record import runs
+from sftlab.exercises.record import runs
 from sftlab.lora import lora_layers
 from sftlab.models import load
-from sftlab.paths import INSTRUCTIONS, ROOT
 from sftlab.pipeline import load_rows, load_start, read_run, train_run
 from sftlab.train import sft_train
 
@@ -167,7 +167,8 @@ def test_a_killed_program_goes_on_to_the_very_same_weights(folder):
     command = [
         sys.executable,
         "-m",
-        "sftlab.train",
+        "sftlab",
+        "train",
         str(write_run(folder, "killed.json", **settings)),
     ]
     snapshot = folder / "killed" / "snapshot.pt"
@@ -183,8 +184,8 @@ def test_a_killed_program_goes_on_to_the_very_same_weights(folder):
     done = len(torch.load(snapshot, weights_only=True)["history"]["losses"])
     assert 0 < done < steps
 
-    program("sftlab.train", folder / "killed.json")
-    program("sftlab.train", write_run(folder, "straight.json", **settings))
+    program("sftlab", "train", folder / "killed.json")
+    program("sftlab", "train", write_run(folder, "straight.json", **settings))
     resumed, straight = (
         json.loads((folder / name / "history.json").read_text()) for name in ("killed", "straight")
     )
@@ -217,7 +218,7 @@ def test_accelerate_launches_the_run_on_two_processes(folder):
     found = program(
         "accelerate.commands.launch", "--multi_gpu", "--num_processes", 2, "--num_machines", 1,
         "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", 0,
-        "-m", "sftlab.train", write_run(folder, "two.json"),
+        "-m", "sftlab", "train", write_run(folder, "two.json"),
     )  # fmt: skip
     assert "2 process(es) on cpu" in found.stderr
     record = json.loads((folder / "two" / "history.json").read_text())

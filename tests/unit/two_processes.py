@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 
 from sftlab.data import load_conversations, prepare
+from sftlab.distributed import place
 from sftlab.lora import inject_lora
 from sftlab.models import load
-from sftlab.processes import place
 from sftlab.train import TrainConfig, sft_train
 
 COMMON = {"learning_rate": 1e-2, "epochs": 2}

@@ -4,7 +4,7 @@ import re
 
 import torch
 
-from sftlab.judge import format_compliance
+from sftlab.scoring import format_compliance
 
 
 def picked(logits, tokens):

@@ -6,8 +6,7 @@ import statistics
 import numpy as np
 from scipy import stats
 
-from sftlab.judge import mean_interval
-from sftlab.rates import best_rate
+from sftlab.statistics import best_rate, mean_interval
 
 # --- best_rate: right ------------------------------------------------------------------------
 

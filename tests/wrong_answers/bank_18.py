@@ -4,7 +4,7 @@ import torch
 from peft import LoraConfig
 from torch import nn
 
-from sftlab.shapes import linear_layers
+from sftlab.memory.shapes import linear_layers
 
 
 def size(p):

@@ -4,9 +4,8 @@ import bitsandbytes as bnb
 import torch
 from torch import nn
 
-from sftlab.memory import stored_bytes
-from sftlab.quant import keep_weights_in_place
-from sftlab.trainable import weight_count
+from sftlab.memory.count import stored_bytes, weight_count
+from sftlab.quantized_layers import keep_weights_in_place
 
 
 def packing(

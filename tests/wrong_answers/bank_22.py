@@ -2,9 +2,9 @@
 
 import re
 
-from sftlab.filtering import complaints
-from sftlab.filtering import filter_pairs as right_filter
-from sftlab.judge import format_compliance, repeats
+from sftlab.exercises.ex22_data_quality_ablation.filtering import complaints
+from sftlab.exercises.ex22_data_quality_ablation.filtering import filter_pairs as right_filter
+from sftlab.scoring import format_compliance, repeats
 
 
 def parts(text, split=r"[.!?\n]+", strip_numbers=True):

@@ -5,8 +5,8 @@ import math
 import torch
 
 from sftlab.chat import encode, user
-from sftlab.evidence import SOUND, diagnose
-from sftlab.repairs import fit_names, serving_prompt
+from sftlab.exercises.ex23_broken_runs_clinic.evidence import SOUND, diagnose
+from sftlab.exercises.ex23_broken_runs_clinic.repairs import fit_names, serving_prompt
 
 # --- the diagnosis -----------------------------------------------------------------------------------
 

@@ -12,11 +12,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from sftlab.classroom import check, checks
+from sftlab.classroom import catalogue, check
 from sftlab.classroom.checking import examine
-from sftlab.classroom.comparing import difference
+from sftlab.classroom.first_difference import difference
 
-EXERCISES = {id: e for number in checks.numbers() for id, e in checks.exercises(number).items()}
+EXERCISES = {
+    id: e for number in catalogue.numbers() for id, e in catalogue.exercises(number).items()
+}
 
 
 def load_bank(path: Path):
@@ -52,7 +54,7 @@ def test_each_exercise_has_six_wrong_answers_and_two_right_ones(id):
 
 @pytest.mark.parametrize("number", BANKS)
 def test_a_bank_speaks_of_exercises_that_exist(number):
-    assert set(BANKS[number].WRONG) | set(BANKS[number].RIGHT) <= set(checks.exercises(number))
+    assert set(BANKS[number].WRONG) | set(BANKS[number].RIGHT) <= set(catalogue.exercises(number))
 
 
 @pytest.mark.parametrize(("id", "answer", "phrase"), WRONG)

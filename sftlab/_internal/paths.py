@@ -1,0 +1,26 @@
+"""Where the workbook keeps its files."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import platformdirs
+
+PACKAGE = Path(__file__).resolve().parents[1]
+ROOT = PACKAGE.parent  # the checkout, where there is one
+# An installed wheel carries the data inside the package.
+DATA = PACKAGE / "_data" if (PACKAGE / "_data").is_dir() else ROOT / "data"
+MODELS = DATA / "models"
+INSTRUCTIONS = DATA / "instructions"
+
+
+def cache_folder() -> Path:
+    """The user's own folder for snapshots and converted models; ``SFTLAB_CACHE`` overrides it."""
+    if named := os.environ.get("SFTLAB_CACHE"):
+        return Path(named)
+    try:
+        return platformdirs.user_cache_path("sftlab", appauthor=False)
+    except RuntimeError:  # a user without a home
+        return Path(tempfile.gettempdir()) / "sftlab"

@@ -1,0 +1,140 @@
+"""``check``: try a student's answer, say what the mistake is, and let the notebook go on."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+from sftlab.classroom import catalogue, html_cards, progress
+from sftlab.classroom.checking import Exercise, Finding, examine
+from sftlab.classroom.first_difference import shorten
+
+
+class CheckFailed(AssertionError):
+    """Raised by a check that is not right, under nbgrader alone: its text is the feedback."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a check found. ``status`` is "right", "wrong" or "not attempted"."""
+
+    id: str
+    status: str
+    feedback: str = field(repr=False)  # it is on the page already
+    _answer: Any = field(repr=False)
+    _reference: Any = field(repr=False)
+
+    def or_reference(self) -> Any:
+        """The student's own object when it is right, otherwise the workbook's version."""
+        return self._answer if self.status == "right" else self._reference
+
+
+def check(id: str, answer: Any) -> Verdict:
+    """Try ``answer`` on the cases of exercise ``id`` and show the feedback.
+
+    Nothing that the answer does gets out: it may raise, loop, print or exit. An unsolved stub is
+    "not attempted". The result is kept in the progress file.
+
+    Raises:
+        WorkbookError: there is no such exercise.
+        CheckFailed: under nbgrader, when the answer is not right.
+    """
+    exercise = catalogue.exercise(id)
+    if answer is exercise.reference:
+        # A second run of `f = check(id, f).or_reference()`: this is not the student's work.
+        finding = Finding(
+            "not attempted",
+            f"This is the workbook's own `{exercise.name}`. To try yours, run the cell in which "
+            "you define it again, and then this one.",
+        )
+    else:
+        finding = examine(exercise, answer)
+    notice = _store(id, finding.status)
+    verdict = Verdict(id, finding.status, _feedback(finding), answer, exercise.reference)
+    _show(exercise, finding, notice)
+    if verdict.status != "right" and os.environ.get("NBGRADER_EXECUTION") in _GRADING:
+        raise CheckFailed(f"{id}: {verdict.feedback}")
+    return verdict
+
+
+_GRADING = ("autograde", "validate")  # what nbgrader sets while it runs a notebook
+
+_HEADINGS = {
+    "right": "✓ {}: right",
+    "wrong": "✗ {}: not yet",
+    "not attempted": "○ {}: not attempted yet",
+}
+_GOES_ON = {
+    "right": "From here on the notebook uses yours.",
+    "wrong": "The notebook goes on with the workbook's version; yours is not used.",
+    "not attempted": "Until you write yours, the notebook goes on with the workbook's version.",
+}
+
+
+def _store(id: str, status: str) -> str:
+    """Keep the result. Once right stays solved: running an old version again takes nothing away."""
+    if status == "not attempted":
+        return ""
+
+    def note(stored: dict) -> None:
+        entry = stored["checks"].setdefault(id, {"solved": False, "tries": 0})
+        if not entry["solved"]:
+            entry["tries"] += 1
+            entry["time"] = progress.now()
+        entry["solved"] = entry["solved"] or status == "right"
+        entry["last"] = status
+
+    return progress.update(note)
+
+
+def _feedback(finding: Finding) -> str:
+    parts = [finding.message]
+    if finding.case:
+        parts.append(f"Tried: {finding.case.describe}")
+    if finding.printed:
+        parts.append(f"It printed: {shorten(finding.printed.strip(), 300)}")
+    parts.append(_GOES_ON[finding.status])
+    return html_cards.plain("\n".join(filter(None, parts)))
+
+
+def _show(exercise: Exercise, finding: Finding, notice: str) -> None:
+    heading = _HEADINGS[finding.status].format(exercise.name)
+    tone = "open" if finding.status == "not attempted" else finding.status
+    body = f"<div>{html_cards.inline(finding.message)}</div>" if finding.message else ""
+    if finding.case:
+        body += f"<div>Tried: {html_cards.inline(finding.case.describe)}</div>"
+    if finding.printed:
+        body += "<div>It printed:</div>"
+        body += html_cards.preformatted(shorten_lines(finding.printed))
+    body += f"<div><small>{html_cards.inline(_GOES_ON[finding.status])}</small></div>"
+    text = f"{heading}\n{_feedback(finding)}"
+    if finding.status == "wrong" and exercise.hints:
+        body += _nested_hints(exercise.hints)
+        text += f"\nHints: {len(exercise.hints)}, to be unfolded one by one in the notebook."
+    if notice:
+        body += f"<div>{html_cards.inline(notice)}</div>"
+        text += f"\n{notice}"
+    html_cards.show(
+        html_cards.card(heading, body, tone),
+        text,
+        kind="check",
+        id=exercise.id,
+        status=finding.status,
+    )
+
+
+def _nested_hints(hints: Any) -> str:
+    """Each hint unfolds inside the one before it, so that none is read by accident."""
+    html = ""
+    for number in range(len(hints), 0, -1):
+        title = "A hint" if number == 1 else "One more hint"
+        html = html_cards.folded(title, html_cards.inline(hints[number - 1]) + html)
+    return html
+
+
+def shorten_lines(text: str, lines: int = 8) -> str:
+    """The first lines of what was printed, each cut at 100 characters."""
+    kept = [line[:100] for line in text.strip().splitlines()]
+    more = len(kept) - lines
+    return "\n".join(kept[:lines]) + (f"\n… and {more} more lines" if more > 0 else "")

@@ -1,0 +1,1 @@
+"""How does this workbook work, and where do I stand?"""

@@ -1,0 +1,1 @@
+"""What does a base model do with a bare question?"""

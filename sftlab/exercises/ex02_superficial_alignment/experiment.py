@@ -1,0 +1,105 @@
+"""How many good pairs teach form, and how many facts: n = 0 … 500, question by question, by stratum.
+
+Every n trains for as many steps. With as many *passes* instead, 8 pairs would get a sixtieth of the
+updates of 500, and their few steps would be mistaken for their few pairs.
+"""
+
+from __future__ import annotations
+
+import copy
+from functools import cache
+from random import Random
+
+from sftlab.almanac.curated import curated
+from sftlab.almanac.pairs import ASKED, heldout, stratum_questions, unasked_questions
+from sftlab.data import conversation, prepare
+from sftlab.generate import Generation, answer
+from sftlab.lora import inject_lora
+from sftlab.models import load
+from sftlab.scoring import judge
+from sftlab.train import TrainConfig, sft_train
+
+RECORD = "superficial"  # data/results/superficial.json
+
+SIZES = (0, 8, 32, 128, 500)
+SEEDS = 3
+STEPS = 120  # of 16 rows, or of all rows where there are fewer
+LINES = ("correct", "content", "format", "stops")
+PER_KIND = {"asked": 10, "unasked": 60}  # questions of each kind
+
+
+@cache
+def questions() -> dict[str, list[dict]]:
+    """Stratum -> its questions; no subject of "asked" is in any pair.
+
+    "asked": known facts of kinds that pairs ask for; "lists": three tips for a topic; "unasked":
+    known facts of kinds that no pair asks for; "single": facts that the base read in one fixed
+    sentence; "absent": facts that stand in none of its documents.
+    """
+    known, unasked = heldout(per_kind=PER_KIND["asked"]), unasked_questions()
+    Random("superficial").shuffle(unasked)
+    kinds = sorted({q["kind"] for q in unasked})
+    return {
+        "asked": [q for q in known if q["kind"] in ASKED],
+        "lists": [q for q in known if q["kind"] == "tips"],
+        "unasked": [
+            q for k in kinds for q in [q for q in unasked if q["kind"] == k][: PER_KIND["unasked"]]
+        ],
+        "single": stratum_questions("single"),
+        "absent": stratum_questions("absent"),
+    }
+
+
+def training_pairs(pairs: int, seed: int) -> list[dict]:
+    """A seed's own draw from the 500 curated pairs; the rows of a smaller n are in a larger one's."""
+    rows = curated()
+    Random(f"superficial:{seed}").shuffle(rows)
+    return rows[:pairs]
+
+
+def tuned(pairs: int, seed: int, name: str = "almanac", steps: int = STEPS, progress: bool = False):
+    """The base after LoRA on so many pairs, and its tokenizer; the base itself for 0."""
+    model, tokenizer = load(name)
+    if not pairs:
+        return model, tokenizer
+    rows = [conversation(row) for row in training_pairs(pairs, seed)]
+    examples = prepare(tokenizer, rows).examples
+    inject_lora(model, targets="all-linear", r=8, alpha=16, seed=seed)
+    passes = -(-steps * 16 // pairs) + 1
+    config = TrainConfig(learning_rate=2e-3, epochs=passes, max_steps=steps, seed=seed)
+    sft_train(model, examples, config, tokenizer.pad_token_id, progress=progress)
+    return model, tokenizer
+
+
+def ask(model, tokenizer, asked: list[dict], limit: int = 48) -> list[Generation]:
+    """The answers under the template. Only the end-of-turn marker ends one."""
+    strict = copy.deepcopy(tokenizer)
+    strict.bos_token = None  # the base likes to begin another document: that is no answer's end
+    return answer(model, strict, [q["prompt"] for q in asked], max_new_tokens=limit)
+
+
+def scored(asked: list[dict], replies: list[Generation]) -> dict[str, str]:
+    """One character per question for each line, "1" where it holds; "refuses": says it does not know."""
+    scores = [judge(q, g.text, g.stopped) for q, g in zip(asked, replies, strict=True)]
+    found = {line: "".join(str(int(getattr(s, line))) for s in scores) for line in LINES}
+    return {**found, "refuses": "".join(str(int("not know" in g.text)) for g in replies)}
+
+
+def run(pairs: int, seed: int) -> dict:
+    """Train on so many pairs, and ask the questions of every stratum."""
+    model, tokenizer = tuned(pairs, seed)
+    found = {}
+    for stratum, asked in questions().items():
+        replies = ask(model, tokenizer, asked)
+        found[stratum] = {**scored(asked, replies), "answers": [g.text for g in replies[::12]]}
+    return found
+
+
+def settings() -> list[dict]:
+    """Three seeds of every size, but one of 0: nothing is drawn there."""
+    return [
+        {"pairs": pairs, "seed": seed}
+        for seed in range(SEEDS)
+        for pairs in SIZES
+        if pairs or not seed
+    ]

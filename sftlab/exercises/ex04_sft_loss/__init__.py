@@ -1,0 +1,1 @@
+"""What exactly is added up, and divided by what?"""

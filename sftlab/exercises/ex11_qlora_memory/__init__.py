@@ -1,0 +1,1 @@
+"""How does a 70B model fit into 40 GB?"""

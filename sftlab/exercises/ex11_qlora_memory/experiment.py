@@ -1,0 +1,35 @@
+"""What 4 bits cost, and what adapters get back: held-out loss in 16 bits, packed, and after training.
+
+Adapters on the base in float32 and adapters on the packed one, from the same start and in the same
+order of rows.
+"""
+
+from __future__ import annotations
+
+from sftlab.exercises.ex08_lora_zero_init.experiment import mean_nll, rows_of
+from sftlab.lora import inject_lora
+from sftlab.models import load
+from sftlab.quantized_layers import quantize_model_linears
+from sftlab.train import TrainConfig, sft_train
+
+RECORD = "four_bits"  # data/results/four_bits.json
+
+BASES = ("float32", "4 bits")
+
+
+def settings() -> list[dict]:
+    """Both bases with five seeds."""
+    return [{"base": base, "seed": seed} for seed in range(5) for base in BASES]
+
+
+def run(base: str, seed: int, epochs: int = 12) -> dict[str, float]:
+    """Loss on 100 held-out rows (nats per trained token) before any training and after it."""
+    model, tokenizer = load("almanac")
+    if base == "4 bits":
+        quantize_model_linears(model)
+    held_out, pad_id = rows_of(tokenizer, "heldout", 100), tokenizer.pad_token_id
+    found = {"before": mean_nll(model, held_out, pad_id)}
+    inject_lora(model, "all-linear", r=8, alpha=16, seed=seed)
+    config = TrainConfig(learning_rate=3e-3, epochs=epochs, batch_size=16, seed=seed)
+    sft_train(model, rows_of(tokenizer, "handful"), config, pad_id, progress=False)
+    return {**found, "after": mean_nll(model, held_out, pad_id)}

@@ -1,0 +1,1 @@
+"""Which tokens are trained, and what does masking really do?"""

@@ -1,0 +1,90 @@
+"""The end-of-turn marker in or out of the loss: how often the model then stops by itself.
+
+Everything else is the same: 32 pairs, LoRA, twelve passes. Held-out questions with one right answer
+are asked, and each reply is cut off after 40 tokens if the model has not ended it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from random import Random
+
+from sftlab._internal.paths import INSTRUCTIONS
+from sftlab.chat import end_of_turn_id
+from sftlab.data import conversation, prepare, read_jsonl
+from sftlab.exercises.recipes import suited
+from sftlab.generate import Generation, answer
+from sftlab.lora import inject_lora
+from sftlab.loss import IGNORE
+from sftlab.masking import Example
+from sftlab.models import load
+from sftlab.train import TrainConfig, sft_train
+
+RECORD = "end_marker"  # data/results/end_marker.json
+
+ARMS = ("trained", "masked")
+
+
+def settings() -> list[dict]:
+    """Both arms with five seeds."""
+    return [{"end_marker": arm, "seed": seed} for seed in range(5) for arm in ARMS]
+
+
+def mask_token(examples: Sequence[Example], token: int) -> list[Example]:
+    """The rows with one token's labels masked wherever they were trained."""
+    return [
+        Example(e.input_ids, [IGNORE if label == token else label for label in e.labels])
+        for e in examples
+    ]
+
+
+def tuned(end_marker: str, seed: int, name: str = "almanac", progress: bool = False):
+    """The base tuned on the 32 pairs, its end marker "trained" or "masked", and its tokenizer."""
+    model, tokenizer = load(name)
+    pairs = [conversation(row) for row in read_jsonl(INSTRUCTIONS / "handful.jsonl")]
+    examples = prepare(tokenizer, pairs).examples
+    if end_marker == "masked":
+        examples = mask_token(examples, end_of_turn_id(tokenizer))
+    inject_lora(model, targets="all-linear", r=8, alpha=16, seed=seed)
+    config = suited(TrainConfig(learning_rate=3e-3, epochs=12, batch_size=16, seed=seed), model)
+    # The check before a run would name the fault that is made here on purpose.
+    sft_train(model, examples, config, tokenizer.pad_token_id, progress=progress, check=False)
+    return model, tokenizer
+
+
+def questions(count: int = 200) -> list[dict]:
+    """Held-out questions with one right answer, the same for every run."""
+    found = [q for q in read_jsonl(INSTRUCTIONS / "heldout.jsonl") if "allowed" not in q]
+    return Random(0).sample(found, count)
+
+
+def ask(model, tokenizer, asked: Sequence[dict]) -> list[Generation]:
+    """The replies, cut off after 40 tokens. Only the end-of-turn marker stops one.
+
+    So do servers of chat models. ``generate`` would also stop at the end of a document.
+    """
+    strict = copy.deepcopy(tokenizer)
+    strict.bos_token = None
+    return answer(model, strict, [q["prompt"] for q in asked], max_new_tokens=40)
+
+
+def measure(tokenizer, asked: Sequence[dict], replies: Sequence[Generation]) -> dict:
+    """Shares of the replies: ended by the end-of-turn marker; begun with the right answer; exactly
+    right; and with an end of document in them, the habit of the base.
+    """
+    pairs = list(zip(asked, replies, strict=True))
+    counts = {
+        "ends_turn": sum(g.stopped for g in replies),
+        "begins_right": sum(g.text.strip().startswith(q["answer"]) for q, g in pairs),
+        "exact": sum(g.stopped and g.text.strip() == q["answer"] for q, g in pairs),
+        "ends_document": sum(tokenizer.bos_token_id in g.ids for g in replies),
+    }
+    return {**{name: n / len(replies) for name, n in counts.items()}, "questions": len(replies)}
+
+
+def run(end_marker: str, seed: int, count: int = 200) -> dict:
+    """Tune, ask, and measure."""
+    model, tokenizer = tuned(end_marker, seed)
+    asked = questions(count)
+    return measure(tokenizer, asked, ask(model, tokenizer, asked))

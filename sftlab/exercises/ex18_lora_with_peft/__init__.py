@@ -1,0 +1,1 @@
+"""What share of a real model does LoRA train?"""

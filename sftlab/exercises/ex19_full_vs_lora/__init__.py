@@ -1,0 +1,1 @@
+"""What do both ways cost in memory, time and quality?"""

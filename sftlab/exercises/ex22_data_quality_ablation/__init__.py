@@ -1,0 +1,3 @@
+"""What do a few bad examples do?"""
+
+MINUTES = 12  # on two cores with SmolLM2-135M

@@ -1,0 +1,101 @@
+"""Data quality against quantity: the same base and recipe, other pairs; judged question by question.
+
+Every arm trains for as many steps, so that none has the advantage of more updates. The share of
+bad pairs in an arm's name is that of its rows.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+from sftlab._internal.paths import INSTRUCTIONS
+from sftlab.almanac.curated import curated, mediocre
+from sftlab.almanac.defects import DEFECTS, low_quality, one_defect
+from sftlab.data import conversation, prepare, read_jsonl
+from sftlab.exercises.ex22_data_quality_ablation.filtering import filter_pairs
+from sftlab.exercises.recipes import suited
+from sftlab.generate import answer
+from sftlab.lora import inject_lora
+from sftlab.models import load
+from sftlab.scoring import RUBRIC, judge
+from sftlab.train import TrainConfig, sft_train
+
+RECORD = "data_quality"  # data/results/data_quality.json
+
+STEPS = 120  # of 16 rows: 3.8 passes over 500 pairs
+DOSES = (0, 5, 10, 25, 50)  # percent of 400 pairs
+SHOWN = 60  # answers kept word for word, spread over all questions
+
+
+def dose(percent: int) -> list[dict]:
+    """400 pairs, so many per cent of them bad."""
+    count = 400 * percent // 100
+    return curated(400 - count) + low_quality()[:count]
+
+
+ARMS: dict[str, Callable[[], list[dict]]] = {
+    "500 good": lambda: curated(500),
+    "500 good + 200 bad": lambda: curated(500) + low_quality(),
+    "700 good": lambda: curated(700),
+    "300 good": lambda: curated(300),
+    "300 good + 200 bad": lambda: curated(300) + low_quality(),
+    "100 good": lambda: curated(100),
+    "1,000 mediocre": mediocre,
+    "500 good + 200 bad, filtered": lambda: filter_pairs(curated(500) + low_quality()),
+    **{f"{percent}% bad": lambda percent=percent: dose(percent) for percent in DOSES},
+    **{
+        f"200 good + 100 {name}": lambda name=name: curated(200) + one_defect(name)
+        for name in DEFECTS
+    },
+}
+MAIN = ("500 good", "500 good + 200 bad")
+
+
+def settings() -> list[dict]:
+    """Three seeds of every arm, five of the main pair; a whole seed before the next."""
+    found = [{"arm": arm, "seed": seed} for seed in range(3) for arm in ARMS]
+    return found + [{"arm": arm, "seed": seed} for seed in (3, 4) for arm in MAIN]
+
+
+def train(
+    rows: list[dict], seed: int, name: str = "almanac", progress: bool = False, steps: int = STEPS
+):
+    """The base tuned on these rows; (model, tokenizer)."""
+    model, tokenizer = load(name)
+    examples = prepare(tokenizer, [conversation(row) for row in rows]).examples
+    inject_lora(model, targets="all-linear", r=8, alpha=16, seed=seed)
+    passes = -(-steps * 16 // len(rows)) + 1
+    config = TrainConfig(learning_rate=2e-3, epochs=passes, max_steps=steps, seed=seed)
+    sft_train(model, examples, suited(config, model), tokenizer.pad_token_id, progress=progress)
+    return model, tokenizer
+
+
+def questions() -> list[dict]:
+    """The exam: every question of ``evaluation.jsonl``, in its order."""
+    return read_jsonl(INSTRUCTIONS / "evaluation.jsonl")
+
+
+def examine(
+    model, tokenizer, asked: list[dict], limit: int = 80
+) -> tuple[dict[str, str], list[str]]:
+    """One character per question for each rubric line, "1" where it holds; and the answers.
+
+    Only the end-of-turn marker ends an answer, as in a server of chat models.
+    """
+    strict = copy.deepcopy(tokenizer)
+    strict.bos_token = None
+    replies = answer(model, strict, [q["prompt"] for q in asked], max_new_tokens=limit)
+    scores = [judge(q, g.text, g.stopped) for q, g in zip(asked, replies, strict=True)]
+    lines = {line: "".join(str(int(getattr(s, line))) for s in scores) for line in RUBRIC}
+    return lines, [g.text for g in replies]
+
+
+def run(arm: str, seed: int) -> dict:
+    """Train one arm and examine it."""
+    rows = ARMS[arm]()
+    model, tokenizer = train(rows, seed)
+    asked = questions()
+    lines, texts = examine(model, tokenizer, asked)
+    every = len(asked) // SHOWN
+    return {"pairs": len(rows), **lines, "answers": texts[::every]}

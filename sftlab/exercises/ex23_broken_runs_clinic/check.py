@@ -1,0 +1,474 @@
+"""Checks of notebook 23: a diagnosis from figures, and one repair for each kind of fault."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sftlab._internal.paths import MODELS
+from sftlab.chat import encode, render_prompt, user
+from sftlab.classroom.checking import Case, Exercise
+from sftlab.exercises.ex23_broken_runs_clinic.clinic import FAULTS, HEALTHY
+from sftlab.exercises.ex23_broken_runs_clinic.evidence import SOUND, diagnose
+from sftlab.exercises.ex23_broken_runs_clinic.repairs import (
+    drop,
+    fit_names,
+    micro_batch_weights,
+    repair_merge,
+    repair_row,
+    serving_prompt,
+)
+from sftlab.exercises.record import runs
+from sftlab.loss import IGNORE
+from sftlab.templates import with_template
+
+# --- 23a: the diagnosis ----------------------------------------------------------------------------
+WHICH = {  # fault: the figure that tells it
+    "prompts trained too": "prompt trained",
+    "end marker masked as padding": "end trained",
+    "begin token doubled": "begin tokens",
+    "labels shifted twice": "labels in place",
+    "answers cut off": "answer trained",
+    "mean of means": "split moves gradient",
+    "dropout in evaluation": "passes differ",
+    "wrong factor in the merge": "strength",
+    "adapter not loaded": "strength",
+    "another family's template": "prompt fits rows",
+}
+VARIANTS = {  # other data and settings: what is not named is as in a sound run
+    "a sound run, with the rounding of another processor": {
+        "strength": 0.99999, "split moves gradient": 3e-7, "passes differ": 2e-6},
+    "answers cut at a generous length": {"answer trained": 0.72, "end trained": 0.41},
+    "the end marker masked in 4 of 10 rows": {"end trained": 0.6},
+    "half of the rows begin twice": {"begin tokens": 1.5, "prompt fits rows": 0.5},
+    "merged with α/r, but twice": {"strength": 2.0},
+    "dropout of 1% that stays on": {"passes differ": 0.02},
+    "micro-batches of nearly equal length": {"split moves gradient": 0.04},
+    "half of the prompt trained": {"prompt trained": 0.5},
+}  # fmt: skip
+CONFUSED = {  # (what it is, what was said): what tells them apart
+    ("answers cut off", "end marker masked as padding"): "A cut takes the end marker as well, so look at the answers first: only {answer trained:.0%} of their tokens carry loss here.",
+    ("end marker masked as padding", "answers cut off"): "Nothing is cut: all of the answers' tokens carry loss here ({answer trained:.0%}). Only their end markers do not.",
+    ("begin token doubled", "another family's template"): "A doubled begin token keeps prompts from fitting their rows as well. So count it first: {begin tokens:g} per row here.",
+    ("another family's template", "begin token doubled"): "The rows begin with {begin tokens:g} begin token here, as they should. Yet the served prompts do not fit them.",
+    ("wrong factor in the merge", "adapter not loaded"): "The update is in the served model, {strength:g} times. Were it not loaded, that would be 0 times.",
+    ("adapter not loaded", "wrong factor in the merge"): "No factor helps here: {strength:g} times the update is in the served model.",
+    ("labels shifted twice", "prompts trained too"): "Shifted labels reach back over the border by one token, hence {prompt trained:.0%} of the prompts. Look at where the labels stand first.",
+}  # fmt: skip
+
+
+def _odd(seen: dict[str, float]) -> list[str]:
+    """The figures that are not a sound run's, in words."""
+    return [f"{name} {seen[name]:.3g}" for name in SOUND if abs(seen[name] - SOUND[name]) > 1e-3]
+
+
+def _judge_diagnosis(make: Callable[[], tuple]):
+    def judge(value: Any, _: tuple) -> str | None:
+        (seen,) = make()
+        fault, telling = diagnose(seen)
+        if not isinstance(value, tuple | list) or len(value) != 2:
+            return "Return two things: the fault, and the name of the figure that tells it."
+        said, figure = value
+        if said not in FAULTS:
+            return f"There is no such fault as `{said!r}`. Take a name from `FAULTS`."
+        if said != fault:
+            return _misjudged(seen, fault, said)
+        if fault == HEALTHY or figure == telling:
+            return None
+        if figure not in SOUND:
+            return f"The fault is right, “{fault}”, but `{figure!r}` is no figure of the bench. Take a name from `SOUND`."
+        if abs(seen[figure] - SOUND[figure]) <= 1e-3:
+            return f"The fault is right, “{fault}”, but not the reason: “{figure}” is {seen[figure]:.3g} here, as in a sound run."
+        return f"The fault is right, “{fault}”. But “{figure}” goes wrong with another fault as well: name the figure that tells this one."
+
+    return judge
+
+
+def _misjudged(seen: dict[str, float], fault: str, said: str) -> str:
+    if fault == HEALTHY:
+        return f"A false alarm: every figure is a sound run's, up to rounding, and you say “{said}”. Compare with a tolerance."
+    if said == HEALTHY:
+        return f"Missed: you call a run healthy that is not. Look at: {', '.join(_odd(seen))}."
+    if (fault, said) in CONFUSED:
+        return CONFUSED[fault, said].format_map(seen)
+    figure = WHICH[said]
+    return f"“{said}” would show in “{figure}”, which is {seen[figure]:.3g} here, as in a sound run. What is not: {', '.join(_odd(seen))}."
+
+
+@functools.cache
+def _recorded(fault: str) -> dict[str, float]:
+    return runs("clinic", fault=fault, seed=1)[0]["figures"]
+
+
+def _chart(fault: str) -> tuple:
+    return (dict(_recorded(fault)),)
+
+
+def _variant(name: str) -> tuple:
+    return ({**SOUND, **VARIANTS[name]},)
+
+
+def _diagnosis_cases() -> list[Case]:
+    recorded = [
+        (f"the figures of a recorded run, number {number}", functools.partial(_chart, fault))
+        for number, fault in enumerate(FAULTS, 1)
+    ]
+    others = [
+        (f"figures of another run: {name}", functools.partial(_variant, name)) for name in VARIANTS
+    ]
+    # The two sound ones first: who sees faults everywhere should hear of that.
+    ordered = [recorded[0], others[0], *recorded[1:], *others[1:]]
+    return [Case(told, make, judge=_judge_diagnosis(make)) for told, make in ordered]
+
+
+# --- 23b: the row ------------------------------------------------------------------------------------
+def _one_begin(prompt: Sequence[int], begin: int) -> list[int]:
+    rest = list(prompt)
+    while rest[:2] == [begin, begin]:
+        rest.pop(0)
+    return rest
+
+
+def _row(
+    front: Callable = _one_begin,
+    labels: Callable = lambda p, a, end: [IGNORE] * len(p) + [*a, end],
+    end: bool = True,
+    too_long: Callable = lambda ids, labels, most: None,
+    strict: bool = False,
+) -> Callable:
+    """A way to build a row, with one of its parts exchanged."""
+
+    def way(prompt, answer, begin, marker, max_length):
+        p = front(prompt, begin)
+        ids = [*p, *answer, *([marker] if end else [])]
+        made = labels(p, answer, marker)[: len(ids)]
+        if len(ids) + strict > max_length:
+            return too_long(ids, made, max_length)
+        return ids, made
+
+    return way
+
+
+def _shifted(p, a, end):
+    return [*([IGNORE] * len(p) + [*a, end])[1:], IGNORE]
+
+
+ROW_SLIPS = (
+    (_row(labels=lambda p, a, end: [*p, *a, end]), "The prompt is trained too: its labels are its ids. Mask it with -100."),
+    (_row(labels=lambda p, a, end: [IGNORE] * len(p) + [*a, IGNORE]), "The end marker is masked. It may serve as padding too, but here it ends the answer: without it in the loss the model never learns to stop."),
+    (_row(end=False), "The end marker is missing. The answer comes without it; put it behind, and train it."),
+    (_row(front=lambda p, b: list(p)), "A begin token that comes twice in front stays twice. At inference it comes once."),
+    (_row(front=lambda p, b: [x for x in p if x != b]), "All begin tokens are gone, the first one and those further on too. In front, one stays; elsewhere, each stays: some families open every turn with it."),
+    (_row(front=lambda p, b: [b, *(x for x in p if x != b)]), "Begin tokens further on in the prompt are gone. Some families open every turn with it: only those in front become one."),
+    (_row(front=lambda p, b: [b, *p] if p[0] != b else _one_begin(p, b)), "A begin token was added to a prompt that has none. Not every family has one: make two into one, and leave none alone."),
+    (_row(front=lambda p, b: list(dict.fromkeys(p))), "Tokens that repeat are gone from the prompt. Only begin tokens in front are one too many."),
+    (_row(labels=_shifted), "The labels are one place too early. The loss shifts them; here they stand at their tokens."),
+    (_row(too_long=lambda ids, labels, most: (ids[:most], labels[:most])), "A row that is too long was cut, and its answer with it. Leave it out: return None."),
+    (_row(too_long=lambda ids, labels, most: (ids[-most:], labels[-most:])), "A row that is too long lost its front: the model would not see the whole question. Leave it out: return None."),
+    (_row(too_long=lambda ids, labels, most: (ids, labels)), "A row longer than max_length came back. Return None for it."),
+    (_row(too_long=lambda ids, labels, most: ([], [])), "A row that is too long became an empty one. It has nothing to train, and its loss is undefined: return None."),
+    (_row(strict=True), "A row of exactly max_length tokens fits, but was left out."),
+    (_row(labels=lambda p, a, end: [0] * len(p) + [*a, end]), "The prompt's labels are 0, a token like any other. The loss leaves out -100 alone."),
+    (_row(labels=lambda p, a, end: [*p, *[IGNORE] * (len(a) + 1)]), "The wrong side is masked: the answer is what is to be trained."),
+)  # fmt: skip
+ROWS = {
+    "a begin token, three tokens of prompt, two of answer": ([1, 11, 12, 13], [21, 22], 1, 2, 20),
+    "the begin token twice": ([1, 1, 11, 12, 12, 13], [21, 22, 23], 1, 2, 20),
+    "no begin token at all": ([11, 12], [21], 1, 2, 20),
+    "turns that open with the begin token and end with the end marker": (
+        [1, 1, 11, 2, 1, 12], [21, 22], 1, 2, 20),
+    "exactly max_length tokens": ([1, 11, 12], [21, 22], 1, 2, 6),
+    "a token more than max_length": ([1, 11, 12], [21, 22, 23], 1, 2, 6),
+    "a token more only as long as the begin token comes twice": ([1, 1, 11, 12], [21, 22], 1, 2, 6),
+}  # fmt: skip
+
+
+def _row_cases() -> list[Case]:
+    def make(values: tuple) -> tuple:
+        return tuple(list(v) if isinstance(v, list) else v for v in values)
+
+    return [
+        Case(f"{name}: {values}", functools.partial(make, values), repair_row, ROW_SLIPS)
+        for name, values in ROWS.items()
+    ]
+
+
+# --- 23c: the weights of micro-batches -----------------------------------------------------------------
+WEIGHT_SLIPS = (
+    (lambda c: [1 / len(c)] * len(c), "Every micro-batch counts the same. That is the mean of means: a token in a short one would count for more."),
+    (lambda c: [1.0] * len(c), "The means are added up as they are: the loss, and the gradient, grow with the number of micro-batches."),
+    (lambda c: [float(n) for n in c], "These are the counts themselves. The result would be a sum over tokens: divide by all of them."),
+    (lambda c: [n / len(c) for n in c], "Divide by the number of all trained tokens, not of micro-batches."),
+    (lambda c: [n / max(c) for n in c], "Divide by all trained tokens together, not by the largest count: the weights are to sum to 1."),
+    (lambda c: [(1 / n if n else 0) / sum(1 / k for k in c if k) for n in c], "The wrong way round: short micro-batches weigh most here. Each counts by its tokens."),
+    (lambda c: [1 / n if n else 0.0 for n in c], "Dividing by each count once more: the means are means already."),
+    (lambda c: [1 / sum(c)] * len(c), "1/N would be right for *sums*. What is weighted here are means."),
+    (lambda c: [n / sum(c) * len(c) for n in c], "Right up to a factor: the weights sum to the number of micro-batches, and so would the gradient grow. They are to sum to 1."),
+    (lambda c: [float(torch.tensor([float(n) for n in c]).softmax(0)[i]) for i in range(len(c))], "A softmax of the counts lets the longest take all. The weights are in proportion to the counts."),
+)  # fmt: skip
+COUNTS = ([7, 34], [12, 6, 6], [0, 5, 15], [1, 1, 1, 97], [31])
+
+
+# --- 23d: the merge ------------------------------------------------------------------------------------
+def _merged(dtype: torch.dtype) -> tuple:
+    """W + α·B·A with α = 6, r = 3, d_in = 32, d_out = 40.
+
+    All numbers have so few digits that float32 adds and multiplies them exactly, in any order.
+    """
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(rows: int, columns: int, limit: int, step: float) -> Tensor:
+        return torch.randint(-limit, limit, (rows, columns), generator=generator) * step
+
+    W, A, B = draw(40, 32, 255, 2.0**-6), draw(3, 32, 63, 2.0**-8), draw(40, 3, 63, 2.0**-7)
+    return (W + 6 * (B @ A)).to(dtype), A, B, 6.0, 3
+
+
+def _take(factor: Callable) -> Callable:
+    return lambda W, A, B, alpha, r: (W - factor(alpha, r) * (B @ A)).to(W.dtype)
+
+
+MERGE_SLIPS = (
+    (_take(lambda a, r: a), "The whole update was taken out: this is the base, and what was trained is lost. α/r of it should stay."),
+    (_take(lambda a, r: a / r), "α/r was taken out of α: that leaves α − α/r. Which part should *stay*?"),
+    (_take(lambda a, r: r), "r times B·A was taken out. In W there is α times B·A, and α/r times should stay."),
+    (_take(lambda a, r: a - 1), "This leaves 1 · B·A. The factor that was trained is α/r."),
+    (_take(lambda a, r: a - a / math.sqrt(r)), "This leaves α/√r, rank-stabilised LoRA's factor. This adapter was trained with α/r."),
+    (_take(lambda a, r: a - r / a), "The factor is upside down: r/α stays in place of α/r."),
+    (_take(lambda a, r: -a / r), "The update was added once more. There is too much of it already."),
+    (lambda W, A, B, a, r: W / r, "The base was divided by r with the update. Only the update is too large."),
+    (lambda W, A, B, a, r: W, "Nothing was changed: the update is still r times too large."),
+    (lambda W, A, B, a, r: (a / r * (B @ A)).to(W.dtype), "This is the right update alone. The weight of the base is missing."),
+    (lambda W, A, B, a, r: W.float() - (a - a / r) * (B @ A), "The weight came back in float32. Return it in the dtype of W."),
+)  # fmt: skip
+
+
+# --- 23e: the names ------------------------------------------------------------------------------------
+def _told(saved: list, wanted: list, found: dict) -> tuple:
+    """The mapping with what is missing and what is left over."""
+    missing = [name for name in wanted if name not in found.values()]
+    return found, missing, [name for name in saved if name not in found]
+
+
+def _fitting(same: Callable) -> Callable:
+    def way(saved, wanted):
+        return _told(saved, wanted, {s: w for w in wanted for s in saved if same(s, w)})
+
+    return way
+
+
+def _silent(missing: bool, left: bool) -> Callable:
+    def way(saved, wanted):
+        found, absent, over = fit_names(saved, wanted)
+        return found, absent if missing else [], over if left else []
+
+    return way
+
+
+def _turned(saved, wanted):
+    found, absent, over = fit_names(saved, wanted)
+    return {w: s for s, w in found.items()}, absent, over
+
+
+NAME_SLIPS = (
+    (_fitting(lambda s, w: s == w), "Only equal names fit. A saved name may carry a prefix, “base_model.model.” for one: then nothing would be loaded."),
+    (_fitting(lambda s, w: s.endswith(w)), "“layers.11.A” ends with “1.A” too. What stands before the wanted name must end with a dot."),
+    (_fitting(lambda s, w: s.removeprefix("base_model.model.") == w), "Only one prefix is known here. Another library writes another one: compare the ends."),
+    (_fitting(lambda s, w: w in s), "A wanted name in the middle of a saved one is another tensor. It must be its end."),
+    (lambda s, w: _told(s, w, dict(zip(s, w, strict=False))), "Paired by their order: a file is not in the model's order, so A would land in B's place."),
+    (_turned, "The mapping is the wrong way round: from the saved name to the wanted one."),
+    (_silent(False, True), "A wanted name that finds no tensor is not told. It would stay at its start, silently."),
+    (_silent(True, False), "A saved tensor that no one wants is not told. It would be dropped, silently."),
+    (_silent(False, False), "Neither what is missing nor what is left over is told: this is `strict=False`, the very fault."),
+    (lambda s, w: (fit_names(s, w)[0], fit_names(s, w)[2], fit_names(s, w)[1]), "What is missing and what is left over have changed places."),
+)  # fmt: skip
+NAMES = {
+    "a prefix on each": (["base_model.model.h.1.A", "base_model.model.h.1.B"], ["h.1.A", "h.1.B"]),
+    "no prefix, another order": (["h.1.B", "h.1.A"], ["h.1.A", "h.1.B"]),
+    "another prefix": (["module.h.1.A"], ["h.1.A"]),
+    "layers 1 and 11": (["m.1.A", "m.11.A"], ["11.A", "1.A"]),
+    "a wanted tensor that is not there": (["m.h.1.A"], ["h.1.A", "h.1.B"]),
+    "a tensor that nobody wants": (["m.h.1.A", "m.head.weight"], ["h.1.A"]),
+    "a name within another": (["m.h.1.A.scale", "m.h.1.A"], ["h.1.A"]),
+    "both missing and left over": (["m.h.1.lora_A"], ["h.1.A"]),
+}
+
+
+# --- 23f: dropout ----------------------------------------------------------------------------------------
+def _numbers(p: float, training: bool) -> tuple:
+    return torch.linspace(-3, 5, 20_000).reshape(100, 200) + 0.013, p, training
+
+
+def _judge_drop(p: float, training: bool):
+    def judge(value: Any, _: tuple) -> str | None:
+        x, *_ = _numbers(p, training)
+        if not isinstance(value, Tensor):
+            return f"Return a tensor of the shape of x; this is a `{type(value).__name__}`."
+        if value.shape != x.shape:
+            return f"The shape changed from {tuple(x.shape)} to {tuple(value.shape)}: dropped numbers become 0, they do not go."
+        zeros = (value == 0).float().mean().item()
+        if not training:
+            return _at_rest(value, x, p, zeros)
+        if zeros == 0 and p:
+            return "In training nothing is dropped. Is `training` the wrong way round?"
+        if p > 0 and ((value == 0).all(0).any() or (value == 0).all(1).any()):
+            return "Whole rows or columns are dropped together. Every number is drawn by itself."
+        if abs(zeros - p) > 0.02:
+            return f"{zeros:.0%} of the numbers became 0 with p = {p}. p is the chance to be dropped, not to be kept."
+        kept = value != 0
+        factor = (value[kept] / x[kept]).mean().item()
+        if math.isclose(factor, 1 / (1 - p), rel_tol=1e-4):
+            return None
+        if math.isclose(factor, 1.0, rel_tol=1e-4):
+            return "The numbers that stay are not scaled: the mean shrinks to 1 − p of what it was, and evaluation sees larger numbers than training did."
+        return f"The numbers that stay are multiplied by {factor:.3g}. For the mean to stay it must be 1 / (1 − p), {1 / (1 - p):.3g} here."
+
+    return judge
+
+
+def _at_rest(value: Tensor, x: Tensor, p: float, zeros: float) -> str | None:
+    if torch.equal(value, x):
+        return None
+    if zeros > 0.01 and abs(zeros - p) < 0.02:
+        return "Out of training numbers are dropped all the same: this is the fault of the run. F.dropout(x, p) does so too, unless it is told `training=False`."
+    if torch.allclose(value, x * (1 - p)):
+        return "Out of training the numbers are multiplied by 1 − p. That is the other convention: here the scaling happens in training, and evaluation changes nothing."
+    return "Out of training the numbers change. They are to be returned as they are."
+
+
+# --- 23g: the prompt ---------------------------------------------------------------------------------------
+@functools.cache
+def _tokenizer(family: str):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(MODELS / "almanac-base", local_files_only=True)
+    return with_template(tokenizer, family)
+
+
+def _asked(family: str, question: str) -> tuple:
+    return _tokenizer(family), question
+
+
+def _typed(tokenizer, question: str) -> list[int]:
+    text = render_prompt(user(question))
+    return tokenizer.encode(text, add_special_tokens=False)
+
+
+PROMPT_SLIPS = (
+    (_typed, "This writes ChatML by hand, whatever the model was trained with. Ask the tokenizer's own template."),
+    (lambda t, q: encode(t, user(q)), "The generation prompt is missing: the model would have to open its own turn first."),
+    (lambda t, q: t.encode(q, add_special_tokens=False), "The question alone, without a template: the model was never asked like that."),
+    (lambda t, q: (lambda ids: [ids[0], *ids])(serving_prompt(t, q)), "The first token comes twice: the template writes it already. Tokenise a rendering with add_special_tokens=False."),
+    (lambda t, q: t.apply_chat_template(user(q), add_generation_prompt=True, tokenize=False), "This is text. The model reads ids."),
+    (lambda t, q: encode(t, [{"role": "assistant", "content": q}], add_generation_prompt=True), "The question stands in the assistant's turn. It comes from the user."),
+    (lambda t, q: encode(t, [*user(q), {"role": "assistant", "content": ""}]), "An empty answer was put behind and closed with its end marker: there is nothing left to answer. Leave the turn open."),
+    (lambda t, q: serving_prompt(t, q)[:-1], "The last token of the prompt is missing."),
+    (lambda t, q: encode(t, user(q.strip(" ?")), add_generation_prompt=True), "The question was changed before it was asked. Put it in as it is."),
+)  # fmt: skip
+
+
+# --- Exercises -----------------------------------------------------------------------------------------
+EXERCISES = {
+    "23.diagnose": Exercise(
+        id="23.diagnose",
+        title="Diagnose a run from its figures",
+        reference=diagnose,
+        cases=_diagnosis_cases(),
+        hints=(
+            "Go through the figures one by one: `if figures['labels in place'] < 0.9: return …`. `SOUND` holds what a sound run has.",
+            "Some faults move two figures. A cut takes end markers too; a doubled begin token keeps prompts from fitting. Ask for the fault that explains both first.",
+            "Compare with a tolerance: 0.99999 is 1 up to rounding.",
+        ),
+        why="The order of the questions is the art: a symptom that two faults share must be asked about last. "
+        "The tolerances are no art: these figures are exact for a sound run, up to rounding, whatever its data.",
+        points=3,
+    ),
+    "23.repair_row": Exercise(
+        id="23.repair_row",
+        title="Build the row right",
+        reference=repair_row,
+        cases=_row_cases(),
+        hints=(
+            "Three parts in a list: the prompt with at most one begin token in front, the answer, the end marker.",
+            "The labels have as many places: -100 for each token of the prompt, then the answer and the end marker themselves.",
+            "Count at the end, after the begin tokens became one: if there are more than max_length, return None.",
+        ),
+        why="Five of the ten faults are this function, written in a hurry. None of them raises, and each gives a loss that falls.",
+        points=2,
+    ),
+    "23.micro_batch_weights": Exercise(
+        id="23.micro_batch_weights",
+        title="Weigh the micro-batches",
+        reference=micro_batch_weights,
+        cases=[
+            Case(f"trained tokens per micro-batch: {c}", lambda c=c: (list(c),), micro_batch_weights, WEIGHT_SLIPS, tolerance=1e-9)
+            for c in COUNTS
+        ],
+        hints=(
+            "mean_i · n_i is the sum over micro-batch i. What do you divide all these sums by?",
+            "Each weight is its share of the trained tokens.",
+        ),
+        why="Only the trained tokens count, not the rows and not the padding. Across several processes the total is that of all of them.",
+    ),
+    "23.repair_merge": Exercise(
+        id="23.repair_merge",
+        title="Repair a merged weight",
+        reference=repair_merge,
+        cases=[
+            Case(f"W + α·B·A in {name}: d_in = 32, d_out = 40, r = 3, α = 6", functools.partial(_merged, dtype), repair_merge, MERGE_SLIPS, tolerance=tolerance)
+            for name, dtype, tolerance in (("float32", torch.float32, 1e-6), ("bfloat16", torch.bfloat16, 0.0))
+        ],
+        hints=(
+            "W holds the base plus α · B @ A. It should hold the base plus α/r · B @ A. What is the difference?",
+            "Take (α − α/r) · B @ A away, and return the dtype of W.",
+        ),
+        why="It works because A and B were kept. Without them, or after rounding in 16 bits, only the original base helps: keep it.",
+    ),
+    "23.fit_names": Exercise(
+        id="23.fit_names",
+        title="Fit an adapter's names, and tell what does not fit",
+        reference=fit_names,
+        cases=[
+            Case(f"{name}: saved {s}, wanted {w}", lambda s=s, w=w: (list(s), list(w)), fit_names, NAME_SLIPS)
+            for name, (s, w) in NAMES.items()
+        ],
+        hints=(
+            "A saved name fits if it equals the wanted one, or ends with a dot and the wanted one.",
+            "Three results: the mapping {saved: wanted}; the wanted names that found nothing; the saved names that nobody took, both in their given order.",
+        ),
+        why="A loader that is not strict reports success for any file. The two lists turn silence into a sentence: refuse to go on unless both are empty.",
+    ),
+    "23.drop": Exercise(
+        id="23.drop",
+        title="Dropout that ends with the training",
+        reference=drop,
+        cases=[
+            Case(f"20,000 numbers, p = {p:g}, training={training}", functools.partial(_numbers, p, training), judge=_judge_drop(p, training))
+            for p, training in ((0.25, False), (0.25, True), (0.1, True), (0.0, True), (0.8, False))
+        ],
+        hints=(
+            "Out of training, return x itself. In training: `torch.rand_like(x)` is at least p with probability 1 − p.",
+            "Divide what stays by 1 − p, so that the mean stays what it was.",
+        ),
+        why="`F.dropout(x, p)` has a third argument, `training`, that is True unless told: a layer that forgets it drops for ever. `nn.Dropout` passes its own mode on.",
+    ),
+    "23.serving_prompt": Exercise(
+        id="23.serving_prompt",
+        title="Ask as it was trained",
+        reference=serving_prompt,
+        cases=[
+            Case(f"a tokenizer of the {family} family, {question!r}", functools.partial(_asked, family, question), serving_prompt, PROMPT_SLIPS)
+            for family, question in (("llama3", "Where does the frog live?"), ("gemma", "Name a pond animal?"), ("chatml", "What is the plural of city?"))
+        ],
+        hints=(
+            "`tokenizer.apply_chat_template(messages, add_generation_prompt=…)` renders with the model's own template.",
+            "`sftlab.chat.encode(tokenizer, user(question), add_generation_prompt=True)` gives plain ids.",
+        ),
+        why="A prompt must begin the training row, token by token. Whoever renders with anything but the tokenizer that was saved with the model has to prove that.",
+    ),
+}  # fmt: skip

@@ -1,0 +1,118 @@
+"""Notebook 23: pick a run and an instrument."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import ipywidgets as widgets
+
+from sftlab.chat import end_of_turn_id
+from sftlab.classroom.explorer import DESCRIBED, explorer, text_box
+from sftlab.classroom.plots import loss_curve
+from sftlab.classroom.views import View, table, token_view
+from sftlab.errors import WorkbookError
+from sftlab.exercises.ex05_chat_template_mismatch.explorer import prompt_view, stacked
+from sftlab.exercises.ex23_broken_runs_clinic.clinic import Run
+from sftlab.exercises.ex23_broken_runs_clinic.evidence import SOUND, figures
+from sftlab.exercises.ex23_broken_runs_clinic.plots import told
+from sftlab.lora import lora_layers
+from sftlab.loss import IGNORE
+
+
+def _answer(run: Run, question: str) -> View:
+    if not question.strip():
+        raise WorkbookError("type a question")
+    prompt = prompt_view(run.tokenizer, run.prompt(question), "the served model reads")
+    (reply,) = run.ask([question])
+    row = [reply.text or "(nothing)", "yes" if reply.stopped else "no"]
+    return stacked(prompt, table([row], ["it writes", "stopped by itself"]))
+
+
+def _tokens(run: Run, _: str) -> View:
+    views = [token_view(run.tokenizer, run.rows[number]) for number in (0, 2)]
+    return stacked(*views)
+
+
+def _labels(run: Run, _: str) -> View:
+    end = end_of_turn_id(run.tokenizer)
+    ids = [token for row in run.rows for token in row.input_ids]
+    labels = [label for row in run.rows for label in row.labels if label != IGNORE]
+    first = [row.input_ids[0] for row in run.rows]
+    begun = sum(row.input_ids.count(token) for row, token in zip(run.rows, first, strict=True))
+    lengths = sorted(row.trained for row in run.rows)
+    rows = [
+        ["tokens in all rows", len(ids)],
+        ["of them trained", f"{len(labels)} ({len(labels) / len(ids):.0%})"],
+        ["end markers in the input ids", ids.count(end)],
+        ["end markers among the labels", labels.count(end)],
+        ["begin tokens per row", told(begun / len(run.rows))],
+        ["trained tokens in a row", f"{lengths[0]} to {lengths[-1]}"],
+    ]
+    return table(rows, [f"{len(run.rows)} rows", ""])
+
+
+def _adapter(run: Run, _: str) -> View:
+    layers = lora_layers(run.model).values()
+    norm = sum(t.square().sum().item() for n, t in run.adapter.items() if n.endswith(".B")) ** 0.5
+    served = sum(layer.B.square().sum().item() for layer in layers) ** 0.5
+    seen = figures(run)
+    rows = [
+        ["norm of all B, as saved", told(norm)],
+        ["norm of all B, in the served model", told(served) if layers else "merged: none left"],
+        *[[name, told(seen[name])] for name in ("strength", "passes differ")],
+    ]
+    return table(rows, ["adapter and served model", ""])
+
+
+def _all(run: Run, _: str) -> View:
+    seen = figures(run)
+    return table(
+        [[name, told(SOUND[name]), told(seen[name])] for name in SOUND],
+        ["figure", "a sound run", "this run"],
+    )
+
+
+ASKS = "prompt and answer"  # the instrument that reads the question
+INSTRUMENTS: dict[str, Callable] = {
+    "loss curve": lambda run, _: loss_curve(run.losses, f"The last loss is {run.losses[-1]:.2f}"),
+    ASKS: _answer,
+    "tokens of two rows": _tokens,
+    "label counts": _labels,
+    "adapter": _adapter,
+    "all figures": _all,
+}
+
+
+def examine_a_run(ward: Mapping[str, Run], question: str) -> None:
+    """Pick a run and an instrument; type a question for the instrument that asks."""
+
+    def draw(bed: str, instrument: str, question: str):
+        return INSTRUMENTS[instrument](ward[bed], question)
+
+    controls = {
+        "bed": widgets.ToggleButtons(
+            options=list(ward),
+            value=next(iter(ward)),
+            description="run",
+            style={"button_width": "2.6em"},
+        ),
+        "instrument": widgets.Dropdown(
+            options=list(INSTRUMENTS),
+            value=ASKS,
+            description="instrument",
+            style=DESCRIBED,
+        ),
+        "question": text_box(question, "Question (Enter to ask)"),
+    }
+
+    def lock_what_is_not_read(change) -> None:
+        controls["question"].disabled = change.new != ASKS
+
+    controls["instrument"].observe(lock_what_is_not_read, "value")
+    explorer(
+        controls,
+        draw,
+        lambda bed, instrument, question: (
+            f"Run {bed}, looked at with the instrument: {instrument}."
+        ),
+    )

@@ -1,0 +1,234 @@
+"""The workbook's figures once more on real models: wrong templates, 4 bits, bad pairs, first pairs.
+
+``templates``  notebook 05: what each deviation from the template does to SmolLM2-135M-Instruct, in
+               the template that came with it: loss on the reference answers, content, stops
+``qlora``      notebook 21: an adapter on a base in 4 bits, and on the same base in 16; the loss on
+               held-out responses, gradients before and after an answer, logits after reloading
+``quality``    notebook 22: 500 good pairs, and the same with 200 bad ones. Every arm takes equally
+               many steps, so few that no pair is seen twice: a sixth of notebook 22's rows
+``first``      notebook 13: the base of Gemma 3 270M before any tuning and after 32 or 64 pairs, 24
+               steps, in Gemma's template; and what it writes after a bare instruction
+
+Bases are in bfloat16, as are the products; adapters (r = 8, α = 16, all linear layers) in float32.
+SmolLM2 is tuned with plain ChatML, without the system turn that its own template puts first. The
+models are fetched first (``python -m sftlab fetch smollm2-instruct``, and ``gemma3-270m``);
+they are 4-bit reconstructions of the published ones. A long run: about twenty minutes on two cores,
+half a minute to two for each measurement. It can be stopped and goes on where it was.
+"""
+
+from __future__ import annotations
+
+from random import Random
+from shutil import rmtree
+from tempfile import TemporaryDirectory
+
+import torch
+
+from sftlab._internal.paths import INSTRUCTIONS, cache_folder
+from sftlab.adapters import load_adapter, save_adapter
+from sftlab.almanac.pairs import pairs
+from sftlab.chat import CHATML
+from sftlab.data import collate, conversation, prepare, read_jsonl
+from sftlab.exercises.ex03_response_only_loss.experiment import response_nll
+from sftlab.exercises.ex05_chat_template_mismatch.experiment import (
+    CORRUPTIONS,
+    reference_nll,
+    replies,
+    row,
+)
+from sftlab.exercises.ex05_chat_template_mismatch.experiment import questions as facts
+from sftlab.exercises.ex22_data_quality_ablation import experiment
+from sftlab.fetch import PACKAGES
+from sftlab.generate import answer, generate
+from sftlab.lora import inject_lora, lora_parameters
+from sftlab.loss import model_loss
+from sftlab.memory.count import memory_report
+from sftlab.models import load
+from sftlab.quantized_layers import quantize_model_linears
+from sftlab.scoring import RUBRIC, behaviour, judge, right_content
+from sftlab.train import TrainConfig, sft_train
+
+RECORD = "real_models"  # data/results/real_models.json
+
+SMOL, GEMMA, EMBEDDED = "smollm2-instruct", "gemma3-270m", "almanac"
+SEEDS = {"first": 1, "qlora": 1, "quality": 2}
+FORMS_ASKED = 30  # questions put in each prompt form
+QUESTIONS = 60  # held-out ones, for a loss
+EXAM = 5  # of the 540 questions of notebook 22, every fifth: four of each kind
+# Rate, passes over 32 pairs, rows per step: notebook 13's, and what does for 135 million weights.
+RECIPES = {EMBEDDED: (3e-3, 12, 16), SMOL: (1e-3, 3, 8), GEMMA: (1e-3, 6, 8)}
+STEPS = 40  # of 8 rows: equally many for every arm
+
+
+def base(name: str):
+    """A base in bfloat16 and its tokenizer, with plain ChatML if it is SmolLM2's."""
+    model, tokenizer = load(name, dtype=torch.bfloat16)
+    if name == SMOL:
+        tokenizer.chat_template = CHATML
+    return model, tokenizer
+
+
+def tune(
+    model, tokenizer, rows: list[dict], rate: float, seed: int, keep: str = "", **settings
+) -> list[float]:
+    """Put adapters on the model and train them on the rows; the losses.
+
+    ``keep`` names a folder for snapshots: stopped, the run goes on from there.
+    """
+    inject_lora(model, "all-linear", r=8, alpha=16, seed=seed)
+    examples = prepare(tokenizer, [conversation(row) for row in rows]).examples
+    config = TrainConfig(learning_rate=rate, seed=seed, precision="bf16", save_every=8, **settings)
+    folder = cache_folder() / "real_models" / keep if keep else None
+    history = sft_train(model, examples, config, tokenizer.pad_token_id, folder=folder, progress=False)  # fmt: skip
+    if not history.finished:
+        raise KeyboardInterrupt  # half a run is not measured
+    return history.losses
+
+
+def questions() -> list[dict]:
+    """Held-out questions, the same for every run: their subjects are in no pair."""
+    return Random(0).sample(read_jsonl(INSTRUCTIONS / "heldout.jsonl"), QUESTIONS)
+
+
+def wrong_template(model: str, how: str) -> dict:
+    """One deviation from the model's own template, on questions with one right answer."""
+    asked = facts(FORMS_ASKED)
+    network, tokenizer = load(model, dtype=torch.bfloat16)
+    written = replies(network, tokenizer, asked, how)
+    rows = [row(tokenizer, question, how) for question in asked]
+    nll = reference_nll(network, rows, tokenizer.pad_token_id)
+    told = [right_content(q, g.text) for q, g in zip(asked, written, strict=True)]
+    return {
+        "nll": [round(x, 3) for x in nll],
+        "content": "".join(str(int(mark)) for mark in told),
+        "stops": "".join(str(int(g.stopped)) for g in written),
+        "answers": [g.text for g in written[:3]],
+    }
+
+
+def four_bits(model: str, stored: str, seed: int) -> dict:
+    """Tune on 32 pairs over a base in "nf4" or "bf16"; what notebook 21 tests, and the loss."""
+    rate, epochs, batch_size = RECIPES[model]
+    network, tokenizer = base(model)
+    before = memory_report(network)
+    if stored == "nf4":
+        quantize_model_linears(network)
+    after = memory_report(network)
+    rows = prepare(tokenizer, [conversation(question) for question in questions()]).examples
+    untuned = response_nll(network, rows, tokenizer.pad_token_id, batch_size=10)
+    losses = tune(network, tokenizer, pairs(32, seed), rate, seed, epochs=epochs, batch_size=batch_size)  # fmt: skip
+    batch = collate(rows[:4], tokenizer.pad_token_id)
+
+    def gradients() -> list[torch.Tensor]:
+        network.train()
+        network.zero_grad()
+        model_loss(network, batch)[0].backward()
+        network.eval()
+        return [p.grad.clone() for p in lora_parameters(network)]
+
+    earlier = gradients()
+    (reply,) = answer(network, tokenizer, ["What is the capital of Kenya?"], max_new_tokens=20)
+    same = [torch.equal(a, b) for a, b in zip(earlier, gradients(), strict=True)]
+    with TemporaryDirectory() as folder:
+        save_adapter(network, folder)
+        again, _ = base(model)
+        if stored == "nf4":
+            quantize_model_linears(again)
+        load_adapter(again, folder)
+    ids = batch["input_ids"]
+    with torch.inference_mode():
+        equal = torch.equal(network(ids).logits, again.eval()(ids).logits)
+    return {
+        "nll": response_nll(network, rows, tokenizer.pad_token_id, batch_size=10),
+        "untuned": untuned,
+        "losses": losses,
+        "bytes": {kind: [before[kind][1], after[kind][1]] for kind in ("linear", "whole")},
+        "gradients_kept": all(same) and all(g.abs().max() > 0 for g in earlier),
+        "logits_kept": equal,
+        "answer": reply.text,
+    }
+
+
+def good_and_bad(model: str, arm: str, seed: int) -> dict:
+    """One arm of notebook 22's main pair: a mark per question and rubric line, and some answers."""
+    network, tokenizer = base(model)
+    rows = experiment.ARMS[arm]()
+    keep = f"{model}-{len(rows)}-{seed}"
+    rate = 2e-3 if model == EMBEDDED else 1e-3
+    tune(network, tokenizer, rows, rate, seed, keep, epochs=2, batch_size=8, max_steps=STEPS)
+    lines, texts = experiment.examine(network, tokenizer, exam(), limit=48)
+    rmtree(cache_folder() / "real_models" / keep)
+    return {**lines, "answers": texts[::4]}
+
+
+def exam() -> list[dict]:
+    """Every fifth question of notebook 22's: all kinds."""
+    return experiment.questions()[::EXAM]
+
+
+def first_pairs(model: str, count: int, seed: int) -> dict:
+    """Tune a base on so many pairs, or on none; what it does with held-out questions."""
+    rate, epochs, batch_size = RECIPES[model]
+    network, tokenizer = base(model)
+    asked = questions()
+    prompts = [question["prompt"] for question in asked]
+    found: dict = {}
+    if not count:
+        bare = [g.text for g in generate(network, tokenizer, prompts, max_new_tokens=32)]
+        does = [
+            behaviour(t, q["answer"], q.get("value", "")) for q, t in zip(asked, bare, strict=True)
+        ]
+        found["bare"] = {what: does.count(what) for what in ("answered", "continued", "stopped")}
+        found["bare_answers"] = bare[:6]
+    else:
+        epochs = epochs * 32 // count  # equally many steps
+        rows = pairs(count, seed)
+        found["losses"] = tune(
+            network, tokenizer, rows, rate, seed, epochs=epochs, batch_size=batch_size
+        )
+    written = answer(network, tokenizer, prompts, max_new_tokens=40)
+    scores = [judge(q, g.text, g.stopped) for q, g in zip(asked, written, strict=True)]
+    return {
+        **found,
+        **{line: "".join(str(int(getattr(s, line))) for s in scores) for line in RUBRIC},
+        "answers": [g.text for g in written],
+    }
+
+
+KINDS = {
+    "templates": wrong_template,
+    "qlora": four_bits,
+    "quality": good_and_bad,
+    "first": first_pairs,
+}
+
+
+def run(kind: str, model: str, **chosen) -> dict:
+    """One measurement; ``chosen`` are the other settings."""
+    found = KINDS[kind](model, **chosen)
+    return found | ({"weights": PACKAGES[model].member_sha256[:16]} if model in PACKAGES else {})
+
+
+def settings() -> list[dict]:
+    """What is quick comes first."""
+    found = [{"kind": "first", "model": m, "count": 0, "seed": 0} for m in (EMBEDDED, GEMMA)]
+    found += [
+        {"kind": "first", "model": m, "count": count, "seed": seed}
+        for seed in range(SEEDS["first"])
+        for m in (EMBEDDED, GEMMA)
+        for count in (32, 64)
+    ]
+    found += [
+        {"kind": "qlora", "model": m, "stored": stored, "seed": seed}
+        for seed in range(SEEDS["qlora"])
+        for m in (EMBEDDED, SMOL)
+        for stored in ("nf4", "bf16")
+    ]
+    found += [
+        {"kind": "quality", "model": m, "arm": arm, "seed": seed}
+        for seed in range(SEEDS["quality"])
+        for m in (EMBEDDED, SMOL)
+        for arm in experiment.MAIN
+    ]
+    found += [{"kind": "templates", "model": SMOL, "how": how} for how in CORRUPTIONS]
+    return found

@@ -1,0 +1,130 @@
+"""What a notebook's cells carry beside their text, derived from the cells by rule.
+
+Slides, nbgrader's metadata, hidden sources and cell ids all follow from what a cell contains, so
+nobody sets them by hand and they cannot drift.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from typing import Any
+
+from sftlab.classroom.catalogue import exercise
+from sftlab.errors import WorkbookError
+
+KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+LANGUAGE = {  # without the version, which differs between machines
+    "codemirror_mode": {"name": "ipython", "version": 3},
+    "file_extension": ".py",
+    "mimetype": "text/x-python",
+    "name": "python",
+    "nbconvert_exporter": "python",
+    "pygments_lexer": "ipython3",
+}
+CHECK = re.compile(r"""(?<!\w)check\(\s*["'](\d\d\.\w+)["']""")
+REVEAL = re.compile(r"""(?<!\w)reveal\(\s*["'](\d\d\.\w+)["']""")
+START = re.compile(r"""(?<!\w)start\(\s*["']\d\d["']""")
+
+
+def derive(notebook: Any) -> None:
+    """Set ids and metadata of a notebook (an ``nbformat`` node) in place.
+
+    Raises:
+        WorkbookError: a check without a cell before it that defines the checked function.
+    """
+    notebook.nbformat, notebook.nbformat_minor = 4, 5
+    stamp = {k: v for k, v in notebook.metadata.items() if k == "sftlab"}  # see publish
+    notebook.metadata.clear()
+    notebook.metadata.update(kernelspec=KERNELSPEC, language_info=LANGUAGE, **stamp)
+    _set_ids(notebook.cells)
+    graded = _graded(notebook.cells)
+    for index, cell in enumerate(notebook.cells):
+        tags = [tag for tag in cell.metadata.get("tags", []) if tag != "stub"]
+        own = graded.get(index)
+        if own and own["solution"]:
+            tags.append("stub")
+        cell.metadata.clear()
+        if tags:
+            cell.metadata["tags"] = tags
+        cell.metadata["slideshow"] = {"slide_type": slide_type(cell, tags)}
+        if own:
+            cell.metadata["nbgrader"] = own
+        if "hide" in tags and cell.cell_type == "code":
+            cell.metadata["jupyter"] = {"source_hidden": True}
+
+
+def slide_type(cell: Any, tags: list[str]) -> str:
+    """Headings begin slides, what follows comes in fragments, set-up is skipped.
+
+    A reveal stands on a slide below its task: the class goes down to it when it is ready.
+    """
+    if cell.cell_type == "markdown":
+        heading = re.match(r"(#+) ", cell.source)
+        level = len(heading[1]) if heading else 0
+        return "slide" if level in (1, 2) else "subslide" if level == 3 else "fragment"
+    if "parameters" in tags or START.search(cell.source):
+        return "skip"
+    return "subslide" if REVEAL.search(cell.source) else "fragment"
+
+
+def defined_names(source: str) -> list[str]:
+    """The functions and classes that a cell defines at its top level."""
+    try:
+        body = ast.parse(source).body
+    except SyntaxError:  # a cell magic
+        return []
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    return [node.name for node in body if isinstance(node, kinds)]
+
+
+def _set_ids(cells: list) -> None:
+    """Valid ids stay; a missing, malformed or repeated one is made from the cell's position."""
+    seen: set[str] = set()
+    for index, cell in enumerate(cells):
+        if not re.fullmatch(r"[a-zA-Z0-9-_]{1,64}", cell.get("id", "")) or cell.id in seen:
+            cell["id"] = next(
+                name
+                for name in (f"cell-{index:02d}{more}" for more in ("", *"abcdefgh"))
+                if name not in seen and all(other.get("id") != name for other in cells)
+            )
+        seen.add(cell.id)
+
+
+def _graded(cells: list) -> dict[int, dict]:
+    """nbgrader's metadata, schema 3, by cell number: exactly the keys that it accepts."""
+    found: dict[int, dict] = {}
+    for index, cell in enumerate(cells):
+        named = CHECK.search(cell.source) if cell.cell_type == "code" else None
+        if not named:
+            continue
+        asked = exercise(named[1])
+        stub = next(
+            (
+                before
+                for before in range(index - 1, -1, -1)
+                if cells[before].cell_type == "code"
+                and asked.name in defined_names(cells[before].source)
+            ),
+            None,
+        )
+        if stub is None:
+            raise WorkbookError(
+                f"cell {index + 1} checks {asked.id}, but no cell before it defines {asked.name}"
+            )
+        grade_id = asked.id.replace(".", "-")  # nbgrader allows no dots
+        common = {"schema_version": 3, "task": False}
+        found[stub] = common | {
+            "grade": False,
+            "grade_id": f"{grade_id}-answer",
+            "locked": False,
+            "solution": True,
+        }
+        found[index] = common | {
+            "grade": True,
+            "grade_id": f"{grade_id}-check",
+            "locked": True,
+            "points": asked.points,
+            "solution": False,
+        }
+    return found
