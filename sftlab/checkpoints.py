@@ -1,4 +1,4 @@
-"""Snapshots of a training run: written whole or not at all, taken up only by the run they are of."""
+"""Checkpoints of a training run: written whole or not at all, taken up only by the run they are of."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ def check_folder(setting: str, folder: str | Path) -> None:
         ) from None
 
 
-def save_snapshot(
+def save_checkpoint(
     path: Path,
     trainable: Mapping[str, torch.nn.Parameter],
     optimizer: torch.optim.Optimizer,
     history: dict,
     run: dict,
 ) -> None:
-    """Write a snapshot. A full disk, a kill or an interrupt never leaves half of one.
+    """Write a checkpoint. A full disk, a kill or an interrupt never leaves half of one.
 
     It goes to a second file first, which then takes the first one's name: at every moment the name
-    stands for a whole snapshot, the old one or the new one.
+    stands for a whole checkpoint, the old one or the new one.
     """
     state = {
         **run,
@@ -62,28 +62,28 @@ def save_snapshot(
         except OSError:
             pass
         reason = str(error).splitlines()[0]
-        kept = "; the snapshot before it is still there" if path.exists() else ""
+        kept = "; the checkpoint before it is still there" if path.exists() else ""
         raise WorkbookError(
-            f"the snapshot after {len(history['losses'])} steps cannot be written to {path} "
+            f"the checkpoint after {len(history['losses'])} steps cannot be written to {path} "
             f"({reason}){kept}: free some space or choose another folder, then run again"
         ) from error
 
 
-def load_snapshot(
+def load_checkpoint(
     path: Path,
     trainable: Mapping[str, torch.nn.Parameter],
     optimizer: torch.optim.Optimizer,
     run: dict,
     starts: Collection[str] = (),
 ) -> tuple[dict, dict]:
-    """Put parameters and optimiser where the snapshot left them.
+    """Put parameters and optimiser where the checkpoint left them.
 
     Args:
         run: as ``save_snapshot`` was given it; see ``run_identity.describe``.
         starts: where else the parameters began, before this process trained them.
 
     Returns:
-        The history's fields, and the run that goes on: the snapshot's own.
+        The history's fields, and the run that goes on: the checkpoint's own.
 
     Raises:
         WorkbookError: it is damaged, or of another run, which is told setting by setting, or of the
@@ -101,12 +101,12 @@ def load_snapshot(
         ) from error
     if first_edition:
         raise WorkbookError(
-            f"{path} is a snapshot of the first edition, which noted neither the adapter's settings "
+            f"{path} is a checkpoint of the first edition, which noted neither the adapter's settings "
             "nor the base, so that nothing tells whether it belongs to this run; remove it or "
             "choose another folder, and train from the beginning"
         )
     wanted = {**run["identity"]}
-    # Parameters that stand where the snapshot left them, or began where it began, are of its run.
+    # Parameters that stand where the checkpoint left them, or began where it began, are of its run.
     if found["identity"]["start"] in starts or digest(parameters) == digest(trainable):
         wanted["start"] = found["identity"]["start"]
     if told := differences(found["identity"], wanted, found["names"], run["names"]):

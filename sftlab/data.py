@@ -16,7 +16,7 @@ import torch
 
 from sftlab.chat import Message, special_tokens, validate
 from sftlab.errors import WorkbookError
-from sftlab.loss import IGNORE
+from sftlab.loss import IGNORE_INDEX
 from sftlab.masking import Example, mask_all_but_assistant
 
 
@@ -96,19 +96,19 @@ def load_conversations(path: str | Path, markers: Sequence[str] = ()) -> list[li
 
 
 @dataclass(frozen=True)
-class Prepared:
+class TokenizedConversations:
     """Tokenised rows, and the numbers (from 1) of the rows that were left out as too long."""
 
     examples: list[Example]
     dropped: list[int] = field(default_factory=list)
 
 
-def prepare(
+def tokenize_conversations(
     tokenizer,
     conversations: Sequence[list[Message]],
     max_length: int | None = None,
     too_long: str = "error",
-) -> Prepared:
+) -> TokenizedConversations:
     """Check, tokenise and mask conversations.
 
     Args:
@@ -148,7 +148,7 @@ def prepare(
         )
     if not examples:
         raise WorkbookError("there is no row to train on; give at least one conversation")
-    return Prepared(examples, dropped)
+    return TokenizedConversations(examples, dropped)
 
 
 def collate(examples: Sequence[Example], pad_id: int) -> dict[str, torch.Tensor]:
@@ -168,12 +168,12 @@ def collate(examples: Sequence[Example], pad_id: int) -> dict[str, torch.Tensor]
                 f"row {number} of the batch has no trained token, so its loss would be undefined; "
                 "leave it out, or check how it was masked"
             )
-        end = max(i for i, label in enumerate(example.labels) if label != IGNORE) + 1
+        end = max(i for i, label in enumerate(example.labels) if label != IGNORE_INDEX) + 1
         kept.append((example.input_ids[:end], example.labels[:end]))
     width = max(len(ids) for ids, _ in kept)
     return {
         "input_ids": torch.tensor([ids + [pad_id] * (width - len(ids)) for ids, _ in kept]),
-        "labels": torch.tensor([row + [IGNORE] * (width - len(row)) for _, row in kept]),
+        "labels": torch.tensor([row + [IGNORE_INDEX] * (width - len(row)) for _, row in kept]),
         "attention_mask": torch.tensor(
             [[1] * len(ids) + [0] * (width - len(ids)) for ids, _ in kept]
         ),

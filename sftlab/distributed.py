@@ -13,7 +13,7 @@ import torch
 from torch import distributed
 
 
-def place() -> tuple[int, int]:
+def rank_and_world_size() -> tuple[int, int]:
     """This process's number, from 0, and how many there are: (0, 1) for a program of its own."""
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_rank(), distributed.get_world_size()
@@ -22,7 +22,7 @@ def place() -> tuple[int, int]:
 
 def total(value: torch.Tensor) -> torch.Tensor:
     """The sum of a tensor over all processes; the tensor itself where there is only one."""
-    if place()[1] > 1:
+    if rank_and_world_size()[1] > 1:
         value = value.clone()
         distributed.all_reduce(value)
     return value
@@ -30,7 +30,7 @@ def total(value: torch.Tensor) -> torch.Tensor:
 
 def total_number(number: float, device: torch.device) -> float:
     """The sum of a plain number over all processes."""
-    if place()[1] == 1:
+    if rank_and_world_size()[1] == 1:
         return number
     return total(torch.tensor(number, dtype=torch.float64, device=device)).item()
 
@@ -43,7 +43,7 @@ def add_gradients(parameters: Sequence[torch.nn.Parameter]) -> None:
     multiplied by the number of processes first. A process without a row has no gradient and adds
     zeros.
     """
-    if place()[1] == 1:
+    if rank_and_world_size()[1] == 1:
         return
     parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
     # Summed in float32 at least: half precision would lose digits of what the others add.

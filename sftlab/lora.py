@@ -175,31 +175,39 @@ def lora_parameters(model: nn.Module) -> list[nn.Parameter]:
 
 
 def check_lora_settings(
-    targets: str | Sequence[str], r: int, alpha: float, dropout: float = 0.0, rule: str = "lora"
+    target_modules: str | Sequence[str],
+    r: int,
+    lora_alpha: float,
+    lora_dropout: float = 0.0,
+    rule: str = "lora",
 ) -> None:
     """Raise WorkbookError, with the setting, its value and its range, if one makes no sense."""
-    named = [targets] if isinstance(targets, str) else targets
+    named = [target_modules] if isinstance(target_modules, str) else target_modules
     if not isinstance(named, Collection) or not all(isinstance(t, str) and t for t in named):
         raise WorkbookError(
-            f'targets is {targets!r}; it must be a name, a list of names, or "all-linear"'
+            f'target_modules is {target_modules!r}; it must be a name, a list of names, or "all-linear"'
         )
     check_whole("r", r, 1, LARGEST_RANK)
-    check_number("alpha", alpha, lambda x: 0 < x < math.inf, "it must be above 0, and finite")
-    check_number("dropout", dropout, lambda p: 0 <= p < 1, "it must be at least 0 and below 1")
+    check_number(
+        "lora_alpha", lora_alpha, lambda x: 0 < x < math.inf, "it must be above 0, and finite"
+    )
+    check_number(
+        "lora_dropout", lora_dropout, lambda p: 0 <= p < 1, "it must be at least 0 and below 1"
+    )
     if rule not in RULES:
         raise WorkbookError(f"rule is {rule!r}; use one of {', '.join(RULES)}")
 
 
 def inject_lora(
     model: nn.Module,
-    targets: str | Sequence[str],
+    target_modules: str | Sequence[str],
     r: int,
-    alpha: float,
-    dropout: float = 0.0,
+    lora_alpha: float,
+    lora_dropout: float = 0.0,
     seed: int | None = None,
     rule: str = "lora",
 ) -> nn.Module:
-    """Freeze the model and put a LoRA layer around each linear layer that `targets` names.
+    """Freeze the model and put a LoRA layer around each linear layer that `target_modules` names.
 
     A target is the end of a layer's name, ``"q_proj"`` or ``"layers.0.mlp.up_proj"``;
     ``"all-linear"`` stands for every linear layer but the output head. With a `seed` the start of A
@@ -209,23 +217,23 @@ def inject_lora(
     has LoRA layers already, or if a target shares its weight with another module (a tied head):
     merging would change both.
     """
-    check_lora_settings(targets, r, alpha, dropout, rule)
+    check_lora_settings(target_modules, r, lora_alpha, lora_dropout, rule)
     if seed is not None:
         check_seed(seed)
     if lora_layers(model):
         raise WorkbookError(
             "The model has LoRA layers already: merge_lora(model), or load it anew."
         )
-    targets = [targets] if isinstance(targets, str) else list(targets)
+    target_modules = [target_modules] if isinstance(target_modules, str) else list(target_modules)
     linears = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
-    if targets == ["all-linear"]:
-        targets = [name for name in linears if name.split(".")[-1] != "lm_head"]
-    chosen = {t: [n for n in linears if n == t or n.endswith("." + t)] for t in targets}
+    if target_modules == ["all-linear"]:
+        target_modules = [name for name in linears if name.split(".")[-1] != "lm_head"]
+    chosen = {t: [n for n in linears if n == t or n.endswith("." + t)] for t in target_modules}
     unmatched = [target for target, names in chosen.items() if not names]
     if unmatched or not chosen:
         there_are = ", ".join(sorted({name.split(".")[-1] for name in linears})) or "none"
         raise WorkbookError(
-            f"No linear layer is called {' or '.join(unmatched) or 'anything: targets is empty'}. "
+            f"No linear layer is called {' or '.join(unmatched) or 'anything: target_modules is empty'}. "
             f"Linear layers of this model: {there_are}."
         )
     names = [n for n in linears if any(n in matched for matched in chosen.values())]
@@ -237,10 +245,10 @@ def inject_lora(
     generator = None if seed is None else torch.Generator().manual_seed(seed)
     for name in names:
         if generator is None:
-            layer = LoRALinear(linears[name], r, alpha, dropout, rule)
+            layer = LoRALinear(linears[name], r, lora_alpha, lora_dropout, rule)
         else:
             with own_random_state(device=linears[name].weight.device):
-                layer = LoRALinear(linears[name], r, alpha, dropout, rule)
+                layer = LoRALinear(linears[name], r, lora_alpha, lora_dropout, rule)
             # Drawn anew, on the CPU, so that every device starts alike.
             A, B = torch.empty(layer.A.shape), torch.empty(layer.B.shape)
             init_lora_(A, B, generator=generator)

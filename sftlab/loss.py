@@ -7,7 +7,9 @@ from collections.abc import Iterable
 
 import torch
 
-IGNORE = -100  # the label of a token that is not trained; the value PyTorch and transformers use
+IGNORE_INDEX = (
+    -100
+)  # the label of a token that is not trained; the value PyTorch and transformers use
 # Settings of the few models (Gemma 2, Cohere, Granite) that change the logits after the head.
 AFTER_THE_HEAD = ("final_logit_softcapping", "logit_scale", "logits_scaling")
 
@@ -21,7 +23,7 @@ def token_nll(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     Args:
         logits: (batch, length, vocabulary), any floating type; log-probabilities are taken in
             float32 or better, as half precision would lose digits.
-        labels: (batch, length), token ids, ``IGNORE`` where the token is not trained.
+        labels: (batch, length), token ids, ``IGNORE_INDEX`` where the token is not trained.
 
     Returns:
         (batch, length - 1)
@@ -34,7 +36,7 @@ def token_nll(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     forecasts = logits[:, :-1]
     forecasts = forecasts if forecasts.dtype == torch.float64 else forecasts.float()
     targets = labels[:, 1:]
-    scored = targets != IGNORE
+    scored = targets != IGNORE_INDEX
     log_probabilities = forecasts.log_softmax(dim=-1)
     chosen = log_probabilities.gather(-1, targets.where(scored, 0).unsqueeze(-1)).squeeze(-1)
     return -chosen.where(scored, 0.0)
@@ -45,7 +47,7 @@ def trained_tokens(labels: torch.Tensor) -> torch.Tensor:
 
     The first token of a row never is: nothing precedes it.
     """
-    return (labels[:, 1:] != IGNORE).sum()
+    return (labels[:, 1:] != IGNORE_INDEX).sum()
 
 
 def sft_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -86,9 +88,9 @@ def response_loss_share(per_token_loss: torch.Tensor, labels: torch.Tensor) -> f
 
     Args:
         per_token_loss: (batch, length - 1), losses of *all* tokens after the first of each row.
-        labels: (batch, length), ``IGNORE`` outside the response.
+        labels: (batch, length), ``IGNORE_INDEX`` outside the response.
     """
-    response = labels[:, 1:] != IGNORE
+    response = labels[:, 1:] != IGNORE_INDEX
     return (per_token_loss[response].sum() / per_token_loss.sum()).item()
 
 
@@ -104,7 +106,7 @@ def model_loss(model, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, int
     """
     inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
     targets = batch["labels"][:, 1:]
-    scored = targets != IGNORE
+    scored = targets != IGNORE_INDEX
     if any(getattr(model.config, name, None) for name in AFTER_THE_HEAD):
         logits = model(**inputs, use_cache=False).logits[:, :-1][scored]
     else:

@@ -1,4 +1,4 @@
-"""Which tokens are trained: their labels are the token ids; all others get ``IGNORE``."""
+"""Which tokens are trained: their labels are the token ids; all others get ``IGNORE_INDEX``."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import torch
 
 from sftlab.chat import Message, encode, end_of_turn_id, render, validate
 from sftlab.errors import WorkbookError
-from sftlab.loss import IGNORE
+from sftlab.loss import IGNORE_INDEX
 
 
 def count_trained(labels: list[int]) -> int:
-    """How many tokens of a row carry loss: those whose label is not ``IGNORE`` (-100)."""
-    return sum(label != IGNORE for label in labels)
+    """How many tokens of a row carry loss: those whose label is not ``IGNORE_INDEX`` (-100)."""
+    return sum(label != IGNORE_INDEX for label in labels)
 
 
 @dataclass(frozen=True)
@@ -26,14 +26,14 @@ class Example:
     @property
     def trained(self) -> int:
         """Number of tokens that carry loss: the first of a row never does, nothing precedes it."""
-        return sum(label != IGNORE for label in self.labels[1:])
+        return sum(label != IGNORE_INDEX for label in self.labels[1:])
 
     def __len__(self) -> int:
         return len(self.input_ids)
 
 
 def mask_prompt(input_ids: torch.Tensor, prompt_length: int) -> torch.Tensor:
-    """Labels for one prompt and its response: ``IGNORE`` on the prompt, then the ids themselves.
+    """Labels for one prompt and its response: ``IGNORE_INDEX`` on the prompt, then the ids themselves.
 
     Args:
         input_ids: (length,) token ids of prompt and response together. It is not changed.
@@ -43,7 +43,7 @@ def mask_prompt(input_ids: torch.Tensor, prompt_length: int) -> torch.Tensor:
         (length,) labels. They are *not* shifted: the loss does that.
     """
     labels = input_ids.clone()
-    labels[:prompt_length] = IGNORE
+    labels[:prompt_length] = IGNORE_INDEX
     return labels
 
 
@@ -63,7 +63,11 @@ def build_example(tokenizer, messages: list[Message]) -> Example:
     if whole[: len(prompt)] != prompt:
         raise WorkbookError(_why_no_prefix(tokenizer, messages))
     end = len(whole) - whole[::-1].index(end_of_turn_id(tokenizer))
-    labels = [IGNORE] * len(prompt) + whole[len(prompt) : end] + [IGNORE] * (len(whole) - end)
+    labels = (
+        [IGNORE_INDEX] * len(prompt)
+        + whole[len(prompt) : end]
+        + [IGNORE_INDEX] * (len(whole) - end)
+    )
     return Example(whole, labels)
 
 
@@ -92,7 +96,7 @@ def mask_all_but_assistant(tokenizer, messages: list[Message]) -> Example:
     """
     validate(messages)
     whole = encode(tokenizer, messages)
-    labels = [IGNORE] * len(whole)
+    labels = [IGNORE_INDEX] * len(whole)
     for k, message in enumerate(messages):
         if message["role"] != "assistant":
             continue
@@ -103,7 +107,7 @@ def mask_all_but_assistant(tokenizer, messages: list[Message]) -> Example:
                 "when more follow, so its tokens cannot be located; use another template"
             )
         for place, label in enumerate(turn.labels):
-            if label != IGNORE:
+            if label != IGNORE_INDEX:
                 labels[place] = label
     return Example(whole, labels)
 
@@ -119,4 +123,6 @@ def template_mask(tokenizer, messages: list[Message]) -> Example:
             "the assistant mask is all zero: this chat template has no {% generation %} block; "
             "use mask_all_but_assistant instead"
         )
-    return Example(ids, [token if on else IGNORE for token, on in zip(ids, mask, strict=True)])
+    return Example(
+        ids, [token if on else IGNORE_INDEX for token, on in zip(ids, mask, strict=True)]
+    )

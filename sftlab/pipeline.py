@@ -23,8 +23,8 @@ from pathlib import Path
 from sftlab._internal.ranges import check_whole
 from sftlab.adapters import save_adapter
 from sftlab.checkpoints import check_folder
-from sftlab.data import Prepared, load_conversations, prepare
-from sftlab.distributed import place
+from sftlab.data import TokenizedConversations, load_conversations, tokenize_conversations
+from sftlab.distributed import rank_and_world_size
 from sftlab.errors import WorkbookError
 from sftlab.lora import check_lora_settings, inject_lora
 from sftlab.models import load
@@ -46,13 +46,13 @@ KINDS = {  # what a setting may be, by its annotation
 class Adapter:
     """The LoRA layers that are trained; see ``lora.inject_lora``."""
 
-    targets: str | list = "all-linear"
+    target_modules: str | list = "all-linear"
     r: int = 8
-    alpha: float = 16.0
-    dropout: float = 0.0
+    lora_alpha: float = 16.0
+    lora_dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        check_lora_settings(self.targets, self.r, self.alpha, self.dropout)
+        check_lora_settings(self.target_modules, self.r, self.lora_alpha, self.lora_dropout)
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Run:
 
     model: str  # a name that models.load knows, or a folder
     data: str  # a JSONL file of pairs or conversations
-    output: str  # the folder for snapshots and results
+    output: str  # the folder for checkpoints and results
     adapter: dict | None  # settings of Adapter; null trains all parameters
     train: dict  # settings of TrainConfig
     max_length: int | None = None  # the most tokens of a row; a longer one is an error
@@ -103,35 +103,39 @@ def read_run(path: str | Path) -> Run:
 
 def _checked(kind: type, found: object, path: Path, part: str = ""):
     """``kind(**found)``, once every key is known, none is missing, and each value fits."""
-    place = f'{path}, "{part}"' if part else str(path)
+    rank_and_world_size = f'{path}, "{part}"' if part else str(path)
     if not isinstance(found, dict):
-        raise WorkbookError(f"{place}: expected an object in braces, found {json.dumps(found)}")
+        raise WorkbookError(
+            f"{rank_and_world_size}: expected an object in braces, found {json.dumps(found)}"
+        )
     known = {field.name: field for field in fields(kind)}
     for key in found:
         if key not in known:
             near = get_close_matches(key, known, n=1, cutoff=0.5)
             meant = f'did you mean "{near[0]}"? ' if near else ""
             raise WorkbookError(
-                f'{place}: unknown setting "{key}"; {meant}Known: {", ".join(known)}'
+                f'{rank_and_world_size}: unknown setting "{key}"; {meant}Known: {", ".join(known)}'
             )
     for name, field in known.items():
         if name not in found and field.default is MISSING:
-            raise WorkbookError(f'{place}: the setting "{name}" is missing')
+            raise WorkbookError(f'{rank_and_world_size}: the setting "{name}" is missing')
     for name, value in found.items():
         wanted = [part.strip() for part in known[name].type.split("|")]
         fits = tuple(kind for part in wanted for kind in KINDS[part])
         if isinstance(value, bool) or not isinstance(value, fits):
             told = " or ".join("null" if part == "None" else part for part in wanted)
-            raise WorkbookError(f'{place}: "{name}" is {json.dumps(value)}; expected {told}')
+            raise WorkbookError(
+                f'{rank_and_world_size}: "{name}" is {json.dumps(value)}; expected {told}'
+            )
     try:
         return kind(**found)
     except WorkbookError as error:  # a value out of its range
         raise WorkbookError(f"{path}: {error}") from None
 
 
-def load_rows(run: Run, tokenizer) -> Prepared:
+def load_rows(run: Run, tokenizer) -> TokenizedConversations:
     """The run's data, checked, tokenised and masked."""
-    return prepare(tokenizer, load_conversations(run.data), run.max_length)
+    return tokenize_conversations(tokenizer, load_conversations(run.data), run.max_length)
 
 
 def load_start(run: Run):
@@ -145,7 +149,7 @@ def load_start(run: Run):
 
 
 def train_run(run: Run, device: str | None = None, progress: bool = True) -> History:
-    """Train as the run says, go on where a snapshot in its folder left off, and store the result.
+    """Train as the run says, go on where a checkpoint in its folder left off, and store the result.
 
     In the folder are then ``adapter/`` (or ``model/``, if all was trained) and ``history.json``.
 
@@ -162,12 +166,12 @@ def train_run(run: Run, device: str | None = None, progress: bool = True) -> His
     dated = tokenizer
     if writes_the_date(tokenizer):
         dated = with_clock_at(tokenizer, _begun(folder))
-    rows = prepare(dated, conversations, run.max_length).examples
+    rows = tokenize_conversations(dated, conversations, run.max_length).examples
     pad_id = tokenizer.pad_token_id or 0
     history = sft_train(
         model, rows, run.config, pad_id, folder=folder, progress=progress, name=run.model
     )
-    if history.finished and place()[0] == 0:
+    if history.finished and rank_and_world_size()[0] == 0:
         _store(model, tokenizer, run, history, folder)
     return history
 
@@ -179,11 +183,11 @@ def _begun(folder: Path) -> datetime:
     """
     path = folder / BEGUN
     if not path.exists():
-        new = path.with_suffix(f".{place()[0]}.new")
+        new = path.with_suffix(f".{rank_and_world_size()[0]}.new")
         new.write_text(datetime.now().isoformat(timespec="seconds") + "\n", encoding="utf-8")
         os.replace(new, path)
     moment = datetime.fromisoformat(path.read_text(encoding="utf-8").strip())
-    if place()[0] == 0:
+    if rank_and_world_size()[0] == 0:
         print(
             f"the chat template writes the date: this run keeps that of its start, {moment:%d %b %Y} "
             f"({BEGUN} in {folder})",
@@ -197,7 +201,7 @@ def _store(model, tokenizer, run: Run, history: History, folder: Path) -> None:
         "losses": history.losses,
         "trained_tokens": history.tokens,
         "seconds": round(history.seconds, 3),
-        "processes": place()[1],
+        "processes": rank_and_world_size()[1],
         "device": str(model.device),
     }
     try:
@@ -210,7 +214,7 @@ def _store(model, tokenizer, run: Run, history: History, folder: Path) -> None:
     except Exception as error:  # safetensors reports a full disk as an error of its own
         raise WorkbookError(
             f"the result cannot be written to {folder} ({str(error).splitlines()[0]}): free some "
-            "space and run again; the training is done and kept in the snapshot"
+            "space and run again; the training is done and kept in the checkpoint"
         ) from error
 
 
@@ -226,7 +230,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         run = read_run(chosen.config)
         device = _connect()
         if main_process:
-            print(f"{place()[1]} process(es) on {device.type}", file=sys.stderr)
+            print(f"{rank_and_world_size()[1]} process(es) on {device.type}", file=sys.stderr)
         history = train_run(run, device, progress=main_process)
     except WorkbookError as error:
         if main_process:

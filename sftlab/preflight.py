@@ -19,10 +19,10 @@ from pathlib import Path
 import torch
 
 from sftlab.chat import Message, encode, end_of_turn_id
-from sftlab.data import load_conversations, prepare, read_jsonl
+from sftlab.data import load_conversations, read_jsonl, tokenize_conversations
 from sftlab.errors import WorkbookError
 from sftlab.lora import disable_lora, inject_lora, lora_layers, lora_parameters, lora_scale
-from sftlab.loss import IGNORE
+from sftlab.loss import IGNORE_INDEX
 from sftlab.masking import Example
 
 
@@ -60,7 +60,7 @@ def preflight(
     return sorted(findings, key=lambda finding: order.index(finding.state))
 
 
-def told(findings: Sequence[Finding]) -> str:
+def format_findings(findings: Sequence[Finding]) -> str:
     """The findings as a table in plain text, with a remedy under each that needs one."""
     width = max((len(finding.guard) for finding in findings), default=0)
     lines = []
@@ -133,7 +133,7 @@ def _agreement(examples: Sequence[Example], shift: int) -> float:
         label == token
         for row in examples
         for label, token in zip(row.labels, row.input_ids[shift:], strict=False)
-        if label != IGNORE
+        if label != IGNORE_INDEX
     ]
     return sum(pairs) / len(pairs) if pairs else 1.0
 
@@ -143,16 +143,17 @@ def end_ids(model, tokenizer, examples: Sequence[Example]) -> set[int]:
     """The ids that may end an answer: the template's; without one the model's, if rows have them."""
     if getattr(tokenizer, "chat_template", None):
         return {end_of_turn_id(tokenizer)}
-    told = getattr(model.config, "eos_token_id", None)
+    format_findings = getattr(model.config, "eos_token_id", None)
     used = {token for row in examples for token in row.input_ids}
-    return used & set(told if isinstance(told, list) else [told])
+    return used & set(format_findings if isinstance(format_findings, list) else [format_findings])
 
 
 def end_markers(examples: Sequence[Example], ends: set[int]) -> Iterator[Finding]:
     if not ends:
         return
     last = [
-        max((i for i, x in enumerate(row.labels) if x != IGNORE), default=-1) for row in examples
+        max((i for i, x in enumerate(row.labels) if x != IGNORE_INDEX), default=-1)
+        for row in examples
     ]
     # Where the line end that a template may write after the marker is trained too, the marker is
     # the last but one.
@@ -309,17 +310,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         model, tokenizer = load(chosen.model)
         conversations = load_conversations(chosen.data)
-        prepared = prepare(tokenizer, conversations, chosen.max_length, too_long="drop")
+        prepared = tokenize_conversations(
+            tokenizer, conversations, chosen.max_length, too_long="drop"
+        )
         asked = [row["prompt"] for row in read_jsonl(chosen.heldout)] if chosen.heldout else []
         if chosen.full:
             model.requires_grad_(True)
         else:
-            inject_lora(model, "all-linear", r=8, alpha=16, seed=0)
+            inject_lora(model, "all-linear", r=8, lora_alpha=16, seed=0)
         findings = preflight(model, tokenizer, prepared.examples, conversations, asked)
     except WorkbookError as error:
         print(error, file=sys.stderr)
         return 1
-    print(told(findings))
+    print(format_findings(findings))
     if prepared.dropped:
         print(f"left out: {len(prepared.dropped)} rows are longer than {chosen.max_length} tokens")
     return int(any(finding.state == BROKEN for finding in findings))

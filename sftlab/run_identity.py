@@ -1,7 +1,7 @@
-"""What a training run is: everything that decides its result, so that a snapshot goes on with no other.
+"""What a training run is: everything that decides its result, so that a checkpoint goes on with no other.
 
 What changes nothing but the time or the place is left out: how a batch is cut into micro-batches, how
-often a snapshot is written, where files lie, by which name the same weights are known.
+often a checkpoint is written, where files lie, by which name the same weights are known.
 """
 
 from __future__ import annotations
@@ -23,14 +23,18 @@ from sftlab.masking import Example
 DECIDING = (
     "learning_rate",
     "batch_size",
-    "warmup",
-    "schedule",
+    "warmup_ratio",
+    "lr_scheduler_type",
     "weight_decay",
     "precision",
     "seed",
 )
 # A setting that is compared by what follows from it, and told by its own name where it differs.
-CAUSES = {"steps": ("epochs", "max_steps"), "frozen weights": ("model",), "start": ("model",)}
+CAUSES = {
+    "steps": ("num_train_epochs", "max_steps"),
+    "frozen weights": ("model",),
+    "start": ("model",),
+}
 FOLLOWS = ("trained", "start")  # told only where nothing else explains them
 NOT_COMPUTED_WITH = ("transformers_version", "architectures", "dtype", "torch_dtype", "use_cache")
 PLACES = ("base_model_name_or_path", "revision", "peft_version", "inference_mode", "auto_mapping")
@@ -65,7 +69,11 @@ def describe(
         "start": start_digest(trainable),
         **{f"config.{setting}": value for setting, value in _model_config(model).items()},
     }
-    told = {"epochs": settings["epochs"], "max_steps": settings["max_steps"], "model": name}
+    told = {
+        "num_train_epochs": settings["num_train_epochs"],
+        "max_steps": settings["max_steps"],
+        "model": name,
+    }
     return {"identity": identity, "names": told}
 
 
@@ -75,11 +83,11 @@ def _adapter_settings(model: nn.Module) -> dict:
     found: dict = {}
     if layers:
         rates = {name: getattr(m.dropout, "p", repr(m.dropout)) for name, m in layers.items()}
-        by_layer = {"dropout": rates}
-        for setting in ("r", "alpha", "rule"):
-            by_layer[setting] = {name: getattr(m, setting) for name, m in layers.items()}
+        by_layer = {"lora_dropout": rates}
+        for setting, own in (("r", "r"), ("lora_alpha", "alpha"), ("rule", "rule")):
+            by_layer[setting] = {name: getattr(m, own) for name, m in layers.items()}
         found = {setting: _shared(values) for setting, values in by_layer.items()}
-        found["targets"] = list(layers)
+        found["target_modules"] = list(layers)
     for adapter, config in getattr(model, "peft_config", {}).items():
         for name, value in config.to_dict().items():
             if name not in PLACES:

@@ -67,7 +67,7 @@ def format_compliance(text: str, count: int | None = None) -> bool:
     return begins and bool(re.fullmatch(r"[^\n?]*[.!][)\"”]?", text))
 
 
-def judge(question: dict, text: str, stopped: bool = True) -> Score:
+def score_answer(question: dict, text: str, stopped: bool = True) -> Score:
     """Score one answer to a question (see the module's head for its keys).
 
     ``stopped`` says whether the model ended the answer itself; one that ran into the limit is not
@@ -191,7 +191,7 @@ def agreement(labelled: Sequence[dict], questions: Sequence[dict]) -> dict[str, 
     that a person found wanting; whether an answer is right to the word needs no person.
     """
     asked = {question["prompt"]: question for question in questions}
-    scores = [judge(asked[row["prompt"]], row["text"], row["stopped"]) for row in labelled]
+    scores = [score_answer(asked[row["prompt"]], row["text"], row["stopped"]) for row in labelled]
     return {
         line: float(np.mean([getattr(score, line) == (letter not in row["fails"])
                              for row, score in zip(labelled, scores, strict=True)]))

@@ -1,4 +1,4 @@
-"""The SFT loop: batches, one optimiser step at a time, snapshots, resume, several processes."""
+"""The SFT loop: batches, one optimiser step at a time, checkpoints, resume, several processes."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from random import Random
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from sftlab._internal.interrupts import Gate
+from sftlab._internal.interrupts import DeferredInterrupt
 from sftlab._internal.progress_bar import Bar
 from sftlab._internal.random_state import own_random_state
 from sftlab._internal.ranges import check_clipping, check_number, check_seed, check_whole
-from sftlab.checkpoints import check_folder, load_snapshot, save_snapshot
+from sftlab.checkpoints import check_folder, load_checkpoint, save_checkpoint
 from sftlab.data import batch_order, collate
-from sftlab.distributed import add_gradients, place, total, total_number
+from sftlab.distributed import add_gradients, rank_and_world_size, total, total_number
 from sftlab.errors import WorkbookError
 from sftlab.loss import model_loss, trained_tokens
 from sftlab.masking import Example
-from sftlab.preflight import BROKEN, preflight, told
+from sftlab.preflight import BROKEN, format_findings, preflight
 from sftlab.run_identity import describe, starts_of
 
 PRECISIONS = ("auto", "fp32", "bf16")
@@ -40,45 +40,49 @@ class TrainConfig:
     """
 
     learning_rate: float = 2e-3
-    epochs: int = 8  # passes over the data
+    num_train_epochs: int = 8  # passes over the data
     max_steps: int | None = None  # stop earlier; the schedule is planned for the steps that are run
     batch_size: int = 16  # rows per optimiser step
-    micro_batch: int | None = None  # rows per forward pass, if the batch does not fit; same result
-    warmup: float = 0.1  # share of the steps
-    schedule: str = "cosine"  # or "constant"
+    micro_batch_size: int | None = (
+        None  # rows per forward pass, if the batch does not fit; same result
+    )
+    warmup_ratio: float = 0.1  # share of the steps
+    lr_scheduler_type: str = "cosine"  # or "constant"
     weight_decay: float = 0.0
     max_grad_norm: float | None = 1.0  # longer gradients are cut to this length; 0 or None: none is
     precision: str = "auto"  # of the forward pass: "fp32", "bf16" autocast, or bf16 on CUDA alone
     seed: int = 0
-    save_every: int = 50  # steps between two snapshots, if there is a folder for them
+    save_steps: int = 50  # steps between two checkpoints, if there is a folder for them
 
     def __post_init__(self) -> None:
-        check_whole("epochs", self.epochs, 1, MOST_EPOCHS)
-        for name in ("max_steps", "batch_size", "micro_batch", "save_every"):
+        check_whole("num_train_epochs", self.num_train_epochs, 1, MOST_EPOCHS)
+        for name in ("max_steps", "batch_size", "micro_batch_size", "save_steps"):
             value = getattr(self, name)
-            if value is not None or name in ("batch_size", "save_every"):
+            if value is not None or name in ("batch_size", "save_steps"):
                 check_whole(name, value, 1)
         check_seed(self.seed)
         check_number("learning_rate", self.learning_rate, lambda rate: 0 < rate < math.inf,
                      "it must be above 0, and finite")  # fmt: skip
-        check_number("warmup", self.warmup, lambda share: 0 <= share <= 1,
+        check_number("warmup_ratio", self.warmup_ratio, lambda share: 0 <= share <= 1,
                      "it is a share of the steps, from 0 to 1")  # fmt: skip
         check_number("weight_decay", self.weight_decay, lambda decay: 0 <= decay < math.inf,
                      "it must be at least 0, and finite")  # fmt: skip
         check_clipping(self.max_grad_norm)
-        if self.schedule not in ("cosine", "constant"):
-            raise WorkbookError(f'schedule is {self.schedule!r}; use "cosine" or "constant"')
+        if self.lr_scheduler_type not in ("cosine", "constant"):
+            raise WorkbookError(
+                f'lr_scheduler_type is {self.lr_scheduler_type!r}; use "cosine" or "constant"'
+            )
         if self.precision not in PRECISIONS:
             raise WorkbookError(
                 f"precision is {self.precision!r}; use one of {', '.join(PRECISIONS)}"
             )
 
-    def rate_at(self, step: int, steps: int) -> float:
+    def learning_rate_at(self, step: int, steps: int) -> float:
         """The rate of a step (the first is 0): linear warm-up, then constant or a cosine to 0."""
-        warm = max(1, round(self.warmup * steps))
+        warm = max(1, round(self.warmup_ratio * steps))
         if step < warm:
             return self.learning_rate * (step + 1) / warm
-        if self.schedule == "constant":
+        if self.lr_scheduler_type == "constant":
             return self.learning_rate
         done = (step - warm) / max(1, steps - warm)
         return self.learning_rate * (1 + math.cos(math.pi * done)) / 2
@@ -90,7 +94,7 @@ class History:
 
     losses: list[float] = field(default_factory=list)  # nats per trained token
     tokens: int = 0  # trained tokens seen
-    seconds: float = 0.0  # spent in the steps themselves, without snapshots and ``on_step``
+    seconds: float = 0.0  # spent in the steps themselves, without checkpoints and ``on_step``
     finished: bool = False  # False after an interrupt: call again with the same folder to go on
 
 
@@ -99,7 +103,7 @@ def train_step(
     batch: dict[str, torch.Tensor],
     optimizer,
     max_grad_norm: float | None = 1.0,
-    micro_batch: int | None = None,
+    micro_batch_size: int | None = None,
     precision: str = "fp32",
 ) -> float:
     """One optimiser step on one batch, as ``data.collate`` makes it.
@@ -112,13 +116,13 @@ def train_step(
         The loss of the whole batch before the step, in nats per trained token.
     """
     check_clipping(max_grad_norm)
-    if micro_batch is not None:
-        check_whole("micro_batch", micro_batch, 1)
+    if micro_batch_size is not None:
+        check_whole("micro_batch_size", micro_batch_size, 1)
     optimizer.zero_grad()
     trained = total(trained_tokens(batch["labels"]))  # of all processes together
     rows = len(batch["labels"])  # of this one
     loss = 0.0
-    size = micro_batch or max(rows, 1)
+    size = micro_batch_size or max(rows, 1)
     for start in range(0, rows, size):
         part = {name: tensor[start : start + size] for name, tensor in batch.items()}
         with _computing(trained.device, precision, part["input_ids"].shape[1]):
@@ -139,7 +143,7 @@ def train_loop(
     optimizer,
     rates: Sequence[float],
     on_step: Callable[[int, float], None] | None = None,
-    micro_batch: int | None = None,
+    micro_batch_size: int | None = None,
     max_grad_norm: float | None = 1.0,
     precision: str = "fp32",
 ) -> list[float]:
@@ -160,7 +164,7 @@ def train_loop(
             for group in optimizer.param_groups:
                 group["lr"] = rate
             model.train()  # for every step: asking the model something may have turned it off
-            loss = train_step(model, batch, optimizer, max_grad_norm, micro_batch, precision)
+            loss = train_step(model, batch, optimizer, max_grad_norm, micro_batch_size, precision)
             losses.append(loss)
             if on_step:
                 on_step(len(losses), loss)
@@ -177,7 +181,7 @@ def sft_train(
     on_step: Callable[[int, float], None] | None = None,
     folder: str | Path | None = None,
     progress: bool = True,
-    until: int | None = None,
+    stop_after_steps: int | None = None,
     check: bool = True,
     name: str | None = None,
 ) -> History:
@@ -187,21 +191,21 @@ def sft_train(
         pad_id: any id; padding is neither attended to nor trained.
         on_step: called as ``on_step(steps_done, loss)`` after each step, and before the first with
             a loss of NaN.
-        folder: where snapshots go. Called again with the same folder, a run that was stopped goes
+        folder: where checkpoints go. Called again with the same folder, a run that was stopped goes
             on where it was and ends with the very same weights.
         progress: show a bar with the loss, trained tokens per second and the time left.
-        until: pause when so many steps are done, counted from the first of the run; 0 does none.
+        stop_after_steps: pause when so many steps are done, counted from the first of the run; 0 does none.
         check: before the first step, look at rows and adapters, and print what is broken (see
             ``sftlab.preflight``, which shows more).
         name: the model's, to tell two runs apart in words.
 
-    An interrupt (the stop button) lets the step in progress end, saves a snapshot if there is a
+    An interrupt (the stop button) lets the step in progress end, saves a checkpoint if there is a
     folder, and returns with ``finished`` False. The model is in eval mode afterwards. Of several
     processes (``sftlab.distributed``) each takes its rows of every batch; the first one shows the bar
-    and writes the snapshots, and all of them read them.
+    and writes the checkpoints, and all of them read them.
 
     Raises:
-        WorkbookError: nothing to train, a loss that is not finite, a snapshot that is damaged,
+        WorkbookError: nothing to train, a loss that is not finite, a checkpoint that is damaged,
             belongs to another run or cannot be written.
     """
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -210,8 +214,8 @@ def sft_train(
             "no parameter requires a gradient, so nothing would be trained; inject LoRA, or "
             "unfreeze the model with  model.requires_grad_(True)"
         )
-    if until is not None:
-        check_whole("until", until, 0)
+    if stop_after_steps is not None:
+        check_whole("stop_after_steps", stop_after_steps, 0)
     if not examples:
         raise WorkbookError("there is no row to train on; give at least one example")
     plan = planned_batches(examples, config)
@@ -219,27 +223,32 @@ def sft_train(
         trainable.values(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
     )
     history = History()
-    snapshot, run = Path(folder) / "snapshot.pt" if folder else None, {}
-    if snapshot:
-        check_folder("folder", snapshot.parent)
+    checkpoint, run = Path(folder) / "checkpoint.pt" if folder else None, {}
+    if checkpoint:
+        check_folder("folder", checkpoint.parent)
         settings = asdict(config) | {"precision": precision_of(config.precision, model.device)}
         run = describe(model, trainable, examples, settings, len(plan), name)
-        if snapshot.exists():
-            found, run = load_snapshot(snapshot, trainable, optimizer, run, starts_of(model))
+        if checkpoint.exists():
+            found, run = load_checkpoint(checkpoint, trainable, optimizer, run, starts_of(model))
             history = History(**found)
         starts_of(model).add(run["identity"]["start"])
-    first, last = len(history.losses), len(plan) if until is None else min(until, len(plan))
-    main = place()[0] == 0
-    if total_number(first, model.device) != first * place()[1]:  # they would wait for each other
+    first, last = (
+        len(history.losses),
+        len(plan) if stop_after_steps is None else min(stop_after_steps, len(plan)),
+    )
+    main = rank_and_world_size()[0] == 0
+    if (
+        total_number(first, model.device) != first * rank_and_world_size()[1]
+    ):  # they would wait for each other
         raise WorkbookError(
-            f"the processes do not find the same snapshot at {snapshot}; give a folder that all of "
+            f"the processes do not find the same checkpoint at {checkpoint}; give a folder that all of "
             "them can see"
         )
-    gate = Gate()
+    gate = DeferredInterrupt()
 
     def save() -> None:
-        if snapshot and main:
-            save_snapshot(snapshot, trainable, optimizer, asdict(history), run)
+        if checkpoint and main:
+            save_checkpoint(checkpoint, trainable, optimizer, asdict(history), run)
 
     def record(_: int, loss: float) -> None:
         done = len(history.losses) + 1
@@ -256,7 +265,7 @@ def sft_train(
         bar.update(note=f"loss {loss:.2f} · {speed:,.0f} trained tokens/s")
         if on_step:
             on_step(done, loss)
-        if done % config.save_every == 0:
+        if done % config.save_steps == 0:
             save()
 
     with Bar(len(plan), "steps", first=first, shown=progress and main) as bar, gate:
@@ -264,23 +273,23 @@ def sft_train(
             if check and main and not first:
                 broken = [f for f in preflight(model, examples=examples) if f.state == BROKEN]
                 if broken:
-                    print(told(broken))
+                    print(format_findings(broken))
             if on_step and not first:
                 on_step(0, math.nan)
             steps = range(first, last)
-            rates = [config.rate_at(step, len(plan)) for step in steps]
+            rates = [config.learning_rate_at(step, len(plan)) for step in steps]
             with own_random_state(device=model.device) as reseed:
                 batches = _batches(
                     examples, plan, steps, config, pad_id, model.device, gate, reseed
                 )
-                train_loop(model, batches, optimizer, rates, record, config.micro_batch,
+                train_loop(model, batches, optimizer, rates, record, config.micro_batch_size,
                            config.max_grad_norm, config.precision)  # fmt: skip
         except KeyboardInterrupt:
             pass
         finally:
             model.eval()
         history.finished = len(history.losses) == len(plan)
-        bar.done = _told(history, len(plan), len(examples), snapshot)
+        bar.done = _told(history, len(plan), len(examples), checkpoint)
         save()
     return history
 
@@ -290,7 +299,7 @@ def planned_batches(examples: Sequence[Example], config: TrainConfig) -> list[li
     lengths = [len(example) for example in examples]
     planned = (
         rows
-        for epoch in range(config.epochs)
+        for epoch in range(config.num_train_epochs)
         for rows in batch_order(lengths, config.batch_size, config.seed, epoch)
     )
     return list(islice(planned, config.max_steps))
@@ -298,7 +307,7 @@ def planned_batches(examples: Sequence[Example], config: TrainConfig) -> list[li
 
 def _batches(examples, plan, steps, config, pad_id, device, gate, reseed) -> Iterator[dict]:
     """This process's rows of the planned batches, one batch at a time."""
-    index, count = place()
+    index, count = rank_and_world_size()
     for step in steps:
         batch = collate([examples[row] for row in plan[step]], pad_id)
         batch = {name: _moved(tensor[index::count], device) for name, tensor in batch.items()}
@@ -338,10 +347,10 @@ def _computing(device: torch.device, precision: str, length: int) -> Iterator[No
         yield
 
 
-def _told(history: History, steps: int, rows: int, snapshot: Path | None) -> str:
+def _told(history: History, steps: int, rows: int, checkpoint: Path | None) -> str:
     """The line that the bar leaves."""
     if history.finished:
         first, last = history.losses[0], history.losses[-1]
         return f"{steps} steps on {rows} rows: loss {first:.2f} → {last:.2f}"
-    again = "; run again to go on" if snapshot else ""
+    again = "; run again to go on" if checkpoint else ""
     return f"stopped after {len(history.losses)} of {steps} steps{again}"

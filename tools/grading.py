@@ -37,10 +37,10 @@ def grade(id: str, cells: Sequence[str], seed: str) -> Finding:
         seed: of the cases that are drawn for the marks.
     """
     from sftlab.classroom.catalogue import exercise as find
-    from tools.sampled import drawn
+    from tools.sampled import sampled
 
     exercise = find(id)
-    exercise = dataclasses.replace(exercise, cases=[*exercise.cases, *drawn(exercise, seed)])
+    exercise = dataclasses.replace(exercise, cases=[*exercise.cases, *sampled(exercise, seed)])
     found, broken = statements(cells, leave_out=id)
     used = needed(found, exercise.name)
     if borrowed := _borrowed(used, exercise):

@@ -88,8 +88,8 @@ def of_explorer(file: str) -> str:
 def of_check(id: str) -> str:
     """The note of a task: the wrong suggestions that the check knows, and its hints."""
     asked = exercise(id)
-    slips = dict.fromkeys(message for case in asked.cases for _, message in case.slips)
-    named = "".join(f"<li>{html_cards.inline(message)}</li>" for message in slips)
+    mistakes = dict.fromkeys(known.message for known in asked.mistakes)
+    named = "".join(f"<li>{html_cards.inline(message)}</li>" for message in mistakes)
     hints = "".join(f"<li>{html_cards.inline(hint)}</li>" for hint in asked.hints)
     expected = f"<p>Wrong suggestions to expect:</p><ul>{named}</ul>" if named else ""
     return f"{expected}<p>Hints, one at a time:</p><ol>{hints}</ol>"

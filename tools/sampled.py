@@ -34,7 +34,7 @@ WORDS = [
 ]
 
 
-def drawn(exercise: Exercise, seed: str) -> list[Case]:
+def sampled(exercise: Exercise, seed: str) -> list[Case]:
     """Further cases of an exercise, the same for the same seed; none where none can be drawn."""
     make = ARGUMENTS.get(exercise.id)
     return [

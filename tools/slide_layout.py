@@ -170,7 +170,7 @@ class Deck:
         shown = [Piece(_shown(output), extent(_shown(output))) for output in outputs]
         # An explorer displays itself; a view that its module makes is returned, and stands still.
         displayed = outputs and all(output.output_type == "display_data" for output in outputs)
-        moving = "sftlab.classroom.explorer" in cell.source and displayed
+        moving = ".explorer import" in cell.source and displayed
         if moving:
             shown[-1].after = LIVE
         if REVEAL.search(cell.source):

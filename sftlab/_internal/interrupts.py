@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 
-class Gate:
+class DeferredInterrupt:
     """Holds an interrupt back while it is closed: half an optimiser step cannot be resumed.
 
     Use as ``with Gate() as gate``, then ``close()`` and ``open()`` around each step; an interrupt
@@ -21,7 +21,7 @@ class Gate:
         self.closed_at = 0.0
         self._before: Any = None
 
-    def __enter__(self) -> Gate:
+    def __enter__(self) -> DeferredInterrupt:
         on_main = threading.current_thread() is threading.main_thread()  # no other is interrupted
         # A handler that is not Python's own is somebody else's business.
         if on_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:

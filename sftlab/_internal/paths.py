@@ -17,7 +17,7 @@ INSTRUCTIONS = DATA / "instructions"
 
 
 def cache_folder() -> Path:
-    """The user's own folder for snapshots and converted models; ``SFTLAB_CACHE`` overrides it."""
+    """The user's own folder for checkpoints and converted models; ``SFTLAB_CACHE`` overrides it."""
     if named := os.environ.get("SFTLAB_CACHE"):
         return Path(named)
     try:

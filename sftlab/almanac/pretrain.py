@@ -98,9 +98,9 @@ def decay_groups(model, recipe: Recipe) -> list[dict]:
 def pretrain(
     recipe: Recipe, folder: Path, tokenizer, compiled: bool = True, every: int = 150
 ) -> LlamaForCausalLM:
-    """Train up to ``recipe.steps``, keeping a snapshot in ``folder`` every so many steps."""
+    """Train up to ``recipe.steps``, keeping a checkpoint in ``folder`` every so many steps."""
     folder.mkdir(parents=True, exist_ok=True)
-    snapshot = folder / "snapshot.pt"
+    checkpoint = folder / "checkpoint.pt"
     with own_random_state(recipe.seed):
         model = LlamaForCausalLM(config(tokenizer))
     optimizer = torch.optim.AdamW(
@@ -108,11 +108,11 @@ def pretrain(
     )
     log: list[dict] = []
     first = 0
-    if snapshot.exists():
-        kept = torch.load(snapshot, weights_only=True)
+    if checkpoint.exists():
+        kept = torch.load(checkpoint, weights_only=True)
         if kept["recipe"] != json.loads(json.dumps(asdict(recipe))):
             raise SystemExit(
-                f"{snapshot} belongs to another recipe; run with --restart to begin anew"
+                f"{checkpoint} belongs to another recipe; run with --restart to begin anew"
             )
         model.load_state_dict(kept["model"])
         optimizer.load_state_dict(kept["optimizer"])
@@ -143,8 +143,8 @@ def pretrain(
         if (step + 1) % every == 0 or step + 1 == recipe.steps:
             state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "log": log,
                      "done": step + 1, "recipe": json.loads(json.dumps(asdict(recipe)))}  # fmt: skip
-            torch.save(state, snapshot.with_suffix(".new"))
-            os.replace(snapshot.with_suffix(".new"), snapshot)  # never half a snapshot
+            torch.save(state, checkpoint.with_suffix(".new"))
+            os.replace(checkpoint.with_suffix(".new"), checkpoint)  # never half a checkpoint
     return model
 
 
@@ -180,7 +180,9 @@ def save(model, tokenizer, log: list[dict], recipe: Recipe, folder: Path) -> Non
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--restart", action="store_true", help="forget the snapshot and begin anew")
+    parser.add_argument(
+        "--restart", action="store_true", help="forget the checkpoint and begin anew"
+    )
     parser.add_argument("--steps", type=int, default=Recipe.steps)
     parser.add_argument(
         "--eager", action="store_true", help="do without torch.compile (no C++ compiler)"
@@ -190,10 +192,10 @@ def main() -> None:
     recipe = Recipe(steps=arguments.steps)
     work = cache_folder() / "almanac-base"
     if arguments.restart:
-        (work / "snapshot.pt").unlink(missing_ok=True)
+        (work / "checkpoint.pt").unlink(missing_ok=True)
     tokenizer = train_tokenizer()
     model = pretrain(recipe, work, tokenizer, compiled=not arguments.eager)
-    log = torch.load(work / "snapshot.pt", weights_only=True)["log"]
+    log = torch.load(work / "checkpoint.pt", weights_only=True)["log"]
     save(model, tokenizer, log, recipe, arguments.out)
     print(f"saved to {arguments.out}")
 

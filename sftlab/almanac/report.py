@@ -21,19 +21,19 @@ from sftlab._internal.provenance import provenance
 from sftlab.almanac.card import REPORT, write_cards
 from sftlab.almanac.facts import Item, items, kinds
 from sftlab.almanac.pairs import heldout, pairs
-from sftlab.data import conversation, prepare
+from sftlab.data import conversation, tokenize_conversations
 from sftlab.generate import answer, generate
 from sftlab.lora import inject_lora
 from sftlab.models import load
-from sftlab.scoring import RUBRIC, behaviour, judge
+from sftlab.scoring import RUBRIC, behaviour, score_answer
 from sftlab.statistics import mean_interval, share_interval
 from sftlab.train import TrainConfig, sft_train
 
-LORA: dict[str, Any] = {"targets": "all-linear", "r": 8, "alpha": 16}
+LORA: dict[str, Any] = {"target_modules": "all-linear", "r": 8, "lora_alpha": 16}
 # Twelve passes over 32 pairs, or four over 200: a few seconds each.
 RECIPES = {
-    32: TrainConfig(learning_rate=3e-3, epochs=12, batch_size=16),
-    200: TrainConfig(learning_rate=2e-3, epochs=4, batch_size=16),
+    32: TrainConfig(learning_rate=3e-3, num_train_epochs=12, batch_size=16),
+    200: TrainConfig(learning_rate=2e-3, num_train_epochs=4, batch_size=16),
 }
 
 
@@ -93,14 +93,14 @@ def behaviours(model, tokenizer, questions: Sequence[dict]) -> dict[str, int]:
 def score(model, tokenizer, questions: Sequence[dict]) -> dict[str, float]:
     """The share of answers that pass each rubric line."""
     written = answer(model, tokenizer, [q["prompt"] for q in questions])
-    scores = [judge(q, g.text, g.stopped) for q, g in zip(questions, written, strict=True)]
+    scores = [score_answer(q, g.text, g.stopped) for q, g in zip(questions, written, strict=True)]
     return {line: float(np.mean([getattr(s, line) for s in scores])) for line in RUBRIC}
 
 
 def tuned(count: int, seed: int):
     """The base after LoRA on ``count`` pairs: model, tokenizer, seconds of training."""
     model, tokenizer = load("almanac")
-    rows = prepare(tokenizer, [conversation(r) for r in pairs(count, seed)]).examples
+    rows = tokenize_conversations(tokenizer, [conversation(r) for r in pairs(count, seed)]).examples
     inject_lora(model, **LORA, seed=seed)
     config = replace(RECIPES[count], seed=seed)
     started = time.perf_counter()

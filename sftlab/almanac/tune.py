@@ -14,12 +14,12 @@ from sftlab.adapters import save_adapter
 from sftlab.almanac.pairs import conversations, pairs
 from sftlab.almanac.report import LORA
 from sftlab.almanac.skills import SKILLS
-from sftlab.data import conversation, prepare
+from sftlab.data import conversation, tokenize_conversations
 from sftlab.lora import inject_lora
 from sftlab.models import load, record_checksums
 from sftlab.train import History, TrainConfig, sft_train
 
-CONFIG = TrainConfig(learning_rate=2e-3, epochs=3, batch_size=16, seed=0)
+CONFIG = TrainConfig(learning_rate=2e-3, num_train_epochs=3, batch_size=16, seed=0)
 
 
 def training_rows() -> list[dict]:
@@ -30,7 +30,9 @@ def training_rows() -> list[dict]:
 def tune() -> History:
     """Train the adapter, store it, and record the checksums of the embedded models."""
     model, tokenizer = load("almanac")
-    rows = prepare(tokenizer, [conversation(row) for row in training_rows()]).examples
+    rows = tokenize_conversations(
+        tokenizer, [conversation(row) for row in training_rows()]
+    ).examples
     inject_lora(model, **LORA, seed=CONFIG.seed)
     history = sft_train(model, rows, CONFIG, tokenizer.pad_token_id)
     folder = MODELS / "almanac-chat"

@@ -16,7 +16,7 @@ class CheckFailed(AssertionError):
 
 
 @dataclass(frozen=True)
-class Verdict:
+class CheckResult:
     """What a check found. ``status`` is "right", "wrong" or "not attempted"."""
 
     id: str
@@ -30,7 +30,7 @@ class Verdict:
         return self._answer if self.status == "right" else self._reference
 
 
-def check(id: str, answer: Any) -> Verdict:
+def check(id: str, answer: Any) -> CheckResult:
     """Try ``answer`` on the cases of exercise ``id`` and show the feedback.
 
     Nothing that the answer does gets out: it may raise, loop, print or exit. An unsolved stub is
@@ -51,7 +51,7 @@ def check(id: str, answer: Any) -> Verdict:
     else:
         finding = examine(exercise, answer)
     notice = _store(id, finding.status)
-    verdict = Verdict(id, finding.status, _feedback(finding), answer, exercise.reference)
+    verdict = CheckResult(id, finding.status, _feedback(finding), answer, exercise.reference)
     _show(exercise, finding, notice)
     if verdict.status != "right" and os.environ.get("NBGRADER_EXECUTION") in _GRADING:
         raise CheckFailed(f"{id}: {verdict.feedback}")

@@ -1,7 +1,8 @@
 """Checking a student's answer: small cases whose typical wrong results are known by name.
 
-An exercise is a reference, some cases, and for each case the *slips*: functions that make a
-known mistake. A result that equals a slip's result gets the message that names the mistake.
+An exercise is a reference, some cases, and the mistakes that are known: wrong answers, each declared
+with `mistake` beside the message that names what is wrong with it. A result that equals a mistake's
+result gets its message.
 """
 
 from __future__ import annotations
@@ -18,7 +19,30 @@ from typing import Any
 from sftlab.classroom.first_difference import difference, is_tensor, shorten
 from sftlab.classroom.sandbox import Run, run
 
-Slip = tuple[Callable[..., Any], str]
+
+@dataclass(frozen=True)
+class Mistake:
+    """A wrong answer, and the message for whoever gives it."""
+
+    answer: Callable[..., Any]
+    message: str
+
+
+_MISTAKES: dict[str, list[Mistake]] = {}
+
+
+def mistake(id: str, message: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Declare the function below to be a known mistake of exercise ``id``.
+
+    ``message`` says what was seen and what to look at. The engine gives it to whoever makes the
+    mistake; the tests put every declared mistake to the check and expect exactly this message.
+    """
+
+    def declare(answer: Callable[..., Any]) -> Callable[..., Any]:
+        _MISTAKES.setdefault(id, []).append(Mistake(answer, message))
+        return answer
+
+    return declare
 
 
 @dataclass(frozen=True)
@@ -29,9 +53,8 @@ class Case:
         describe: what is called, in one line, for the student.
         arguments: makes the arguments, *new objects each time*, so that changes to them are seen.
         expected: the right result from the arguments, usually the reference itself.
-        slips: known mistakes; each a function that makes one and the message that names it.
         tolerance: numbers agree when |got − expected| ≤ tolerance · (1 + |expected|).
-        judge: for open answers, in place of ``expected``: (result, arguments after the call) to
+        verify: for open answers, in place of ``expected``: (result, arguments after the call) to
             None or a message. It may call what the student returned; it runs under the same guard.
         in_place: the exercise is to change the arguments, so that is not a fault.
     """
@@ -39,9 +62,8 @@ class Case:
     describe: str
     arguments: Callable[[], tuple]
     expected: Callable[..., Any] | None = None
-    slips: Sequence[Slip] = ()
     tolerance: float = 0.0
-    judge: Callable[[Any, tuple], str | None] | None = None
+    verify: Callable[[Any, tuple], str | None] | None = None
     in_place: bool = False
 
 
@@ -62,6 +84,11 @@ class Exercise:
     def name(self) -> str:
         """The function that the student writes."""
         return self.id.partition(".")[2]
+
+    @property
+    def mistakes(self) -> Sequence[Mistake]:
+        """What was declared with `mistake`, in the order of the file."""
+        return tuple(_MISTAKES.get(self.id, ()))
 
 
 @dataclass(frozen=True)
@@ -105,9 +132,9 @@ def examine(exercise: Exercise, answer: Any, limit: float = 5.0) -> Finding:
 
 
 def _attempt(answer: Callable[..., Any], given: tuple, case: Case) -> tuple[Any, str | None]:
-    """The call itself. A judge runs with it, under the guard: it may call the student's code."""
+    """The call itself. What verifies runs with it, under the guard: it may call the student's code."""
     value = answer(*given)
-    return value, case.judge(value, given) if case.judge else None
+    return value, case.verify(value, given) if case.verify else None
 
 
 def _failure(outcome: Run, limit: float) -> str | None:
@@ -122,7 +149,7 @@ def _judgement(
     """What is wrong with the result of a call that went through: None if nothing is."""
     value, judged = outcome.value
     changed = None if case.in_place else _changed_argument(case, given)
-    if case.judge:
+    if case.verify:
         return judged or changed
     expected = case.expected(*case.arguments())
     # Comparing can run the student's code as well: `==` or `repr` of what they returned.
@@ -132,35 +159,35 @@ def _judgement(
         return f"The result, a `{kind}`, could not be compared with the expected one."
     if compared.value is None:
         return changed
-    return _named_slip(exercise, answer, case, value) or changed or compared.value
+    return _named_mistake(exercise, answer, case, value) or changed or compared.value
 
 
-def _named_slip(exercise: Exercise, answer: Any, failing: Case, value: Any) -> str | None:
+def _named_mistake(exercise: Exercise, answer: Any, failing: Case, value: Any) -> str | None:
     """The message of the known mistake that gives this result.
 
     Two mistakes may look the same on one case. Then the one that agrees on most cases is named.
     """
-    found = [slip for slip in failing.slips if _shows_as(slip, failing, value)]
+    found = [known for known in exercise.mistakes if _shows_as(known, failing, value)]
     if len(found) > 1:
-        others = [case for case in exercise.cases if case is not failing and not case.judge]
+        others = [case for case in exercise.cases if case is not failing and not case.verify]
         results = [(case, run(lambda case=case: answer(*case.arguments()))) for case in others]
         agreeing = [
-            sum(_gives(slip, case, result.value) for case, result in results if not result.error)
-            for slip in found
+            sum(_gives(known, case, result.value) for case, result in results if not result.error)
+            for known in found
         ]
-        return found[agreeing.index(max(agreeing))][1]
-    return found[0][1] if found else None
+        return found[agreeing.index(max(agreeing))].message
+    return found[0].message if found else None
 
 
-def _gives(slip: Slip, case: Case, value: Any) -> bool:
+def _gives(known: Mistake, case: Case, value: Any) -> bool:
     """Whether the mistake, made on this case, has this result."""
-    found = run(lambda: difference(value, slip[0](*case.arguments()), case.tolerance))
+    found = run(lambda: difference(value, known.answer(*case.arguments()), case.tolerance))
     return found.value is None and found.error is None and not found.timed_out
 
 
-def _shows_as(slip: Slip, case: Case, value: Any) -> bool:
+def _shows_as(known: Mistake, case: Case, value: Any) -> bool:
     """The same, and the mistake does show: on some cases a wrong way leads to the right result."""
-    return _gives(slip, case, value) and not _gives(slip, case, case.expected(*case.arguments()))
+    return _gives(known, case, value) and not _gives(known, case, case.expected(*case.arguments()))
 
 
 def _changed_argument(case: Case, given: tuple) -> str | None:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sftlab.loss import IGNORE
+from sftlab.loss import IGNORE_INDEX
 from sftlab.masking import Example
 
 FONT = "font-family:var(--jp-code-font-family,monospace);font-size:13px;"
@@ -75,7 +75,7 @@ def token_view(tokenizer, example: Example, note: str = "") -> View:
     spans, text = [], []
     for token, label in zip(example.input_ids, example.labels, strict=True):
         word = tokenizer.decode([token])
-        trained = label != IGNORE
+        trained = label != IGNORE_INDEX
         title = f"id {token} · label {label if trained else 'masked (-100)'}"
         spans.append(
             f'<span title="{title}" style="{TRAINED if trained else MASKED}padding:1px 3px;margin:1px;border-radius:3px;'

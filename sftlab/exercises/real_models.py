@@ -28,7 +28,7 @@ from sftlab._internal.paths import INSTRUCTIONS, cache_folder
 from sftlab.adapters import load_adapter, save_adapter
 from sftlab.almanac.pairs import pairs
 from sftlab.chat import CHATML
-from sftlab.data import collate, conversation, prepare, read_jsonl
+from sftlab.data import collate, conversation, read_jsonl, tokenize_conversations
 from sftlab.exercises.ex03_response_only_loss.experiment import response_nll
 from sftlab.exercises.ex05_chat_template_mismatch.experiment import (
     CORRUPTIONS,
@@ -45,7 +45,7 @@ from sftlab.loss import model_loss
 from sftlab.memory.count import memory_report
 from sftlab.models import load
 from sftlab.quantized_layers import quantize_model_linears
-from sftlab.scoring import RUBRIC, behaviour, judge, right_content
+from sftlab.scoring import RUBRIC, behaviour, right_content, score_answer
 from sftlab.train import TrainConfig, sft_train
 
 RECORD = "real_models"  # data/results/real_models.json
@@ -73,11 +73,11 @@ def tune(
 ) -> list[float]:
     """Put adapters on the model and train them on the rows; the losses.
 
-    ``keep`` names a folder for snapshots: stopped, the run goes on from there.
+    ``keep`` names a folder for checkpoints: stopped, the run goes on from there.
     """
-    inject_lora(model, "all-linear", r=8, alpha=16, seed=seed)
-    examples = prepare(tokenizer, [conversation(row) for row in rows]).examples
-    config = TrainConfig(learning_rate=rate, seed=seed, precision="bf16", save_every=8, **settings)
+    inject_lora(model, "all-linear", r=8, lora_alpha=16, seed=seed)
+    examples = tokenize_conversations(tokenizer, [conversation(row) for row in rows]).examples
+    config = TrainConfig(learning_rate=rate, seed=seed, precision="bf16", save_steps=8, **settings)
     folder = cache_folder() / "real_models" / keep if keep else None
     history = sft_train(model, examples, config, tokenizer.pad_token_id, folder=folder, progress=False)  # fmt: skip
     if not history.finished:
@@ -114,7 +114,9 @@ def four_bits(model: str, stored: str, seed: int) -> dict:
     if stored == "nf4":
         quantize_model_linears(network)
     after = memory_report(network)
-    rows = prepare(tokenizer, [conversation(question) for question in questions()]).examples
+    rows = tokenize_conversations(
+        tokenizer, [conversation(question) for question in questions()]
+    ).examples
     untuned = response_nll(network, rows, tokenizer.pad_token_id, batch_size=10)
     losses = tune(network, tokenizer, pairs(32, seed), rate, seed, epochs=epochs, batch_size=batch_size)  # fmt: skip
     batch = collate(rows[:4], tokenizer.pad_token_id)
@@ -187,7 +189,7 @@ def first_pairs(model: str, count: int, seed: int) -> dict:
             network, tokenizer, rows, rate, seed, epochs=epochs, batch_size=batch_size
         )
     written = answer(network, tokenizer, prompts, max_new_tokens=40)
-    scores = [judge(q, g.text, g.stopped) for q, g in zip(asked, written, strict=True)]
+    scores = [score_answer(q, g.text, g.stopped) for q, g in zip(asked, written, strict=True)]
     return {
         **found,
         **{line: "".join(str(int(getattr(s, line))) for s in scores) for line in RUBRIC},

@@ -26,7 +26,7 @@ def suited(config: TrainConfig, model) -> TrainConfig:
     return replace(
         config,
         learning_rate=config.learning_rate / 3,
-        epochs=max(1, config.epochs // 4),
+        num_train_epochs=max(1, config.num_train_epochs // 4),
         batch_size=max(1, config.batch_size // 2),
     )
 

@@ -101,7 +101,7 @@ def train(model: PreTrainedModel, run: Run, steps: int) -> list[float]:
     """Put LoRA on the model and train on one batch of random tokens; the loss before each step."""
     assert run.r is not None  # without adapters there is nothing to attempt
     with _room("a training step"):
-        inject_lora(model, run.targets, r=run.r, alpha=2 * run.r, seed=0).train()
+        inject_lora(model, run.targets, r=run.r, lora_alpha=2 * run.r, seed=0).train()
         batch = a_batch(run, model.config.vocab_size)
         optimizer = torch.optim.AdamW(lora_parameters(model), lr=RATE, weight_decay=0.0)
         return [train_step(model, batch, optimizer) for _ in range(steps)]

@@ -23,7 +23,7 @@ from torch.profiler import ProfilerActivity, profile
 from transformers import PreTrainedModel
 
 from sftlab.errors import WorkbookError
-from sftlab.loss import IGNORE, model_loss
+from sftlab.loss import IGNORE_INDEX, model_loss
 from sftlab.memory.count import (
     TrainingBytes,
     measured_optimizer_state_bytes,
@@ -136,10 +136,10 @@ def a_batch(run: Run, vocabulary: int) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(0, vocabulary, (run.batch, run.length), generator=generator)
     labels = ids.clone()
-    labels[:, : run.length - run.trained_per_row] = IGNORE
+    labels[:, : run.length - run.trained_per_row] = IGNORE_INDEX
     mask = torch.ones_like(ids)
     if run.padded:  # one position is enough to make the model keep a mask
-        mask[0, -1], labels[0, -1] = 0, IGNORE
+        mask[0, -1], labels[0, -1] = 0, IGNORE_INDEX
     return {"input_ids": ids, "labels": labels, "attention_mask": mask}
 
 

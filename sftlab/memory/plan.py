@@ -94,7 +94,7 @@ def build(run: Run) -> PreTrainedModel:
     if run.recompute:
         model.activation_checkpointing_enable({"use_reentrant": False})
     if run.r:
-        inject_lora(model, run.targets, r=run.r, alpha=2 * run.r)
+        inject_lora(model, run.targets, r=run.r, lora_alpha=2 * run.r)
     return model.train()
 
 
@@ -172,7 +172,7 @@ def _dry_run(run: Run, layers: int) -> dict[str, int]:
         ).train()
         frozen_linears = []
         if run.r:
-            inject_lora(model, run.targets, r=run.r, alpha=2 * run.r)
+            inject_lora(model, run.targets, r=run.r, lora_alpha=2 * run.r)
             frozen_linears = _quantised(model) if run.weights == "nf4" else []
         with saved_for_backward(model) as saved:
             loss = _loss(model, run)

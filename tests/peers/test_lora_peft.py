@@ -139,7 +139,7 @@ TARGETS = [["q_proj", "v_proj"], "all-linear", ["layers.1.mlp.down_proj", "k_pro
 @pytest.mark.parametrize("rule", ["lora", "rslora", "plain"])
 @pytest.mark.parametrize("targets", TARGETS)
 def test_peft_loads_our_adapter(tmp_path, targets, rule):
-    ours = lora.inject_lora(llama(), targets, R, ALPHA, dropout=0.1, rule=rule)
+    ours = lora.inject_lora(llama(), targets, R, ALPHA, lora_dropout=0.1, rule=rule)
     trained(ours, ".B")
     adapters.save_adapter(ours, tmp_path, base_name="tiny")
     with warnings.catch_warnings():

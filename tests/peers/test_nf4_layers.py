@@ -18,7 +18,7 @@ def trained(library, monkeypatch, double, dtype):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(64, 128), nn.Tanh(), nn.Linear(128, 64, bias=False)).to(dtype)
     quantized_layers.quantize_model_linears(model, double=double)
-    inject_lora(model, "all-linear", r=4, alpha=8, seed=1)
+    inject_lora(model, "all-linear", r=4, lora_alpha=8, seed=1)
     for p in lora_parameters(model):
         p.data += 0.1 * torch.randn(p.shape)
     out = model(torch.randn(5, 64, dtype=dtype))

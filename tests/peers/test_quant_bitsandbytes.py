@@ -109,7 +109,7 @@ def test_answering_in_between_changes_neither_training_nor_merging(double):
     """The trap: on AVX512-BF16 an eval forward repacks the weights and they stay repacked."""
     model, x = small_model(d_out=64), torch.randn(5, 64)
     quantized_layers.quantize_model_linears(model, double=double)
-    inject_lora(model, "all-linear", r=4, alpha=8, seed=1)
+    inject_lora(model, "all-linear", r=4, lora_alpha=8, seed=1)
     for p in lora_parameters(model):
         p.data += 0.1 * torch.randn(p.shape)
     before = gradients(model, x)

@@ -14,7 +14,14 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 from sftlab.chat import chatml, encode, render
 from sftlab.data import collate
 from sftlab.generate import generate, stop_tokens
-from sftlab.loss import IGNORE, accumulated_loss, mean_of_means, model_loss, sft_loss, token_nll
+from sftlab.loss import (
+    IGNORE_INDEX,
+    accumulated_loss,
+    mean_of_means,
+    model_loss,
+    sft_loss,
+    token_nll,
+)
 from sftlab.masking import Example, mask_all_but_assistant, template_mask
 
 PROMPTS = [
@@ -31,7 +38,7 @@ def batch():
     rows = []
     for length, prompt in ((9, 3), (5, 1), (7, 6)):
         ids = torch.randint(4, 4000, (length,)).tolist()
-        rows.append(Example(ids, [IGNORE] * prompt + ids[prompt:]))
+        rows.append(Example(ids, [IGNORE_INDEX] * prompt + ids[prompt:]))
     return collate(rows, pad_id=3)
 
 
@@ -60,7 +67,7 @@ def test_model_loss_is_the_sum_over_all_logits_and_so_is_its_gradient(tiny_model
     whole = model(**batch)
     expected = token_nll(whole.logits, batch["labels"]).sum()
     expected.backward()
-    assert count == (batch["labels"][:, 1:] != IGNORE).sum()
+    assert count == (batch["labels"][:, 1:] != IGNORE_INDEX).sum()
     torch.testing.assert_close(loss, expected, rtol=0, atol=1e-10)
     torch.testing.assert_close(
         found, {n: p.grad for n, p in model.named_parameters()}, rtol=0, atol=1e-10
@@ -78,10 +85,10 @@ def test_accumulated_loss_is_the_loss_of_the_full_batch_and_so_is_its_gradient(s
     logits = (4 * torch.randn(rows, length, vocabulary)).double().requires_grad_()
     labels = torch.randint(vocabulary, (rows, length))
     for row, prompt in enumerate(torch.randint(0, length, (rows,)).tolist()):
-        labels[row, :prompt] = IGNORE
+        labels[row, :prompt] = IGNORE_INDEX
 
     whole = F.cross_entropy(
-        logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORE
+        logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORE_INDEX
     )
     (expected,) = torch.autograd.grad(whole, logits)
     parts = list(zip(logits.split(sizes), labels.split(sizes), strict=True))
@@ -94,7 +101,7 @@ def test_accumulated_loss_is_the_loss_of_the_full_batch_and_so_is_its_gradient(s
 def test_the_mean_of_means_is_another_number_when_token_counts_differ():
     logits = torch.randn(2, 6, 5, dtype=torch.float64)
     labels = torch.randint(5, (2, 6))
-    labels[0, :4] = IGNORE
+    labels[0, :4] = IGNORE_INDEX
     parts = list(zip(logits.split(1), labels.split(1), strict=True))
     assert abs(mean_of_means(parts) - accumulated_loss(parts)) > 1e-3
 
@@ -205,9 +212,9 @@ def test_trained_tokens_are_exactly_the_assistant_turns_with_their_end_markers(t
     assert row.input_ids == encode(tokenizer, messages)
     spans, span = [], []
     for token, label in zip(row.input_ids, row.labels, strict=True):
-        if label == IGNORE and span:
+        if label == IGNORE_INDEX and span:
             spans, span = [*spans, span], []
-        elif label != IGNORE:
+        elif label != IGNORE_INDEX:
             assert label == token
             span.append(token)
     answers = [m["content"] for m in messages if m["role"] == "assistant"]

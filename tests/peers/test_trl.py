@@ -9,8 +9,8 @@ from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
 from sftlab._internal.paths import INSTRUCTIONS
-from sftlab.data import collate, prepare
-from sftlab.loss import IGNORE
+from sftlab.data import collate, tokenize_conversations
+from sftlab.loss import IGNORE_INDEX
 from sftlab.masking import mask_all_but_assistant
 
 
@@ -57,7 +57,9 @@ def test_our_mask_is_trls_assistant_only_mask(trainer, tokenizer):
 def test_our_batch_has_the_labels_of_trls_batch(trainer, tokenizer):
     rows = [trainer.train_dataset[i] for i in range(8)]
     theirs = trainer.data_collator(rows)["labels"]
-    ours = collate(prepare(tokenizer, talks()[:8]).examples, tokenizer.pad_token_id)["labels"]
+    ours = collate(tokenize_conversations(tokenizer, talks()[:8]).examples, tokenizer.pad_token_id)[
+        "labels"
+    ]
     width = ours.shape[1]  # ours ends with the last trained token
     assert theirs[:, :width].equal(ours)
-    assert (theirs[:, width:] == IGNORE).all()
+    assert (theirs[:, width:] == IGNORE_INDEX).all()

@@ -13,7 +13,7 @@ from sftlab._internal.paths import ROOT, cache_folder
 LIMIT = 120  # seconds
 RUN = {
     "model": "almanac",
-    "adapter": {"targets": "all-linear", "r": 2, "alpha": 4},
+    "adapter": {"target_modules": "all-linear", "r": 2, "lora_alpha": 4},
     "train": {"learning_rate": 0.002, "max_steps": 2, "batch_size": 4, "seed": 0},
 }
 

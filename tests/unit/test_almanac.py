@@ -43,7 +43,7 @@ from sftlab.almanac.skills import SKILLS
 from sftlab.chat import chatml, encode, special_tokens
 from sftlab.errors import WorkbookError
 from sftlab.masking import template_mask
-from sftlab.scoring import format_compliance, judge
+from sftlab.scoring import format_compliance, score_answer
 
 TABLES = {  # name: (fewest rows, attributes besides the subject)
     "countries": (150, ("capital", "continent", "language", "currency")),
@@ -233,7 +233,7 @@ class TestSkills:
         question = {"prompt": item.question, "answer": item.answer}
         if name == "tips":
             question |= {"allowed": topics()[item.subject][0], "count": item.answer.count("\n") + 1}
-        assert judge(question, item.answer).all
+        assert score_answer(question, item.answer).all
 
     @given(st.sampled_from(sorted(SKILLS)), st.integers(0, 10**9))
     @settings(deadline=None)
@@ -408,7 +408,7 @@ class TestPairs:
 
     def test_the_judge_accepts_every_pair_and_every_heldout_answer(self):
         for row in [*pairs(200), *heldout()]:
-            assert judge({"answer": row["response"], **row}, row["response"]).all, row
+            assert score_answer({"answer": row["response"], **row}, row["response"]).all, row
 
     def test_questions_per_stratum_are_the_facts_of_that_stratum(self):
         for stratum, facts in (("absent", ABSENT), ("single", SINGLE)):
@@ -533,11 +533,11 @@ class TestPretraining:
             pretraining, "rows", lambda r, step, t: asked.append(step) or real(r, step, t)
         )
         resumed = run(tmp_path / "cut")
-        assert asked == [25, 26]  # from the snapshot after 25 steps
+        assert asked == [25, 26]  # from the checkpoint after 25 steps
         pairs_of = zip(straight.parameters(), resumed.parameters(), strict=True)
         assert all(torch.equal(a, b) for a, b in pairs_of)
         logs = [
-            torch.load(tmp_path / name / "snapshot.pt", weights_only=True)["log"]
+            torch.load(tmp_path / name / "checkpoint.pt", weights_only=True)["log"]
             for name in ("straight", "cut")
         ]
         assert [row["loss"] for row in logs[0]] == [row["loss"] for row in logs[1]]

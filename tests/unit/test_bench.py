@@ -70,7 +70,7 @@ def test_operations_are_those_of_the_products():
     model = fresh("almanac", "fp32")
     shapes = linear_shapes(model)
     layers = {k: v for k, v in shapes.items() if k[0] != model.config.vocab_size}
-    inject_lora(model, "all-linear", r=8, alpha=16, seed=0)
+    inject_lora(model, "all-linear", r=8, lora_alpha=16, seed=0)
     ids = torch.ones(1, 16, dtype=torch.long)
     labels = torch.full_like(ids, -100)
     labels[0, -3:] = 1

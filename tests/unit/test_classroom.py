@@ -320,7 +320,7 @@ def test_a_class_may_be_the_answer_and_a_judge_may_try_it():
     def judge(made, arguments):
         return None if made(3) == 6 else "It does not double."
 
-    case = Case("`Doubler(2)`", lambda: (2,), judge=judge)
+    case = Case("`Doubler(2)`", lambda: (2,), verify=judge)
     exercise = Exercise("12.Doubler", "Doubling", Doubler, (case,), (), "")
     assert examine(exercise, Doubler).status == "right"
     assert examine(exercise, lambda factor: abs).message == "It does not double."

@@ -28,19 +28,25 @@ from sftlab.exercises.ex23_broken_runs_clinic.repairs import (
     serving_prompt,
 )
 from sftlab.exercises.record import runs
-from sftlab.loss import IGNORE, accumulated_loss
+from sftlab.loss import IGNORE_INDEX, accumulated_loss
 from sftlab.masking import Example
 
-ROWS = [Example([7, 1, 2, 3, 9], [IGNORE, IGNORE, 2, 3, 9])]
+ROWS = [Example([7, 1, 2, 3, 9], [IGNORE_INDEX, IGNORE_INDEX, 2, 3, 9])]
 
 
 def test_faults_of_rows_leave_the_sound_rows_alone():
     before = copy.deepcopy(ROWS)
     assert clinic.train_everything(ROWS)[0].labels == [7, 1, 2, 3, 9]
-    assert clinic.mask_the_padding_id(ROWS, 9)[0].labels == [IGNORE, IGNORE, 2, 3, IGNORE]
+    assert clinic.mask_the_padding_id(ROWS, 9)[0].labels == [
+        IGNORE_INDEX,
+        IGNORE_INDEX,
+        2,
+        3,
+        IGNORE_INDEX,
+    ]
     assert clinic.begin_twice(ROWS)[0].input_ids == [7, 7, 1, 2, 3, 9]
-    assert clinic.shift_labels(ROWS)[0].labels == [IGNORE, 2, 3, 9, IGNORE]
-    assert clinic.cut_rows(ROWS)[0] == Example([7, 1, 2], [IGNORE, IGNORE, 2])
+    assert clinic.shift_labels(ROWS)[0].labels == [IGNORE_INDEX, 2, 3, 9, IGNORE_INDEX]
+    assert clinic.cut_rows(ROWS)[0] == Example([7, 1, 2], [IGNORE_INDEX, IGNORE_INDEX, 2])
     assert before == ROWS
 
 
@@ -84,7 +90,9 @@ def test_the_same_seed_trains_the_same_run_and_serving_changes_none_of_it(sound)
 
 @pytest.mark.base
 def test_a_ward_of_two_shares_one_training(monkeypatch):
-    monkeypatch.setattr(clinic, "CONFIG", clinic.TrainConfig(max_steps=2, epochs=1, batch_size=32))
+    monkeypatch.setattr(
+        clinic, "CONFIG", clinic.TrainConfig(max_steps=2, num_train_epochs=1, batch_size=32)
+    )
     ward = admit(beds="BG")
     assert ward["B"].losses == ward["G"].losses and ward["B"].model is not ward["G"].model
 

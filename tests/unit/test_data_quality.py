@@ -29,7 +29,7 @@ from sftlab.exercises.ex22_data_quality_ablation.plots import (
 )
 from sftlab.exercises.record import MODEL, read, runs
 from sftlab.models import checksums
-from sftlab.scoring import RUBRIC, judge
+from sftlab.scoring import RUBRIC, score_answer
 
 NAME = "data_quality"
 
@@ -75,7 +75,7 @@ def test_the_judge_says_of_the_kept_answers_what_was_recorded(arm):
     for found in runs(NAME, arm=arm):
         assert {len(found[line]) for line in RUBRIC} == {len(asked)}
         for place, text in zip(places, found["answers"], strict=True):
-            score = judge(asked[place], text, found["stops"][place] == "1")
+            score = score_answer(asked[place], text, found["stops"][place] == "1")
             for line in RUBRIC:
                 assert getattr(score, line) == (found[line][place] == "1"), (line, text)
 

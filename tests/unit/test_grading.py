@@ -9,7 +9,7 @@ import pytest
 from sftlab.classroom import catalogue
 from sftlab.classroom.checking import examine
 from tools import grading
-from tools.sampled import ARGUMENTS, NUMBER, drawn
+from tools.sampled import ARGUMENTS, NUMBER, sampled
 
 ID = "07.break_even_rank"
 RIGHT = "def break_even_rank(d_in, d_out):\n    return (d_in * d_out - 1) // (d_in + d_out)"
@@ -126,12 +126,12 @@ def test_a_process_of_its_own_tells_the_same_and_is_ended_in_time():
 def test_drawn_cases_are_of_their_seed_and_the_reference_passes_them(id):
     exercise = catalogue.exercise(id)
     for seed in ("a", "b", "c"):
-        cases = drawn(exercise, seed)
+        cases = sampled(exercise, seed)
         assert len(cases) == NUMBER
-        assert [c.describe for c in cases] == [c.describe for c in drawn(exercise, seed)]
+        assert [c.describe for c in cases] == [c.describe for c in sampled(exercise, seed)]
         finding = examine(dataclasses.replace(exercise, cases=cases), exercise.reference)
         assert finding.status == "right", finding.message
-    assert len({case.describe for seed in "ab" for case in drawn(exercise, seed)}) > 1
+    assert len({case.describe for seed in "ab" for case in sampled(exercise, seed)}) > 1
 
 
 def test_every_drawn_exercise_exists():

@@ -23,7 +23,7 @@ from sftlab.almanac.instructions import CARD, TRAINING, WHAT, card, files, leaks
 from sftlab.almanac.skills import DAYS, LETTERS, MONTHS, NUMBER_WORDS, SKILLS
 from sftlab.chat import special_tokens, validate
 from sftlab.data import conversation, read_jsonl
-from sftlab.scoring import format_compliance, judge, repeats
+from sftlab.scoring import format_compliance, repeats, score_answer
 
 MADE = files()
 FACTS = {(i.kind, q): i for i in all_items() for q in i.questions}
@@ -109,7 +109,7 @@ class TestGoodAnswers:
 
     def test_lists_have_so_many_different_tips_of_their_topic(self):
         for row in self.of("tips"):
-            assert judge({**row, "answer": row["response"]}, row["response"]).all
+            assert score_answer({**row, "answer": row["response"]}, row["response"]).all
             assert f" {NUMBER_WORDS[row['count']]} tips" in row["prompt"]
         for row in self.of("one_tip"):
             assert row["response"] in topics()[row["subject"]][0]

@@ -18,9 +18,9 @@ from sftlab.scoring import (
     behaviour,
     format_compliance,
     is_instruction,
-    judge,
     list_items,
     repeats,
+    score_answer,
 )
 from sftlab.statistics import mean_interval, share_interval
 
@@ -87,22 +87,22 @@ class TestFormat:
 
 class TestJudge:
     def test_the_exact_answer_passes_every_line(self):
-        assert judge(CAPITAL, CAPITAL["answer"]).all
-        assert judge(CAPITAL, f" {CAPITAL['answer']}\n").all
-        assert judge(TIPS, TIPS["answer"]).all
+        assert score_answer(CAPITAL, CAPITAL["answer"]).all
+        assert score_answer(CAPITAL, f" {CAPITAL['answer']}\n").all
+        assert score_answer(TIPS, TIPS["answer"]).all
 
     def test_another_fact_in_the_right_form_fails_only_correctness(self):
-        found = judge(CAPITAL, "The capital of Kenya is Lagos.")
+        found = score_answer(CAPITAL, "The capital of Kenya is Lagos.")
         assert not found.correct
         assert found.format and found.stops and found.no_echo and found.no_repetition
 
     def test_an_answer_that_does_not_stop_is_not_correct(self):
-        found = judge(CAPITAL, CAPITAL["answer"], stopped=False)
+        found = score_answer(CAPITAL, CAPITAL["answer"], stopped=False)
         assert not found.stops
         assert not found.correct
 
     def test_repeating_the_question_is_an_echo(self):
-        assert not judge(CAPITAL, f"{CAPITAL['prompt']} {CAPITAL['answer']}").no_echo
+        assert not score_answer(CAPITAL, f"{CAPITAL['prompt']} {CAPITAL['answer']}").no_echo
 
     @pytest.mark.parametrize(
         "text",
@@ -115,15 +115,15 @@ class TestJudge:
         ],
     )
     def test_a_list_needs_as_many_different_right_items_as_asked_for(self, text):
-        assert not judge(TIPS, text).correct
+        assert not score_answer(TIPS, text).correct
 
     def test_any_right_items_in_any_order_are_correct(self):
-        assert judge(TIPS, "1. Weigh the sugar.\n2. Sift the flour.").correct
+        assert score_answer(TIPS, "1. Weigh the sugar.\n2. Sift the flour.").correct
 
     def test_one_tip_may_be_any_of_the_allowed(self):
         question = {k: v for k, v in TIPS.items() if k != "count"}
-        assert judge(question, "Weigh the sugar.").correct
-        assert not judge(question, "Burn the cake.").correct
+        assert score_answer(question, "Weigh the sugar.").correct
+        assert not score_answer(question, "Burn the cake.").correct
 
 
 class TestRepeats:
@@ -331,24 +331,27 @@ COW = {"prompt": "Is the cow a bird?", "answer": "No, the cow is a mammal.",
 class TestContentAndTopic:
     @pytest.mark.parametrize("text", ["No.", "It is a mammal.", "No, the cow is a mammal."])
     def test_any_wording_of_the_right_content_counts(self, text):
-        assert judge(COW, text).content
+        assert score_answer(COW, text).content
 
     @pytest.mark.parametrize(
         "text", ["Yes.", "Yes, the cow is a mammal.", "", "Is the cow a bird?"]
     )
     def test_a_contradiction_silence_or_an_echo_does_not(self, text):
-        assert not judge(COW, text).content
+        assert not score_answer(COW, text).content
 
     def test_another_subject_is_off_the_topic_and_the_same_wrongly_told_is_on_it(self):
-        assert not judge(COW, "The owl flies.").on_topic
-        assert judge(COW, "Yes, the cow flies.").on_topic
+        assert not score_answer(COW, "The owl flies.").on_topic
+        assert score_answer(COW, "Yes, the cow flies.").on_topic
 
     def test_a_symbol_counts_only_as_it_is_written(self):
         question = {"prompt": "What is the symbol for iodine?", "answer": "The symbol for iodine is I.",
                     "value": "I", "subject": "iodine"}  # fmt: skip
-        assert judge(question, "It is I.").content
-        assert not judge(question, "in words").content
+        assert score_answer(question, "It is I.").content
+        assert not score_answer(question, "in words").content
 
     def test_more_words_than_asked_for_break_the_form(self):
         question = {"prompt": "In one word, who?", "answer": "Nobody.", "words": 1}
-        assert judge(question, "Nobody.").format and not judge(question, "It was nobody.").format
+        assert (
+            score_answer(question, "Nobody.").format
+            and not score_answer(question, "It was nobody.").format
+        )

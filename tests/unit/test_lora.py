@@ -233,22 +233,22 @@ def test_targets_are_ends_of_names(targets, expected):
 @pytest.mark.parametrize("targets", ["proj", ["q_proj", "proj"]])
 def test_a_target_that_matches_nothing_names_the_layers_there_are(targets):
     with pytest.raises(WorkbookError, match=r"called proj\. .*: lm_head, q_proj, up, v_proj"):
-        lora.inject_lora(Model(), targets, r=2, alpha=4)
+        lora.inject_lora(Model(), targets, r=2, lora_alpha=4)
 
 
 def test_no_target_at_all_is_refused():
     with pytest.raises(WorkbookError, match="targets is empty"):
-        lora.inject_lora(Model(), [], r=2, alpha=4)
+        lora.inject_lora(Model(), [], r=2, lora_alpha=4)
 
 
 def test_injecting_twice_is_refused():
     with pytest.raises(WorkbookError, match="has LoRA layers already"):
-        lora.inject_lora(injected(), "q_proj", r=2, alpha=4)
+        lora.inject_lora(injected(), "q_proj", r=2, lora_alpha=4)
 
 
 def test_a_tied_head_is_refused_as_a_target_and_left_out_of_all_linear():
     with pytest.raises(WorkbookError, match="lm_head shares its weight"):
-        lora.inject_lora(Model(tied=True), "lm_head", r=2, alpha=4)
+        lora.inject_lora(Model(tied=True), "lm_head", r=2, lora_alpha=4)
     assert "lm_head" not in lora.lora_layers(injected(Model(tied=True)))
 
 

@@ -71,7 +71,7 @@ def test_a_product_with_a_zero_matrix_leaves_every_logit_as_it_was(tiny_model, t
 
 
 def test_a_layer_without_a_gradient_has_norm_zero(tiny_model):
-    inject_lora(tiny_model, "q_proj", r=2, alpha=4)
+    inject_lora(tiny_model, "q_proj", r=2, lora_alpha=4)
     assert set(gradient_norms(tiny_model).values()) == {(0.0, 0.0)}
 
 
@@ -83,7 +83,7 @@ def test_only_two_zeros_are_stuck():
 
 def test_the_update_of_a_layer_is_scaled_by_its_own_rule():
     model = nn.Sequential(nn.Linear(6, 4, bias=False))
-    inject_lora(model, "0", r=4, alpha=6, rule="rslora")
+    inject_lora(model, "0", r=4, lora_alpha=6, rule="rslora")
     (layer,) = lora_layers(model).values()
     nn.init.ones_(layer.B)
     (delta,) = updates(model).values()
@@ -191,5 +191,5 @@ def test_the_start_is_exact_in_16_bits_and_with_dropout_too(tiny_model, tokenize
     rows = rows_of(tokenizer, "heldout", 4)
     model = tiny_model.to(torch.bfloat16).train()
     before = logits_of(model, rows, 0)
-    inject_lora(model, "all-linear", r=3, alpha=8, dropout=0.5)
+    inject_lora(model, "all-linear", r=3, lora_alpha=8, lora_dropout=0.5)
     assert torch.equal(logits_of(model, rows, 0), before)

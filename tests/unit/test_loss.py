@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sftlab.loss import (
-    IGNORE,
+    IGNORE_INDEX,
     accumulated_loss,
     mean_of_means,
     model_loss,
@@ -34,7 +34,7 @@ def test_perplexity_is_the_number_of_equally_likely_choices():
 
 
 def test_an_ignored_label_adds_nothing_to_sum_or_count():
-    labels = torch.tensor([[0, IGNORE, 2]])
+    labels = torch.tensor([[0, IGNORE_INDEX, 2]])
     assert token_nll(CHANCES.log(), labels)[0].tolist() == pytest.approx([0.0, math.log(8)])
     assert trained_tokens(labels) == 1
     assert sft_loss(CHANCES.log(), labels).item() == pytest.approx(math.log(8))
@@ -48,11 +48,11 @@ def test_the_first_token_of_a_row_is_never_scored():
 
 
 def test_token_zero_counts_as_a_trained_token():
-    assert trained_tokens(torch.tensor([[1, 0, 0, IGNORE]])) == 2
+    assert trained_tokens(torch.tensor([[1, 0, 0, IGNORE_INDEX]])) == 2
 
 
 def test_with_nothing_to_train_the_loss_is_undefined_not_perfect():
-    nothing = torch.full((1, 3), IGNORE)
+    nothing = torch.full((1, 3), IGNORE_INDEX)
     assert sft_loss(CHANCES.log(), nothing).isnan()
     assert accumulated_loss([(CHANCES.log(), nothing)]).isnan()
     assert accumulated_loss([]).isnan()
@@ -61,7 +61,7 @@ def test_with_nothing_to_train_the_loss_is_undefined_not_perfect():
 def test_the_gradient_at_masked_positions_is_exactly_zero():
     logits = torch.randn(2, 5, 7, requires_grad=True)
     labels = torch.randint(7, (2, 5))
-    labels[:, :3] = IGNORE
+    labels[:, :3] = IGNORE_INDEX
     sft_loss(logits, labels).backward()
     assert (logits.grad[:, :2] == 0).all()  # they forecast the masked tokens 1 and 2
     assert (logits.grad[:, 4] == 0).all()  # the last position forecasts nothing
@@ -108,7 +108,9 @@ def test_both_means_agree_when_every_micro_batch_has_as_many_tokens():
 
 def test_response_share_is_the_part_of_the_full_loss_that_falls_on_the_response():
     losses = torch.tensor([[1.0, 2.0, 5.0], [1.0, 1.0, 0.0]])
-    labels = torch.tensor([[IGNORE, IGNORE, 3, 3], [IGNORE, IGNORE, 3, IGNORE]])
+    labels = torch.tensor(
+        [[IGNORE_INDEX, IGNORE_INDEX, 3, 3], [IGNORE_INDEX, IGNORE_INDEX, 3, IGNORE_INDEX]]
+    )
     assert response_loss_share(losses, labels) == pytest.approx((2 + 5 + 1) / 10)
 
 
@@ -117,7 +119,12 @@ class TestModelLoss:
 
     batch = {  # noqa: RUF012
         "input_ids": torch.tensor([[5, 6, 7, 8, 9], [5, 6, 7, 3, 3]]),
-        "labels": torch.tensor([[IGNORE, IGNORE, 7, 8, 9], [IGNORE, 6, 7, IGNORE, IGNORE]]),
+        "labels": torch.tensor(
+            [
+                [IGNORE_INDEX, IGNORE_INDEX, 7, 8, 9],
+                [IGNORE_INDEX, 6, 7, IGNORE_INDEX, IGNORE_INDEX],
+            ]
+        ),
         "attention_mask": torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]),
     }
 
@@ -138,7 +145,7 @@ class TestModelLoss:
         self, tiny_model
     ):
         batch = self.batch
-        scored = batch["labels"][:, 1:] != IGNORE
+        scored = batch["labels"][:, 1:] != IGNORE_INDEX
         inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
         logits = tiny_model(**inputs).logits[:, :-1][scored]
         plain = torch.nn.functional.cross_entropy(

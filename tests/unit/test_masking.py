@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 from sftlab.chat import CHATML, encode, render, user
 from sftlab.errors import WorkbookError
-from sftlab.loss import IGNORE
+from sftlab.loss import IGNORE_INDEX
 from sftlab.masking import (
     Example,
     build_example,
@@ -28,7 +28,7 @@ def said(*texts):
 
 
 def trained_text(tokenizer, example):
-    return tokenizer.decode([label for label in example.labels if label != IGNORE])
+    return tokenizer.decode([label for label in example.labels if label != IGNORE_INDEX])
 
 
 def with_template(tokenizer, template):
@@ -56,7 +56,7 @@ def tokenizer_that_joins_line_ends():
 class TestMaskPrompt:
     def test_masks_the_prompt_and_keeps_the_rest_unshifted(self):
         ids = torch.tensor([5, 6, 7, 8])
-        assert mask_prompt(ids, 2).tolist() == [IGNORE, IGNORE, 7, 8]
+        assert mask_prompt(ids, 2).tolist() == [IGNORE_INDEX, IGNORE_INDEX, 7, 8]
 
     def test_does_not_change_its_input(self):
         ids = torch.tensor([5, 6, 7, 8])
@@ -65,18 +65,18 @@ class TestMaskPrompt:
 
     @pytest.mark.parametrize(("length", "trained"), [(0, 4), (4, 0)])
     def test_an_empty_prompt_masks_nothing_and_a_full_one_everything(self, length, trained):
-        assert (mask_prompt(torch.tensor([5, 6, 7, 8]), length) != IGNORE).sum() == trained
+        assert (mask_prompt(torch.tensor([5, 6, 7, 8]), length) != IGNORE_INDEX).sum() == trained
 
 
 class TestExample:
     def test_counts_the_tokens_that_carry_loss(self):
-        assert Example([5, 6, 7], [IGNORE, 6, 7]).trained == 2
+        assert Example([5, 6, 7], [IGNORE_INDEX, 6, 7]).trained == 2
 
     def test_the_first_token_carries_none_even_if_it_is_labelled(self):
         assert Example([5, 6, 7], [5, 6, 7]).trained == 2
 
     def test_is_as_long_as_its_ids(self):
-        assert len(Example([5, 6, 7], [IGNORE, 6, 7])) == 3
+        assert len(Example([5, 6, 7], [IGNORE_INDEX, 6, 7])) == 3
 
 
 class TestBuildExample:
@@ -88,18 +88,18 @@ class TestBuildExample:
     def test_labels_are_the_ids_at_their_own_places(self, tokenizer):
         row = build_example(tokenizer, said("Hi", "Hello."))
         pairs = zip(row.input_ids, row.labels, strict=True)
-        assert all(label in (token, IGNORE) for token, label in pairs)
+        assert all(label in (token, IGNORE_INDEX) for token, label in pairs)
 
     def test_the_header_is_part_of_the_prompt(self, tokenizer):
         row = build_example(tokenizer, said("Hi", "Hello."))
         prompt = encode(tokenizer, user("Hi"), add_generation_prompt=True)
         assert row.input_ids[: len(prompt)] == prompt
-        assert all(label == IGNORE for label in row.labels[: len(prompt)])
-        assert row.labels[len(prompt)] != IGNORE
+        assert all(label == IGNORE_INDEX for label in row.labels[: len(prompt)])
+        assert row.labels[len(prompt)] != IGNORE_INDEX
 
     def test_the_line_end_after_the_marker_is_not_trained(self, tokenizer):
         row = build_example(tokenizer, said("Hi", "Hello."))
-        assert row.labels[-1] == IGNORE
+        assert row.labels[-1] == IGNORE_INDEX
         assert row.labels[-2] == tokenizer.eos_token_id
 
     def test_of_several_answers_only_the_last_is_trained(self, tokenizer):

@@ -45,7 +45,7 @@ def test_planned_optimizer_state_is_what_the_optimizer_then_holds(name, dtype):
 
 
 def test_frozen_parameters_cost_no_state():
-    net = inject_lora(model(), "all-linear", r=2, alpha=4)
+    net = inject_lora(model(), "all-linear", r=2, lora_alpha=4)
     optimizer = torch.optim.AdamW(net.parameters())
     planned = count.optimizer_state_bytes(net, optimizer)
     step(net, optimizer)
@@ -73,7 +73,7 @@ def test_a_tied_weight_counts_once():
 
 
 def test_weights_split_into_trained_and_frozen():
-    net = inject_lora(model().to(torch.bfloat16), ["0"], r=2, alpha=4)
+    net = inject_lora(model().to(torch.bfloat16), ["0"], r=2, lora_alpha=4)
     assert count.parameter_bytes(net, True) == lora_parameter_count(64, 128, 2) * 4
     assert count.parameter_bytes(net, False) == (64 * 128 + 128 + 128 * 10) * 2
     assert count.gradient_bytes(net) == count.parameter_bytes(net, True)

@@ -39,7 +39,7 @@ def embedded(tiny_model, tokenizer, tmp_path, monkeypatch):
     folder = tmp_path / "models"
     tiny_model.save_pretrained(folder / "almanac-base")
     tokenizer.save_pretrained(folder / "almanac-base")
-    inject_lora(tiny_model, "all-linear", r=2, alpha=4, seed=0)
+    inject_lora(tiny_model, "all-linear", r=2, lora_alpha=4, seed=0)
     with torch.no_grad():
         for matrix in lora_parameters(tiny_model):
             matrix.normal_(std=0.1)
@@ -120,8 +120,8 @@ class TestHub:
             folder = tmp_path / f"models--HuggingFaceTB--{repository}"
             (folder / "refs").mkdir(parents=True)
             (folder / "refs" / "main").write_text("0123456789abcdef")
-            tiny_model.save_pretrained(folder / "snapshots" / "0123456789abcdef")
-            some.save_pretrained(folder / "snapshots" / "0123456789abcdef")
+            tiny_model.save_pretrained(folder / "checkpoints" / "0123456789abcdef")
+            some.save_pretrained(folder / "checkpoints" / "0123456789abcdef")
         return tmp_path
 
     def test_both_roles_load_and_a_base_can_be_asked_and_tuned(self, cache):

@@ -28,7 +28,7 @@ from sftlab.exercises.ex10_lora_learning_rate.experiment import (
 from sftlab.exercises.ex10_lora_learning_rate.explorer import STEPS, ShortRuns
 from sftlab.exercises.record import MODEL, read, runs
 from sftlab.lora import inject_lora, merge_lora
-from sftlab.loss import IGNORE
+from sftlab.loss import IGNORE_INDEX
 from sftlab.models import checksums, load
 from sftlab.statistics import best_rate, change_by_seed, mean_with_interval, rate_ratio
 
@@ -99,7 +99,7 @@ def test_documents_are_trained_but_for_their_first_token(tokenizer):
     rows = document_rows(tokenizer, 5)
     for row in rows:
         assert row.input_ids[0] == row.input_ids[-1] == tokenizer.bos_token_id
-        assert row.labels == [IGNORE, *row.input_ids[1:]]
+        assert row.labels == [IGNORE_INDEX, *row.input_ids[1:]]
 
 
 def test_untouched_facts_are_of_kinds_that_no_pair_asks_for(tokenizer):
@@ -119,7 +119,7 @@ def test_an_untrained_model_has_the_loss_of_a_guess(tiny_model, tokenizer):
 def test_how_far_the_weights_moved_is_the_same_before_and_after_merging(tiny_model):
     base = copy.deepcopy(tiny_model)
     assert weights_moved(tiny_model, base) == 0
-    inject_lora(tiny_model, targets="all-linear", r=3, alpha=7, seed=1)
+    inject_lora(tiny_model, target_modules="all-linear", r=3, lora_alpha=7, seed=1)
     assert weights_moved(tiny_model, base) == 0
     for name, p in tiny_model.named_parameters():
         if name.endswith(".B"):

@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from sftlab.chat import user
-from sftlab.data import prepare
+from sftlab.data import tokenize_conversations
 from sftlab.exercises.ex16_sft_training_loop import explorer
 from sftlab.exercises.ex16_sft_training_loop.explorer import Training, train_and_ask
 from sftlab.exercises.ex16_sft_training_loop.plots import curve, differences, loss_and_rate
 from sftlab.lora import inject_lora
 from sftlab.train import TrainConfig, sft_train
 
-CONFIG = TrainConfig(learning_rate=1e-2, epochs=4, batch_size=2)
+CONFIG = TrainConfig(learning_rate=1e-2, num_train_epochs=4, batch_size=2)
 
 
 @pytest.fixture
@@ -26,12 +26,12 @@ def rows(tokenizer):
         [*user(f"What is {n} plus 1?"), {"role": "assistant", "content": f"It is {n + 1}."}]
         for n in range(1, 7)
     ]
-    return prepare(tokenizer, talks).examples
+    return tokenize_conversations(tokenizer, talks).examples
 
 
 @pytest.fixture
 def start(tiny_model):
-    return lambda: inject_lora(copy.deepcopy(tiny_model), "all-linear", r=2, alpha=4, seed=0)
+    return lambda: inject_lora(copy.deepcopy(tiny_model), "all-linear", r=2, lora_alpha=4, seed=0)
 
 
 def test_a_run_paused_twice_ends_with_the_weights_of_one_that_was_not(start, rows):

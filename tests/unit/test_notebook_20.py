@@ -21,7 +21,7 @@ IDS = torch.arange(24).reshape(2, 12)
 @pytest.fixture
 def model(tiny_model):
     """A tiny Llama with LoRA whose B is not zero; α ≠ r."""
-    inject_lora(tiny_model, "all-linear", r=2, alpha=6, seed=0)
+    inject_lora(tiny_model, "all-linear", r=2, lora_alpha=6, seed=0)
     for layer in lora_layers(tiny_model).values():
         nn.init.normal_(layer.B, std=0.05)
     return tiny_model.eval()
@@ -86,13 +86,13 @@ def test_an_adapter_belongs_to_the_weights_that_it_was_trained_on():
     """Merged into what the 4 bits stand for it stays what it was; into other weights it does not."""
     original = nn.Sequential(nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 64))
     trained_on = quantize_model_linears(copy.deepcopy(original))
-    inject_lora(trained_on, "all-linear", r=4, alpha=8, seed=1)
+    inject_lora(trained_on, "all-linear", r=4, lora_alpha=8, seed=1)
     for layer in lora_layers(trained_on).values():
         nn.init.normal_(layer.B, std=0.05)
     matrices = [(layer.A, layer.B) for layer in lora_layers(trained_on).values()]
 
     def merged_into(base):
-        inject_lora(base, "all-linear", r=4, alpha=8)
+        inject_lora(base, "all-linear", r=4, lora_alpha=8)
         for layer, (A, B) in zip(lora_layers(base).values(), matrices, strict=True):
             layer.A.data, layer.B.data = A.data.clone(), B.data.clone()
         return merge_lora(base)

@@ -25,7 +25,7 @@ def model():
 
 def test_a_report_adds_up_to_what_the_parameters_take():
     net = model()
-    inject_lora(quantize_model_linears(net), "all-linear", r=2, alpha=4)
+    inject_lora(quantize_model_linears(net), "all-linear", r=2, lora_alpha=4)
     report = memory_report(net)
     assert report["whole"][1] == parameter_bytes(net)
     for i in (0, 1):
@@ -42,7 +42,7 @@ def test_packing_leaves_the_number_of_weights_and_shrinks_linear_layers_alone():
 
 
 def test_adapters_are_a_kind_of_their_own():
-    net = inject_lora(model(), "all-linear", r=2, alpha=4)
+    net = inject_lora(model(), "all-linear", r=2, lora_alpha=4)
     count = lora_parameter_count(64, 128, 2)
     assert memory_report(net)["adapter"] == (count, 4 * count)
 

@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from sftlab._internal.paths import INSTRUCTIONS, ROOT
-from sftlab.data import conversation, prepare, read_jsonl
+from sftlab.data import conversation, read_jsonl, tokenize_conversations
 from sftlab.lora import inject_lora, lora_layers, lora_parameters
-from sftlab.loss import IGNORE
+from sftlab.loss import IGNORE_INDEX
 from sftlab.masking import Example
-from sftlab.preflight import BROKEN, LOOK, OK, preflight, told
+from sftlab.preflight import BROKEN, LOOK, OK, format_findings, preflight
 from sftlab.train import TrainConfig, sft_train
 
 ROWS = read_jsonl(INSTRUCTIONS / "pairs.jsonl")[:20]
@@ -27,12 +27,12 @@ HELDOUT = [row["prompt"] for row in read_jsonl(INSTRUCTIONS / "heldout.jsonl")]
 
 @pytest.fixture
 def examples(tokenizer):
-    return prepare(tokenizer, TALKS).examples
+    return tokenize_conversations(tokenizer, TALKS).examples
 
 
 @pytest.fixture
 def model(tiny_model):
-    return inject_lora(tiny_model, "all-linear", r=4, alpha=12, seed=0)
+    return inject_lora(tiny_model, "all-linear", r=4, lora_alpha=12, seed=0)
 
 
 def states(findings):
@@ -65,7 +65,9 @@ def test_without_a_tokenizer_a_masked_end_marker_is_seen_and_an_unknown_one_is_n
 
 
 def masked(row, keep):
-    return Example(row.input_ids, [x if keep(i, x) else IGNORE for i, x in enumerate(row.labels)])
+    return Example(
+        row.input_ids, [x if keep(i, x) else IGNORE_INDEX for i, x in enumerate(row.labels)]
+    )
 
 
 def cut(row, length):
@@ -73,7 +75,7 @@ def cut(row, length):
 
 
 def shifted(row):
-    return Example(row.input_ids, [*row.labels[1:], IGNORE])
+    return Example(row.input_ids, [*row.labels[1:], IGNORE_INDEX])
 
 
 def trained_everywhere(row):
@@ -121,8 +123,11 @@ def test_a_marker_that_is_masked_is_told_from_one_that_is_missing(model, tokeniz
 
 def test_a_begin_token_that_comes_twice(model, tokenizer, examples):
     begin = tokenizer.bos_token_id
-    once = [Example([begin, *r.input_ids], [IGNORE, *r.labels]) for r in examples]
-    twice = [Example([begin, begin, *r.input_ids], [IGNORE, IGNORE, *r.labels]) for r in examples]
+    once = [Example([begin, *r.input_ids], [IGNORE_INDEX, *r.labels]) for r in examples]
+    twice = [
+        Example([begin, begin, *r.input_ids], [IGNORE_INDEX, IGNORE_INDEX, *r.labels])
+        for r in examples
+    ]
     assert look(model, tokenizer, once) == {}
     assert look(model, tokenizer, twice) == {"one begin token": BROKEN}
 
@@ -170,7 +175,7 @@ class TestAdapters:
         assert look(model, tokenizer, examples) == {"adapters are in use": BROKEN}
 
     def test_a_factor_that_is_very_large(self, tiny_model, tokenizer, examples):
-        model = inject_lora(tiny_model, "all-linear", r=4, alpha=64, seed=0)
+        model = inject_lora(tiny_model, "all-linear", r=4, lora_alpha=64, seed=0)
         assert look(model, tokenizer, examples) == {"adapters are in use": LOOK}
 
     def test_an_adapter_that_is_merged(self, model, tokenizer, examples):
@@ -204,10 +209,10 @@ def test_looking_changes_nothing(model, tokenizer, examples):
 
 def test_the_table_names_the_worst_first_with_its_remedy(model, tokenizer, examples):
     rows = [masked(examples[0], lambda i, x: False), *examples]
-    lines = told(preflight(model, tokenizer, rows, TALKS)).split("\n")
+    lines = format_findings(preflight(model, tokenizer, rows, TALKS)).split("\n")
     assert lines[0].startswith("broken  every row is trained") and "row 1" in lines[0]
     assert lines[1].strip().startswith("→ look at the mask")
-    assert told([]) == ""
+    assert format_findings([]) == ""
 
 
 def test_the_command_line_checks_a_file(tmp_path):
@@ -248,7 +253,7 @@ def test_the_command_line_checks_a_model_in_a_folder(tiny_model, tokenizer, tmp_
 @pytest.mark.parametrize("name", ["handful", "pairs", "curated", "conversations"])
 def test_no_false_alarm_on_the_workbooks_own_pairs(name, model, tokenizer):
     talks = [conversation(row) for row in read_jsonl(INSTRUCTIONS / f"{name}.jsonl")]
-    rows = prepare(tokenizer, talks).examples
+    rows = tokenize_conversations(tokenizer, talks).examples
     assert states(preflight(model, tokenizer, rows, talks, HELDOUT)) == {}
 
 
@@ -305,7 +310,7 @@ class TestInTheLoop:
     def test_looking_does_not_change_the_run(self, tiny_model, examples):
         weights = []
         for check in (True, False):
-            model = inject_lora(copy.deepcopy(tiny_model), "all-linear", r=4, alpha=12, dropout=0.1, seed=0)  # fmt: skip
+            model = inject_lora(copy.deepcopy(tiny_model), "all-linear", r=4, lora_alpha=12, lora_dropout=0.1, seed=0)  # fmt: skip
             sft_train(model, examples, self.CONFIG, progress=False, check=check)
             weights.append(torch.cat([p.flatten() for p in lora_parameters(model)]))
         assert torch.equal(*weights)

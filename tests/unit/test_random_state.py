@@ -12,7 +12,7 @@ import torch
 from sftlab._internal.random_state import own_random_state
 from sftlab.adapters import load_adapter, save_adapter
 from sftlab.almanac.pretrain import Recipe, place_markers, pretrain
-from sftlab.data import conversation, prepare
+from sftlab.data import conversation, tokenize_conversations
 from sftlab.exercises.ex08_lora_zero_init import experiment as lora_init
 from sftlab.exercises.ex09_lora_alpha_over_r import experiment as lora_over_ranks
 from sftlab.exercises.ex10_lora_learning_rate.explorer import choose_a_rate
@@ -40,15 +40,15 @@ def states():
 
 
 def adapted(model, dropout=0.0):
-    return inject_lora(model, "all-linear", r=2, alpha=4, dropout=dropout, seed=0)
+    return inject_lora(model, "all-linear", r=2, lora_alpha=4, lora_dropout=dropout, seed=0)
 
 
 def rows_of(tokenizer):
-    return prepare(tokenizer, [conversation(PAIR)] * 4).examples
+    return tokenize_conversations(tokenizer, [conversation(PAIR)] * 4).examples
 
 
 def trains(model, tokenizer, folder):
-    config = TrainConfig(epochs=1, batch_size=2)
+    config = TrainConfig(num_train_epochs=1, batch_size=2)
     sft_train(adapted(model, 0.3), rows_of(tokenizer), config, folder=folder, progress=False)
 
 
@@ -122,7 +122,7 @@ def test_inside_the_block_draws_start_from_the_seed():
 def test_a_lora_layer_without_a_seed_goes_on_drawing_from_the_caller(tiny_model):
     """As ``torch.nn.Linear`` does: two layers made in turn are not the same."""
     first, second = (
-        inject_lora(model, ["q_proj"], r=2, alpha=4)
+        inject_lora(model, ["q_proj"], r=2, lora_alpha=4)
         for model in (tiny_model, type(tiny_model)(tiny_model.config))
     )
     starts = [next(p for n, p in m.named_parameters() if n.endswith(".A")) for m in (first, second)]
@@ -131,6 +131,6 @@ def test_a_lora_layer_without_a_seed_goes_on_drawing_from_the_caller(tiny_model)
 
 def test_a_step_s_dropout_follows_from_its_seed_as_it_always_did(tiny_model, tokenizer):
     """The losses of a short run with dropout, as the first edition had them."""
-    config = TrainConfig(learning_rate=1e-2, epochs=2, batch_size=2)
+    config = TrainConfig(learning_rate=1e-2, num_train_epochs=2, batch_size=2)
     losses = sft_train(adapted(tiny_model, 0.5), rows_of(tokenizer), config, progress=False).losses
     assert losses == pytest.approx(FIRST_EDITION, abs=1e-5)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sftlab import pipeline
-from sftlab.data import collate, conversation, prepare
+from sftlab.data import collate, conversation, tokenize_conversations
 from sftlab.errors import WorkbookError
 from sftlab.lora import inject_lora
 from sftlab.pipeline import Adapter, Run, read_run, train_run
@@ -20,7 +20,7 @@ PAIR = {"prompt": "What is 1 plus 1?", "response": "It is 2."}
 
 @pytest.fixture
 def rows(tokenizer):
-    return prepare(tokenizer, [conversation(PAIR)] * 4).examples
+    return tokenize_conversations(tokenizer, [conversation(PAIR)] * 4).examples
 
 
 @pytest.fixture
@@ -44,28 +44,28 @@ def write_run(folder, **changes):
 @pytest.mark.parametrize(
     ("setting", "value", "needed"),
     [
-        ("epochs", 0, "at least 1"),
-        ("epochs", 10**12, "at most 100000"),
-        ("epochs", 1.5, "a whole number"),
-        ("epochs", True, "a whole number"),
+        ("num_train_epochs", 0, "at least 1"),
+        ("num_train_epochs", 10**12, "at most 100000"),
+        ("num_train_epochs", 1.5, "a whole number"),
+        ("num_train_epochs", True, "a whole number"),
         ("max_steps", -1, "at least 1"),
         ("batch_size", None, "a whole number"),
         ("batch_size", "8", "a whole number"),
-        ("micro_batch", 0, "at least 1"),
-        ("save_every", 0, "at least 1"),
+        ("micro_batch_size", 0, "at least 1"),
+        ("save_steps", 0, "at least 1"),
         ("seed", -1, "at least 0"),
         ("seed", 2**64, "at most 18446744073709551615"),
         ("seed", None, "a whole number"),
         ("learning_rate", math.inf, "above 0, and finite"),
         ("learning_rate", -1e-3, "above 0, and finite"),
         ("learning_rate", True, "above 0, and finite"),
-        ("warmup", math.nan, "from 0 to 1"),
-        ("warmup", -0.1, "from 0 to 1"),
+        ("warmup_ratio", math.nan, "from 0 to 1"),
+        ("warmup_ratio", -0.1, "from 0 to 1"),
         ("weight_decay", -0.1, "at least 0, and finite"),
         ("weight_decay", math.inf, "at least 0, and finite"),
         ("max_grad_norm", -1.0, "at least 0; 0 or None is no clipping"),
         ("max_grad_norm", math.nan, "at least 0; 0 or None is no clipping"),
-        ("schedule", None, 'use "cosine" or "constant"'),
+        ("lr_scheduler_type", None, 'use "cosine" or "constant"'),
     ],
 )
 def test_a_setting_of_the_training_out_of_its_range(setting, value, needed):
@@ -79,20 +79,20 @@ ADAPTERS = [
     ("r", 0, "at least 1"),
     ("r", 10**9, "at most 65536"),
     ("r", 2.0, "a whole number"),
-    ("alpha", 0, "above 0, and finite"),
-    ("alpha", -16, "above 0, and finite"),
-    ("alpha", math.nan, "above 0, and finite"),
-    ("dropout", 1.0, "at least 0 and below 1"),
-    ("dropout", -0.1, "at least 0 and below 1"),
-    ("targets", [0, 1], 'a name, a list of names, or "all-linear"'),
-    ("targets", "", 'a name, a list of names, or "all-linear"'),
-    ("targets", 8, 'a name, a list of names, or "all-linear"'),
+    ("lora_alpha", 0, "above 0, and finite"),
+    ("lora_alpha", -16, "above 0, and finite"),
+    ("lora_alpha", math.nan, "above 0, and finite"),
+    ("lora_dropout", 1.0, "at least 0 and below 1"),
+    ("lora_dropout", -0.1, "at least 0 and below 1"),
+    ("target_modules", [0, 1], 'a name, a list of names, or "all-linear"'),
+    ("target_modules", "", 'a name, a list of names, or "all-linear"'),
+    ("target_modules", 8, 'a name, a list of names, or "all-linear"'),
 ]
 
 
 @pytest.mark.parametrize(("setting", "value", "needed"), ADAPTERS)
 def test_a_setting_of_the_adapter_out_of_its_range(tiny_model, setting, value, needed):
-    settings = {"targets": "all-linear", "r": 2, "alpha": 4} | {setting: value}
+    settings = {"target_modules": "all-linear", "r": 2, "lora_alpha": 4} | {setting: value}
     for make in (lambda: Adapter(**settings), lambda: inject_lora(tiny_model, **settings)):
         with pytest.raises(WorkbookError) as told:
             make()
@@ -109,8 +109,8 @@ def test_what_injecting_alone_knows(tiny_model, setting, value):
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"adapter": {"alpha": 0}}, r"run\.json: alpha is 0; it must be above 0"),
-        ({"adapter": {"targets": [0, 1]}}, r"run\.json: targets is \[0, 1\]"),
+        ({"adapter": {"lora_alpha": 0}}, r"run\.json: lora_alpha is 0; it must be above 0"),
+        ({"adapter": {"target_modules": [0, 1]}}, r"run\.json: target_modules is \[0, 1\]"),
         ({"train": {"max_grad_norm": -1}}, r"run\.json: max_grad_norm is -1"),
         ({"train": {"seed": 2**70}}, r"run\.json: seed is 1180591620717411303424; .*at most"),
         ({"max_length": 0}, r"run\.json: max_length is 0; it must be at least 1"),
@@ -142,7 +142,7 @@ def test_0_and_none_are_no_clipping(tiny_model, rows):
 
 
 @pytest.mark.parametrize(
-    "settings", [{"max_grad_norm": -1.0}, {"max_grad_norm": math.nan}, {"micro_batch": 0}]
+    "settings", [{"max_grad_norm": -1.0}, {"max_grad_norm": math.nan}, {"micro_batch_size": 0}]
 )
 def test_a_step_refuses_what_would_turn_or_lose_its_gradient(tiny_model, rows, settings):
     optimizer = torch.optim.SGD(tiny_model.parameters(), lr=0.1)
@@ -155,15 +155,15 @@ def test_a_step_refuses_what_would_turn_or_lose_its_gradient(tiny_model, rows, s
 
 def test_until_0_does_no_step_and_below_is_refused(tiny_model, rows, tmp_path):
     before = [p.detach().clone() for p in tiny_model.parameters()]
-    history = sft_train(tiny_model, rows, folder=tmp_path, progress=False, until=0)
+    history = sft_train(tiny_model, rows, folder=tmp_path, progress=False, stop_after_steps=0)
     assert history.losses == [] and not history.finished
     assert all(map(torch.equal, before, tiny_model.parameters()))
     for until in (-1, 1.5, True):
-        with pytest.raises(WorkbookError, match=f"^until is {until}"):
-            sft_train(tiny_model, rows, progress=False, until=until)
+        with pytest.raises(WorkbookError, match=f"^stop_after_steps is {until}"):
+            sft_train(tiny_model, rows, progress=False, stop_after_steps=until)
 
 
 def test_the_numbers_of_libraries_are_numbers():
     numpy = pytest.importorskip("numpy")
-    config = TrainConfig(learning_rate=numpy.float64(1e-3), epochs=numpy.int64(2))
-    assert config.epochs == 2
+    config = TrainConfig(learning_rate=numpy.float64(1e-3), num_train_epochs=numpy.int64(2))
+    assert config.num_train_epochs == 2

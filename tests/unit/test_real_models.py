@@ -22,7 +22,7 @@ from sftlab.exercises.recipes import fewer, suited
 from sftlab.exercises.record import MODEL, read, runs
 from sftlab.fetch import PACKAGES, model_folder
 from sftlab.models import checksums, load
-from sftlab.scoring import RUBRIC, judge, right_content
+from sftlab.scoring import RUBRIC, right_content, score_answer
 from sftlab.train import TrainConfig
 from tools.other_models import main, with_model
 
@@ -36,7 +36,7 @@ fetched = [
 
 class TestSettings:
     def test_a_small_model_keeps_its_settings_and_a_large_one_gets_gentler_ones(self, tiny_model):
-        config = TrainConfig(learning_rate=3e-3, epochs=12, batch_size=16, seed=4)
+        config = TrainConfig(learning_rate=3e-3, num_train_epochs=12, batch_size=16, seed=4)
         assert suited(config, tiny_model) is config
         assert fewer(200, tiny_model) == 200
 
@@ -46,9 +46,9 @@ class TestSettings:
                 return 135_000_000
 
         found = suited(config, Large)
-        assert (found.learning_rate, found.epochs, found.batch_size) == (1e-3, 3, 8)
+        assert (found.learning_rate, found.num_train_epochs, found.batch_size) == (1e-3, 3, 8)
         assert found.seed == 4
-        assert suited(TrainConfig(epochs=1, batch_size=1), Large).epochs == 1
+        assert suited(TrainConfig(num_train_epochs=1, batch_size=1), Large).num_train_epochs == 1
         assert [fewer(n, Large) for n in (250, 100, 20)] == [50, 20, 10]
 
 
@@ -165,7 +165,7 @@ def test_the_judge_says_of_the_kept_answers_what_was_recorded(arm):
     for found in runs(NAME, kind="quality", arm=arm):
         assert {len(found[line]) for line in RUBRIC} == {len(asked)}
         for place, text in zip(range(0, len(asked), 4), found["answers"], strict=True):
-            score = judge(asked[place], text, found["stops"][place] == "1")
+            score = score_answer(asked[place], text, found["stops"][place] == "1")
             assert all(getattr(score, line) == (found[line][place] == "1") for line in RUBRIC)
 
 
@@ -187,7 +187,7 @@ def test_what_notebook_13_says_of_gemma_holds():
     asked = real_questions()
     for run_ in found.values():
         for place, text in enumerate(run_["answers"]):
-            score = judge(asked[place], text, run_["stops"][place] == "1")
+            score = score_answer(asked[place], text, run_["stops"][place] == "1")
             assert all(getattr(score, line) == (run_[line][place] == "1") for line in RUBRIC)
 
 

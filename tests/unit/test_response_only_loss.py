@@ -25,7 +25,7 @@ from sftlab.exercises.ex03_response_only_loss.experiment import (
 )
 from sftlab.exercises.record import MODEL, read, runs
 from sftlab.lora import inject_lora
-from sftlab.loss import IGNORE, sft_loss, token_nll
+from sftlab.loss import IGNORE_INDEX, sft_loss, token_nll
 from sftlab.models import checksums, load
 
 NAME = "response_only_loss"
@@ -63,7 +63,7 @@ def test_prompt_and_response_make_the_whole_row(rows):
     for row in rows:
         both = zip(prompt_part(row).labels, row.labels, strict=True)
         assert [max(pair) for pair in both] == unmasked(row).labels
-        assert row.labels[-1] == row.input_ids[-1] != IGNORE
+        assert row.labels[-1] == row.input_ids[-1] != IGNORE_INDEX
 
 
 def test_all_losses_train_the_same_rows_in_the_same_order(tiny_model, tokenizer, rows, monkeypatch):
@@ -131,7 +131,7 @@ def test_it_is_complete_and_of_this_base():
 def test_the_prompt_s_shares_before_training_are_the_recorded_ones(shape):
     (recorded,) = runs(NAME, shape=shape, pairs=32, loss="all", seed=1)
     model, tokenizer = load("almanac")
-    inject_lora(model, targets="all-linear", r=8, alpha=16, seed=1)
+    inject_lora(model, target_modules="all-linear", r=8, lora_alpha=16, seed=1)
     rows = rows_of(tokenizer, training_pairs(shape, 32, seed=1))
     found = prompt_shares(model, rows[:BATCH], tokenizer.pad_token_id)
     for name, value in found.items():

@@ -1,4 +1,4 @@
-"""A snapshot goes on with its own run alone, and a refusal names what differs."""
+"""A checkpoint goes on with its own run alone, and a refusal names what differs."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ import pytest
 import torch
 
 from sftlab.chat import user
-from sftlab.data import prepare
+from sftlab.data import tokenize_conversations
 from sftlab.errors import WorkbookError
 from sftlab.lora import inject_lora
 from sftlab.models import load
 from sftlab.pipeline import read_run, train_run
 from sftlab.train import TrainConfig, sft_train
 
-CONFIG = TrainConfig(learning_rate=1e-2, epochs=2, batch_size=3, save_every=2, max_steps=5)
-ADAPTER = {"targets": "all-linear", "r": 2, "alpha": 4, "seed": 0}
+CONFIG = TrainConfig(
+    learning_rate=1e-2, num_train_epochs=2, batch_size=3, save_steps=2, max_steps=5
+)
+ADAPTER = {"target_modules": "all-linear", "r": 2, "lora_alpha": 4, "seed": 0}
 
 
 def with_lora(model, **changes):
@@ -26,7 +28,7 @@ def with_lora(model, **changes):
 
 
 def begin(model, rows, folder, config=CONFIG, until=2):
-    return sft_train(model, rows, config, folder=folder, progress=False, until=until)
+    return sft_train(model, rows, config, folder=folder, progress=False, stop_after_steps=until)
 
 
 def moved(model):
@@ -41,12 +43,12 @@ class TestWhatDecides:
     @pytest.mark.parametrize(
         ("changes", "told"),
         [
-            ({"alpha": 16}, "(alpha: 4 → 16)"),
-            ({"dropout": 0.1}, "(dropout: 0.0 → 0.1)"),
+            ({"lora_alpha": 16}, "(lora_alpha: 4 → 16)"),
+            ({"lora_dropout": 0.1}, "(lora_dropout: 0.0 → 0.1)"),
             ({"rule": "rslora"}, "(rule: lora → rslora)"),
             ({"r": 3}, "(r: 2 → 3)"),
-            ({"r": 3, "alpha": 5}, "r: 2 → 3; alpha: 4 → 5"),
-            ({"targets": ["q_proj"]}, "→ model.layers.0.self_attn.q_proj, model.layers.1"),
+            ({"r": 3, "lora_alpha": 5}, "r: 2 → 3; lora_alpha: 4 → 5"),
+            ({"target_modules": ["q_proj"]}, "→ model.layers.0.self_attn.q_proj, model.layers.1"),
         ],
     )
     def test_settings_of_the_adapter(self, tiny_model, rows, tmp_path, changes, told):
@@ -64,10 +66,10 @@ class TestWhatDecides:
         [
             ({"learning_rate": 2e-2}, "(learning_rate: 0.01 → 0.02)"),
             ({"batch_size": 2}, "(batch_size: 3 → 2)"),
-            ({"epochs": 1}, "(epochs: 2 → 1)"),
+            ({"num_train_epochs": 1}, "(num_train_epochs: 2 → 1)"),
             ({"max_steps": None}, "(max_steps: 5 → None)"),
-            ({"warmup": 0.5}, "(warmup: 0.1 → 0.5)"),
-            ({"schedule": "constant"}, "(schedule: cosine → constant)"),
+            ({"warmup_ratio": 0.5}, "(warmup_ratio: 0.1 → 0.5)"),
+            ({"lr_scheduler_type": "constant"}, "(lr_scheduler_type: cosine → constant)"),
             ({"weight_decay": 0.1}, "(weight_decay: 0.0 → 0.1)"),
             ({"max_grad_norm": None}, "(max_grad_norm: 1.0 → None)"),
             ({"precision": "bf16"}, "(precision: fp32 → bf16)"),
@@ -132,7 +134,12 @@ class TestWhatDecides:
 class TestWhatDoesNot:
     @pytest.mark.parametrize(
         "changes",
-        [{"micro_batch": 1}, {"save_every": 7}, {"precision": "fp32"}, {"epochs": 3}],
+        [
+            {"micro_batch_size": 1},
+            {"save_steps": 7},
+            {"precision": "fp32"},
+            {"num_train_epochs": 3},
+        ],
         ids=str,
     )
     def test_settings(self, tiny_model, rows, tmp_path, changes):
@@ -150,13 +157,13 @@ class TestWhatDoesNot:
 
     def test_another_folder_and_another_name(self, tiny_model, rows, tmp_path):
         sft_train(with_lora(tiny_model), rows, CONFIG, folder=tmp_path / "a", progress=False,
-                  until=2, name="here/model")  # fmt: skip
+                  stop_after_steps=2, name="here/model")  # fmt: skip
         (tmp_path / "a").rename(tmp_path / "b")
         assert sft_train(with_lora(tiny_model), rows, CONFIG, folder=tmp_path / "b", progress=False,
                          name="there/model").finished  # fmt: skip
 
     def test_steps_that_no_snapshot_has(self, tiny_model, rows, tmp_path):
-        """The same model goes on after an error, although it stands where no snapshot does."""
+        """The same model goes on after an error, although it stands where no checkpoint does."""
         model = copy.deepcopy(tiny_model)
 
         def fail(done, loss):
@@ -175,12 +182,16 @@ class TestWhatDoesNot:
 
 def test_a_snapshot_of_the_first_edition_is_refused_in_a_sentence(tiny_model, rows, tmp_path):
     torch.save({"config": asdict(CONFIG), "rows": "0", "parameters": {}, "optimizer": {},
-                "history": {}}, tmp_path / "snapshot.pt")  # fmt: skip
-    with pytest.raises(WorkbookError, match=r"snapshot of the first edition.*remove it or choose"):
+                "history": {}}, tmp_path / "checkpoint.pt")  # fmt: skip
+    with pytest.raises(
+        WorkbookError, match=r"checkpoint of the first edition.*remove it or choose"
+    ):
         begin(with_lora(tiny_model), rows, tmp_path)
 
 
-@pytest.mark.parametrize("adapter", [{"r": 2, "alpha": 4}, None], ids=["LoRA", "all parameters"])
+@pytest.mark.parametrize(
+    "adapter", [{"r": 2, "lora_alpha": 4}, None], ids=["LoRA", "all parameters"]
+)
 def test_a_file_with_another_model_is_refused_by_the_names(
     tiny_model, tokenizer, tmp_path, adapter
 ):
@@ -192,7 +203,7 @@ def test_a_file_with_another_model_is_refused_by_the_names(
 
     def write(**changes):
         run = {"model": "first", "data": "rows.jsonl", "output": "out", "adapter": adapter,
-               "train": {"epochs": 2, "batch_size": 2}}  # fmt: skip
+               "train": {"num_train_epochs": 2, "batch_size": 2}}  # fmt: skip
         path = tmp_path / "run.json"
         path.write_text(json.dumps(run | changes))
         return read_run(path)
@@ -209,10 +220,12 @@ def test_the_embedded_models_are_told_apart(tmp_path):
     pairs.write_text(json.dumps({"prompt": "Hi", "response": "Hello."}) + "\n")
     for name in ("almanac", "almanac-chat"):
         model, tokenizer = load(name)
-        rows = prepare(tokenizer, [[*user("Hi"), {"role": "assistant", "content": "Hello."}]])
+        rows = tokenize_conversations(
+            tokenizer, [[*user("Hi"), {"role": "assistant", "content": "Hello."}]]
+        )
         model = with_lora(model)
         if name == "almanac":
-            sft_train(model, rows.examples, folder=tmp_path, progress=False, until=1)
+            sft_train(model, rows.examples, folder=tmp_path, progress=False, stop_after_steps=1)
             continue
         with pytest.raises(WorkbookError, match="frozen weights"):
             sft_train(model, rows.examples, folder=tmp_path, progress=False)
@@ -228,7 +241,7 @@ def test_a_template_that_writes_the_date_keeps_that_of_the_start(
     dated.save_pretrained(tmp_path / "model")
     (tmp_path / "rows.jsonl").write_text('{"prompt": "Hi", "response": "Hello."}\n' * 2)
     run = {"model": "model", "data": "rows.jsonl", "output": "out", "adapter": {"r": 2},
-           "train": {"epochs": 2, "batch_size": 1}}  # fmt: skip
+           "train": {"num_train_epochs": 2, "batch_size": 1}}  # fmt: skip
     (tmp_path / "run.json").write_text(json.dumps(run))
     run = read_run(tmp_path / "run.json")
     first = train_run(run, progress=False)
@@ -237,10 +250,10 @@ def test_a_template_that_writes_the_date_keeps_that_of_the_start(
     assert train_run(run, progress=False).losses == first.losses
 
     today = begun.read_text()
-    begun.write_text("2020-02-02T12:00:00\n")  # as if the snapshot's rows were of another day
+    begun.write_text("2020-02-02T12:00:00\n")  # as if the checkpoint's rows were of another day
     with pytest.raises(WorkbookError, match=r"\(rows: 2 rows"):
         train_run(run, progress=False)
-    (tmp_path / "out" / "snapshot.pt").unlink()
+    (tmp_path / "out" / "checkpoint.pt").unlink()
     assert train_run(run, progress=False).finished  # rows and date are of one day again
     begun.write_text(today)
     with pytest.raises(WorkbookError, match="rows"):
@@ -252,7 +265,7 @@ def test_a_template_without_a_date_leaves_no_file(tiny_model, tokenizer, tmp_pat
     tokenizer.save_pretrained(tmp_path / "model")
     (tmp_path / "rows.jsonl").write_text('{"prompt": "Hi", "response": "Hello."}\n')
     run = {"model": "model", "data": "rows.jsonl", "output": "out", "adapter": {"r": 2},
-           "train": {"epochs": 1}}  # fmt: skip
+           "train": {"num_train_epochs": 1}}  # fmt: skip
     (tmp_path / "run.json").write_text(json.dumps(run))
     train_run(read_run(tmp_path / "run.json"), progress=False)
     assert not (tmp_path / "out" / "begun.txt").exists()

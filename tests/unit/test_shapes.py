@@ -24,7 +24,7 @@ def test_the_formula_is_the_count_of_what_is_injected_everywhere(name):
     model = shapes.build(name)
     layers = shapes.linear_layers(model)
     assert len(layers) == 7 * shapes.SHAPES[name].layers
-    inject_lora(model, "all-linear", r=8, alpha=16)
+    inject_lora(model, "all-linear", r=8, lora_alpha=16)
     counted = sum(p.numel() for p in lora_parameters(model))
     assert counted == sum(lora_parameter_count(*shape, r=8) for shape in layers.values())
 

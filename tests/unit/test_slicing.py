@@ -39,8 +39,8 @@ def test_an_endless_loop_a_patched_library_and_a_changed_check_are_left_out():
         "m.mask_prompt = print",
         "def check(*_):\n    return 1",
         "while True:\n    pass",
-        "def f():\n    return m.IGNORE",
-    ) == ("import sftlab.masking as m\ndef f():\n    return m.IGNORE")
+        "def f():\n    return m.IGNORE_INDEX",
+    ) == ("import sftlab.masking as m\ndef f():\n    return m.IGNORE_INDEX")
 
 
 def test_an_attribute_of_that_name_is_not_the_name():

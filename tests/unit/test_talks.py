@@ -14,9 +14,9 @@ from sftlab.exercises.ex15_multi_turn_masking.random_conversations import (
     DAMAGES,
     cut,
     damage,
-    random_talk,
+    random_conversation,
 )
-from sftlab.loss import IGNORE
+from sftlab.loss import IGNORE_INDEX
 from sftlab.masking import Example, mask_all_but_assistant, template_mask
 from sftlab.templates import FAMILIES, with_template
 
@@ -25,23 +25,23 @@ from sftlab.templates import FAMILIES, with_template
 def test_our_mask_is_the_templates_own_on_a_thousand_random_talks(tokenizer, family):
     changed, rng = with_template(tokenizer, family), Random(family)
     for _ in range(1000):
-        talk = random_talk(rng)
+        talk = random_conversation(rng)
         assert mask_all_but_assistant(changed, talk) == template_mask(changed, talk), talk
 
 
 def test_random_talks_are_valid_and_of_every_length():
     rng = Random(1)
-    talks = [random_talk(rng) for _ in range(300)]
+    talks = [random_conversation(rng) for _ in range(300)]
     for talk in talks:
         validate(talk)
     assert {len(talk) for talk in talks} == set(range(2, 10))
-    assert random_talk(Random(5)) == random_talk(Random(5))
+    assert random_conversation(Random(5)) == random_conversation(Random(5))
 
 
 # Two answers, "21 22" and "31", each ended by 9; the first is followed by a line end, 8.
 ROW = Example(
     [1, 2, 21, 22, 9, 8, 3, 31, 9, 8],
-    [IGNORE, IGNORE, 21, 22, 9, IGNORE, IGNORE, 31, 9, IGNORE],
+    [IGNORE_INDEX, IGNORE_INDEX, 21, 22, 9, IGNORE_INDEX, IGNORE_INDEX, 31, 9, IGNORE_INDEX],
 )
 
 
@@ -64,7 +64,7 @@ def test_a_row_with_nothing_left_is_refused_by_the_batch():
 
 
 def test_masking_a_token_takes_its_labels_and_no_other(tokenizer):
-    row = mask_all_but_assistant(tokenizer, random_talk(Random(3)))
+    row = mask_all_but_assistant(tokenizer, random_conversation(Random(3)))
     end = end_of_turn_id(tokenizer)
     (masked,) = mask_token([row], end)
     assert masked.input_ids == row.input_ids

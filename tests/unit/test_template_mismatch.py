@@ -24,7 +24,7 @@ from sftlab.exercises.ex05_chat_template_mismatch.experiment import (
     wrong_prompt,
 )
 from sftlab.exercises.record import MODEL, read, runs
-from sftlab.loss import IGNORE
+from sftlab.loss import IGNORE_INDEX
 from sftlab.models import checksums, load
 from sftlab.templates import LLAMA3
 
@@ -87,7 +87,7 @@ def test_an_unknown_corruption_and_another_family_are_refused(tokenizer):
 def test_the_reference_is_trained_with_its_end_marker_and_fits_the_limit(tokenizer):
     for question in questions(1000):
         example = row(tokenizer, question, "no template")
-        response = [label for label in example.labels if label != IGNORE]
+        response = [label for label in example.labels if label != IGNORE_INDEX]
         assert tokenizer.decode(response) == question["response"] + "<|im_end|>"
         assert response[-1] == end_of_turn_id(tokenizer)
         assert len(response) < LIMIT

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sftlab.chat import CHATML, chatml, encode, end_of_turn_id, render, special_tokens, user
 from sftlab.errors import WorkbookError
-from sftlab.loss import IGNORE
+from sftlab.loss import IGNORE_INDEX
 from sftlab.masking import build_example, mask_all_but_assistant, template_mask
 from sftlab.templates import (
     END_OF_TURN,
@@ -110,7 +110,7 @@ class TestFamilies:
     def test_generation_blocks_hold_what_the_assistant_writes(self, tokenizer, family):
         changed = with_template(tokenizer, family)
         row = template_mask(changed, TALK)
-        trained = [label for label in row.labels if label != IGNORE]
+        trained = [label for label in row.labels if label != IGNORE_INDEX]
         assert changed.decode(trained) == TRAINED[family]
 
     def test_generation_blocks_and_our_mask_agree(self, tokenizer, family):

@@ -18,12 +18,14 @@ from sftlab.lora import inject_lora, lora_parameters
 from sftlab.loss import model_loss
 from sftlab.train import TrainConfig, sft_train, train_loop, train_step
 
-CONFIG = TrainConfig(learning_rate=1e-2, epochs=2, batch_size=3, save_every=2)
+CONFIG = TrainConfig(learning_rate=1e-2, num_train_epochs=2, batch_size=3, save_steps=2)
 STEPS = 6  # eight rows, three a batch, twice
 
 
 def with_lora(model, dropout=0.0):
-    return inject_lora(copy.deepcopy(model), "all-linear", r=2, alpha=4, dropout=dropout, seed=0)
+    return inject_lora(
+        copy.deepcopy(model), "all-linear", r=2, lora_alpha=4, lora_dropout=dropout, seed=0
+    )
 
 
 def weights(model):
@@ -45,33 +47,36 @@ def interrupt_after(step):
 
 class TestConfig:
     def test_the_rate_rises_linearly_then_falls_to_almost_nothing(self):
-        config = TrainConfig(learning_rate=1.0, warmup=0.2)
-        rates = [config.rate_at(step, 20) for step in range(20)]
+        config = TrainConfig(learning_rate=1.0, warmup_ratio=0.2)
+        rates = [config.learning_rate_at(step, 20) for step in range(20)]
         assert rates[:5] == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0])
         assert rates[4:] == sorted(rates[4:], reverse=True)
-        assert config.rate_at(12, 20) == pytest.approx(0.5)  # half of the way down
+        assert config.learning_rate_at(12, 20) == pytest.approx(0.5)  # half of the way down
         assert 0 < rates[-1] < 0.01
 
     def test_a_constant_rate_stays(self):
-        config = TrainConfig(learning_rate=1.0, warmup=0.2, schedule="constant")
-        assert [config.rate_at(step, 10) for step in range(10)] == [0.5] + [1.0] * 9
+        config = TrainConfig(learning_rate=1.0, warmup_ratio=0.2, lr_scheduler_type="constant")
+        assert [config.learning_rate_at(step, 10) for step in range(10)] == [0.5] + [1.0] * 9
 
     def test_a_single_step_has_the_full_rate(self):
-        assert TrainConfig(learning_rate=1.0).rate_at(0, 1) == 1.0
+        assert TrainConfig(learning_rate=1.0).learning_rate_at(0, 1) == 1.0
 
     @pytest.mark.parametrize(
         ("setting", "told"),
         [
-            ({"epochs": 0}, "epochs is 0; it must be at least 1"),
+            ({"num_train_epochs": 0}, "epochs is 0; it must be at least 1"),
             ({"max_steps": 0}, "max_steps is 0"),
             ({"batch_size": 0}, "batch_size is 0"),
-            ({"micro_batch": -1}, "micro_batch is -1"),
-            ({"save_every": 0}, "save_every is 0"),
+            ({"micro_batch_size": -1}, "micro_batch_size is -1"),
+            ({"save_steps": 0}, "save_steps is 0"),
             ({"learning_rate": 0.0}, "learning_rate is 0.0; it must be above 0"),
             ({"learning_rate": math.nan}, "learning_rate is nan"),
             ({"precision": "fp8"}, "precision is 'fp8'; use one of auto, fp32, bf16"),
-            ({"schedule": "linear"}, 'schedule is \'linear\'; use "cosine" or "constant"'),
-            ({"warmup": 100}, "warmup is 100; it is a share"),
+            (
+                {"lr_scheduler_type": "linear"},
+                'lr_scheduler_type is \'linear\'; use "cosine" or "constant"',
+            ),
+            ({"warmup_ratio": 100}, "warmup_ratio is 100; it is a share"),
         ],
     )
     def test_a_setting_that_makes_no_sense_is_refused(self, setting, told):
@@ -92,10 +97,10 @@ class TestStep:
     def test_micro_batches_of_unequal_token_counts_leave_the_gradient_as_it_is(
         self, tiny_model, rows, size
     ):
-        def gradients(micro_batch):
+        def gradients(micro_batch_size):
             model = copy.deepcopy(tiny_model).double()
             optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
-            loss = train_step(model, collate(rows, 0), optimizer, 1e9, micro_batch)
+            loss = train_step(model, collate(rows, 0), optimizer, 1e9, micro_batch_size)
             return loss, [p.grad for p in model.parameters()]
 
         (whole, expected), (cut, found) = gradients(None), gradients(size)
@@ -238,7 +243,7 @@ class TestRefusals:
             sft_train(tiny_model, [])
 
     def test_a_loss_that_is_not_finite_names_step_and_rate(self, tiny_model, rows):
-        config = TrainConfig(learning_rate=1e30, warmup=0, batch_size=3)
+        config = TrainConfig(learning_rate=1e30, warmup_ratio=0, batch_size=3)
         with pytest.raises(WorkbookError, match=r"^step \d+: the loss is nan; .* 1e\+30 is prob"):
             sft_train(tiny_model, rows, config, progress=False)
         assert not tiny_model.training
@@ -267,7 +272,7 @@ class TestResume:
 
     def test_a_killed_run_goes_on_from_its_last_snapshot(self, tiny_model, rows, tmp_path):
         def die(done, loss):
-            if done == 3:  # one step after the snapshot of step 2
+            if done == 3:  # one step after the checkpoint of step 2
                 raise RuntimeError("killed")
 
         straight = with_lora(tiny_model)
@@ -316,12 +321,16 @@ class TestResume:
         straight, paused = (with_lora(tiny_model, dropout=0.5) for _ in range(2))
         expected = sft_train(straight, rows, CONFIG, progress=False)
         for until in (2, 3):
-            history = sft_train(paused, rows, CONFIG, folder=tmp_path, progress=False, until=until)
+            history = sft_train(
+                paused, rows, CONFIG, folder=tmp_path, progress=False, stop_after_steps=until
+            )
             assert len(history.losses) == until
             assert not history.finished
             torch.rand(until)
             paused(torch.tensor([[1, 2, 3]]))
-        history = sft_train(paused, rows, CONFIG, folder=tmp_path, progress=False, until=99)
+        history = sft_train(
+            paused, rows, CONFIG, folder=tmp_path, progress=False, stop_after_steps=99
+        )
         assert history.finished
         assert history.losses == expected.losses
         assert same(weights(paused), weights(straight))
@@ -351,13 +360,13 @@ class TestResume:
         sft_train(with_lora(tiny_model), rows, CONFIG, folder=tmp_path, progress=False)
         model, config, examples = with_lora(tiny_model), CONFIG, rows
         if what == "settings":
-            config = TrainConfig(learning_rate=2e-2, epochs=2, batch_size=3, save_every=2)
+            config = TrainConfig(learning_rate=2e-2, num_train_epochs=2, batch_size=3, save_steps=2)
         if what == "rows":
             examples = rows[::-1]
         if what == "parameters":
             model = tiny_model
         if what == "shapes":
-            model = inject_lora(copy.deepcopy(tiny_model), "all-linear", r=1, alpha=4, seed=0)
+            model = inject_lora(copy.deepcopy(tiny_model), "all-linear", r=1, lora_alpha=4, seed=0)
         before = weights(model)
         with pytest.raises(WorkbookError, match=r"belongs to another run .*choose another folder"):
             sft_train(model, examples, config, folder=tmp_path, progress=False)
@@ -365,9 +374,9 @@ class TestResume:
 
     def test_a_damaged_snapshot_is_told(self, tiny_model, rows, tmp_path):
         sft_train(tiny_model, rows, CONFIG, folder=tmp_path, progress=False)
-        snapshot = tmp_path / "snapshot.pt"
-        snapshot.write_bytes(snapshot.read_bytes()[:1000])
-        with pytest.raises(WorkbookError, match=r"snapshot\.pt is damaged .*remove it"):
+        checkpoint = tmp_path / "checkpoint.pt"
+        checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+        with pytest.raises(WorkbookError, match=r"checkpoint\.pt is damaged .*remove it"):
             sft_train(tiny_model, rows, CONFIG, folder=tmp_path, progress=False)
 
 
@@ -381,7 +390,7 @@ class TestFullDisk:
             on_step=interrupt_after(2),
             progress=False,
         )
-        whole = (tmp_path / "snapshot.pt").read_bytes()
+        whole = (tmp_path / "checkpoint.pt").read_bytes()
         resource = pytest.importorskip("resource", reason="the system limits no file's size")
         limits = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))  # no file over 2,000 bytes
@@ -390,11 +399,11 @@ class TestFullDisk:
                 sft_train(with_lora(tiny_model), rows, CONFIG, folder=tmp_path, progress=False)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        assert "the snapshot after 4 steps cannot be written" in str(told.value)
-        assert "the snapshot before it is still there" in str(told.value)
+        assert "the checkpoint after 4 steps cannot be written" in str(told.value)
+        assert "the checkpoint before it is still there" in str(told.value)
         assert "free some space or choose another folder" in str(told.value)
-        assert [path.name for path in tmp_path.iterdir()] == ["snapshot.pt"]
-        assert (tmp_path / "snapshot.pt").read_bytes() == whole
+        assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
+        assert (tmp_path / "checkpoint.pt").read_bytes() == whole
 
     def test_is_told_in_one_sentence_when_there_is_no_snapshot_yet(
         self, tiny_model, rows, tmp_path, monkeypatch

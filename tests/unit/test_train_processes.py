@@ -50,8 +50,8 @@ def write_run(folder, name="run.json", **changes):
     run = {
         "model": "model",
         "data": "rows.jsonl",
-        "adapter": {"targets": "all-linear", "r": 2, "alpha": 4},
-        "train": {"learning_rate": 0.01, "epochs": 2, "batch_size": 3},
+        "adapter": {"target_modules": "all-linear", "r": 2, "lora_alpha": 4},
+        "train": {"learning_rate": 0.01, "num_train_epochs": 2, "batch_size": 3},
         "output": name.removesuffix(".json"),
     } | changes
     run = {key: value for key, value in run.items() if value != "left out"}
@@ -111,12 +111,12 @@ class TestFile:
         [
             ({"ouput": "x"}, r'run\.json: unknown setting "ouput"; did you mean "output"\?'),
             ({"train": {"learning_rat": 1}}, r'"train": unknown setting "learning_rat"; did you mean "learning_rate"\?'),
-            ({"adapter": {"rank": 8}}, r'"adapter": unknown setting "rank"; .*Known: targets, r, alpha, dropout'),
+            ({"adapter": {"rank": 8}}, r'"adapter": unknown setting "rank"; .*Known: target_modules, r, lora_alpha, lora_dropout'),
             ({"zebra": 1}, r'unknown setting "zebra"; Known: model, data'),
             ({"data": "left out"}, 'the setting "data" is missing'),
-            ({"train": {"epochs": "8"}}, r'"train": "epochs" is "8"; expected int'),
-            ({"train": {"epochs": True}}, r'"train": "epochs" is true; expected int'),
-            ({"train": {"epochs": 0}}, r"run\.json: epochs is 0; it must be at least 1"),
+            ({"train": {"num_train_epochs": "8"}}, r'"train": "num_train_epochs" is "8"; expected int'),
+            ({"train": {"num_train_epochs": True}}, r'"train": "num_train_epochs" is true; expected int'),
+            ({"train": {"num_train_epochs": 0}}, r"run\.json: num_train_epochs is 0; it must be at least 1"),
             ({"train": {"precision": "fp8"}}, "precision is 'fp8'; use one of auto, fp32, bf16"),
             ({"train": [1]}, r'"train" is \[1\]; expected dict'),
             ({"adapter": 8}, '"adapter" is 8; expected dict or null'),
@@ -160,8 +160,13 @@ class TestFile:
 @pytest.mark.slow
 def test_a_killed_program_goes_on_to_the_very_same_weights(folder):
     """SIGKILL gives a program no chance to tidy up: what counts is what lies on the disk."""
-    train = {"learning_rate": 0.003, "epochs": 50, "batch_size": 3, "save_every": 1}
-    adapter_with_dropout = {"targets": "all-linear", "r": 2, "alpha": 4, "dropout": 0.3}
+    train = {"learning_rate": 0.003, "num_train_epochs": 50, "batch_size": 3, "save_steps": 1}
+    adapter_with_dropout = {
+        "target_modules": "all-linear",
+        "r": 2,
+        "lora_alpha": 4,
+        "lora_dropout": 0.3,
+    }
     settings = {"train": train, "adapter": adapter_with_dropout}
     steps = 200
     command = [
@@ -171,17 +176,17 @@ def test_a_killed_program_goes_on_to_the_very_same_weights(folder):
         "train",
         str(write_run(folder, "killed.json", **settings)),
     ]
-    snapshot = folder / "killed" / "snapshot.pt"
+    checkpoint = folder / "killed" / "checkpoint.pt"
     running = subprocess.Popen(command, cwd=ROOT, env=environment(), stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + LIMIT
-        while not snapshot.exists() and time.monotonic() < deadline:
+        while not checkpoint.exists() and time.monotonic() < deadline:
             time.sleep(0.01)
         time.sleep(0.1)
     finally:
         running.kill()
     assert running.wait(LIMIT) == -signal.SIGKILL
-    done = len(torch.load(snapshot, weights_only=True)["history"]["losses"])
+    done = len(torch.load(checkpoint, weights_only=True)["history"]["losses"])
     assert 0 < done < steps
 
     program("sftlab", "train", folder / "killed.json")
@@ -236,7 +241,7 @@ class TestRecordedRuns:
         run = read_run(ROOT / "configs" / "sft.json")
         model, tokenizer = load_start(run)
         rows = load_rows(run, tokenizer).examples
-        found = sft_train(model, rows, run.config, progress=False, until=5).losses
+        found = sft_train(model, rows, run.config, progress=False, stop_after_steps=5).losses
         for entry in recorded:
             assert entry["losses_of_one"][:5] == pytest.approx(found, rel=1e-3)
 

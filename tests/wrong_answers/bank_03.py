@@ -2,17 +2,17 @@
 
 import torch
 
-IGNORE = -100
+IGNORE_INDEX = -100
 
 
 def by_where(per_token_loss, labels):
     targets = labels[:, 1:]
-    kept = torch.where(targets == IGNORE, torch.zeros_like(per_token_loss), per_token_loss)
+    kept = torch.where(targets == IGNORE_INDEX, torch.zeros_like(per_token_loss), per_token_loss)
     return float(kept.sum() / per_token_loss.sum())
 
 
 def by_product(per_token_loss, labels):
-    mask = labels[:, 1:].ne(IGNORE).float()
+    mask = labels[:, 1:].ne(IGNORE_INDEX).float()
     return ((per_token_loss * mask).sum() / per_token_loss.sum()).item()
 
 
@@ -21,34 +21,34 @@ def by_loops(per_token_loss, labels):
     for losses, row in zip(per_token_loss.tolist(), labels.tolist(), strict=True):
         for loss, label in zip(losses, row[1:], strict=True):
             total += loss
-            response += loss if label != IGNORE else 0.0
+            response += loss if label != IGNORE_INDEX else 0.0
     return response / total
 
 
 def unshifted(losses, labels):
-    return (losses[labels[:, :-1] != IGNORE].sum() / losses.sum()).item()
+    return (losses[labels[:, :-1] != IGNORE_INDEX].sum() / losses.sum()).item()
 
 
 def prompt(losses, labels):
-    return (losses[labels[:, 1:] == IGNORE].sum() / losses.sum()).item()
+    return (losses[labels[:, 1:] == IGNORE_INDEX].sum() / losses.sum()).item()
 
 
 def of_means(losses, labels):
-    return (losses[labels[:, 1:] != IGNORE].mean() / losses.mean()).item()
+    return (losses[labels[:, 1:] != IGNORE_INDEX].mean() / losses.mean()).item()
 
 
 def tokens(losses, labels):
-    mask = labels[:, 1:] != IGNORE
+    mask = labels[:, 1:] != IGNORE_INDEX
     return mask.sum().item() / mask.numel()
 
 
 def averaged(losses, labels):
-    mask = labels[:, 1:] != IGNORE
+    mask = labels[:, 1:] != IGNORE_INDEX
     return sum((row[m].sum() / row.sum()).item() for row, m in zip(losses, mask)) / len(losses)
 
 
 def over_prompt(losses, labels):
-    mask = labels[:, 1:] != IGNORE
+    mask = labels[:, 1:] != IGNORE_INDEX
     return (losses[mask].sum() / losses[~mask].sum()).item()
 
 
@@ -61,11 +61,11 @@ def percent(losses, labels):
 
 
 def nats(losses, labels):
-    return losses[labels[:, 1:] != IGNORE].sum().item()
+    return losses[labels[:, 1:] != IGNORE_INDEX].sum().item()
 
 
 def mean_loss(losses, labels):
-    return losses[labels[:, 1:] != IGNORE].mean().item()
+    return losses[labels[:, 1:] != IGNORE_INDEX].mean().item()
 
 
 def one_row(losses, labels):
@@ -73,21 +73,21 @@ def one_row(losses, labels):
 
 
 def per_row(losses, labels):
-    mask = labels[:, 1:] != IGNORE
+    mask = labels[:, 1:] != IGNORE_INDEX
     return (losses * mask).sum(dim=1) / losses.sum(dim=1)
 
 
 def same_length(losses, labels):
-    return (losses[labels != IGNORE].sum() / losses.sum()).item()
+    return (losses[labels != IGNORE_INDEX].sum() / losses.sum()).item()
 
 
 def a_tensor(losses, labels):
-    return losses[labels[:, 1:] != IGNORE].sum() / losses.sum()
+    return losses[labels[:, 1:] != IGNORE_INDEX].sum() / losses.sum()
 
 
 def in_place(losses, labels):
     total = losses.sum().item()
-    losses[labels[:, 1:] == IGNORE] = 0
+    losses[labels[:, 1:] == IGNORE_INDEX] = 0
     return losses.sum().item() / total
 
 

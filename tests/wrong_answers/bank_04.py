@@ -5,7 +5,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-IGNORE = -100
+IGNORE_INDEX = -100
 
 
 def by_cross_entropy(logits, labels):
@@ -17,7 +17,7 @@ def by_loops(logits, labels):
     for row in range(labels.shape[0]):
         for t in range(labels.shape[1] - 1):
             target = labels[row, t + 1].item()
-            if target == IGNORE:
+            if target == IGNORE_INDEX:
                 continue
             total = total + logits[row, t].logsumexp(0) - logits[row, t, target]
             count += 1
@@ -25,7 +25,7 @@ def by_loops(logits, labels):
 
 
 def by_boolean_index(logits, labels):
-    keep = labels[:, 1:] != IGNORE
+    keep = labels[:, 1:] != IGNORE_INDEX
     chosen = logits[:, :-1][keep].double().log_softmax(-1)
     return -chosen[torch.arange(len(chosen)), labels[:, 1:][keep]].mean()
 
@@ -72,13 +72,13 @@ def counts_first_label(logits, labels):
 
 
 def sign_missing(logits, labels):
-    keep = labels[:, 1:] != IGNORE
+    keep = labels[:, 1:] != IGNORE_INDEX
     chosen = logits[:, :-1][keep].log_softmax(-1)
     return chosen.gather(1, labels[:, 1:][keep][:, None]).mean()
 
 
 def log_of_softmax(logits, labels):
-    keep = labels[:, 1:] != IGNORE
+    keep = labels[:, 1:] != IGNORE_INDEX
     probabilities = logits[:, :-1][keep].softmax(-1)
     return -probabilities.gather(1, labels[:, 1:][keep][:, None]).log().mean()
 
@@ -88,13 +88,13 @@ def softmax_before_cross_entropy(logits, labels):
 
 
 def forgets_log(logits, labels):
-    keep = labels[:, 1:] != IGNORE
+    keep = labels[:, 1:] != IGNORE_INDEX
     probabilities = logits[:, :-1][keep].softmax(-1)
     return -probabilities.gather(1, labels[:, 1:][keep][:, None]).mean()
 
 
 def forgets_softmax(logits, labels):
-    keep = labels[:, 1:] != IGNORE
+    keep = labels[:, 1:] != IGNORE_INDEX
     return -logits[:, :-1][keep].gather(1, labels[:, 1:][keep][:, None]).mean()
 
 
@@ -129,10 +129,10 @@ def per_token(logits, labels):
 
 
 def labels_changed_in_place(logits, labels):
-    labels[labels == IGNORE] = IGNORE
-    labels[:, 0] = IGNORE
+    labels[labels == IGNORE_INDEX] = IGNORE_INDEX
+    labels[:, 0] = IGNORE_INDEX
     result = by_cross_entropy(logits, labels)
-    labels.fill_(IGNORE)
+    labels.fill_(IGNORE_INDEX)
     return result
 
 
@@ -141,20 +141,20 @@ def nothing_returned(logits, labels):
 
 
 def guarded_zero(logits, labels):
-    count = (labels[:, 1:] != IGNORE).sum().clamp(min=1)
+    count = (labels[:, 1:] != IGNORE_INDEX).sum().clamp(min=1)
     return sum_without_mean(logits, labels) / count
 
 
 def token_weighted(micro_batches):
     total = sum(sum_without_mean(logits, labels) for logits, labels in micro_batches)
-    return total / sum((labels[:, 1:] != IGNORE).sum() for _, labels in micro_batches)
+    return total / sum((labels[:, 1:] != IGNORE_INDEX).sum() for _, labels in micro_batches)
 
 
 def weights_known_first(micro_batches):
     batches = list(micro_batches)
     total = 0
     for _, labels in batches:
-        total += int((labels[:, 1:] != IGNORE).sum())
+        total += int((labels[:, 1:] != IGNORE_INDEX).sum())
     loss = 0.0
     for logits, labels in batches:
         loss = loss + sum_without_mean(logits, labels) / total
@@ -190,7 +190,7 @@ def weighted_by_rows(micro_batches):
 def mean_times_count(micro_batches):
     total, count = 0, 0
     for logits, labels in micro_batches:
-        n = (labels[:, 1:] != IGNORE).sum()
+        n = (labels[:, 1:] != IGNORE_INDEX).sum()
         total = total + by_cross_entropy(logits, labels) * n
         count = count + n
     return total / count
@@ -201,7 +201,7 @@ def counts_every_label(micro_batches):
 
 
 def counts_first_labels(micro_batches):
-    return sum_of_sums(micro_batches) / sum((y != IGNORE).sum() for _, y in micro_batches)
+    return sum_of_sums(micro_batches) / sum((y != IGNORE_INDEX).sum() for _, y in micro_batches)
 
 
 def overwrites(micro_batches):
@@ -219,7 +219,7 @@ def count_overwritten(micro_batches):
     total = 0
     for logits, labels in micro_batches:
         total = total + sum_without_mean(logits, labels)
-        count = (labels[:, 1:] != IGNORE).sum()
+        count = (labels[:, 1:] != IGNORE_INDEX).sum()
     return total / count
 
 
@@ -227,7 +227,7 @@ def accumulates_items(micro_batches):
     total, count = 0.0, 0
     for logits, labels in micro_batches:
         total += sum_without_mean(logits, labels).item()
-        count += (labels[:, 1:] != IGNORE).sum().item()
+        count += (labels[:, 1:] != IGNORE_INDEX).sum().item()
     return total / count
 
 

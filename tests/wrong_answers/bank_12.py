@@ -5,21 +5,21 @@ import torch
 from sftlab.chat import encode, end_of_turn_id, render
 from sftlab.masking import Example, mask_all_but_assistant
 
-IGNORE = -100
+IGNORE_INDEX = -100
 
 
 def by_where(input_ids, prompt_length):
     positions = torch.arange(len(input_ids))
-    return torch.where(positions < prompt_length, IGNORE, input_ids)
+    return torch.where(positions < prompt_length, IGNORE_INDEX, input_ids)
 
 
 def by_concatenation(input_ids, prompt_length):
-    masked = torch.full((prompt_length,), IGNORE)
+    masked = torch.full((prompt_length,), IGNORE_INDEX)
     return torch.cat([masked, input_ids[prompt_length:]])
 
 
 def by_list(input_ids, prompt_length):
-    labels = [IGNORE if t < prompt_length else x for t, x in enumerate(input_ids.tolist())]
+    labels = [IGNORE_INDEX if t < prompt_length else x for t, x in enumerate(input_ids.tolist())]
     return torch.tensor(labels)
 
 
@@ -29,30 +29,30 @@ def nothing_masked(input_ids, prompt_length):
 
 def one_too_many(input_ids, prompt_length):
     labels = input_ids.clone()
-    labels[: prompt_length + 1] = IGNORE
+    labels[: prompt_length + 1] = IGNORE_INDEX
     return labels
 
 
 def one_too_few(input_ids, prompt_length):
     labels = input_ids.clone()
     for t in range(prompt_length - 1):
-        labels[t] = IGNORE
+        labels[t] = IGNORE_INDEX
     return labels
 
 
 def response_masked(input_ids, prompt_length):
     labels = input_ids.clone()
-    labels[prompt_length:] = IGNORE
+    labels[prompt_length:] = IGNORE_INDEX
     return labels
 
 
 def everything_masked(input_ids, prompt_length):
-    return torch.full_like(input_ids, IGNORE)
+    return torch.full_like(input_ids, IGNORE_INDEX)
 
 
 def in_place(input_ids, prompt_length):
     labels = input_ids
-    labels[:prompt_length] = IGNORE
+    labels[:prompt_length] = IGNORE_INDEX
     return labels
 
 
@@ -70,12 +70,12 @@ def sign_forgotten(input_ids, prompt_length):
 
 def by_value(input_ids, prompt_length):
     prompt = set(input_ids[:prompt_length].tolist())
-    return torch.tensor([IGNORE if x in prompt else x for x in input_ids.tolist()])
+    return torch.tensor([IGNORE_INDEX if x in prompt else x for x in input_ids.tolist()])
 
 
 def shifted(input_ids, prompt_length):
     labels = by_where(input_ids, prompt_length)
-    return torch.cat([labels[1:], torch.tensor([IGNORE])])
+    return torch.cat([labels[1:], torch.tensor([IGNORE_INDEX])])
 
 
 def rolled(input_ids, prompt_length):
@@ -84,19 +84,19 @@ def rolled(input_ids, prompt_length):
 
 def end_masked(input_ids, prompt_length):
     labels = by_where(input_ids, prompt_length)
-    labels[-1] = IGNORE
+    labels[-1] = IGNORE_INDEX
     return labels
 
 
 def zero_masked(input_ids, prompt_length):
     labels = by_where(input_ids, prompt_length)
-    labels[labels == 0] = IGNORE
+    labels[labels == 0] = IGNORE_INDEX
     return labels
 
 
 def negative_slice(input_ids, prompt_length):
     response = len(input_ids) - prompt_length
-    labels = torch.full_like(input_ids, IGNORE)
+    labels = torch.full_like(input_ids, IGNORE_INDEX)
     labels[-response:] = input_ids[-response:]
     return labels
 
@@ -133,19 +133,19 @@ def by_offsets(tokenizer, messages):
     ids, end = found["input_ids"], end_of_turn_id(tokenizer)
     labels, ended = [], False
     for token, (a, _) in zip(ids, found["offset_mapping"]):
-        labels.append(token if a >= start and not ended else IGNORE)
+        labels.append(token if a >= start and not ended else IGNORE_INDEX)
         ended = ended or (a >= start and token == end)
     return Example(ids, labels)
 
 
 def as_dictionary(tokenizer, messages):
     prompt, whole = parts(tokenizer, messages)
-    labels = [IGNORE] * len(prompt)
+    labels = [IGNORE_INDEX] * len(prompt)
     for token in whole[len(prompt) :]:
         labels.append(token)
         if token == end_of_turn_id(tokenizer):
             break
-    labels += [IGNORE] * (len(whole) - len(labels))
+    labels += [IGNORE_INDEX] * (len(whole) - len(labels))
     return {"input_ids": whole, "labels": labels, "attention_mask": [1] * len(whole)}
 
 
@@ -160,29 +160,29 @@ def example_unmasked(tokenizer, messages):
 
 def header_trained(tokenizer, messages):
     prompt, whole = encode(tokenizer, messages[:-1]), encode(tokenizer, messages)
-    return Example(whole, [IGNORE] * len(prompt) + whole[len(prompt) :])
+    return Example(whole, [IGNORE_INDEX] * len(prompt) + whole[len(prompt) :])
 
 
 def newline_trained(tokenizer, messages):
     prompt, whole = parts(tokenizer, messages)
-    return Example(whole, [IGNORE] * len(prompt) + whole[len(prompt) :])
+    return Example(whole, [IGNORE_INDEX] * len(prompt) + whole[len(prompt) :])
 
 
 def end_marker_masked(tokenizer, messages):
     row = right(tokenizer, messages)
     end = end_of_turn_id(tokenizer)
-    return Example(row.input_ids, [IGNORE if y == end else y for y in row.labels])
+    return Example(row.input_ids, [IGNORE_INDEX if y == end else y for y in row.labels])
 
 
 def end_marker_missing(tokenizer, messages):
     row = right(tokenizer, messages)
-    end = max(t for t, y in enumerate(row.labels) if y != IGNORE)
+    end = max(t for t, y in enumerate(row.labels) if y != IGNORE_INDEX)
     return Example(row.input_ids[:end], row.labels[:end])
 
 
 def first_token_masked(tokenizer, messages):
     row, (prompt, _) = right(tokenizer, messages), parts(tokenizer, messages)
-    row.labels[len(prompt)] = IGNORE
+    row.labels[len(prompt)] = IGNORE_INDEX
     return row
 
 
@@ -194,12 +194,12 @@ def last_prompt_token_trained(tokenizer, messages):
 
 def labels_shifted(tokenizer, messages):
     row = right(tokenizer, messages)
-    return Example(row.input_ids, [*row.labels[1:], IGNORE])
+    return Example(row.input_ids, [*row.labels[1:], IGNORE_INDEX])
 
 
 def inputs_masked(tokenizer, messages):
     row, (prompt, whole) = right(tokenizer, messages), parts(tokenizer, messages)
-    return Example([IGNORE] * len(prompt) + whole[len(prompt) :], row.labels)
+    return Example([IGNORE_INDEX] * len(prompt) + whole[len(prompt) :], row.labels)
 
 
 def system_dropped(tokenizer, messages):
@@ -217,13 +217,13 @@ def answer_alone(tokenizer, messages):
 
 def masked_with_zero(tokenizer, messages):
     row = right(tokenizer, messages)
-    return Example(row.input_ids, [0 if y == IGNORE else y for y in row.labels])
+    return Example(row.input_ids, [0 if y == IGNORE_INDEX else y for y in row.labels])
 
 
 def masked_with_pad(tokenizer, messages):
     row = right(tokenizer, messages)
     pad = tokenizer.pad_token_id
-    return Example(row.input_ids, [pad if y == IGNORE else y for y in row.labels])
+    return Example(row.input_ids, [pad if y == IGNORE_INDEX else y for y in row.labels])
 
 
 def tensors(tokenizer, messages):
@@ -234,7 +234,7 @@ def tensors(tokenizer, messages):
 def chatml_only(tokenizer, messages):
     """Takes the newline after the end marker for granted."""
     prompt, whole = parts(tokenizer, messages)
-    return Example(whole, [IGNORE] * len(prompt) + whole[len(prompt) : -1] + [IGNORE])
+    return Example(whole, [IGNORE_INDEX] * len(prompt) + whole[len(prompt) : -1] + [IGNORE_INDEX])
 
 
 def only_labels(tokenizer, messages):

@@ -6,7 +6,7 @@ from sftlab.chat import encode, end_of_turn_id, render
 from sftlab.masking import Example, build_example
 from sftlab.masking import mask_all_but_assistant as right
 
-IGNORE = -100
+IGNORE_INDEX = -100
 
 
 def turns(tokenizer, messages, roles=("assistant",), header=False, end=True, after=False):
@@ -16,7 +16,7 @@ def turns(tokenizer, messages, roles=("assistant",), header=False, end=True, aft
         ids = encode(tokenizer, messages[:k])
         new = ids[len(labels) :]
         if message["role"] not in roles:
-            labels += [IGNORE] * len(new)
+            labels += [IGNORE_INDEX] * len(new)
             continue
         begin = 0
         if message["role"] == "assistant" and not header:
@@ -24,7 +24,7 @@ def turns(tokenizer, messages, roles=("assistant",), header=False, end=True, aft
         marker = end_of_turn_id(tokenizer)
         last = len(new) - new[::-1].index(marker) if marker in new else len(new)
         stop = len(new) if after else last if end else last - 1
-        labels += [IGNORE] * begin + new[begin:stop] + [IGNORE] * (len(new) - stop)
+        labels += [IGNORE_INDEX] * begin + new[begin:stop] + [IGNORE_INDEX] * (len(new) - stop)
     return Example(encode(tokenizer, messages), labels)
 
 
@@ -40,7 +40,7 @@ def by_offsets(tokenizer, messages):
             spans.append((start, turn.rindex(end) + len(end)))
     found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     labels = [
-        token if any(a <= start and stop <= b for a, b in spans) else IGNORE
+        token if any(a <= start and stop <= b for a, b in spans) else IGNORE_INDEX
         for token, (start, stop) in zip(found["input_ids"], found["offset_mapping"])
     ]
     return Example(found["input_ids"], labels)
@@ -60,7 +60,7 @@ def own_template(tokenizer, messages):
         messages, return_dict=True, return_assistant_tokens_mask=True
     )
     pairs = zip(found["input_ids"], found["assistant_masks"])
-    return Example(found["input_ids"], [i if on else IGNORE for i, on in pairs])
+    return Example(found["input_ids"], [i if on else IGNORE_INDEX for i, on in pairs])
 
 
 # --- wrong ---------------------------------------------------------------------------------
@@ -77,7 +77,7 @@ def everything(tokenizer, messages):
 
 def nothing(tokenizer, messages):
     ids = encode(tokenizer, messages)
-    return Example(ids, [IGNORE] * len(ids))
+    return Example(ids, [IGNORE_INDEX] * len(ids))
 
 
 def prompt_masked_only(tokenizer, messages):
@@ -85,14 +85,14 @@ def prompt_masked_only(tokenizer, messages):
     ids = encode(tokenizer, messages)
     first = next(k for k, m in enumerate(messages) if m["role"] == "assistant")
     start = len(encode(tokenizer, messages[:first], add_generation_prompt=True))
-    return Example(ids, [IGNORE] * start + ids[start:])
+    return Example(ids, [IGNORE_INDEX] * start + ids[start:])
 
 
 def first_answer(tokenizer, messages):
     first = next(k for k, m in enumerate(messages) if m["role"] == "assistant")
     labels = build_example(tokenizer, messages[: first + 1]).labels
     ids = encode(tokenizer, messages)
-    return Example(ids, labels + [IGNORE] * (len(ids) - len(labels)))
+    return Example(ids, labels + [IGNORE_INDEX] * (len(ids) - len(labels)))
 
 
 def relabelled(change):
@@ -106,24 +106,24 @@ def relabelled(change):
 
 
 def final_end_masked(labels, ids, tokenizer):
-    last = max(k for k, y in enumerate(labels) if y != IGNORE)
-    return [*labels[:last], IGNORE, *labels[last + 1 :]]
+    last = max(k for k, y in enumerate(labels) if y != IGNORE_INDEX)
+    return [*labels[:last], IGNORE_INDEX, *labels[last + 1 :]]
 
 
 def firsts_masked(labels, ids, tokenizer):
     return [
-        IGNORE if k and labels[k - 1] == IGNORE else y for k, y in enumerate(labels)
+        IGNORE_INDEX if k and labels[k - 1] == IGNORE_INDEX else y for k, y in enumerate(labels)
     ]  # fmt: skip
 
 
 def end_by_id(labels, ids, tokenizer):
-    return [IGNORE if y == tokenizer.eos_token_id else y for y in labels]
+    return [IGNORE_INDEX if y == tokenizer.eos_token_id else y for y in labels]
 
 
 def inputs_masked(tokenizer, messages):
     row = right(tokenizer, messages)
     pairs = zip(row.input_ids, row.labels)
-    return Example([i if y != IGNORE else IGNORE for i, y in pairs], row.labels)
+    return Example([i if y != IGNORE_INDEX else IGNORE_INDEX for i, y in pairs], row.labels)
 
 
 def system_dropped(tokenizer, messages):
@@ -136,13 +136,13 @@ def last_exchange(tokenizer, messages):
 
 def trimmed(tokenizer, messages):
     row = right(tokenizer, messages)
-    stop = max(k for k, y in enumerate(row.labels) if y != IGNORE) + 1
+    stop = max(k for k, y in enumerate(row.labels) if y != IGNORE_INDEX) + 1
     return Example(row.input_ids[:stop], row.labels[:stop])
 
 
 def labels_of_answers(tokenizer, messages):
     row = right(tokenizer, messages)
-    return Example(row.input_ids, [y for y in row.labels if y != IGNORE])
+    return Example(row.input_ids, [y for y in row.labels if y != IGNORE_INDEX])
 
 
 def by_markers(tokenizer, messages):
@@ -152,10 +152,10 @@ def by_markers(tokenizer, messages):
     labels, on, k = [], False, 0
     while k < len(ids):
         if ids[k : k + len(header)] == header:
-            labels += [IGNORE] * len(header)
+            labels += [IGNORE_INDEX] * len(header)
             on, k = True, k + len(header)
             continue
-        labels.append(ids[k] if on else IGNORE)
+        labels.append(ids[k] if on else IGNORE_INDEX)
         on = on and ids[k] != tokenizer.eos_token_id
         k += 1
     return Example(ids, labels)
@@ -170,7 +170,7 @@ def by_role_lines(tokenizer, messages):
     for k, (start, _) in enumerate(found["offset_mapping"]):
         line = text[: start + 1].rsplit("\n", 2)
         on = (len(line) > 1 and line[-2] == "assistant") or (on and text[start] != "\n")
-        labels.append(ids[k] if on or row.labels[k] != IGNORE else IGNORE)
+        labels.append(ids[k] if on or row.labels[k] != IGNORE_INDEX else IGNORE_INDEX)
     return Example(ids, labels)
 
 
@@ -181,7 +181,7 @@ def quotes_masked(tokenizer, messages):
     labels = list(row.labels)
     for k, token in enumerate(row.input_ids):
         if token == word:
-            labels[k : k + 3] = [IGNORE] * len(labels[k : k + 3])
+            labels[k : k + 3] = [IGNORE_INDEX] * len(labels[k : k + 3])
     return Example(row.input_ids, labels)
 
 
@@ -192,9 +192,9 @@ def chatml_newline(tokenizer, messages):
         new = encode(tokenizer, messages[:k])[len(labels) :]
         if message["role"] == "assistant":
             begin = len(encode(tokenizer, messages[: k - 1], True)) - len(labels)
-            labels += [IGNORE] * begin + new[begin:-1] + [IGNORE]
+            labels += [IGNORE_INDEX] * begin + new[begin:-1] + [IGNORE_INDEX]
         else:
-            labels += [IGNORE] * len(new)
+            labels += [IGNORE_INDEX] * len(new)
     return Example(encode(tokenizer, messages), labels)
 
 
@@ -233,13 +233,13 @@ WRONG = {
         "pad is eos": (relabelled(end_by_id), "end-of-turn markers are masked"),
         "final end marker masked": (relabelled(final_end_masked), "Some end-of-turn markers"),
         "first tokens masked": (relabelled(firsts_masked), "first token of an answer is masked"),
-        "shifted": (relabelled(lambda y, *_: [*y[1:], IGNORE]), "shifted already"),
+        "shifted": (relabelled(lambda y, *_: [*y[1:], IGNORE_INDEX]), "shifted already"),
         "zeros": (
-            relabelled(lambda y, *_: [0 if v == IGNORE else v for v in y]),
+            relabelled(lambda y, *_: [0 if v == IGNORE_INDEX else v for v in y]),
             "labelled 0",
         ),
         "padding ids": (
-            relabelled(lambda y, i, t: [t.pad_token_id if v == IGNORE else v for v in y]),
+            relabelled(lambda y, i, t: [t.pad_token_id if v == IGNORE_INDEX else v for v in y]),
             "padding id",
         ),
         "inputs masked": (inputs_masked, "masked in input_ids"),

@@ -21,7 +21,7 @@ from transformers import AutoModelForCausalLM
 
 from sftlab._internal.random_state import own_random_state
 from sftlab.almanac.pairs import pairs
-from sftlab.data import conversation, prepare
+from sftlab.data import conversation, tokenize_conversations
 from sftlab.lora import inject_lora, lora_layers
 from sftlab.masking import Example
 from sftlab.memory.plan import config as shape_config
@@ -70,18 +70,18 @@ class Timed:
 def rows() -> list[Example]:
     """64 short pairs in the almanac's tokens, whose ids every model here has."""
     _, tokenizer = load("almanac")
-    return prepare(tokenizer, [conversation(row) for row in pairs(64, 0)]).examples
+    return tokenize_conversations(tokenizer, [conversation(row) for row in pairs(64, 0)]).examples
 
 
 def plan(method: str, steps: int) -> TrainConfig:
     """A constant rate, no warm-up: TRL's and our schedules are then the same."""
     return TrainConfig(
         learning_rate=RATES[method],
-        epochs=-(-steps * BATCH // len(rows())),
+        num_train_epochs=-(-steps * BATCH // len(rows())),
         max_steps=steps,
         batch_size=BATCH,
-        schedule="constant",
-        warmup=0.0,
+        lr_scheduler_type="constant",
+        warmup_ratio=0.0,
         precision="fp32",
     )
 
@@ -100,7 +100,7 @@ def ready(who: Contender, shape: str, method: str, steps: int) -> Callable[[], T
 def _ours(who: Contender, shape: str, method: str, steps: int) -> Callable[[], Timed]:
     model = fresh(shape, who.stored(method))
     if method == "lora":
-        inject_lora(model, "all-linear", r=R, alpha=ALPHA, seed=0)
+        inject_lora(model, "all-linear", r=R, lora_alpha=ALPHA, seed=0)
     settings = plan(method, steps)
     if who.bf16:
         settings = replace(settings, precision="bf16")
@@ -184,7 +184,9 @@ def _peft(model: torch.nn.Module, shape: str) -> torch.nn.Module:
 
     wanted = LoraConfig(r=R, lora_alpha=ALPHA, target_modules="all-linear", task_type="CAUSAL_LM")
     model = get_peft_model(model, wanted)
-    ours = lora_layers(inject_lora(fresh(shape, "fp32"), "all-linear", r=R, alpha=ALPHA, seed=0))
+    ours = lora_layers(
+        inject_lora(fresh(shape, "fp32"), "all-linear", r=R, lora_alpha=ALPHA, seed=0)
+    )
     with torch.no_grad():
         for name, layer in ours.items():
             theirs = model.base_model.model.get_submodule(name)

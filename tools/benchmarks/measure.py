@@ -22,7 +22,7 @@ import torch
 from sftlab.data import collate
 from sftlab.errors import WorkbookError
 from sftlab.lora import inject_lora
-from sftlab.loss import IGNORE
+from sftlab.loss import IGNORE_INDEX
 from sftlab.memory.measure import FIXED_THRESHOLD, a_batch, process_bytes, process_peak_bytes
 from sftlab.memory.plan import Run, build
 from sftlab.models import load
@@ -95,7 +95,7 @@ def steps(shape: str, method: str) -> dict:
         "seconds": seconds,
         "losses": losses,
         "tokens": sum(int(b["attention_mask"].sum()) for b in kept) / len(kept),
-        "trained": sum(int((b["labels"] != IGNORE).sum()) for b in kept) / len(kept),
+        "trained": sum(int((b["labels"] != IGNORE_INDEX).sum()) for b in kept) / len(kept),
     }
 
 
@@ -121,7 +121,7 @@ def _plain(shape: str, method: str, name: str) -> tuple:
     who = next(who for who in CONTENDERS if who.name == name)
     model = fresh(shape, who.stored(method)).train()
     if method == "lora":
-        inject_lora(model, "all-linear", r=R, alpha=ALPHA, seed=0)
+        inject_lora(model, "all-linear", r=R, lora_alpha=ALPHA, seed=0)
     optimizer = torch.optim.AdamW(
         [p for p in model.parameters() if p.requires_grad], lr=1e-4, fused=True
     )

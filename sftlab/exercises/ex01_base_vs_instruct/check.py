@@ -15,7 +15,7 @@ def _logits(length: int, vocabulary: int, scale: float = 1.0, seed: int = 0) -> 
     return scale * torch.randn(length, vocabulary, generator=torch.Generator().manual_seed(seed))
 
 
-SLIPS = (
+MISTAKES = (
     (lambda x: x[-1], "These are still logits: they may be negative and do not sum to 1. Which function makes probabilities of them?"),
     (lambda x: x.softmax(-1), "That is a distribution for *every* position. The next token after the whole text is forecast at one of them."),
     (lambda x: x[0].softmax(-1), "You took the first position: that forecasts the second token of the text. The next one is forecast at the end."),
@@ -66,10 +66,10 @@ EXERCISES = {
         title="The distribution of the next token",
         reference=next_token_distribution,
         cases=[
-            Case("logits of 4 positions over 6 tokens", lambda: (_logits(4, 6),), next_token_distribution, SLIPS, 1e-5),
-            Case("a text of one token", lambda: (_logits(1, 5, seed=1),), next_token_distribution, SLIPS, 1e-5),
-            Case("as many positions as tokens", lambda: (_logits(4, 4, 3.0, 2),), next_token_distribution, SLIPS, 1e-5),
-            Case("logits around 1000", lambda: (_logits(3, 5, 1.0, 3) + 1000.0,), next_token_distribution, SLIPS, 1e-5),
+            Case("logits of 4 positions over 6 tokens", lambda: (_logits(4, 6),), next_token_distribution, MISTAKES, 1e-5),
+            Case("a text of one token", lambda: (_logits(1, 5, seed=1),), next_token_distribution, MISTAKES, 1e-5),
+            Case("as many positions as tokens", lambda: (_logits(4, 4, 3.0, 2),), next_token_distribution, MISTAKES, 1e-5),
+            Case("logits around 1000", lambda: (_logits(3, 5, 1.0, 3) + 1000.0,), next_token_distribution, MISTAKES, 1e-5),
         ],
         hints=[
             "Each position forecasts the token that follows it. Which position forecasts the token after the text?",
@@ -82,7 +82,7 @@ EXERCISES = {
         id="01.find_diverging_prompt",
         title="A prompt on which they part",
         reference=find_diverging_prompt,
-        cases=[Case("your prompt, put to both models", _models, judge=_judge_prompt)],
+        cases=[Case("your prompt, put to both models", _models, verify=_judge_prompt)],
         hints=[
             "On which pages of an almanac would your line stand? A page of questions goes on with questions.",
             "Ask for a fact as a quiz would: a capital, what an animal eats, an opposite.",

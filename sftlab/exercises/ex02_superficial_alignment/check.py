@@ -28,7 +28,7 @@ def _chosen(logits, tokens):
     return logits.gather(-1, tokens.unsqueeze(-1))
 
 
-RANK_SLIPS = (
+RANK_MISTAKES = (
     (lambda x, t: (x > _chosen(x, t)).sum(-1), "You counted the likelier tokens, so the first choice has 0. A rank begins at 1."),
     (lambda x, t: (x >= _chosen(x, t)).sum(-1), "Equally likely tokens are counted as likelier here. They share the better rank: count only those strictly above."),
     (lambda x, t: (x < _chosen(x, t)).sum(-1) + 1, "You counted from the bottom: the likeliest token has the largest number. Count those above it."),
@@ -80,7 +80,7 @@ def _slip(**given):
     return lambda text, count=None: _form(text, count, **given)
 
 
-FORM_SLIPS = (
+FORM_MISTAKES = (
     (lambda t, c=None: not format_compliance(t, c), "It is the wrong way round: True stands for an answer in the form that was asked for."),
     (lambda t, c=None: _paragraph(t), "The number is not looked at. With `count`, the answer has to be a numbered list of that many lines."),
     (_slip(any_number=True), "A list of any length passes. It has to have exactly `count` lines."),
@@ -120,11 +120,11 @@ EXERCISES = {
         title="The rank of each token under the base",
         reference=token_rank_shift,
         cases=[
-            Case("5 tokens of a vocabulary of 7", lambda: _forecast(5, 7), token_rank_shift, RANK_SLIPS),
-            Case("as many tokens as the vocabulary has", lambda: _forecast(6, 6, seed=1), token_rank_shift, RANK_SLIPS),
-            Case("one token", lambda: _forecast(1, 9, seed=2), token_rank_shift, RANK_SLIPS),
-            Case("equally likely tokens", _with_ties, token_rank_shift, RANK_SLIPS),
-            Case("large logits", lambda: _forecast(4, 50, 300.0, 3), token_rank_shift, RANK_SLIPS),
+            Case("5 tokens of a vocabulary of 7", lambda: _forecast(5, 7), token_rank_shift, RANK_MISTAKES),
+            Case("as many tokens as the vocabulary has", lambda: _forecast(6, 6, seed=1), token_rank_shift, RANK_MISTAKES),
+            Case("one token", lambda: _forecast(1, 9, seed=2), token_rank_shift, RANK_MISTAKES),
+            Case("equally likely tokens", _with_ties, token_rank_shift, RANK_MISTAKES),
+            Case("large logits", lambda: _forecast(4, 50, 300.0, 3), token_rank_shift, RANK_MISTAKES),
         ],
         hints=[
             "logits.gather(-1, tokens.unsqueeze(-1)) picks the logit of each token: shape (length, 1).",
@@ -137,7 +137,7 @@ EXERCISES = {
         title="Is it in the form that was asked for?",
         reference=format_compliance,
         cases=[
-            Case(f"`format_compliance({text!r}, {count})`: {name}", lambda text=text, count=count: (text, count), format_compliance, FORM_SLIPS)
+            Case(f"`format_compliance({text!r}, {count})`: {name}", lambda text=text, count=count: (text, count), format_compliance, FORM_MISTAKES)
             for name, (text, count) in TEXTS
         ],
         hints=[

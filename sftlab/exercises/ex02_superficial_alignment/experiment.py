@@ -12,11 +12,11 @@ from random import Random
 
 from sftlab.almanac.curated import curated
 from sftlab.almanac.pairs import ASKED, heldout, stratum_questions, unasked_questions
-from sftlab.data import conversation, prepare
+from sftlab.data import conversation, tokenize_conversations
 from sftlab.generate import Generation, answer
 from sftlab.lora import inject_lora
 from sftlab.models import load
-from sftlab.scoring import judge
+from sftlab.scoring import score_answer
 from sftlab.train import TrainConfig, sft_train
 
 RECORD = "superficial"  # data/results/superficial.json
@@ -63,10 +63,10 @@ def tuned(pairs: int, seed: int, name: str = "almanac", steps: int = STEPS, prog
     if not pairs:
         return model, tokenizer
     rows = [conversation(row) for row in training_pairs(pairs, seed)]
-    examples = prepare(tokenizer, rows).examples
-    inject_lora(model, targets="all-linear", r=8, alpha=16, seed=seed)
+    examples = tokenize_conversations(tokenizer, rows).examples
+    inject_lora(model, target_modules="all-linear", r=8, lora_alpha=16, seed=seed)
     passes = -(-steps * 16 // pairs) + 1
-    config = TrainConfig(learning_rate=2e-3, epochs=passes, max_steps=steps, seed=seed)
+    config = TrainConfig(learning_rate=2e-3, num_train_epochs=passes, max_steps=steps, seed=seed)
     sft_train(model, examples, config, tokenizer.pad_token_id, progress=progress)
     return model, tokenizer
 
@@ -80,7 +80,7 @@ def ask(model, tokenizer, asked: list[dict], limit: int = 48) -> list[Generation
 
 def scored(asked: list[dict], replies: list[Generation]) -> dict[str, str]:
     """One character per question for each line, "1" where it holds; "refuses": says it does not know."""
-    scores = [judge(q, g.text, g.stopped) for q, g in zip(asked, replies, strict=True)]
+    scores = [score_answer(q, g.text, g.stopped) for q, g in zip(asked, replies, strict=True)]
     found = {line: "".join(str(int(getattr(s, line))) for s in scores) for line in LINES}
     return {**found, "refuses": "".join(str(int("not know" in g.text)) for g in replies)}
 

@@ -12,11 +12,11 @@ from random import Random
 from sftlab.almanac.facts import Item, all_items
 from sftlab.almanac.pairs import ASKED, heldout, pairs, row
 from sftlab.almanac.skills import usable
-from sftlab.data import conversation, prepare
+from sftlab.data import conversation, tokenize_conversations
 from sftlab.exercises.ex02_superficial_alignment.experiment import ask
 from sftlab.lora import inject_lora
 from sftlab.models import load
-from sftlab.scoring import judge
+from sftlab.scoring import score_answer
 from sftlab.train import TrainConfig, sft_train
 
 RECORD = "unknown_facts"  # data/results/unknown_facts.json
@@ -57,8 +57,8 @@ def run(arm: str, seed: int) -> dict:
     """Train, and ask on the way: shares that are exactly right, or right in content."""
     model, tokenizer = load("almanac")
     rows = pairs(OTHERS, seed) + [row(i, i.question) for i in facts(arm, seed)]
-    examples = prepare(tokenizer, [conversation(r) for r in rows]).examples
-    inject_lora(model, targets="all-linear", r=8, alpha=16, seed=seed)
+    examples = tokenize_conversations(tokenizer, [conversation(r) for r in rows]).examples
+    inject_lora(model, target_modules="all-linear", r=8, lora_alpha=16, seed=seed)
     asked = exams(arm, seed)
     found = {f"{name}, {line}": [] for name in asked for line in ("correct", "content")}
 
@@ -66,14 +66,16 @@ def run(arm: str, seed: int) -> dict:
         if step in MOMENTS:
             for name, some in asked.items():
                 replies = ask(model, tokenizer, some, limit=24)
-                scores = [judge(q, g.text, g.stopped) for q, g in zip(some, replies, strict=True)]
+                scores = [
+                    score_answer(q, g.text, g.stopped) for q, g in zip(some, replies, strict=True)
+                ]
                 for line in ("correct", "content"):
                     share = sum(getattr(s, line) for s in scores) / len(scores)
                     found[f"{name}, {line}"].append(share)
 
     # A constant rate: with a cosine the moments would differ in rate as well as in steps.
-    config = TrainConfig(learning_rate=1e-3, epochs=60, max_steps=MOMENTS[-1], schedule="constant",
-                         warmup=0.03, seed=seed)  # fmt: skip
+    config = TrainConfig(learning_rate=1e-3, num_train_epochs=60, max_steps=MOMENTS[-1], lr_scheduler_type="constant",
+                         warmup_ratio=0.03, seed=seed)  # fmt: skip
     history = sft_train(
         model, examples, config, tokenizer.pad_token_id, on_step=look, progress=False
     )

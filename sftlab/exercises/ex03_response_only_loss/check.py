@@ -4,78 +4,96 @@ from __future__ import annotations
 
 import torch
 
-from sftlab.classroom.checking import Case, Exercise
-from sftlab.loss import IGNORE, response_loss_share
+from sftlab.classroom.checking import Case, Exercise, mistake
+from sftlab.loss import IGNORE_INDEX, response_loss_share
 
-# The shift in the wrong direction, the mask in the wrong place, the wrong quotient: as functions of
-# (losses, labels).
+ID = "03.response_loss_share"
 
 
+@mistake(
+    ID,
+    "Off by one: losses[:, t] is the loss of token t + 1, so its label is labels[:, t + 1]. Compare with labels[:, 1:].",
+)
 def _unshifted(losses, labels):
-    return (losses[labels[:, :-1] != IGNORE].sum() / losses.sum()).item()
+    return (losses[labels[:, :-1] != IGNORE_INDEX].sum() / losses.sum()).item()
 
 
+@mistake(ID, "That is the prompt's share. The response is where the label is *not* -100.")
 def _prompt_share(losses, labels):
     return 1 - response_loss_share(losses, labels)
 
 
+@mistake(
+    ID,
+    "You divided two means: that compares a response token with an average token. The share of the total is a quotient of sums.",
+)
 def _of_means(losses, labels):
-    return (losses[labels[:, 1:] != IGNORE].mean() / losses.mean()).item()
+    return (losses[labels[:, 1:] != IGNORE_INDEX].mean() / losses.mean()).item()
 
 
+@mistake(
+    ID, "That is the response's share of the *tokens*. Here each token weighs as much as its loss."
+)
 def _counted(losses, labels):
-    return (labels[:, 1:] != IGNORE).float().mean().item()
+    return (labels[:, 1:] != IGNORE_INDEX).float().mean().item()
 
 
+@mistake(
+    ID,
+    "You averaged the shares of the rows. A batch's loss is one sum: add over all rows first, divide once.",
+)
 def _mean_of_rows(losses, labels):
-    response = labels[:, 1:] != IGNORE
+    response = labels[:, 1:] != IGNORE_INDEX
     return ((losses * response).sum(1) / losses.sum(1)).mean().item()
 
 
+@mistake(
+    ID,
+    "You divided by the prompt's loss. A share divides by the whole: prompt and response together.",
+)
 def _to_prompt(losses, labels):
-    response = labels[:, 1:] != IGNORE
+    response = labels[:, 1:] != IGNORE_INDEX
     return (losses[response].sum() / losses[~response].sum()).item()
 
 
+@mistake(
+    ID,
+    "Token 0 is a response token like any other. Masked is -100 and nothing else: compare with IGNORE_INDEX.",
+)
 def _above_zero(losses, labels):
     return (losses[labels[:, 1:] > 0].sum() / losses.sum()).item()
 
 
+@mistake(ID, "That is in percent. Return a share from 0 to 1.")
 def _percent(losses, labels):
     return 100 * response_loss_share(losses, labels)
 
 
+@mistake(ID, "That is the response's loss in nats. Divide it by the loss of all tokens.")
 def _nats(losses, labels):
-    return losses[labels[:, 1:] != IGNORE].sum().item()
+    return losses[labels[:, 1:] != IGNORE_INDEX].sum().item()
 
 
+@mistake(
+    ID,
+    "That is the mean loss of a response token, the SFT loss. Asked for is which part of the whole it makes up.",
+)
 def _mean_loss(losses, labels):
-    return losses[labels[:, 1:] != IGNORE].mean().item()
+    return losses[labels[:, 1:] != IGNORE_INDEX].mean().item()
 
 
+@mistake(ID, "Only the first row was counted. The batch may have more.")
 def _first_row(losses, labels):
     return response_loss_share(losses[:1], labels[:1])
 
 
+@mistake(
+    ID,
+    "That is one number per row. The batch has one loss, and one share of it falls on responses.",
+)
 def _per_row(losses, labels):
-    response = labels[:, 1:] != IGNORE
+    response = labels[:, 1:] != IGNORE_INDEX
     return (losses * response).sum(1) / losses.sum(1)
-
-
-SLIPS = (
-    (_unshifted, "Off by one: losses[:, t] is the loss of token t + 1, so its label is labels[:, t + 1]. Compare with labels[:, 1:]."),
-    (_prompt_share, "That is the prompt's share. The response is where the label is *not* -100."),
-    (_of_means, "You divided two means: that compares a response token with an average token. The share of the total is a quotient of sums."),
-    (_counted, "That is the response's share of the *tokens*. Here each token weighs as much as its loss."),
-    (_mean_of_rows, "You averaged the shares of the rows. A batch's loss is one sum: add over all rows first, divide once."),
-    (_to_prompt, "You divided by the prompt's loss. A share divides by the whole: prompt and response together."),
-    (_above_zero, "Token 0 is a response token like any other. Masked is -100 and nothing else: compare with IGNORE."),
-    (_percent, "That is in percent. Return a share from 0 to 1."),
-    (_nats, "That is the response's loss in nats. Divide it by the loss of all tokens."),
-    (_mean_loss, "That is the mean loss of a response token, the SFT loss. Asked for is which part of the whole it makes up."),
-    (_first_row, "Only the first row was counted. The batch may have more."),
-    (_per_row, "That is one number per row. The batch has one loss, and one share of it falls on responses."),
-)  # fmt: skip
 
 
 def _case(describe: str, losses: list[list[float]], labels: list[list[int]]) -> Case:
@@ -83,12 +101,11 @@ def _case(describe: str, losses: list[list[float]], labels: list[list[int]]) -> 
         describe,
         lambda: (torch.tensor(losses), torch.tensor(labels)),
         response_loss_share,
-        SLIPS,
         1e-5,
     )
 
 
-M = IGNORE
+M = IGNORE_INDEX
 CASES = (
     _case("one row: three prompt tokens, two of the response", [[3.0, 2.0, 0.6, 0.4]], [[M, M, M, 7, 2]]),
     _case("two rows of unequal length; the padding has a loss of 0",
@@ -99,8 +116,8 @@ CASES = (
 )  # fmt: skip
 
 EXERCISES = {
-    "03.response_loss_share": Exercise(
-        id="03.response_loss_share",
+    ID: Exercise(
+        id=ID,
         title="The response's share of the loss",
         reference=response_loss_share,
         cases=CASES,

@@ -22,13 +22,13 @@ import torch
 from sftlab.almanac import pairs as almanac
 from sftlab.almanac.skills import SKILLS, usable
 from sftlab.chat import encode, end_of_turn_id, user
-from sftlab.data import batch_order, collate, conversation, prepare
+from sftlab.data import batch_order, collate, conversation, tokenize_conversations
 from sftlab.generate import answer, generate
 from sftlab.lora import inject_lora
-from sftlab.loss import IGNORE, model_loss, trained_tokens
+from sftlab.loss import IGNORE_INDEX, model_loss, trained_tokens
 from sftlab.masking import Example
 from sftlab.models import load
-from sftlab.scoring import judge
+from sftlab.scoring import score_answer
 from sftlab.train import TrainConfig
 
 RECORD = "response_only_loss"  # data/results/response_only_loss.json
@@ -104,21 +104,21 @@ def questions(shape: str) -> list[dict]:
 
 def rows_of(tokenizer, data: Sequence[dict]) -> list[Example]:
     """Tokenised rows, masked, each cut after its last trained token: the end marker."""
-    rows = prepare(tokenizer, [conversation(entry) for entry in data]).examples
-    ends = [max(i for i, label in enumerate(r.labels) if label != IGNORE) + 1 for r in rows]
+    rows = tokenize_conversations(tokenizer, [conversation(entry) for entry in data]).examples
+    ends = [max(i for i, label in enumerate(r.labels) if label != IGNORE_INDEX) + 1 for r in rows]
     return [Example(r.input_ids[:end], r.labels[:end]) for r, end in zip(rows, ends, strict=True)]
 
 
 def unmasked(example: Example) -> Example:
     """The same row with every token trained, but the first: nothing precedes it."""
-    return Example(example.input_ids, [IGNORE, *example.input_ids[1:]])
+    return Example(example.input_ids, [IGNORE_INDEX, *example.input_ids[1:]])
 
 
 def prompt_part(example: Example) -> Example:
     """The same row with the prompt trained and the response masked."""
     pairs = zip(example.input_ids, example.labels, strict=True)
-    labels = [token if label == IGNORE else IGNORE for token, label in pairs]
-    return Example(example.input_ids, [IGNORE, *labels[1:]])
+    labels = [token if label == IGNORE_INDEX else IGNORE_INDEX for token, label in pairs]
+    return Example(example.input_ids, [IGNORE_INDEX, *labels[1:]])
 
 
 # --- training --------------------------------------------------------------------------------
@@ -156,7 +156,7 @@ def train(
     model.train()
     for step, chosen in enumerate(plan):
         for group in optimizer.param_groups:
-            group["lr"] = config.rate_at(step, steps)
+            group["lr"] = config.learning_rate_at(step, steps)
         optimizer.zero_grad()
         batch_loss(model, [rows[i] for i in chosen], loss, pad_id).backward()
         optimizer.step()
@@ -207,7 +207,7 @@ def evaluate(model, tokenizer, shape: str) -> dict[str, float]:
     """
     asked = questions(shape)
     replies = answer(model, tokenizer, [q["prompt"] for q in asked], max_new_tokens=LIMIT)
-    scores = [judge(q, g.text, g.stopped) for q, g in zip(asked, replies, strict=True)]
+    scores = [score_answer(q, g.text, g.stopped) for q, g in zip(asked, replies, strict=True)]
     end = end_of_turn_id(tokenizer)
     talks = [
         [*encode(tokenizer, user(q["prompt"]), add_generation_prompt=True), *g.ids, end]
@@ -230,7 +230,7 @@ def run(
     model, tokenizer = load("almanac")
     rows = rows_of(tokenizer, training_pairs(shape, pairs, seed))
     pad_id = tokenizer.pad_token_id
-    inject_lora(model, targets="all-linear", r=8, alpha=16, seed=seed)
+    inject_lora(model, target_modules="all-linear", r=8, lora_alpha=16, seed=seed)
     start = prompt_shares(model, rows[:BATCH], pad_id)
     steps = 2 * STEPS if loss == "all, twice as long" else STEPS
     train(model, rows, loss, pad_id, seed, steps, on_step)

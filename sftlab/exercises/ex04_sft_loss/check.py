@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from sftlab.classroom.checking import Case, Exercise
-from sftlab.loss import IGNORE, accumulated_loss, mean_of_means, sft_loss, token_nll
+from sftlab.loss import IGNORE_INDEX, accumulated_loss, mean_of_means, sft_loss, token_nll
 
 TOLERANCE = 1e-5
 
@@ -24,7 +24,7 @@ def _batch(labels: list[list[int]], vocabulary: int = 5, scale: float = 1.5, see
 
 def _pairwise(forecasts, targets, of=F.log_softmax):
     """The mean of −of(forecast)[target] over the targets that are not masked."""
-    scored = targets != IGNORE
+    scored = targets != IGNORE_INDEX
     chosen = of(forecasts, dim=-1).gather(-1, targets.clamp(min=0).unsqueeze(-1)).squeeze(-1)
     return -chosen[scored].mean()
 
@@ -54,7 +54,7 @@ def _over_all_labels(logits, labels):
 
 
 def _over_all_trained_labels(logits, labels):
-    return token_nll(logits, labels).sum() / (labels != IGNORE).sum()
+    return token_nll(logits, labels).sum() / (labels != IGNORE_INDEX).sum()
 
 
 def _summed(logits, labels):
@@ -66,7 +66,7 @@ def _per_row(logits, labels):
 
 
 def _row_means(logits, labels):
-    counts = (labels[:, 1:] != IGNORE).sum(1)
+    counts = (labels[:, 1:] != IGNORE_INDEX).sum(1)
     return (token_nll(logits, labels).sum(1) / counts).mean()
 
 
@@ -75,7 +75,7 @@ def _sign_missing(logits, labels):
 
 
 def _id_zero_masked(logits, labels):
-    return sft_loss(logits, labels.masked_fill(labels == 0, IGNORE))
+    return sft_loss(logits, labels.masked_fill(labels == 0, IGNORE_INDEX))
 
 
 def _probability(logits, labels):
@@ -132,7 +132,7 @@ OVERFLOW = (
     "With large logits this overflows: a tiny probability is rounded to 0, and its log is "
     "infinite. Take the log-probabilities in one step that never forms the probability."
 )
-SFT_SLIPS = (
+SFT_MISTAKES = (
     (
         _unshifted,
         "The shift is missing: the logits at position t are a forecast of token t+1, but here they "
@@ -239,23 +239,28 @@ def _sft_case(labels: list[list[int]], remark: str, *slips, **batch) -> Case:
         f"`sft_loss(logits, labels)` with logits of {size} and labels `{labels}`: {remark}",
         lambda: _batch(labels, **batch),
         sft_loss,
-        slips or SFT_SLIPS,
+        slips or SFT_MISTAKES,
         TOLERANCE,
     )
 
 
 SFT_CASES = (
-    _sft_case([[IGNORE, IGNORE, 2, 3, 1, 4, 2]], "one row, two prompt tokens"),
+    _sft_case([[IGNORE_INDEX, IGNORE_INDEX, 2, 3, 1, 4, 2]], "one row, two prompt tokens"),
     _sft_case(
-        [[IGNORE, 1, 3, 2, 4, 2], [IGNORE, IGNORE, IGNORE, 2, IGNORE, IGNORE]],
+        [
+            [IGNORE_INDEX, 1, 3, 2, 4, 2],
+            [IGNORE_INDEX, IGNORE_INDEX, IGNORE_INDEX, 2, IGNORE_INDEX, IGNORE_INDEX],
+        ],
         "answers of five tokens and of one",
         seed=1,
     ),
-    _sft_case([[IGNORE, IGNORE, 0, 3, 0, 1]], "the answer contains token 0", seed=2),
+    _sft_case([[IGNORE_INDEX, IGNORE_INDEX, 0, 3, 0, 1]], "the answer contains token 0", seed=2),
     _sft_case([[2, 1, 4, 3]], "no prompt at all", seed=3),
-    _sft_case([[IGNORE, IGNORE, 1, 3, 2, 4]], "logits in the hundreds", scale=400.0, seed=4),
     _sft_case(
-        [[IGNORE, IGNORE, IGNORE, IGNORE]],
+        [[IGNORE_INDEX, IGNORE_INDEX, 1, 3, 2, 4]], "logits in the hundreds", scale=400.0, seed=4
+    ),
+    _sft_case(
+        [[IGNORE_INDEX, IGNORE_INDEX, IGNORE_INDEX, IGNORE_INDEX]],
         "nothing is trained",
         (
             _zero,
@@ -294,7 +299,7 @@ def _all_numbers(micro_batches):
 
 
 def _trained_labels(micro_batches):
-    return _sums(micro_batches) / sum((labels != IGNORE).sum() for _, labels in micro_batches)
+    return _sums(micro_batches) / sum((labels != IGNORE_INDEX).sum() for _, labels in micro_batches)
 
 
 def _last_alone(micro_batches):
@@ -306,17 +311,17 @@ def _first_alone(micro_batches):
 
 
 def _last_count(micro_batches):
-    return _sums(micro_batches) / (micro_batches[-1][1][:, 1:] != IGNORE).sum()
+    return _sums(micro_batches) / (micro_batches[-1][1][:, 1:] != IGNORE_INDEX).sum()
 
 
 def _weighted_means(micro_batches):
     """Right, but for a micro-batch without trained tokens: its NaN times 0 is NaN."""
-    counts = [(labels[:, 1:] != IGNORE).sum() for _, labels in micro_batches]
+    counts = [(labels[:, 1:] != IGNORE_INDEX).sum() for _, labels in micro_batches]
     means = [sft_loss(logits, labels) for logits, labels in micro_batches]
     return sum(m * n for m, n in zip(means, counts, strict=True)) / sum(counts)
 
 
-ACCUMULATED_SLIPS = (
+ACCUMULATED_MISTAKES = (
     (
         _weighted_means,
         "It is NaN, because one micro-batch has no trained token: its mean is NaN, and NaN × 0 is "
@@ -376,15 +381,15 @@ def _accumulated_case(batches: list[list[list[int]]], remark: str) -> Case:
         f"`accumulated_loss(micro_batches)` with labels {shown}: {remark}",
         lambda: ([_batch(labels, seed=seed) for seed, labels in enumerate(batches)],),
         accumulated_loss,
-        ACCUMULATED_SLIPS,
+        ACCUMULATED_MISTAKES,
         TOLERANCE,
     )
 
 
-LONG = [[IGNORE, 1, 3, 0, 4, 2], [IGNORE, IGNORE, 2, 1, 1, 3]]
-SHORT = [[IGNORE, IGNORE, IGNORE, 2, IGNORE, IGNORE]]
-MIDDLE = [[2, 1, 4, IGNORE, IGNORE]]
-NOTHING = [[IGNORE, IGNORE, IGNORE]]
+LONG = [[IGNORE_INDEX, 1, 3, 0, 4, 2], [IGNORE_INDEX, IGNORE_INDEX, 2, 1, 1, 3]]
+SHORT = [[IGNORE_INDEX, IGNORE_INDEX, IGNORE_INDEX, 2, IGNORE_INDEX, IGNORE_INDEX]]
+MIDDLE = [[2, 1, 4, IGNORE_INDEX, IGNORE_INDEX]]
+NOTHING = [[IGNORE_INDEX, IGNORE_INDEX, IGNORE_INDEX]]
 ACCUMULATED_CASES = (
     _accumulated_case([LONG, SHORT], "9 trained tokens and 1"),
     _accumulated_case([SHORT, MIDDLE, LONG], "three of different size"),

@@ -78,7 +78,7 @@ def _end_first(right, wrong):
     return start, right[start : len(right) - end], wrong[start : len(wrong) - end]
 
 
-SPOT_SLIPS = (
+SPOT_MISTAKES = (
     (_start_alone, "That is where they part. Return three things: (start, what the right one has there, what the wrong one has there)."),
     (_end_kept, "The common end is still in both parts. Take it away too, so that only what differs is left."),
     (_overlapping, "The common end overlaps the common beginning: a token was taken away twice. Stop before the end reaches `start`."),
@@ -98,7 +98,7 @@ def _spot(remark: str, right: list[int], wrong: list[int]) -> Case:
         f"`spot_the_difference({right}, {wrong})`: {remark}",
         lambda: (list(right), list(wrong)),
         spot_the_difference,
-        SPOT_SLIPS,
+        SPOT_MISTAKES,
     )
 
 
@@ -160,7 +160,7 @@ def _open_turns(messages):
     return render_prompt(messages).replace("<|im_end|>", "")
 
 
-RENDER_SLIPS = (
+RENDER_MISTAKES = (
     (_changed(lambda t: t.removesuffix(HEADER)), "The generation prompt is missing: the text must end with the header of the assistant's turn, which the model fills."),
     (_changed(lambda t: t.removesuffix("\n")), "The line end after the last header is missing. In training the answer came after that line end."),
     (_changed(lambda t: t + "<|im_end|>\n"), "The assistant's turn is closed before it is written. Leave it open: the model writes the end marker."),
@@ -196,7 +196,7 @@ def _render(remark: str, *texts: str, system: str = "") -> Case:
         f"`render(messages)`: {remark}",
         lambda: (_talk(*texts, system=system),),
         render_prompt,
-        RENDER_SLIPS,
+        RENDER_MISTAKES,
     )
 
 

@@ -20,10 +20,10 @@ from sftlab.data import collate, read_jsonl
 from sftlab.errors import WorkbookError
 from sftlab.generate import Generation, generate
 from sftlab.lora import inject_lora
-from sftlab.loss import IGNORE, token_nll
+from sftlab.loss import IGNORE_INDEX, token_nll
 from sftlab.masking import Example
 from sftlab.models import load
-from sftlab.scoring import judge
+from sftlab.scoring import score_answer
 from sftlab.templates import FAMILIES
 from sftlab.train import TrainConfig, sft_train
 
@@ -105,7 +105,7 @@ def row(tokenizer, question: dict, how: str) -> Example:
     prompt = wrong_prompt(tokenizer, question["prompt"], how)
     response = tokenizer.encode(question["response"], add_special_tokens=False)
     response.append(end_of_turn_id(tokenizer))
-    return Example([*prompt, *response], [IGNORE] * len(prompt) + response)
+    return Example([*prompt, *response], [IGNORE_INDEX] * len(prompt) + response)
 
 
 @torch.no_grad()
@@ -120,7 +120,7 @@ def reference_nll(model, rows: Sequence[Example], pad_id: int, batch_size: int =
         batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
         logits = model(batch["input_ids"], attention_mask=batch["attention_mask"]).logits
         sums = token_nll(logits, batch["labels"]).sum(-1)
-        found += (sums / (batch["labels"][:, 1:] != IGNORE).sum(-1)).tolist()
+        found += (sums / (batch["labels"][:, 1:] != IGNORE_INDEX).sum(-1)).tolist()
     return found
 
 
@@ -135,7 +135,9 @@ def measure(model, tokenizer, asked: Sequence[dict], how: str) -> dict[str, list
     written = replies(model, tokenizer, asked, how)
     rows = [row(tokenizer, question, how) for question in asked]
     return {
-        "exact": [judge(q, g.text, g.stopped).correct for q, g in zip(asked, written, strict=True)],
+        "exact": [
+            score_answer(q, g.text, g.stopped).correct for q, g in zip(asked, written, strict=True)
+        ],
         "stops": [g.stopped for g in written],
         "nll": reference_nll(model, rows, tokenizer.pad_token_id),
     }
@@ -163,8 +165,8 @@ def tuned(trained: str, seed: int, progress: bool = False):
     model, tokenizer = load("almanac")
     pairs = read_jsonl(INSTRUCTIONS / "handful.jsonl")
     rows = [row(tokenizer, pair, trained) for pair in pairs]
-    inject_lora(model, targets="all-linear", r=8, alpha=16, seed=seed)
-    config = TrainConfig(learning_rate=3e-3, epochs=12, batch_size=16, seed=seed)
+    inject_lora(model, target_modules="all-linear", r=8, lora_alpha=16, seed=seed)
+    config = TrainConfig(learning_rate=3e-3, num_train_epochs=12, batch_size=16, seed=seed)
     sft_train(model, rows, config, tokenizer.pad_token_id, progress=progress)
     return model, tokenizer
 

@@ -23,7 +23,7 @@ def _adamw():
 
 def _lora():
     """The optimiser is handed everything; the base under the adapters is frozen."""
-    model = inject_lora(_model(), "all-linear", r=3, alpha=7, seed=0)
+    model = inject_lora(_model(), "all-linear", r=3, lora_alpha=7, seed=0)
     return model, torch.optim.AdamW(model.parameters())
 
 
@@ -139,7 +139,7 @@ def _weights(model, optimizer):
     return sum(p.numel() * p.element_size() for p in _held(optimizer))
 
 
-SLIPS = (
+MISTAKES = (
     (_frozen_too, "Frozen parameters were counted. The optimiser was handed them, but without a gradient they never get a state: that is what LoRA saves. Look at `requires_grad`."),
     (_of_the_model, "You counted the model's trainable parameters. What has a state are those that the *optimiser* was handed: go through its `param_groups`."),
     (_whole_model, "You counted all parameters of the model. Only those that the optimiser was handed *and* that require a gradient get a state."),
@@ -159,7 +159,7 @@ SLIPS = (
 
 
 def _case(describe: str, arguments) -> Case:
-    return Case(describe, arguments, optimizer_state_bytes, SLIPS)
+    return Case(describe, arguments, optimizer_state_bytes, MISTAKES)
 
 
 EXERCISES = {

@@ -17,7 +17,7 @@ from random import Random
 
 from sftlab._internal.paths import INSTRUCTIONS
 from sftlab.almanac.pairs import unasked_questions
-from sftlab.data import conversation, prepare, read_jsonl
+from sftlab.data import conversation, read_jsonl, tokenize_conversations
 from sftlab.exercises.ex03_response_only_loss.experiment import response_nll
 from sftlab.exercises.ex10_lora_learning_rate.experiment import (
     LIMIT,
@@ -44,7 +44,7 @@ def validation_rows(tokenizer, count: int = 50) -> list[Example]:
     measured = {question["prompt"] for question in questions()}
     rest = [q for q in read_jsonl(INSTRUCTIONS / "heldout.jsonl") if q["prompt"] not in measured]
     asked = [conversation(question) for question in Random(1).sample(rest, count)]
-    return prepare(tokenizer, asked).examples
+    return tokenize_conversations(tokenizer, asked).examples
 
 
 def asked_share(model, tokenizer, count: int = 100) -> float:
@@ -75,7 +75,11 @@ def train_to(model, tokenizer, rate: float, seed: int, targets=TARGETS, on_targe
             raise KeyboardInterrupt  # what the stop button does: the step is done, the run ends
 
     config = TrainConfig(
-        learning_rate=rate, schedule="constant", warmup=WARMUP / MOST, epochs=MOST // 2, seed=seed
+        learning_rate=rate,
+        lr_scheduler_type="constant",
+        warmup_ratio=WARMUP / MOST,
+        num_train_epochs=MOST // 2,
+        seed=seed,
     )
     rows = training_rows(tokenizer, seed)
     history = sft_train(model, rows, config, pad_id, on_step=watch, progress=False)

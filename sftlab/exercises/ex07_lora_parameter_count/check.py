@@ -7,7 +7,7 @@ import math
 from sftlab.classroom.checking import Case, Exercise
 from sftlab.lora import break_even_rank, lora_parameter_count
 
-COUNT_SLIPS = (
+COUNT_MISTAKES = (
     (lambda i, o, r: 2 * i * r, "2·d·r holds for square weights only, and you took d = d_in. A is r × d_in, B is d_out × r."),
     (lambda i, o, r: 2 * o * r, "2·d·r holds for square weights only, and you took d = d_out. A is r × d_in, B is d_out × r."),
     (lambda i, o, r: i * r, "That is A alone. B, d_out × r, is trained too."),
@@ -22,7 +22,7 @@ COUNT_SLIPS = (
     (lambda i, o, r: i + o + r, "You added the widths and the rank. A matrix has rows *times* columns entries."),
 )  # fmt: skip
 
-RANK_SLIPS = (
+RANK_MISTAKES = (
     (lambda i, o: i * o // (i + o), "At this rank A and B have exactly as many parameters as the weight: that is not fewer. Mind the case where the division leaves no rest."),
     (lambda i, o: -(-i * o // (i + o)), "That is the first rank at which LoRA is *not* smaller any more. Asked for is the last one at which it is."),
     (lambda i, o: round(i * o / (i + o)), "Do not round to the nearest: if that goes up, A and B are already larger than the weight."),
@@ -38,11 +38,11 @@ RANK_SLIPS = (
 
 
 def _count(describe: str, d_in: int, d_out: int, r: int) -> Case:
-    return Case(describe, lambda: (d_in, d_out, r), lora_parameter_count, COUNT_SLIPS)
+    return Case(describe, lambda: (d_in, d_out, r), lora_parameter_count, COUNT_MISTAKES)
 
 
 def _rank(describe: str, d_in: int, d_out: int) -> Case:
-    return Case(describe, lambda: (d_in, d_out), break_even_rank, RANK_SLIPS)
+    return Case(describe, lambda: (d_in, d_out), break_even_rank, RANK_MISTAKES)
 
 
 EXERCISES = {

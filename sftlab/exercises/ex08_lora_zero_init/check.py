@@ -68,7 +68,7 @@ def _frozen(given: tuple) -> str | None:
     return None
 
 
-STUCK_SLIPS = (
+STUCK_MISTAKES = (
     (lambda norms: [n for n, (a, b) in norms.items() if a == 0], "A without a gradient is how every LoRA starts: B is zero, and moves first. Stuck is a layer with no gradient at all."),
     (lambda norms: [n for n, (a, b) in norms.items() if b == 0], "B without a gradient means that A is zero; A has a gradient and moves. Stuck is a layer with no gradient at all."),
     (lambda norms: [n for n, (a, b) in norms.items() if a == 0 or b == 0], "One zero is not enough: the matrix that has a gradient moves, and frees the other. Stuck means A *and* B."),
@@ -84,7 +84,7 @@ STUCK_SLIPS = (
 
 
 def _stuck(describe: str, **norms: tuple[float, float]) -> Case:
-    return Case(describe, lambda: (dict(norms),), which_is_stuck, STUCK_SLIPS)
+    return Case(describe, lambda: (dict(norms),), which_is_stuck, STUCK_MISTAKES)
 
 
 EXERCISES = {
@@ -93,8 +93,8 @@ EXERCISES = {
         title="Start A and B",
         reference=init_lora_,
         cases=[
-            Case("two tensors, r = 4, d_in = 400, d_out = 10", _matrices(4, 400, 10, False), judge=_judge_start, in_place=True),
-            Case("two parameters, r = 2, d_in = 900, d_out = 12", _matrices(2, 900, 12, True), judge=_judge_start, in_place=True),
+            Case("two tensors, r = 4, d_in = 400, d_out = 10", _matrices(4, 400, 10, False), verify=_judge_start, in_place=True),
+            Case("two parameters, r = 2, d_in = 900, d_out = 12", _matrices(2, 900, 12, True), verify=_judge_start, in_place=True),
         ],
         hints=[
             "One of the two is zero, so that B·A is zero; the other is random, so that a gradient gets through. Which is which?",

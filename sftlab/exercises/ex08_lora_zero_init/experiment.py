@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from sftlab._internal.paths import INSTRUCTIONS
-from sftlab.data import collate, conversation, prepare, read_jsonl
+from sftlab.data import collate, conversation, read_jsonl, tokenize_conversations
 from sftlab.lora import init_lora_, inject_lora, lora_layers, lora_parameters
 from sftlab.lora_statistics import gradient_norms
 from sftlab.loss import model_loss
@@ -32,13 +32,13 @@ RATES = (5e-4, RATE, 8e-3, 3.2e-2)  # for the two ways with one zero matrix, on 
 def rows_of(tokenizer, name: str, count: int | None = None) -> list[Example]:
     """The first rows of a file of pairs, tokenised and masked."""
     pairs = read_jsonl(INSTRUCTIONS / f"{name}.jsonl")[:count]
-    return prepare(tokenizer, [conversation(pair) for pair in pairs]).examples
+    return tokenize_conversations(tokenizer, [conversation(pair) for pair in pairs]).examples
 
 
 def batches(rows: Sequence[Example], steps: int, seed: int, pad_id: int) -> Iterator[dict]:
     """Batches of 16 rows for so many steps, in an order that the seed decides."""
     passes = math.ceil(steps * BATCH / len(rows))
-    config = TrainConfig(epochs=passes, batch_size=BATCH, max_steps=steps, seed=seed)
+    config = TrainConfig(num_train_epochs=passes, batch_size=BATCH, max_steps=steps, seed=seed)
     for chosen in planned_batches(rows, config):
         yield collate([rows[i] for i in chosen], pad_id)
 
@@ -60,7 +60,7 @@ def logits_of(model, rows: Sequence[Example], pad_id: int) -> torch.Tensor:
 
 def start_from(model, how: str, seed: int) -> None:
     """Put LoRA into the model and fill it from one of the four starting points."""
-    inject_lora(model, "all-linear", r=R, alpha=ALPHA, seed=seed)
+    inject_lora(model, "all-linear", r=R, lora_alpha=ALPHA, seed=seed)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for layer in lora_layers(model).values():

@@ -52,7 +52,7 @@ def trained_updates(
     alpha, rate_A, rate_B, start_A = VARIANTS[variant]
     model, tokenizer = load(name)
     rows = rows_of(tokenizer, "handful")
-    inject_lora(model, "all-linear", r=R, alpha=alpha * ALPHA, seed=seed)
+    inject_lora(model, "all-linear", r=R, lora_alpha=alpha * ALPHA, seed=seed)
     layers = lora_layers(model).values()
     with torch.no_grad():
         for layer in layers:

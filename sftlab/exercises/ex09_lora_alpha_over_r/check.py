@@ -18,7 +18,7 @@ def _swapped_rules(alpha, r, rule):
     return lora_scale(alpha, r, {"lora": "rslora", "rslora": "lora"}.get(rule, rule))
 
 
-SCALE_SLIPS = (
+SCALE_MISTAKES = (
     (lambda alpha, r, rule: float(alpha) if rule == "lora" else lora_scale(alpha, r, rule), "α was not divided by r: at rank 8 the update is 8 times too strong. With α = r that would be just as wrong, only less so."),
     (lambda alpha, r, rule: r / alpha, "Upside down: it is α over r, not r over α."),
     (_as_lora, "The rule is not looked at: α/r holds for \"lora\" alone."),
@@ -33,10 +33,10 @@ SCALE_SLIPS = (
 
 
 def _scale(describe: str, alpha: float, r: int, rule: str) -> Case:
-    return Case(describe, lambda: (alpha, r, rule), lora_scale, SCALE_SLIPS, 1e-6)
+    return Case(describe, lambda: (alpha, r, rule), lora_scale, SCALE_MISTAKES, 1e-6)
 
 
-UPDATE_SLIPS = (
+UPDATE_MISTAKES = (
     (lambda A, B, alpha, r: B @ A, "The factor α/r is missing."),
     (lambda A, B, alpha, r: alpha * (B @ A), "α was used without dividing by r: the update is r times too strong."),
     (lambda A, B, alpha, r: (B @ A) / r, "α is missing from the factor: it is α/r, not 1/r."),
@@ -57,7 +57,7 @@ def _update(describe: str, r: int, d_in: int, d_out: int, alpha: float, trained=
         B = torch.randn(d_out, r, generator=generator)
         return A.requires_grad_(trained), B.requires_grad_(trained), alpha, r
 
-    return Case(describe, make, effective_update, UPDATE_SLIPS, 1e-5)
+    return Case(describe, make, effective_update, UPDATE_MISTAKES, 1e-5)
 
 
 EXERCISES = {

@@ -34,7 +34,7 @@ def alpha_of(rule: str) -> float:
 def with_lora(rule: str, r: int, seed: int, name: str = "almanac"):
     """The base with untrained adapters on every linear layer, and its tokenizer."""
     model, tokenizer = load(name)
-    inject_lora(model, "all-linear", r=r, alpha=alpha_of(rule), seed=seed, rule=rule)
+    inject_lora(model, "all-linear", r=r, lora_alpha=alpha_of(rule), seed=seed, rule=rule)
     return model, tokenizer
 
 

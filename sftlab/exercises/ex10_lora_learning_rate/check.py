@@ -98,7 +98,7 @@ def _mean_of_neighbours(sweep):
     return math.sqrt(rates[0] * rates[2])
 
 
-BEST_SLIPS = (
+BEST_MISTAKES = (
     (_grid, "That is the swept rate with the lowest loss. The minimum lies *between* swept rates, and on a half-decade grid that is a factor of up to 1.8: lay a parabola through it and its two neighbours."),
     (_plain_loss, "The parabola is laid over log rate, but through the losses themselves. Take their log too: else a neighbour that diverged pushes the minimum away like a wall."),
     (_plain_rate, "The parabola is laid over the rates themselves. Rates act by their ratios: from 1e-4 to 3e-4 is as long a step as from 3e-3 to 9e-3. Use their log, and turn the result back."),
@@ -116,7 +116,7 @@ BEST_SLIPS = (
 
 
 def _best_case(describe: str, sweep: dict) -> Case:
-    return Case(describe, lambda: (dict(sweep),), best_rate, BEST_SLIPS, tolerance=1e-7)
+    return Case(describe, lambda: (dict(sweep),), best_rate, BEST_MISTAKES, tolerance=1e-7)
 
 
 # --- two methods -----------------------------------------------------------------------------
@@ -231,7 +231,7 @@ def _first_seed(full, lora):
     return ratio, (ratio, ratio)
 
 
-RATIO_SLIPS = (
+RATIO_MISTAKES = (
     (_inverted, "That is full fine-tuning's rate over LoRA's. Asked for is how many times *larger LoRA's* is."),
     (_arithmetic, "The ratios were averaged as they are. ×10 and ×0.1 should cancel: average their logs, take the interval there, and turn both back with exp."),
     (_means_first, "Rates were averaged first and divided after that. Each seed's two sweeps share their data: one ratio per seed, then the mean of their logs."),
@@ -255,7 +255,7 @@ def _ratio_case(describe: str, full: list, lora: list) -> Case:
     def arguments() -> tuple:
         return [dict(s) for s in full], [dict(s) for s in lora]
 
-    return Case(describe, arguments, rate_ratio, RATIO_SLIPS, tolerance=1e-6)
+    return Case(describe, arguments, rate_ratio, RATIO_MISTAKES, tolerance=1e-6)
 
 
 EXERCISES = {

@@ -29,13 +29,13 @@ from sftlab.almanac.facts import Item, kinds
 from sftlab.almanac.pairs import pairs
 from sftlab.almanac.report import recall
 from sftlab.almanac.skills import usable
-from sftlab.data import conversation, prepare, read_jsonl
+from sftlab.data import conversation, read_jsonl, tokenize_conversations
 from sftlab.exercises.ex03_response_only_loss.experiment import response_nll, unmasked
 from sftlab.generate import answer
 from sftlab.lora import effective_update, inject_lora, lora_layers
 from sftlab.masking import Example
 from sftlab.models import load
-from sftlab.scoring import judge
+from sftlab.scoring import score_answer
 from sftlab.train import History, TrainConfig, sft_train
 
 RECORD = "learning_rate"  # data/results/learning_rate.json
@@ -84,7 +84,9 @@ def document_nll(model, tokenizer, count: int = 100) -> float:
 def heldout_nll(model, tokenizer, count: int = 100) -> float:
     """Loss on the right responses to held-out questions, in nats per token."""
     asked = questions(count)
-    rows = prepare(tokenizer, [conversation(question) for question in asked]).examples
+    rows = tokenize_conversations(
+        tokenizer, [conversation(question) for question in asked]
+    ).examples
     return response_nll(model, rows, tokenizer.pad_token_id)
 
 
@@ -92,7 +94,7 @@ def exact_share(model, tokenizer, count: int = 100) -> float:
     """Share of the held-out questions that are answered exactly right."""
     asked = questions(count)
     replies = answer(model, tokenizer, [q["prompt"] for q in asked], max_new_tokens=LIMIT)
-    scores = [judge(q, g.text, g.stopped) for q, g in zip(asked, replies, strict=True)]
+    scores = [score_answer(q, g.text, g.stopped) for q, g in zip(asked, replies, strict=True)]
     return sum(score.correct for score in scores) / count
 
 
@@ -133,14 +135,16 @@ def weights_moved(model, base) -> float:
 
 def training_rows(tokenizer, seed: int) -> list[Example]:
     """The rows of a seed: pairs of its own, the same for both methods and all rates."""
-    return prepare(tokenizer, [conversation(row) for row in pairs(PAIRS, seed)]).examples
+    return tokenize_conversations(
+        tokenizer, [conversation(row) for row in pairs(PAIRS, seed)]
+    ).examples
 
 
 def fresh(method: str, seed: int, name: str = "almanac"):
     """The base, all of it trainable or frozen with adapters beside it, and its tokenizer."""
     model, tokenizer = load(name)
     if method == "lora":
-        inject_lora(model, targets="all-linear", r=8, alpha=16, seed=seed)
+        inject_lora(model, target_modules="all-linear", r=8, lora_alpha=16, seed=seed)
     return model, tokenizer
 
 
@@ -154,7 +158,11 @@ def tune(
 ) -> History:
     """Twelve passes over 32 pairs: 24 steps of 16 rows, or fewer."""
     config = TrainConfig(
-        learning_rate=rate, epochs=EPOCHS, batch_size=BATCH, seed=seed, max_steps=max_steps
+        learning_rate=rate,
+        num_train_epochs=EPOCHS,
+        batch_size=BATCH,
+        seed=seed,
+        max_steps=max_steps,
     )
     rows = training_rows(tokenizer, seed)
     return sft_train(model, rows, config, tokenizer.pad_token_id, on_step=on_step, progress=False)

@@ -7,7 +7,7 @@ import copy
 import ipywidgets as widgets
 
 from sftlab.classroom.explorer import DESCRIBED, WIDE, explorer
-from sftlab.data import conversation, prepare
+from sftlab.data import conversation, tokenize_conversations
 from sftlab.exercises.ex03_response_only_loss.experiment import response_nll
 from sftlab.exercises.ex10_lora_learning_rate.experiment import (
     METHODS,
@@ -29,7 +29,7 @@ class ShortRuns:
         self.base, self.seed, self.pad_id = base, seed, tokenizer.pad_token_id
         self.rows = training_rows(tokenizer, seed)
         asked = [conversation(question) for question in questions(HELD_OUT)]
-        self.held_out = prepare(tokenizer, asked).examples
+        self.held_out = tokenize_conversations(tokenizer, asked).examples
         self.before = response_nll(base, self.held_out, self.pad_id)
         self._kept: dict[tuple[str, float], tuple[list[float], float]] = {}
 
@@ -38,9 +38,13 @@ class ShortRuns:
         if (method, rate) not in self._kept:
             model = copy.deepcopy(self.base).requires_grad_(True)
             if method == "lora":
-                inject_lora(model, targets="all-linear", r=8, alpha=16, seed=self.seed)
+                inject_lora(model, target_modules="all-linear", r=8, lora_alpha=16, seed=self.seed)
             config = TrainConfig(
-                learning_rate=rate, epochs=9, max_steps=STEPS, batch_size=BATCH, seed=self.seed
+                learning_rate=rate,
+                num_train_epochs=9,
+                max_steps=STEPS,
+                batch_size=BATCH,
+                seed=self.seed,
             )
             losses = sft_train(model, self.rows, config, self.pad_id, progress=False).losses
             self._kept[method, rate] = losses, response_nll(model, self.held_out, self.pad_id)

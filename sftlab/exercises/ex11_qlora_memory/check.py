@@ -29,7 +29,7 @@ def _quantiles_of_16() -> torch.Tensor:
     return code / code.max()
 
 
-CODE_SLIPS = [
+CODE_MISTAKES = [
     (_code(divide=False), "The code is not scaled: divide by the largest value, so that it reaches from −1 to 1."),
     (_code(flip=True), "It is mirrored: NF4 has 8 values above zero and 7 below."),
     (_code(outermost=31 / 32), "The outermost quantile is ½(29/30 + 31/32) = 0.9677083, not 31/32."),
@@ -77,7 +77,7 @@ def _ceiling(x):
     return torch.bucketize(x / absmax, nf4_code()).to(torch.uint8), absmax
 
 
-BLOCK_SLIPS = [
+BLOCK_MISTAKES = [
     (_by(lambda x: x.abs().max().expand(x.shape[0], 1).clone()), "One scale for everything: each row is a block of its own, and has its own largest magnitude."),
     (_by(lambda x: x.amax(dim=-1, keepdim=True)), "The scale is the largest *value*. A block's largest magnitude may be negative: take `abs()` first."),
     (_by(lambda x: x.std(dim=-1, keepdim=True)), "The scale is the standard deviation. Then a value beyond it is cut to the end of the code: use the largest magnitude."),
@@ -92,7 +92,7 @@ BLOCK_SLIPS = [
     (lambda x: (quantize_block(x)[0], _absmax(x).squeeze(-1)), "The scales have lost a dimension. Keep it, as (…, 1), so that they multiply row by row."),
 ]  # fmt: skip
 
-BITS_SLIPS = [
+BITS_MISTAKES = [
     (lambda b, d: 4.0, "The scales are left out. Each block has one, and each weight bears its share."),
     (lambda b, d: 4 + 32 / b, "With double quantisation the scales take 8 bits each, and not 32."),
     (lambda b, d: 4 + 16 / b, "A scale is a float32 here: 32 bits, not 16."),
@@ -106,7 +106,9 @@ BITS_SLIPS = [
 
 
 def _bits(describe: str, block: int, double: bool) -> Case:
-    return Case(describe, lambda: (block, double), bits_per_parameter, BITS_SLIPS, tolerance=1e-6)
+    return Case(
+        describe, lambda: (block, double), bits_per_parameter, BITS_MISTAKES, tolerance=1e-6
+    )
 
 
 EXERCISES = {
@@ -114,7 +116,7 @@ EXERCISES = {
         id="11.nf4_code",
         title="The 16 values of NF4",
         reference=nf4_code,
-        cases=[Case("the code", lambda: (), nf4_code, CODE_SLIPS, tolerance=1e-5)],
+        cases=[Case("the code", lambda: (), nf4_code, CODE_MISTAKES, tolerance=1e-5)],
         hints=[
             "Three parts: 7 quantiles below zero, zero, 8 quantiles above. `scipy.stats.norm.ppf` turns a probability into a quantile.",
             "Above: the probabilities run in 9 even steps from 0.9677083 to 0.5, and the last, which is zero, is dropped. Below: 8 steps, mirrored.",
@@ -126,7 +128,7 @@ EXERCISES = {
         id="11.quantize_block",
         title="A block and its scale",
         reference=quantize_block,
-        cases=[Case("4 blocks of 24 numbers, of sizes from 0.02 to 50", _rows, quantize_block, BLOCK_SLIPS, tolerance=1e-6)],
+        cases=[Case("4 blocks of 24 numbers, of sizes from 0.02 to 50", _rows, quantize_block, BLOCK_MISTAKES, tolerance=1e-6)],
         hints=[
             "The scale of a row is its largest magnitude: `x.abs().amax(dim=-1, keepdim=True)`.",
             "Divide by it. Everything lies within [−1, 1] now, as the code does.",

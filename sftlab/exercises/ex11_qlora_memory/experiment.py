@@ -29,7 +29,7 @@ def run(base: str, seed: int, epochs: int = 12) -> dict[str, float]:
         quantize_model_linears(model)
     held_out, pad_id = rows_of(tokenizer, "heldout", 100), tokenizer.pad_token_id
     found = {"before": mean_nll(model, held_out, pad_id)}
-    inject_lora(model, "all-linear", r=8, alpha=16, seed=seed)
-    config = TrainConfig(learning_rate=3e-3, epochs=epochs, batch_size=16, seed=seed)
+    inject_lora(model, "all-linear", r=8, lora_alpha=16, seed=seed)
+    config = TrainConfig(learning_rate=3e-3, num_train_epochs=epochs, batch_size=16, seed=seed)
     sft_train(model, rows_of(tokenizer, "handful"), config, pad_id, progress=False)
     return {**found, "after": mean_nll(model, held_out, pad_id)}

@@ -10,7 +10,7 @@ import torch
 from sftlab._internal.paths import MODELS
 from sftlab.chat import encode, end_of_turn_id
 from sftlab.classroom.checking import Case, Exercise
-from sftlab.loss import IGNORE
+from sftlab.loss import IGNORE_INDEX
 from sftlab.masking import (
     Example,
     build_example,
@@ -44,36 +44,36 @@ def _one_less(input_ids, prompt_length):
 
 def _response_masked(input_ids, prompt_length):
     labels = input_ids.clone()
-    labels[prompt_length:] = IGNORE
+    labels[prompt_length:] = IGNORE_INDEX
     return labels
 
 
 def _by_value(input_ids, prompt_length):
     found = torch.isin(input_ids, input_ids[:prompt_length])
-    return input_ids.masked_fill(found, IGNORE)
+    return input_ids.masked_fill(found, IGNORE_INDEX)
 
 
 def _counted_from_the_end(input_ids, prompt_length):
-    labels = torch.full_like(input_ids, IGNORE)
+    labels = torch.full_like(input_ids, IGNORE_INDEX)
     labels[-(len(labels) - prompt_length) :] = input_ids[-(len(labels) - prompt_length) :]
     return labels
 
 
 def _last_masked(input_ids, prompt_length):
     labels = mask_prompt(input_ids, prompt_length)
-    labels[-1:] = IGNORE
+    labels[-1:] = IGNORE_INDEX
     return labels
 
 
 def _shifted(input_ids, prompt_length):
-    labels = torch.full_like(input_ids, IGNORE)
+    labels = torch.full_like(input_ids, IGNORE_INDEX)
     labels[:-1] = mask_prompt(input_ids, prompt_length)[1:]
     return labels
 
 
 def _zero_masked(input_ids, prompt_length):
     labels = mask_prompt(input_ids, prompt_length)
-    return labels.masked_fill(labels == 0, IGNORE)
+    return labels.masked_fill(labels == 0, IGNORE_INDEX)
 
 
 def _response_alone(input_ids, prompt_length):
@@ -81,10 +81,10 @@ def _response_alone(input_ids, prompt_length):
 
 
 def _prompt_all_masked_alone(input_ids, prompt_length):
-    return torch.full_like(input_ids, IGNORE)
+    return torch.full_like(input_ids, IGNORE_INDEX)
 
 
-MASK_SLIPS = (
+MASK_MISTAKES = (
     (
         _unmasked,
         "Nothing is masked: the prompt keeps its labels, so the model would be trained to write "
@@ -158,7 +158,7 @@ def _mask_case(ids: list[int], prompt_length: int, remark: str) -> Case:
         f"`mask_prompt(tensor({ids}), {prompt_length})`: {remark}",
         lambda: (torch.tensor(ids), prompt_length),
         mask_prompt,
-        MASK_SLIPS,
+        MASK_MISTAKES,
     )
 
 
@@ -180,7 +180,7 @@ def _relabelled(change):
     def slip(tokenizer, messages):
         right = build_example(tokenizer, messages)
         labels = list(right.labels)
-        trained = [at for at, label in enumerate(labels) if label != IGNORE]
+        trained = [at for at, label in enumerate(labels) if label != IGNORE_INDEX]
         return Example(
             right.input_ids, change(labels, right.input_ids, trained[0], trained[-1] + 1)
         )
@@ -194,7 +194,7 @@ def _from_prompt_of(prompt_of):
     def slip(tokenizer, messages):
         whole = encode(tokenizer, messages)
         start = prompt_of(tokenizer, messages)
-        return Example(whole, [IGNORE] * start + whole[start:])
+        return Example(whole, [IGNORE_INDEX] * start + whole[start:])
 
     return slip
 
@@ -218,7 +218,7 @@ def _header_trained(tokenizer, messages):
 
 def _inputs_masked(tokenizer, messages):
     right = build_example(tokenizer, messages)
-    masked = [IGNORE] * _with_header(tokenizer, messages)
+    masked = [IGNORE_INDEX] * _with_header(tokenizer, messages)
     return Example(masked + right.input_ids[len(masked) :], right.labels)
 
 
@@ -240,7 +240,7 @@ def _prompt_filled(value_of):
     def slip(tokenizer, messages):
         right = build_example(tokenizer, messages)
         value = value_of(tokenizer)
-        return Example(right.input_ids, [value if y == IGNORE else y for y in right.labels])
+        return Example(right.input_ids, [value if y == IGNORE_INDEX else y for y in right.labels])
 
     return slip
 
@@ -251,7 +251,7 @@ def _ended_at_the_answer(tokenizer, messages):
     return Example(right.input_ids[: end - 1], right.labels[: end - 1])
 
 
-EXAMPLE_SLIPS = (
+EXAMPLE_MISTAKES = (
     (
         _relabelled(lambda labels, ids, first, last: list(ids)),
         "Nothing is masked: the user's words are trained as well as the answer.",
@@ -267,7 +267,9 @@ EXAMPLE_SLIPS = (
         "trained token must be the first of the answer.",
     ),
     (
-        _relabelled(lambda labels, ids, first, last: [*labels[: last - 1], IGNORE, *labels[last:]]),
+        _relabelled(
+            lambda labels, ids, first, last: [*labels[: last - 1], IGNORE_INDEX, *labels[last:]]
+        ),
         "The end-of-turn marker is masked. It belongs to the answer: without it in the loss the "
         "model never learns to stop.",
     ),
@@ -283,7 +285,7 @@ EXAMPLE_SLIPS = (
     ),
     (
         _relabelled(
-            lambda labels, ids, first, last: [*labels[:first], IGNORE, *labels[first + 1 :]]
+            lambda labels, ids, first, last: [*labels[:first], IGNORE_INDEX, *labels[first + 1 :]]
         ),
         "Off by one: the first token of the answer is masked.",
     ),
@@ -298,7 +300,7 @@ EXAMPLE_SLIPS = (
         "Off by one: the last token of the prompt is trained.",
     ),
     (
-        _relabelled(lambda labels, ids, first, last: [*labels[1:], IGNORE]),
+        _relabelled(lambda labels, ids, first, last: [*labels[1:], IGNORE_INDEX]),
         "The labels are shifted already. They stay in line with input_ids; the loss does the "
         "shifting.",
     ),
@@ -371,7 +373,7 @@ def _example_case(remark: str, *texts: str, system: str = "", template: str | No
         f"`build_example(tokenizer, messages)`: {remark}",
         lambda: (_tokenizer(template), _conversation(*texts, system=system)),
         build_example,
-        EXAMPLE_SLIPS,
+        EXAMPLE_MISTAKES,
     )
 
 

@@ -8,7 +8,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from sftlab.classroom.checking import Case, Exercise
-from sftlab.loss import IGNORE, sft_loss
+from sftlab.loss import IGNORE_INDEX, sft_loss
 from sftlab.train import train_step
 
 RATE = 0.1
@@ -25,7 +25,12 @@ def _arguments(stale: bool = False):
     batch = {
         "input_ids": torch.tensor([[1, 5, 7, 9, 2], [1, 6, 2, 3, 3]]),
         "attention_mask": torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]),
-        "labels": torch.tensor([[IGNORE, IGNORE, 7, 9, 2], [IGNORE, 6, 2, IGNORE, IGNORE]]),
+        "labels": torch.tensor(
+            [
+                [IGNORE_INDEX, IGNORE_INDEX, 7, 9, 2],
+                [IGNORE_INDEX, 6, 2, IGNORE_INDEX, IGNORE_INDEX],
+            ]
+        ),
     }
     optimizer = torch.optim.SGD(model.parameters(), lr=RATE)
     if stale:
@@ -66,7 +71,7 @@ def _summed(model, batch, optimizer):
 
 
 # Weights that known mistakes leave behind, tried in this order.
-WEIGHT_SLIPS = (
+WEIGHT_MISTAKES = (
     (lambda *a: _plain(*a, zero=False), "Gradients of an earlier step were added to this one: PyTorch accumulates them. Set them to zero before `backward()`."),
     (_on_everything, "It trained on the prompt and the padding too: the weights moved as if `input_ids` were the labels. The batch has `labels`."),
     (_summed, "The step is five times too large: the gradient is that of the *sum* over the five trained tokens, not of their mean."),
@@ -91,7 +96,7 @@ def _judge(stale: bool):
         if not (
             torch.allclose(after, wanted, atol=1e-6) or torch.allclose(after, clipped, atol=1e-6)
         ):
-            for slip, message in WEIGHT_SLIPS:
+            for slip, message in WEIGHT_MISTAKES:
                 if torch.allclose(after, _after(slip, stale)[1], atol=1e-6):
                     return message
             return "The weights moved, but not by one step along the gradient of the batch's mean loss over its trained tokens."
@@ -117,8 +122,8 @@ EXERCISES = {
         title="One training step",
         reference=train_step,
         cases=[
-            Case("a fresh model, two rows of unequal length, SGD", _arguments, judge=_judge(False), in_place=True),
-            Case("the same with gradients left over from before", lambda: _arguments(True), judge=_judge(True), in_place=True),
+            Case("a fresh model, two rows of unequal length, SGD", _arguments, verify=_judge(False), in_place=True),
+            Case("the same with gradients left over from before", lambda: _arguments(True), verify=_judge(True), in_place=True),
         ],
         hints=[
             "Four things, in this order: the loss, a clean slate for the gradients, the gradients, the step.",

@@ -67,7 +67,7 @@ def _last_left_open(messages, add_generation_prompt=False):
     return chatml(messages, add_generation_prompt).removesuffix("<|im_end|>\n")
 
 
-CHATML_SLIPS = (
+CHATML_MISTAKES = (
     (_never_prompted, "The generation prompt is missing: with add_generation_prompt=True the text ends with the assistant's header, so that the model answers instead of opening a turn."),
     (_always_prompted, "The generation prompt is always written. It is only wanted when add_generation_prompt is True: in a training row the answer has its header already."),
     (_prompted_after_each, "The generation prompt stands after every message. It comes once, at the very end."),
@@ -108,7 +108,7 @@ def _chatml_case(remark: str, *texts: str, system: str = "", prompted: bool | No
         f"`chatml(messages{how})`: {remark}",
         lambda: (_messages(*texts, system=system), *(() if prompted is None else (prompted,))),
         chatml,
-        CHATML_SLIPS,
+        CHATML_MISTAKES,
     )
 
 
@@ -177,7 +177,7 @@ def _lines(tokenizer, ids):
     return tokenizer.decode(ids).count("<|im_end|>\n")
 
 
-COUNT_SLIPS = (
+COUNT_MISTAKES = (
     (_in_text, "Counted in the decoded text, a marker that was read as plain text counts too. A turn is opened by the *id* of <|im_start|>, so count that."),
     (_ends, "Counted are the ends. A turn that is still open, such as the generation prompt, has none: count the markers that open."),
     (_lines, "Counted are the ends. A turn that is still open, such as the generation prompt, has none; and text can look like an end."),
@@ -205,7 +205,7 @@ def _count_case(remark: str, make) -> Case:
         f"`count_turns(tokenizer, ids)`: {remark}",
         lambda: (_tokenizer(), make(_tokenizer())),
         count_turns,
-        COUNT_SLIPS,
+        COUNT_MISTAKES,
     )
 
 

@@ -10,7 +10,7 @@ from sftlab._internal.paths import MODELS
 from sftlab.chat import Message, encode
 from sftlab.classroom.checking import Case, Exercise
 from sftlab.classroom.first_difference import difference
-from sftlab.loss import IGNORE
+from sftlab.loss import IGNORE_INDEX
 from sftlab.masking import Example, build_example, mask_all_but_assistant
 from sftlab.templates import with_template
 
@@ -35,7 +35,7 @@ def _places(tokenizer, messages: list[Message]) -> dict[str, list[set[int]]]:
             found[message["role"]].append(set(range(start, stop)))
         else:
             row = build_example(tokenizer, messages[:k])
-            trained = [at for at, label in enumerate(row.labels) if label != IGNORE]
+            trained = [at for at, label in enumerate(row.labels) if label != IGNORE_INDEX]
             found["header"].append(set(range(start, trained[0])))
             found["answer"].append(set(trained[:-1]))
             found["end"].append({trained[-1]})
@@ -58,7 +58,7 @@ def _fields(value: Any) -> tuple[list, list] | None:
 def _wrong_row(ids: list, right: Example, tokenizer, messages) -> str | None:
     """What is wrong with the input ids, where that has a name."""
     without_system = [m for m in messages if m["role"] != "system"]
-    if IGNORE in ids:
+    if IGNORE_INDEX in ids:
         return "Tokens are masked in input_ids: the model could no longer read them. Only labels are masked."
     if len(without_system) < len(messages) and ids == encode(tokenizer, without_system):
         return "The system turn is missing from the row. It is masked, but the model reads it."
@@ -74,11 +74,15 @@ def _wrong_labels(labels: list, right: Example, tokenizer) -> str | None:
     ids = right.input_ids
     if len(labels) != len(ids):
         return f"There are {len(labels)} labels for {len(ids)} tokens. Every token has one, masked or not."
-    if labels == [*right.labels[1:], IGNORE]:
+    if labels == [*right.labels[1:], IGNORE_INDEX]:
         return "The labels are shifted already. They stay in line with input_ids; the loss does the shifting."
-    fillers = {y for y, x in zip(labels, right.labels, strict=True) if x == IGNORE and y != IGNORE}
-    rest = [y for y, x in zip(labels, right.labels, strict=True) if x != IGNORE]
-    if len(fillers) == 1 and rest == [x for x in right.labels if x != IGNORE]:
+    fillers = {
+        y
+        for y, x in zip(labels, right.labels, strict=True)
+        if x == IGNORE_INDEX and y != IGNORE_INDEX
+    }
+    rest = [y for y, x in zip(labels, right.labels, strict=True) if x != IGNORE_INDEX]
+    if len(fillers) == 1 and rest == [x for x in right.labels if x != IGNORE_INDEX]:
         filler = fillers.pop()
         if filler == tokenizer.pad_token_id:
             return "Masked places carry the padding id, a token like any other to the loss. It leaves out -100 only."
@@ -140,9 +144,9 @@ def _judge(make: Callable[[], tuple], remark: str):
         if ids != right.input_ids:
             return _wrong_row(ids, right, tokenizer, messages) or told
         message = _wrong_labels(labels, right, tokenizer)
-        if message or any(y not in (x, IGNORE) for x, y in zip(ids, labels, strict=True)):
+        if message or any(y not in (x, IGNORE_INDEX) for x, y in zip(ids, labels, strict=True)):
             return message or told
-        trained = {at for at, label in enumerate(labels) if label != IGNORE}
+        trained = {at for at, label in enumerate(labels) if label != IGNORE_INDEX}
         return _wrong_turns(trained, _places(tokenizer, messages), remark) or told
 
     return judge
@@ -163,7 +167,7 @@ def _case(describe: str, talk: list[Message], family: str = "chatml", remark: st
         f"`mask_all_but_assistant(tokenizer, messages)`: {describe}",
         make,
         mask_all_but_assistant,
-        judge=_judge(make, remark),
+        verify=_judge(make, remark),
     )
 
 

@@ -12,11 +12,11 @@ from random import Random
 
 from sftlab._internal.paths import INSTRUCTIONS
 from sftlab.chat import end_of_turn_id
-from sftlab.data import conversation, prepare, read_jsonl
+from sftlab.data import conversation, read_jsonl, tokenize_conversations
 from sftlab.exercises.recipes import suited
 from sftlab.generate import Generation, answer
 from sftlab.lora import inject_lora
-from sftlab.loss import IGNORE
+from sftlab.loss import IGNORE_INDEX
 from sftlab.masking import Example
 from sftlab.models import load
 from sftlab.train import TrainConfig, sft_train
@@ -34,7 +34,7 @@ def settings() -> list[dict]:
 def mask_token(examples: Sequence[Example], token: int) -> list[Example]:
     """The rows with one token's labels masked wherever they were trained."""
     return [
-        Example(e.input_ids, [IGNORE if label == token else label for label in e.labels])
+        Example(e.input_ids, [IGNORE_INDEX if label == token else label for label in e.labels])
         for e in examples
     ]
 
@@ -43,11 +43,13 @@ def tuned(end_marker: str, seed: int, name: str = "almanac", progress: bool = Fa
     """The base tuned on the 32 pairs, its end marker "trained" or "masked", and its tokenizer."""
     model, tokenizer = load(name)
     pairs = [conversation(row) for row in read_jsonl(INSTRUCTIONS / "handful.jsonl")]
-    examples = prepare(tokenizer, pairs).examples
+    examples = tokenize_conversations(tokenizer, pairs).examples
     if end_marker == "masked":
         examples = mask_token(examples, end_of_turn_id(tokenizer))
-    inject_lora(model, targets="all-linear", r=8, alpha=16, seed=seed)
-    config = suited(TrainConfig(learning_rate=3e-3, epochs=12, batch_size=16, seed=seed), model)
+    inject_lora(model, target_modules="all-linear", r=8, lora_alpha=16, seed=seed)
+    config = suited(
+        TrainConfig(learning_rate=3e-3, num_train_epochs=12, batch_size=16, seed=seed), model
+    )
     # The check before a run would name the fault that is made here on purpose.
     sft_train(model, examples, config, tokenizer.pad_token_id, progress=progress, check=False)
     return model, tokenizer

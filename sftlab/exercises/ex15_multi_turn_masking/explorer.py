@@ -12,7 +12,7 @@ from sftlab.classroom.rendering import token_roles
 from sftlab.classroom.views import View, table, token_view
 from sftlab.errors import WorkbookError
 from sftlab.exercises.ex15_multi_turn_masking.experiment import mask_token
-from sftlab.loss import IGNORE
+from sftlab.loss import IGNORE_INDEX
 from sftlab.masking import Example, build_example, mask_all_but_assistant
 
 WAYS = {
@@ -42,7 +42,7 @@ def edit_a_talk(tokenizer) -> None:
         example = WAYS[way](tokenizer, talk)
         roles = [role for role, _ in token_roles(tokenizer, talk)]
         trained = Counter(
-            role for role, label in zip(roles, example.labels, strict=True) if label != IGNORE
+            role for role, label in zip(roles, example.labels, strict=True) if label != IGNORE_INDEX
         )
         rows = [[role, count, trained[role]] for role, count in Counter(roles).items()]
         tokens = token_view(tokenizer, example, f"{example.trained / len(example):.0%} of the row")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 
 from sftlab.chat import Message
-from sftlab.loss import IGNORE
+from sftlab.loss import IGNORE_INDEX
 from sftlab.masking import Example
 
 # Words that could mislead a mask: names of roles, halves of markers, line ends, other scripts.
@@ -24,7 +24,7 @@ def random_text(rng: Random) -> str:
             return text
 
 
-def random_talk(rng: Random) -> list[Message]:
+def random_conversation(rng: Random) -> list[Message]:
     """One to four exchanges, with a system turn in front of every other talk or so."""
     talk: list[Message] = []
     if rng.random() < 0.5:
@@ -52,11 +52,11 @@ def cut(example: Example, max_length: int) -> Example:
 def damage(example: Example, max_length: int) -> str:
     """Which of ``DAMAGES`` the naive truncation would do to a row."""
     kept, lost = example.labels[:max_length], example.labels[max_length:]
-    if all(label == IGNORE for label in lost):
+    if all(label == IGNORE_INDEX for label in lost):
         return DAMAGES[0]
-    if all(label == IGNORE for label in kept[1:]):
+    if all(label == IGNORE_INDEX for label in kept[1:]):
         return DAMAGES[4]
-    if kept[-1] == IGNORE or lost[0] == IGNORE:  # the cut lies between two answers
+    if kept[-1] == IGNORE_INDEX or lost[0] == IGNORE_INDEX:  # the cut lies between two answers
         return DAMAGES[1]
-    ends_here = len(lost) == 1 or lost[1] == IGNORE  # the first token lost closes an answer
+    ends_here = len(lost) == 1 or lost[1] == IGNORE_INDEX  # the first token lost closes an answer
     return DAMAGES[3] if ends_here else DAMAGES[2]

@@ -9,7 +9,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from sftlab.classroom.checking import Case, Exercise
-from sftlab.loss import IGNORE, mean_of_means, sft_loss
+from sftlab.loss import IGNORE_INDEX, mean_of_means, sft_loss
 from sftlab.train import sft_train, train_loop
 
 RATES = (0.2, 0.8, 0.6, 0.3)
@@ -34,7 +34,7 @@ def _batches() -> _Batches:
     found, row = _Batches(), 0
     for lengths in LENGTHS:
         ids = torch.zeros(len(lengths), max(lengths), dtype=torch.long)
-        labels, mask = torch.full_like(ids, IGNORE), torch.zeros_like(ids)
+        labels, mask = torch.full_like(ids, IGNORE_INDEX), torch.zeros_like(ids)
         for place, length in enumerate(lengths):
             tokens = torch.tensor([FIRST + row, 1, *(2 + (row + k) % 8 for k in range(length - 2))])
             ids[place, :length], mask[place, :length] = tokens, 1
@@ -44,7 +44,7 @@ def _batches() -> _Batches:
     return found
 
 
-def _arguments(asks: bool = False, micro_batch: int | None = None):
+def _arguments(asks: bool = False, micro_batch_size: int | None = None):
     """A tiny random model that notes what happens to it; its embedding is frozen. SGD, whose step shows the gradient."""
     config = LlamaConfig(vocab_size=24, hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2,
                          num_key_value_heads=1, tie_word_embeddings=True)  # fmt: skip
@@ -70,15 +70,15 @@ def _arguments(asks: bool = False, micro_batch: int | None = None):
         log.append(("told", done, loss))
         model.eval()  # whoever asks the model something turns training off
 
-    given = (model, batches, optimizer, list(RATES), on_step if asks else None, micro_batch)
-    return given[: 6 if micro_batch else 5 if asks else 4]
+    given = (model, batches, optimizer, list(RATES), on_step if asks else None, micro_batch_size)
+    return given[: 6 if micro_batch_size else 5 if asks else 4]
 
 
 def _weights(model) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in model.parameters()])
 
 
-def _plain(zero=True, means=False, everything=False, summed=False, micro_batch=None):
+def _plain(zero=True, means=False, everything=False, summed=False, micro_batch_size=None):
     """The losses and weights after a loop written out, or one with a known mistake."""
     model, batches, optimizer, rates, *_ = _arguments()
     losses = []
@@ -89,18 +89,18 @@ def _plain(zero=True, means=False, everything=False, summed=False, micro_batch=N
         loss = sft_loss(logits, labels)
         losses.append(loss.item())
         if means:
-            size = micro_batch or 1
+            size = micro_batch_size or 1
             parts = range(0, len(labels), size)
             loss = mean_of_means((logits[k : k + size], labels[k : k + size]) for k in parts)
         if zero:
             optimizer.zero_grad()
-        (loss * ((labels[:, 1:] != IGNORE).sum() if summed else 1)).backward()
+        (loss * ((labels[:, 1:] != IGNORE_INDEX).sum() if summed else 1)).backward()
         optimizer.step()
     return losses, _weights(model)
 
 
 # Weights that known mistakes leave behind.
-WEIGHT_SLIPS = (
+WEIGHT_MISTAKES = (
     ({"zero": False}, "Gradients of earlier batches were added to later ones: PyTorch accumulates them. Set them to zero for every batch."),
     ({"means": True}, "Each micro-batch's own mean was averaged, so a token in a short one weighs more. Divide the summed loss of every micro-batch by the trained tokens of the **whole** batch."),
     ({"everything": True}, "It trained on prompts and padding too: the weights moved as if `input_ids` were the labels. A batch has `labels`."),
@@ -108,7 +108,7 @@ WEIGHT_SLIPS = (
 )  # fmt: skip
 
 
-def _seen(log: Sequence[tuple], micro_batch: int | None) -> str | None:
+def _seen(log: Sequence[tuple], micro_batch_size: int | None) -> str | None:
     """What is wrong with the rows that the model was trained on, or with how."""
     forwards = [event for event in log if event[0] == "forward"]
     if not forwards:
@@ -125,8 +125,8 @@ def _seen(log: Sequence[tuple], micro_batch: int | None) -> str | None:
         return f"Of {len(batch_of)} rows the model saw only {len(set(rows))}: do the micro-batches cover the whole batch?"
     if len(rows) > len(batch_of):
         return "Some rows were trained on more than once. Each batch is for one step."
-    if micro_batch and (size := max(len(event[1]) for event in forwards)) > micro_batch:
-        return f"A forward pass had {size} rows, but `micro_batch` allows {micro_batch}: the memory may not hold more."
+    if micro_batch_size and (size := max(len(event[1]) for event in forwards)) > micro_batch_size:
+        return f"A forward pass had {size} rows, but `micro_batch_size` allows {micro_batch_size}: the memory may not hold more."
     if not forwards[0][2]:
         return (
             "The model was in eval mode: dropout would be off. Say `model.train()` before the step."
@@ -184,19 +184,21 @@ def _losses(result: Sequence, expected: Sequence[float]) -> str | None:
 
 
 def _judge(result, arguments) -> str | None:
-    model, _, _, _, on_step, micro_batch, *_ = (*arguments, None, None)
+    model, _, _, _, on_step, micro_batch_size, *_ = (*arguments, None, None)
     log = list(model.seen)
     embedding, before = model.model.embed_tokens.weight, _arguments()[0].model.embed_tokens.weight
     if embedding.requires_grad or not torch.equal(embedding, before):
         return "A frozen weight (the embedding) was trained. What requires no gradient is to stay as it is."
-    message = _seen(log, micro_batch) or _steps(log) or _shape(result)
+    message = _seen(log, micro_batch_size) or _steps(log) or _shape(result)
     if message:
         return message
     losses, wanted = _plain()
     after = _weights(model)
     if not torch.allclose(after, wanted, atol=2e-6):
-        for mistake, told in WEIGHT_SLIPS:
-            if torch.allclose(after, _plain(**mistake, micro_batch=micro_batch)[1], atol=2e-6):
+        for mistake, told in WEIGHT_MISTAKES:
+            if torch.allclose(
+                after, _plain(**mistake, micro_batch_size=micro_batch_size)[1], atol=2e-6
+            ):
                 return told
         return "The weights moved, but not by one step per batch along the gradient of its mean loss over its trained tokens."
     told = [event[1:] for event in log if event[0] == "told"]
@@ -217,17 +219,17 @@ EXERCISES = {
         title="The training loop",
         reference=train_loop,
         cases=[
-            Case("four batches, four rates, a model with a frozen embedding", _arguments, judge=_judge, in_place=True),
-            Case("the same with an `on_step` that turns training off", lambda: _arguments(asks=True), judge=_judge, in_place=True),
-            Case("the same with `micro_batch=2`: at most two rows in a forward pass", lambda: _arguments(micro_batch=2), judge=_judge, in_place=True),
+            Case("four batches, four rates, a model with a frozen embedding", _arguments, verify=_judge, in_place=True),
+            Case("the same with an `on_step` that turns training off", lambda: _arguments(asks=True), verify=_judge, in_place=True),
+            Case("the same with `micro_batch_size=2`: at most two rows in a forward pass", lambda: _arguments(micro_batch_size=2), verify=_judge, in_place=True),
         ],
         hints=[
             "One pass over `zip(batches, rates)`. For each pair: the rate, train mode, one step, note the loss, tell `on_step`.",
             "The optimiser reads its rate from `group['lr']` of each group in `optimizer.param_groups`, at the moment of the step.",
-            "`train_step(model, batch, optimizer, micro_batch=micro_batch)` does the rest: it zeroes the gradients, divides by the trained tokens "
+            "`train_step(model, batch, optimizer, micro_batch_size=micro_batch_size)` does the rest: it zeroes the gradients, divides by the trained tokens "
             "of the whole batch, steps, and returns the loss as a number.",
         ],
-        why="`sft_train` below plans the batches and rates, hands them to this loop, and uses `on_step` for the bar and the snapshots. It needs no "
+        why="`sft_train` below plans the batches and rates, hands them to this loop, and uses `on_step` for the bar and the checkpoints. It needs no "
         "loop of its own to pause or to resume: a resumed run is the same call with the batches and rates that are left.",
         points=3,
         shows=(sft_train,),

@@ -36,7 +36,7 @@ class Training:
     def go(self, tell: Callable[[int], None], ended: Callable[[], None]) -> None:
         """Train on from where it stands; ``tell(steps_done)`` after each step.
 
-        After an error the model begins anew, at the last snapshot if there is one.
+        After an error the model begins anew, at the last checkpoint if there is one.
         """
         self.pause()
         self._pause.clear()
@@ -52,7 +52,7 @@ class Training:
     def _train(self, tell, ended) -> None:
         def on_step(done: int, loss: float) -> None:
             if done:
-                self.losses[done - 1 :] = [loss]  # steps after the last snapshot are done again
+                self.losses[done - 1 :] = [loss]  # steps after the last checkpoint are done again
                 tell(done)
             if self._pause.is_set():
                 raise KeyboardInterrupt  # what the stop button does

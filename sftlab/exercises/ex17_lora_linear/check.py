@@ -14,7 +14,7 @@ from sftlab.classroom.checking import Case, Exercise
 from sftlab.lora import LoRALinear, inject_lora
 
 # Factors that known mistakes put in front of x Aᵀ Bᵀ, tried in this order.
-FACTOR_SLIPS = (
+FACTOR_MISTAKES = (
     (lambda alpha, r: alpha, "The correction is {r} times too large: α was used without dividing by r."),
     (lambda alpha, r: 1.0, "x Aᵀ Bᵀ is added without the factor α/r. With α = r nobody would notice; here α = {alpha:g} and r = {r}."),
     (lambda alpha, r: r / alpha, "The factor is upside down: it is r/α = {inverse:g}, but α/r = {scale:g} is asked for."),
@@ -124,7 +124,7 @@ def _corrected(layer, x, fresh, adapter, r, alpha, base) -> str | None:
     if close(plain + alpha / r * correction):
         return None
     words = {"r": r, "alpha": alpha, "scale": alpha / r, "inverse": r / alpha}
-    for factor, message in FACTOR_SLIPS:
+    for factor, message in FACTOR_MISTAKES:
         if close(plain + factor(alpha, r) * correction):
             return message.format(**words)
     if close(alpha / r * (plain + correction)):
@@ -279,7 +279,7 @@ EXERCISES = {
         id="17.LoRALinear",
         title="A LoRA layer",
         reference=LoRALinear,
-        cases=[Case(told, _layer_arguments(*sizes), judge=_judge_layer, in_place=True) for told, sizes in LAYER_CASES],
+        cases=[Case(told, _layer_arguments(*sizes), verify=_judge_layer, in_place=True) for told, sizes in LAYER_CASES],
         hints=[
             "Keep the base as an attribute and freeze it. A and B are `nn.Parameter`s; what else the class knows is r and α.",
             "`forward` is one line: the base's output, plus α/r times `x @ A.T @ B.T`. Do not build B @ A: it is as large as the weight.",
@@ -294,7 +294,7 @@ EXERCISES = {
         title="LoRA layers into a model",
         reference=inject_lora,
         cases=[
-            Case(f"inject_lora(model, {targets}, r={r}, alpha={alpha:g})", _model_arguments(targets, r, alpha), judge=_judge_model, in_place=True)
+            Case(f"inject_lora(model, {targets}, r={r}, lora_alpha={alpha:g})", _model_arguments(targets, r, alpha), verify=_judge_model, in_place=True)
             for targets, r, alpha in MODEL_CASES
         ],
         hints=[

@@ -64,7 +64,7 @@ def _by_name(model: nn.Module) -> float:
     return sum(map(weight_count, named)) / _counts(model)[1]
 
 
-SHARE_SLIPS = [
+SHARE_MISTAKES = [
     (lambda m: 100 * trainable_share(m), "That is in per cent. A share lies between 0 and 1."),
     (_over_frozen, "It divides by the *frozen* parameters. The adapter belongs to the whole."),
     (lambda m: _ratio(m, lambda p: 1), "It counts tensors. Count the numbers in them: `p.numel()`."),
@@ -157,9 +157,9 @@ EXERCISES = {
         title="What share is trained?",
         reference=trainable_share,
         cases=[
-            Case("a model in bfloat16 with adapters on q and v", _untied, trainable_share, SHARE_SLIPS, tolerance=1e-9),
-            Case("a model whose head is its embedding", _tied, trainable_share, [TIED, *SHARE_SLIPS], tolerance=1e-9),
-            Case("the same with its linear layers in 4 bits", _four_bit, trainable_share, [PACKED, *SHARE_SLIPS], tolerance=1e-9),
+            Case("a model in bfloat16 with adapters on q and v", _untied, trainable_share, SHARE_MISTAKES, tolerance=1e-9),
+            Case("a model whose head is its embedding", _tied, trainable_share, [TIED, *SHARE_MISTAKES], tolerance=1e-9),
+            Case("the same with its linear layers in 4 bits", _four_bit, trainable_share, [PACKED, *SHARE_MISTAKES], tolerance=1e-9),
             Case("an adapter loaded for inference", _for_inference, trainable_share, [NAMES], tolerance=1e-9),
         ],
         hints=[
@@ -175,9 +175,9 @@ EXERCISES = {
         title="The largest rank that fits",
         reference=lora_config_for,
         cases=[
-            Case("at most 60,000 parameters on all linear layers", _budget_arguments(60_000, "all-linear"), judge=_judge_config),
-            Case("at most 14,000 on q_proj and v_proj", _budget_arguments(14_000, QV), judge=_judge_config),
-            Case("at most 70,000 on all linear layers, the model in 4 bits", _budget_arguments(70_000, "all-linear", True), judge=_judge_config),
+            Case("at most 60,000 parameters on all linear layers", _budget_arguments(60_000, "all-linear"), verify=_judge_config),
+            Case("at most 14,000 on q_proj and v_proj", _budget_arguments(14_000, QV), verify=_judge_config),
+            Case("at most 70,000 on all linear layers, the model in 4 bits", _budget_arguments(70_000, "all-linear", True), verify=_judge_config),
         ],
         hints=[
             "How many parameters does one unit of rank cost? Add d_in + d_out over *all* layers that get an adapter.",

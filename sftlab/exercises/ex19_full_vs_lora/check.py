@@ -49,7 +49,7 @@ def _four_parts(w, g, o, a, *_):
     return w + g + o + a
 
 
-SLIPS = (
+MISTAKES = (
     (_four_parts, "That is the sum of the four parts. They are never all there at once: the activations go, layer by layer, while the gradients come. Take the largest of the three moments."),
     (_everything, "That is the sum of everything. Not all of it is there at once: take the largest of the three moments."),
     (_slip(_loss, _last, _end, sum), "You added the three moments up. They follow one another: only the largest of them counts."),
@@ -72,7 +72,7 @@ SLIPS = (
 
 
 def _case(describe: str, arguments: tuple) -> Case:
-    return Case(describe, lambda: arguments, peak_training_bytes, SLIPS)
+    return Case(describe, lambda: arguments, peak_training_bytes, MISTAKES)
 
 
 EXERCISES = {

@@ -28,7 +28,7 @@ from sftlab._internal.paths import INSTRUCTIONS
 from sftlab.adapters import save_adapter
 from sftlab.almanac.pairs import pairs
 from sftlab.chat import CHATML
-from sftlab.data import conversation, prepare, read_jsonl
+from sftlab.data import conversation, read_jsonl, tokenize_conversations
 from sftlab.exercises.ex03_response_only_loss.experiment import response_nll
 from sftlab.fetch import PACKAGES
 from sftlab.lora import inject_lora
@@ -110,11 +110,13 @@ def tune_and_score(method: str, rate: float, seed: int) -> dict:
     losses = []
     if method != "none":
         if method == "lora":
-            inject_lora(model, "all-linear", r=R, alpha=2 * R, seed=seed)
-        rows = prepare(tokenizer, [conversation(row) for row in pairs(PAIRS, seed)]).examples
+            inject_lora(model, "all-linear", r=R, lora_alpha=2 * R, seed=seed)
+        rows = tokenize_conversations(
+            tokenizer, [conversation(row) for row in pairs(PAIRS, seed)]
+        ).examples
         config = TrainConfig(
             learning_rate=rate,
-            epochs=EPOCHS,
+            num_train_epochs=EPOCHS,
             batch_size=BATCH,
             seed=seed,
             precision="fp32",
@@ -124,7 +126,9 @@ def tune_and_score(method: str, rate: float, seed: int) -> dict:
             raise KeyboardInterrupt  # half a run is not measured
         losses = history.losses
     asked = Random(0).sample(read_jsonl(INSTRUCTIONS / "heldout.jsonl"), QUESTIONS)
-    rows = prepare(tokenizer, [conversation(question) for question in asked]).examples
+    rows = tokenize_conversations(
+        tokenizer, [conversation(question) for question in asked]
+    ).examples
     return {
         "nll": response_nll(model, rows, tokenizer.pad_token_id, batch_size=10),
         "losses": losses,

@@ -73,7 +73,7 @@ def _cases(reference, slips: list, rounding: list, told: str) -> list[Case]:
     ]  # fmt: skip
 
 
-MERGE_SLIPS = [
+MERGE_MISTAKES = [
     *_factor_slips(1),
     (lambda W, *_: W, "Nothing was merged: this is the base, as if the adapter had never been loaded."),
     (unmerge, "The update was subtracted. That takes an adapter *out*."),
@@ -84,7 +84,7 @@ MERGE_ROUNDING = [
     (_rounded_factors(1), "A and B were rounded to bfloat16 before they were multiplied. Keep them in float32; round once, at the end."),
     (_not_rounded(1), "The merged weight is in float32, twice the size of the one it replaces. Return it in the dtype of W."),
 ]  # fmt: skip
-UNMERGE_SLIPS = [
+UNMERGE_MISTAKES = [
     *_factor_slips(-1),
     (lambda W, *_: W, "Nothing was taken out: the merged weight came back as it was."),
     (merge, "The update was added once more. Taking it out means to subtract it."),
@@ -101,7 +101,7 @@ EXERCISES = {
         id="20.merge",
         title="Fold an adapter into its weight",
         reference=merge,
-        cases=_cases(merge, MERGE_SLIPS, MERGE_ROUNDING, "merge"),
+        cases=_cases(merge, MERGE_MISTAKES, MERGE_ROUNDING, "merge"),
         hints=[
             "W is (d_out, d_in), so the update must be too: which of A @ B and B @ A has that shape?",
             "The update is α/r times B @ A. Return a new tensor: whoever called may still need W.",
@@ -114,7 +114,7 @@ EXERCISES = {
         id="20.unmerge",
         title="Take an adapter out again",
         reference=unmerge,
-        cases=_cases(unmerge, UNMERGE_SLIPS, UNMERGE_ROUNDING, "unmerge"),
+        cases=_cases(unmerge, UNMERGE_MISTAKES, UNMERGE_ROUNDING, "unmerge"),
         hints=[
             "The same update as in `merge`, the other way.",
             "In float32 it gives W back to about seven digits. In bfloat16 what the merge has rounded away stays lost.",

@@ -79,7 +79,7 @@ def _model(kind: str) -> nn.Module:
     if kind != "16 bits":
         quantize_model_linears(model)
     if kind == "with adapters":
-        inject_lora(model, "all-linear", r=4, alpha=8, seed=0)
+        inject_lora(model, "all-linear", r=4, lora_alpha=8, seed=0)
     return model
 
 
@@ -108,7 +108,7 @@ def _bare(parameter) -> int:
     return parameter.numel() * parameter.element_size()
 
 
-SLIPS = [
+MISTAKES = [
     (_told(twice=True), "The embedding is counted twice: the output head is the same tensor. Remember what you have seen, by `id`."),
     (_told(weights=lambda p: p.numel()), "A packed tensor has half as many elements as it holds weights, and `numel()` tells the elements. Its `quant_state.shape` knows."),
     (_told(size=_bare), "The scales are left out. They are kept in `quant_state`, beside the packed weights."),
@@ -123,7 +123,7 @@ SLIPS = [
 
 
 def _case(describe: str, kind: str) -> Case:
-    return Case(describe, lambda: (_model(kind),), memory_report, SLIPS)
+    return Case(describe, lambda: (_model(kind),), memory_report, MISTAKES)
 
 
 EXERCISES = {
@@ -131,7 +131,7 @@ EXERCISES = {
         id="21.quantize_model_linears",
         title="Pack the linear layers in 4 bits",
         reference=quantize_model_linears,
-        cases=[Case("a model in bfloat16 with two linear layers and a tied head", lambda: (Small(),), judge=_judge, in_place=True)],
+        cases=[Case("a model in bfloat16 with two linear layers and a tied head", lambda: (Small(),), verify=_judge, in_place=True)],
         hints=[
             "Collect the plain `nn.Linear` modules of `model.named_modules()` first, all but `lm_head`; then replace them one by one with `model.set_submodule(name, layer)`.",
             "`bitsandbytes.nn.Linear4bit(d_in, d_out, bias=False, compute_dtype=…, compress_statistics=True, quant_type=\"nf4\")`, and then its weight: "

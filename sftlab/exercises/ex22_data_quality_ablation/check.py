@@ -49,7 +49,7 @@ def _word_twice(text: str) -> bool:
     return len(set(words)) < len(words)
 
 
-SLIPS = (
+MISTAKES = (
     (lambda t: not repeats(t), "It is the wrong way round: True stands for a text that does go in circles."),
     (lambda t: True, "It is True for every text. A text that says each thing once is fine."),
     (lambda t: False, "It is False for every text, even one that says a sentence twice."),
@@ -193,7 +193,7 @@ EXERCISES = {
         title="A rubric line: no repetition",
         reference=repeats,
         cases=[
-            Case(f"`repeats({text!r})`: {name}", lambda text=text: (text,), repeats, SLIPS)
+            Case(f"`repeats({text!r})`: {name}", lambda text=text: (text,), repeats, MISTAKES)
             for name, text in TEXTS.items()
         ],
         hints=(
@@ -209,8 +209,8 @@ EXERCISES = {
         title="Clean the poisoned set",
         reference=filter_pairs,
         cases=[
-            Case("184 pairs, 64 of them bad", lambda: (_pairs(0),), judge=_judge(0, False)),
-            Case("other pairs, and a talk of several turns", lambda: (_pairs(1, True),), judge=_judge(1, True)),
+            Case("184 pairs, 64 of them bad", lambda: (_pairs(0),), verify=_judge(0, False)),
+            Case("other pairs, and a talk of several turns", lambda: (_pairs(1, True),), verify=_judge(1, True)),
         ],
         hints=(
             "Print twenty responses of the poisoned set and write down what gives the bad ones away. Each thing is one rule.",

@@ -12,13 +12,13 @@ from collections.abc import Callable
 from sftlab._internal.paths import INSTRUCTIONS
 from sftlab.almanac.curated import curated, mediocre
 from sftlab.almanac.defects import DEFECTS, low_quality, one_defect
-from sftlab.data import conversation, prepare, read_jsonl
+from sftlab.data import conversation, read_jsonl, tokenize_conversations
 from sftlab.exercises.ex22_data_quality_ablation.filtering import filter_pairs
 from sftlab.exercises.recipes import suited
 from sftlab.generate import answer
 from sftlab.lora import inject_lora
 from sftlab.models import load
-from sftlab.scoring import RUBRIC, judge
+from sftlab.scoring import RUBRIC, score_answer
 from sftlab.train import TrainConfig, sft_train
 
 RECORD = "data_quality"  # data/results/data_quality.json
@@ -63,10 +63,10 @@ def train(
 ):
     """The base tuned on these rows; (model, tokenizer)."""
     model, tokenizer = load(name)
-    examples = prepare(tokenizer, [conversation(row) for row in rows]).examples
-    inject_lora(model, targets="all-linear", r=8, alpha=16, seed=seed)
+    examples = tokenize_conversations(tokenizer, [conversation(row) for row in rows]).examples
+    inject_lora(model, target_modules="all-linear", r=8, lora_alpha=16, seed=seed)
     passes = -(-steps * 16 // len(rows)) + 1
-    config = TrainConfig(learning_rate=2e-3, epochs=passes, max_steps=steps, seed=seed)
+    config = TrainConfig(learning_rate=2e-3, num_train_epochs=passes, max_steps=steps, seed=seed)
     sft_train(model, examples, suited(config, model), tokenizer.pad_token_id, progress=progress)
     return model, tokenizer
 
@@ -86,7 +86,7 @@ def examine(
     strict = copy.deepcopy(tokenizer)
     strict.bos_token = None
     replies = answer(model, strict, [q["prompt"] for q in asked], max_new_tokens=limit)
-    scores = [judge(q, g.text, g.stopped) for q, g in zip(asked, replies, strict=True)]
+    scores = [score_answer(q, g.text, g.stopped) for q, g in zip(asked, replies, strict=True)]
     lines = {line: "".join(str(int(getattr(s, line))) for s in scores) for line in RUBRIC}
     return lines, [g.text for g in replies]
 

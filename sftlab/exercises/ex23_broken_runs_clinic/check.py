@@ -24,7 +24,7 @@ from sftlab.exercises.ex23_broken_runs_clinic.repairs import (
     serving_prompt,
 )
 from sftlab.exercises.record import runs
-from sftlab.loss import IGNORE
+from sftlab.loss import IGNORE_INDEX
 from sftlab.templates import with_template
 
 # --- 23a: the diagnosis ----------------------------------------------------------------------------
@@ -123,7 +123,7 @@ def _diagnosis_cases() -> list[Case]:
     ]
     # The two sound ones first: who sees faults everywhere should hear of that.
     ordered = [recorded[0], others[0], *recorded[1:], *others[1:]]
-    return [Case(told, make, judge=_judge_diagnosis(make)) for told, make in ordered]
+    return [Case(told, make, verify=_judge_diagnosis(make)) for told, make in ordered]
 
 
 # --- 23b: the row ------------------------------------------------------------------------------------
@@ -136,7 +136,7 @@ def _one_begin(prompt: Sequence[int], begin: int) -> list[int]:
 
 def _row(
     front: Callable = _one_begin,
-    labels: Callable = lambda p, a, end: [IGNORE] * len(p) + [*a, end],
+    labels: Callable = lambda p, a, end: [IGNORE_INDEX] * len(p) + [*a, end],
     end: bool = True,
     too_long: Callable = lambda ids, labels, most: None,
     strict: bool = False,
@@ -155,12 +155,12 @@ def _row(
 
 
 def _shifted(p, a, end):
-    return [*([IGNORE] * len(p) + [*a, end])[1:], IGNORE]
+    return [*([IGNORE_INDEX] * len(p) + [*a, end])[1:], IGNORE_INDEX]
 
 
-ROW_SLIPS = (
+ROW_MISTAKES = (
     (_row(labels=lambda p, a, end: [*p, *a, end]), "The prompt is trained too: its labels are its ids. Mask it with -100."),
-    (_row(labels=lambda p, a, end: [IGNORE] * len(p) + [*a, IGNORE]), "The end marker is masked. It may serve as padding too, but here it ends the answer: without it in the loss the model never learns to stop."),
+    (_row(labels=lambda p, a, end: [IGNORE_INDEX] * len(p) + [*a, IGNORE_INDEX]), "The end marker is masked. It may serve as padding too, but here it ends the answer: without it in the loss the model never learns to stop."),
     (_row(end=False), "The end marker is missing. The answer comes without it; put it behind, and train it."),
     (_row(front=lambda p, b: list(p)), "A begin token that comes twice in front stays twice. At inference it comes once."),
     (_row(front=lambda p, b: [x for x in p if x != b]), "All begin tokens are gone, the first one and those further on too. In front, one stays; elsewhere, each stays: some families open every turn with it."),
@@ -174,7 +174,7 @@ ROW_SLIPS = (
     (_row(too_long=lambda ids, labels, most: ([], [])), "A row that is too long became an empty one. It has nothing to train, and its loss is undefined: return None."),
     (_row(strict=True), "A row of exactly max_length tokens fits, but was left out."),
     (_row(labels=lambda p, a, end: [0] * len(p) + [*a, end]), "The prompt's labels are 0, a token like any other. The loss leaves out -100 alone."),
-    (_row(labels=lambda p, a, end: [*p, *[IGNORE] * (len(a) + 1)]), "The wrong side is masked: the answer is what is to be trained."),
+    (_row(labels=lambda p, a, end: [*p, *[IGNORE_INDEX] * (len(a) + 1)]), "The wrong side is masked: the answer is what is to be trained."),
 )  # fmt: skip
 ROWS = {
     "a begin token, three tokens of prompt, two of answer": ([1, 11, 12, 13], [21, 22], 1, 2, 20),
@@ -193,13 +193,13 @@ def _row_cases() -> list[Case]:
         return tuple(list(v) if isinstance(v, list) else v for v in values)
 
     return [
-        Case(f"{name}: {values}", functools.partial(make, values), repair_row, ROW_SLIPS)
+        Case(f"{name}: {values}", functools.partial(make, values), repair_row, ROW_MISTAKES)
         for name, values in ROWS.items()
     ]
 
 
 # --- 23c: the weights of micro-batches -----------------------------------------------------------------
-WEIGHT_SLIPS = (
+WEIGHT_MISTAKES = (
     (lambda c: [1 / len(c)] * len(c), "Every micro-batch counts the same. That is the mean of means: a token in a short one would count for more."),
     (lambda c: [1.0] * len(c), "The means are added up as they are: the loss, and the gradient, grow with the number of micro-batches."),
     (lambda c: [float(n) for n in c], "These are the counts themselves. The result would be a sum over tokens: divide by all of them."),
@@ -233,7 +233,7 @@ def _take(factor: Callable) -> Callable:
     return lambda W, A, B, alpha, r: (W - factor(alpha, r) * (B @ A)).to(W.dtype)
 
 
-MERGE_SLIPS = (
+MERGE_MISTAKES = (
     (_take(lambda a, r: a), "The whole update was taken out: this is the base, and what was trained is lost. α/r of it should stay."),
     (_take(lambda a, r: a / r), "α/r was taken out of α: that leaves α − α/r. Which part should *stay*?"),
     (_take(lambda a, r: r), "r times B·A was taken out. In W there is α times B·A, and α/r times should stay."),
@@ -275,7 +275,7 @@ def _turned(saved, wanted):
     return {w: s for s, w in found.items()}, absent, over
 
 
-NAME_SLIPS = (
+NAME_MISTAKES = (
     (_fitting(lambda s, w: s == w), "Only equal names fit. A saved name may carry a prefix, “base_model.model.” for one: then nothing would be loaded."),
     (_fitting(lambda s, w: s.endswith(w)), "“layers.11.A” ends with “1.A” too. What stands before the wanted name must end with a dot."),
     (_fitting(lambda s, w: s.removeprefix("base_model.model.") == w), "Only one prefix is known here. Another library writes another one: compare the ends."),
@@ -359,7 +359,7 @@ def _typed(tokenizer, question: str) -> list[int]:
     return tokenizer.encode(text, add_special_tokens=False)
 
 
-PROMPT_SLIPS = (
+PROMPT_MISTAKES = (
     (_typed, "This writes ChatML by hand, whatever the model was trained with. Ask the tokenizer's own template."),
     (lambda t, q: encode(t, user(q)), "The generation prompt is missing: the model would have to open its own turn first."),
     (lambda t, q: t.encode(q, add_special_tokens=False), "The question alone, without a template: the model was never asked like that."),
@@ -406,7 +406,7 @@ EXERCISES = {
         title="Weigh the micro-batches",
         reference=micro_batch_weights,
         cases=[
-            Case(f"trained tokens per micro-batch: {c}", lambda c=c: (list(c),), micro_batch_weights, WEIGHT_SLIPS, tolerance=1e-9)
+            Case(f"trained tokens per micro-batch: {c}", lambda c=c: (list(c),), micro_batch_weights, WEIGHT_MISTAKES, tolerance=1e-9)
             for c in COUNTS
         ],
         hints=(
@@ -420,7 +420,7 @@ EXERCISES = {
         title="Repair a merged weight",
         reference=repair_merge,
         cases=[
-            Case(f"W + α·B·A in {name}: d_in = 32, d_out = 40, r = 3, α = 6", functools.partial(_merged, dtype), repair_merge, MERGE_SLIPS, tolerance=tolerance)
+            Case(f"W + α·B·A in {name}: d_in = 32, d_out = 40, r = 3, α = 6", functools.partial(_merged, dtype), repair_merge, MERGE_MISTAKES, tolerance=tolerance)
             for name, dtype, tolerance in (("float32", torch.float32, 1e-6), ("bfloat16", torch.bfloat16, 0.0))
         ],
         hints=(
@@ -434,7 +434,7 @@ EXERCISES = {
         title="Fit an adapter's names, and tell what does not fit",
         reference=fit_names,
         cases=[
-            Case(f"{name}: saved {s}, wanted {w}", lambda s=s, w=w: (list(s), list(w)), fit_names, NAME_SLIPS)
+            Case(f"{name}: saved {s}, wanted {w}", lambda s=s, w=w: (list(s), list(w)), fit_names, NAME_MISTAKES)
             for name, (s, w) in NAMES.items()
         ],
         hints=(
@@ -448,7 +448,7 @@ EXERCISES = {
         title="Dropout that ends with the training",
         reference=drop,
         cases=[
-            Case(f"20,000 numbers, p = {p:g}, training={training}", functools.partial(_numbers, p, training), judge=_judge_drop(p, training))
+            Case(f"20,000 numbers, p = {p:g}, training={training}", functools.partial(_numbers, p, training), verify=_judge_drop(p, training))
             for p, training in ((0.25, False), (0.25, True), (0.1, True), (0.0, True), (0.8, False))
         ],
         hints=(
@@ -462,7 +462,7 @@ EXERCISES = {
         title="Ask as it was trained",
         reference=serving_prompt,
         cases=[
-            Case(f"a tokenizer of the {family} family, {question!r}", functools.partial(_asked, family, question), serving_prompt, PROMPT_SLIPS)
+            Case(f"a tokenizer of the {family} family, {question!r}", functools.partial(_asked, family, question), serving_prompt, PROMPT_MISTAKES)
             for family, question in (("llama3", "Where does the frog live?"), ("gemma", "Name a pond animal?"), ("chatml", "What is the plural of city?"))
         ],
         hints=(

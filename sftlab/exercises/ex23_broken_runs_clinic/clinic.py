@@ -22,17 +22,17 @@ from sftlab._internal.paths import INSTRUCTIONS
 from sftlab._internal.progress_bar import Bar
 from sftlab._internal.random_state import own_random_state
 from sftlab.chat import end_of_turn_id, render, user
-from sftlab.data import collate, conversation, prepare, read_jsonl
+from sftlab.data import collate, conversation, read_jsonl, tokenize_conversations
 from sftlab.generate import Generation, generate
 from sftlab.lora import inject_lora, lora_layers, lora_parameters, merge
-from sftlab.loss import IGNORE, accumulated_loss, mean_of_means
+from sftlab.loss import IGNORE_INDEX, accumulated_loss, mean_of_means
 from sftlab.masking import Example
 from sftlab.models import load
 from sftlab.templates import FAMILIES
 from sftlab.train import TrainConfig
 
 R, ALPHA = 8, 16
-CONFIG = TrainConfig(learning_rate=3e-3, epochs=4, batch_size=8)
+CONFIG = TrainConfig(learning_rate=3e-3, num_train_epochs=4, batch_size=8)
 DROPOUT = 0.5
 LIMIT = 40  # new tokens of a reply
 
@@ -46,24 +46,24 @@ def train_everything(rows: Sequence[Example]) -> list[Example]:
 def mask_the_padding_id(rows: Sequence[Example], end: int) -> list[Example]:
     """The pad token is the end marker, and every label that equals the pad is masked."""
     return [
-        Example(r.input_ids, [IGNORE if label == end else label for label in r.labels])
+        Example(r.input_ids, [IGNORE_INDEX if label == end else label for label in r.labels])
         for r in rows
     ]
 
 
 def begin_twice(rows: Sequence[Example]) -> list[Example]:
     """The template writes the begin token, and the tokenizer adds its own before it."""
-    return [Example([r.input_ids[0], *r.input_ids], [IGNORE, *r.labels]) for r in rows]
+    return [Example([r.input_ids[0], *r.input_ids], [IGNORE_INDEX, *r.labels]) for r in rows]
 
 
 def shift_labels(rows: Sequence[Example]) -> list[Example]:
     """The labels are moved one place to the left, and the loss will do so again."""
-    return [Example(row.input_ids, [*row.labels[1:], IGNORE]) for row in rows]
+    return [Example(row.input_ids, [*row.labels[1:], IGNORE_INDEX]) for row in rows]
 
 
 def cut_rows(rows: Sequence[Example]) -> list[Example]:
     """max_length was chosen by a look at the prompts: the longest one fits, and a token more."""
-    length = 1 + max(next(p for p, x in enumerate(r.labels) if x != IGNORE) for r in rows)
+    length = 1 + max(next(p for p, x in enumerate(r.labels) if x != IGNORE_INDEX) for r in rows)
     return [Example(row.input_ids[:length], row.labels[:length]) for row in rows]
 
 
@@ -164,7 +164,7 @@ def patient(name: str = "almanac"):
 
 def sound_rows(tokenizer) -> list[Example]:
     """The 32 pairs, tokenised and masked as they should be."""
-    return prepare(tokenizer, [conversation(p) for p in pairs()]).examples
+    return tokenize_conversations(tokenizer, [conversation(p) for p in pairs()]).examples
 
 
 def pairs() -> list[dict]:
@@ -200,7 +200,7 @@ def train(run: Run, seed: int, steps: int | None = None) -> None:
     parameters = lora_parameters(run.model)
     optimizer = torch.optim.AdamW(parameters, lr=CONFIG.learning_rate, weight_decay=0.0)
     run.base = {n: x.base.weight.detach().clone() for n, x in lora_layers(run.model).items()}
-    planned = CONFIG.epochs * math.ceil(len(run.rows) / CONFIG.batch_size)
+    planned = CONFIG.num_train_epochs * math.ceil(len(run.rows) / CONFIG.batch_size)
     rng = Random(seed)
     order: list[int] = []
     run.model.train()
@@ -209,9 +209,9 @@ def train(run: Run, seed: int, steps: int | None = None) -> None:
             if len(order) < CONFIG.batch_size:
                 order = order + rng.sample(range(len(run.rows)), len(run.rows))
             chosen, order = order[: CONFIG.batch_size], order[CONFIG.batch_size :]
-            optimizer.param_groups[0]["lr"] = CONFIG.rate_at(step, planned)
+            optimizer.param_groups[0]["lr"] = CONFIG.learning_rate_at(step, planned)
             optimizer.zero_grad()
-            loss = batch_loss(run, [run.rows[i] for i in chosen], micro_batch=1)
+            loss = batch_loss(run, [run.rows[i] for i in chosen], micro_batch_size=1)
             loss.backward()
             nn.utils.clip_grad_norm_(parameters, CONFIG.max_grad_norm or math.inf)
             optimizer.step()
@@ -223,7 +223,7 @@ def train(run: Run, seed: int, steps: int | None = None) -> None:
 
 
 def batch_loss(
-    run: Run, rows: Sequence[Example], micro_batch: int, logits: torch.Tensor | None = None
+    run: Run, rows: Sequence[Example], micro_batch_size: int, logits: torch.Tensor | None = None
 ) -> torch.Tensor:
     """The run's loss of some rows that come in micro-batches of so many.
 
@@ -232,11 +232,11 @@ def batch_loss(
     batch = collate(rows, run.tokenizer.pad_token_id or 0)
     labels = batch.pop("labels")
     if logits is None:
-        first = int((labels != IGNORE).any(0).nonzero()[0])  # before it, nothing is scored
+        first = int((labels != IGNORE_INDEX).any(0).nonzero()[0])  # before it, nothing is scored
         keep = labels.shape[1] - max(first - 1, 0)
         labels = labels[:, -keep:]
         logits = run.model(**batch, use_cache=False, logits_to_keep=keep).logits
-    parts = zip(logits.split(micro_batch), labels.split(micro_batch), strict=True)
+    parts = zip(logits.split(micro_batch_size), labels.split(micro_batch_size), strict=True)
     return run.combine(list(parts))
 
 
@@ -244,7 +244,7 @@ def batch_loss(
 def heldout_loss(run: Run, asked: Sequence[dict]) -> float:
     """The loss of the reference answers under the served model, in nats per token."""
     talks = [conversation(question) for question in asked]
-    rows = prepare(run.tokenizer, talks).examples
+    rows = tokenize_conversations(run.tokenizer, talks).examples
     return batch_loss(run, rows, len(rows)).item()
 
 

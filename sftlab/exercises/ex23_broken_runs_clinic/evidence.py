@@ -19,7 +19,7 @@ from sftlab.exercises.ex23_broken_runs_clinic.clinic import (
     sound_rows,
 )
 from sftlab.lora import LoRALinear
-from sftlab.loss import IGNORE
+from sftlab.loss import IGNORE_INDEX
 from sftlab.masking import Example
 
 SOUND = {  # figure: what a sound run has
@@ -70,8 +70,8 @@ def label_figures(run: Run) -> dict[str, float]:
     answers = sum(row.trained - 1 for row in sound)
     prompt = prompts = answer = ends = placed = labels = 0
     for _, row, right in _paired(run):
-        trained = [place for place, label in enumerate(row.labels) if label != IGNORE]
-        start = next(p for p, label in enumerate(right.labels) if label != IGNORE)
+        trained = [place for place, label in enumerate(row.labels) if label != IGNORE_INDEX]
+        start = next(p for p, label in enumerate(right.labels) if label != IGNORE_INDEX)
         end = start + right.trained - 1  # where the end marker stands
         prompts += start
         prompt += sum(place < start for place in trained)
@@ -99,9 +99,9 @@ def split_moves_gradient(run: Run, rows: int = CONFIG.batch_size) -> float:
         del inputs["labels"]
         logits = run.model(**inputs, use_cache=False).logits
 
-    def gradient(micro_batch: int) -> torch.Tensor:
+    def gradient(micro_batch_size: int) -> torch.Tensor:
         leaf = logits.clone().requires_grad_()
-        batch_loss(run, batch, micro_batch, leaf).backward()
+        batch_loss(run, batch, micro_batch_size, leaf).backward()
         return leaf.grad
 
     whole, split = gradient(len(batch)), gradient(1)

@@ -11,7 +11,7 @@ from sftlab.data import read_jsonl
 from sftlab.exercises.ex23_broken_runs_clinic.clinic import FAULTS, HEALTHY, Run, served, trained
 from sftlab.exercises.ex23_broken_runs_clinic.evidence import figures
 from sftlab.generate import Generation
-from sftlab.scoring import judge
+from sftlab.scoring import score_answer
 
 RECORD = "clinic"  # data/results/clinic.json
 
@@ -30,7 +30,7 @@ def questions(count: int = 200) -> list[dict]:
 
 def measure(asked: Sequence[dict], replies: Sequence[Generation]) -> dict[str, float]:
     """Shares of the replies: exactly right, right in content, ended by the model itself."""
-    scores = [judge(q, g.text, g.stopped) for q, g in zip(asked, replies, strict=True)]
+    scores = [score_answer(q, g.text, g.stopped) for q, g in zip(asked, replies, strict=True)]
     return {
         "exact": sum(s.correct for s in scores) / len(scores),
         "content": sum(s.content for s in scores) / len(scores),

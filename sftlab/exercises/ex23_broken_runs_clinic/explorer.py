@@ -16,7 +16,7 @@ from sftlab.exercises.ex23_broken_runs_clinic.clinic import Run
 from sftlab.exercises.ex23_broken_runs_clinic.evidence import SOUND, figures
 from sftlab.exercises.ex23_broken_runs_clinic.plots import told
 from sftlab.lora import lora_layers
-from sftlab.loss import IGNORE
+from sftlab.loss import IGNORE_INDEX
 
 
 def _answer(run: Run, question: str) -> View:
@@ -36,7 +36,7 @@ def _tokens(run: Run, _: str) -> View:
 def _labels(run: Run, _: str) -> View:
     end = end_of_turn_id(run.tokenizer)
     ids = [token for row in run.rows for token in row.input_ids]
-    labels = [label for row in run.rows for label in row.labels if label != IGNORE]
+    labels = [label for row in run.rows for label in row.labels if label != IGNORE_INDEX]
     first = [row.input_ids[0] for row in run.rows]
     begun = sum(row.input_ids.count(token) for row, token in zip(run.rows, first, strict=True))
     lengths = sorted(row.trained for row in run.rows)

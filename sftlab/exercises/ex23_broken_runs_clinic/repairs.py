@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sftlab.chat import encode, user
-from sftlab.loss import IGNORE
+from sftlab.loss import IGNORE_INDEX
 
 
 def repair_row(
@@ -30,7 +30,7 @@ def repair_row(
     input_ids = [*prompt, *answer, end]
     if len(input_ids) > max_length:
         return None
-    return input_ids, [IGNORE] * len(prompt) + [*answer, end]
+    return input_ids, [IGNORE_INDEX] * len(prompt) + [*answer, end]
 
 
 def micro_batch_weights(counts: list[int]) -> list[float]:

@@ -1,85 +1,78 @@
-"""Each check refuses typical wrong answers by name, and accepts right ones however written."""
+"""Each check refuses wrong answers by name, and accepts right ones however written.
+
+The mistakes are those that ``check.py`` of each exercise declares with ``@mistake``; right answers, and
+wrong ones that a general rule refuses, stand beside in its ``answers.py``.
+"""
 
 from __future__ import annotations
 
 import functools
-import importlib.util
 import os
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
 
 from sftlab.classroom import catalogue, check
+from sftlab.classroom.answers import REFUSED, RIGHT
 from sftlab.classroom.checking import examine
-from sftlab.classroom.first_difference import difference
 
-EXERCISES = {
-    id: e for number in catalogue.numbers() for id, e in catalogue.exercises(number).items()
-}
-
-
-def load_bank(path: Path):
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    bank = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(bank)
-    return bank
+EXERCISES = {id: e for n in catalogue.numbers() for id, e in catalogue.exercises(n).items()}
+for number in catalogue.numbers():
+    catalogue.package(number, "answers")
 
 
-BANKS = {p.stem[5:]: load_bank(p) for p in sorted(Path(__file__).parent.glob("bank_*.py"))}
-WRONG = [
-    pytest.param(id, answer, phrase, id=f"{id}: {name}")
-    for bank in BANKS.values()
-    for id, answers in bank.WRONG.items()
-    for name, (answer, phrase) in answers.items()
-]
-RIGHT = [
-    pytest.param(id, answer, id=f"{id}: {name}")
-    for bank in BANKS.values()
-    for id, answers in bank.RIGHT.items()
-    for name, answer in answers.items()
-]
+def cases(declared):
+    return [
+        pytest.param(id, *parts, id=f"{id}: {parts[0].__name__}")
+        for id, answers in declared.items()
+        for parts in answers
+    ]
+
+
+MISTAKES = cases({id: [(m.answer, m.message) for m in e.mistakes] for id, e in EXERCISES.items()})
 by_exercise = pytest.mark.parametrize("id", EXERCISES)
 
 
 @by_exercise
-def test_each_exercise_has_six_wrong_answers_and_two_right_ones(id):
-    bank = BANKS.get(id.partition(".")[0])
-    assert bank, f"tests/wrong_answers/bank_{id[:2]}.py is missing"
-    assert len(bank.WRONG.get(id, ())) >= 6
-    assert len(bank.RIGHT.get(id, ())) >= 2
+def test_each_exercise_has_six_wrong_answers_and_four_right_ones(id):
+    assert len(EXERCISES[id].mistakes) + len(REFUSED[id]) >= 6
+    assert len(RIGHT[id]) >= 4
 
 
-@pytest.mark.parametrize("number", BANKS)
-def test_a_bank_speaks_of_exercises_that_exist(number):
-    assert set(BANKS[number].WRONG) | set(BANKS[number].RIGHT) <= set(catalogue.exercises(number))
+def test_answers_are_of_exercises_that_exist():
+    assert set(RIGHT) | set(REFUSED) <= set(EXERCISES)
 
 
-@pytest.mark.parametrize(("id", "answer", "phrase"), WRONG)
-def test_a_wrong_answer_is_refused_with_its_own_message(id, answer, phrase, capsys):
-    verdict = check(id, answer)
-    assert verdict.status == "wrong"
-    assert phrase.replace("`", "") in verdict.feedback
-    assert verdict.or_reference() is EXERCISES[id].reference
+@pytest.mark.parametrize(("id", "answer", "message"), MISTAKES)
+def test_a_mistake_gets_its_own_message(id, answer, message):
+    finding = examine(EXERCISES[id], answer)
+    assert (finding.status, finding.message) == ("wrong", message)
+
+
+@pytest.mark.parametrize(("id", "answer", "phrase"), cases(REFUSED))
+def test_a_wrong_answer_without_a_name_is_refused_all_the_same(id, answer, phrase, capsys):
+    result = check(id, answer)
+    assert result.status == "wrong"
+    assert phrase.replace("`", "") in result.feedback
+    assert result.or_reference() is EXERCISES[id].reference
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize(("id", "answer"), RIGHT)
+@pytest.mark.parametrize(
+    ("id", "answer"), cases({id: [(a,) for a in answers] for id, answers in RIGHT.items()})
+)
 def test_a_right_answer_is_accepted_however_it_is_written(id, answer):
-    verdict = check(id, answer)
-    assert verdict.status == "right", verdict.feedback
-    assert verdict.or_reference() is answer
+    result = check(id, answer)
+    assert result.status == "right", result.feedback
+    assert result.or_reference() is answer
 
 
 @by_exercise
-def test_different_mistakes_get_different_messages(id):
-    """Mistakes with different phrases are different mistakes: no message may fit two of them."""
-    messages: dict[str, str] = {}
-    for answer, phrase in BANKS[id[:2]].WRONG[id].values():
-        message = examine(EXERCISES[id], answer).message
-        assert messages.setdefault(message, phrase) == phrase
+def test_different_mistakes_have_different_messages(id):
+    messages = [known.message for known in EXERCISES[id].mistakes]
+    assert len(set(messages)) == len(messages)
 
 
 @by_exercise
@@ -113,29 +106,11 @@ def test_cases_make_new_arguments_each_time(id):
 
 
 @by_exercise
-def test_every_slip_is_wrong_on_some_case(id):
-    exercise = EXERCISES[id]
-    for slip, message in {m: (s, m) for case in exercise.cases for s, m in case.slips}.values():
-        shows = []
-        for case in exercise.cases:
-            if (slip, message) not in case.slips:
-                continue
-            try:
-                made = slip(*case.arguments())
-            except Exception:
-                continue
-            expected = case.expected(*case.arguments())
-            shows.append(difference(made, expected, case.tolerance) is not None)
-        assert any(shows), message
-
-
-@by_exercise
 def test_messages_are_short_and_calm(id):
-    for case in EXERCISES[id].cases:
-        for _, message in case.slips:
-            assert len(message) < 260, message
-            assert "!" not in message.replace("!=", ""), message
-            assert "    " not in message and "\n" not in message, message
+    for message in (known.message for known in EXERCISES[id].mistakes):
+        assert len(message) < 260, message
+        assert "!" not in message.replace("!=", ""), message
+        assert "    " not in message and "\n" not in message, message
 
 
 # --- whatever a student's code does --------------------------------------------------------
@@ -217,7 +192,7 @@ def test_a_check_survives(id, name, capfd):
     answer, phrase = SURVIVED[name]
     finding = examine(EXERCISES[id], answer, limit=0.3)
     assert finding.status == "wrong"
-    if name != "odd result" or not finding.case.judge:  # a judge has words of its own for it
+    if name != "odd result" or not finding.case.verify:  # these have words of their own for it
         assert phrase in finding.message.replace("`", "") + finding.printed
     assert capfd.readouterr().err == ""
 
