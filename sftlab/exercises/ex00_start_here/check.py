@@ -2,46 +2,69 @@
 
 from __future__ import annotations
 
-from sftlab.classroom.checking import Case, Exercise
+from sftlab.classroom.checking import Case, Exercise, mistake
 from sftlab.loss import IGNORE_INDEX
 from sftlab.masking import count_trained
 
-MISTAKES = (
-    (len, "That is the length of the row: the -100 labels are counted too. Which labels does the loss skip?"),
-    (lambda labels: labels.count(IGNORE_INDEX), "You counted the tokens that are *not* trained. You want the others."),
-    (lambda labels: sum(x > 0 for x in labels), "Id 0 is a token like any other. Compare with -100, not with 0."),
-    (lambda labels: sum(bool(x) and x != IGNORE_INDEX for x in labels), "Id 0 is a token like any other. Compare with -100, not with 0."),
-    (lambda labels: len({x for x in labels if x != IGNORE_INDEX}), "A token that comes twice is trained twice: count places, not different ids."),
-    (lambda labels: sum(x != IGNORE_INDEX for x in labels[1:]), "The first label counts as well: go through the whole row."),
-    (lambda labels: sum(x for x in labels if x != IGNORE_INDEX), "You added the ids up. Count them instead."),
-    (lambda labels: [x for x in labels if x != IGNORE_INDEX], "You return the trained ids themselves. How many are there?"),
-    (lambda labels: sum(x != IGNORE_INDEX for x in labels) / max(1, len(labels)), "That is the share of trained tokens. Return their number."),
-)  # fmt: skip
+ID = "00.count_trained"
+
+
+@mistake(
+    ID,
+    "That is the length of the row: the -100 labels are counted too. Which labels does the loss skip?",
+)
+def _length(labels):
+    return len(labels)
+
+
+@mistake(ID, "You counted the tokens that are *not* trained. You want the others.")
+def _untrained(labels):
+    return labels.count(IGNORE_INDEX)
+
+
+@mistake(ID, "Id 0 is a token like any other. Compare with -100, not with 0.")
+def _above_zero(labels):
+    return sum(label > 0 for label in labels)
+
+
+@mistake(ID, "A token that comes twice is trained twice: count places, not different ids.")
+def _different_ids(labels):
+    return len(set(labels) - {IGNORE_INDEX})
+
+
+@mistake(ID, "The first label counts as well: go through the whole row.")
+def _first_skipped(labels):
+    return count_trained(labels[1:])
+
+
+@mistake(ID, "You added the ids up. Count them instead.")
+def _sum_of_ids(labels):
+    return sum(label for label in labels if label != IGNORE_INDEX)
+
+
+@mistake(ID, "You return the trained ids themselves. How many are there?")
+def _ids_themselves(labels):
+    return [label for label in labels if label != IGNORE_INDEX]
+
+
+@mistake(ID, "That is the share of trained tokens. Return their number.")
+def _share(labels):
+    return count_trained(labels) / len(labels)
+
+
+def _case(labels: list[int]) -> Case:
+    return Case(f"count_trained({labels})", lambda: (list(labels),), count_trained)
+
 
 EXERCISES = {
-    "00.count_trained": Exercise(
-        id="00.count_trained",
+    ID: Exercise(
+        id=ID,
         title="Count the trained tokens",
         reference=count_trained,
         cases=[
-            Case(
-                "count_trained([-100, 7, 0, 7, 7])",
-                lambda: ([IGNORE_INDEX, 7, 0, 7, 7],),
-                count_trained,
-                MISTAKES,
-            ),
-            Case(
-                "count_trained([5, -100, 9])",
-                lambda: ([5, IGNORE_INDEX, 9],),
-                count_trained,
-                MISTAKES,
-            ),
-            Case(
-                "count_trained([-100, -100])",
-                lambda: ([IGNORE_INDEX, IGNORE_INDEX],),
-                count_trained,
-                MISTAKES,
-            ),
+            _case([IGNORE_INDEX, 7, 0, 7, 7]),
+            _case([5, IGNORE_INDEX, 9]),
+            _case([IGNORE_INDEX, IGNORE_INDEX]),
         ],
         hints=[
             "Go through the labels one by one. Which of them does the loss use?",

@@ -6,30 +6,117 @@ from functools import cache
 
 import torch
 
-from sftlab.classroom.checking import Case, Exercise
+from sftlab.classroom.checking import Case, Exercise, mistake
 from sftlab.compare import PROMPTS, find_diverging_prompt, side_by_side
 from sftlab.generate import next_token_distribution
+
+DISTRIBUTION, PROMPT = "01.next_token_distribution", "01.find_diverging_prompt"
 
 
 def _logits(length: int, vocabulary: int, scale: float = 1.0, seed: int = 0) -> torch.Tensor:
     return scale * torch.randn(length, vocabulary, generator=torch.Generator().manual_seed(seed))
 
 
-MISTAKES = (
-    (lambda x: x[-1], "These are still logits: they may be negative and do not sum to 1. Which function makes probabilities of them?"),
-    (lambda x: x.softmax(-1), "That is a distribution for *every* position. The next token after the whole text is forecast at one of them."),
-    (lambda x: x[0].softmax(-1), "You took the first position: that forecasts the second token of the text. The next one is forecast at the end."),
-    (lambda x: x[-2].softmax(-1) if len(x) > 1 else x[-1], "You took the position before the last: it forecasts the text's own last token."),
-    (lambda x: x.softmax(0)[-1], "You normalised over the positions. The probabilities of all *tokens* at one position sum to 1: mind the dimension."),
-    (lambda x: x[:, -1].softmax(-1), "You took the last *token of the vocabulary* at all positions. Positions are the first dimension."),
-    (lambda x: x[-1].log_softmax(-1), "These are log-probabilities: never above 0. You want the probabilities themselves."),
-    (lambda x: x.softmax(-1).mean(0), "You averaged over the positions. Each position forecasts another token; only one forecasts the next."),
-    (lambda x: x.mean(0).softmax(-1), "You averaged the logits of all positions. Only one of them forecasts the next token."),
-    (lambda x: x[-1].exp() / x[-1].exp().sum(), "exp of a large logit overflows. Subtract the largest logit first, or let softmax do it."),
-    (lambda x: x[-1] / x[-1].sum(), "Dividing by the sum is not enough: logits can be negative. Take exp first, as softmax does."),
-    (lambda x: x[-1].sigmoid(), "The sigmoid looks at each token alone, so these do not sum to 1. The tokens compete: use softmax."),
-    (lambda x: x[-1].argmax(), "That is the likeliest token. You want the probabilities of all tokens."),
-)  # fmt: skip
+@mistake(
+    DISTRIBUTION,
+    "These are still logits: they may be negative and do not sum to 1. Which function makes probabilities of them?",
+)
+def _logits_themselves(logits):
+    return logits[-1]
+
+
+@mistake(
+    DISTRIBUTION,
+    "That is a distribution for *every* position. The next token after the whole text is forecast at one of them.",
+)
+def _every_position(logits):
+    return logits.softmax(-1)
+
+
+@mistake(
+    DISTRIBUTION,
+    "You took the first position: that forecasts the second token of the text. The next one is forecast at the end.",
+)
+def _first_position(logits):
+    return logits[0].softmax(-1)
+
+
+@mistake(
+    DISTRIBUTION,
+    "You took the position before the last: it forecasts the text's own last token.",
+)
+def _last_but_one(logits):
+    return logits[len(logits) - 2].softmax(-1)
+
+
+@mistake(
+    DISTRIBUTION,
+    "You normalised over the positions. The probabilities of all *tokens* at one position sum to 1: mind the dimension.",
+)
+def _over_positions(logits):
+    return logits.softmax(0)[-1]
+
+
+@mistake(
+    DISTRIBUTION,
+    "You took the last *token of the vocabulary* at all positions. Positions are the first dimension.",
+)
+def _last_column(logits):
+    return logits[:, -1].softmax(-1)
+
+
+@mistake(
+    DISTRIBUTION,
+    "These are log-probabilities: never above 0. You want the probabilities themselves.",
+)
+def _log_probabilities(logits):
+    return logits[-1].log_softmax(-1)
+
+
+@mistake(
+    DISTRIBUTION,
+    "You averaged over the positions. Each position forecasts another token; only one forecasts the next.",
+)
+def _mean_of_distributions(logits):
+    return logits.softmax(-1).mean(0)
+
+
+@mistake(
+    DISTRIBUTION,
+    "You averaged the logits of all positions. Only one of them forecasts the next token.",
+)
+def _distribution_of_the_mean(logits):
+    return logits.mean(0).softmax(-1)
+
+
+@mistake(
+    DISTRIBUTION,
+    "exp of a large logit overflows. Subtract the largest logit first, or let softmax do it.",
+)
+def _overflowing(logits):
+    weights = logits[-1].exp()
+    return weights / weights.sum()
+
+
+@mistake(
+    DISTRIBUTION,
+    "Dividing by the sum is not enough: logits can be negative. Take exp first, as softmax does.",
+)
+def _exp_forgotten(logits):
+    return logits[-1] / logits[-1].sum()
+
+
+@mistake(
+    DISTRIBUTION,
+    "The sigmoid looks at each token alone, so these do not sum to 1. The tokens compete: use softmax.",
+)
+def _sigmoid(logits):
+    return logits[-1].sigmoid()
+
+
+@mistake(DISTRIBUTION, "That is the likeliest token. You want the probabilities of all tokens.")
+def _likeliest_token(logits):
+    return logits[-1].argmax()
 
 
 @cache
@@ -61,15 +148,15 @@ def _judge_prompt(prompt, arguments) -> str | None:
 
 
 EXERCISES = {
-    "01.next_token_distribution": Exercise(
-        id="01.next_token_distribution",
+    DISTRIBUTION: Exercise(
+        id=DISTRIBUTION,
         title="The distribution of the next token",
         reference=next_token_distribution,
         cases=[
-            Case("logits of 4 positions over 6 tokens", lambda: (_logits(4, 6),), next_token_distribution, MISTAKES, 1e-5),
-            Case("a text of one token", lambda: (_logits(1, 5, seed=1),), next_token_distribution, MISTAKES, 1e-5),
-            Case("as many positions as tokens", lambda: (_logits(4, 4, 3.0, 2),), next_token_distribution, MISTAKES, 1e-5),
-            Case("logits around 1000", lambda: (_logits(3, 5, 1.0, 3) + 1000.0,), next_token_distribution, MISTAKES, 1e-5),
+            Case("logits of 4 positions over 6 tokens", lambda: (_logits(4, 6),), next_token_distribution, 1e-5),
+            Case("a text of one token", lambda: (_logits(1, 5, seed=1),), next_token_distribution, 1e-5),
+            Case("as many positions as tokens", lambda: (_logits(4, 4, 3.0, 2),), next_token_distribution, 1e-5),
+            Case("logits around 1000", lambda: (_logits(3, 5, 1.0, 3) + 1000.0,), next_token_distribution, 1e-5),
         ],
         hints=[
             "Each position forecasts the token that follows it. Which position forecasts the token after the text?",
@@ -78,8 +165,8 @@ EXERCISES = {
         why="A causal model forecasts at every position; only the last forecast is news. Softmax subtracts the largest logit "
         "before exp, which changes nothing in the result and keeps it from overflowing.",
     ),
-    "01.find_diverging_prompt": Exercise(
-        id="01.find_diverging_prompt",
+    PROMPT: Exercise(
+        id=PROMPT,
         title="A prompt on which they part",
         reference=find_diverging_prompt,
         cases=[Case("your prompt, put to both models", _models, verify=_judge_prompt)],

@@ -6,9 +6,11 @@ import re
 
 import torch
 
-from sftlab.classroom.checking import Case, Exercise
+from sftlab.classroom.checking import Case, Exercise, mistake
 from sftlab.exercises.ex02_superficial_alignment.rank_shift import token_rank_shift
-from sftlab.scoring import format_compliance
+from sftlab.scoring import format_compliance, list_items
+
+RANK, FORM = "02.token_rank_shift", "02.format_compliance"
 
 
 def _forecast(length: int, vocabulary: int, scale: float = 1.0, seed: int = 0) -> tuple:
@@ -28,72 +30,156 @@ def _chosen(logits, tokens):
     return logits.gather(-1, tokens.unsqueeze(-1))
 
 
-RANK_MISTAKES = (
-    (lambda x, t: (x > _chosen(x, t)).sum(-1), "You counted the likelier tokens, so the first choice has 0. A rank begins at 1."),
-    (lambda x, t: (x >= _chosen(x, t)).sum(-1), "Equally likely tokens are counted as likelier here. They share the better rank: count only those strictly above."),
-    (lambda x, t: (x < _chosen(x, t)).sum(-1) + 1, "You counted from the bottom: the likeliest token has the largest number. Count those above it."),
-    (lambda x, t: x.argsort(-1, descending=True).gather(-1, t.unsqueeze(-1)).squeeze(-1) + 1, "argsort gives the token at each rank; you looked up which token stands at rank `token`. You want the rank at which the token stands."),
-    (lambda x, t: x.argsort(-1, descending=True).gather(-1, t.unsqueeze(-1)).squeeze(-1), "argsort gives the token at each rank, not each token's rank."),
-    (lambda x, t: (x[:-1] > _chosen(x[:-1], t[1:])).sum(-1) + 1, "You shifted once more: row t of base_logits forecasts tokens[t] already. There is a rank for every token."),
-    (lambda x, t: (x > _chosen(x, t)).sum(0) + 1, "You counted over the positions. The rank is among the tokens of the *vocabulary*, at one position: mind the dimension."),
-    (lambda x, t: x.argmax(-1) == t, "These say only whether a token is the first choice. The exercise wants its rank: marginal tokens have 2 or 3."),
-    (lambda x, t: _chosen(x, t).squeeze(-1), "These are the tokens' logits. How many other tokens have a larger one?"),
-    (lambda x, t: _chosen(x.softmax(-1), t).squeeze(-1), "These are the tokens' probabilities. How many other tokens have a larger one?"),
-)  # fmt: skip
+@mistake(RANK, "You counted the likelier tokens, so the first choice has 0. A rank begins at 1.")
+def _from_zero(logits, tokens):
+    return (logits > _chosen(logits, tokens)).sum(-1)
 
 
-def _paragraph(text: str) -> bool:
-    text = text.strip()
-    begins = text[:1].isupper() or text[:1].isdigit()
-    return begins and bool(re.fullmatch(r"[^\n?]*[.!][)\"”]?", text))
+@mistake(
+    RANK,
+    "Equally likely tokens are counted as likelier here. They share the better rank: count only those strictly above.",
+)
+def _ties_counted(logits, tokens):
+    return (logits >= _chosen(logits, tokens)).sum(-1)
 
 
-def _numbered(text: str, first: int = 1) -> int:
-    """How many lines a list 1. 2. 3. ... has; 0 if any line is something else."""
+@mistake(
+    RANK,
+    "You counted from the bottom: the likeliest token has the largest number. Count those above it.",
+)
+def _from_the_bottom(logits, tokens):
+    return (logits < _chosen(logits, tokens)).sum(-1) + 1
+
+
+@mistake(
+    RANK,
+    "argsort gives the token at each rank; you looked up which token stands at rank `token`. You want the rank at which the token stands.",
+)
+def _argsort_misread(logits, tokens):
+    return _chosen(logits.argsort(-1, descending=True), tokens).squeeze(-1) + 1
+
+
+@mistake(RANK, "argsort gives the token at each rank, not each token's rank.")
+def _argsort_misread_from_zero(logits, tokens):
+    return _chosen(logits.argsort(-1, descending=True), tokens).squeeze(-1)
+
+
+@mistake(
+    RANK,
+    "You shifted once more: row t of base_logits forecasts tokens[t] already. There is a rank for every token.",
+)
+def _shifted_again(logits, tokens):
+    return (logits[:-1] > _chosen(logits[:-1], tokens[1:])).sum(-1) + 1
+
+
+@mistake(
+    RANK,
+    "You counted over the positions. The rank is among the tokens of the *vocabulary*, at one position: mind the dimension.",
+)
+def _over_positions(logits, tokens):
+    return (logits > _chosen(logits, tokens)).sum(0) + 1
+
+
+@mistake(
+    RANK,
+    "These say only whether a token is the first choice. The exercise wants its rank: marginal tokens have 2 or 3.",
+)
+def _first_choice_or_not(logits, tokens):
+    return logits.argmax(-1) == tokens
+
+
+@mistake(RANK, "These are the tokens' logits. How many other tokens have a larger one?")
+def _logits_themselves(logits, tokens):
+    return _chosen(logits, tokens).squeeze(-1)
+
+
+@mistake(RANK, "These are the tokens' probabilities. How many other tokens have a larger one?")
+def _probabilities(logits, tokens):
+    return _chosen(logits.softmax(-1), tokens).squeeze(-1)
+
+
+@mistake(
+    FORM,
+    "It is the wrong way round: True stands for an answer in the form that was asked for.",
+)
+def _wrong_way_round(text, count=None):
+    return not format_compliance(text, count)
+
+
+@mistake(
+    FORM,
+    "The number is not looked at. With `count`, the answer has to be a numbered list of that many lines.",
+)
+def _count_ignored(text, count=None):
+    return format_compliance(text)
+
+
+@mistake(FORM, "A list of any length passes. It has to have exactly `count` lines.")
+def _any_length(text, count=None):
+    return bool(list_items(text)) if count else format_compliance(text)
+
+
+@mistake(FORM, "A list that is too long passes. It has to have exactly `count` lines.")
+def _too_long_passes(text, count=None):
+    return len(list_items(text)) >= count if count else format_compliance(text)
+
+
+@mistake(
+    FORM,
+    "Only the lines are counted. Each has to begin with its number, a full stop and a space.",
+)
+def _lines_counted(text, count=None):
+    return len(text.strip().split("\n")) == count if count else format_compliance(text)
+
+
+@mistake(FORM, "The numbers may be any here. They have to be 1, 2, 3, in this order.")
+def _any_numbers(text, count=None):
+    if not count:
+        return format_compliance(text)
     lines = text.strip().split("\n")
-    fine = all(re.match(rf"{k}\. \S", line.strip()) for k, line in enumerate(lines, first))
-    return len(lines) if fine else 0
+    return len(lines) == count and all(re.match(r"\d+\. \S", line) for line in lines)
 
 
-def _form(text: str, count: int | None = None, **given) -> bool:
-    """The reference with one of its demands left out, by name."""
-    text = text.strip() if given.get("strip", True) else text
-    if count:
-        lines = text.split("\n")
-        if given.get("any_number"):
-            return bool(_numbered(text))
-        if given.get("at_least"):
-            return _numbered(text) >= count
-        if given.get("lines_only"):
-            return len(lines) == count
-        if given.get("order", True):
-            return _numbered(text) == count
-        return len(lines) == count and all(re.match(r"\d+\. \S", line) for line in lines)
-    begins = not given.get("begin", True) or text[:1].isupper() or text[:1].isdigit()
-    digits = given.get("digits", True) or not text[:1].isdigit()
-    ends = text.endswith((".", "!", ".)", '."', ".”", '!"', "!”")) or not given.get("end", True)
-    one = "\n" not in text or not given.get("one", True)
-    return bool(text) and begins and digits and ends and one and "?" not in text
+@mistake(FORM, "The beginning is not looked at. A sentence begins with a capital or a digit.")
+def _beginning_ignored(text, count=None):
+    return format_compliance(text if count else f"A{text.strip()}", count)
 
 
-def _slip(**given):
-    return lambda text, count=None: _form(text, count, **given)
+@mistake(
+    FORM,
+    "An answer that begins with a digit is refused: “3 plus 4 is 7.” is a fine one.",
+)
+def _digit_refused(text, count=None):
+    begins = bool(count) or text.strip()[:1].isupper()
+    return begins and format_compliance(text, count)
 
 
-FORM_MISTAKES = (
-    (lambda t, c=None: not format_compliance(t, c), "It is the wrong way round: True stands for an answer in the form that was asked for."),
-    (lambda t, c=None: _paragraph(t), "The number is not looked at. With `count`, the answer has to be a numbered list of that many lines."),
-    (_slip(any_number=True), "A list of any length passes. It has to have exactly `count` lines."),
-    (_slip(at_least=True), "A list that is too long passes. It has to have exactly `count` lines."),
-    (_slip(lines_only=True), "Only the lines are counted. Each has to begin with its number, a full stop and a space."),
-    (_slip(order=False), "The numbers may be any here. They have to be 1, 2, 3, in this order."),
-    (_slip(begin=False), "The beginning is not looked at. A sentence begins with a capital or a digit."),
-    (_slip(digits=False), "An answer that begins with a digit is refused: “3 plus 4 is 7.” is a fine one."),
-    (_slip(end=False), "The end is not looked at. A sentence ends with a full stop or an exclamation mark; one that breaks off does not."),
-    (_slip(one=False), "Several lines pass as a paragraph. Without `count`, the answer is one paragraph."),
-    (lambda t, c=None: format_compliance(t.replace("?", "."), c), "A question passes. Whoever asks back, or goes on with more questions, has not answered."),
-    (_slip(strip=False), "Spaces and line ends around the answer count here. Strip them first."),
-)  # fmt: skip
+@mistake(
+    FORM,
+    "The end is not looked at. A sentence ends with a full stop or an exclamation mark; one that breaks off does not.",
+)
+def _end_ignored(text, count=None):
+    return format_compliance(text if count else text.strip() + ".", count)
+
+
+@mistake(FORM, "Several lines pass as a paragraph. Without `count`, the answer is one paragraph.")
+def _lines_pass(text, count=None):
+    return format_compliance(text if count else text.replace("\n", " "), count)
+
+
+@mistake(
+    FORM,
+    "A question passes. Whoever asks back, or goes on with more questions, has not answered.",
+)
+def _question_passes(text, count=None):
+    return format_compliance(text.replace("?", "."), count)
+
+
+@mistake(FORM, "Spaces and line ends around the answer count here. Strip them first.")
+def _not_stripped(text, count=None):
+    return text == text.strip() and format_compliance(text, count)
+
+
 TEXTS = (
     ("a sentence", ("The frog lives in ponds.", None)),
     ("a sentence that begins with a digit", ("3 plus 4 is 7.", None)),
@@ -115,16 +201,16 @@ TEXTS = (
 )
 
 EXERCISES = {
-    "02.token_rank_shift": Exercise(
-        id="02.token_rank_shift",
+    RANK: Exercise(
+        id=RANK,
         title="The rank of each token under the base",
         reference=token_rank_shift,
         cases=[
-            Case("5 tokens of a vocabulary of 7", lambda: _forecast(5, 7), token_rank_shift, RANK_MISTAKES),
-            Case("as many tokens as the vocabulary has", lambda: _forecast(6, 6, seed=1), token_rank_shift, RANK_MISTAKES),
-            Case("one token", lambda: _forecast(1, 9, seed=2), token_rank_shift, RANK_MISTAKES),
-            Case("equally likely tokens", _with_ties, token_rank_shift, RANK_MISTAKES),
-            Case("large logits", lambda: _forecast(4, 50, 300.0, 3), token_rank_shift, RANK_MISTAKES),
+            Case("5 tokens of a vocabulary of 7", lambda: _forecast(5, 7), token_rank_shift),
+            Case("as many tokens as the vocabulary has", lambda: _forecast(6, 6, seed=1), token_rank_shift),
+            Case("one token", lambda: _forecast(1, 9, seed=2), token_rank_shift),
+            Case("equally likely tokens", _with_ties, token_rank_shift),
+            Case("large logits", lambda: _forecast(4, 50, 300.0, 3), token_rank_shift),
         ],
         hints=[
             "logits.gather(-1, tokens.unsqueeze(-1)) picks the logit of each token: shape (length, 1).",
@@ -132,12 +218,12 @@ EXERCISES = {
         ],
         why="Ranks need no softmax: it keeps the order. A comparison and a sum are quicker than sorting the vocabulary, and ties are settled by what you count.",
     ),
-    "02.format_compliance": Exercise(
-        id="02.format_compliance",
+    FORM: Exercise(
+        id=FORM,
         title="Is it in the form that was asked for?",
         reference=format_compliance,
         cases=[
-            Case(f"`format_compliance({text!r}, {count})`: {name}", lambda text=text, count=count: (text, count), format_compliance, FORM_MISTAKES)
+            Case(f"`format_compliance({text!r}, {count})`: {name}", lambda text=text, count=count: (text, count), format_compliance)
             for name, (text, count) in TEXTS
         ],
         hints=[
