@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import subprocess
 import sys
@@ -37,8 +38,10 @@ def usage() -> str:
     return "\n".join(lines)
 
 
-def list_models() -> int:
+def list_models(arguments: Sequence[str]) -> int:
     """Every model that `sftlab.models.load` knows by name, and whether it is here."""
+    parser = argparse.ArgumentParser(prog="sftlab models", description=PROGRAMS["models"][1])
+    parser.parse_args(arguments)
     from sftlab.fetch import overview
     from sftlab.models import FAMILIES
 
@@ -57,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if name in PROGRAMS:
         if name == "models":
-            return list_models()
+            return list_models(rest)
         return importlib.import_module(PROGRAMS[name][0]).main(rest)
     if name not in IN_A_CHECKOUT:
         print(f"sftlab: there is no command {name!r}\n\n{usage()}", file=sys.stderr)

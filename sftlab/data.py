@@ -14,6 +14,7 @@ from random import Random
 
 import torch
 
+from sftlab._internal.paths import INSTRUCTIONS as INSTRUCTIONS  # for notebooks
 from sftlab.chat import Message, special_tokens, validate
 from sftlab.errors import WorkbookError
 from sftlab.loss import IGNORE_INDEX

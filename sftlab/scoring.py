@@ -16,6 +16,9 @@ from itertools import takewhile
 
 import numpy as np
 
+from sftlab._internal.paths import DATA
+
+LABELLED = DATA / "scoring" / "labelled_answers.jsonl"  # answers scored line by line by a person
 RUBRIC = ("correct", "content", "format", "stops", "on_topic", "no_echo", "no_repetition")
 # What may stand before an instruction on its line: a number, a bullet, a speaker, a quotation mark.
 PREFIX = re.compile(r"(?:(?:\d+[.)]|[-*•]|[qa]\.|\w+:|[\"'“])\s*)*")

@@ -12,10 +12,11 @@ from pathlib import Path
 from random import Random
 
 import torch
+from pydantic import ConfigDict
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sftlab._internal.interrupts import DeferredInterrupt
-from sftlab._internal.progress_bar import Bar
+from sftlab._internal.progress_bar import ProgressBar
 from sftlab._internal.random_state import own_random_state
 from sftlab._internal.ranges import check_clipping, check_number, check_seed, check_whole
 from sftlab.checkpoints import check_folder, load_checkpoint, save_checkpoint
@@ -30,6 +31,8 @@ from sftlab.run_identity import describe, starts_of
 PRECISIONS = ("auto", "fp32", "bf16")
 MOST_EPOCHS = 100_000  # a slip of the finger more would plan batches for hours
 SHORT = 128  # tokens of a row; plain and fused attention take equally long at about 256
+# Of a configuration file, for pydantic: no unknown setting, and "8" is no number.
+STRICT = ConfigDict(extra="forbid", strict=True)
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ class TrainConfig:
     precision: str = "auto"  # of the forward pass: "fp32", "bf16" autocast, or bf16 on CUDA alone
     seed: int = 0
     save_steps: int = 50  # steps between two checkpoints, if there is a folder for them
+    __pydantic_config__ = STRICT
 
     def __post_init__(self) -> None:
         check_whole("num_train_epochs", self.num_train_epochs, 1, MOST_EPOCHS)
@@ -268,7 +272,7 @@ def sft_train(
         if done % config.save_steps == 0:
             save()
 
-    with Bar(len(plan), "steps", first=first, shown=progress and main) as bar, gate:
+    with ProgressBar(len(plan), "steps", first=first, shown=progress and main) as bar, gate:
         try:
             if check and main and not first:
                 broken = [f for f in preflight(model, examples=examples) if f.state == BROKEN]

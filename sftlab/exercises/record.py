@@ -16,7 +16,7 @@ from typing import Any
 
 from sftlab._internal.code_behind import changed, code_behind
 from sftlab._internal.paths import DATA
-from sftlab._internal.progress_bar import Bar
+from sftlab._internal.progress_bar import ProgressBar
 from sftlab._internal.provenance import provenance
 from sftlab.errors import WorkbookError
 from sftlab.models import checksums
@@ -153,7 +153,7 @@ def sweep(
     open_runs = [setting for text, setting in wanted.items() if text not in done]
     if open_runs and now not in found["provenance"]:
         found["provenance"].append(now)
-    shown = Bar(len(wanted), "runs", first=len(wanted) - len(open_runs), shown=progress)
+    shown = ProgressBar(len(wanted), "runs", first=len(wanted) - len(open_runs), shown=progress)
     with shown as bar, _noted_interrupts() as came:
         try:
             for setting in open_runs:
@@ -215,7 +215,8 @@ def older_than(name: str, folder: Path = RESULTS, module: str = MODULE) -> list[
 
 def _code(name: str, module: str) -> dict[str, str]:
     """The code that measures: that of the experiment's own module, or of a program that records."""
-    return code_behind(f"import {modules()[name] if module == MODULE else module}")
+    measuring = modules().get(name) if module == MODULE else module
+    return code_behind(f"import {measuring}") if measuring else {}
 
 
 def _apart(stored: Any, now: Any) -> float:

@@ -53,7 +53,7 @@ nbformat.write(notebook, path.with_suffix(".ran"))
 def workbook(tmp_path_factory):
     """A copy of what a student has, under a path that is not plain."""
     folder = tmp_path_factory.mktemp("away") / "wörk böok"
-    for name in ("sftlab", "notebooks", "configs"):
+    for name in ("sftlab", "tools", "notebooks", "configs"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "data").symlink_to(DATA, target_is_directory=True)
     return folder
@@ -83,8 +83,9 @@ def test_every_module_can_be_imported(workbook, platform):
 @pytest.mark.parametrize("platform", ["win32", "darwin"])
 def test_the_system_is_hidden_from_the_package_and_its_memory_is_told(workbook, platform):
     code = """
-from sftlab import memory, paths
-from sftlab.classroom import running
+from sftlab._internal import paths
+from sftlab.memory import measure as memory
+from sftlab.classroom import sandbox as running
 print(memory.sys.platform, hasattr(running.signal, "setitimer"), hasattr(running.os, "fork"))
 print(memory.process_peak_bytes() > 50e6, memory.process_bytes() > 50e6, "b\\xf6ok" in str(paths.ROOT))
 """

@@ -77,9 +77,9 @@ def test_a_preflight_report_is_printed_on_a_console_without_arrows(encoding, tmp
     data = tmp_path / "wörk.jsonl"
     data.write_text('{"prompt": "α?", "response": "→"}\n' * 2, encoding="utf-8")
     code = (
-        "from sftlab.preflight import main, told\n"
+        "from sftlab.preflight import format_findings, main\n"
         "from sftlab.preflight import LOOK, Finding\n"
-        "print(told([Finding(LOOK, 'α', 'β', 'γ')]))\n"
+        "print(format_findings([Finding(LOOK, 'α', 'β', 'γ')]))\n"
         f"main([{str(data)!r}])"
     )
     out, _ = ran(code, tmp_path, PYTHONIOENCODING=encoding, PYTHONUTF8="0")

@@ -33,7 +33,7 @@ sys.meta_path[:] = map(Hiding, sys.meta_path)
 USE = """
 import sftlab.classroom
 from sftlab.classroom.catalogue import exercise
-from sftlab.data import conversation, prepare, read_jsonl
+from sftlab.data import conversation, read_jsonl, tokenize_conversations
 from sftlab.exercises.record import runs
 from sftlab.lora import inject_lora
 from sftlab.models import load
@@ -43,8 +43,8 @@ from sftlab.train import TrainConfig, sft_train
 print(sftlab.__file__)
 model, tokenizer = load("almanac")
 pairs = read_jsonl(INSTRUCTIONS / "curated.jsonl")[:32]
-rows = prepare(tokenizer, [conversation(pair) for pair in pairs]).examples
-history = sft_train(inject_lora(model, "all-linear", r=8, alpha=16), rows, TrainConfig(epochs=8), progress=False)
+rows = tokenize_conversations(tokenizer, [conversation(pair) for pair in pairs]).examples
+history = sft_train(inject_lora(model, "all-linear", r=8, lora_alpha=16), rows, TrainConfig(num_train_epochs=8), progress=False)
 assert history.finished and history.losses[-1] < history.losses[0] / 2, history.losses
 assert runs("superficial") and exercise("12.mask_prompt").cases
 """

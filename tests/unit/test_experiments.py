@@ -12,8 +12,8 @@ import pytest
 
 from sftlab.errors import WorkbookError
 from sftlab.exercises import record
-from sftlab.exercises.__main__ import main, names
 from sftlab.exercises.record import key, read, results_path, runs, sweep, write
+from sftlab.exercises.recording import main, names
 
 SETTINGS = [{"size": size, "seed": seed} for size in (8, 32) for seed in (0, 1)]
 

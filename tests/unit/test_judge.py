@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sftlab._internal.paths import DATA, INSTRUCTIONS
+from sftlab._internal.paths import INSTRUCTIONS
 from sftlab.almanac.facts import all_items, topics
 from sftlab.almanac.skills import SKILLS
 from sftlab.data import read_jsonl
 from sftlab.scoring import (
+    LABELLED,
     LETTERS,
     agreement,
     behaviour,
@@ -300,7 +301,7 @@ class TestIntervals:
 class TestAgainstAPerson:
     """Answers of six models and some written for it, labelled line by line by reading them."""
 
-    labelled = tuple(read_jsonl(DATA / "judge" / "labelled_answers.jsonl"))
+    labelled = tuple(read_jsonl(LABELLED))
     questions = tuple(read_jsonl(INSTRUCTIONS / "evaluation.jsonl"))
 
     def test_every_kind_and_every_fault_is_among_them(self):

@@ -103,7 +103,7 @@ def test_random_B_is_as_large_as_A_at_every_rank(tiny):
 @pytest.mark.parametrize("module", (alpha_or_rate, experiment))
 def test_all_settings_are_recorded(module):
     wanted = module.settings()
-    found = [{key: run[key] for key in wanted[0]} for run in runs(module.__name__.split(".")[-1])]
+    found = [{key: run[key] for key in wanted[0]} for run in runs(module.RECORD)]
     assert sorted(map(str, found)) == sorted(map(str, wanted))
 
 

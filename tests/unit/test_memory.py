@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from sftlab.lora import inject_lora, lora_parameter_count
-from sftlab.memory import count
+from sftlab.memory import count, measure
 from sftlab.quant import bits_per_parameter
 from sftlab.quantized_layers import quantize_model_linears
 
@@ -94,7 +94,7 @@ def test_the_peak_of_a_process_counts_its_own_memory_and_not_its_parents():
         "import psutil, sys",
         "from pathlib import Path",
         # alone: importing torch takes much memory
-        inspect.getsource(count._status),
+        inspect.getsource(measure._status),
         inspect.getsource(count.process_peak_bytes),
         "before = process_peak_bytes()",
         "bytearray(b'x') * (64 << 20)",

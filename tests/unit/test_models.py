@@ -127,7 +127,7 @@ class TestHub:
     def test_both_roles_load_and_a_base_can_be_asked_and_tuned(self, cache):
         code = (
             "from sftlab.chat import render, user\n"
-            "from sftlab.data import conversation, prepare\n"
+            "from sftlab.data import conversation, tokenize_conversations\n"
             "from sftlab.generate import answer\n"
             "from sftlab.models import load\n"
             "from sftlab.train import TrainConfig, sft_train\n"
@@ -135,8 +135,8 @@ class TestHub:
             "for how in ({'name': 'smollm2'}, {'name': 'smollm2', 'role': 'chat'},\n"
             "            {'name': 'HuggingFaceTB/SmolLM2-135M'}):\n"
             "    model, tokenizer = load(**how)\n"
-            "    rows = prepare(tokenizer, [conversation(pair)] * 2).examples\n"
-            "    config = TrainConfig(epochs=1, batch_size=2)\n"
+            "    rows = tokenize_conversations(tokenizer, [conversation(pair)] * 2).examples\n"
+            "    config = TrainConfig(num_train_epochs=1, batch_size=2)\n"
             "    sft_train(model, rows, config, tokenizer.pad_token_id, progress=False)\n"
             "    answer(model, tokenizer, ['What is the capital of Kenya?', 'Hi'], max_new_tokens=2)\n"
             "    print(repr(render(tokenizer, user('Hi'), True)), tokenizer.pad_token is not None)\n"

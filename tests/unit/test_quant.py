@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from sftlab import quant
+from sftlab import quant, quantized_layers
 from sftlab.errors import WorkbookError
 
 CODES = {"nf4": quant.nf4_code, "fp4": quant.fp4_code, "int4": quant.int4_code}
@@ -123,7 +123,7 @@ def test_only_linear_layers_that_are_not_skipped_are_quantised():
         }
     )
     bias = model["up"].bias
-    quant.quantize_model_linears(model)
+    quantized_layers.quantize_model_linears(model)
     assert type(model["up"]).__name__ == "Linear4bit" and model["up"].bias is bias
     assert not model["up"].weight.requires_grad
     assert type(model["lm_head"]) is nn.Linear and model["embed"].weight.dtype == torch.float32
@@ -131,12 +131,12 @@ def test_only_linear_layers_that_are_not_skipped_are_quantised():
 
 def test_a_model_without_linear_layers_is_refused():
     with pytest.raises(WorkbookError, match="no plain linear layer"):
-        quant.quantize_model_linears(nn.Sequential(nn.Embedding(4, 4)))
+        quantized_layers.quantize_model_linears(nn.Sequential(nn.Embedding(4, 4)))
 
 
 def test_a_bfloat16_layer_computes_in_bfloat16():
     model = nn.Sequential(nn.Linear(64, 32)).to(torch.bfloat16)
-    quant.quantize_model_linears(model)
+    quantized_layers.quantize_model_linears(model)
     assert model[0].compute_dtype == torch.bfloat16
     assert model(torch.randn(2, 64, dtype=torch.bfloat16)).dtype == torch.bfloat16
-    assert quant.dequantize_model_linears(model)[0].weight.dtype == torch.bfloat16
+    assert quantized_layers.dequantize_model_linears(model)[0].weight.dtype == torch.bfloat16

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from sftlab import pipeline
 from sftlab.data import collate, conversation, tokenize_conversations
 from sftlab.errors import WorkbookError
 from sftlab.lora import inject_lora
-from sftlab.pipeline import Adapter, Run, read_run, train_run
+from sftlab.pipeline import Adapter, read_run, train_run
 from sftlab.train import TrainConfig, sft_train, train_step
 
 PAIR = {"prompt": "What is 1 plus 1?", "response": "It is 2."}
@@ -109,8 +110,11 @@ def test_what_injecting_alone_knows(tiny_model, setting, value):
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"adapter": {"lora_alpha": 0}}, r"run\.json: lora_alpha is 0; it must be above 0"),
-        ({"adapter": {"target_modules": [0, 1]}}, r"run\.json: target_modules is \[0, 1\]"),
+        ({"adapter": {"lora_alpha": 0}}, r"run\.json: lora_alpha is 0\.0; it must be above 0"),
+        (
+            {"adapter": {"target_modules": [0, 1]}},
+            r'run\.json, "adapter": "target_modules" is .*; expected a valid string',
+        ),
         ({"train": {"max_grad_norm": -1}}, r"run\.json: max_grad_norm is -1"),
         ({"train": {"seed": 2**70}}, r"run\.json: seed is 1180591620717411303424; .*at most"),
         ({"max_length": 0}, r"run\.json: max_length is 0; it must be at least 1"),
@@ -126,10 +130,9 @@ def test_a_file_is_refused_before_a_model_is_loaded(tmp_path, no_model, changes,
 
 
 def test_a_run_that_no_file_was_read_for_is_checked_too(tmp_path, no_model):
-    path = read_run(write_run(tmp_path))
-    run = Run("almanac", path.data, path.output, {"r": 0}, {})
+    run = read_run(write_run(tmp_path))
     with pytest.raises(WorkbookError, match="r is 0"):
-        train_run(run, progress=False)
+        replace(run, adapter=replace(run.adapter, r=0))
 
 
 def test_0_and_none_are_no_clipping(tiny_model, rows):

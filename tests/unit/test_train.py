@@ -204,7 +204,9 @@ class TestRun:
         self, tiny_model, rows, monkeypatch
     ):
         asked = []
-        monkeypatch.setattr(TrainConfig, "rate_at", lambda self, *found: asked.append(found) or 0.1)
+        monkeypatch.setattr(
+            TrainConfig, "learning_rate_at", lambda self, *found: asked.append(found) or 0.1
+        )
         history = sft_train(tiny_model, rows, TrainConfig(max_steps=2), progress=False)
         assert len(history.losses) == 2
         assert asked == [(0, 2), (1, 2)]

@@ -114,14 +114,14 @@ class TestFile:
             ({"adapter": {"rank": 8}}, r'"adapter": unknown setting "rank"; .*Known: target_modules, r, lora_alpha, lora_dropout'),
             ({"zebra": 1}, r'unknown setting "zebra"; Known: model, data'),
             ({"data": "left out"}, 'the setting "data" is missing'),
-            ({"train": {"num_train_epochs": "8"}}, r'"train": "num_train_epochs" is "8"; expected int'),
-            ({"train": {"num_train_epochs": True}}, r'"train": "num_train_epochs" is true; expected int'),
+            ({"train": {"num_train_epochs": "8"}}, r'"train": "num_train_epochs" is "8"; expected a valid integer'),
+            ({"train": {"num_train_epochs": True}}, r'"train": "num_train_epochs" is true; expected a valid integer'),
             ({"train": {"num_train_epochs": 0}}, r"run\.json: num_train_epochs is 0; it must be at least 1"),
             ({"train": {"precision": "fp8"}}, "precision is 'fp8'; use one of auto, fp32, bf16"),
-            ({"train": [1]}, r'"train" is \[1\]; expected dict'),
-            ({"adapter": 8}, '"adapter" is 8; expected dict or null'),
-            ({"model": 3}, '"model" is 3; expected str'),
-            ({"max_length": 1.5}, r'"max_length" is 1\.5; expected int or null'),
+            ({"train": [1]}, r'"train" is \[1\]; expected an object'),
+            ({"adapter": 8}, '"adapter" is 8; expected an object or null'),
+            ({"model": 3}, '"model" is 3; expected a valid string'),
+            ({"max_length": 1.5}, r'"max_length" is 1\.5; expected a valid integer or null'),
         ],
     )  # fmt: skip
     def test_a_setting_that_cannot_be_is_named(self, folder, changes, told):
@@ -241,7 +241,7 @@ class TestRecordedRuns:
         run = read_run(ROOT / "configs" / "sft.json")
         model, tokenizer = load_start(run)
         rows = load_rows(run, tokenizer).examples
-        found = sft_train(model, rows, run.config, progress=False, stop_after_steps=5).losses
+        found = sft_train(model, rows, run.train, progress=False, stop_after_steps=5).losses
         for entry in recorded:
             assert entry["losses_of_one"][:5] == pytest.approx(found, rel=1e-3)
 

@@ -29,7 +29,7 @@ def _everything(example: Example) -> Example:
     return Example(example.input_ids, list(example.input_ids))
 
 
-def edit_a_talk(tokenizer) -> None:
+def edit_a_conversation(tokenizer) -> None:
     """Up to two exchanges and a system turn; four ways to mask them; counts by role."""
 
     def draw(way: str, system: str, first: str, reply: str, second: str, last: str) -> View:

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
 from sftlab._internal.paths import INSTRUCTIONS
-from sftlab._internal.progress_bar import Bar
+from sftlab._internal.progress_bar import ProgressBar
 from sftlab._internal.random_state import own_random_state
 from sftlab.chat import end_of_turn_id, render, user
 from sftlab.data import collate, conversation, read_jsonl, tokenize_conversations
@@ -252,7 +252,7 @@ def admit(seed: int = 0, name: str = "almanac", beds: str = "".join(BEDS)) -> di
     """The runs by their beds. Those whose fault is in the serving share one training."""
     sound = trained(HEALTHY, seed, name)
     ward = {}
-    with Bar(len(beds), "runs") as bar:
+    with ProgressBar(len(beds), "runs") as bar:
         for bed in beds:
             fault = fault_of(bed)
             after = FAULTS[fault] in ("", "serving")
