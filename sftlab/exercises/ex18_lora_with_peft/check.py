@@ -6,10 +6,12 @@ import torch
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from sftlab.classroom.checking import Case, Exercise
+from sftlab.classroom.checking import Case, Exercise, mistake
 from sftlab.lora import inject_lora
 from sftlab.memory.count import lora_config_for, targeted_layers, trainable_share, weight_count
 from sftlab.quantized_layers import quantize_model_linears
+
+SHARE, CONFIG = "18.trainable_share", "18.lora_config_for"
 
 
 def _llama(device: str = "cpu", tied: bool = True) -> nn.Module:
@@ -49,41 +51,64 @@ def _ratio(model: nn.Module, count) -> float:
     return trained / every
 
 
-def _over_frozen(model: nn.Module) -> float:
-    trained, every = _counts(model)
-    return trained / (every - trained)
-
-
-def _tied_twice(model: nn.Module) -> float:
+@mistake(
+    SHARE,
+    "The output head of this model *is* its embedding, and is counted twice. `model.parameters()` gives a shared weight once.",
+)
+def _tied_twice(model):
     every = [p for _, p in model.named_parameters(remove_duplicate=False)]
     return _counts(model)[0] / sum(map(weight_count, every))
 
 
-def _by_name(model: nn.Module) -> float:
-    named = [p for n, p in model.named_parameters() if n.endswith((".A", ".B"))]
-    return sum(map(weight_count, named)) / _counts(model)[1]
-
-
-SHARE_MISTAKES = [
-    (lambda m: 100 * trainable_share(m), "That is in per cent. A share lies between 0 and 1."),
-    (_over_frozen, "It divides by the *frozen* parameters. The adapter belongs to the whole."),
-    (lambda m: _ratio(m, lambda p: 1), "It counts tensors. Count the numbers in them: `p.numel()`."),
-    (lambda m: _ratio(m, lambda p: weight_count(p) * p.element_size()), "That is the share of the *bytes*: adapters in float32 weigh twice as much as a base in bfloat16. Count numbers."),
-    (lambda m: _counts(m)[0], "That is the number of trained parameters. Divide it by the number of all of them."),
-    (lambda m: 1 - trainable_share(m), "That is the share that is *not* trained."),
-]  # fmt: skip
-TIED = (
-    _tied_twice,
-    "The output head of this model *is* its embedding, and is counted twice. `model.parameters()` gives a shared weight once.",
-)
-PACKED = (
-    lambda m: _ratio(m, lambda p: p.numel()),
+@mistake(
+    SHARE,
     "A 4-bit parameter packs two weights into each byte, so `numel()` gives half of them and the share comes out too large. `p.quant_state.shape` has the real shape, where there is one.",
 )
-NAMES = (
-    _by_name,
+def _packed(model):
+    return _ratio(model, lambda p: p.numel())
+
+
+@mistake(
+    SHARE,
     "It counts what is *called* an adapter. This one was loaded for inference: nothing requires a gradient, so the share is 0.",
 )
+def _by_name(model):
+    adapters = [p for n, p in model.named_parameters() if n.endswith((".A", ".B"))]
+    return sum(map(weight_count, adapters)) / _counts(model)[1]
+
+
+@mistake(SHARE, "That is in per cent. A share lies between 0 and 1.")
+def _per_cent(model):
+    return 100 * trainable_share(model)
+
+
+@mistake(SHARE, "It divides by the *frozen* parameters. The adapter belongs to the whole.")
+def _over_frozen(model):
+    trained, every = _counts(model)
+    return trained / (every - trained)
+
+
+@mistake(SHARE, "It counts tensors. Count the numbers in them: `p.numel()`.")
+def _tensors(model):
+    return _ratio(model, lambda p: 1)
+
+
+@mistake(
+    SHARE,
+    "That is the share of the *bytes*: adapters in float32 weigh twice as much as a base in bfloat16. Count numbers.",
+)
+def _bytes(model):
+    return _ratio(model, lambda p: weight_count(p) * p.element_size())
+
+
+@mistake(SHARE, "That is the number of trained parameters. Divide it by the number of all of them.")
+def _count(model):
+    return _counts(model)[0]
+
+
+@mistake(SHARE, "That is the share that is *not* trained.")
+def _not_trained(model):
+    return 1 - trainable_share(model)
 
 
 # --- A configuration for a budget ----------------------------------------------------------------
@@ -98,7 +123,7 @@ def _budget_arguments(budget: int, targets, four_bit: bool = False):
     )  # fmt: skip
 
 
-def _rank_slips(model: nn.Module, budget: int, targets) -> list[tuple[int, str]]:
+def _rank_mistakes(model: nn.Module, budget: int, targets) -> list[tuple[int, str]]:
     """Ranks that known mistakes lead to, and what they are."""
     layers = targeted_layers(model, targets)
     shapes, hidden = list(layers.values()), 64
@@ -140,7 +165,7 @@ def _judge_config(result, arguments) -> str | None:
     per_rank = sum(a + b for a, b in targeted_layers(model, targets).values())
     right = budget // per_rank
     if result.r != right:
-        for rank, message in _rank_slips(model, budget, targets):
+        for rank, message in _rank_mistakes(model, budget, targets):
             if rank == result.r:
                 return message
         if result.r > right:
@@ -152,15 +177,15 @@ def _judge_config(result, arguments) -> str | None:
 
 
 EXERCISES = {
-    "18.trainable_share": Exercise(
-        id="18.trainable_share",
+    SHARE: Exercise(
+        id=SHARE,
         title="What share is trained?",
         reference=trainable_share,
         cases=[
-            Case("a model in bfloat16 with adapters on q and v", _untied, trainable_share, SHARE_MISTAKES, tolerance=1e-9),
-            Case("a model whose head is its embedding", _tied, trainable_share, [TIED, *SHARE_MISTAKES], tolerance=1e-9),
-            Case("the same with its linear layers in 4 bits", _four_bit, trainable_share, [PACKED, *SHARE_MISTAKES], tolerance=1e-9),
-            Case("an adapter loaded for inference", _for_inference, trainable_share, [NAMES], tolerance=1e-9),
+            Case("a model in bfloat16 with adapters on q and v", _untied, trainable_share, tolerance=1e-9),
+            Case("a model whose head is its embedding", _tied, trainable_share, tolerance=1e-9),
+            Case("the same with its linear layers in 4 bits", _four_bit, trainable_share, tolerance=1e-9),
+            Case("an adapter loaded for inference", _for_inference, trainable_share, tolerance=1e-9),
         ],
         hints=[
             "Two sums over `model.parameters()`: one of those with `requires_grad`, one of all. Divide.",
@@ -170,8 +195,8 @@ EXERCISES = {
         "notebooks 06 and 19 measure that.",
         shows=(weight_count,),
     ),
-    "18.lora_config_for": Exercise(
-        id="18.lora_config_for",
+    CONFIG: Exercise(
+        id=CONFIG,
         title="The largest rank that fits",
         reference=lora_config_for,
         cases=[

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from sftlab.classroom.checking import Case, Exercise
+from sftlab.classroom.checking import Case, Exercise, mistake
 from sftlab.memory.plan import peak_training_bytes
 
+ID = "19.peak_training_bytes"
 MB = 1_000_000
 # weights, gradients, optimizer, activations, logits, in_flight, largest: SmolLM2-135M's, in rough
 # numbers, in runs that peak at another moment each; and a Gemma's, with its large vocabulary.
@@ -14,70 +15,193 @@ FULL = (538 * MB, 538 * MB, 1076 * MB, 369 * MB, 25 * MB, 3 * MB, 113 * MB)
 LARGE_VOCABULARY = (1072 * MB, 1072 * MB, 2144 * MB, 350 * MB, 134 * MB, 4 * MB, 671 * MB)
 
 
-def _slip(loss, last_layer, end, over=max, held=lambda w, g, o: w + o):
-    """The answer with some of its terms changed; None stands for a moment that was left out."""
-
-    def wrong(weights, gradients, optimizer, activations, logits, in_flight, largest):
-        moments = [
-            loss and loss(activations, logits),
-            last_layer and last_layer(activations, logits, in_flight),
-            end and end(gradients, largest),
-        ]
-        found = [moment for moment in moments if moment is not None]
-        return held(weights, gradients, optimizer) + over(found)
-
-    return wrong
+@mistake(
+    ID,
+    "That is the sum of the four parts. They are never all there at once: the activations go, layer by layer, while the gradients come. Take the largest of the three moments.",
+)
+def _four_parts(weights, gradients, optimizer, activations, logits, in_flight, largest):
+    return weights + gradients + optimizer + activations
 
 
-def _loss(a, z):
-    return a + 2 * z
+@mistake(
+    ID,
+    "That is the sum of everything. Not all of it is there at once: take the largest of the three moments.",
+)
+def _everything(weights, gradients, optimizer, activations, logits, in_flight, largest):
+    return weights + gradients + optimizer + activations + logits + in_flight + largest
 
 
-def _last(a, z, f):
-    return a - z + f
+@mistake(
+    ID, "You added the three moments up. They follow one another: only the largest of them counts."
+)
+def _moments_added(weights, gradients, optimizer, activations, logits, in_flight, largest):
+    return (
+        weights
+        + optimizer
+        + (activations + 2 * logits)
+        + (activations - logits + in_flight)
+        + (gradients + 2 * largest)
+    )
 
 
-def _end(g, m):
-    return g + 2 * m
+@mistake(ID, "That is the *smallest* of the three moments. A run fails at its largest.")
+def _smallest(weights, gradients, optimizer, activations, logits, in_flight, largest):
+    return (
+        weights
+        + optimizer
+        + min(activations + 2 * logits, activations - logits + in_flight, gradients + 2 * largest)
+    )
 
 
-def _everything(w, g, o, a, z, f, m):
-    return w + g + o + a + z + f + m
+@mistake(
+    ID,
+    "AdamW's moments are missing. They stay from the first step on: the optimiser's state belongs to what is held all the time.",
+)
+def _no_optimizer(weights, gradients, optimizer, activations, logits, in_flight, largest):
+    return weights + max(
+        activations + 2 * logits, activations - logits + in_flight, gradients + 2 * largest
+    )
 
 
-def _four_parts(w, g, o, a, *_):
-    return w + g + o + a
+@mistake(ID, "The weights are missing. Frozen or not, they are held all the time.")
+def _no_weights(weights, gradients, optimizer, activations, logits, in_flight, largest):
+    return optimizer + max(
+        activations + 2 * logits, activations - logits + in_flight, gradients + 2 * largest
+    )
 
 
-MISTAKES = (
-    (_four_parts, "That is the sum of the four parts. They are never all there at once: the activations go, layer by layer, while the gradients come. Take the largest of the three moments."),
-    (_everything, "That is the sum of everything. Not all of it is there at once: take the largest of the three moments."),
-    (_slip(_loss, _last, _end, sum), "You added the three moments up. They follow one another: only the largest of them counts."),
-    (_slip(_loss, _last, _end, min), "That is the *smallest* of the three moments. A run fails at its largest."),
-    (_slip(_loss, _last, _end, held=lambda w, g, o: w), "AdamW's moments are missing. They stay from the first step on: the optimiser's state belongs to what is held all the time."),
-    (_slip(_loss, _last, _end, held=lambda w, g, o: o), "The weights are missing. Frozen or not, they are held all the time."),
-    (_slip(_loss, _last, _end, held=lambda w, g, o: w + g + o), "The gradients were counted as if they were there all the time. They are freed before the forward pass; only at the end all of them are there."),
-    (_slip(_loss, _last, None), "The end of the step is missing: all gradients, and two arrays of the size of the largest trained matrix. In full fine-tuning this is the largest moment."),
-    (_slip(None, _last, _end), "The moment in which the loss is differentiated is missing: all activations, and two more arrays of the size of the logits."),
-    (_slip(_loss, None, _end), "In the moment of the last layer something is missing, or all of it: the activations without the logits, *and* what is in flight. With recomputation it is the largest moment."),
-    (_slip(lambda a, z: a, _last, _end), "While the loss is differentiated two arrays of the size of the logits come on top of the activations. With a large vocabulary they are no small thing."),
-    (_slip(lambda a, z: a + z, _last, _end), "One array of the size of the logits was added to the activations; there are two: the gradients of log-probabilities and of logits."),
-    (_slip(lambda a, z: a + 3 * z, _last, _end), "Three arrays of the size of the logits were added. The log-probabilities themselves count among the activations already; two come on top."),
-    (_slip(_loss, lambda a, z, f: a + f, _end), "When the last layer is differentiated the logits are gone: take them off the activations."),
-    (_slip(_loss, _last, lambda g, m: g), "At the end two arrays of the size of the largest trained matrix are there besides the gradients."),
-    (_slip(_loss, _last, lambda g, m: g + m), "At the end there are *two* arrays of the size of the largest trained matrix; you added one."),
-    (_slip(_loss, _last, lambda g, m: 2 * m), "At the end all gradients are there; they are missing from your third moment."),
-    (_slip(_loss, _last, lambda g, m: g + 2 * m, held=lambda w, g, o: 0), "That is the largest moment alone. Weights and the optimiser's state are there all the time: add them."),
-)  # fmt: skip
+@mistake(
+    ID,
+    "The gradients were counted as if they were there all the time. They are freed before the forward pass; only at the end all of them are there.",
+)
+def _gradients_always(weights, gradients, optimizer, activations, logits, in_flight, largest):
+    return (
+        weights
+        + gradients
+        + optimizer
+        + max(activations + 2 * logits, activations - logits + in_flight, gradients + 2 * largest)
+    )
+
+
+@mistake(
+    ID,
+    "The end of the step is missing: all gradients, and two arrays of the size of the largest trained matrix. In full fine-tuning this is the largest moment.",
+)
+def _no_end(weights, gradients, optimizer, activations, logits, in_flight, largest):
+    return weights + optimizer + max(activations + 2 * logits, activations - logits + in_flight)
+
+
+@mistake(
+    ID,
+    "The moment in which the loss is differentiated is missing: all activations, and two more arrays of the size of the logits.",
+)
+def _no_loss(weights, gradients, optimizer, activations, logits, in_flight, largest):
+    return weights + optimizer + max(activations - logits + in_flight, gradients + 2 * largest)
+
+
+@mistake(
+    ID,
+    "In the moment of the last layer something is missing, or all of it: the activations without the logits, *and* what is in flight. With recomputation it is the largest moment.",
+)
+def _no_last_layer(weights, gradients, optimizer, activations, logits, in_flight, largest):
+    return weights + optimizer + max(activations + 2 * logits, gradients + 2 * largest)
+
+
+@mistake(
+    ID,
+    "While the loss is differentiated two arrays of the size of the logits come on top of the activations. With a large vocabulary they are no small thing.",
+)
+def _no_logits(weights, gradients, optimizer, activations, logits, in_flight, largest):
+    return (
+        weights
+        + optimizer
+        + max(activations, activations - logits + in_flight, gradients + 2 * largest)
+    )
+
+
+@mistake(
+    ID,
+    "One array of the size of the logits was added to the activations; there are two: the gradients of log-probabilities and of logits.",
+)
+def _logits_once(weights, gradients, optimizer, activations, logits, in_flight, largest):
+    return (
+        weights
+        + optimizer
+        + max(activations + logits, activations - logits + in_flight, gradients + 2 * largest)
+    )
+
+
+@mistake(
+    ID,
+    "Three arrays of the size of the logits were added. The log-probabilities themselves count among the activations already; two come on top.",
+)
+def _logits_thrice(weights, gradients, optimizer, activations, logits, in_flight, largest):
+    return (
+        weights
+        + optimizer
+        + max(activations + 3 * logits, activations - logits + in_flight, gradients + 2 * largest)
+    )
+
+
+@mistake(
+    ID, "When the last layer is differentiated the logits are gone: take them off the activations."
+)
+def _logits_stay(weights, gradients, optimizer, activations, logits, in_flight, largest):
+    return (
+        weights
+        + optimizer
+        + max(activations + 2 * logits, activations + in_flight, gradients + 2 * largest)
+    )
+
+
+@mistake(
+    ID,
+    "At the end two arrays of the size of the largest trained matrix are there besides the gradients.",
+)
+def _gradients_alone(weights, gradients, optimizer, activations, logits, in_flight, largest):
+    return (
+        weights
+        + optimizer
+        + max(activations + 2 * logits, activations - logits + in_flight, gradients)
+    )
+
+
+@mistake(
+    ID,
+    "At the end there are *two* arrays of the size of the largest trained matrix; you added one.",
+)
+def _largest_once(weights, gradients, optimizer, activations, logits, in_flight, largest):
+    return (
+        weights
+        + optimizer
+        + max(activations + 2 * logits, activations - logits + in_flight, gradients + largest)
+    )
+
+
+@mistake(ID, "At the end all gradients are there; they are missing from your third moment.")
+def _no_gradients(weights, gradients, optimizer, activations, logits, in_flight, largest):
+    return (
+        weights
+        + optimizer
+        + max(activations + 2 * logits, activations - logits + in_flight, 2 * largest)
+    )
+
+
+@mistake(
+    ID,
+    "That is the largest moment alone. Weights and the optimiser's state are there all the time: add them.",
+)
+def _moment_alone(weights, gradients, optimizer, activations, logits, in_flight, largest):
+    return max(activations + 2 * logits, activations - logits + in_flight, gradients + 2 * largest)
 
 
 def _case(describe: str, arguments: tuple) -> Case:
-    return Case(describe, lambda: arguments, peak_training_bytes, MISTAKES)
+    return Case(describe, lambda: arguments, peak_training_bytes)
 
 
 EXERCISES = {
-    "19.peak_training_bytes": Exercise(
-        id="19.peak_training_bytes",
+    ID: Exercise(
+        id=ID,
         title="The peak of a step from its parts",
         reference=peak_training_bytes,
         cases=[
