@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sftlab.classroom.checking import Case, Exercise
+from sftlab.classroom.checking import Case, Exercise, mistake
 from sftlab.lora import init_lora_
 from sftlab.lora_statistics import which_is_stuck
 
+START, STUCK = "08.init_lora_", "08.which_is_stuck"
 UNFILLED = 7.0  # what the matrices hold before they are filled
 
 
@@ -68,28 +69,83 @@ def _frozen(given: tuple) -> str | None:
     return None
 
 
-STUCK_MISTAKES = (
-    (lambda norms: [n for n, (a, b) in norms.items() if a == 0], "A without a gradient is how every LoRA starts: B is zero, and moves first. Stuck is a layer with no gradient at all."),
-    (lambda norms: [n for n, (a, b) in norms.items() if b == 0], "B without a gradient means that A is zero; A has a gradient and moves. Stuck is a layer with no gradient at all."),
-    (lambda norms: [n for n, (a, b) in norms.items() if a == 0 or b == 0], "One zero is not enough: the matrix that has a gradient moves, and frees the other. Stuck means A *and* B."),
-    (lambda norms: [n for n, (a, b) in norms.items() if a < 1e-6 and b < 1e-6], "A tiny gradient is not zero: Adam divides a step by the gradient's own size, so it moves all the same. Compare with 0."),
-    (lambda norms: [n for n, (a, b) in norms.items() if a != 0 or b != 0], "Those are the layers that *do* move. Asked for are the others."),
-    (lambda norms: [n for n, (a, b) in norms.items() if a != 0 and b != 0], "Those are layers in which both matrices have a gradient. Asked for are those in which neither has."),
-    (lambda norms: [n for n, (a, b) in norms.items() if a == b], "Equal is not zero: two gradients of the same size are healthy."),
-    (lambda norms: which_is_stuck(norms)[:1], "Only the first one is returned. There may be more."),
-    (lambda norms: bool(which_is_stuck(norms)), "That says whether there is one. Asked for are their names, in a list."),
-    (lambda norms: len(which_is_stuck(norms)), "That is how many there are. Asked for are their names, in a list."),
-    (lambda norms: [norms[n] for n in which_is_stuck(norms)], "Those are their norms. Asked for are their names."),
-)  # fmt: skip
+@mistake(
+    STUCK,
+    "A without a gradient is how every LoRA starts: B is zero, and moves first. Stuck is a layer with no gradient at all.",
+)
+def _of_A(grad_norms):
+    return [name for name, (a, b) in grad_norms.items() if a == 0]
+
+
+@mistake(
+    STUCK,
+    "B without a gradient means that A is zero; A has a gradient and moves. Stuck is a layer with no gradient at all.",
+)
+def _of_B(grad_norms):
+    return [name for name, (a, b) in grad_norms.items() if b == 0]
+
+
+@mistake(
+    STUCK,
+    "One zero is not enough: the matrix that has a gradient moves, and frees the other. Stuck means A *and* B.",
+)
+def _of_either(grad_norms):
+    return [name for name, (a, b) in grad_norms.items() if a == 0 or b == 0]
+
+
+@mistake(
+    STUCK,
+    "A tiny gradient is not zero: Adam divides a step by the gradient's own size, so it moves all the same. Compare with 0.",
+)
+def _tiny(grad_norms):
+    return [name for name, (a, b) in grad_norms.items() if a < 1e-6 and b < 1e-6]
+
+
+@mistake(STUCK, "Those are the layers that *do* move. Asked for are the others.")
+def _moving(grad_norms):
+    return [name for name, pair in grad_norms.items() if any(pair)]
+
+
+@mistake(
+    STUCK,
+    "Those are layers in which both matrices have a gradient. Asked for are those in which neither has.",
+)
+def _both_moving(grad_norms):
+    return [name for name, pair in grad_norms.items() if all(pair)]
+
+
+@mistake(STUCK, "Equal is not zero: two gradients of the same size are healthy.")
+def _equal(grad_norms):
+    return [name for name, (a, b) in grad_norms.items() if a == b]
+
+
+@mistake(STUCK, "Only the first one is returned. There may be more.")
+def _first(grad_norms):
+    return which_is_stuck(grad_norms)[:1]
+
+
+@mistake(STUCK, "That says whether there is one. Asked for are their names, in a list.")
+def _whether(grad_norms):
+    return bool(which_is_stuck(grad_norms))
+
+
+@mistake(STUCK, "That is how many there are. Asked for are their names, in a list.")
+def _how_many(grad_norms):
+    return len(which_is_stuck(grad_norms))
+
+
+@mistake(STUCK, "Those are their norms. Asked for are their names.")
+def _norms(grad_norms):
+    return [grad_norms[name] for name in which_is_stuck(grad_norms)]
 
 
 def _stuck(describe: str, **norms: tuple[float, float]) -> Case:
-    return Case(describe, lambda: (dict(norms),), which_is_stuck, STUCK_MISTAKES)
+    return Case(describe, lambda: (dict(norms),), which_is_stuck)
 
 
 EXERCISES = {
-    "08.init_lora_": Exercise(
-        id="08.init_lora_",
+    START: Exercise(
+        id=START,
         title="Start A and B",
         reference=init_lora_,
         cases=[
@@ -104,8 +160,8 @@ EXERCISES = {
         why="B is zero, so the product is zero whatever A is. A's bound 1/√d_in is that of PyTorch's own linear layers (Kaiming, a = √5), and PEFT's; "
         "functions of `nn.init` switch the recording of gradients off by themselves.",
     ),
-    "08.which_is_stuck": Exercise(
-        id="08.which_is_stuck",
+    STUCK: Exercise(
+        id=STUCK,
         title="Find the layers that cannot move",
         reference=which_is_stuck,
         cases=[

@@ -6,48 +6,130 @@ import math
 
 import torch
 
-from sftlab.classroom.checking import Case, Exercise
+from sftlab.classroom.checking import Case, Exercise, mistake
 from sftlab.lora import effective_update, lora_scale
 
-
-def _as_lora(alpha, r, rule):
-    return lora_scale(alpha, r, "lora")
+SCALE, UPDATE = "09.lora_scale", "09.effective_update"
 
 
-def _swapped_rules(alpha, r, rule):
-    return lora_scale(alpha, r, {"lora": "rslora", "rslora": "lora"}.get(rule, rule))
+def _by_rule(rule, lora, rslora, plain):
+    return float({"lora": lora, "rslora": rslora, "plain": plain}[rule])
 
 
-SCALE_MISTAKES = (
-    (lambda alpha, r, rule: float(alpha) if rule == "lora" else lora_scale(alpha, r, rule), "α was not divided by r: at rank 8 the update is 8 times too strong. With α = r that would be just as wrong, only less so."),
-    (lambda alpha, r, rule: r / alpha, "Upside down: it is α over r, not r over α."),
-    (_as_lora, "The rule is not looked at: α/r holds for \"lora\" alone."),
-    (_swapped_rules, "The two rules are swapped: \"lora\" divides by r, \"rslora\" by its root."),
-    (lambda alpha, r, rule: alpha // r if rule == "lora" else lora_scale(alpha, r, rule), "`//` cuts off the fraction: with α = 12 and r = 8 that is 1 and not 1.5, and with α < r it is 0."),
-    (lambda alpha, r, rule: math.sqrt(alpha / r) if rule == "rslora" else lora_scale(alpha, r, rule), "The root is taken of r alone, not of the whole fraction: α/√r."),
-    (lambda alpha, r, rule: alpha / r**2 if rule == "rslora" else lora_scale(alpha, r, rule), "\"rslora\" divides by the *root* of r, not by its square."),
-    (lambda alpha, r, rule: lora_scale(alpha, r, "lora") / math.sqrt(r) if rule == "rslora" else lora_scale(alpha, r, rule), "For \"rslora\" both factors are applied: α/r and then 1/√r. The root takes the place of r."),
-    (lambda alpha, r, rule: 1.0 if rule == "plain" else lora_scale(alpha, r, rule), "\"plain\" is not \"no factor\": it is α, whatever the rank."),
-    (lambda alpha, r, rule: alpha * r if rule == "plain" else lora_scale(alpha, r, rule), "\"plain\" leaves the rank out altogether: the factor is α."),
-)  # fmt: skip
+@mistake(
+    SCALE,
+    "α was not divided by r: at rank 8 the update is 8 times too strong. With α = r that would be just as wrong, only less so.",
+)
+def _not_divided(alpha, r, rule):
+    return _by_rule(rule, alpha, alpha / math.sqrt(r), alpha)
+
+
+@mistake(SCALE, "Upside down: it is α over r, not r over α.")
+def _inverse(alpha, r, rule):
+    return r / alpha
+
+
+@mistake(SCALE, 'The rule is not looked at: α/r holds for "lora" alone.')
+def _rule_ignored(alpha, r, rule):
+    return alpha / r
+
+
+@mistake(SCALE, 'The two rules are swapped: "lora" divides by r, "rslora" by its root.')
+def _rules_swapped(alpha, r, rule):
+    return _by_rule(rule, alpha / math.sqrt(r), alpha / r, alpha)
+
+
+@mistake(
+    SCALE,
+    "`//` cuts off the fraction: with α = 12 and r = 8 that is 1 and not 1.5, and with α < r it is 0.",
+)
+def _floored(alpha, r, rule):
+    return _by_rule(rule, alpha // r, alpha / math.sqrt(r), alpha)
+
+
+@mistake(SCALE, "The root is taken of r alone, not of the whole fraction: α/√r.")
+def _root_of_all(alpha, r, rule):
+    return _by_rule(rule, alpha / r, math.sqrt(alpha / r), alpha)
+
+
+@mistake(SCALE, '"rslora" divides by the *root* of r, not by its square.')
+def _squared(alpha, r, rule):
+    return _by_rule(rule, alpha / r, alpha / r**2, alpha)
+
+
+@mistake(
+    SCALE,
+    'For "rslora" both factors are applied: α/r and then 1/√r. The root takes the place of r.',
+)
+def _both_factors(alpha, r, rule):
+    return _by_rule(rule, alpha / r, alpha / r / math.sqrt(r), alpha)
+
+
+@mistake(SCALE, '"plain" is not "no factor": it is α, whatever the rank.')
+def _plain_is_one(alpha, r, rule):
+    return _by_rule(rule, alpha / r, alpha / math.sqrt(r), 1.0)
+
+
+@mistake(SCALE, '"plain" leaves the rank out altogether: the factor is α.')
+def _plain_times_r(alpha, r, rule):
+    return _by_rule(rule, alpha / r, alpha / math.sqrt(r), alpha * r)
 
 
 def _scale(describe: str, alpha: float, r: int, rule: str) -> Case:
-    return Case(describe, lambda: (alpha, r, rule), lora_scale, SCALE_MISTAKES, 1e-6)
+    return Case(describe, lambda: (alpha, r, rule), lora_scale, 1e-6)
 
 
-UPDATE_MISTAKES = (
-    (lambda A, B, alpha, r: B @ A, "The factor α/r is missing."),
-    (lambda A, B, alpha, r: alpha * (B @ A), "α was used without dividing by r: the update is r times too strong."),
-    (lambda A, B, alpha, r: (B @ A) / r, "α is missing from the factor: it is α/r, not 1/r."),
-    (lambda A, B, alpha, r: r / alpha * (B @ A), "Upside down: the factor is α/r, not r/α."),
-    (lambda A, B, alpha, r: alpha / math.sqrt(r) * (B @ A), "That is the rank-stabilised factor α/√r. LoRA's own is α/r."),
-    (lambda A, B, alpha, r: (alpha / r) ** 2 * (B @ A), "The factor is applied twice, to A and to B, say, or once here and once before. It stands in front of the product once."),
-    (lambda A, B, alpha, r: alpha // r * (B @ A), "`//` cuts off the fraction of α/r."),
-    (lambda A, B, alpha, r: alpha / A.shape[1] * (B @ A), "You divided by d_in. r is the number of *rows* of A."),
-    (lambda A, B, alpha, r: alpha / B.shape[0] * (B @ A), "You divided by d_out. r is the number of *columns* of B."),
-    (lambda A, B, alpha, r: alpha / r * (B @ A).T, "That is the transpose: ΔW is added to W, which is (d_out, d_in)."),
-)  # fmt: skip
+@mistake(UPDATE, "The factor α/r is missing.")
+def _no_factor(A, B, alpha, r):
+    return B @ A
+
+
+@mistake(UPDATE, "α was used without dividing by r: the update is r times too strong.")
+def _alpha_alone(A, B, alpha, r):
+    return alpha * (B @ A)
+
+
+@mistake(UPDATE, "α is missing from the factor: it is α/r, not 1/r.")
+def _no_alpha(A, B, alpha, r):
+    return (B @ A) / r
+
+
+@mistake(UPDATE, "Upside down: the factor is α/r, not r/α.")
+def _r_over_alpha(A, B, alpha, r):
+    return r / alpha * (B @ A)
+
+
+@mistake(UPDATE, "That is the rank-stabilised factor α/√r. LoRA's own is α/r.")
+def _stabilised(A, B, alpha, r):
+    return alpha / math.sqrt(r) * (B @ A)
+
+
+@mistake(
+    UPDATE,
+    "The factor is applied twice, to A and to B, say, or once here and once before. It stands in front of the product once.",
+)
+def _twice(A, B, alpha, r):
+    return (alpha / r * B) @ (alpha / r * A)
+
+
+@mistake(UPDATE, "`//` cuts off the fraction of α/r.")
+def _cut_off(A, B, alpha, r):
+    return alpha // r * (B @ A)
+
+
+@mistake(UPDATE, "You divided by d_in. r is the number of *rows* of A.")
+def _by_d_in(A, B, alpha, r):
+    return alpha / A.shape[1] * (B @ A)
+
+
+@mistake(UPDATE, "You divided by d_out. r is the number of *columns* of B.")
+def _by_d_out(A, B, alpha, r):
+    return alpha / B.shape[0] * (B @ A)
+
+
+@mistake(UPDATE, "That is the transpose: ΔW is added to W, which is (d_out, d_in).")
+def _transposed(A, B, alpha, r):
+    return alpha / r * (A.T @ B.T)
 
 
 def _update(describe: str, r: int, d_in: int, d_out: int, alpha: float, trained=False) -> Case:
@@ -57,12 +139,12 @@ def _update(describe: str, r: int, d_in: int, d_out: int, alpha: float, trained=
         B = torch.randn(d_out, r, generator=generator)
         return A.requires_grad_(trained), B.requires_grad_(trained), alpha, r
 
-    return Case(describe, make, effective_update, UPDATE_MISTAKES, 1e-5)
+    return Case(describe, make, effective_update, 1e-5)
 
 
 EXERCISES = {
-    "09.lora_scale": Exercise(
-        id="09.lora_scale",
+    SCALE: Exercise(
+        id=SCALE,
         title="The factor, under three rules",
         reference=lora_scale,
         cases=[
@@ -81,8 +163,8 @@ EXERCISES = {
         why="One place decides the factor, and every layer asks it: that is how the factor is applied once and only once. "
         "A rule with a typing error in its name raises, rather than training with the wrong factor.",
     ),
-    "09.effective_update": Exercise(
-        id="09.effective_update",
+    UPDATE: Exercise(
+        id=UPDATE,
         title="The update ΔW",
         reference=effective_update,
         cases=[

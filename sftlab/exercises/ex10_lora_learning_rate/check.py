@@ -7,8 +7,10 @@ import math
 import numpy as np
 from scipy import stats
 
-from sftlab.classroom.checking import Case, Exercise
+from sftlab.classroom.checking import Case, Exercise, mistake
 from sftlab.statistics import best_rate, mean_interval, rate_ratio
+
+BEST, RATIO = "10.best_rate", "10.rate_ratio"
 
 # Held-out losses as they come: not in order, unevenly spaced, and with a run that diverged.
 SWEEP = {1e-3: 0.055, 1e-5: 2.2, 3e-4: 0.05, 1e-2: 4.8, 1e-4: 0.31, 3e-3: 0.6}
@@ -20,103 +22,125 @@ def _finite(sweep):
     return {rate: sweep[rate] for rate in sorted(sweep) if math.isfinite(sweep[rate])}
 
 
-def _grid(sweep):
-    kept = _finite(sweep)
-    return min(kept, key=kept.get)
+def _around(rates, at):
+    return rates[at - 1 : at + 2]
 
 
 def _three(sweep):
+    """The lowest point and its two neighbours: their rates, and their losses."""
     kept = _finite(sweep)
-    rates = list(kept)
-    at = rates.index(_grid(sweep))
-    return rates[at - 1 : at + 2], [kept[rate] for rate in rates[at - 1 : at + 2]]
+    rates = _around(list(kept), list(kept).index(_swept(sweep)))
+    return rates, [kept[rate] for rate in rates]
 
 
 def _vertex(x, y):
     a, b, _ = np.polyfit(x, y, 2)
-    return -b / (2 * a)
+    return float(-b / (2 * a))
 
 
-def _plain_loss(sweep):
-    rates, losses = _three(sweep)
-    return float(np.exp(_vertex(np.log(rates), losses)))
-
-
-def _plain_rate(sweep):
-    rates, losses = _three(sweep)
-    return float(_vertex(rates, np.log(losses)))
-
-
-def _plain_both(sweep):
-    rates, losses = _three(sweep)
-    return float(_vertex(rates, losses))
-
-
-def _all_points(sweep):
+@mistake(
+    BEST,
+    "That is the swept rate with the lowest loss. The minimum lies *between* swept rates, and on a half-decade grid that is a factor of up to 1.8: lay a parabola through it and its two neighbours.",
+)
+def _swept(sweep):
     kept = _finite(sweep)
-    return float(np.exp(_vertex(np.log(list(kept)), np.log(list(kept.values())))))
+    return min(kept, key=kept.get)
 
 
-def _log10(sweep):
+@mistake(
+    BEST,
+    "The parabola is laid over log rate, but through the losses themselves. Take their log too: else a neighbour that diverged pushes the minimum away like a wall.",
+)
+def _losses_as_they_are(sweep):
+    rates, losses = _three(sweep)
+    return math.exp(_vertex(np.log(rates), losses))
+
+
+@mistake(
+    BEST,
+    "The parabola is laid over the rates themselves. Rates act by their ratios: from 1e-4 to 3e-4 is as long a step as from 3e-3 to 9e-3. Use their log, and turn the result back.",
+)
+def _rates_as_they_are(sweep):
+    rates, losses = _three(sweep)
+    return _vertex(rates, np.log(losses))
+
+
+@mistake(
+    BEST,
+    "The parabola is laid over rates and losses as they are. Both span decades: take the log of both, and turn the rate back.",
+)
+def _nothing_in_logs(sweep):
+    rates, losses = _three(sweep)
+    return _vertex(rates, losses)
+
+
+@mistake(
+    BEST,
+    "The parabola goes through *all* points. The U-curve is a parabola only near its minimum; a run that diverged drags the fit along. Take the lowest point and its two neighbours.",
+)
+def _every_point(sweep):
+    kept = _finite(sweep)
+    return math.exp(_vertex(np.log(list(kept)), np.log(list(kept.values()))))
+
+
+@mistake(BEST, "That is the log10 of the rate. Turn it back: 10 to that power.")
+def _log10_left(sweep):
     return math.log10(best_rate(sweep))
 
 
-def _ln(sweep):
+@mistake(BEST, "That is the natural log of the rate. Turn it back with exp.")
+def _ln_left(sweep):
     return math.log(best_rate(sweep))
 
 
-def _loss(sweep):
+@mistake(BEST, "That is the lowest loss. Asked for is the *rate* where it is reached.")
+def _the_loss(sweep):
     return min(_finite(sweep).values())
 
 
-def _order_as_given(sweep):
-    kept = {rate: loss for rate, loss in sweep.items() if math.isfinite(loss)}
-    rates = list(kept)
-    at = rates.index(min(kept, key=kept.get))
-    three = rates[at - 1 : at + 2]
-    if len(three) < 3:
-        return None
-    return float(np.exp(_vertex(np.log(three), np.log([kept[rate] for rate in three]))))
+@mistake(
+    BEST,
+    "The neighbours are those in the order of the dictionary. A sweep can come in any order: sort by rate first.",
+)
+def _unsorted(sweep):
+    rates = [rate for rate in sweep if math.isfinite(sweep[rate])]
+    three = _around(rates, rates.index(_swept(sweep)))
+    return math.exp(_vertex(np.log(three), np.log([sweep[rate] for rate in three])))
 
 
-def _worst(sweep):
+@mistake(BEST, "That is the rate with the *highest* loss. A good rate has a low one.")
+def _highest(sweep):
     kept = _finite(sweep)
     return max(kept, key=kept.get)
 
 
-def _smallest(sweep):
+@mistake(
+    BEST,
+    "That is the smallest rate of the sweep, whatever its loss: `min` over a dictionary compares its keys.",
+)
+def _smallest_key(sweep):
     return min(sweep)
 
 
+@mistake(
+    BEST,
+    "It takes nan, the loss of a run that broke down, for a loss: `np.argmin` calls it the lowest. Leave out what is not finite before you look for the minimum.",
+)
 def _nan_is_lowest(sweep):
-    """What argmin makes of a sweep with nan in it."""
-    return math.nan if not all(map(math.isfinite, sweep.values())) else best_rate(sweep)
+    return best_rate(sweep) if np.isfinite(list(sweep.values())).all() else math.nan
 
 
-def _mean_of_neighbours(sweep):
+@mistake(
+    BEST,
+    "That is the middle between the two neighbours, whatever the losses. The parabola leans to the side where the loss is lower.",
+)
+def _middle(sweep):
     rates, _ = _three(sweep)
     return math.sqrt(rates[0] * rates[2])
 
 
-BEST_MISTAKES = (
-    (_grid, "That is the swept rate with the lowest loss. The minimum lies *between* swept rates, and on a half-decade grid that is a factor of up to 1.8: lay a parabola through it and its two neighbours."),
-    (_plain_loss, "The parabola is laid over log rate, but through the losses themselves. Take their log too: else a neighbour that diverged pushes the minimum away like a wall."),
-    (_plain_rate, "The parabola is laid over the rates themselves. Rates act by their ratios: from 1e-4 to 3e-4 is as long a step as from 3e-3 to 9e-3. Use their log, and turn the result back."),
-    (_plain_both, "The parabola is laid over rates and losses as they are. Both span decades: take the log of both, and turn the rate back."),
-    (_all_points, "The parabola goes through *all* points. The U-curve is a parabola only near its minimum; a run that diverged drags the fit along. Take the lowest point and its two neighbours."),
-    (_log10, "That is the log10 of the rate. Turn it back: 10 to that power."),
-    (_ln, "That is the natural log of the rate. Turn it back with exp."),
-    (_loss, "That is the lowest loss. Asked for is the *rate* where it is reached."),
-    (_order_as_given, "The neighbours are those in the order of the dictionary. A sweep can come in any order: sort by rate first."),
-    (_worst, "That is the rate with the *highest* loss. A good rate has a low one."),
-    (_smallest, "That is the smallest rate of the sweep, whatever its loss: `min` over a dictionary compares its keys."),
-    (_nan_is_lowest, "It takes nan, the loss of a run that broke down, for a loss: `np.argmin` calls it the lowest. Leave out what is not finite before you look for the minimum."),
-    (_mean_of_neighbours, "That is the middle between the two neighbours, whatever the losses. The parabola leans to the side where the loss is lower."),
-)  # fmt: skip
-
-
 def _best_case(describe: str, sweep: dict) -> Case:
-    return Case(describe, lambda: (dict(sweep),), best_rate, BEST_MISTAKES, tolerance=1e-7)
+    return Case(describe, lambda: (dict(sweep),), best_rate, tolerance=1e-7)
 
 
 # --- two methods -----------------------------------------------------------------------------
@@ -143,124 +167,160 @@ def _turned(logs):
     return math.exp(np.mean(logs)), (math.exp(low), math.exp(high))
 
 
-def _inverted(full, lora):
-    return _turned([-log for log in _logs(full, lora)])
+def _within(logs, half):
+    mean = np.mean(logs)
+    return math.exp(mean), (math.exp(mean - half), math.exp(mean + half))
 
 
-def _arithmetic(full, lora):
+def _student(logs):
+    return stats.t.ppf(0.975, len(logs) - 1)
+
+
+@mistake(
+    RATIO,
+    "That is full fine-tuning's rate over LoRA's. Asked for is how many times *larger LoRA's* is.",
+)
+def _upside_down(full, lora):
+    return rate_ratio(lora, full)
+
+
+@mistake(
+    RATIO,
+    "The ratios were averaged as they are. ×10 and ×0.1 should cancel: average their logs, take the interval there, and turn both back with exp.",
+)
+def _plain_mean(full, lora):
     ratios = np.exp(_logs(full, lora))
     return float(np.mean(ratios)), mean_interval(ratios)
 
 
-def _means_first(full, lora):
+@mistake(
+    RATIO,
+    "Rates were averaged first and divided after that. Each seed's two sweeps share their data: one ratio per seed, then the mean of their logs.",
+)
+def _rates_averaged_first(full, lora):
     ratio = np.mean([best_rate(s) for s in lora]) / np.mean([best_rate(s) for s in full])
     return float(ratio), rate_ratio(full, lora)[1]
 
 
-def _normal(full, lora):
+@mistake(
+    RATIO,
+    "The interval uses 1.96, the normal distribution's. With so few seeds take Student's t with (seeds − 1) degrees of freedom, as `mean_interval` does.",
+)
+def _normal_quantile(full, lora):
     logs = _logs(full, lora)
-    half = 1.96 * stats.sem(logs)
-    mean = float(np.mean(logs))
-    return math.exp(mean), (math.exp(mean - half), math.exp(mean + half))
+    return _within(logs, 1.96 * stats.sem(logs))
 
 
-def _population(full, lora):
+@mistake(
+    RATIO,
+    "The spread was divided by the number of seeds, not by one less: `np.std` does so unless told `ddof=1`. `mean_interval` does it right.",
+)
+def _numpys_std(full, lora):
     logs = _logs(full, lora)
-    half = stats.t.ppf(0.975, len(logs) - 1) * np.std(logs) / math.sqrt(len(logs))
-    mean = float(np.mean(logs))
-    return math.exp(mean), (math.exp(mean - half), math.exp(mean + half))
+    return _within(logs, _student(logs) * np.std(logs) / math.sqrt(len(logs)))
 
 
-def _no_root(full, lora):
+@mistake(
+    RATIO,
+    "The interval is that of a single seed's ratio. For the mean, divide the spread by the square root of the number of seeds.",
+)
+def _of_one_seed(full, lora):
     logs = _logs(full, lora)
-    half = stats.t.ppf(0.975, len(logs) - 1) * np.std(logs, ddof=1)
-    mean = float(np.mean(logs))
-    return math.exp(mean), (math.exp(mean - half), math.exp(mean + half))
+    return _within(logs, _student(logs) * np.std(logs, ddof=1))
 
 
-def _still_logs(full, lora):
+@mistake(RATIO, "These are still logarithms. Turn the mean and both ends back with exp.")
+def _logs_left(full, lora):
     logs = _logs(full, lora)
     return float(np.mean(logs)), mean_interval(logs)
 
 
-def _interval_in_logs(full, lora):
+@mistake(
+    RATIO,
+    "The ratio is right, but the ends of the interval are still logarithms: turn them back with exp.",
+)
+def _half_turned(full, lora):
     logs = _logs(full, lora)
     return math.exp(np.mean(logs)), mean_interval(logs)
 
 
-def _range(full, lora):
+@mistake(
+    RATIO,
+    "Those ends are the smallest and the largest ratio of the seeds, not an interval for the mean. `mean_interval` of the logs gives one.",
+)
+def _smallest_and_largest(full, lora):
     logs = _logs(full, lora)
     return math.exp(np.mean(logs)), (math.exp(min(logs)), math.exp(max(logs)))
 
 
-def _grid_ratio(full, lora):
-    return _turned([math.log(_grid(b) / _grid(a)) for a, b in zip(full, lora, strict=True)])
+@mistake(
+    RATIO,
+    "These are ratios of swept rates. Use `best_rate` for each sweep: it looks between them.",
+)
+def _swept_only(full, lora):
+    return _turned([math.log(_swept(b) / _swept(a)) for a, b in zip(full, lora, strict=True)])
 
 
-def _common_rates(full, lora):
-    """LoRA looked at only where full fine-tuning was swept."""
-    pairs = []
+@mistake(
+    RATIO,
+    "LoRA's rate was sought only among the rates at which full fine-tuning was swept. Its best one lies beyond them: this is how LoRA comes to look worse than it is. Give each method its own sweep.",
+)
+def _fulls_rates_reused(full, lora):
+    logs = []
     for a, b in zip(full, lora, strict=True):
-        shared = {rate: loss for rate, loss in b.items() if rate in a}
-        pairs.append(math.log(min(shared, key=shared.get) / best_rate(a)))
-    return _turned(pairs)
+        common = {rate: b[rate] for rate in b if rate in a}
+        logs.append(math.log(_swept(common) / best_rate(a)))
+    return _turned(logs)
 
 
-def _losses(full, lora):
-    """Both at full fine-tuning's best rate: their losses compared."""
-    return _turned([math.log(b[_grid(a)] / a[_grid(a)]) for a, b in zip(full, lora, strict=True)])
+@mistake(
+    RATIO,
+    "Those are losses at *one* rate, full fine-tuning's best, which is far too small for LoRA. Compare rates: each method's own best.",
+)
+def _losses_at_fulls_rate(full, lora):
+    return _turned([math.log(b[_swept(a)] / a[_swept(a)]) for a, b in zip(full, lora, strict=True)])
 
 
+@mistake(
+    RATIO,
+    "That compares the lowest *losses*. Asked for are the rates at which they are reached.",
+)
 def _lowest_losses(full, lora):
     return _turned(
         [math.log(min(b.values()) / min(a.values())) for a, b in zip(full, lora, strict=True)]
     )
 
 
-def _difference(full, lora):
+@mistake(
+    RATIO,
+    "You subtracted the rates. How many times larger is a quotient: a difference of logs.",
+)
+def _subtracted(full, lora):
     found = [best_rate(b) - best_rate(a) for a, b in zip(full, lora, strict=True)]
     return float(np.mean(found)), mean_interval(found)
 
 
-def _ratio_alone(full, lora):
+@mistake(RATIO, "The ratio is right, but it came alone. Return (ratio, (low, high)).")
+def _alone(full, lora):
     return rate_ratio(full, lora)[0]
 
 
+@mistake(RATIO, "Only the first seed was used. One seed has no interval: take them all.")
 def _first_seed(full, lora):
     ratio = math.exp(_logs(full, lora)[0])
     return ratio, (ratio, ratio)
-
-
-RATIO_MISTAKES = (
-    (_inverted, "That is full fine-tuning's rate over LoRA's. Asked for is how many times *larger LoRA's* is."),
-    (_arithmetic, "The ratios were averaged as they are. ×10 and ×0.1 should cancel: average their logs, take the interval there, and turn both back with exp."),
-    (_means_first, "Rates were averaged first and divided after that. Each seed's two sweeps share their data: one ratio per seed, then the mean of their logs."),
-    (_normal, "The interval uses 1.96, the normal distribution's. With so few seeds take Student's t with (seeds − 1) degrees of freedom, as `mean_interval` does."),
-    (_population, "The spread was divided by the number of seeds, not by one less: `np.std` does so unless told `ddof=1`. `mean_interval` does it right."),
-    (_no_root, "The interval is that of a single seed's ratio. For the mean, divide the spread by the square root of the number of seeds."),
-    (_still_logs, "These are still logarithms. Turn the mean and both ends back with exp."),
-    (_interval_in_logs, "The ratio is right, but the ends of the interval are still logarithms: turn them back with exp."),
-    (_range, "Those ends are the smallest and the largest ratio of the seeds, not an interval for the mean. `mean_interval` of the logs gives one."),
-    (_grid_ratio, "These are ratios of swept rates. Use `best_rate` for each sweep: it looks between them."),
-    (_common_rates, "LoRA's rate was sought only among the rates at which full fine-tuning was swept. Its best one lies beyond them: this is how LoRA comes to look worse than it is. Give each method its own sweep."),
-    (_losses, "Those are losses at *one* rate, full fine-tuning's best, which is far too small for LoRA. Compare rates: each method's own best."),
-    (_lowest_losses, "That compares the lowest *losses*. Asked for are the rates at which they are reached."),
-    (_difference, "You subtracted the rates. How many times larger is a quotient: a difference of logs."),
-    (_ratio_alone, "The ratio is right, but it came alone. Return (ratio, (low, high))."),
-    (_first_seed, "Only the first seed was used. One seed has no interval: take them all."),
-)  # fmt: skip
 
 
 def _ratio_case(describe: str, full: list, lora: list) -> Case:
     def arguments() -> tuple:
         return [dict(s) for s in full], [dict(s) for s in lora]
 
-    return Case(describe, arguments, rate_ratio, RATIO_MISTAKES, tolerance=1e-6)
+    return Case(describe, arguments, rate_ratio, tolerance=1e-6)
 
 
 EXERCISES = {
-    "10.best_rate": Exercise(
-        id="10.best_rate",
+    BEST: Exercise(
+        id=BEST,
         title="The best rate of a sweep",
         reference=best_rate,
         cases=[
@@ -277,8 +337,8 @@ EXERCISES = {
         "diverged or not begun to learn, has no part in it. If the lowest loss is at an end of the sweep there is no minimum to find, and the package says so.",
         points=2,
     ),
-    "10.rate_ratio": Exercise(
-        id="10.rate_ratio",
+    RATIO: Exercise(
+        id=RATIO,
         title="The ratio of two best rates, with its interval",
         reference=rate_ratio,
         cases=[

@@ -1,0 +1,104 @@
+"""Right answers of many kinds, and wrong ones that a general rule refuses."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from sftlab.classroom.answers import refused, right
+
+SCALE, UPDATE = "09.lora_scale", "09.effective_update"
+
+
+@right(SCALE)
+def by_dictionary(alpha, r, rule):
+    return {"lora": alpha / r, "rslora": alpha / r**0.5, "plain": float(alpha)}[rule]
+
+
+@right(SCALE)
+def by_power(alpha, r, rule):
+    power = {"lora": 1, "rslora": 0.5, "plain": 0}[rule]
+    return alpha * r**-power
+
+
+@right(SCALE)
+def by_match(alpha, r, rule):
+    match rule:
+        case "lora":
+            divisor = r
+        case "rslora":
+            divisor = math.sqrt(r)
+        case "plain":
+            divisor = 1
+        case _:
+            raise ValueError(rule)
+    return alpha / divisor
+
+
+@right(SCALE)
+def by_logarithms(alpha, r, rule):
+    return np.exp(np.log(alpha) - ["plain", "rslora", "lora"].index(rule) / 2 * np.log(r))
+
+
+@refused(SCALE, "is a `return` missing?")
+def nothing_for_plain(alpha, r, rule):
+    if rule == "lora":
+        return alpha / r
+    if rule == "rslora":
+        return alpha / math.sqrt(r)
+
+
+@refused(SCALE, "is a tensor, but a number is expected")
+def a_tensor(alpha, r, rule):
+    return torch.tensor(by_power(alpha, r, rule))
+
+
+@right(UPDATE)
+def by_matmul(A, B, alpha, r):
+    return torch.matmul(B, A) * alpha / r
+
+
+@right(UPDATE)
+def by_einsum(A, B, alpha, r):
+    return alpha / r * torch.einsum("or,ri->oi", B, A)
+
+
+@right(UPDATE)
+def by_outer_products(A, B, alpha, r):
+    return sum(alpha / r * torch.outer(B[:, k], A[k]) for k in range(r))
+
+
+@right(UPDATE)
+def by_linear(A, B, alpha, r):
+    return F.linear(B / r, (alpha * A).T)
+
+
+@right(UPDATE)
+def by_entries(A, B, alpha, r):
+    rows = [[(b * a).sum() * alpha / r for a in A.unbind(1)] for b in B.unbind(0)]
+    return torch.stack([torch.stack(row) for row in rows])
+
+
+@refused(UPDATE, "cannot be multiplied")
+def wrong_order(A, B, alpha, r):
+    return (alpha / r) * (A @ B)
+
+
+@refused(UPDATE, "must match the size")
+def elementwise(A, B, alpha, r):
+    return (alpha / r) * (B * A)
+
+
+@refused(UPDATE, "the graph is lost")
+def detached(A, B, alpha, r):
+    return (alpha / r) * (B.detach() @ A.detach())
+
+
+@refused(UPDATE, "changes its own input")
+def in_place(A, B, alpha, r):
+    with torch.no_grad():
+        B.mul_(alpha / r)
+    return B @ A
