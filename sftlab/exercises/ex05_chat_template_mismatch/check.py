@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from sftlab.chat import render_prompt, spot_the_difference
-from sftlab.classroom.checking import Case, Exercise
+from sftlab.classroom.checking import Case, Exercise, mistake
 
-# --- slips of spot_the_difference ----------------------------------------------------------
+SPOT, RENDER = "05.spot_the_difference", "05.render"
+
+# --- where two prompts part ------------------------------------------------------------------
 
 
 def _beginning(right, wrong):
@@ -15,82 +17,108 @@ def _beginning(right, wrong):
     return start
 
 
+def _end(right, wrong):
+    return _beginning(right[::-1], wrong[::-1])
+
+
+@mistake(
+    SPOT,
+    "That is where they part. Return three things: (start, what the right one has there, what the wrong one has there).",
+)
+def _start_alone(right, wrong):
+    return _beginning(right, wrong)
+
+
+@mistake(
+    SPOT,
+    "The common end is still in both parts. Take it away too, so that only what differs is left.",
+)
 def _end_kept(right, wrong):
     start = _beginning(right, wrong)
     return start, right[start:], wrong[start:]
 
 
+@mistake(
+    SPOT,
+    "The common end overlaps the common beginning: a token was taken away twice. Stop before the end reaches `start`.",
+)
 def _overlapping(right, wrong):
-    start, end = _beginning(right, wrong), 0
-    while end < min(len(right), len(wrong)) and right[-1 - end] == wrong[-1 - end]:
-        end += 1
+    start, end = _beginning(right, wrong), _end(right, wrong)
     return start, right[start : len(right) - end], wrong[start : len(wrong) - end]
 
 
+@mistake(
+    SPOT,
+    "With no common end, `x[start:-0]` is empty: in Python, -0 is 0. Count the end from the front: `len(x) - end`.",
+)
 def _minus_zero(right, wrong):
-    start, end = _beginning(right, wrong), 0
-    while end < min(len(right), len(wrong)) - start and right[-1 - end] == wrong[-1 - end]:
-        end += 1
+    start = _beginning(right, wrong)
+    end = _end(right[start:], wrong[start:])
     return start, right[start:-end], wrong[start:-end]
 
 
+@mistake(
+    SPOT,
+    "The start is one too large: count from 0, as Python's positions do.",
+)
 def _from_one(right, wrong):
-    start, *rest = spot_the_difference(right, wrong)
-    return start + 1, *rest
+    start, *parts = spot_the_difference(right, wrong)
+    return start + 1, *parts
 
 
+@mistake(
+    SPOT,
+    "The two parts are exchanged: first what the right one has, then what the wrong one has.",
+)
 def _exchanged(right, wrong):
     return spot_the_difference(wrong, right)
 
 
+@mistake(
+    SPOT,
+    "Only the first differing token is shown. The difference goes on up to the common end.",
+)
 def _one_token(right, wrong):
     start = _beginning(right, wrong)
     return start, right[start : start + 1], wrong[start : start + 1]
 
 
+@mistake(
+    SPOT,
+    "You compared position by position. After a token that is missing or added, all later positions are shifted: cut off the common end instead.",
+)
 def _position_by_position(right, wrong):
     at = [i for i, (a, b) in enumerate(zip(right, wrong, strict=False)) if a != b]
-    start = at[0] if at else min(len(right), len(wrong))
+    start = _beginning(right, wrong)
     return start, [right[i] for i in at], [wrong[i] for i in at]
 
 
-def _as_sets(right, wrong):
+@mistake(
+    SPOT,
+    "You kept ids that occur in one of them only. Markers occur several times: go by position, not by value.",
+)
+def _by_value(right, wrong):
     start = _beginning(right, wrong)
     return start, [x for x in right if x not in wrong], [x for x in wrong if x not in right]
 
 
-def _start_alone(right, wrong):
-    return _beginning(right, wrong)
-
-
+@mistake(
+    SPOT,
+    "For equal sequences the common beginning is all of it: start is their length.",
+)
 def _zero_if_equal(right, wrong):
-    start, a, b = spot_the_difference(right, wrong)
-    return (0, [], []) if right == wrong else (start, a, b)
+    return (0, [], []) if right == wrong else spot_the_difference(right, wrong)
 
 
+@mistake(
+    SPOT,
+    "You took the common end away first. Where a token repeats, that places the difference elsewhere: the beginning comes first.",
+)
 def _end_first(right, wrong):
-    shorter, end = min(len(right), len(wrong)), 0
-    while end < shorter and right[-1 - end] == wrong[-1 - end]:
-        end += 1
-    start = 0
-    while start < shorter - end and right[start] == wrong[start]:
-        start += 1
-    return start, right[start : len(right) - end], wrong[start : len(wrong) - end]
-
-
-SPOT_MISTAKES = (
-    (_start_alone, "That is where they part. Return three things: (start, what the right one has there, what the wrong one has there)."),
-    (_end_kept, "The common end is still in both parts. Take it away too, so that only what differs is left."),
-    (_overlapping, "The common end overlaps the common beginning: a token was taken away twice. Stop before the end reaches `start`."),
-    (_minus_zero, "With no common end, `x[start:-0]` is empty: in Python, -0 is 0. Count the end from the front: `len(x) - end`."),
-    (_from_one, "The start is one too large: count from 0, as Python's positions do."),
-    (_exchanged, "The two parts are exchanged: first what the right one has, then what the wrong one has."),
-    (_one_token, "Only the first differing token is shown. The difference goes on up to the common end."),
-    (_position_by_position, "You compared position by position. After a token that is missing or added, all later positions are shifted: cut off the common end instead."),
-    (_as_sets, "You kept ids that occur in one of them only. Markers occur several times: go by position, not by value."),
-    (_zero_if_equal, "For equal sequences the common beginning is all of it: start is their length."),
-    (_end_first, "You took the common end away first. Where a token repeats, that places the difference elsewhere: the beginning comes first."),
-)  # fmt: skip
+    end = _end(right, wrong)
+    right, wrong = right[: len(right) - end], wrong[: len(wrong) - end]
+    start = _beginning(right, wrong)
+    return start, right[start:], wrong[start:]
 
 
 def _spot(remark: str, right: list[int], wrong: list[int]) -> Case:
@@ -98,7 +126,6 @@ def _spot(remark: str, right: list[int], wrong: list[int]) -> Case:
         f"`spot_the_difference({right}, {wrong})`: {remark}",
         lambda: (list(right), list(wrong)),
         spot_the_difference,
-        SPOT_MISTAKES,
     )
 
 
@@ -114,74 +141,173 @@ SPOT_CASES = (
     _spot("nothing in common", [1, 2], [3, 4, 5]),
 )  # fmt: skip
 
-# --- slips of render -----------------------------------------------------------------------
+# --- the right prompt by hand ----------------------------------------------------------------
 
 HEADER = "<|im_start|>assistant\n"
 
 
-def _changed(change):
-    def slip(messages):
-        return change(render_prompt(messages))
+@mistake(
+    RENDER,
+    "The generation prompt is missing: the text must end with the header of the assistant's turn, which the model fills.",
+)
+def _not_opened(messages):
+    return render_prompt(messages).removesuffix(HEADER)
 
-    return slip
+
+@mistake(
+    RENDER,
+    "The line end after the last header is missing. In training the answer came after that line end.",
+)
+def _header_without_line_end(messages):
+    return render_prompt(messages).removesuffix("\n")
 
 
-def _no_system(messages):
+@mistake(
+    RENDER,
+    "The assistant's turn is closed before it is written. Leave it open: the model writes the end marker.",
+)
+def _closed(messages):
+    return render_prompt(messages) + "<|im_end|>\n"
+
+
+@mistake(
+    RENDER,
+    "There is a space after the last header. Nothing stood between header and answer in training.",
+)
+def _space_at_the_end(messages):
+    return render_prompt(messages) + " "
+
+
+@mistake(
+    RENDER,
+    "There is an empty line after the last header: one line end is enough.",
+)
+def _empty_line_at_the_end(messages):
+    return render_prompt(messages) + "\n"
+
+
+@mistake(
+    RENDER,
+    "The line end after a role is missing.",
+)
+def _role_without_line_end(messages):
+    text = render_prompt(messages)
+    return text.replace("user\n", "user").replace("system\n", "system")
+
+
+@mistake(
+    RENDER,
+    "The line end after the end marker is missing.",
+)
+def _turn_without_line_end(messages):
+    return render_prompt(messages).replace("<|im_end|>\n", "<|im_end|>")
+
+
+@mistake(
+    RENDER,
+    "The line end between the last turn and the generation prompt is missing: every turn ends with one, the last too.",
+)
+def _joined_by_line_ends(messages):
+    turns = [f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>" for m in messages]
+    return "\n".join(turns) + HEADER
+
+
+@mistake(
+    RENDER,
+    "There is a line end between a text and its end marker. The marker follows the text at once.",
+)
+def _line_end_before_the_marker(messages):
+    return render_prompt(messages).replace("<|im_end|>", "\n<|im_end|>")
+
+
+@mistake(
+    RENDER,
+    "The end markers are missing: every turn that was said is closed.",
+)
+def _end_markers_missing(messages):
+    return render_prompt(messages).replace("<|im_end|>", "")
+
+
+@mistake(
+    RENDER,
+    "There is a space between the begin marker and the role.",
+)
+def _space_before_the_role(messages):
+    return render_prompt(messages).replace("<|im_start|>", "<|im_start|> ")
+
+
+@mistake(
+    RENDER,
+    "A role is followed by an empty line. That is Llama 3's way; ChatML has one line end.",
+)
+def _empty_line_after_a_role(messages):
+    text = render_prompt(messages).replace("\n", "\n\n")
+    return text.replace("<|im_end|>\n\n", "<|im_end|>\n")
+
+
+@mistake(
+    RENDER,
+    "The markers are written without their bars: `<|im_start|>` and `<|im_end|>`, to the character.",
+)
+def _without_bars(messages):
+    return render_prompt(messages).replace("|", "")
+
+
+@mistake(
+    RENDER,
+    "The first begin marker stands there twice.",
+)
+def _begin_marker_doubled(messages):
+    return "<|im_start|>" + render_prompt(messages)
+
+
+@mistake(
+    RENDER,
+    "The system turn is missing. It is a turn like the others.",
+)
+def _system_dropped(messages):
     return render_prompt([m for m in messages if m["role"] != "system"])
 
 
+@mistake(
+    RENDER,
+    "A system turn was added that is not in the messages. This template adds none.",
+)
 def _system_added(messages):
     system = {"role": "system", "content": "You are a helpful assistant."}
     return render_prompt(messages if messages[0]["role"] == "system" else [system, *messages])
 
 
+@mistake(
+    RENDER,
+    "Only the last message is rendered. The model reads the whole conversation each time.",
+)
 def _last_only(messages):
     return render_prompt(messages[-1:])
 
 
+@mistake(
+    RENDER,
+    "White space was removed from a text. This template passes texts on as they are.",
+)
 def _stripped(messages):
     return render_prompt([{**m, "content": m["content"].strip()} for m in messages])
 
 
+@mistake(
+    RENDER,
+    "Every turn is called user. Take the role from the message.",
+)
 def _all_user(messages):
     return render_prompt([{**m, "role": "user"} for m in messages])
 
 
+@mistake(
+    RENDER,
+    "The roles are capitalised. For the model “User” is another word than “user”.",
+)
 def _capitals(messages):
     return render_prompt([{**m, "role": m["role"].capitalize()} for m in messages])
-
-
-def _joined(messages):
-    turns = [f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>" for m in messages]
-    return "\n".join(turns) + HEADER
-
-
-def _open_turns(messages):
-    return render_prompt(messages).replace("<|im_end|>", "")
-
-
-RENDER_MISTAKES = (
-    (_changed(lambda t: t.removesuffix(HEADER)), "The generation prompt is missing: the text must end with the header of the assistant's turn, which the model fills."),
-    (_changed(lambda t: t.removesuffix("\n")), "The line end after the last header is missing. In training the answer came after that line end."),
-    (_changed(lambda t: t + "<|im_end|>\n"), "The assistant's turn is closed before it is written. Leave it open: the model writes the end marker."),
-    (_changed(lambda t: t + " "), "There is a space after the last header. Nothing stood between header and answer in training."),
-    (_changed(lambda t: t + "\n"), "There is an empty line after the last header: one line end is enough."),
-    (_changed(lambda t: t.replace("user\n", "user").replace("system\n", "system")), "The line end after a role is missing."),
-    (_changed(lambda t: t.replace("<|im_end|>\n", "<|im_end|>")), "The line end after the end marker is missing."),
-    (_joined, "The line end between the last turn and the generation prompt is missing: every turn ends with one, the last too."),
-    (_changed(lambda t: t.replace("<|im_end|>", "\n<|im_end|>")), "There is a line end between a text and its end marker. The marker follows the text at once."),
-    (_open_turns, "The end markers are missing: every turn that was said is closed."),
-    (_changed(lambda t: t.replace("<|im_start|>", "<|im_start|> ")), "There is a space between the begin marker and the role."),
-    (_changed(lambda t: t.replace("\n", "\n\n").replace("<|im_end|>\n\n", "<|im_end|>\n")), "A role is followed by an empty line. That is Llama 3's way; ChatML has one line end."),
-    (_changed(lambda t: t.replace("|", "")), "The markers are written without their bars: `<|im_start|>` and `<|im_end|>`, to the character."),
-    (_changed(lambda t: "<|im_start|>" + t), "The first begin marker stands there twice."),
-    (_no_system, "The system turn is missing. It is a turn like the others."),
-    (_system_added, "A system turn was added that is not in the messages. This template adds none."),
-    (_last_only, "Only the last message is rendered. The model reads the whole conversation each time."),
-    (_stripped, "White space was removed from a text. This template passes texts on as they are."),
-    (_all_user, "Every turn is called user. Take the role from the message."),
-    (_capitals, "The roles are capitalised. For the model “User” is another word than “user”."),
-)  # fmt: skip
 
 
 def _talk(*texts: str, system: str = "") -> list[dict[str, str]]:
@@ -196,7 +322,6 @@ def _render(remark: str, *texts: str, system: str = "") -> Case:
         f"`render(messages)`: {remark}",
         lambda: (_talk(*texts, system=system),),
         render_prompt,
-        RENDER_MISTAKES,
     )
 
 
@@ -208,8 +333,8 @@ RENDER_CASES = (
 )  # fmt: skip
 
 EXERCISES = {
-    "05.spot_the_difference": Exercise(
-        id="05.spot_the_difference",
+    SPOT: Exercise(
+        id=SPOT,
         title="Where two prompts part",
         reference=spot_the_difference,
         cases=SPOT_CASES,
@@ -222,8 +347,8 @@ EXERCISES = {
         "glance; where there are several, they lie between start and end, and `sftlab.chat.difference` lists them one by one.",
         points=2,
     ),
-    "05.render": Exercise(
-        id="05.render",
+    RENDER: Exercise(
+        id=RENDER,
         title="The right prompt, by hand",
         reference=render_prompt,
         cases=RENDER_CASES,

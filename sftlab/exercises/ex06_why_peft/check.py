@@ -5,9 +5,11 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from sftlab.classroom.checking import Case, Exercise
+from sftlab.classroom.checking import Case, Exercise, mistake
 from sftlab.lora import inject_lora
 from sftlab.memory.count import measured_optimizer_state_bytes, optimizer_state_bytes
+
+ID = "06.optimizer_state_bytes"
 
 
 def _model(dtype: torch.dtype = torch.float32) -> nn.Module:
@@ -48,123 +50,154 @@ def _momentum():
     return model, torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
 
 
-# --- ways to get it wrong ----------------------------------------------------------------------
+def _held(optimizer):
+    return [p for group in optimizer.param_groups for p in group["params"]]
 
 
-def _held(optimizer, trained=True):
-    ps = [p for group in optimizer.param_groups for p in group["params"]]
-    return [p for p in ps if p.requires_grad or not trained]
+def _trained(optimizer):
+    return [p for p in _held(optimizer) if p.requires_grad]
 
 
-def _copies(optimizer) -> int:
-    if isinstance(optimizer, torch.optim.SGD):
-        return 1 if optimizer.param_groups[0]["momentum"] else 0
-    return 2
+def _is_sgd(optimizer) -> bool:
+    return isinstance(optimizer, torch.optim.SGD)
 
 
-def _counter(optimizer) -> int:
-    return 0 if isinstance(optimizer, torch.optim.SGD) else 4
-
-
-def _sum(parameters, optimizer, copies=None, counter=None, size=None) -> int:
-    copies = _copies(optimizer) if copies is None else copies
-    counter = _counter(optimizer) if counter is None else counter
+def _bytes(parameters, optimizer, copies=None, counter=None, size=None) -> int:
+    """The right formula; what is given by name replaces a part of it."""
+    if copies is None:
+        copies = int(optimizer.param_groups[0]["momentum"] > 0) if _is_sgd(optimizer) else 2
+    if counter is None:
+        counter = 0 if _is_sgd(optimizer) else 4
     return sum(copies * p.numel() * (size or p.element_size()) + counter for p in parameters)
 
 
+@mistake(
+    ID,
+    "Frozen parameters were counted. The optimiser was handed them, but without a gradient they never get a state: that is what LoRA saves. Look at `requires_grad`.",
+)
 def _frozen_too(model, optimizer):
-    return _sum(_held(optimizer, trained=False), optimizer)
+    return _bytes(_held(optimizer), optimizer)
 
 
+@mistake(
+    ID,
+    "You counted the model's trainable parameters. What has a state are those that the *optimiser* was handed: go through its `param_groups`.",
+)
 def _of_the_model(model, optimizer):
-    return _sum([p for p in model.parameters() if p.requires_grad], optimizer)
+    return _bytes([p for p in model.parameters() if p.requires_grad], optimizer)
 
 
+@mistake(
+    ID,
+    "You counted all parameters of the model. Only those that the optimiser was handed *and* that require a gradient get a state.",
+)
 def _whole_model(model, optimizer):
-    return _sum(list(model.parameters()), optimizer)
+    return _bytes(model.parameters(), optimizer)
 
 
+@mistake(
+    ID,
+    "AdamW keeps *two* moments for each parameter: the mean of its gradients, and of their squares.",
+)
 def _one_moment(model, optimizer):
-    return _sum(_held(optimizer), optimizer, copies=1)
+    return _bytes(_trained(optimizer), optimizer, copies=1)
 
 
+@mistake(
+    ID,
+    "You took 4 bytes a number. The moments have the dtype of their parameter, here 2 bytes: `p.element_size()`.",
+)
 def _always_four(model, optimizer):
-    return _sum(_held(optimizer), optimizer, size=4)
+    return _bytes(_trained(optimizer), optimizer, size=4)
 
 
+@mistake(
+    ID,
+    "Nearly: besides the moments each parameter *tensor* has a step counter, one float32 of 4 bytes.",
+)
 def _no_counter(model, optimizer):
-    return _sum(_held(optimizer), optimizer, counter=0)
+    return _bytes(_trained(optimizer), optimizer, counter=0)
 
 
+@mistake(
+    ID,
+    "16 bytes a parameter is everything that is held for it: weight 4, gradient 4, moments 8. Asked for is the optimiser's part.",
+)
 def _sixteen(model, optimizer):
-    return 16 * sum(p.numel() for p in _held(optimizer))
+    return 16 * sum(p.numel() for p in _trained(optimizer))
 
 
+@mistake(
+    ID,
+    "12 bytes a parameter: the gradient (4) was counted too. It belongs to the parameter (`p.grad`), not to the optimiser's state.",
+)
 def _with_gradient(model, optimizer):
-    return 12 * sum(p.numel() for p in _held(optimizer))
+    return 12 * sum(p.numel() for p in _trained(optimizer))
 
 
+@mistake(
+    ID,
+    "That is how many *numbers* are kept. Each takes `p.element_size()` bytes; and each tensor has a counter of 4.",
+)
 def _numbers(model, optimizer):
-    return 2 * sum(p.numel() for p in _held(optimizer))
+    return 2 * sum(p.numel() for p in _trained(optimizer))
 
 
-def _in_bits(model, optimizer):
-    return 8 * _sum(_held(optimizer), optimizer)
+@mistake(
+    ID,
+    "That is in bits. Asked for are bytes.",
+)
+def _bits(model, optimizer):
+    return 8 * optimizer_state_bytes(model, optimizer)
 
 
-def _always_adam(model, optimizer):
-    return _like_adam(optimizer, counter=4)
+@mistake(
+    ID,
+    "This optimiser is SGD, and was counted like AdamW. SGD keeps one copy if it has momentum, nothing otherwise, and no counter.",
+)
+def _sgd_like_adam(model, optimizer):
+    return _bytes(_trained(optimizer), optimizer, copies=2, counter=4)
 
 
-def _always_adam_without(model, optimizer):
-    return _like_adam(optimizer, counter=0)
+@mistake(
+    ID,
+    "This optimiser is SGD, and was counted like AdamW. SGD keeps one copy if it has momentum, and nothing otherwise.",
+)
+def _sgd_like_adam_without_counter(model, optimizer):
+    return _bytes(_trained(optimizer), optimizer, copies=2)
 
 
-def _like_adam(optimizer, counter: int) -> int | None:
-    """None for AdamW itself, where this is no mistake."""
-    sgd = isinstance(optimizer, torch.optim.SGD)
-    return _sum(_held(optimizer), optimizer, copies=2, counter=counter) if sgd else None
+@mistake(
+    ID,
+    "SGD with momentum does keep something: one copy of each parameter, the running gradient.",
+)
+def _momentum_forgotten(model, optimizer):
+    return 0 if _is_sgd(optimizer) else optimizer_state_bytes(model, optimizer)
 
 
-def _sgd_is_free(model, optimizer):
-    adam = isinstance(optimizer, torch.optim.Adam)
-    return optimizer_state_bytes(model, optimizer) if adam else 0
-
-
-def _now(model, optimizer):
+@mistake(
+    ID,
+    "That is what the optimiser holds *now*: nothing. The state is made at its first step. You are asked to say it beforehand.",
+)
+def _as_it_is_now(model, optimizer):
     return measured_optimizer_state_bytes(optimizer)
 
 
+@mistake(
+    ID,
+    "Those are the bytes of the parameters themselves. Each has two moments of its size, and a counter.",
+)
 def _weights(model, optimizer):
-    return sum(p.numel() * p.element_size() for p in _held(optimizer))
-
-
-MISTAKES = (
-    (_frozen_too, "Frozen parameters were counted. The optimiser was handed them, but without a gradient they never get a state: that is what LoRA saves. Look at `requires_grad`."),
-    (_of_the_model, "You counted the model's trainable parameters. What has a state are those that the *optimiser* was handed: go through its `param_groups`."),
-    (_whole_model, "You counted all parameters of the model. Only those that the optimiser was handed *and* that require a gradient get a state."),
-    (_one_moment, "AdamW keeps *two* moments for each parameter: the mean of its gradients, and of their squares."),
-    (_always_four, "You took 4 bytes a number. The moments have the dtype of their parameter, here 2 bytes: `p.element_size()`."),
-    (_no_counter, "Nearly: besides the moments each parameter *tensor* has a step counter, one float32 of 4 bytes."),
-    (_sixteen, "16 bytes a parameter is everything that is held for it: weight 4, gradient 4, moments 8. Asked for is the optimiser's part."),
-    (_with_gradient, "12 bytes a parameter: the gradient (4) was counted too. It belongs to the parameter (`p.grad`), not to the optimiser's state."),
-    (_numbers, "That is how many *numbers* are kept. Each takes `p.element_size()` bytes; and each tensor has a counter of 4."),
-    (_in_bits, "That is in bits. Asked for are bytes."),
-    (_always_adam, "This optimiser is SGD, and was counted like AdamW. SGD keeps one copy if it has momentum, nothing otherwise, and no counter."),
-    (_always_adam_without, "This optimiser is SGD, and was counted like AdamW. SGD keeps one copy if it has momentum, and nothing otherwise."),
-    (_sgd_is_free, "SGD with momentum does keep something: one copy of each parameter, the running gradient."),
-    (_now, "That is what the optimiser holds *now*: nothing. The state is made at its first step. You are asked to say it beforehand."),
-    (_weights, "Those are the bytes of the parameters themselves. Each has two moments of its size, and a counter."),
-)  # fmt: skip
+    return sum(p.nbytes for p in _trained(optimizer))
 
 
 def _case(describe: str, arguments) -> Case:
-    return Case(describe, arguments, optimizer_state_bytes, MISTAKES)
+    return Case(describe, arguments, optimizer_state_bytes)
 
 
 EXERCISES = {
-    "06.optimizer_state_bytes": Exercise(
-        id="06.optimizer_state_bytes",
+    ID: Exercise(
+        id=ID,
         title="What the optimiser will keep",
         reference=optimizer_state_bytes,
         cases=[

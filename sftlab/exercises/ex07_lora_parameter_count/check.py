@@ -4,50 +4,207 @@ from __future__ import annotations
 
 import math
 
-from sftlab.classroom.checking import Case, Exercise
+from sftlab.classroom.checking import Case, Exercise, mistake
 from sftlab.lora import break_even_rank, lora_parameter_count
 
-COUNT_MISTAKES = (
-    (lambda i, o, r: 2 * i * r, "2·d·r holds for square weights only, and you took d = d_in. A is r × d_in, B is d_out × r."),
-    (lambda i, o, r: 2 * o * r, "2·d·r holds for square weights only, and you took d = d_out. A is r × d_in, B is d_out × r."),
-    (lambda i, o, r: i * r, "That is A alone. B, d_out × r, is trained too."),
-    (lambda i, o, r: o * r, "That is B alone. A, r × d_in, is trained too."),
-    (lambda i, o, r: i * o, "That is the frozen weight. Count what is trained beside it: A and B."),
-    (lambda i, o, r: r * i * o, "You multiplied the two widths, as if each of r matrices were as large as the weight. A and B share no such side: add their sizes."),
-    (lambda i, o, r: i * o + r * (i + o), "The frozen weight is counted as well. LoRA does not train it."),
-    (lambda i, o, r: r * (i + o) + r * r, "There is no r × r matrix between A and B: B·A multiplies them directly."),
-    (lambda i, o, r: r * (i + o) + o, "A bias of d_out is in your count. LoRA adds none."),
-    (lambda i, o, r: i * o / (r * (i + o)), "That is how many times fewer they are. Asked for is their number."),
-    (lambda i, o, r: 4 * r * (i + o), "Four times too many: are these bytes? Asked for are parameters."),
-    (lambda i, o, r: i + o + r, "You added the widths and the rank. A matrix has rows *times* columns entries."),
-)  # fmt: skip
+COUNT, RANK = "07.lora_parameter_count", "07.break_even_rank"
 
-RANK_MISTAKES = (
-    (lambda i, o: i * o // (i + o), "At this rank A and B have exactly as many parameters as the weight: that is not fewer. Mind the case where the division leaves no rest."),
-    (lambda i, o: -(-i * o // (i + o)), "That is the first rank at which LoRA is *not* smaller any more. Asked for is the last one at which it is."),
-    (lambda i, o: round(i * o / (i + o)), "Do not round to the nearest: if that goes up, A and B are already larger than the weight."),
-    (lambda i, o: i * o / (i + o), "Ranks are whole numbers. Which is the last one *below* this quotient?"),
-    (lambda i, o: i // 2, "d/2 is the border of square weights. Here d_in and d_out differ: r·(d_in + d_out) < d_in·d_out."),
-    (lambda i, o: i // 2 - 1, "d/2 is the border of square weights. Here d_in and d_out differ: r·(d_in + d_out) < d_in·d_out."),
-    (lambda i, o: min(i, o) // 2, "Half of the smaller width is too few for weights that are not square: r·(d_in + d_out) < d_in·d_out."),
-    (lambda i, o: min(i, o), "That is the highest rank that the weight can have. LoRA stops being smaller long before."),
-    (lambda i, o: (i * o - 1) // (2 * (i + o)), "Half of what is expected: is there a 2 too many? A and B together have r·(d_in + d_out) parameters."),
-    (lambda i, o: max(1, (i * o - 1) // (i + o)), "For a weight as thin as this one there is no such rank: even r = 1 is no smaller. Return 0."),
-    (lambda i, o: math.ceil(i * o / (i + o)) - 2, "One too few: at the next rank A and B together are still smaller than the weight."),
-)  # fmt: skip
+
+@mistake(
+    COUNT,
+    "2·d·r holds for square weights only, and you took d = d_in. A is r × d_in, B is d_out × r.",
+)
+def _square_of_d_in(d_in, d_out, r):
+    return 2 * d_in * r
+
+
+@mistake(
+    COUNT,
+    "2·d·r holds for square weights only, and you took d = d_out. A is r × d_in, B is d_out × r.",
+)
+def _square_of_d_out(d_in, d_out, r):
+    return 2 * d_out * r
+
+
+@mistake(
+    COUNT,
+    "That is A alone. B, d_out × r, is trained too.",
+)
+def _only_A(d_in, d_out, r):
+    return r * d_in
+
+
+@mistake(
+    COUNT,
+    "That is B alone. A, r × d_in, is trained too.",
+)
+def _only_B(d_in, d_out, r):
+    return d_out * r
+
+
+@mistake(
+    COUNT,
+    "That is the frozen weight. Count what is trained beside it: A and B.",
+)
+def _the_weight(d_in, d_out, r):
+    return d_out * d_in
+
+
+@mistake(
+    COUNT,
+    "You multiplied the two widths, as if each of r matrices were as large as the weight. A and B share no such side: add their sizes.",
+)
+def _product_of_all(d_in, d_out, r):
+    return r * d_in * d_out
+
+
+@mistake(
+    COUNT,
+    "The frozen weight is counted as well. LoRA does not train it.",
+)
+def _weight_too(d_in, d_out, r):
+    return d_out * d_in + lora_parameter_count(d_in, d_out, r)
+
+
+@mistake(
+    COUNT,
+    "There is no r × r matrix between A and B: B·A multiplies them directly.",
+)
+def _matrix_between(d_in, d_out, r):
+    return r * d_in + r * r + d_out * r
+
+
+@mistake(
+    COUNT,
+    "A bias of d_out is in your count. LoRA adds none.",
+)
+def _with_bias(d_in, d_out, r):
+    return r * d_in + d_out * r + d_out
+
+
+@mistake(
+    COUNT,
+    "That is how many times fewer they are. Asked for is their number.",
+)
+def _ratio(d_in, d_out, r):
+    return d_out * d_in / lora_parameter_count(d_in, d_out, r)
+
+
+@mistake(
+    COUNT,
+    "Four times too many: are these bytes? Asked for are parameters.",
+)
+def _in_bytes(d_in, d_out, r):
+    return 4 * lora_parameter_count(d_in, d_out, r)
+
+
+@mistake(
+    COUNT,
+    "You added the widths and the rank. A matrix has rows *times* columns entries.",
+)
+def _added(d_in, d_out, r):
+    return d_in + d_out + r
+
+
+@mistake(
+    RANK,
+    "At this rank A and B have exactly as many parameters as the weight: that is not fewer. Mind the case where the division leaves no rest.",
+)
+def _draw_counted(d_in, d_out):
+    return d_in * d_out // (d_in + d_out)
+
+
+@mistake(
+    RANK,
+    "That is the first rank at which LoRA is *not* smaller any more. Asked for is the last one at which it is.",
+)
+def _first_that_is_not_smaller(d_in, d_out):
+    return math.ceil(d_in * d_out / (d_in + d_out))
+
+
+@mistake(
+    RANK,
+    "Do not round to the nearest: if that goes up, A and B are already larger than the weight.",
+)
+def _rounded(d_in, d_out):
+    return round(d_in * d_out / (d_in + d_out))
+
+
+@mistake(
+    RANK,
+    "Ranks are whole numbers. Which is the last one *below* this quotient?",
+)
+def _quotient(d_in, d_out):
+    return d_in * d_out / (d_in + d_out)
+
+
+@mistake(
+    RANK,
+    "d/2 is the border of square weights. Here d_in and d_out differ: r·(d_in + d_out) < d_in·d_out.",
+)
+def _half_of_d_in(d_in, d_out):
+    return d_in // 2
+
+
+@mistake(
+    RANK,
+    "The last rank below d/2 is the answer for square weights. Here d_in and d_out differ: r·(d_in + d_out) < d_in·d_out.",
+)
+def _below_half_of_d_in(d_in, d_out):
+    return d_in // 2 - 1
+
+
+@mistake(
+    RANK,
+    "Half of the smaller width is too few for weights that are not square: r·(d_in + d_out) < d_in·d_out.",
+)
+def _half_of_the_smaller(d_in, d_out):
+    return min(d_in, d_out) // 2
+
+
+@mistake(
+    RANK,
+    "That is the highest rank that the weight can have. LoRA stops being smaller long before.",
+)
+def _full_rank(d_in, d_out):
+    return min(d_in, d_out)
+
+
+@mistake(
+    RANK,
+    "Half of what is expected: is there a 2 too many? A and B together have r·(d_in + d_out) parameters.",
+)
+def _a_2_too_many(d_in, d_out):
+    return (d_in * d_out - 1) // (2 * (d_in + d_out))
+
+
+@mistake(
+    RANK,
+    "For a weight as thin as this one there is no such rank: even r = 1 is no smaller. Return 0.",
+)
+def _at_least_one(d_in, d_out):
+    return max(1, break_even_rank(d_in, d_out))
+
+
+@mistake(
+    RANK,
+    "One too few: at the next rank A and B together are still smaller than the weight.",
+)
+def _one_too_few(d_in, d_out):
+    return math.ceil(d_in * d_out / (d_in + d_out)) - 2
 
 
 def _count(describe: str, d_in: int, d_out: int, r: int) -> Case:
-    return Case(describe, lambda: (d_in, d_out, r), lora_parameter_count, COUNT_MISTAKES)
+    return Case(describe, lambda: (d_in, d_out, r), lora_parameter_count)
 
 
 def _rank(describe: str, d_in: int, d_out: int) -> Case:
-    return Case(describe, lambda: (d_in, d_out), break_even_rank, RANK_MISTAKES)
+    return Case(describe, lambda: (d_in, d_out), break_even_rank)
 
 
 EXERCISES = {
-    "07.lora_parameter_count": Exercise(
-        id="07.lora_parameter_count",
+    COUNT: Exercise(
+        id=COUNT,
         title="Count A and B",
         reference=lora_parameter_count,
         cases=[
@@ -63,8 +220,8 @@ EXERCISES = {
         ],
         why="The sum of the two widths replaces their product: that is the whole saving. It does not depend on α, nor on what the weight is for.",
     ),
-    "07.break_even_rank": Exercise(
-        id="07.break_even_rank",
+    RANK: Exercise(
+        id=RANK,
         title="The last rank that saves anything",
         reference=break_even_rank,
         cases=[

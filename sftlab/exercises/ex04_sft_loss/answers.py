@@ -1,0 +1,155 @@
+"""Right answers of many kinds, and wrong ones that a general rule refuses."""
+
+from __future__ import annotations
+
+import math
+from functools import reduce
+
+import torch
+import torch.nn.functional as F
+
+from sftlab.classroom.answers import refused, right
+from sftlab.loss import IGNORE_INDEX
+
+LOSS, ACCUMULATED = "04.sft_loss", "04.accumulated_loss"
+
+
+@right(LOSS)
+def by_cross_entropy(logits, labels):
+    return F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
+
+
+@right(LOSS)
+def by_loops(logits, labels):
+    total, count = 0.0, 0
+    for row in range(labels.shape[0]):
+        for t in range(labels.shape[1] - 1):
+            target = labels[row, t + 1].item()
+            if target == IGNORE_INDEX:
+                continue
+            total = total + logits[row, t].logsumexp(0) - logits[row, t, target]
+            count += 1
+    return total / count if count else logits.sum() * math.nan
+
+
+@right(LOSS)
+def by_boolean_index(logits, labels):
+    keep = labels[:, 1:] != IGNORE_INDEX
+    chosen = logits[:, :-1][keep].double().log_softmax(-1)
+    return -chosen[torch.arange(len(chosen)), labels[:, 1:][keep]].mean()
+
+
+@right(LOSS)
+def by_moved_labels(logits, labels):
+    """The labels move one place to the left, as libraries do it; none is left for the last."""
+    moved = F.pad(labels, (0, 1), value=IGNORE_INDEX)[:, 1:]
+    return torch.nn.NLLLoss(ignore_index=IGNORE_INDEX)(
+        logits.log_softmax(-1).transpose(1, 2), moved
+    )
+
+
+@right(LOSS)
+def by_one_hot(logits, labels):
+    targets = labels[:, 1:]
+    kept = (targets != IGNORE_INDEX).unsqueeze(-1)
+    hot = F.one_hot(targets.clamp(min=0), logits.shape[-1]) * kept
+    return -torch.einsum("btv,btv->", logits[:, :-1].log_softmax(-1), hot.float()) / kept.sum()
+
+
+@refused(LOSS, "plain number: its graph is lost")
+def graph_lost_by_item(logits, labels):
+    return by_cross_entropy(logits, labels).item()
+
+
+@refused(LOSS, "values are right, but the graph is lost")
+def graph_lost_by_detach(logits, labels):
+    return by_cross_entropy(logits.detach(), labels)
+
+
+@refused(LOSS, "of type list")
+def a_list(logits, labels):
+    return [by_cross_entropy(logits, labels)]
+
+
+@refused(LOSS, "has the shape (6,)")
+def a_loss_per_token(logits, labels):
+    return F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), reduction="none")
+
+
+@refused(LOSS, "changes its own input (argument 2)")
+def labels_overwritten(logits, labels):
+    result = by_cross_entropy(logits, labels)
+    labels.fill_(IGNORE_INDEX)
+    return result
+
+
+@refused(LOSS, "is a return missing?")
+def nothing_returned(logits, labels):
+    by_cross_entropy(logits, labels)
+
+
+def summed(logits, labels):
+    return F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), reduction="sum")
+
+
+def trained(labels):
+    return (labels[:, 1:] != IGNORE_INDEX).sum()
+
+
+@right(ACCUMULATED)
+def two_sums(micro_batches):
+    total = sum(summed(logits, labels) for logits, labels in micro_batches)
+    return total / sum(trained(labels) for _, labels in micro_batches)
+
+
+@right(ACCUMULATED)
+def total_known_first(micro_batches):
+    total = 0
+    for _, labels in micro_batches:
+        total += int(trained(labels))
+    loss = 0.0
+    for logits, labels in micro_batches:
+        loss = loss + summed(logits, labels) / total
+    return loss
+
+
+@right(ACCUMULATED)
+def joined(micro_batches):
+    forecasts = torch.cat([logits[:, :-1].flatten(0, 1) for logits, _ in micro_batches])
+    return F.cross_entropy(forecasts, torch.cat([y[:, 1:].flatten() for _, y in micro_batches]))
+
+
+@right(ACCUMULATED)
+def by_weights(micro_batches):
+    """Each mean weighs as much as its tokens; a micro-batch without any is passed over."""
+    counts = torch.tensor([trained(labels) for _, labels in micro_batches])
+    weights = (counts / counts.sum()).tolist()
+    pairs = zip(weights, micro_batches, strict=True)
+    return torch.stack([w * by_cross_entropy(*batch) for w, batch in pairs if w]).sum()
+
+
+@right(ACCUMULATED)
+def running_mean(micro_batches):
+    def step(so_far, batch):
+        mean, seen = so_far
+        count = int(trained(batch[1]))
+        change = summed(*batch) - count * mean
+        return mean + change / (seen + count), seen + count
+
+    return reduce(step, micro_batches, (torch.tensor(0.0), 0))[0]
+
+
+@refused(ACCUMULATED, "graph is lost")
+def items_added(micro_batches):
+    total, count = 0.0, 0
+    for logits, labels in micro_batches:
+        total += summed(logits, labels).item()
+        count += trained(labels).item()
+    return total / count
+
+
+@refused(ACCUMULATED, "changes its own input (argument 1)")
+def list_emptied(micro_batches):
+    result = two_sums(micro_batches)
+    micro_batches.clear()
+    return result

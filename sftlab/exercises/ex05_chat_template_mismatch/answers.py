@@ -1,0 +1,145 @@
+"""Right answers of many kinds, and wrong ones that a general rule refuses."""
+
+from __future__ import annotations
+
+from itertools import accumulate, takewhile
+from operator import and_, eq
+
+from jinja2 import Template
+
+from sftlab.classroom.answers import refused, right
+
+SPOT, RENDER = "05.spot_the_difference", "05.render"
+
+
+def agreeing(a, b):
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(a, b, strict=False)))
+
+
+@right(SPOT)
+def by_takewhile(right_ids, wrong_ids):
+    start = agreeing(right_ids, wrong_ids)
+    a, b = right_ids[start:], wrong_ids[start:]
+    end = agreeing(a[::-1], b[::-1])
+    return start, a[: len(a) - end], b[: len(b) - end]
+
+
+@right(SPOT)
+def by_popping(right_ids, wrong_ids):
+    a, b, start = list(right_ids), list(wrong_ids), 0
+    while a and b and a[0] == b[0]:
+        a.pop(0), b.pop(0)
+        start += 1
+    while a and b and a[-1] == b[-1]:
+        a.pop(), b.pop()
+    return [start, a, b]
+
+
+@right(SPOT)
+def by_recursion(right_ids, wrong_ids):
+    if right_ids and wrong_ids and right_ids[0] == wrong_ids[0]:
+        start, a, b = by_recursion(right_ids[1:], wrong_ids[1:])
+        return start + 1, a, b
+    if right_ids and wrong_ids and right_ids[-1] == wrong_ids[-1]:
+        return by_recursion(right_ids[:-1], wrong_ids[:-1])
+    return 0, right_ids, wrong_ids
+
+
+@right(SPOT)
+def by_accumulating(right_ids, wrong_ids):
+    """True as long as all before were equal; the sum of these is the common beginning."""
+    start = sum(accumulate(map(eq, right_ids, wrong_ids), and_))
+    a, b = right_ids[start:][::-1], wrong_ids[start:][::-1]
+    end = sum(accumulate(map(eq, a, b), and_))
+    return start, a[end:][::-1], b[end:][::-1]
+
+
+@right(SPOT)
+def by_two_positions(right_ids, wrong_ids):
+    start, a, b = 0, len(right_ids), len(wrong_ids)
+    while start < a and start < b and right_ids[start] == wrong_ids[start]:
+        start += 1
+    while a > start and b > start and right_ids[a - 1] == wrong_ids[b - 1]:
+        a, b = a - 1, b - 1
+    return start, tuple(right_ids[start:a]), tuple(wrong_ids[start:b])
+
+
+@refused(SPOT, "is a `return` missing")
+def nothing_if_equal(right_ids, wrong_ids):
+    return None if right_ids == wrong_ids else by_popping(right_ids, wrong_ids)
+
+
+@refused(SPOT, "IndexError")
+def runs_over(right_ids, wrong_ids):
+    start = 0
+    while right_ids[start] == wrong_ids[start]:
+        start += 1
+    return by_popping(right_ids, wrong_ids)
+
+
+@refused(SPOT, "changes its own input")
+def in_place(right_ids, wrong_ids):
+    start = 0
+    while right_ids and wrong_ids and right_ids[0] == wrong_ids[0]:
+        right_ids.pop(0), wrong_ids.pop(0)
+        start += 1
+    while right_ids and wrong_ids and right_ids[-1] == wrong_ids[-1]:
+        right_ids.pop(), wrong_ids.pop()
+    return start, right_ids, wrong_ids
+
+
+BEGIN, END = "<|im_start|>", "<|im_end|>"
+
+
+@right(RENDER)
+def by_loop(messages):
+    text = ""
+    for message in messages:
+        text = text + BEGIN + message["role"] + "\n" + message["content"] + END + "\n"
+    return text + BEGIN + "assistant" + "\n"
+
+
+@right(RENDER)
+def by_join(messages):
+    turns = [*(f"{m['role']}\n{m['content']}{END}\n" for m in messages), "assistant\n"]
+    return BEGIN + BEGIN.join(turns)
+
+
+@right(RENDER)
+def by_format(messages):
+    turn = "<|im_start|>{role}\n{content}<|im_end|>\n"
+    return "".join(turn.format(**m) for m in messages) + "<|im_start|>assistant\n"
+
+
+@right(RENDER)
+def by_jinja(messages):
+    """As a tokenizer's template does it."""
+    return Template(
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+        "<|im_start|>assistant\n",
+        keep_trailing_newline=True,
+    ).render(messages=messages)
+
+
+@right(RENDER)
+def by_recursion_from_the_back(messages):
+    if not messages:
+        return BEGIN + "assistant\n"
+    (first, *others) = messages
+    turn = BEGIN + "\n".join(first[key] for key in ("role", "content")) + END + "\n"
+    return turn + by_recursion_from_the_back(others)
+
+
+@refused(RENDER, "but a text is expected")
+def a_list(messages):
+    return [by_loop([m]) for m in messages]
+
+
+@refused(RENDER, "KeyError")
+def other_key(messages):
+    return "".join(f"{BEGIN}{m['role']}\n{m['text']}{END}\n" for m in messages)
+
+
+@refused(RENDER, "The texts part at character")
+def end_of_text(messages):
+    return by_loop(messages).replace(END, "</s>")

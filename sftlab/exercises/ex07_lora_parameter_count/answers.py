@@ -1,0 +1,90 @@
+"""Right answers of many kinds, and wrong ones that a general rule refuses."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from fractions import Fraction
+
+import torch
+
+from sftlab.classroom.answers import refused, right
+from sftlab.lora import inject_lora
+
+COUNT, RANK = "07.lora_parameter_count", "07.break_even_rank"
+
+
+@right(COUNT)
+def two_products(d_in, d_out, r):
+    in_A = r * d_in
+    in_B = d_out * r
+    return in_A + in_B
+
+
+@right(COUNT)
+def by_tensors(d_in, d_out, r):
+    return torch.empty(r, d_in).numel() + torch.empty(d_out, r).numel()
+
+
+@right(COUNT)
+def by_shapes(d_in, d_out, r):
+    return sum(math.prod(shape) for shape in ((r, d_in), (d_out, r)))
+
+
+@right(COUNT)
+def by_adapters(d_in, d_out, r):
+    """Count what is trainable once LoRA stands beside a layer."""
+    model = torch.nn.Sequential(torch.nn.Linear(d_in, d_out))
+    model = inject_lora(model, "all-linear", r=r, lora_alpha=r, seed=0)
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+@refused(COUNT, "is a return missing?")
+def printed(d_in, d_out, r):
+    print(r * (d_in + d_out))
+
+
+@refused(COUNT, "but a whole number is expected")
+def a_float(d_in, d_out, r):
+    return r * (d_in + d_out) / 1
+
+
+@right(RANK)
+def by_search(d_in, d_out):
+    r = 0
+    while (r + 1) * (d_in + d_out) < d_in * d_out:
+        r += 1
+    return r
+
+
+@right(RANK)
+def by_ceiling(d_in, d_out):
+    return math.ceil(d_in * d_out / (d_in + d_out)) - 1
+
+
+@right(RANK)
+def by_fraction(d_in, d_out):
+    border = 1 / (Fraction(1, d_in) + Fraction(1, d_out))
+    return math.floor(border) - (border.denominator == 1)
+
+
+@right(RANK)
+def by_bisection(d_in, d_out):
+    ranks = range(1, min(d_in, d_out) + 1)
+    return bisect_left(ranks, d_in * d_out, key=lambda r: r * (d_in + d_out))
+
+
+@right(RANK)
+def from_above(d_in, d_out):
+    ranks = reversed(range(min(d_in, d_out) + 1))
+    return next(r for r in ranks if d_in * d_out - r * d_in - r * d_out > 0)
+
+
+@refused(RANK, "exactly as many")
+def truncated(d_in, d_out):
+    return int(d_in * d_out / (d_in + d_out))
+
+
+@refused(RANK, "is a return missing?")
+def none_if_there_is_no_rank(d_in, d_out):
+    return by_search(d_in, d_out) or None
