@@ -7,11 +7,13 @@ from functools import cache
 import torch
 from torch import nn
 
-from sftlab.classroom.checking import Case, Exercise
+from sftlab.classroom.checking import Case, Exercise, mistake
 from sftlab.lora import inject_lora
 from sftlab.memory.count import memory_report, stored_bytes, weight_count
 from sftlab.quant import dequantize_nf4, quantize_nf4
 from sftlab.quantized_layers import _bitsandbytes, keep_weights_in_place, quantize_model_linears
+
+QUANTIZE, REPORT = "21.quantize_model_linears", "21.memory_report"
 
 
 class Small(nn.Module):
@@ -83,52 +85,104 @@ def _model(kind: str) -> nn.Module:
     return model
 
 
-def _told(weights=weight_count, size=stored_bytes, twice=False, skip=()):
-    """A report that counts something wrongly."""
+def _report(model, weights=weight_count, size=stored_bytes, twice=False, skip=()):
+    found = {kind: [0, 0] for kind in ("embedding", "linear", "adapter", "other", "whole")}
+    names = {"LoRALinear": "adapter", "Linear": "linear", "Linear4bit": "linear", "Embedding": "embedding"}  # fmt: skip
+    seen = set()
+    for module in model.modules():
+        kind = names.get(type(module).__name__, "other")
+        for p in module.parameters(recurse=False):
+            if kind in skip or (id(p) in seen and not twice):
+                continue
+            seen.add(id(p))
+            for name in (kind, "whole"):
+                found[name][0] += weights(p)
+                found[name][1] += size(p)
+    return {kind: tuple(pair) for kind, pair in found.items()}
 
-    def report(model):
-        found = {kind: [0, 0] for kind in ("embedding", "linear", "adapter", "other", "whole")}
-        names = {"LoRALinear": "adapter", "Linear": "linear", "Linear4bit": "linear", "Embedding": "embedding"}  # fmt: skip
-        seen = set()
-        for module in model.modules():
-            kind = names.get(type(module).__name__, "other")
-            for p in module.parameters(recurse=False):
-                if kind in skip or (id(p) in seen and not twice):
-                    continue
-                seen.add(id(p))
-                for name in (kind, "whole"):
-                    found[name][0] += weights(p)
-                    found[name][1] += size(p)
-        return {kind: tuple(pair) for kind, pair in found.items()}
 
-    return report
+def _elements(parameter) -> int:
+    return parameter.numel()
 
 
 def _bare(parameter) -> int:
     return parameter.numel() * parameter.element_size()
 
 
-MISTAKES = [
-    (_told(twice=True), "The embedding is counted twice: the output head is the same tensor. Remember what you have seen, by `id`."),
-    (_told(weights=lambda p: p.numel()), "A packed tensor has half as many elements as it holds weights, and `numel()` tells the elements. Its `quant_state.shape` knows."),
-    (_told(size=_bare), "The scales are left out. They are kept in `quant_state`, beside the packed weights."),
-    (_told(weights=lambda p: p.numel(), size=_bare), "The count is `numel()`, half of the packed weights, and the bytes leave out the scales in `quant_state`."),
-    (_told(size=lambda p: 2 * weight_count(p)), "Not every weight takes 2 bytes. Ask each tensor for its `element_size()`."),
-    (_told(size=lambda p: 4 * weight_count(p)), "Not every weight takes 4 bytes. Ask each tensor for its `element_size()`."),
-    (_told(size=lambda p: 8 * stored_bytes(p)), "These are bits. Asked for are bytes."),
-    (_told(size=lambda p: weight_count(p) // 2), "Half a byte for every weight holds for packed ones, without their scales. Embedding, norm and bias stay in 16 bits."),
-    (_told(skip=("other",)), "The norm is missing, with all that is neither linear, nor an embedding, nor an adapter."),
-    (_told(skip=("adapter",)), "The adapter's A and B are missing. They are parameters of `LoRALinear` itself."),
-]  # fmt: skip
+@mistake(
+    REPORT,
+    "The embedding is counted twice: the output head is the same tensor. Remember what you have seen, by `id`.",
+)
+def _tied_twice(model):
+    return _report(model, twice=True)
+
+
+@mistake(
+    REPORT,
+    "A packed tensor has half as many elements as it holds weights, and `numel()` tells the elements. Its `quant_state.shape` knows.",
+)
+def _elements_counted(model):
+    return _report(model, weights=_elements)
+
+
+@mistake(
+    REPORT, "The scales are left out. They are kept in `quant_state`, beside the packed weights."
+)
+def _no_scales(model):
+    return _report(model, size=_bare)
+
+
+@mistake(
+    REPORT,
+    "The count is `numel()`, half of the packed weights, and the bytes leave out the scales in `quant_state`.",
+)
+def _elements_and_no_scales(model):
+    return _report(model, weights=_elements, size=_bare)
+
+
+@mistake(REPORT, "Not every weight takes 2 bytes. Ask each tensor for its `element_size()`.")
+def _two_bytes_each(model):
+    return _report(model, size=lambda p: 2 * weight_count(p))
+
+
+@mistake(REPORT, "Not every weight takes 4 bytes. Ask each tensor for its `element_size()`.")
+def _four_bytes_each(model):
+    return _report(model, size=lambda p: 4 * weight_count(p))
+
+
+@mistake(REPORT, "These are bits. Asked for are bytes.")
+def _bits(model):
+    return _report(model, size=lambda p: 8 * stored_bytes(p))
+
+
+@mistake(
+    REPORT,
+    "Half a byte for every weight holds for packed ones, without their scales. Embedding, norm and bias stay in 16 bits.",
+)
+def _half_a_byte_each(model):
+    return _report(model, size=lambda p: weight_count(p) // 2)
+
+
+@mistake(
+    REPORT,
+    "The norm is missing, with all that is neither linear, nor an embedding, nor an adapter.",
+)
+def _no_norm(model):
+    return _report(model, skip=("other",))
+
+
+@mistake(REPORT, "The adapter's A and B are missing. They are parameters of `LoRALinear` itself.")
+def _no_adapter(model):
+    return _report(model, skip=("adapter",))
 
 
 def _case(describe: str, kind: str) -> Case:
-    return Case(describe, lambda: (_model(kind),), memory_report, MISTAKES)
+    return Case(describe, lambda: (_model(kind),), memory_report)
 
 
 EXERCISES = {
-    "21.quantize_model_linears": Exercise(
-        id="21.quantize_model_linears",
+    QUANTIZE: Exercise(
+        id=QUANTIZE,
         title="Pack the linear layers in 4 bits",
         reference=quantize_model_linears,
         cases=[Case("a model in bfloat16 with two linear layers and a tied head", lambda: (Small(),), verify=_judge, in_place=True)],
@@ -142,8 +196,8 @@ EXERCISES = {
         "processor and keeps gradients right on all.",
         shows=[keep_weights_in_place],
     ),
-    "21.memory_report": Exercise(
-        id="21.memory_report",
+    REPORT: Exercise(
+        id=REPORT,
         title="Tell what the weights take",
         reference=memory_report,
         cases=[

@@ -10,9 +10,12 @@ from typing import Any
 
 from sftlab.almanac.curated import curated
 from sftlab.almanac.defects import DEFECTS, low_quality
-from sftlab.classroom.checking import Case, Exercise
+from sftlab.classroom.checking import Case, Exercise, mistake
 from sftlab.exercises.ex22_data_quality_ablation.filtering import complaints, filter_pairs
 from sftlab.scoring import repeats
+
+REPEATS, FILTER = "22.repeats", "22.filter_pairs"
+
 
 # --- 22a: does a text go in circles? -----------------------------------------------------------
 
@@ -39,33 +42,110 @@ def _in_a_row(
     )
 
 
-def _neighbours(parts: list) -> bool:
-    long = [part for part in parts if len(part) > 8]
-    return any(a == b for a, b in pairwise(long))
+@mistake(REPEATS, "It is the wrong way round: True stands for a text that does go in circles.")
+def _wrong_way_round(text):
+    return not repeats(text)
 
 
-def _word_twice(text: str) -> bool:
+@mistake(REPEATS, "It is True for every text. A text that says each thing once is fine.")
+def _always(text):
+    return True
+
+
+@mistake(REPEATS, "It is False for every text, even one that says a sentence twice.")
+def _never(text):
+    return False
+
+
+@mistake(
+    REPEATS,
+    "A single word may well come twice: “The plural of sheep is sheep.” Look at sentences, and at phrases three times in a row.",
+)
+def _any_word_twice(text):
     words = re.findall(r"\w+", text.lower())
     return len(set(words)) < len(words)
 
 
-MISTAKES = (
-    (lambda t: not repeats(t), "It is the wrong way round: True stands for a text that does go in circles."),
-    (lambda t: True, "It is True for every text. A text that says each thing once is fine."),
-    (lambda t: False, "It is False for every text, even one that says a sentence twice."),
-    (_word_twice, "A single word may well come twice: “The plural of sheep is sheep.” Look at sentences, and at phrases three times in a row."),
-    (lambda t: _twice(_parts(t)), "Phrases are left out: “and so on and so on and so on” is one sentence, and goes in circles."),
-    (_in_a_row, "Sentences are left out: one that comes again later, with others between, is a repetition as well."),
-    (lambda t: _neighbours(_parts(t)) or _in_a_row(t), "Only neighbours are compared. A sentence may come again after another one."),
-    (lambda t: _twice(_parts(t), 0) or _in_a_row(t), "Short parts count here. “Yes.” may come twice: only those longer than 8 characters are to be compared."),
-    (lambda t: _twice(_parts(t, lower=False)) or _in_a_row(t, lower=False), "Upper and lower case make a difference here. A sentence that begins with a small letter the second time is the same one."),
-    (lambda t: _twice(_parts(t, r"[.!?]+")) or _in_a_row(t), "Only full stops end a part here. A line ends one as well: the items of a list may have no full stop."),
-    (lambda t: _twice(_parts(t, r"\n+")) or _in_a_row(t), "Only lines are compared. A line may hold several sentences."),
-    (lambda t: _twice(_parts(t, numbers=True)) or _in_a_row(t), "The numbers of a list are compared too, so that its items always differ. Take them off first."),
-    (lambda t: _twice(_parts(t)) or _in_a_row(t, times=2), "A phrase twice in a row is enough here. That happens in good prose; three times is the rule."),
-    (lambda t: _twice(_parts(t)) or _in_a_row(t, most=1), "Only single words are looked for three times in a row. A phrase may have up to twelve."),
-    (lambda t: _twice(_parts(t)) or _in_a_row(t, least=2), "Phrases of one word are left out: “very very very” goes in circles too."),
-)  # fmt: skip
+@mistake(
+    REPEATS,
+    "Phrases are left out: “and so on and so on and so on” is one sentence, and goes in circles.",
+)
+def _sentences_alone(text):
+    return _twice(_parts(text))
+
+
+@mistake(
+    REPEATS,
+    "Sentences are left out: one that comes again later, with others between, is a repetition as well.",
+)
+def _phrases_alone(text):
+    return _in_a_row(text)
+
+
+@mistake(REPEATS, "Only neighbours are compared. A sentence may come again after another one.")
+def _neighbours(text):
+    long = [part for part in _parts(text) if len(part) > 8]
+    return any(a == b for a, b in pairwise(long)) or _in_a_row(text)
+
+
+@mistake(
+    REPEATS,
+    "Short parts count here. “Yes.” may come twice: only those longer than 8 characters are to be compared.",
+)
+def _short_parts_too(text):
+    return _twice(_parts(text), longer=0) or _in_a_row(text)
+
+
+@mistake(
+    REPEATS,
+    "Upper and lower case make a difference here. A sentence that begins with a small letter the second time is the same one.",
+)
+def _case_matters(text):
+    return _twice(_parts(text, lower=False)) or _in_a_row(text, lower=False)
+
+
+@mistake(
+    REPEATS,
+    "Only full stops end a part here. A line ends one as well: the items of a list may have no full stop.",
+)
+def _full_stops_alone(text):
+    return _twice(_parts(text, split=r"[.!?]+")) or _in_a_row(text)
+
+
+@mistake(REPEATS, "Only lines are compared. A line may hold several sentences.")
+def _lines_alone(text):
+    return _twice(_parts(text, split=r"\n+")) or _in_a_row(text)
+
+
+@mistake(
+    REPEATS,
+    "The numbers of a list are compared too, so that its items always differ. Take them off first.",
+)
+def _numbers_compared(text):
+    return _twice(_parts(text, numbers=True)) or _in_a_row(text)
+
+
+@mistake(
+    REPEATS,
+    "A phrase twice in a row is enough here. That happens in good prose; three times is the rule.",
+)
+def _two_in_a_row(text):
+    return _twice(_parts(text)) or _in_a_row(text, times=2)
+
+
+@mistake(
+    REPEATS,
+    "Only single words are looked for three times in a row. A phrase may have up to twelve.",
+)
+def _single_words_alone(text):
+    return _twice(_parts(text)) or _in_a_row(text, most=1)
+
+
+@mistake(REPEATS, "Phrases of one word are left out: “very very very” goes in circles too.")
+def _no_single_words(text):
+    return _twice(_parts(text)) or _in_a_row(text, least=2)
+
+
 TEXTS = {
     "each thing said once": "The frog lives in ponds. It eats insects.",
     "a sentence twice": "The frog lives in ponds. The frog lives in ponds.",
@@ -188,12 +268,12 @@ def _scored(kept: list[dict], truth: tuple) -> str | None:
 
 
 EXERCISES = {
-    "22.repeats": Exercise(
-        id="22.repeats",
+    REPEATS: Exercise(
+        id=REPEATS,
         title="A rubric line: no repetition",
         reference=repeats,
         cases=[
-            Case(f"`repeats({text!r})`: {name}", lambda text=text: (text,), repeats, MISTAKES)
+            Case(f"`repeats({text!r})`: {name}", lambda text=text: (text,), repeats)
             for name, text in TEXTS.items()
         ],
         hints=(
@@ -204,8 +284,8 @@ EXERCISES = {
         why="A rubric line is a promise about every text, so its edges matter more than its middle: “Yes. Yes.” and “sheep is sheep” are fine, "
         "and the numbers of a list make no two items differ. Each rule here was read off answers that a model really wrote.",
     ),
-    "22.filter_pairs": Exercise(
-        id="22.filter_pairs",
+    FILTER: Exercise(
+        id=FILTER,
         title="Clean the poisoned set",
         reference=filter_pairs,
         cases=[

@@ -1,0 +1,102 @@
+"""Right answers of many kinds, and wrong ones that a general rule refuses."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from sftlab.classroom.answers import refused, right
+
+MERGE, UNMERGE = "20.merge", "20.unmerge"
+
+
+@right(MERGE)
+def added(W, A, B, alpha, r):
+    return (W + alpha / r * (B @ A)).to(W.dtype)
+
+
+@right(MERGE)
+def in_float64(W, A, B, alpha, r):
+    update = alpha * torch.einsum("or,ri->oi", B.double(), A.double()) / r
+    return (W.double() + update).to(W.dtype)
+
+
+@right(MERGE)
+def rank_by_rank(W, A, B, alpha, r):
+    total = W.float().clone()
+    for k in range(r):
+        total += (alpha / r) * torch.outer(B[:, k], A[k])
+    return total.type_as(W)
+
+
+@right(MERGE)
+def factor_on_B(W, A, B, alpha, r):
+    return (W + ((alpha / r) * B) @ A).to(W.dtype)
+
+
+@right(MERGE)
+def in_place_of_a_copy(W, A, B, alpha, r):
+    merged = W.clone()
+    return merged.copy_(torch.addmm(W.float(), B, A, alpha=alpha / r))
+
+
+@right(UNMERGE)
+def subtracted(W, A, B, alpha, r):
+    return (W - alpha / r * (B @ A)).to(W.dtype)
+
+
+@right(UNMERGE)
+def merging_the_negative(W, A, B, alpha, r):
+    return added(W, A, B, -alpha, r)
+
+
+@right(UNMERGE)
+def by_numpy(W, A, B, alpha, r):
+    found = W.to(torch.float64).numpy() - np.multiply(alpha / r, np.dot(B.numpy(), A.numpy()))
+    return torch.from_numpy(found).to(dtype=W.dtype)
+
+
+@right(UNMERGE)
+def entry_by_entry(W, A, B, alpha, r):
+    rows = [
+        [w - alpha / r * sum(b * a for b, a in zip(row, column, strict=True))
+         for w, column in zip(weights, A.T.tolist(), strict=True)]
+        for weights, row in zip(W.tolist(), B.tolist(), strict=True)
+    ]  # fmt: skip
+    return torch.tensor(rows, dtype=W.dtype)
+
+
+@right(UNMERGE)
+def outer_products(W, A, B, alpha, r):
+    updates = B.T.unsqueeze(2) * A.unsqueeze(1)  # (r, d_out, d_in)
+    return W.float().sub(updates.sum(dim=0), alpha=alpha / r).to(W)
+
+
+@refused(MERGE, "changes its own input")
+def merged_in_place(W, A, B, alpha, r):
+    W.copy_((W + alpha / r * (B @ A)).to(W.dtype))
+    return W
+
+
+@refused(UNMERGE, "changes its own input")
+def unmerged_in_place(W, A, B, alpha, r):
+    W.copy_((W - alpha / r * (B @ A)).to(W.dtype))
+    return W
+
+
+@refused(MERGE, "is None, but")
+@refused(UNMERGE, "is None, but")
+def nothing_returned(W, A, B, alpha, r):
+    W + alpha / r * (B @ A)
+
+
+@refused(MERGE, "RuntimeError")
+@refused(UNMERGE, "RuntimeError")
+def transposed(W, A, B, alpha, r):
+    return (W + alpha / r * (A.T @ B.T)).to(W.dtype)
+
+
+@refused(MERGE, "a tensor")
+@refused(UNMERGE, "a tensor")
+def a_list(W, A, B, alpha, r):
+    return (W + alpha / r * (B @ A)).tolist()
