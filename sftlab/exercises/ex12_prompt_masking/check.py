@@ -8,149 +8,145 @@ import functools
 import torch
 
 from sftlab._internal.paths import MODELS
-from sftlab.chat import encode, end_of_turn_id
-from sftlab.classroom.checking import Case, Exercise
+from sftlab.chat import encode
+from sftlab.classroom.checking import Case, Exercise, mistake
 from sftlab.loss import IGNORE_INDEX
-from sftlab.masking import (
-    Example,
-    build_example,
-    mask_all_but_assistant,
-    mask_prompt,
+from sftlab.masking import Example, build_example, mask_all_but_assistant, mask_prompt
+
+MASK, EXAMPLE = "12.mask_prompt", "12.build_example"
+
+# --- mask_prompt ---------------------------------------------------------------------------
+
+
+@mistake(
+    MASK,
+    "Nothing is masked: the prompt keeps its labels, so the model would be trained to write "
+    "the user's words. Look at labels[:prompt_length].",
 )
-
-# --- slips of mask_prompt ------------------------------------------------------------------
-
-
-def _filled(value: int):
-    def slip(input_ids, prompt_length):
-        labels = input_ids.clone()
-        labels[:prompt_length] = value
-        return labels
-
-    return slip
-
-
-def _unmasked(input_ids, prompt_length):
+def _nothing_masked(input_ids, prompt_length):
     return input_ids.clone()
 
 
-def _one_more(input_ids, prompt_length):
-    return mask_prompt(input_ids, prompt_length + 1)
+@mistake(
+    MASK,
+    "Everything is masked: no token is left to learn from. The response keeps its ids.",
+)
+def _everything_masked(input_ids, prompt_length):
+    return torch.full_like(input_ids, IGNORE_INDEX)
 
 
-def _one_less(input_ids, prompt_length):
-    return mask_prompt(input_ids, max(prompt_length - 1, 0))
-
-
+@mistake(
+    MASK,
+    "The wrong part is masked: here the prompt is trained and the response is not.",
+)
 def _response_masked(input_ids, prompt_length):
     labels = input_ids.clone()
     labels[prompt_length:] = IGNORE_INDEX
     return labels
 
 
-def _by_value(input_ids, prompt_length):
-    found = torch.isin(input_ids, input_ids[:prompt_length])
-    return input_ids.masked_fill(found, IGNORE_INDEX)
+@mistake(
+    MASK,
+    "Off by one: the first response token is masked too. labels[prompt_length] must still be "
+    "a real id.",
+)
+def _one_too_many(input_ids, prompt_length):
+    return mask_prompt(input_ids, prompt_length + 1)
 
 
-def _counted_from_the_end(input_ids, prompt_length):
-    labels = torch.full_like(input_ids, IGNORE_INDEX)
-    labels[-(len(labels) - prompt_length) :] = input_ids[-(len(labels) - prompt_length) :]
-    return labels
+@mistake(
+    MASK,
+    "Off by one: the last prompt token is still trained. labels[prompt_length - 1] must be -100.",
+)
+def _one_too_few(input_ids, prompt_length):
+    return mask_prompt(input_ids, max(prompt_length - 1, 0))
 
 
-def _last_masked(input_ids, prompt_length):
-    labels = mask_prompt(input_ids, prompt_length)
-    labels[-1:] = IGNORE_INDEX
-    return labels
-
-
+@mistake(
+    MASK,
+    "The labels are shifted already. They stay in line with input_ids; the loss shifts them, "
+    "and to do it twice would train the token after next.",
+)
 def _shifted(input_ids, prompt_length):
-    labels = torch.full_like(input_ids, IGNORE_INDEX)
-    labels[:-1] = mask_prompt(input_ids, prompt_length)[1:]
+    labels = mask_prompt(input_ids, prompt_length)
+    return torch.cat([labels[1:], torch.tensor([IGNORE_INDEX])])
+
+
+@mistake(
+    MASK,
+    "The last token is masked as well. It is the end of the answer: without it the model "
+    "never learns to stop.",
+)
+def _end_masked(input_ids, prompt_length):
+    labels = mask_prompt(input_ids, prompt_length)
+    labels[-1] = IGNORE_INDEX
     return labels
 
 
+@mistake(
+    MASK,
+    "Response tokens are masked because the same ids occur in the prompt. The mask goes by "
+    "position, not by value.",
+)
+def _by_value(input_ids, prompt_length):
+    in_prompt = torch.isin(input_ids, input_ids[:prompt_length])
+    return input_ids.masked_fill(in_prompt, IGNORE_INDEX)
+
+
+@mistake(
+    MASK,
+    "Token 0 in the response is masked. 0 is an id like any other, not a padding sign.",
+)
 def _zero_masked(input_ids, prompt_length):
     labels = mask_prompt(input_ids, prompt_length)
-    return labels.masked_fill(labels == 0, IGNORE_INDEX)
+    labels[labels == 0] = IGNORE_INDEX
+    return labels
 
 
+def _filled(value, input_ids, prompt_length):
+    labels = input_ids.clone()
+    labels[:prompt_length] = value
+    return labels
+
+
+@mistake(
+    MASK,
+    "The prompt is labelled 0, but 0 is a real token: the model would be trained to write it. "
+    "The loss leaves out -100 only.",
+)
+def _filled_with_zero(input_ids, prompt_length):
+    return _filled(0, input_ids, prompt_length)
+
+
+@mistake(MASK, "The prompt is labelled -1. The loss leaves out -100 only.")
+def _filled_with_minus_one(input_ids, prompt_length):
+    return _filled(-1, input_ids, prompt_length)
+
+
+@mistake(MASK, "The prompt is labelled 100: a sign is missing. The loss leaves out -100 only.")
+def _sign_forgotten(input_ids, prompt_length):
+    return _filled(100, input_ids, prompt_length)
+
+
+@mistake(
+    MASK,
+    "Counted from the end, a response of no tokens becomes the whole row: in Python, "
+    "`x[-0:]` is all of x. Count from the front.",
+)
+def _counted_from_the_end(input_ids, prompt_length):
+    response = len(input_ids) - prompt_length
+    labels = torch.full_like(input_ids, IGNORE_INDEX)
+    labels[-response:] = input_ids[-response:]
+    return labels
+
+
+@mistake(
+    MASK,
+    "Only the response is returned. The labels need one entry for every input token, masked "
+    "where the prompt is.",
+)
 def _response_alone(input_ids, prompt_length):
     return input_ids[prompt_length:]
-
-
-def _prompt_all_masked_alone(input_ids, prompt_length):
-    return torch.full_like(input_ids, IGNORE_INDEX)
-
-
-MASK_MISTAKES = (
-    (
-        _unmasked,
-        "Nothing is masked: the prompt keeps its labels, so the model would be trained to write "
-        "the user's words. Look at labels[:prompt_length].",
-    ),
-    (
-        _prompt_all_masked_alone,
-        "Everything is masked: no token is left to learn from. The response keeps its ids.",
-    ),
-    (
-        _response_masked,
-        "The wrong part is masked: here the prompt is trained and the response is not.",
-    ),
-    (
-        _one_more,
-        "Off by one: the first response token is masked too. labels[prompt_length] must still be "
-        "a real id.",
-    ),
-    (
-        _one_less,
-        "Off by one: the last prompt token is still trained. labels[prompt_length - 1] must be "
-        "-100.",
-    ),
-    (
-        _shifted,
-        "The labels are shifted already. They stay in line with input_ids; the loss shifts them, "
-        "and to do it twice would train the token after next.",
-    ),
-    (
-        _last_masked,
-        "The last token is masked as well. It is the end of the answer: without it the model "
-        "never learns to stop.",
-    ),
-    (
-        _by_value,
-        "Response tokens are masked because the same ids occur in the prompt. The mask goes by "
-        "position, not by value.",
-    ),
-    (
-        _zero_masked,
-        "Token 0 in the response is masked. 0 is an id like any other, not a padding sign.",
-    ),
-    (
-        _filled(0),
-        "The prompt is labelled 0, but 0 is a real token: the model would be trained to write it. "
-        "The loss leaves out -100 only.",
-    ),
-    (
-        _filled(-1),
-        "The prompt is labelled -1. The loss leaves out -100 only.",
-    ),
-    (
-        _filled(100),
-        "The prompt is labelled 100: a sign is missing. The loss leaves out -100 only.",
-    ),
-    (
-        _counted_from_the_end,
-        "Counted from the end, a response of no tokens becomes the whole row: in Python, "
-        "`x[-0:]` is all of x. Count from the front.",
-    ),
-    (
-        _response_alone,
-        "Only the response is returned. The labels need one entry for every input token, masked "
-        "where the prompt is.",
-    ),
-)
 
 
 def _mask_case(ids: list[int], prompt_length: int, remark: str) -> Case:
@@ -158,7 +154,6 @@ def _mask_case(ids: list[int], prompt_length: int, remark: str) -> Case:
         f"`mask_prompt(tensor({ids}), {prompt_length})`: {remark}",
         lambda: (torch.tensor(ids), prompt_length),
         mask_prompt,
-        MASK_MISTAKES,
     )
 
 
@@ -171,173 +166,168 @@ MASK_CASES = (
     _mask_case([8, 3, 5, 2], 3, "a response of one token"),
 )
 
-# --- slips of build_example ----------------------------------------------------------------
+# --- build_example -------------------------------------------------------------------------
 
 
-def _relabelled(change):
-    """A slip that changes the right labels: ``change(labels, first, last)`` of the response."""
-
-    def slip(tokenizer, messages):
-        right = build_example(tokenizer, messages)
-        labels = list(right.labels)
-        trained = [at for at, label in enumerate(labels) if label != IGNORE_INDEX]
-        return Example(
-            right.input_ids, change(labels, right.input_ids, trained[0], trained[-1] + 1)
-        )
-
-    return slip
+def _borders(tokenizer, messages):
+    """Where the header begins, where the answer does, and where its end marker is over."""
+    labels = build_example(tokenizer, messages).labels
+    trained = [at for at, label in enumerate(labels) if label != IGNORE_INDEX]
+    return len(encode(tokenizer, messages[:-1])), trained[0], trained[-1] + 1
 
 
-def _from_prompt_of(prompt_of):
-    """A slip that takes another length for the prompt, and trains all that follows."""
-
-    def slip(tokenizer, messages):
-        whole = encode(tokenizer, messages)
-        start = prompt_of(tokenizer, messages)
-        return Example(whole, [IGNORE_INDEX] * start + whole[start:])
-
-    return slip
+def _trained(tokenizer, messages, first, last=None):
+    """The row in which the tokens from ``first`` up to ``last`` are trained."""
+    ids = encode(tokenizer, messages)
+    last = len(ids) if last is None else last
+    masked = [IGNORE_INDEX] * len(ids)
+    return Example(ids, masked[:first] + ids[first:last] + masked[last:])
 
 
-def _without_header(tokenizer, messages):
-    return len(encode(tokenizer, messages[:-1]))
+@mistake(EXAMPLE, "Nothing is masked: the user's words are trained as well as the answer.")
+def _user_trained(tokenizer, messages):
+    return _trained(tokenizer, messages, 0)
 
 
-def _with_header(tokenizer, messages):
-    return len(encode(tokenizer, messages[:-1], add_generation_prompt=True))
+@mistake(
+    EXAMPLE,
+    "The assistant's header is trained. At inference it is part of the prompt: render the "
+    "prompt with its generation prompt, and see what the first trained token is then.",
+)
+def _generation_prompt_forgotten(tokenizer, messages):
+    header, _, _ = _borders(tokenizer, messages)
+    return _trained(tokenizer, messages, header)
 
 
+@mistake(
+    EXAMPLE,
+    "The assistant's header is trained. At inference it is part of the prompt: the first "
+    "trained token must be the first of the answer.",
+)
 def _header_trained(tokenizer, messages):
-    right = build_example(tokenizer, messages)
-    start = _without_header(tokenizer, messages)
-    first = _with_header(tokenizer, messages)
-    labels = list(right.labels)
-    labels[start:first] = right.input_ids[start:first]
-    return Example(right.input_ids, labels)
+    header, _, stop = _borders(tokenizer, messages)
+    return _trained(tokenizer, messages, header, stop)
 
 
+@mistake(
+    EXAMPLE,
+    "The end-of-turn marker is masked. It belongs to the answer: without it in the loss the "
+    "model never learns to stop.",
+)
+def _end_marker_masked(tokenizer, messages):
+    _, first, stop = _borders(tokenizer, messages)
+    return _trained(tokenizer, messages, first, stop - 1)
+
+
+@mistake(
+    EXAMPLE,
+    "The end-of-turn marker is missing from the row. It belongs to the answer: without it the "
+    "model never learns to stop.",
+)
+def _end_marker_missing(tokenizer, messages):
+    row = build_example(tokenizer, messages)
+    _, _, stop = _borders(tokenizer, messages)
+    return Example(row.input_ids[: stop - 1], row.labels[: stop - 1])
+
+
+@mistake(
+    EXAMPLE,
+    "What the template writes after the end-of-turn marker is trained. The model stops at the "
+    "marker, so it never has to write what follows.",
+)
+def _after_the_end_trained(tokenizer, messages):
+    _, first, _ = _borders(tokenizer, messages)
+    return _trained(tokenizer, messages, first)
+
+
+@mistake(EXAMPLE, "Off by one: the first token of the answer is masked.")
+def _first_token_masked(tokenizer, messages):
+    _, first, stop = _borders(tokenizer, messages)
+    return _trained(tokenizer, messages, first + 1, stop)
+
+
+@mistake(EXAMPLE, "Off by one: the last token of the prompt is trained.")
+def _last_prompt_token_trained(tokenizer, messages):
+    _, first, stop = _borders(tokenizer, messages)
+    return _trained(tokenizer, messages, first - 1, stop)
+
+
+@mistake(
+    EXAMPLE,
+    "The labels are shifted already. They stay in line with input_ids; the loss does the shifting.",
+)
+def _labels_shifted(tokenizer, messages):
+    row = build_example(tokenizer, messages)
+    return Example(row.input_ids, [*row.labels[1:], IGNORE_INDEX])
+
+
+@mistake(
+    EXAMPLE,
+    "The prompt is masked in input_ids: the model could no longer read the question. Only "
+    "labels are masked.",
+)
 def _inputs_masked(tokenizer, messages):
-    right = build_example(tokenizer, messages)
-    masked = [IGNORE_INDEX] * _with_header(tokenizer, messages)
-    return Example(masked + right.input_ids[len(masked) :], right.labels)
+    row = build_example(tokenizer, messages)
+    _, first, _ = _borders(tokenizer, messages)
+    return Example([IGNORE_INDEX] * first + row.input_ids[first:], row.labels)
 
 
-def _without_system(tokenizer, messages):
+@mistake(
+    EXAMPLE,
+    "Every assistant turn is trained. Here only the last answer is: the earlier ones belong "
+    "to its prompt.",
+)
+def _every_answer_trained(tokenizer, messages):
+    return mask_all_but_assistant(tokenizer, messages)
+
+
+@mistake(
+    EXAMPLE,
+    "The system turn is missing from the row. It is part of the prompt that the model reads.",
+)
+def _system_dropped(tokenizer, messages):
     return build_example(tokenizer, [m for m in messages if m["role"] != "system"])
 
 
+@mistake(
+    EXAMPLE,
+    "Only the last question and its answer are in the row. The earlier turns belong to the prompt.",
+)
 def _last_exchange(tokenizer, messages):
     return build_example(tokenizer, messages[-2:])
 
 
-def _response_inputs_alone(tokenizer, messages):
-    right = build_example(tokenizer, messages)
-    start = _with_header(tokenizer, messages)
-    return Example(right.input_ids[start:], right.labels[start:])
-
-
-def _prompt_filled(value_of):
-    def slip(tokenizer, messages):
-        right = build_example(tokenizer, messages)
-        value = value_of(tokenizer)
-        return Example(right.input_ids, [value if y == IGNORE_INDEX else y for y in right.labels])
-
-    return slip
-
-
-def _ended_at_the_answer(tokenizer, messages):
-    right = build_example(tokenizer, messages)
-    end = len(right.labels) - right.labels[::-1].index(end_of_turn_id(tokenizer))
-    return Example(right.input_ids[: end - 1], right.labels[: end - 1])
-
-
-EXAMPLE_MISTAKES = (
-    (
-        _relabelled(lambda labels, ids, first, last: list(ids)),
-        "Nothing is masked: the user's words are trained as well as the answer.",
-    ),
-    (
-        _from_prompt_of(_without_header),
-        "The assistant's header is trained. At inference it is part of the prompt: render the "
-        "prompt with its generation prompt, and see what the first trained token is then.",
-    ),
-    (
-        _header_trained,
-        "The assistant's header is trained. At inference it is part of the prompt: the first "
-        "trained token must be the first of the answer.",
-    ),
-    (
-        _relabelled(
-            lambda labels, ids, first, last: [*labels[: last - 1], IGNORE_INDEX, *labels[last:]]
-        ),
-        "The end-of-turn marker is masked. It belongs to the answer: without it in the loss the "
-        "model never learns to stop.",
-    ),
-    (
-        _ended_at_the_answer,
-        "The end-of-turn marker is missing from the row. It belongs to the answer: without it the "
-        "model never learns to stop.",
-    ),
-    (
-        _from_prompt_of(_with_header),
-        "What the template writes after the end-of-turn marker is trained. The model stops at the "
-        "marker, so it never has to write what follows.",
-    ),
-    (
-        _relabelled(
-            lambda labels, ids, first, last: [*labels[:first], IGNORE_INDEX, *labels[first + 1 :]]
-        ),
-        "Off by one: the first token of the answer is masked.",
-    ),
-    (
-        _relabelled(
-            lambda labels, ids, first, last: [
-                *labels[: first - 1],
-                ids[first - 1],
-                *labels[first:],
-            ]
-        ),
-        "Off by one: the last token of the prompt is trained.",
-    ),
-    (
-        _relabelled(lambda labels, ids, first, last: [*labels[1:], IGNORE_INDEX]),
-        "The labels are shifted already. They stay in line with input_ids; the loss does the "
-        "shifting.",
-    ),
-    (
-        _inputs_masked,
-        "The prompt is masked in input_ids: the model could no longer read the question. Only "
-        "labels are masked.",
-    ),
-    (
-        mask_all_but_assistant,
-        "Every assistant turn is trained. Here only the last answer is: the earlier ones belong "
-        "to its prompt.",
-    ),
-    (
-        _without_system,
-        "The system turn is missing from the row. It is part of the prompt that the model reads.",
-    ),
-    (
-        _last_exchange,
-        "Only the last question and its answer are in the row. The earlier turns belong to the "
-        "prompt.",
-    ),
-    (
-        _response_inputs_alone,
-        "Only the answer is in the row. The model reads the prompt as well, with its labels "
-        "masked.",
-    ),
-    (
-        _prompt_filled(lambda tokenizer: 0),
-        "Masked positions are labelled 0, but 0 is a real token. The loss leaves out -100 only.",
-    ),
-    (
-        _prompt_filled(lambda tokenizer: tokenizer.pad_token_id),
-        "Masked positions carry the padding id, which is a token like any other to the loss. It "
-        "leaves out -100 only.",
-    ),
+@mistake(
+    EXAMPLE,
+    "Only the answer is in the row. The model reads the prompt as well, with its labels masked.",
 )
+def _answer_alone(tokenizer, messages):
+    row = build_example(tokenizer, messages)
+    _, first, _ = _borders(tokenizer, messages)
+    return Example(row.input_ids[first:], row.labels[first:])
+
+
+def _masked_with(value, tokenizer, messages):
+    row = build_example(tokenizer, messages)
+    return Example(row.input_ids, [value if y == IGNORE_INDEX else y for y in row.labels])
+
+
+@mistake(
+    EXAMPLE,
+    "Masked positions are labelled 0, but 0 is a real token. The loss leaves out -100 only.",
+)
+def _masked_with_zero(tokenizer, messages):
+    return _masked_with(0, tokenizer, messages)
+
+
+@mistake(
+    EXAMPLE,
+    "Masked positions carry the padding id, which is a token like any other to the loss. It "
+    "leaves out -100 only.",
+)
+def _masked_with_padding(tokenizer, messages):
+    return _masked_with(tokenizer.pad_token_id, tokenizer, messages)
+
 
 # A second family: other headers, an end marker with nothing after it.
 OTHER_FAMILY = (
@@ -373,7 +363,6 @@ def _example_case(remark: str, *texts: str, system: str = "", template: str | No
         f"`build_example(tokenizer, messages)`: {remark}",
         lambda: (_tokenizer(template), _conversation(*texts, system=system)),
         build_example,
-        EXAMPLE_MISTAKES,
     )
 
 
@@ -397,7 +386,7 @@ EXERCISES = {
     exercise.id: exercise
     for exercise in (
         Exercise(
-            "12.mask_prompt",
+            MASK,
             "Masking the prompt",
             mask_prompt,
             MASK_CASES,
@@ -411,7 +400,7 @@ EXERCISES = {
             "entropy leaves out by default. Nothing is shifted here; the loss does that.",
         ),
         Exercise(
-            "12.build_example",
+            EXAMPLE,
             "The training row of a conversation",
             build_example,
             EXAMPLE_CASES,

@@ -7,10 +7,11 @@ import math
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from sftlab.classroom.checking import Case, Exercise
+from sftlab.classroom.checking import Case, Exercise, mistake
 from sftlab.loss import IGNORE_INDEX, sft_loss
 from sftlab.train import train_step
 
+ID = "13.train_step"
 RATE = 0.1
 
 
@@ -50,33 +51,51 @@ def _after(step, stale: bool) -> tuple[float, torch.Tensor]:
     return float(loss), _weights(model)
 
 
-def _plain(model, batch, optimizer, zero=True, labels=None, factor=1.0, sign=1.0):
-    loss = sft_loss(
-        model(batch["input_ids"], attention_mask=batch["attention_mask"]).logits,
-        batch["labels"] if labels is None else labels,
-    )
+def _step(model, batch, optimizer, loss_of, zero=True):
+    """One step on ``loss_of(logits, batch)``; the loss on the batch's labels is returned."""
+    logits = model(batch["input_ids"], attention_mask=batch["attention_mask"]).logits
     if zero:
         optimizer.zero_grad()
-    (sign * factor * loss).backward()
+    loss_of(logits, batch).backward()
     optimizer.step()
-    return loss.item()
+    return _loss(logits.detach(), batch).item()
 
 
+def _loss(logits, batch):
+    return sft_loss(logits, batch["labels"])
+
+
+def _plain(model, batch, optimizer):
+    return _step(model, batch, optimizer, _loss)
+
+
+@mistake(
+    ID,
+    "Gradients of an earlier step were added to this one: PyTorch accumulates them. Set them to zero before `backward()`.",
+)
+def _gradients_left_over(model, batch, optimizer):
+    return _step(model, batch, optimizer, _loss, zero=False)
+
+
+@mistake(
+    ID,
+    "It trained on the prompt and the padding too: the weights moved as if `input_ids` were the labels. The batch has `labels`.",
+)
 def _on_everything(model, batch, optimizer):
-    return _plain(model, batch, optimizer, labels=batch["input_ids"])
+    return _step(model, batch, optimizer, lambda logits, b: sft_loss(logits, b["input_ids"]))
 
 
+@mistake(
+    ID,
+    "The step is five times too large: the gradient is that of the *sum* over the five trained tokens, not of their mean.",
+)
 def _summed(model, batch, optimizer):
-    return _plain(model, batch, optimizer, factor=5.0)
+    return _step(model, batch, optimizer, lambda logits, b: 5 * _loss(logits, b))
 
 
-# Weights that known mistakes leave behind, tried in this order.
-WEIGHT_MISTAKES = (
-    (lambda *a: _plain(*a, zero=False), "Gradients of an earlier step were added to this one: PyTorch accumulates them. Set them to zero before `backward()`."),
-    (_on_everything, "It trained on the prompt and the padding too: the weights moved as if `input_ids` were the labels. The batch has `labels`."),
-    (_summed, "The step is five times too large: the gradient is that of the *sum* over the five trained tokens, not of their mean."),
-    (lambda *a: _plain(*a, sign=-1.0), "The weights moved uphill: the loss grows. Minimise the loss, do not maximise it."),
-)  # fmt: skip
+@mistake(ID, "The weights moved uphill: the loss grows. Minimise the loss, do not maximise it.")
+def _uphill(model, batch, optimizer):
+    return _step(model, batch, optimizer, lambda logits, b: -_loss(logits, b))
 
 
 def _judge(stale: bool):
@@ -96,9 +115,9 @@ def _judge(stale: bool):
         if not (
             torch.allclose(after, wanted, atol=1e-6) or torch.allclose(after, clipped, atol=1e-6)
         ):
-            for slip, message in WEIGHT_MISTAKES:
-                if torch.allclose(after, _after(slip, stale)[1], atol=1e-6):
-                    return message
+            for known in EXERCISES[ID].mistakes:
+                if torch.allclose(after, _after(known.answer, stale)[1], atol=1e-6):
+                    return known.message
             return "The weights moved, but not by one step along the gradient of the batch's mean loss over its trained tokens."
         with torch.no_grad():
             later = sft_loss(
@@ -117,8 +136,8 @@ def _judge(stale: bool):
 
 
 EXERCISES = {
-    "13.train_step": Exercise(
-        id="13.train_step",
+    ID: Exercise(
+        id=ID,
         title="One training step",
         reference=train_step,
         cases=[

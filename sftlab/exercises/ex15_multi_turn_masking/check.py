@@ -14,6 +14,8 @@ from sftlab.loss import IGNORE_INDEX
 from sftlab.masking import Example, build_example, mask_all_but_assistant
 from sftlab.templates import with_template
 
+ID = "15.mask_all_but_assistant"
+
 
 @functools.cache
 def _tokenizer(family: str):
@@ -198,8 +200,8 @@ CASES = (
 )
 
 EXERCISES = {
-    "15.mask_all_but_assistant": Exercise(
-        id="15.mask_all_but_assistant",
+    ID: Exercise(
+        id=ID,
         title="Labels for a conversation of many turns",
         reference=mask_all_but_assistant,
         cases=CASES,

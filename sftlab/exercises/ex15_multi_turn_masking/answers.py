@@ -1,12 +1,15 @@
-"""Answers to the check of notebook 15, as students write them."""
+"""Right answers of many kinds, and wrong ones that a general rule refuses."""
+
+from __future__ import annotations
 
 import torch
 
 from sftlab.chat import encode, end_of_turn_id, render
-from sftlab.masking import Example, build_example
-from sftlab.masking import mask_all_but_assistant as right
+from sftlab.classroom.answers import refused, right
+from sftlab.loss import IGNORE_INDEX
+from sftlab.masking import Example, build_example, mask_all_but_assistant
 
-IGNORE_INDEX = -100
+ID = "15.mask_all_but_assistant"
 
 
 def turns(tokenizer, messages, roles=("assistant",), header=False, end=True, after=False):
@@ -28,6 +31,7 @@ def turns(tokenizer, messages, roles=("assistant",), header=False, end=True, aft
     return Example(encode(tokenizer, messages), labels)
 
 
+@right(ID)
 def by_offsets(tokenizer, messages):
     """Spans of characters first, tokens by their offsets after that."""
     text = render(tokenizer, messages)
@@ -41,45 +45,95 @@ def by_offsets(tokenizer, messages):
     found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     labels = [
         token if any(a <= start and stop <= b for a, b in spans) else IGNORE_INDEX
-        for token, (start, stop) in zip(found["input_ids"], found["offset_mapping"])
+        for token, (start, stop) in zip(found["input_ids"], found["offset_mapping"], strict=True)
     ]
     return Example(found["input_ids"], labels)
 
 
+@right(ID)
 def own_loop(tokenizer, messages):
     return turns(tokenizer, messages)
 
 
+@right(ID)
 def as_dictionary(tokenizer, messages):
-    row = right(tokenizer, messages)
+    row = mask_all_but_assistant(tokenizer, messages)
     return {"input_ids": row.input_ids, "labels": row.labels}
 
 
+@right(ID)
+def row_by_row(tokenizer, messages):
+    ids = encode(tokenizer, messages)
+    labels = [IGNORE_INDEX] * len(ids)
+    for k, message in enumerate(messages, 1):
+        if message["role"] == "assistant":
+            for at, label in enumerate(build_example(tokenizer, messages[:k]).labels):
+                labels[at] = max(label, labels[at])
+    return ids, labels
+
+
+@right(ID)
 def own_template(tokenizer, messages):
     found = tokenizer.apply_chat_template(
         messages, return_dict=True, return_assistant_tokens_mask=True
     )
-    pairs = zip(found["input_ids"], found["assistant_masks"])
+    pairs = zip(found["input_ids"], found["assistant_masks"], strict=True)
     return Example(found["input_ids"], [i if on else IGNORE_INDEX for i, on in pairs])
 
 
-# --- wrong ---------------------------------------------------------------------------------
+@refused(ID, "Only the last answer is trained")
+def last_answer(tokenizer, messages):
+    return build_example(tokenizer, messages)
 
 
-def with_parts(**parts):
-    return lambda tokenizer, messages: turns(tokenizer, messages, **parts)
+@refused(ID, "wrong turns are trained")
+def users_instead(tokenizer, messages):
+    return turns(tokenizer, messages, roles=("user",))
 
 
+@refused(ID, "user's turns are trained")
+def users_too(tokenizer, messages):
+    return turns(tokenizer, messages, roles=("user", "assistant"))
+
+
+@refused(ID, "system turn is trained")
+def system_too(tokenizer, messages):
+    return turns(tokenizer, messages, roles=("system", "assistant"))
+
+
+@refused(ID, "header is trained")
+def header_trained(tokenizer, messages):
+    return turns(tokenizer, messages, header=True)
+
+
+@refused(ID, "header is trained")
+def whole_turn(tokenizer, messages):
+    return turns(tokenizer, messages, header=True, after=True)
+
+
+@refused(ID, "after the end marker is trained")
+def after_the_end_trained(tokenizer, messages):
+    return turns(tokenizer, messages, after=True)
+
+
+@refused(ID, "end-of-turn markers are masked")
+def end_markers_masked(tokenizer, messages):
+    return turns(tokenizer, messages, end=False)
+
+
+@refused(ID, "Nothing is masked")
 def everything(tokenizer, messages):
     ids = encode(tokenizer, messages)
     return Example(ids, list(ids))
 
 
+@refused(ID, "Everything is masked")
 def nothing(tokenizer, messages):
     ids = encode(tokenizer, messages)
     return Example(ids, [IGNORE_INDEX] * len(ids))
 
 
+@refused(ID, "user's turns are trained")
 def prompt_masked_only(tokenizer, messages):
     """Everything after the first prompt, as if there were one exchange."""
     ids = encode(tokenizer, messages)
@@ -88,6 +142,7 @@ def prompt_masked_only(tokenizer, messages):
     return Example(ids, [IGNORE_INDEX] * start + ids[start:])
 
 
+@refused(ID, "Only the first answer is trained")
 def first_answer(tokenizer, messages):
     first = next(k for k, m in enumerate(messages) if m["role"] == "assistant")
     labels = build_example(tokenizer, messages[: first + 1]).labels
@@ -95,56 +150,77 @@ def first_answer(tokenizer, messages):
     return Example(ids, labels + [IGNORE_INDEX] * (len(ids) - len(labels)))
 
 
-def relabelled(change):
-    """The right row with its labels changed by ``change(labels, ids, tokenizer)``."""
-
-    def answer(tokenizer, messages):
-        row = right(tokenizer, messages)
-        return Example(row.input_ids, change(list(row.labels), row.input_ids, tokenizer))
-
-    return answer
+@refused(ID, "Some end-of-turn markers")
+def final_end_masked(tokenizer, messages):
+    row = mask_all_but_assistant(tokenizer, messages)
+    last = max(k for k, y in enumerate(row.labels) if y != IGNORE_INDEX)
+    return Example(row.input_ids, [*row.labels[:last], IGNORE_INDEX, *row.labels[last + 1 :]])
 
 
-def final_end_masked(labels, ids, tokenizer):
-    last = max(k for k, y in enumerate(labels) if y != IGNORE_INDEX)
-    return [*labels[:last], IGNORE_INDEX, *labels[last + 1 :]]
+@refused(ID, "first token of an answer is masked")
+def first_tokens_masked(tokenizer, messages):
+    row = mask_all_but_assistant(tokenizer, messages)
+    pairs = zip([IGNORE_INDEX, *row.labels], row.labels, strict=False)
+    return Example(row.input_ids, [y if before != IGNORE_INDEX else before for before, y in pairs])
 
 
-def firsts_masked(labels, ids, tokenizer):
-    return [
-        IGNORE_INDEX if k and labels[k - 1] == IGNORE_INDEX else y for k, y in enumerate(labels)
-    ]  # fmt: skip
+@refused(ID, "end-of-turn markers are masked")
+def padding_is_the_end(tokenizer, messages):
+    row = mask_all_but_assistant(tokenizer, messages)
+    end = tokenizer.eos_token_id
+    return Example(row.input_ids, [IGNORE_INDEX if y == end else y for y in row.labels])
 
 
-def end_by_id(labels, ids, tokenizer):
-    return [IGNORE_INDEX if y == tokenizer.eos_token_id else y for y in labels]
+@refused(ID, "shifted already")
+def shifted(tokenizer, messages):
+    row = mask_all_but_assistant(tokenizer, messages)
+    return Example(row.input_ids, [*row.labels[1:], IGNORE_INDEX])
 
 
+@refused(ID, "labelled 0")
+def masked_with_zero(tokenizer, messages):
+    row = mask_all_but_assistant(tokenizer, messages)
+    return Example(row.input_ids, [0 if y == IGNORE_INDEX else y for y in row.labels])
+
+
+@refused(ID, "padding id")
+def masked_with_padding(tokenizer, messages):
+    row = mask_all_but_assistant(tokenizer, messages)
+    pad = tokenizer.pad_token_id
+    return Example(row.input_ids, [pad if y == IGNORE_INDEX else y for y in row.labels])
+
+
+@refused(ID, "masked in input_ids")
 def inputs_masked(tokenizer, messages):
-    row = right(tokenizer, messages)
-    pairs = zip(row.input_ids, row.labels)
+    row = mask_all_but_assistant(tokenizer, messages)
+    pairs = zip(row.input_ids, row.labels, strict=True)
     return Example([i if y != IGNORE_INDEX else IGNORE_INDEX for i, y in pairs], row.labels)
 
 
+@refused(ID, "system turn is missing")
 def system_dropped(tokenizer, messages):
-    return right(tokenizer, [m for m in messages if m["role"] != "system"])
+    return mask_all_but_assistant(tokenizer, [m for m in messages if m["role"] != "system"])
 
 
+@refused(ID, "Only the last exchange")
 def last_exchange(tokenizer, messages):
-    return right(tokenizer, messages[-2:])
+    return mask_all_but_assistant(tokenizer, messages[-2:])
 
 
+@refused(ID, "row ends too early")
 def trimmed(tokenizer, messages):
-    row = right(tokenizer, messages)
+    row = mask_all_but_assistant(tokenizer, messages)
     stop = max(k for k, y in enumerate(row.labels) if y != IGNORE_INDEX) + 1
     return Example(row.input_ids[:stop], row.labels[:stop])
 
 
+@refused(ID, "labels for")
 def labels_of_answers(tokenizer, messages):
-    row = right(tokenizer, messages)
+    row = mask_all_but_assistant(tokenizer, messages)
     return Example(row.input_ids, [y for y in row.labels if y != IGNORE_INDEX])
 
 
+@refused(ID, "looks like the assistant's")
 def by_markers(tokenizer, messages):
     """Looks for the assistant's header among the ids, and trains up to the next end marker."""
     ids = encode(tokenizer, messages)
@@ -161,10 +237,11 @@ def by_markers(tokenizer, messages):
     return Example(ids, labels)
 
 
+@refused(ID, "looks like the assistant's")
 def by_role_lines(tokenizer, messages):
     """Looks for a line that says assistant, and for one that says user."""
     ids = encode(tokenizer, messages)
-    row, on, at = right(tokenizer, messages), False, 0
+    row, on = mask_all_but_assistant(tokenizer, messages), False
     text, labels = render(tokenizer, messages), []
     found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     for k, (start, _) in enumerate(found["offset_mapping"]):
@@ -174,9 +251,10 @@ def by_role_lines(tokenizer, messages):
     return Example(ids, labels)
 
 
+@refused(ID, "only quotes a user")
 def quotes_masked(tokenizer, messages):
     """Masks whatever comes after the word user."""
-    row = right(tokenizer, messages)
+    row = mask_all_but_assistant(tokenizer, messages)
     word = tokenizer.encode("user")[0]
     labels = list(row.labels)
     for k, token in enumerate(row.input_ids):
@@ -185,6 +263,7 @@ def quotes_masked(tokenizer, messages):
     return Example(row.input_ids, labels)
 
 
+@refused(ID, "end-of-turn markers are masked")
 def chatml_newline(tokenizer, messages):
     """Takes it for granted that one token follows each end marker."""
     labels = []
@@ -198,69 +277,19 @@ def chatml_newline(tokenizer, messages):
     return Example(encode(tokenizer, messages), labels)
 
 
+@refused(ID, "is a tensor, but a list is expected")
 def tensors(tokenizer, messages):
-    row = right(tokenizer, messages)
+    row = mask_all_but_assistant(tokenizer, messages)
     return Example(torch.tensor(row.input_ids), torch.tensor(row.labels))
 
 
+@refused(ID, "It has the fields input_ids, labels")
 def labels_alone(tokenizer, messages):
-    return right(tokenizer, messages).labels
+    return mask_all_but_assistant(tokenizer, messages).labels
 
 
+@refused(ID, "changes its own input (argument 2)")
 def system_popped(tokenizer, messages):
-    row = right(tokenizer, messages)
+    row = mask_all_but_assistant(tokenizer, messages)
     messages.pop(0)
     return row
-
-
-WRONG = {
-    "15.mask_all_but_assistant": {
-        "only the last answer": (
-            lambda t, m: build_example(t, m),
-            "Only the last answer is trained",
-        ),
-        "only the first answer": (first_answer, "Only the first answer is trained"),
-        "everything": (everything, "Nothing is masked"),
-        "nothing": (nothing, "Everything is masked"),
-        "the first prompt alone masked": (prompt_masked_only, "user's turns are trained"),
-        "users instead": (with_parts(roles=("user",)), "wrong turns are trained"),
-        "users too": (with_parts(roles=("user", "assistant")), "user's turns are trained"),
-        "system too": (with_parts(roles=("system", "assistant")), "system turn is trained"),
-        "header": (with_parts(header=True), "header is trained"),
-        "whole turn": (with_parts(header=True, after=True), "header is trained"),
-        "after the end marker": (with_parts(after=True), "after the end marker is trained"),
-        "end markers masked": (with_parts(end=False), "end-of-turn markers are masked"),
-        "pad is eos": (relabelled(end_by_id), "end-of-turn markers are masked"),
-        "final end marker masked": (relabelled(final_end_masked), "Some end-of-turn markers"),
-        "first tokens masked": (relabelled(firsts_masked), "first token of an answer is masked"),
-        "shifted": (relabelled(lambda y, *_: [*y[1:], IGNORE_INDEX]), "shifted already"),
-        "zeros": (
-            relabelled(lambda y, *_: [0 if v == IGNORE_INDEX else v for v in y]),
-            "labelled 0",
-        ),
-        "padding ids": (
-            relabelled(lambda y, i, t: [t.pad_token_id if v == IGNORE_INDEX else v for v in y]),
-            "padding id",
-        ),
-        "inputs masked": (inputs_masked, "masked in input_ids"),
-        "system dropped": (system_dropped, "system turn is missing"),
-        "last exchange": (last_exchange, "Only the last exchange"),
-        "trimmed": (trimmed, "row ends too early"),
-        "labels of the answers": (labels_of_answers, "labels for"),
-        "by markers": (by_markers, "looks like the assistant's"),
-        "by lines": (by_role_lines, "looks like the assistant's"),
-        "quotes masked": (quotes_masked, "only quotes a user"),
-        "newline taken for granted": (chatml_newline, "end-of-turn markers are masked"),
-        "tensors": (tensors, "is a tensor, but a list is expected"),
-        "labels alone": (labels_alone, "It has the fields input_ids, labels"),
-        "messages changed": (system_popped, "changes its own input (argument 2)"),
-    },
-}
-RIGHT = {
-    "15.mask_all_but_assistant": {
-        "character offsets": by_offsets,
-        "own loop": own_loop,
-        "dictionary": as_dictionary,
-        "the template's own mask": own_template,
-    },
-}

@@ -1,0 +1,116 @@
+"""Right answers of many kinds, and wrong ones that a general rule refuses."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections import Counter
+
+import torch
+from jinja2 import Environment
+
+from sftlab.chat import chatml
+from sftlab.classroom.answers import refused, right
+from sftlab.templates import CHATML as TEMPLATE
+
+CHATML, COUNT = "14.chatml", "14.count_turns"
+
+
+@right(CHATML)
+def by_join(messages, add_generation_prompt=False):
+    turns = ["<|im_start|>{}\n{}<|im_end|>\n".format(*m.values()) for m in messages]
+    return "".join(turns) + ("<|im_start|>assistant\n" if add_generation_prompt else "")
+
+
+@right(CHATML)
+def by_jinja(messages, add_generation_prompt=False):
+    template = Environment().from_string(re.sub(r"{% (end)?generation %}", "", TEMPLATE))
+    return template.render(messages=messages, add_generation_prompt=add_generation_prompt)
+
+
+@right(CHATML)
+def by_lines(messages, add_generation_prompt=False):
+    lines = []
+    for message in messages:
+        lines += ["<|im_start|>" + message["role"], message["content"] + "<|im_end|>"]
+    if add_generation_prompt:
+        lines.append("<|im_start|>assistant")
+    return "\n".join([*lines, ""])
+
+
+@right(CHATML)
+def by_recursion(messages, prompted=False):
+    if not messages:
+        return "<|im_start|>assistant\n" * prompted
+    first, *rest = messages
+    role, content = first["role"], first["content"]
+    return f"<|im_start|>{role}\n{content}<|im_end|>\n{by_recursion(rest, prompted)}"
+
+
+@right(CHATML)
+def by_printing(messages, add_generation_prompt=False):
+    out = io.StringIO()
+    for message in messages:
+        print("<|im_start|>", message["role"], sep="", file=out)
+        print(message["content"], "<|im_end|>", sep="", file=out)
+    if add_generation_prompt:
+        print("<|im_start|>assistant", file=out)
+    return out.getvalue()
+
+
+@refused(CHATML, "changes its own input")
+def messages_appended(messages, add_generation_prompt=False):
+    text = chatml(messages, add_generation_prompt)
+    messages.append({"role": "assistant", "content": ""})
+    return text
+
+
+@refused(CHATML, "of type list")
+def a_list(messages, add_generation_prompt=False):
+    return [f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>\n" for m in messages]
+
+
+@refused(CHATML, "called with 2 arguments")
+def without_flag(messages):
+    return chatml(messages)
+
+
+@refused(CHATML, "None")
+def printed(messages, add_generation_prompt=False):
+    print(chatml(messages, add_generation_prompt))
+
+
+@right(COUNT)
+def by_loop(tokenizer, ids):
+    start = tokenizer.encode("<|im_start|>")[0]
+    turns = 0
+    for token in ids:
+        if token == start:
+            turns += 1
+    return turns
+
+
+@right(COUNT)
+def by_token(tokenizer, ids):
+    return sum(token == "<|im_start|>" for token in tokenizer.convert_ids_to_tokens(ids))
+
+
+@right(COUNT)
+def by_counter(tokenizer, ids):
+    return Counter(ids)[tokenizer.convert_tokens_to_ids("<|im_start|>")]
+
+
+@right(COUNT)
+def by_tensor(tokenizer, ids):
+    start = tokenizer.vocab["<|im_start|>"]
+    return int((torch.tensor(ids) == start).sum())
+
+
+@refused(COUNT, "bool")
+def true_or_false(tokenizer, ids):
+    return tokenizer.convert_tokens_to_ids("<|im_start|>") in ids
+
+
+@refused(COUNT, "is a tensor, but a whole number is expected")
+def a_tensor(tokenizer, ids):
+    return (torch.tensor(ids) == tokenizer.convert_tokens_to_ids("<|im_start|>")).sum()
