@@ -24,6 +24,7 @@ LANGUAGE = {  # without the version, which differs between machines
 }
 CHECK = re.compile(r"""(?<!\w)check\(\s*["'](\d\d\.\w+)["']""")
 REVEAL = re.compile(r"""(?<!\w)reveal\(\s*["'](\d\d\.\w+)["']""")
+EXPLORE = re.compile(r"""(?<!\w)explore\(\s*["'](\d\d\.\w+)["']""")
 START = re.compile(r"""(?<!\w)start\(\s*["']\d\d["']""")
 
 

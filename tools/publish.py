@@ -26,10 +26,10 @@ from sftlab._internal.code_behind import (
     data_behind,
     records_behind,
 )
-from sftlab.classroom.catalogue import NOTEBOOKS
+from sftlab.classroom.catalogue import NOTEBOOKS, package
 from sftlab.errors import WorkbookError
 from sftlab.exercises.record import RESULTS, modules, older_than
-from tools.notebook_metadata import derive
+from tools.notebook_metadata import EXPLORE, derive
 from tools.readme import update_readme
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -103,6 +103,8 @@ def _some(names: Sequence[str]) -> str:
 def came_from(notebook: Any) -> dict[str, str]:
     """Digests of all that a notebook's outputs come from, by name; "cells" is its own code."""
     code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    shown = {package(id[:2], "explorer").__name__ for id in EXPLORE.findall(code)}
+    code += "".join(f"\nimport {module}" for module in sorted(shown))
     return {
         "cells": code_digest(code),
         **code_behind(code),

@@ -14,7 +14,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
 
 from sftlab.classroom.catalogue import notebook
 from tools import polls, presenter, website
-from tools.notebook_metadata import CHECK, REVEAL, START
+from tools.notebook_metadata import CHECK, EXPLORE, REVEAL, START
 from tools.presenter import Load
 from tools.slide_height import ROOM, TIGHT, extent, parts
 
@@ -170,7 +170,7 @@ class Deck:
         shown = [Piece(_shown(output), extent(_shown(output))) for output in outputs]
         # An explorer displays itself; a view that its module makes is returned, and stands still.
         displayed = outputs and all(output.output_type == "display_data" for output in outputs)
-        moving = ".explorer import" in cell.source and displayed
+        moving = bool(EXPLORE.search(cell.source)) and displayed
         if moving:
             shown[-1].after = LIVE
         if REVEAL.search(cell.source):

@@ -1,6 +1,6 @@
 """Explorers: a few controls and a picture that follows; on a stored page, the first picture.
 
-`explorer` is what all of them share; the one of notebook NN is in exNN.py.
+`explorer` is what all of them share; those of an exercise are in its ``explorer.py``.
 """
 
 from __future__ import annotations
@@ -8,12 +8,13 @@ from __future__ import annotations
 import base64
 import struct
 from collections.abc import Callable
+from difflib import get_close_matches
 from html import escape
 from typing import Any
 
 import ipywidgets as widgets
 
-from sftlab.classroom import html_cards, plots
+from sftlab.classroom import catalogue, html_cards, plots
 from sftlab.errors import WorkbookError
 
 WIDE = widgets.Layout(width="95%")
@@ -23,6 +24,21 @@ WHOLE_WORDS = (
     "<style>.widget-slider .widget-readout {max-width: none}"
     ".widget-toggle-buttons .widget-toggle-button {width: auto; min-width: 8em}</style>"
 )
+
+
+def explore(id: str, *arguments: Any, **settings: Any) -> None:
+    """Show an explorer: ``explore("07.count_parameters")`` calls the function of that name.
+
+    Raises:
+        WorkbookError: the exercise has no such explorer; the message names those it has.
+    """
+    number, _, name = id.partition(".")
+    own = catalogue.package(number, "explorer")
+    there = [n for n, f in vars(own).items() if callable(f) and f.__module__ == own.__name__]
+    if name not in there:
+        near = get_close_matches(name, there, n=3, cutoff=0.4) or there
+        raise WorkbookError(f"there is no explorer {id!r}; the nearest are {', '.join(near)}")
+    getattr(own, name)(*arguments, **settings)
 
 
 def explorer(

@@ -257,7 +257,7 @@ def wrap_titles(figure: Any) -> None:
             axis.set_title(textwrap.fill(text, fitting), loc="left")
 
 
-def show_figure(figure: Any, alt: str, in_words: bool = True) -> None:
+def show(figure: Any, alt: str, in_words: bool = True) -> None:
     """Show a matplotlib figure as PNG with ``alt`` as its text, and close it.
 
     The text stands in ``metadata["image/png"]["alt"]``, where nbconvert finds it. JupyterLab reads
@@ -271,7 +271,7 @@ def show_figure(figure: Any, alt: str, in_words: bool = True) -> None:
         ValueError: ``alt`` is empty.
     """
     if not alt.strip():
-        raise ValueError("show_figure needs alt: say in a sentence what the figure shows")
+        raise ValueError("show needs alt: say in a sentence what the figure shows")
     import matplotlib.pyplot as plt
 
     data = png(figure)

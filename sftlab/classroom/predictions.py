@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from html import escape
+from math import inf
 from typing import Any
 
 from sftlab.classroom import html_cards, progress
 from sftlab.errors import WorkbookError
+
+Range = tuple[float, float]  # from, and up to but not including
 
 
 @dataclass
@@ -17,24 +20,33 @@ class _Asked:
 
     question: str
     options: tuple[str, ...]
+    ranges: dict[str, Range] = field(default_factory=dict)
     widget: Any = None
 
 
 _asked: dict[str, _Asked] = {}
 
 
-def predict(id: str, question: str, options: Sequence[str], answer: str | None = None) -> None:
+def predict(
+    id: str,
+    question: str,
+    options: Sequence[str] | Mapping[str, Range],
+    answer: str | None = None,
+) -> None:
     """Ask for a prediction and store it at once. It can be changed until its outcome was shown.
 
     Args:
         id: exercise and letter, "12.a".
         question: what is asked, or a sentence that the options complete.
-        options: the possible answers, at least two.
+        options: the possible answers, at least two. Where a number will be measured, each with its
+            range, the lower end included and the upper not: ``{"less than half": (0, 0.5), …}``.
         answer: one of the options, to answer without the widget.
 
     Raises:
-        WorkbookError: fewer than two options, options that repeat, an answer that is none of them.
+        WorkbookError: fewer than two options, options that repeat, ranges that overlap, an answer
+            that is none of the options.
     """
+    ranges = dict(options) if isinstance(options, Mapping) else {}
     options = tuple(options)
     if len(options) < 2:
         raise WorkbookError(f"prediction {id} has {len(options)} options; it needs at least two")
@@ -42,25 +54,36 @@ def predict(id: str, question: str, options: Sequence[str], answer: str | None =
         raise WorkbookError(f"prediction {id} offers the same option twice: {', '.join(options)}")
     if not all(isinstance(option, str) and option for option in options):
         raise WorkbookError(f"prediction {id}: every option must be a text")
-    asked = _asked[id] = _Asked(question, options)
+    _check_ranges(id, ranges)
+    asked = _asked[id] = _Asked(question, options, ranges)
     notice = _choose(id, answer) if answer is not None else ""
     entry = progress.load()["predictions"].get(id, {})
     _show_question(id, asked, entry, notice)
 
 
-def outcome(id: str, measured: str, because: str = "") -> None:
+def outcome(
+    id: str, measured: str | float, interval: Range | None = None, because: str = ""
+) -> None:
     """Show what was measured beside the prediction, store whether it was right, and lock it.
+
+    A number is sorted into the range of an option. If its interval reaches into another one, the
+    outcome is "not settled", and no choice among those options is called right or wrong.
 
     Args:
         id: the prediction's id; its ``predict`` must have run in this notebook.
-        measured: the option that the measurement turned out to be.
+        measured: the measured number, if the options have ranges; otherwise the option that the
+            measurement turned out to be.
+        interval: of the measured number, its lower and upper end.
         because: one or two sentences of why.
 
     Raises:
-        WorkbookError: the prediction was not asked, or ``measured`` is none of its options.
+        WorkbookError: the prediction was not asked, ``measured`` is none of its options or in none
+            of their ranges, an interval without ranges or that does not hold the number.
     """
     question = asked(id, "outcome")
-    _must_be_option(id, measured, question.options)
+    found = _options_measured(id, question, measured, interval)
+    settled = len(found) == 1
+    result = found[0] if settled else f"not settled: {' or '.join(found)}"
     told: dict = {}
 
     def settle(stored: dict) -> None:
@@ -68,29 +91,78 @@ def outcome(id: str, measured: str, because: str = "") -> None:
         choice = entry.get("choice")
         if choice not in question.options:  # none made, or the question changed since
             choice = None
-        entry["measured"] = measured
-        entry["right"] = None if choice is None else choice == measured
+        entry["measured"] = result
+        entry["right"] = choice == found[0] if settled or choice not in found else None
+        if choice is None:
+            entry["right"] = None
         entry.setdefault("shown", progress.now())
         told.update(entry, choice=choice)
 
     notice = progress.update(settle)
     if question.widget is not None:
         question.widget.disabled = True
-    if told["right"] is None:
-        tone, lead = "neutral", "You made no prediction here."
-    elif told["right"]:
-        tone, lead = "right", f"You predicted **{told['choice']}**, and so it is."
-    else:
-        tone, lead = "wrong", f"You predicted **{told['choice']}**. It turned out otherwise."
-    body = f"{lead} Measured: **{measured}**."
-    if told["right"] is None:
+    body = f"{_lead(told)} {_measured(measured, interval, found)}"
+    if told["choice"] is None:
         body += " Next time commit first: a guess that fails teaches more than one never made."
     for more in (because, notice):
         body += f"\n\n{more}" if more else ""
+    tone = {True: "right", False: "wrong", None: "neutral"}[told["right"]]
     heading = f"Prediction {id}"
     html = html_cards.card(heading, html_cards.inline(body), tone)
     text = html_cards.plain(f"{heading}\n{question.question}\n{body}")
-    html_cards.show(html, text, kind="outcome", id=id, measured=measured, because=because)
+    html_cards.show(html, text, kind="outcome", id=id, measured=result, because=because)
+
+
+def _lead(told: dict) -> str:
+    if told["choice"] is None:
+        return "You made no prediction here."
+    if told["right"] is None:
+        return f"You predicted **{told['choice']}**, and that may be."
+    so = "and so it is." if told["right"] else "It turned out otherwise."
+    return f"You predicted **{told['choice']}**{', ' if told['right'] else '. '}{so}"
+
+
+def _measured(measured: str | float, interval: Range | None, found: Sequence[str]) -> str:
+    words = " or ".join(f"**{option}**" for option in found)
+    if isinstance(measured, str):
+        return f"Measured: {words}."
+    number = f"{measured:.3g}" + (f" ({interval[0]:.3g} to {interval[1]:.3g})" if interval else "")
+    if len(found) == 1:
+        return f"Measured: {number}, {words}."
+    return f"Measured: {number}. This is not settled: the interval holds {words}."
+
+
+def _options_measured(
+    id: str, question: _Asked, measured: str | float, interval: Range | None
+) -> list[str]:
+    """The options that a measurement agrees with: one, or those that its interval reaches into."""
+    if isinstance(measured, str):
+        if interval:
+            raise WorkbookError(f"prediction {id}: an interval needs a number, not {measured!r}")
+        _must_be_option(id, measured, question.options)
+        return [measured]
+    if not question.ranges:
+        raise WorkbookError(
+            f"prediction {id}: {measured!r} is a number, but the options have no ranges; give "
+            'predict() options such as {"less than half": (0, 0.5), "half or more": (0.5, 1)}'
+        )
+    low, high = interval or (measured, measured)
+    if not low <= measured <= high:
+        raise WorkbookError(f"prediction {id}: {measured} is not between {low} and {high}")
+    own = [o for o, (start, end) in question.ranges.items() if start <= measured < end]
+    if not own:
+        raise WorkbookError(f"prediction {id}: {measured} is in none of the options' ranges")
+    reached = [o for o, (start, end) in question.ranges.items() if low < end and high >= start]
+    return own if not interval else reached
+
+
+def _check_ranges(id: str, ranges: Mapping[str, Range]) -> None:
+    ordered = sorted(ranges.values())
+    for (start, end), (following, _) in zip(ordered, [*ordered, (inf, inf)][1:], strict=True):
+        if not start < end <= following:
+            raise WorkbookError(
+                f"prediction {id}: the ranges {ordered} must each go up, and not overlap"
+            )
 
 
 def asked(id: str, caller: str) -> _Asked:

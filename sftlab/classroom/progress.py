@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-VERSION = 1
+VERSION = 2  # 1 was that of the first edition
 WAIT = 10  # seconds for another notebook's change, which takes milliseconds
 
 
@@ -42,7 +43,8 @@ def load() -> dict:
 def update(change: Callable[[dict], None]) -> str:
     """Apply ``change`` to the progress and store it. Returns a notice, empty when all is well.
 
-    A damaged file is moved to progress.damaged.json, unchanged, and the notice says so.
+    A damaged file is moved to progress.damaged.json, unchanged, and the notice says so. One of the
+    first edition is taken over once; as it was, it stays beside the new one.
     """
     path = progress_path()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,6 +57,14 @@ def update(change: Callable[[dict], None]) -> str:
                 "nothing in it was lost, and a new progress file was begun."
             )
             progress = _empty()
+        elif progress["version"] < VERSION:
+            kept = path.with_name(f"{path.stem}.first-edition{path.suffix}")
+            shutil.copyfile(path, kept)
+            progress["version"] = VERSION
+            notice = (
+                f"The progress of the workbook's first edition was taken over; the file as it was is "
+                f"kept as {kept.name}."
+            )
         change(progress)
         replace(path, json.dumps(progress, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
     return notice
@@ -88,7 +98,7 @@ def _read(path: Path) -> dict | None:
         progress = json.loads(text)
     except ValueError:
         return None
-    if not isinstance(progress, dict) or progress.get("version") != VERSION:
+    if not isinstance(progress, dict) or progress.get("version") not in (1, VERSION):
         return None
     for kind in ("predictions", "checks"):
         entries = progress.get(kind)

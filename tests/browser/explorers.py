@@ -9,17 +9,11 @@ from playwright.sync_api import Locator, TimeoutError
 
 QUESTION = "What is the capital of Norway?"
 CANNOT = "This setting cannot be shown"
-# Imported from the explorers' modules, and nothing to move: speeds measured anew, two views.
-STILL = ("show_speeds", "compared_with_right, prompt_view")
 
 
 def cells(notebook: Notebook) -> list[int]:
     """The code cells that call an explorer."""
-    return [
-        index
-        for index, source in notebook.sources().items()
-        if "sftlab.classroom.explorer" in source and not any(name in source for name in STILL)
-    ]
+    return [index for index, source in notebook.sources().items() if "explore(" in source]
 
 
 def controls(output: Locator) -> Iterator[tuple[str, Callable[[], None]]]:

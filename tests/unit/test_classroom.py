@@ -410,12 +410,12 @@ def test_equal_figures_are_equal_bytes_and_carry_their_text():
 def test_a_figure_is_closed_once_shown_and_needs_a_text(capsys):
     import matplotlib.pyplot as plt
 
-    from sftlab.classroom.plots import show_figure
+    from sftlab.classroom.plots import show
 
     figure, _ = plt.subplots()
     with pytest.raises(ValueError, match="needs alt"):
-        show_figure(figure, " ")
-    show_figure(figure, "Nothing yet.")
+        show(figure, " ")
+    show(figure, "Nothing yet.")
     assert not plt.get_fignums()
     assert capsys.readouterr().out == "Nothing yet.\n"
 
@@ -458,3 +458,60 @@ def test_a_table_may_break_text_whose_spaces_are_made_visible():
     shown = table([["The·owl⏎eats", "1 · 2"]], ["written", "asked"])
     assert "The·<wbr>owl⏎<wbr>eats" in shown.html and "1 · 2" in shown.html
     assert "wbr" not in shown.text
+
+
+# --- predictions of a number --------------------------------------------------------------
+SHARES = {"less than half": (0, 0.5), "half to nine tenths": (0.5, 0.9), "more": (0.9, 1.01)}
+
+
+@pytest.mark.parametrize(
+    ("value", "interval", "answer", "right", "said"),
+    [
+        (0.5, None, "half to nine tenths", True, "and so it is. Measured: 0.5, half to nine"),
+        (0.62, (0.55, 0.7), "more", False, "Measured: 0.62 (0.55 to 0.7), half to nine tenths."),
+        (0.48, (0.4, 0.56), "less than half", None, "and that may be. Measured: 0.48 (0.4 to 0.56). "
+         "This is not settled: the interval holds less than half or half to nine tenths."),
+        (0.48, (0.4, 0.56), "more", False, "It turned out otherwise. Measured: 0.48"),
+        (0.48, (0.4, 0.56), None, None, "You made no prediction here. Measured: 0.48"),
+    ],
+)  # fmt: skip
+def test_a_number_is_sorted_into_the_ranges_with_its_interval(
+    value, interval, answer, right, said, shown
+):
+    predict("12.a", "The share …", SHARES, answer=answer)
+    outcome("12.a", value, interval)
+    assert said in shown[-1][1]
+    assert stored()["predictions"]["12.a"]["right"] is right
+
+
+@pytest.mark.parametrize(
+    ("action", "told"),
+    [
+        (lambda: predict("12.a", "?", {"a": (0, 2), "b": (1, 3)}), "not overlap"),
+        (lambda: predict("12.a", "?", {"a": (2, 0), "b": (3, 4)}), "each go up"),
+        (lambda: (predict("12.a", "?", SHARES), outcome("12.a", 3.0)), "in none of the options"),
+        (lambda: (predict("12.a", "?", SHARES), outcome("12.a", 0.4, (0.5, 1))), "is not between"),
+        (lambda: (predict("12.a", "?", OPTIONS), outcome("12.a", 0.4)), "have no ranges"),
+        (lambda: (predict("12.a", "?", OPTIONS), outcome("12.a", "falls", (0, 1))), "needs a number"),
+    ],
+)  # fmt: skip
+def test_ranges_and_intervals_that_cannot_be_are_refused(action, told):
+    with pytest.raises(WorkbookError, match=told):
+        action()
+
+
+def test_progress_of_the_first_edition_is_taken_over_once_and_kept():
+    old = {
+        "version": 1,
+        "predictions": {"12.a": {"question": "?", "choice": "rises"}},
+        "checks": {"12.mask_prompt": {"solved": True, "tries": 2}},
+    }
+    path = progress.progress_path()
+    path.write_text(json.dumps(old))
+    assert progress.load()["checks"] == old["checks"]
+    notice = progress.update(lambda stored: None)
+    assert "first edition was taken over" in notice
+    kept = path.with_name("progress.first-edition.json")
+    assert json.loads(kept.read_text()) == old
+    assert stored() == old | {"version": progress.VERSION}
+    assert progress.update(lambda stored: None) == ""

@@ -153,7 +153,7 @@ def test_every_picture_is_told_in_words(path):
     for output in outputs(path):
         if "image/png" in output.get("data", {}):
             alt = output.metadata.get("image/png", {}).get("alt", "")
-            assert len(alt) > 15, "show it with show_figure(figure, alt=…)"
+            assert len(alt) > 15, "show it with show(figure, alt=…)"
         html = "".join(output.get("data", {}).get("text/html", ""))
         for image in re.findall(r"<img\b[^>]*>", html):
             assert re.search(r"\balt=\"[^\"]", image), image[:80]

@@ -1,0 +1,1 @@
+"""What the package needs and teaches nothing about: paths, progress bar, interrupts, provenance."""
