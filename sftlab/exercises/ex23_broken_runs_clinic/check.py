@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sftlab._internal.paths import MODELS
 from sftlab.chat import encode, render_prompt, user
-from sftlab.classroom.checking import Case, Exercise
+from sftlab.classroom.checking import Case, Exercise, mistake
 from sftlab.exercises.ex23_broken_runs_clinic.clinic import FAULTS, HEALTHY
 from sftlab.exercises.ex23_broken_runs_clinic.evidence import SOUND, diagnose
 from sftlab.exercises.ex23_broken_runs_clinic.repairs import (
@@ -26,6 +26,15 @@ from sftlab.exercises.ex23_broken_runs_clinic.repairs import (
 from sftlab.exercises.record import runs
 from sftlab.loss import IGNORE_INDEX
 from sftlab.templates import with_template
+
+DIAGNOSE, ROW, WEIGHTS, MERGE = (
+    "23.diagnose",
+    "23.repair_row",
+    "23.micro_batch_weights",
+    "23.repair_merge",
+)
+NAMES, DROP, PROMPT = "23.fit_names", "23.drop", "23.serving_prompt"
+
 
 # --- 23a: the diagnosis ----------------------------------------------------------------------------
 WHICH = {  # fault: the figure that tells it
@@ -127,55 +136,130 @@ def _diagnosis_cases() -> list[Case]:
 
 
 # --- 23b: the row ------------------------------------------------------------------------------------
-def _one_begin(prompt: Sequence[int], begin: int) -> list[int]:
-    rest = list(prompt)
-    while rest[:2] == [begin, begin]:
-        rest.pop(0)
-    return rest
+def _joined(prompt, answer, end, max_length):
+    """The row of a prompt as it is, whatever begin tokens it has."""
+    ids, labels = [*prompt, *answer, end], [IGNORE_INDEX] * len(prompt) + [*answer, end]
+    return None if len(ids) > max_length else (ids, labels)
 
 
-def _row(
-    front: Callable = _one_begin,
-    labels: Callable = lambda p, a, end: [IGNORE_INDEX] * len(p) + [*a, end],
-    end: bool = True,
-    too_long: Callable = lambda ids, labels, most: None,
-    strict: bool = False,
-) -> Callable:
-    """A way to build a row, with one of its parts exchanged."""
-
-    def way(prompt, answer, begin, marker, max_length):
-        p = front(prompt, begin)
-        ids = [*p, *answer, *([marker] if end else [])]
-        made = labels(p, answer, marker)[: len(ids)]
-        if len(ids) + strict > max_length:
-            return too_long(ids, made, max_length)
-        return ids, made
-
-    return way
+@mistake(ROW, "The prompt is trained too: its labels are its ids. Mask it with -100.")
+def _prompt_trained(prompt, answer, begin, end, max_length):
+    row = repair_row(prompt, answer, begin, end, max_length)
+    return row and (row[0], row[0])
 
 
-def _shifted(p, a, end):
-    return [*([IGNORE_INDEX] * len(p) + [*a, end])[1:], IGNORE_INDEX]
+@mistake(
+    ROW,
+    "The end marker is masked. It may serve as padding too, but here it ends the answer: without it in the loss the model never learns to stop.",
+)
+def _end_masked(prompt, answer, begin, end, max_length):
+    row = repair_row(prompt, answer, begin, end, max_length)
+    return row and (row[0], [*row[1][:-1], IGNORE_INDEX])
 
 
-ROW_MISTAKES = (
-    (_row(labels=lambda p, a, end: [*p, *a, end]), "The prompt is trained too: its labels are its ids. Mask it with -100."),
-    (_row(labels=lambda p, a, end: [IGNORE_INDEX] * len(p) + [*a, IGNORE_INDEX]), "The end marker is masked. It may serve as padding too, but here it ends the answer: without it in the loss the model never learns to stop."),
-    (_row(end=False), "The end marker is missing. The answer comes without it; put it behind, and train it."),
-    (_row(front=lambda p, b: list(p)), "A begin token that comes twice in front stays twice. At inference it comes once."),
-    (_row(front=lambda p, b: [x for x in p if x != b]), "All begin tokens are gone, the first one and those further on too. In front, one stays; elsewhere, each stays: some families open every turn with it."),
-    (_row(front=lambda p, b: [b, *(x for x in p if x != b)]), "Begin tokens further on in the prompt are gone. Some families open every turn with it: only those in front become one."),
-    (_row(front=lambda p, b: [b, *p] if p[0] != b else _one_begin(p, b)), "A begin token was added to a prompt that has none. Not every family has one: make two into one, and leave none alone."),
-    (_row(front=lambda p, b: list(dict.fromkeys(p))), "Tokens that repeat are gone from the prompt. Only begin tokens in front are one too many."),
-    (_row(labels=_shifted), "The labels are one place too early. The loss shifts them; here they stand at their tokens."),
-    (_row(too_long=lambda ids, labels, most: (ids[:most], labels[:most])), "A row that is too long was cut, and its answer with it. Leave it out: return None."),
-    (_row(too_long=lambda ids, labels, most: (ids[-most:], labels[-most:])), "A row that is too long lost its front: the model would not see the whole question. Leave it out: return None."),
-    (_row(too_long=lambda ids, labels, most: (ids, labels)), "A row longer than max_length came back. Return None for it."),
-    (_row(too_long=lambda ids, labels, most: ([], [])), "A row that is too long became an empty one. It has nothing to train, and its loss is undefined: return None."),
-    (_row(strict=True), "A row of exactly max_length tokens fits, but was left out."),
-    (_row(labels=lambda p, a, end: [0] * len(p) + [*a, end]), "The prompt's labels are 0, a token like any other. The loss leaves out -100 alone."),
-    (_row(labels=lambda p, a, end: [*p, *[IGNORE_INDEX] * (len(a) + 1)]), "The wrong side is masked: the answer is what is to be trained."),
-)  # fmt: skip
+@mistake(
+    ROW, "The end marker is missing. The answer comes without it; put it behind, and train it."
+)
+def _end_missing(prompt, answer, begin, end, max_length):
+    return repair_row(prompt, answer[:-1], begin, answer[-1], max_length)
+
+
+@mistake(ROW, "A begin token that comes twice in front stays twice. At inference it comes once.")
+def _begin_twice(prompt, answer, begin, end, max_length):
+    return _joined(prompt, answer, end, max_length)
+
+
+@mistake(
+    ROW,
+    "All begin tokens are gone, the first one and those further on too. In front, one stays; elsewhere, each stays: some families open every turn with it.",
+)
+def _every_begin_gone(prompt, answer, begin, end, max_length):
+    prompt = [token for token in prompt if token != begin]
+    return _joined(prompt, answer, end, max_length)
+
+
+@mistake(
+    ROW,
+    "Begin tokens further on in the prompt are gone. Some families open every turn with it: only those in front become one.",
+)
+def _begins_further_on_gone(prompt, answer, begin, end, max_length):
+    prompt = [begin, *(token for token in prompt if token != begin)]
+    return _joined(prompt, answer, end, max_length)
+
+
+@mistake(
+    ROW,
+    "A begin token was added to a prompt that has none. Not every family has one: make two into one, and leave none alone.",
+)
+def _begin_added(prompt, answer, begin, end, max_length):
+    prompt = prompt if prompt[0] == begin else [begin, *prompt]
+    return repair_row(prompt, answer, begin, end, max_length)
+
+
+@mistake(
+    ROW, "Tokens that repeat are gone from the prompt. Only begin tokens in front are one too many."
+)
+def _repeats_gone(prompt, answer, begin, end, max_length):
+    return _joined(list(dict.fromkeys(prompt)), answer, end, max_length)
+
+
+@mistake(
+    ROW,
+    "The labels are one place too early. The loss shifts them; here they stand at their tokens.",
+)
+def _labels_shifted(prompt, answer, begin, end, max_length):
+    row = repair_row(prompt, answer, begin, end, max_length)
+    return row and (row[0], [*row[1][1:], IGNORE_INDEX])
+
+
+@mistake(ROW, "A row that is too long was cut, and its answer with it. Leave it out: return None.")
+def _cut(prompt, answer, begin, end, max_length):
+    ids, labels = repair_row(prompt, answer, begin, end, math.inf)
+    return ids[:max_length], labels[:max_length]
+
+
+@mistake(
+    ROW,
+    "A row that is too long lost its front: the model would not see the whole question. Leave it out: return None.",
+)
+def _cut_in_front(prompt, answer, begin, end, max_length):
+    ids, labels = repair_row(prompt, answer, begin, end, math.inf)
+    return ids[-max_length:], labels[-max_length:]
+
+
+@mistake(ROW, "A row longer than max_length came back. Return None for it.")
+def _too_long_kept(prompt, answer, begin, end, max_length):
+    return repair_row(prompt, answer, begin, end, math.inf)
+
+
+@mistake(
+    ROW,
+    "A row that is too long became an empty one. It has nothing to train, and its loss is undefined: return None.",
+)
+def _too_long_emptied(prompt, answer, begin, end, max_length):
+    return repair_row(prompt, answer, begin, end, max_length) or ([], [])
+
+
+@mistake(ROW, "A row of exactly max_length tokens fits, but was left out.")
+def _full_row_left_out(prompt, answer, begin, end, max_length):
+    return repair_row(prompt, answer, begin, end, max_length - 1)
+
+
+@mistake(ROW, "The prompt's labels are 0, a token like any other. The loss leaves out -100 alone.")
+def _prompt_labels_zero(prompt, answer, begin, end, max_length):
+    row = repair_row(prompt, answer, begin, end, max_length)
+    return row and (row[0], [0 if y == IGNORE_INDEX else y for y in row[1]])
+
+
+@mistake(ROW, "The wrong side is masked: the answer is what is to be trained.")
+def _answer_masked(prompt, answer, begin, end, max_length):
+    row = repair_row(prompt, answer, begin, end, max_length)
+    if row is None:
+        return None
+    ids, labels = row
+    return ids, [x if y == IGNORE_INDEX else IGNORE_INDEX for x, y in zip(ids, labels, strict=True)]
+
+
 ROWS = {
     "a begin token, three tokens of prompt, two of answer": ([1, 11, 12, 13], [21, 22], 1, 2, 20),
     "the begin token twice": ([1, 1, 11, 12, 12, 13], [21, 22, 23], 1, 2, 20),
@@ -193,24 +277,83 @@ def _row_cases() -> list[Case]:
         return tuple(list(v) if isinstance(v, list) else v for v in values)
 
     return [
-        Case(f"{name}: {values}", functools.partial(make, values), repair_row, ROW_MISTAKES)
+        Case(f"{name}: {values}", functools.partial(make, values), repair_row)
         for name, values in ROWS.items()
     ]
 
 
 # --- 23c: the weights of micro-batches -----------------------------------------------------------------
-WEIGHT_MISTAKES = (
-    (lambda c: [1 / len(c)] * len(c), "Every micro-batch counts the same. That is the mean of means: a token in a short one would count for more."),
-    (lambda c: [1.0] * len(c), "The means are added up as they are: the loss, and the gradient, grow with the number of micro-batches."),
-    (lambda c: [float(n) for n in c], "These are the counts themselves. The result would be a sum over tokens: divide by all of them."),
-    (lambda c: [n / len(c) for n in c], "Divide by the number of all trained tokens, not of micro-batches."),
-    (lambda c: [n / max(c) for n in c], "Divide by all trained tokens together, not by the largest count: the weights are to sum to 1."),
-    (lambda c: [(1 / n if n else 0) / sum(1 / k for k in c if k) for n in c], "The wrong way round: short micro-batches weigh most here. Each counts by its tokens."),
-    (lambda c: [1 / n if n else 0.0 for n in c], "Dividing by each count once more: the means are means already."),
-    (lambda c: [1 / sum(c)] * len(c), "1/N would be right for *sums*. What is weighted here are means."),
-    (lambda c: [n / sum(c) * len(c) for n in c], "Right up to a factor: the weights sum to the number of micro-batches, and so would the gradient grow. They are to sum to 1."),
-    (lambda c: [float(torch.tensor([float(n) for n in c]).softmax(0)[i]) for i in range(len(c))], "A softmax of the counts lets the longest take all. The weights are in proportion to the counts."),
-)  # fmt: skip
+@mistake(
+    WEIGHTS,
+    "Every micro-batch counts the same. That is the mean of means: a token in a short one would count for more.",
+)
+def _equal(counts):
+    return [1 / len(counts)] * len(counts)
+
+
+@mistake(
+    WEIGHTS,
+    "The means are added up as they are: the loss, and the gradient, grow with the number of micro-batches.",
+)
+def _ones(counts):
+    return [1.0] * len(counts)
+
+
+@mistake(
+    WEIGHTS,
+    "These are the counts themselves. The result would be a sum over tokens: divide by all of them.",
+)
+def _counts(counts):
+    return [float(n) for n in counts]
+
+
+@mistake(WEIGHTS, "Divide by the number of all trained tokens, not of micro-batches.")
+def _by_their_number(counts):
+    return [n / len(counts) for n in counts]
+
+
+@mistake(
+    WEIGHTS,
+    "Divide by all trained tokens together, not by the largest count: the weights are to sum to 1.",
+)
+def _by_the_largest(counts):
+    return [n / max(counts) for n in counts]
+
+
+@mistake(
+    WEIGHTS, "The wrong way round: short micro-batches weigh most here. Each counts by its tokens."
+)
+def _short_ones_most(counts):
+    inverse = [1 / n if n else 0 for n in counts]
+    return [x / sum(inverse) for x in inverse]
+
+
+@mistake(WEIGHTS, "Dividing by each count once more: the means are means already.")
+def _inverse(counts):
+    return [1 / n if n else 0.0 for n in counts]
+
+
+@mistake(WEIGHTS, "1/N would be right for *sums*. What is weighted here are means.")
+def _one_over_all(counts):
+    return [1 / sum(counts)] * len(counts)
+
+
+@mistake(
+    WEIGHTS,
+    "Right up to a factor: the weights sum to the number of micro-batches, and so would the gradient grow. They are to sum to 1.",
+)
+def _sum_to_their_number(counts):
+    return [n / sum(counts) * len(counts) for n in counts]
+
+
+@mistake(
+    WEIGHTS,
+    "A softmax of the counts lets the longest take all. The weights are in proportion to the counts.",
+)
+def _softmax(counts):
+    return torch.tensor(counts).float().softmax(0).tolist()
+
+
 COUNTS = ([7, 34], [12, 6, 6], [0, 5, 15], [1, 1, 1, 97], [31])
 
 
@@ -229,23 +372,64 @@ def _merged(dtype: torch.dtype) -> tuple:
     return (W + 6 * (B @ A)).to(dtype), A, B, 6.0, 3
 
 
-def _take(factor: Callable) -> Callable:
-    return lambda W, A, B, alpha, r: (W - factor(alpha, r) * (B @ A)).to(W.dtype)
+@mistake(
+    MERGE,
+    "The whole update was taken out: this is the base, and what was trained is lost. α/r of it should stay.",
+)
+def _to_the_base(W, A, B, alpha, r):
+    return (W - alpha * (B @ A)).to(W.dtype)
 
 
-MERGE_MISTAKES = (
-    (_take(lambda a, r: a), "The whole update was taken out: this is the base, and what was trained is lost. α/r of it should stay."),
-    (_take(lambda a, r: a / r), "α/r was taken out of α: that leaves α − α/r. Which part should *stay*?"),
-    (_take(lambda a, r: r), "r times B·A was taken out. In W there is α times B·A, and α/r times should stay."),
-    (_take(lambda a, r: a - 1), "This leaves 1 · B·A. The factor that was trained is α/r."),
-    (_take(lambda a, r: a - a / math.sqrt(r)), "This leaves α/√r, rank-stabilised LoRA's factor. This adapter was trained with α/r."),
-    (_take(lambda a, r: a - r / a), "The factor is upside down: r/α stays in place of α/r."),
-    (_take(lambda a, r: -a / r), "The update was added once more. There is too much of it already."),
-    (lambda W, A, B, a, r: W / r, "The base was divided by r with the update. Only the update is too large."),
-    (lambda W, A, B, a, r: W, "Nothing was changed: the update is still r times too large."),
-    (lambda W, A, B, a, r: (a / r * (B @ A)).to(W.dtype), "This is the right update alone. The weight of the base is missing."),
-    (lambda W, A, B, a, r: W.float() - (a - a / r) * (B @ A), "The weight came back in float32. Return it in the dtype of W."),
-)  # fmt: skip
+@mistake(MERGE, "α/r was taken out of α: that leaves α − α/r. Which part should *stay*?")
+def _wrong_part_stays(W, A, B, alpha, r):
+    return (W - alpha / r * (B @ A)).to(W.dtype)
+
+
+@mistake(MERGE, "r times B·A was taken out. In W there is α times B·A, and α/r times should stay.")
+def _r_times(W, A, B, alpha, r):
+    return (W - r * (B @ A)).to(W.dtype)
+
+
+@mistake(MERGE, "This leaves 1 · B·A. The factor that was trained is α/r.")
+def _factor_one(W, A, B, alpha, r):
+    return (W - (alpha - 1) * (B @ A)).to(W.dtype)
+
+
+@mistake(
+    MERGE, "This leaves α/√r, rank-stabilised LoRA's factor. This adapter was trained with α/r."
+)
+def _rank_stabilised(W, A, B, alpha, r):
+    return (W - (alpha - alpha / math.sqrt(r)) * (B @ A)).to(W.dtype)
+
+
+@mistake(MERGE, "The factor is upside down: r/α stays in place of α/r.")
+def _upside_down(W, A, B, alpha, r):
+    return (W - (alpha - r / alpha) * (B @ A)).to(W.dtype)
+
+
+@mistake(MERGE, "The update was added once more. There is too much of it already.")
+def _added_again(W, A, B, alpha, r):
+    return (W + alpha / r * (B @ A)).to(W.dtype)
+
+
+@mistake(MERGE, "The base was divided by r with the update. Only the update is too large.")
+def _all_divided(W, A, B, alpha, r):
+    return W / r
+
+
+@mistake(MERGE, "Nothing was changed: the update is still r times too large.")
+def _unchanged(W, A, B, alpha, r):
+    return W
+
+
+@mistake(MERGE, "This is the right update alone. The weight of the base is missing.")
+def _update_alone(W, A, B, alpha, r):
+    return (alpha / r * (B @ A)).to(W.dtype)
+
+
+@mistake(MERGE, "The weight came back in float32. Return it in the dtype of W.")
+def _in_float32(W, A, B, alpha, r):
+    return W.float() - (alpha - alpha / r) * (B @ A)
 
 
 # --- 23e: the names ------------------------------------------------------------------------------------
@@ -255,39 +439,81 @@ def _told(saved: list, wanted: list, found: dict) -> tuple:
     return found, missing, [name for name in saved if name not in found]
 
 
-def _fitting(same: Callable) -> Callable:
-    def way(saved, wanted):
-        return _told(saved, wanted, {s: w for w in wanted for s in saved if same(s, w)})
-
-    return way
+def _fitted(saved, wanted, same: Callable) -> tuple:
+    return _told(saved, wanted, {s: w for w in wanted for s in saved if same(s, w)})
 
 
-def _silent(missing: bool, left: bool) -> Callable:
-    def way(saved, wanted):
-        found, absent, over = fit_names(saved, wanted)
-        return found, absent if missing else [], over if left else []
-
-    return way
-
-
-def _turned(saved, wanted):
-    found, absent, over = fit_names(saved, wanted)
-    return {w: s for s, w in found.items()}, absent, over
+@mistake(
+    NAMES,
+    "Only equal names fit. A saved name may carry a prefix, “base_model.model.” for one: then nothing would be loaded.",
+)
+def _equal_names(saved, wanted):
+    return _fitted(saved, wanted, lambda s, w: s == w)
 
 
-NAME_MISTAKES = (
-    (_fitting(lambda s, w: s == w), "Only equal names fit. A saved name may carry a prefix, “base_model.model.” for one: then nothing would be loaded."),
-    (_fitting(lambda s, w: s.endswith(w)), "“layers.11.A” ends with “1.A” too. What stands before the wanted name must end with a dot."),
-    (_fitting(lambda s, w: s.removeprefix("base_model.model.") == w), "Only one prefix is known here. Another library writes another one: compare the ends."),
-    (_fitting(lambda s, w: w in s), "A wanted name in the middle of a saved one is another tensor. It must be its end."),
-    (lambda s, w: _told(s, w, dict(zip(s, w, strict=False))), "Paired by their order: a file is not in the model's order, so A would land in B's place."),
-    (_turned, "The mapping is the wrong way round: from the saved name to the wanted one."),
-    (_silent(False, True), "A wanted name that finds no tensor is not told. It would stay at its start, silently."),
-    (_silent(True, False), "A saved tensor that no one wants is not told. It would be dropped, silently."),
-    (_silent(False, False), "Neither what is missing nor what is left over is told: this is `strict=False`, the very fault."),
-    (lambda s, w: (fit_names(s, w)[0], fit_names(s, w)[2], fit_names(s, w)[1]), "What is missing and what is left over have changed places."),
-)  # fmt: skip
-NAMES = {
+@mistake(
+    NAMES,
+    "“layers.11.A” ends with “1.A” too. What stands before the wanted name must end with a dot.",
+)
+def _ends_without_a_dot(saved, wanted):
+    return _fitted(saved, wanted, lambda s, w: s.endswith(w))
+
+
+@mistake(
+    NAMES, "Only one prefix is known here. Another library writes another one: compare the ends."
+)
+def _one_prefix(saved, wanted):
+    return _fitted(saved, wanted, lambda s, w: s.removeprefix("base_model.model.") == w)
+
+
+@mistake(NAMES, "A wanted name in the middle of a saved one is another tensor. It must be its end.")
+def _anywhere(saved, wanted):
+    return _fitted(saved, wanted, lambda s, w: w in s)
+
+
+@mistake(
+    NAMES,
+    "Paired by their order: a file is not in the model's order, so A would land in B's place.",
+)
+def _in_their_order(saved, wanted):
+    return _told(saved, wanted, dict(zip(saved, wanted, strict=False)))
+
+
+@mistake(NAMES, "The mapping is the wrong way round: from the saved name to the wanted one.")
+def _turned_round(saved, wanted):
+    found, missing, left = fit_names(saved, wanted)
+    return {w: s for s, w in found.items()}, missing, left
+
+
+@mistake(
+    NAMES, "A wanted name that finds no tensor is not told. It would stay at its start, silently."
+)
+def _missing_not_told(saved, wanted):
+    found, _, left = fit_names(saved, wanted)
+    return found, [], left
+
+
+@mistake(NAMES, "A saved tensor that no one wants is not told. It would be dropped, silently.")
+def _left_over_not_told(saved, wanted):
+    found, missing, _ = fit_names(saved, wanted)
+    return found, missing, []
+
+
+@mistake(
+    NAMES,
+    "Neither what is missing nor what is left over is told: this is `strict=False`, the very fault.",
+)
+def _silent(saved, wanted):
+    return fit_names(saved, wanted)[0], [], []
+
+
+@mistake(NAMES, "What is missing and what is left over have changed places.")
+def _changed_places(saved, wanted):
+    found, missing, left = fit_names(saved, wanted)
+    return found, left, missing
+
+
+FILES = {
     "a prefix on each": (["base_model.model.h.1.A", "base_model.model.h.1.B"], ["h.1.A", "h.1.B"]),
     "no prefix, another order": (["h.1.B", "h.1.A"], ["h.1.A", "h.1.B"]),
     "another prefix": (["module.h.1.A"], ["h.1.A"]),
@@ -354,28 +580,70 @@ def _asked(family: str, question: str) -> tuple:
     return _tokenizer(family), question
 
 
-def _typed(tokenizer, question: str) -> list[int]:
+@mistake(
+    PROMPT,
+    "This writes ChatML by hand, whatever the model was trained with. Ask the tokenizer's own template.",
+)
+def _typed(tokenizer, question):
     text = render_prompt(user(question))
     return tokenizer.encode(text, add_special_tokens=False)
 
 
-PROMPT_MISTAKES = (
-    (_typed, "This writes ChatML by hand, whatever the model was trained with. Ask the tokenizer's own template."),
-    (lambda t, q: encode(t, user(q)), "The generation prompt is missing: the model would have to open its own turn first."),
-    (lambda t, q: t.encode(q, add_special_tokens=False), "The question alone, without a template: the model was never asked like that."),
-    (lambda t, q: (lambda ids: [ids[0], *ids])(serving_prompt(t, q)), "The first token comes twice: the template writes it already. Tokenise a rendering with add_special_tokens=False."),
-    (lambda t, q: t.apply_chat_template(user(q), add_generation_prompt=True, tokenize=False), "This is text. The model reads ids."),
-    (lambda t, q: encode(t, [{"role": "assistant", "content": q}], add_generation_prompt=True), "The question stands in the assistant's turn. It comes from the user."),
-    (lambda t, q: encode(t, [*user(q), {"role": "assistant", "content": ""}]), "An empty answer was put behind and closed with its end marker: there is nothing left to answer. Leave the turn open."),
-    (lambda t, q: serving_prompt(t, q)[:-1], "The last token of the prompt is missing."),
-    (lambda t, q: encode(t, user(q.strip(" ?")), add_generation_prompt=True), "The question was changed before it was asked. Put it in as it is."),
-)  # fmt: skip
+@mistake(
+    PROMPT, "The generation prompt is missing: the model would have to open its own turn first."
+)
+def _no_generation_prompt(tokenizer, question):
+    return encode(tokenizer, user(question))
+
+
+@mistake(PROMPT, "The question alone, without a template: the model was never asked like that.")
+def _bare(tokenizer, question):
+    return tokenizer.encode(question, add_special_tokens=False)
+
+
+@mistake(
+    PROMPT,
+    "The first token comes twice: the template writes it already. Tokenise a rendering with add_special_tokens=False.",
+)
+def _first_token_twice(tokenizer, question):
+    ids = serving_prompt(tokenizer, question)
+    return [ids[0], *ids]
+
+
+@mistake(PROMPT, "This is text. The model reads ids.")
+def _text(tokenizer, question):
+    return tokenizer.apply_chat_template(user(question), add_generation_prompt=True, tokenize=False)
+
+
+@mistake(PROMPT, "The question stands in the assistant's turn. It comes from the user.")
+def _wrong_turn(tokenizer, question):
+    messages = [{"role": "assistant", "content": question}]
+    return encode(tokenizer, messages, add_generation_prompt=True)
+
+
+@mistake(
+    PROMPT,
+    "An empty answer was put behind and closed with its end marker: there is nothing left to answer. Leave the turn open.",
+)
+def _closed(tokenizer, question):
+    messages = [*user(question), {"role": "assistant", "content": ""}]
+    return encode(tokenizer, messages)
+
+
+@mistake(PROMPT, "The last token of the prompt is missing.")
+def _last_token_missing(tokenizer, question):
+    return serving_prompt(tokenizer, question)[:-1]
+
+
+@mistake(PROMPT, "The question was changed before it was asked. Put it in as it is.")
+def _question_changed(tokenizer, question):
+    return serving_prompt(tokenizer, question.strip(" ?"))
 
 
 # --- Exercises -----------------------------------------------------------------------------------------
 EXERCISES = {
-    "23.diagnose": Exercise(
-        id="23.diagnose",
+    DIAGNOSE: Exercise(
+        id=DIAGNOSE,
         title="Diagnose a run from its figures",
         reference=diagnose,
         cases=_diagnosis_cases(),
@@ -388,8 +656,8 @@ EXERCISES = {
         "The tolerances are no art: these figures are exact for a sound run, up to rounding, whatever its data.",
         points=3,
     ),
-    "23.repair_row": Exercise(
-        id="23.repair_row",
+    ROW: Exercise(
+        id=ROW,
         title="Build the row right",
         reference=repair_row,
         cases=_row_cases(),
@@ -401,12 +669,12 @@ EXERCISES = {
         why="Five of the ten faults are this function, written in a hurry. None of them raises, and each gives a loss that falls.",
         points=2,
     ),
-    "23.micro_batch_weights": Exercise(
-        id="23.micro_batch_weights",
+    WEIGHTS: Exercise(
+        id=WEIGHTS,
         title="Weigh the micro-batches",
         reference=micro_batch_weights,
         cases=[
-            Case(f"trained tokens per micro-batch: {c}", lambda c=c: (list(c),), micro_batch_weights, WEIGHT_MISTAKES, tolerance=1e-9)
+            Case(f"trained tokens per micro-batch: {c}", lambda c=c: (list(c),), micro_batch_weights, tolerance=1e-9)
             for c in COUNTS
         ],
         hints=(
@@ -415,12 +683,12 @@ EXERCISES = {
         ),
         why="Only the trained tokens count, not the rows and not the padding. Across several processes the total is that of all of them.",
     ),
-    "23.repair_merge": Exercise(
-        id="23.repair_merge",
+    MERGE: Exercise(
+        id=MERGE,
         title="Repair a merged weight",
         reference=repair_merge,
         cases=[
-            Case(f"W + α·B·A in {name}: d_in = 32, d_out = 40, r = 3, α = 6", functools.partial(_merged, dtype), repair_merge, MERGE_MISTAKES, tolerance=tolerance)
+            Case(f"W + α·B·A in {name}: d_in = 32, d_out = 40, r = 3, α = 6", functools.partial(_merged, dtype), repair_merge, tolerance=tolerance)
             for name, dtype, tolerance in (("float32", torch.float32, 1e-6), ("bfloat16", torch.bfloat16, 0.0))
         ],
         hints=(
@@ -429,13 +697,13 @@ EXERCISES = {
         ),
         why="It works because A and B were kept. Without them, or after rounding in 16 bits, only the original base helps: keep it.",
     ),
-    "23.fit_names": Exercise(
-        id="23.fit_names",
+    NAMES: Exercise(
+        id=NAMES,
         title="Fit an adapter's names, and tell what does not fit",
         reference=fit_names,
         cases=[
-            Case(f"{name}: saved {s}, wanted {w}", lambda s=s, w=w: (list(s), list(w)), fit_names, NAME_MISTAKES)
-            for name, (s, w) in NAMES.items()
+            Case(f"{name}: saved {s}, wanted {w}", lambda s=s, w=w: (list(s), list(w)), fit_names)
+            for name, (s, w) in FILES.items()
         ],
         hints=(
             "A saved name fits if it equals the wanted one, or ends with a dot and the wanted one.",
@@ -443,8 +711,8 @@ EXERCISES = {
         ),
         why="A loader that is not strict reports success for any file. The two lists turn silence into a sentence: refuse to go on unless both are empty.",
     ),
-    "23.drop": Exercise(
-        id="23.drop",
+    DROP: Exercise(
+        id=DROP,
         title="Dropout that ends with the training",
         reference=drop,
         cases=[
@@ -457,12 +725,12 @@ EXERCISES = {
         ),
         why="`F.dropout(x, p)` has a third argument, `training`, that is True unless told: a layer that forgets it drops for ever. `nn.Dropout` passes its own mode on.",
     ),
-    "23.serving_prompt": Exercise(
-        id="23.serving_prompt",
+    PROMPT: Exercise(
+        id=PROMPT,
         title="Ask as it was trained",
         reference=serving_prompt,
         cases=[
-            Case(f"a tokenizer of the {family} family, {question!r}", functools.partial(_asked, family, question), serving_prompt, PROMPT_MISTAKES)
+            Case(f"a tokenizer of the {family} family, {question!r}", functools.partial(_asked, family, question), serving_prompt)
             for family, question in (("llama3", "Where does the frog live?"), ("gemma", "Name a pond animal?"), ("chatml", "What is the plural of city?"))
         ],
         hints=(
