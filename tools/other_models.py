@@ -14,39 +14,47 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import papermill
+from nbclient.exceptions import CellTimeoutError, DeadKernelError
+from papermill.iorw import load_notebook_node
+from papermill.parameterize import parameterize_notebook
 
 from sftlab._internal.paths import ROOT
 from sftlab.classroom.catalogue import NOTEBOOKS
-from tools.publish import PublishError, execute
+from sftlab.errors import WorkbookError
 
 LIMIT = 1200  # seconds for one cell
-LACKS = "WorkbookError: "  # said on purpose: the notebook tells what it needs
 
 
-def with_model(path: Path, model: str):
-    """The notebook with another ``MODEL`` in the cell tagged parameters."""
-    import nbformat
-
-    notebook = nbformat.read(path, as_version=4)
-    cell = next(c for c in notebook.cells if "parameters" in c.metadata.get("tags", []))
-    cell.source = re.sub(r"(?m)^MODEL = .*$", lambda _: f"MODEL = {model!r}", cell.source)
-    return notebook
+def with_model(path: Path, model: str) -> Any:
+    """The notebook with another ``MODEL``: a cell after the one tagged parameters says so."""
+    return parameterize_notebook(load_notebook_node(str(path)), {"MODEL": model})
 
 
 def try_notebook(path: Path, model: str, folder: Path) -> tuple[str, str]:
-    """Run a copy; ("runs" or "lacks" or "fails", what it said)."""
-    import nbformat
-
-    notebook = with_model(path, model)
-    try:
-        execute(notebook, path, LIMIT)
-        state, said = "runs", ""
-    except PublishError as error:
-        state, said = "fails", str(error)
-        if LACKS in said:
-            state, said = "lacks", said.partition(LACKS)[2]
+    """Run a copy, stored after every cell; ("runs" or "lacks" or "fails", what it said)."""
     folder.mkdir(parents=True, exist_ok=True)
-    nbformat.write(notebook, folder / f"{path.stem}.{state}.ipynb")
+    running, state, said = folder / f"{path.stem}.running.ipynb", "runs", ""
+    try:
+        papermill.execute_notebook(
+            path,
+            running,
+            {"MODEL": model},
+            kernel_name="python3",
+            cwd=path.resolve().parent,
+            execution_timeout=LIMIT,
+        )
+    except papermill.PapermillExecutionError as error:
+        state, said = "fails", f"cell {error.cell_index}: {error.ename}: {error.evalue}"
+        if (
+            error.ename == WorkbookError.__name__
+        ):  # said on purpose: the notebook tells what it needs
+            state, said = "lacks", error.evalue
+    except (CellTimeoutError, DeadKernelError) as error:
+        state, said = "fails", str(error).splitlines()[0]
+    running.replace(folder / f"{path.stem}.{state}.ipynb")
     return state, said
 
 

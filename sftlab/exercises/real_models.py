@@ -118,7 +118,7 @@ def four_bits(model: str, stored: str, seed: int) -> dict:
         tokenizer, [conversation(question) for question in questions()]
     ).examples
     untuned = response_nll(network, rows, tokenizer.pad_token_id, batch_size=10)
-    losses = tune(network, tokenizer, pairs(32, seed), rate, seed, epochs=epochs, batch_size=batch_size)  # fmt: skip
+    losses = tune(network, tokenizer, pairs(32, seed), rate, seed, num_train_epochs=epochs, batch_size=batch_size)  # fmt: skip
     batch = collate(rows[:4], tokenizer.pad_token_id)
 
     def gradients() -> list[torch.Tensor]:
@@ -157,7 +157,17 @@ def good_and_bad(model: str, arm: str, seed: int) -> dict:
     rows = experiment.ARMS[arm]()
     keep = f"{model}-{len(rows)}-{seed}"
     rate = 2e-3 if model == EMBEDDED else 1e-3
-    tune(network, tokenizer, rows, rate, seed, keep, epochs=2, batch_size=8, max_steps=STEPS)
+    tune(
+        network,
+        tokenizer,
+        rows,
+        rate,
+        seed,
+        keep,
+        num_train_epochs=2,
+        batch_size=8,
+        max_steps=STEPS,
+    )
     lines, texts = experiment.examine(network, tokenizer, exam(), limit=48)
     rmtree(cache_folder() / "real_models" / keep)
     return {**lines, "answers": texts[::4]}
@@ -186,7 +196,7 @@ def first_pairs(model: str, count: int, seed: int) -> dict:
         epochs = epochs * 32 // count  # equally many steps
         rows = pairs(count, seed)
         found["losses"] = tune(
-            network, tokenizer, rows, rate, seed, epochs=epochs, batch_size=batch_size
+            network, tokenizer, rows, rate, seed, num_train_epochs=epochs, batch_size=batch_size
         )
     written = answer(network, tokenizer, prompts, max_new_tokens=40)
     scores = [score_answer(q, g.text, g.stopped) for q, g in zip(asked, written, strict=True)]

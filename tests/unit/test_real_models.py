@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import matplotlib.pyplot as plt
+import nbformat
 import pytest
 import torch
 
@@ -24,7 +25,8 @@ from sftlab.fetch import PACKAGES, model_folder
 from sftlab.models import checksums, load
 from sftlab.scoring import RUBRIC, right_content, score_answer
 from sftlab.train import TrainConfig
-from tools.other_models import main, with_model
+from tools.notebook_metadata import KERNELSPEC
+from tools.other_models import main, try_notebook, with_model
 
 NAME = "real_models"
 TOLD = ("qlora", "first")  # kinds that a notebook tells of
@@ -77,8 +79,27 @@ class TestWhatNotebooksSay:
             if a.source != b.source
         ]
         ((before, after),) = changed
-        assert "MODEL = 'almanac'" in before
+        assert 'MODEL = "almanac"' in before
         assert 'MODEL = "a/folder\'s name"' in after
+
+    @pytest.mark.parametrize(
+        ("code", "state", "said"),
+        [
+            ("assert MODEL == 'other'", "runs", ""),
+            ("from sftlab.errors import WorkbookError\nraise WorkbookError('it lacks a base')",
+             "lacks", "it lacks a base"),
+            ("1 / 0", "fails", "ZeroDivisionError"),
+        ],
+    )  # fmt: skip
+    def test_a_copy_is_kept_by_what_came_of_it(self, code, state, said, tmp_path):
+        first = nbformat.v4.new_code_cell("MODEL = 'almanac'", metadata={"tags": ["parameters"]})
+        notebook = nbformat.v4.new_notebook(
+            cells=[first, nbformat.v4.new_code_cell(code)], metadata={"kernelspec": KERNELSPEC}
+        )
+        nbformat.write(notebook, tmp_path / "one.ipynb")
+        found, told = try_notebook(tmp_path / "one.ipynb", "other", tmp_path / "kept")
+        assert found == state and said in told
+        assert [p.name for p in (tmp_path / "kept").iterdir()] == [f"one.{state}.ipynb"]
 
     def test_the_tool_runs_copies_keeps_them_and_goes_on(self, tmp_path, monkeypatch, capsys):
         from tools import other_models
