@@ -96,7 +96,7 @@ def backward_once(model, batches, optimizer, rates, on_step=None, micro_batch_si
         for group in optimizer.param_groups:
             group.update(lr=rate)
         optimizer.step()
-        found.append(float(loss))
+        found.append(loss.item())
         if callable(on_step):
             on_step(step, found[-1])
     model.train(False)
