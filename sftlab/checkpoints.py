@@ -79,7 +79,7 @@ def load_checkpoint(
     """Put parameters and optimiser where the checkpoint left them.
 
     Args:
-        run: as ``save_snapshot`` was given it; see ``run_identity.describe``.
+        run: as ``save_checkpoint`` was given it; see ``run_identity.describe``.
         starts: where else the parameters began, before this process trained them.
 
     Returns:

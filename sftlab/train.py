@@ -230,6 +230,11 @@ def sft_train(
     checkpoint, run = Path(folder) / "checkpoint.pt" if folder else None, {}
     if checkpoint:
         check_folder("folder", checkpoint.parent)
+        if checkpoint.with_name("snapshot.pt").exists() and not checkpoint.exists():
+            raise WorkbookError(
+                f"{checkpoint.parent} holds a run that version 0.1 stopped (snapshot.pt): finish it with "
+                "that version, or give another folder"
+            )
         settings = asdict(config) | {"precision": precision_of(config.precision, model.device)}
         run = describe(model, trainable, examples, settings, len(plan), name)
         if checkpoint.exists():

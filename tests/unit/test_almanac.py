@@ -542,7 +542,7 @@ class TestPretraining:
         ]
         assert [row["loss"] for row in logs[0]] == [row["loss"] for row in logs[1]]
 
-    def test_a_snapshot_of_another_recipe_is_refused(self, tiny, tokenizer, tmp_path):
+    def test_a_checkpoint_of_another_recipe_is_refused(self, tiny, tokenizer, tmp_path):
         pretraining.pretrain(replace(tiny, steps=1), tmp_path, tokenizer, compiled=False)
         with pytest.raises(SystemExit, match="belongs to another recipe; run with --restart"):
             pretraining.pretrain(tiny, tmp_path, tokenizer, compiled=False)

@@ -162,7 +162,7 @@ class TestWhatDoesNot:
         assert sft_train(with_lora(tiny_model), rows, CONFIG, folder=tmp_path / "b", progress=False,
                          name="there/model").finished  # fmt: skip
 
-    def test_steps_that_no_snapshot_has(self, tiny_model, rows, tmp_path):
+    def test_steps_that_no_checkpoint_has(self, tiny_model, rows, tmp_path):
         """The same model goes on after an error, although it stands where no checkpoint does."""
         model = copy.deepcopy(tiny_model)
 
@@ -180,12 +180,18 @@ class TestWhatDoesNot:
         assert begin(copy.deepcopy(model), rows, tmp_path, until=None).finished
 
 
-def test_a_snapshot_of_the_first_edition_is_refused_in_a_sentence(tiny_model, rows, tmp_path):
+def test_a_checkpoint_of_the_first_edition_is_refused_in_a_sentence(tiny_model, rows, tmp_path):
     torch.save({"config": asdict(CONFIG), "rows": "0", "parameters": {}, "optimizer": {},
                 "history": {}}, tmp_path / "checkpoint.pt")  # fmt: skip
     with pytest.raises(
         WorkbookError, match=r"checkpoint of the first edition.*remove it or choose"
     ):
+        begin(with_lora(tiny_model), rows, tmp_path)
+
+
+def test_a_run_that_version_0_1_stopped_is_not_begun_anew(tiny_model, rows, tmp_path):
+    (tmp_path / "snapshot.pt").write_bytes(b"")
+    with pytest.raises(WorkbookError, match=r"stopped \(snapshot\.pt\): finish it with that"):
         begin(with_lora(tiny_model), rows, tmp_path)
 
 

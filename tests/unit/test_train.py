@@ -272,7 +272,7 @@ class TestResume:
         assert second.tokens == expected.tokens
         assert same(weights(fresh), weights(straight))
 
-    def test_a_killed_run_goes_on_from_its_last_snapshot(self, tiny_model, rows, tmp_path):
+    def test_a_killed_run_goes_on_from_its_last_checkpoint(self, tiny_model, rows, tmp_path):
         def die(done, loss):
             if done == 3:  # one step after the checkpoint of step 2
                 raise RuntimeError("killed")
@@ -358,7 +358,7 @@ class TestResume:
         assert same(weights(fresh), weights(model))
 
     @pytest.mark.parametrize("what", ["settings", "rows", "parameters", "shapes"])
-    def test_a_snapshot_of_another_run_is_refused(self, tiny_model, rows, tmp_path, what):
+    def test_a_checkpoint_of_another_run_is_refused(self, tiny_model, rows, tmp_path, what):
         sft_train(with_lora(tiny_model), rows, CONFIG, folder=tmp_path, progress=False)
         model, config, examples = with_lora(tiny_model), CONFIG, rows
         if what == "settings":
@@ -374,7 +374,7 @@ class TestResume:
             sft_train(model, examples, config, folder=tmp_path, progress=False)
         assert same(weights(model), before)
 
-    def test_a_damaged_snapshot_is_told(self, tiny_model, rows, tmp_path):
+    def test_a_damaged_checkpoint_is_told(self, tiny_model, rows, tmp_path):
         sft_train(tiny_model, rows, CONFIG, folder=tmp_path, progress=False)
         checkpoint = tmp_path / "checkpoint.pt"
         checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
@@ -383,7 +383,7 @@ class TestResume:
 
 
 class TestFullDisk:
-    def test_keeps_the_snapshot_before_and_leaves_no_half_one(self, tiny_model, rows, tmp_path):
+    def test_keeps_the_checkpoint_before_and_leaves_no_half_one(self, tiny_model, rows, tmp_path):
         sft_train(
             with_lora(tiny_model),
             rows,
@@ -407,7 +407,7 @@ class TestFullDisk:
         assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
         assert (tmp_path / "checkpoint.pt").read_bytes() == whole
 
-    def test_is_told_in_one_sentence_when_there_is_no_snapshot_yet(
+    def test_is_told_in_one_sentence_when_there_is_no_checkpoint_yet(
         self, tiny_model, rows, tmp_path, monkeypatch
     ):
         def full(*_):

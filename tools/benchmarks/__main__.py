@@ -1,4 +1,4 @@
-"""`make bench`: measure, or go on where an interrupt left it; write JSON, picture and README table."""
+"""`make bench`: measure, or go on where an interrupt left it; write JSON, picture and tables."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tools.benchmarks.measure import run, settings
 
 NAME = "speed"
 PICTURE = ROOT / "docs" / "speed.png"
-README = ROOT / "README.md"
+PAGE = ROOT / "docs" / "benchmarks.md"
 START, END = "<!-- speed: begin -->", "<!-- speed: end -->"
 
 
@@ -38,11 +38,11 @@ def main() -> int:
     results_path(NAME, unfinished).unlink()
     print(table)
     drawn.savefig(PICTURE, dpi=110)
-    before, _, rest = README.read_text(encoding="utf-8").partition(START)
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(START)
     _, _, after = rest.partition(END)
-    new = README.with_suffix(".new")
+    new = PAGE.with_suffix(".new")
     new.write_text(f"{before}{START}\n{table}\n{END}{after}", encoding="utf-8")
-    os.replace(new, README)
+    os.replace(new, PAGE)
     return 0
 
 

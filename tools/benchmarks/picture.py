@@ -1,4 +1,4 @@
-"""The figures of `make bench` as a picture, and as the README's tables."""
+"""The figures of `make bench` as a picture, and as the tables of docs/benchmarks.md."""
 
 from __future__ import annotations
 

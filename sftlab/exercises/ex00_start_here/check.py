@@ -9,10 +9,7 @@ from sftlab.masking import count_trained
 ID = "00.count_trained"
 
 
-@mistake(
-    ID,
-    "That is the length of the row: the -100 labels are counted too. Which labels does the loss skip?",
-)
+@mistake(ID, "That is the length of the row: the -100 labels are counted too. Which labels does the loss skip?")  # fmt: skip
 def _length(labels):
     return len(labels)
 

@@ -17,99 +17,63 @@ def _logits(length: int, vocabulary: int, scale: float = 1.0, seed: int = 0) -> 
     return scale * torch.randn(length, vocabulary, generator=torch.Generator().manual_seed(seed))
 
 
-@mistake(
-    DISTRIBUTION,
-    "These are still logits: they may be negative and do not sum to 1. Which function makes probabilities of them?",
-)
+@mistake(DISTRIBUTION, "These are still logits: they may be negative and do not sum to 1. Which function makes probabilities of them?")  # fmt: skip
 def _logits_themselves(logits):
     return logits[-1]
 
 
-@mistake(
-    DISTRIBUTION,
-    "That is a distribution for *every* position. The next token after the whole text is forecast at one of them.",
-)
+@mistake(DISTRIBUTION, "That is a distribution for *every* position. The next token after the whole text is forecast at one of them.")  # fmt: skip
 def _every_position(logits):
     return logits.softmax(-1)
 
 
-@mistake(
-    DISTRIBUTION,
-    "You took the first position: that forecasts the second token of the text. The next one is forecast at the end.",
-)
+@mistake(DISTRIBUTION, "You took the first position: that forecasts the second token of the text. The next one is forecast at the end.")  # fmt: skip
 def _first_position(logits):
     return logits[0].softmax(-1)
 
 
-@mistake(
-    DISTRIBUTION,
-    "You took the position before the last: it forecasts the text's own last token.",
-)
+@mistake(DISTRIBUTION, "You took the position before the last: it forecasts the text's own last token.")  # fmt: skip
 def _last_but_one(logits):
     return logits[len(logits) - 2].softmax(-1)
 
 
-@mistake(
-    DISTRIBUTION,
-    "You normalised over the positions. The probabilities of all *tokens* at one position sum to 1: mind the dimension.",
-)
+@mistake(DISTRIBUTION, "You normalised over the positions. The probabilities of all *tokens* at one position sum to 1: mind the dimension.")  # fmt: skip
 def _over_positions(logits):
     return logits.softmax(0)[-1]
 
 
-@mistake(
-    DISTRIBUTION,
-    "You took the last *token of the vocabulary* at all positions. Positions are the first dimension.",
-)
+@mistake(DISTRIBUTION, "You took the last *token of the vocabulary* at all positions. Positions are the first dimension.")  # fmt: skip
 def _last_column(logits):
     return logits[:, -1].softmax(-1)
 
 
-@mistake(
-    DISTRIBUTION,
-    "These are log-probabilities: never above 0. You want the probabilities themselves.",
-)
+@mistake(DISTRIBUTION, "These are log-probabilities: never above 0. You want the probabilities themselves.")  # fmt: skip
 def _log_probabilities(logits):
     return logits[-1].log_softmax(-1)
 
 
-@mistake(
-    DISTRIBUTION,
-    "You averaged over the positions. Each position forecasts another token; only one forecasts the next.",
-)
+@mistake(DISTRIBUTION, "You averaged over the positions. Each position forecasts another token; only one forecasts the next.")  # fmt: skip
 def _mean_of_distributions(logits):
     return logits.softmax(-1).mean(0)
 
 
-@mistake(
-    DISTRIBUTION,
-    "You averaged the logits of all positions. Only one of them forecasts the next token.",
-)
+@mistake(DISTRIBUTION, "You averaged the logits of all positions. Only one of them forecasts the next token.")  # fmt: skip
 def _distribution_of_the_mean(logits):
     return logits.mean(0).softmax(-1)
 
 
-@mistake(
-    DISTRIBUTION,
-    "exp of a large logit overflows. Subtract the largest logit first, or let softmax do it.",
-)
+@mistake(DISTRIBUTION, "exp of a large logit overflows. Subtract the largest logit first, or let softmax do it.")  # fmt: skip
 def _overflowing(logits):
     weights = logits[-1].exp()
     return weights / weights.sum()
 
 
-@mistake(
-    DISTRIBUTION,
-    "Dividing by the sum is not enough: logits can be negative. Take exp first, as softmax does.",
-)
+@mistake(DISTRIBUTION, "Dividing by the sum is not enough: logits can be negative. Take exp first, as softmax does.")  # fmt: skip
 def _exp_forgotten(logits):
     return logits[-1] / logits[-1].sum()
 
 
-@mistake(
-    DISTRIBUTION,
-    "The sigmoid looks at each token alone, so these do not sum to 1. The tokens compete: use softmax.",
-)
+@mistake(DISTRIBUTION, "The sigmoid looks at each token alone, so these do not sum to 1. The tokens compete: use softmax.")  # fmt: skip
 def _sigmoid(logits):
     return logits[-1].sigmoid()
 

@@ -35,26 +35,17 @@ def _from_zero(logits, tokens):
     return (logits > _chosen(logits, tokens)).sum(-1)
 
 
-@mistake(
-    RANK,
-    "Equally likely tokens are counted as likelier here. They share the better rank: count only those strictly above.",
-)
+@mistake(RANK, "Equally likely tokens are counted as likelier here. They share the better rank: count only those strictly above.")  # fmt: skip
 def _ties_counted(logits, tokens):
     return (logits >= _chosen(logits, tokens)).sum(-1)
 
 
-@mistake(
-    RANK,
-    "You counted from the bottom: the likeliest token has the largest number. Count those above it.",
-)
+@mistake(RANK, "You counted from the bottom: the likeliest token has the largest number. Count those above it.")  # fmt: skip
 def _from_the_bottom(logits, tokens):
     return (logits < _chosen(logits, tokens)).sum(-1) + 1
 
 
-@mistake(
-    RANK,
-    "argsort gives the token at each rank; you looked up which token stands at rank `token`. You want the rank at which the token stands.",
-)
+@mistake(RANK, "argsort gives the token at each rank; you looked up which token stands at rank `token`. You want the rank at which the token stands.")  # fmt: skip
 def _argsort_misread(logits, tokens):
     return _chosen(logits.argsort(-1, descending=True), tokens).squeeze(-1) + 1
 
@@ -64,26 +55,17 @@ def _argsort_misread_from_zero(logits, tokens):
     return _chosen(logits.argsort(-1, descending=True), tokens).squeeze(-1)
 
 
-@mistake(
-    RANK,
-    "You shifted once more: row t of base_logits forecasts tokens[t] already. There is a rank for every token.",
-)
+@mistake(RANK, "You shifted once more: row t of base_logits forecasts tokens[t] already. There is a rank for every token.")  # fmt: skip
 def _shifted_again(logits, tokens):
     return (logits[:-1] > _chosen(logits[:-1], tokens[1:])).sum(-1) + 1
 
 
-@mistake(
-    RANK,
-    "You counted over the positions. The rank is among the tokens of the *vocabulary*, at one position: mind the dimension.",
-)
+@mistake(RANK, "You counted over the positions. The rank is among the tokens of the *vocabulary*, at one position: mind the dimension.")  # fmt: skip
 def _over_positions(logits, tokens):
     return (logits > _chosen(logits, tokens)).sum(0) + 1
 
 
-@mistake(
-    RANK,
-    "These say only whether a token is the first choice. The exercise wants its rank: marginal tokens have 2 or 3.",
-)
+@mistake(RANK, "These say only whether a token is the first choice. The exercise wants its rank: marginal tokens have 2 or 3.")  # fmt: skip
 def _first_choice_or_not(logits, tokens):
     return logits.argmax(-1) == tokens
 
@@ -98,18 +80,12 @@ def _probabilities(logits, tokens):
     return _chosen(logits.softmax(-1), tokens).squeeze(-1)
 
 
-@mistake(
-    FORM,
-    "It is the wrong way round: True stands for an answer in the form that was asked for.",
-)
+@mistake(FORM, "It is the wrong way round: True stands for an answer in the form that was asked for.")  # fmt: skip
 def _wrong_way_round(text, count=None):
     return not format_compliance(text, count)
 
 
-@mistake(
-    FORM,
-    "The number is not looked at. With `count`, the answer has to be a numbered list of that many lines.",
-)
+@mistake(FORM, "The number is not looked at. With `count`, the answer has to be a numbered list of that many lines.")  # fmt: skip
 def _count_ignored(text, count=None):
     return format_compliance(text)
 
@@ -124,10 +100,7 @@ def _too_long_passes(text, count=None):
     return len(list_items(text)) >= count if count else format_compliance(text)
 
 
-@mistake(
-    FORM,
-    "Only the lines are counted. Each has to begin with its number, a full stop and a space.",
-)
+@mistake(FORM, "Only the lines are counted. Each has to begin with its number, a full stop and a space.")  # fmt: skip
 def _lines_counted(text, count=None):
     return len(text.strip().split("\n")) == count if count else format_compliance(text)
 
@@ -145,19 +118,13 @@ def _beginning_ignored(text, count=None):
     return format_compliance(text if count else f"A{text.strip()}", count)
 
 
-@mistake(
-    FORM,
-    "An answer that begins with a digit is refused: “3 plus 4 is 7.” is a fine one.",
-)
+@mistake(FORM, "An answer that begins with a digit is refused: “3 plus 4 is 7.” is a fine one.")  # fmt: skip
 def _digit_refused(text, count=None):
     begins = bool(count) or text.strip()[:1].isupper()
     return begins and format_compliance(text, count)
 
 
-@mistake(
-    FORM,
-    "The end is not looked at. A sentence ends with a full stop or an exclamation mark; one that breaks off does not.",
-)
+@mistake(FORM, "The end is not looked at. A sentence ends with a full stop or an exclamation mark; one that breaks off does not.")  # fmt: skip
 def _end_ignored(text, count=None):
     return format_compliance(text if count else text.strip() + ".", count)
 
@@ -167,10 +134,7 @@ def _lines_pass(text, count=None):
     return format_compliance(text if count else text.replace("\n", " "), count)
 
 
-@mistake(
-    FORM,
-    "A question passes. Whoever asks back, or goes on with more questions, has not answered.",
-)
+@mistake(FORM, "A question passes. Whoever asks back, or goes on with more questions, has not answered.")  # fmt: skip
 def _question_passes(text, count=None):
     return format_compliance(text.replace("?", "."), count)
 

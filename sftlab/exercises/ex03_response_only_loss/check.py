@@ -10,10 +10,7 @@ from sftlab.loss import IGNORE_INDEX, response_loss_share
 ID = "03.response_loss_share"
 
 
-@mistake(
-    ID,
-    "Off by one: losses[:, t] is the loss of token t + 1, so its label is labels[:, t + 1]. Compare with labels[:, 1:].",
-)
+@mistake(ID, "Off by one: losses[:, t] is the loss of token t + 1, so its label is labels[:, t + 1]. Compare with labels[:, 1:].")  # fmt: skip
 def _unshifted(losses, labels):
     return (losses[labels[:, :-1] != IGNORE_INDEX].sum() / losses.sum()).item()
 
@@ -23,43 +20,29 @@ def _prompt_share(losses, labels):
     return 1 - response_loss_share(losses, labels)
 
 
-@mistake(
-    ID,
-    "You divided two means: that compares a response token with an average token. The share of the total is a quotient of sums.",
-)
+@mistake(ID, "You divided two means: that compares a response token with an average token. The share of the total is a quotient of sums.")  # fmt: skip
 def _of_means(losses, labels):
     return (losses[labels[:, 1:] != IGNORE_INDEX].mean() / losses.mean()).item()
 
 
-@mistake(
-    ID, "That is the response's share of the *tokens*. Here each token weighs as much as its loss."
-)
+@mistake(ID, "That is the response's share of the *tokens*. Here each token weighs as much as its loss.")  # fmt: skip
 def _counted(losses, labels):
     return (labels[:, 1:] != IGNORE_INDEX).float().mean().item()
 
 
-@mistake(
-    ID,
-    "You averaged the shares of the rows. A batch's loss is one sum: add over all rows first, divide once.",
-)
+@mistake(ID, "You averaged the shares of the rows. A batch's loss is one sum: add over all rows first, divide once.")  # fmt: skip
 def _mean_of_rows(losses, labels):
     response = labels[:, 1:] != IGNORE_INDEX
     return ((losses * response).sum(1) / losses.sum(1)).mean().item()
 
 
-@mistake(
-    ID,
-    "You divided by the prompt's loss. A share divides by the whole: prompt and response together.",
-)
+@mistake(ID, "You divided by the prompt's loss. A share divides by the whole: prompt and response together.")  # fmt: skip
 def _to_prompt(losses, labels):
     response = labels[:, 1:] != IGNORE_INDEX
     return (losses[response].sum() / losses[~response].sum()).item()
 
 
-@mistake(
-    ID,
-    "Token 0 is a response token like any other. Masked is -100 and nothing else: compare with IGNORE_INDEX.",
-)
+@mistake(ID, "Token 0 is a response token like any other. Masked is -100 and nothing else: compare with IGNORE_INDEX.")  # fmt: skip
 def _above_zero(losses, labels):
     return (losses[labels[:, 1:] > 0].sum() / losses.sum()).item()
 
@@ -74,10 +57,7 @@ def _nats(losses, labels):
     return losses[labels[:, 1:] != IGNORE_INDEX].sum().item()
 
 
-@mistake(
-    ID,
-    "That is the mean loss of a response token, the SFT loss. Asked for is which part of the whole it makes up.",
-)
+@mistake(ID, "That is the mean loss of a response token, the SFT loss. Asked for is which part of the whole it makes up.")  # fmt: skip
 def _mean_loss(losses, labels):
     return losses[labels[:, 1:] != IGNORE_INDEX].mean().item()
 
@@ -87,10 +67,7 @@ def _first_row(losses, labels):
     return response_loss_share(losses[:1], labels[:1])
 
 
-@mistake(
-    ID,
-    "That is one number per row. The batch has one loss, and one share of it falls on responses.",
-)
+@mistake(ID, "That is one number per row. The batch has one loss, and one share of it falls on responses.")  # fmt: skip
 def _per_row(losses, labels):
     response = labels[:, 1:] != IGNORE_INDEX
     return (losses * response).sum(1) / losses.sum(1)

@@ -38,206 +38,119 @@ def _picked(scores, labels):
     return scores[:, : labels.shape[1] - 1][trained].gather(-1, labels[:, 1:][trained][:, None])
 
 
-@mistake(
-    LOSS,
-    "The shift is missing: the logits at position t are a forecast of token t+1, but here "
-    "they are compared with token t. Look at which logits meet which labels.",
-)
+@mistake(LOSS, "The shift is missing: the logits at position t are a forecast of token t+1, but here they are compared with token t. Look at which logits meet which labels.")  # fmt: skip
 def _unshifted(logits, labels):
     return F.cross_entropy(logits.flatten(0, 1), labels.flatten())
 
 
-@mistake(
-    LOSS,
-    "The shift goes the wrong way: each token is compared with the forecast made after it was "
-    "read. The forecast of token t+1 stands at position t.",
-)
+@mistake(LOSS, "The shift goes the wrong way: each token is compared with the forecast made after it was read. The forecast of token t+1 stands at position t.")  # fmt: skip
 def _shifted_back(logits, labels):
     return F.cross_entropy(logits[:, 1:].flatten(0, 1), labels[:, :-1].flatten())
 
 
-@mistake(
-    LOSS,
-    "Shifted twice: the logits at t are compared with token t+2. The labels come unshifted; "
-    "one step is enough.",
-)
+@mistake(LOSS, "Shifted twice: the logits at t are compared with token t+2. The labels come unshifted; one step is enough.")  # fmt: skip
 def _shifted_twice(logits, labels):
     return F.cross_entropy(logits[:, :-2].flatten(0, 1), labels[:, 2:].flatten())
 
 
-@mistake(
-    LOSS,
-    "The mask is ignored: labels of -100 are scored as if they were token 0. Only positions "
-    "whose label is not -100 may count.",
-)
+@mistake(LOSS, "The mask is ignored: labels of -100 are scored as if they were token 0. Only positions whose label is not -100 may count.")  # fmt: skip
 def _not_masked(logits, labels):
     return sft_loss(logits, labels.clamp(min=0))
 
 
-@mistake(
-    LOSS,
-    "The sum is right, the count is too big: the first token of a row has no forecast, so its "
-    "label is never scored and must not be counted.",
-)
+@mistake(LOSS, "The sum is right, the count is too big: the first token of a row has no forecast, so its label is never scored and must not be counted.")  # fmt: skip
 def _over_all_trained_labels(logits, labels):
     return _summed(logits, labels) / (labels != IGNORE_INDEX).sum()
 
 
-@mistake(
-    LOSS,
-    "Divided by all positions, masked ones included. The mean is over the trained tokens "
-    "alone: count the targets that are not -100.",
-)
+@mistake(LOSS, "Divided by all positions, masked ones included. The mean is over the trained tokens alone: count the targets that are not -100.")  # fmt: skip
 def _over_all_positions(logits, labels):
     return token_nll(logits, labels).mean()
 
 
-@mistake(
-    LOSS,
-    "Divided by the number of all labels, masked ones included. The mean is over the trained "
-    "tokens alone: count the targets that are not -100.",
-)
+@mistake(LOSS, "Divided by the number of all labels, masked ones included. The mean is over the trained tokens alone: count the targets that are not -100.")  # fmt: skip
 def _over_all_labels(logits, labels):
     return _summed(logits, labels) / labels.numel()
 
 
-@mistake(
-    LOSS,
-    "This is the sum over the trained tokens. The loss is their mean: what is it divided by?",
-)
+@mistake(LOSS, "This is the sum over the trained tokens. The loss is their mean: what is it divided by?")  # fmt: skip
 def _summed(logits, labels):
     return token_nll(logits, labels).sum()
 
 
-@mistake(
-    LOSS,
-    "Divided by the number of rows. The loss is a mean per trained token, so a long answer "
-    "weighs more than a short one.",
-)
+@mistake(LOSS, "Divided by the number of rows. The loss is a mean per trained token, so a long answer weighs more than a short one.")  # fmt: skip
 def _per_row(logits, labels):
     return _summed(logits, labels) / len(labels)
 
 
-@mistake(
-    LOSS,
-    "A mean of row means: a token in a short answer weighs more than one in a long answer. "
-    "Sum over the whole batch, count over the whole batch, divide once.",
-)
+@mistake(LOSS, "A mean of row means: a token in a short answer weighs more than one in a long answer. Sum over the whole batch, count over the whole batch, divide once.")  # fmt: skip
 def _mean_of_row_means(logits, labels):
     rows = zip(logits.split(1), labels.split(1), strict=True)
     return torch.stack([sft_loss(*row) for row in rows]).mean()
 
 
-@mistake(
-    LOSS,
-    "The minus sign is missing: log-probabilities are never positive, and a loss is what "
-    "training makes smaller.",
-)
+@mistake(LOSS, "The minus sign is missing: log-probabilities are never positive, and a loss is what training makes smaller.")  # fmt: skip
 def _sign_missing(logits, labels):
     return -sft_loss(logits, labels)
 
 
-@mistake(
-    LOSS,
-    "Token 0 is left out. 0 is an id like any other; only -100 marks a masked label.",
-)
+@mistake(LOSS, "Token 0 is left out. 0 is an id like any other; only -100 marks a masked label.")  # fmt: skip
 def _id_zero_masked(logits, labels):
     return sft_loss(logits, labels.masked_fill(labels == 0, IGNORE_INDEX))
 
 
-@mistake(
-    LOSS,
-    "With large logits this overflows: a tiny probability is rounded to 0, and its log is "
-    "infinite. Take the log-probabilities in one step that never forms the probability.",
-)
+@mistake(LOSS, "With large logits this overflows: a tiny probability is rounded to 0, and its log is infinite. Take the log-probabilities in one step that never forms the probability.")  # fmt: skip
 def _softmax_then_log(logits, labels):
     return -_picked(logits.softmax(-1), labels).log().mean()
 
 
-@mistake(
-    LOSS,
-    "With large logits this overflows: exp becomes infinite, and infinite over infinite is "
-    "NaN. Take the log-probabilities in one step that never forms the probability.",
-)
+@mistake(LOSS, "With large logits this overflows: exp becomes infinite, and infinite over infinite is NaN. Take the log-probabilities in one step that never forms the probability.")  # fmt: skip
 def _exp_then_log(logits, labels):
     weights = logits.exp()
     return -_picked(weights / weights.sum(-1, keepdim=True), labels).log().mean()
 
 
-@mistake(
-    LOSS,
-    "Softmax is applied twice: the probabilities go through a function that expects raw "
-    "logits. Look at what `cross_entropy` or `log_softmax` takes.",
-)
+@mistake(LOSS, "Softmax is applied twice: the probabilities go through a function that expects raw logits. Look at what `cross_entropy` or `log_softmax` takes.")  # fmt: skip
 def _softmax_twice(logits, labels):
     return sft_loss(logits.softmax(-1), labels)
 
 
-@mistake(
-    LOSS,
-    "The log is missing: this is the mean probability of the right tokens. The loss is made "
-    "of log-probabilities.",
-)
+@mistake(LOSS, "The log is missing: this is the mean probability of the right tokens. The loss is made of log-probabilities.")  # fmt: skip
 def _probability(logits, labels):
     return _picked(logits.softmax(-1), labels).mean()
 
 
-@mistake(
-    LOSS,
-    "The log is missing: this is the mean probability with a minus sign. The loss is made of "
-    "log-probabilities.",
-)
+@mistake(LOSS, "The log is missing: this is the mean probability with a minus sign. The loss is made of log-probabilities.")  # fmt: skip
 def _negative_probability(logits, labels):
     return -_picked(logits.softmax(-1), labels).mean()
 
 
-@mistake(
-    LOSS,
-    "The logits are used as if they were log-probabilities. They become ones only after "
-    "normalising over the vocabulary.",
-)
+@mistake(LOSS, "The logits are used as if they were log-probabilities. They become ones only after normalising over the vocabulary.")  # fmt: skip
 def _raw_logits(logits, labels):
     return -_picked(logits, labels).mean()
 
 
-@mistake(
-    LOSS,
-    "Normalised over the wrong dimension: the probabilities of one position must add up to 1 "
-    "over the vocabulary, which is the last dimension.",
-)
+@mistake(LOSS, "Normalised over the wrong dimension: the probabilities of one position must add up to 1 over the vocabulary, which is the last dimension.")  # fmt: skip
 def _wrong_dimension(logits, labels):
     return -_picked(logits[:, :-1].log_softmax(1), labels).mean()
 
 
-@mistake(
-    LOSS,
-    "These are bits: the logarithm has base 2. The loss is in nats, with the natural log.",
-)
+@mistake(LOSS, "These are bits: the logarithm has base 2. The loss is in nats, with the natural log.")  # fmt: skip
 def _base_2(logits, labels):
     return sft_loss(logits, labels) / math.log(2)
 
 
-@mistake(
-    LOSS,
-    "The logarithm has base 10. The loss is in nats, with the natural log.",
-)
+@mistake(LOSS, "The logarithm has base 10. The loss is in nats, with the natural log.")  # fmt: skip
 def _base_10(logits, labels):
     return sft_loss(logits, labels) / math.log(10)
 
 
-@mistake(
-    LOSS,
-    "This is the perplexity, exp(loss). The loss itself is asked for.",
-)
+@mistake(LOSS, "This is the perplexity, exp(loss). The loss itself is asked for.")  # fmt: skip
 def _perplexity(logits, labels):
     return sft_loss(logits, labels).exp()
 
 
-@mistake(
-    LOSS,
-    "With no trained token there is no mean: the result is NaN, as in `F.cross_entropy`. A 0 "
-    "would look like a perfect fit.",
-)
+@mistake(LOSS, "With no trained token there is no mean: the result is NaN, as in `F.cross_entropy`. A 0 would look like a perfect fit.")  # fmt: skip
 def _zero_for_nothing(logits, labels):
     return _summed(logits, labels) / trained_tokens(labels).clamp(min=1)
 
@@ -276,108 +189,65 @@ SFT_CASES = (
 # --- the same from micro-batches ---------------------------------------------------------------
 
 
-@mistake(
-    ACCUMULATED,
-    "It is NaN, because one micro-batch has no trained token: its mean is NaN, and NaN × 0 is "
-    "NaN. Work with sums and counts; never form the mean of a micro-batch.",
-)
+@mistake(ACCUMULATED, "It is NaN, because one micro-batch has no trained token: its mean is NaN, and NaN × 0 is NaN. Work with sums and counts; never form the mean of a micro-batch.")  # fmt: skip
 def _weighted_means(micro_batches):
     means = [sft_loss(*batch) * trained_tokens(batch[1]) for batch in micro_batches]
     return sum(means) / sum(trained_tokens(labels) for _, labels in micro_batches)
 
 
-@mistake(
-    ACCUMULATED,
-    "This is a mean of means: every micro-batch weighs the same, however many tokens it "
-    "trains. Sum everything, count everything, divide once.",
-)
+@mistake(ACCUMULATED, "This is a mean of means: every micro-batch weighs the same, however many tokens it trains. Sum everything, count everything, divide once.")  # fmt: skip
 def _mean_of_means(micro_batches):
     return mean_of_means(micro_batches)
 
 
-@mistake(
-    ACCUMULATED,
-    "The micro-batches are weighted by their rows. What counts is how many tokens each one trains.",
-)
+@mistake(ACCUMULATED, "The micro-batches are weighted by their rows. What counts is how many tokens each one trains.")  # fmt: skip
 def _weighted_by_rows(micro_batches):
     rows = sum(len(labels) for _, labels in micro_batches)
     return sum(sft_loss(logits, labels) * len(labels) for logits, labels in micro_batches) / rows
 
 
-@mistake(
-    ACCUMULATED,
-    "The micro-batch means are added up and never averaged: with k micro-batches the gradient "
-    "would be about k times too big.",
-)
+@mistake(ACCUMULATED, "The micro-batch means are added up and never averaged: with k micro-batches the gradient would be about k times too big.")  # fmt: skip
 def _sum_of_means(micro_batches):
     return sum(sft_loss(*batch) for batch in micro_batches)
 
 
-@mistake(
-    ACCUMULATED,
-    "The sums are divided by the number of micro-batches. The loss is per trained token: "
-    "count the tokens.",
-)
+@mistake(ACCUMULATED, "The sums are divided by the number of micro-batches. The loss is per trained token: count the tokens.")  # fmt: skip
 def _sums_over_batches(micro_batches):
     return _sum_of_sums(micro_batches) / len(micro_batches)
 
 
-@mistake(
-    ACCUMULATED,
-    "This is the sum over all trained tokens. It still has to be divided by their number.",
-)
+@mistake(ACCUMULATED, "This is the sum over all trained tokens. It still has to be divided by their number.")  # fmt: skip
 def _sum_of_sums(micro_batches):
     return sum(_summed(*batch) for batch in micro_batches)
 
 
-@mistake(
-    ACCUMULATED,
-    "The count is too big: the first token of a row has no forecast, so its label is never "
-    "scored and must not be counted.",
-)
+@mistake(ACCUMULATED, "The count is too big: the first token of a row has no forecast, so its label is never scored and must not be counted.")  # fmt: skip
 def _over_trained_labels(micro_batches):
     labels = [labels for _, labels in micro_batches]
     return _sum_of_sums(micro_batches) / sum((y != IGNORE_INDEX).sum() for y in labels)
 
 
-@mistake(
-    ACCUMULATED,
-    "Divided by all positions, masked ones included. Count the targets that are not -100.",
-)
+@mistake(ACCUMULATED, "Divided by all positions, masked ones included. Count the targets that are not -100.")  # fmt: skip
 def _all_positions(micro_batches):
     return _sum_of_sums(micro_batches) / sum(y[:, 1:].numel() for _, y in micro_batches)
 
 
-@mistake(
-    ACCUMULATED,
-    "Divided by the number of all labels, masked ones included. Count the targets that are "
-    "not -100.",
-)
+@mistake(ACCUMULATED, "Divided by the number of all labels, masked ones included. Count the targets that are not -100.")  # fmt: skip
 def _all_labels(micro_batches):
     return _sum_of_sums(micro_batches) / sum(y.numel() for _, y in micro_batches)
 
 
-@mistake(
-    ACCUMULATED,
-    "The sum runs over all micro-batches, but the count is that of the last one alone. Both "
-    "have to be accumulated.",
-)
+@mistake(ACCUMULATED, "The sum runs over all micro-batches, but the count is that of the last one alone. Both have to be accumulated.")  # fmt: skip
 def _count_overwritten(micro_batches):
     return _sum_of_sums(micro_batches) / trained_tokens(micro_batches[-1][1])
 
 
-@mistake(
-    ACCUMULATED,
-    "Only the last micro-batch is in the result: the ones before it were overwritten.",
-)
+@mistake(ACCUMULATED, "Only the last micro-batch is in the result: the ones before it were overwritten.")  # fmt: skip
 def _last_alone(micro_batches):
     return sft_loss(*micro_batches[-1])
 
 
-@mistake(
-    ACCUMULATED,
-    "Only the first micro-batch is in the result: does it return inside the loop?",
-)
+@mistake(ACCUMULATED, "Only the first micro-batch is in the result: does it return inside the loop?")  # fmt: skip
 def _first_alone(micro_batches):
     return sft_loss(*micro_batches[0])
 

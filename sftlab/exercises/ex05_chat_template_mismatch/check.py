@@ -21,99 +21,66 @@ def _end(right, wrong):
     return _beginning(right[::-1], wrong[::-1])
 
 
-@mistake(
-    SPOT,
-    "That is where they part. Return three things: (start, what the right one has there, what the wrong one has there).",
-)
+@mistake(SPOT, "That is where they part. Return three things: (start, what the right one has there, what the wrong one has there).")  # fmt: skip
 def _start_alone(right, wrong):
     return _beginning(right, wrong)
 
 
-@mistake(
-    SPOT,
-    "The common end is still in both parts. Take it away too, so that only what differs is left.",
-)
+@mistake(SPOT, "The common end is still in both parts. Take it away too, so that only what differs is left.")  # fmt: skip
 def _end_kept(right, wrong):
     start = _beginning(right, wrong)
     return start, right[start:], wrong[start:]
 
 
-@mistake(
-    SPOT,
-    "The common end overlaps the common beginning: a token was taken away twice. Stop before the end reaches `start`.",
-)
+@mistake(SPOT, "The common end overlaps the common beginning: a token was taken away twice. Stop before the end reaches `start`.")  # fmt: skip
 def _overlapping(right, wrong):
     start, end = _beginning(right, wrong), _end(right, wrong)
     return start, right[start : len(right) - end], wrong[start : len(wrong) - end]
 
 
-@mistake(
-    SPOT,
-    "With no common end, `x[start:-0]` is empty: in Python, -0 is 0. Count the end from the front: `len(x) - end`.",
-)
+@mistake(SPOT, "With no common end, `x[start:-0]` is empty: in Python, -0 is 0. Count the end from the front: `len(x) - end`.")  # fmt: skip
 def _minus_zero(right, wrong):
     start = _beginning(right, wrong)
     end = _end(right[start:], wrong[start:])
     return start, right[start:-end], wrong[start:-end]
 
 
-@mistake(
-    SPOT,
-    "The start is one too large: count from 0, as Python's positions do.",
-)
+@mistake(SPOT, "The start is one too large: count from 0, as Python's positions do.")  # fmt: skip
 def _from_one(right, wrong):
     start, *parts = spot_the_difference(right, wrong)
     return start + 1, *parts
 
 
-@mistake(
-    SPOT,
-    "The two parts are exchanged: first what the right one has, then what the wrong one has.",
-)
+@mistake(SPOT, "The two parts are exchanged: first what the right one has, then what the wrong one has.")  # fmt: skip
 def _exchanged(right, wrong):
     return spot_the_difference(wrong, right)
 
 
-@mistake(
-    SPOT,
-    "Only the first differing token is shown. The difference goes on up to the common end.",
-)
+@mistake(SPOT, "Only the first differing token is shown. The difference goes on up to the common end.")  # fmt: skip
 def _one_token(right, wrong):
     start = _beginning(right, wrong)
     return start, right[start : start + 1], wrong[start : start + 1]
 
 
-@mistake(
-    SPOT,
-    "You compared position by position. After a token that is missing or added, all later positions are shifted: cut off the common end instead.",
-)
+@mistake(SPOT, "You compared position by position. After a token that is missing or added, all later positions are shifted: cut off the common end instead.")  # fmt: skip
 def _position_by_position(right, wrong):
     at = [i for i, (a, b) in enumerate(zip(right, wrong, strict=False)) if a != b]
     start = _beginning(right, wrong)
     return start, [right[i] for i in at], [wrong[i] for i in at]
 
 
-@mistake(
-    SPOT,
-    "You kept ids that occur in one of them only. Markers occur several times: go by position, not by value.",
-)
+@mistake(SPOT, "You kept ids that occur in one of them only. Markers occur several times: go by position, not by value.")  # fmt: skip
 def _by_value(right, wrong):
     start = _beginning(right, wrong)
     return start, [x for x in right if x not in wrong], [x for x in wrong if x not in right]
 
 
-@mistake(
-    SPOT,
-    "For equal sequences the common beginning is all of it: start is their length.",
-)
+@mistake(SPOT, "For equal sequences the common beginning is all of it: start is their length.")  # fmt: skip
 def _zero_if_equal(right, wrong):
     return (0, [], []) if right == wrong else spot_the_difference(right, wrong)
 
 
-@mistake(
-    SPOT,
-    "You took the common end away first. Where a token repeats, that places the difference elsewhere: the beginning comes first.",
-)
+@mistake(SPOT, "You took the common end away first. Where a token repeats, that places the difference elsewhere: the beginning comes first.")  # fmt: skip
 def _end_first(right, wrong):
     end = _end(right, wrong)
     right, wrong = right[: len(right) - end], wrong[: len(wrong) - end]
@@ -146,166 +113,106 @@ SPOT_CASES = (
 HEADER = "<|im_start|>assistant\n"
 
 
-@mistake(
-    RENDER,
-    "The generation prompt is missing: the text must end with the header of the assistant's turn, which the model fills.",
-)
+@mistake(RENDER, "The generation prompt is missing: the text must end with the header of the assistant's turn, which the model fills.")  # fmt: skip
 def _not_opened(messages):
     return render_prompt(messages).removesuffix(HEADER)
 
 
-@mistake(
-    RENDER,
-    "The line end after the last header is missing. In training the answer came after that line end.",
-)
+@mistake(RENDER, "The line end after the last header is missing. In training the answer came after that line end.")  # fmt: skip
 def _header_without_line_end(messages):
     return render_prompt(messages).removesuffix("\n")
 
 
-@mistake(
-    RENDER,
-    "The assistant's turn is closed before it is written. Leave it open: the model writes the end marker.",
-)
+@mistake(RENDER, "The assistant's turn is closed before it is written. Leave it open: the model writes the end marker.")  # fmt: skip
 def _closed(messages):
     return render_prompt(messages) + "<|im_end|>\n"
 
 
-@mistake(
-    RENDER,
-    "There is a space after the last header. Nothing stood between header and answer in training.",
-)
+@mistake(RENDER, "There is a space after the last header. Nothing stood between header and answer in training.")  # fmt: skip
 def _space_at_the_end(messages):
     return render_prompt(messages) + " "
 
 
-@mistake(
-    RENDER,
-    "There is an empty line after the last header: one line end is enough.",
-)
+@mistake(RENDER, "There is an empty line after the last header: one line end is enough.")  # fmt: skip
 def _empty_line_at_the_end(messages):
     return render_prompt(messages) + "\n"
 
 
-@mistake(
-    RENDER,
-    "The line end after a role is missing.",
-)
+@mistake(RENDER, "The line end after a role is missing.")  # fmt: skip
 def _role_without_line_end(messages):
     text = render_prompt(messages)
     return text.replace("user\n", "user").replace("system\n", "system")
 
 
-@mistake(
-    RENDER,
-    "The line end after the end marker is missing.",
-)
+@mistake(RENDER, "The line end after the end marker is missing.")  # fmt: skip
 def _turn_without_line_end(messages):
     return render_prompt(messages).replace("<|im_end|>\n", "<|im_end|>")
 
 
-@mistake(
-    RENDER,
-    "The line end between the last turn and the generation prompt is missing: every turn ends with one, the last too.",
-)
+@mistake(RENDER, "The line end between the last turn and the generation prompt is missing: every turn ends with one, the last too.")  # fmt: skip
 def _joined_by_line_ends(messages):
     turns = [f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>" for m in messages]
     return "\n".join(turns) + HEADER
 
 
-@mistake(
-    RENDER,
-    "There is a line end between a text and its end marker. The marker follows the text at once.",
-)
+@mistake(RENDER, "There is a line end between a text and its end marker. The marker follows the text at once.")  # fmt: skip
 def _line_end_before_the_marker(messages):
     return render_prompt(messages).replace("<|im_end|>", "\n<|im_end|>")
 
 
-@mistake(
-    RENDER,
-    "The end markers are missing: every turn that was said is closed.",
-)
+@mistake(RENDER, "The end markers are missing: every turn that was said is closed.")  # fmt: skip
 def _end_markers_missing(messages):
     return render_prompt(messages).replace("<|im_end|>", "")
 
 
-@mistake(
-    RENDER,
-    "There is a space between the begin marker and the role.",
-)
+@mistake(RENDER, "There is a space between the begin marker and the role.")  # fmt: skip
 def _space_before_the_role(messages):
     return render_prompt(messages).replace("<|im_start|>", "<|im_start|> ")
 
 
-@mistake(
-    RENDER,
-    "A role is followed by an empty line. That is Llama 3's way; ChatML has one line end.",
-)
+@mistake(RENDER, "A role is followed by an empty line. That is Llama 3's way; ChatML has one line end.")  # fmt: skip
 def _empty_line_after_a_role(messages):
     text = render_prompt(messages).replace("\n", "\n\n")
     return text.replace("<|im_end|>\n\n", "<|im_end|>\n")
 
 
-@mistake(
-    RENDER,
-    "The markers are written without their bars: `<|im_start|>` and `<|im_end|>`, to the character.",
-)
+@mistake(RENDER, "The markers are written without their bars: `<|im_start|>` and `<|im_end|>`, to the character.")  # fmt: skip
 def _without_bars(messages):
     return render_prompt(messages).replace("|", "")
 
 
-@mistake(
-    RENDER,
-    "The first begin marker stands there twice.",
-)
+@mistake(RENDER, "The first begin marker stands there twice.")  # fmt: skip
 def _begin_marker_doubled(messages):
     return "<|im_start|>" + render_prompt(messages)
 
 
-@mistake(
-    RENDER,
-    "The system turn is missing. It is a turn like the others.",
-)
+@mistake(RENDER, "The system turn is missing. It is a turn like the others.")  # fmt: skip
 def _system_dropped(messages):
     return render_prompt([m for m in messages if m["role"] != "system"])
 
 
-@mistake(
-    RENDER,
-    "A system turn was added that is not in the messages. This template adds none.",
-)
+@mistake(RENDER, "A system turn was added that is not in the messages. This template adds none.")  # fmt: skip
 def _system_added(messages):
     system = {"role": "system", "content": "You are a helpful assistant."}
     return render_prompt(messages if messages[0]["role"] == "system" else [system, *messages])
 
 
-@mistake(
-    RENDER,
-    "Only the last message is rendered. The model reads the whole conversation each time.",
-)
+@mistake(RENDER, "Only the last message is rendered. The model reads the whole conversation each time.")  # fmt: skip
 def _last_only(messages):
     return render_prompt(messages[-1:])
 
 
-@mistake(
-    RENDER,
-    "White space was removed from a text. This template passes texts on as they are.",
-)
+@mistake(RENDER, "White space was removed from a text. This template passes texts on as they are.")  # fmt: skip
 def _stripped(messages):
     return render_prompt([{**m, "content": m["content"].strip()} for m in messages])
 
 
-@mistake(
-    RENDER,
-    "Every turn is called user. Take the role from the message.",
-)
+@mistake(RENDER, "Every turn is called user. Take the role from the message.")  # fmt: skip
 def _all_user(messages):
     return render_prompt([{**m, "role": "user"} for m in messages])
 
 
-@mistake(
-    RENDER,
-    "The roles are capitalised. For the model “User” is another word than “user”.",
-)
+@mistake(RENDER, "The roles are capitalised. For the model “User” is another word than “user”.")  # fmt: skip
 def _capitals(messages):
     return render_prompt([{**m, "role": m["role"].capitalize()} for m in messages])
 

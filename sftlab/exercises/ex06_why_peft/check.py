@@ -71,122 +71,77 @@ def _bytes(parameters, optimizer, copies=None, counter=None, size=None) -> int:
     return sum(copies * p.numel() * (size or p.element_size()) + counter for p in parameters)
 
 
-@mistake(
-    ID,
-    "Frozen parameters were counted. The optimiser was handed them, but without a gradient they never get a state: that is what LoRA saves. Look at `requires_grad`.",
-)
+@mistake(ID, "Frozen parameters were counted. The optimiser was handed them, but without a gradient they never get a state: that is what LoRA saves. Look at `requires_grad`.")  # fmt: skip
 def _frozen_too(model, optimizer):
     return _bytes(_held(optimizer), optimizer)
 
 
-@mistake(
-    ID,
-    "You counted the model's trainable parameters. What has a state are those that the *optimiser* was handed: go through its `param_groups`.",
-)
+@mistake(ID, "You counted the model's trainable parameters. What has a state are those that the *optimiser* was handed: go through its `param_groups`.")  # fmt: skip
 def _of_the_model(model, optimizer):
     return _bytes([p for p in model.parameters() if p.requires_grad], optimizer)
 
 
-@mistake(
-    ID,
-    "You counted all parameters of the model. Only those that the optimiser was handed *and* that require a gradient get a state.",
-)
+@mistake(ID, "You counted all parameters of the model. Only those that the optimiser was handed *and* that require a gradient get a state.")  # fmt: skip
 def _whole_model(model, optimizer):
     return _bytes(model.parameters(), optimizer)
 
 
-@mistake(
-    ID,
-    "AdamW keeps *two* moments for each parameter: the mean of its gradients, and of their squares.",
-)
+@mistake(ID, "AdamW keeps *two* moments for each parameter: the mean of its gradients, and of their squares.")  # fmt: skip
 def _one_moment(model, optimizer):
     return _bytes(_trained(optimizer), optimizer, copies=1)
 
 
-@mistake(
-    ID,
-    "You took 4 bytes a number. The moments have the dtype of their parameter, here 2 bytes: `p.element_size()`.",
-)
+@mistake(ID, "You took 4 bytes a number. The moments have the dtype of their parameter, here 2 bytes: `p.element_size()`.")  # fmt: skip
 def _always_four(model, optimizer):
     return _bytes(_trained(optimizer), optimizer, size=4)
 
 
-@mistake(
-    ID,
-    "Nearly: besides the moments each parameter *tensor* has a step counter, one float32 of 4 bytes.",
-)
+@mistake(ID, "Nearly: besides the moments each parameter *tensor* has a step counter, one float32 of 4 bytes.")  # fmt: skip
 def _no_counter(model, optimizer):
     return _bytes(_trained(optimizer), optimizer, counter=0)
 
 
-@mistake(
-    ID,
-    "16 bytes a parameter is everything that is held for it: weight 4, gradient 4, moments 8. Asked for is the optimiser's part.",
-)
+@mistake(ID, "16 bytes a parameter is everything that is held for it: weight 4, gradient 4, moments 8. Asked for is the optimiser's part.")  # fmt: skip
 def _sixteen(model, optimizer):
     return 16 * sum(p.numel() for p in _trained(optimizer))
 
 
-@mistake(
-    ID,
-    "12 bytes a parameter: the gradient (4) was counted too. It belongs to the parameter (`p.grad`), not to the optimiser's state.",
-)
+@mistake(ID, "12 bytes a parameter: the gradient (4) was counted too. It belongs to the parameter (`p.grad`), not to the optimiser's state.")  # fmt: skip
 def _with_gradient(model, optimizer):
     return 12 * sum(p.numel() for p in _trained(optimizer))
 
 
-@mistake(
-    ID,
-    "That is how many *numbers* are kept. Each takes `p.element_size()` bytes; and each tensor has a counter of 4.",
-)
+@mistake(ID, "That is how many *numbers* are kept. Each takes `p.element_size()` bytes; and each tensor has a counter of 4.")  # fmt: skip
 def _numbers(model, optimizer):
     return 2 * sum(p.numel() for p in _trained(optimizer))
 
 
-@mistake(
-    ID,
-    "That is in bits. Asked for are bytes.",
-)
+@mistake(ID, "That is in bits. Asked for are bytes.")  # fmt: skip
 def _bits(model, optimizer):
     return 8 * optimizer_state_bytes(model, optimizer)
 
 
-@mistake(
-    ID,
-    "This optimiser is SGD, and was counted like AdamW. SGD keeps one copy if it has momentum, nothing otherwise, and no counter.",
-)
+@mistake(ID, "This optimiser is SGD, and was counted like AdamW. SGD keeps one copy if it has momentum, nothing otherwise, and no counter.")  # fmt: skip
 def _sgd_like_adam(model, optimizer):
     return _bytes(_trained(optimizer), optimizer, copies=2, counter=4)
 
 
-@mistake(
-    ID,
-    "This optimiser is SGD, and was counted like AdamW. SGD keeps one copy if it has momentum, and nothing otherwise.",
-)
+@mistake(ID, "This optimiser is SGD, and was counted like AdamW. SGD keeps one copy if it has momentum, and nothing otherwise.")  # fmt: skip
 def _sgd_like_adam_without_counter(model, optimizer):
     return _bytes(_trained(optimizer), optimizer, copies=2)
 
 
-@mistake(
-    ID,
-    "SGD with momentum does keep something: one copy of each parameter, the running gradient.",
-)
+@mistake(ID, "SGD with momentum does keep something: one copy of each parameter, the running gradient.")  # fmt: skip
 def _momentum_forgotten(model, optimizer):
     return 0 if _is_sgd(optimizer) else optimizer_state_bytes(model, optimizer)
 
 
-@mistake(
-    ID,
-    "That is what the optimiser holds *now*: nothing. The state is made at its first step. You are asked to say it beforehand.",
-)
+@mistake(ID, "That is what the optimiser holds *now*: nothing. The state is made at its first step. You are asked to say it beforehand.")  # fmt: skip
 def _as_it_is_now(model, optimizer):
     return measured_optimizer_state_bytes(optimizer)
 
 
-@mistake(
-    ID,
-    "Those are the bytes of the parameters themselves. Each has two moments of its size, and a counter.",
-)
+@mistake(ID, "Those are the bytes of the parameters themselves. Each has two moments of its size, and a counter.")  # fmt: skip
 def _weights(model, optimizer):
     return sum(p.nbytes for p in _trained(optimizer))
 

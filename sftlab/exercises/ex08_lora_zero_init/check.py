@@ -69,34 +69,22 @@ def _frozen(given: tuple) -> str | None:
     return None
 
 
-@mistake(
-    STUCK,
-    "A without a gradient is how every LoRA starts: B is zero, and moves first. Stuck is a layer with no gradient at all.",
-)
+@mistake(STUCK, "A without a gradient is how every LoRA starts: B is zero, and moves first. Stuck is a layer with no gradient at all.")  # fmt: skip
 def _of_A(grad_norms):
     return [name for name, (a, b) in grad_norms.items() if a == 0]
 
 
-@mistake(
-    STUCK,
-    "B without a gradient means that A is zero; A has a gradient and moves. Stuck is a layer with no gradient at all.",
-)
+@mistake(STUCK, "B without a gradient means that A is zero; A has a gradient and moves. Stuck is a layer with no gradient at all.")  # fmt: skip
 def _of_B(grad_norms):
     return [name for name, (a, b) in grad_norms.items() if b == 0]
 
 
-@mistake(
-    STUCK,
-    "One zero is not enough: the matrix that has a gradient moves, and frees the other. Stuck means A *and* B.",
-)
+@mistake(STUCK, "One zero is not enough: the matrix that has a gradient moves, and frees the other. Stuck means A *and* B.")  # fmt: skip
 def _of_either(grad_norms):
     return [name for name, (a, b) in grad_norms.items() if a == 0 or b == 0]
 
 
-@mistake(
-    STUCK,
-    "A tiny gradient is not zero: Adam divides a step by the gradient's own size, so it moves all the same. Compare with 0.",
-)
+@mistake(STUCK, "A tiny gradient is not zero: Adam divides a step by the gradient's own size, so it moves all the same. Compare with 0.")  # fmt: skip
 def _tiny(grad_norms):
     return [name for name, (a, b) in grad_norms.items() if a < 1e-6 and b < 1e-6]
 
@@ -106,10 +94,7 @@ def _moving(grad_norms):
     return [name for name, pair in grad_norms.items() if any(pair)]
 
 
-@mistake(
-    STUCK,
-    "Those are layers in which both matrices have a gradient. Asked for are those in which neither has.",
-)
+@mistake(STUCK, "Those are layers in which both matrices have a gradient. Asked for are those in which neither has.")  # fmt: skip
 def _both_moving(grad_norms):
     return [name for name, pair in grad_norms.items() if all(pair)]
 

@@ -16,10 +16,7 @@ def _by_rule(rule, lora, rslora, plain):
     return float({"lora": lora, "rslora": rslora, "plain": plain}[rule])
 
 
-@mistake(
-    SCALE,
-    "α was not divided by r: at rank 8 the update is 8 times too strong. With α = r that would be just as wrong, only less so.",
-)
+@mistake(SCALE, "α was not divided by r: at rank 8 the update is 8 times too strong. With α = r that would be just as wrong, only less so.")  # fmt: skip
 def _not_divided(alpha, r, rule):
     return _by_rule(rule, alpha, alpha / math.sqrt(r), alpha)
 
@@ -39,10 +36,7 @@ def _rules_swapped(alpha, r, rule):
     return _by_rule(rule, alpha / math.sqrt(r), alpha / r, alpha)
 
 
-@mistake(
-    SCALE,
-    "`//` cuts off the fraction: with α = 12 and r = 8 that is 1 and not 1.5, and with α < r it is 0.",
-)
+@mistake(SCALE, "`//` cuts off the fraction: with α = 12 and r = 8 that is 1 and not 1.5, and with α < r it is 0.")  # fmt: skip
 def _floored(alpha, r, rule):
     return _by_rule(rule, alpha // r, alpha / math.sqrt(r), alpha)
 
@@ -57,10 +51,7 @@ def _squared(alpha, r, rule):
     return _by_rule(rule, alpha / r, alpha / r**2, alpha)
 
 
-@mistake(
-    SCALE,
-    'For "rslora" both factors are applied: α/r and then 1/√r. The root takes the place of r.',
-)
+@mistake(SCALE, 'For "rslora" both factors are applied: α/r and then 1/√r. The root takes the place of r.')  # fmt: skip
 def _both_factors(alpha, r, rule):
     return _by_rule(rule, alpha / r, alpha / r / math.sqrt(r), alpha)
 
@@ -104,10 +95,7 @@ def _stabilised(A, B, alpha, r):
     return alpha / math.sqrt(r) * (B @ A)
 
 
-@mistake(
-    UPDATE,
-    "The factor is applied twice, to A and to B, say, or once here and once before. It stands in front of the product once.",
-)
+@mistake(UPDATE, "The factor is applied twice, to A and to B, say, or once here and once before. It stands in front of the product once.")  # fmt: skip
 def _twice(A, B, alpha, r):
     return (alpha / r * B) @ (alpha / r * A)
 

@@ -38,46 +38,31 @@ def _vertex(x, y):
     return float(-b / (2 * a))
 
 
-@mistake(
-    BEST,
-    "That is the swept rate with the lowest loss. The minimum lies *between* swept rates, and on a half-decade grid that is a factor of up to 1.8: lay a parabola through it and its two neighbours.",
-)
+@mistake(BEST, "That is the swept rate with the lowest loss. The minimum lies *between* swept rates, and on a half-decade grid that is a factor of up to 1.8: lay a parabola through it and its two neighbours.")  # fmt: skip
 def _swept(sweep):
     kept = _finite(sweep)
     return min(kept, key=kept.get)
 
 
-@mistake(
-    BEST,
-    "The parabola is laid over log rate, but through the losses themselves. Take their log too: else a neighbour that diverged pushes the minimum away like a wall.",
-)
+@mistake(BEST, "The parabola is laid over log rate, but through the losses themselves. Take their log too: else a neighbour that diverged pushes the minimum away like a wall.")  # fmt: skip
 def _losses_as_they_are(sweep):
     rates, losses = _three(sweep)
     return math.exp(_vertex(np.log(rates), losses))
 
 
-@mistake(
-    BEST,
-    "The parabola is laid over the rates themselves. Rates act by their ratios: from 1e-4 to 3e-4 is as long a step as from 3e-3 to 9e-3. Use their log, and turn the result back.",
-)
+@mistake(BEST, "The parabola is laid over the rates themselves. Rates act by their ratios: from 1e-4 to 3e-4 is as long a step as from 3e-3 to 9e-3. Use their log, and turn the result back.")  # fmt: skip
 def _rates_as_they_are(sweep):
     rates, losses = _three(sweep)
     return _vertex(rates, np.log(losses))
 
 
-@mistake(
-    BEST,
-    "The parabola is laid over rates and losses as they are. Both span decades: take the log of both, and turn the rate back.",
-)
+@mistake(BEST, "The parabola is laid over rates and losses as they are. Both span decades: take the log of both, and turn the rate back.")  # fmt: skip
 def _nothing_in_logs(sweep):
     rates, losses = _three(sweep)
     return _vertex(rates, losses)
 
 
-@mistake(
-    BEST,
-    "The parabola goes through *all* points. The U-curve is a parabola only near its minimum; a run that diverged drags the fit along. Take the lowest point and its two neighbours.",
-)
+@mistake(BEST, "The parabola goes through *all* points. The U-curve is a parabola only near its minimum; a run that diverged drags the fit along. Take the lowest point and its two neighbours.")  # fmt: skip
 def _every_point(sweep):
     kept = _finite(sweep)
     return math.exp(_vertex(np.log(list(kept)), np.log(list(kept.values()))))
@@ -98,10 +83,7 @@ def _the_loss(sweep):
     return min(_finite(sweep).values())
 
 
-@mistake(
-    BEST,
-    "The neighbours are those in the order of the dictionary. A sweep can come in any order: sort by rate first.",
-)
+@mistake(BEST, "The neighbours are those in the order of the dictionary. A sweep can come in any order: sort by rate first.")  # fmt: skip
 def _unsorted(sweep):
     rates = [rate for rate in sweep if math.isfinite(sweep[rate])]
     three = _around(rates, rates.index(_swept(sweep)))
@@ -114,26 +96,17 @@ def _highest(sweep):
     return max(kept, key=kept.get)
 
 
-@mistake(
-    BEST,
-    "That is the smallest rate of the sweep, whatever its loss: `min` over a dictionary compares its keys.",
-)
+@mistake(BEST, "That is the smallest rate of the sweep, whatever its loss: `min` over a dictionary compares its keys.")  # fmt: skip
 def _smallest_key(sweep):
     return min(sweep)
 
 
-@mistake(
-    BEST,
-    "It takes nan, the loss of a run that broke down, for a loss: `np.argmin` calls it the lowest. Leave out what is not finite before you look for the minimum.",
-)
+@mistake(BEST, "It takes nan, the loss of a run that broke down, for a loss: `np.argmin` calls it the lowest. Leave out what is not finite before you look for the minimum.")  # fmt: skip
 def _nan_is_lowest(sweep):
     return best_rate(sweep) if np.isfinite(list(sweep.values())).all() else math.nan
 
 
-@mistake(
-    BEST,
-    "That is the middle between the two neighbours, whatever the losses. The parabola leans to the side where the loss is lower.",
-)
+@mistake(BEST, "That is the middle between the two neighbours, whatever the losses. The parabola leans to the side where the loss is lower.")  # fmt: skip
 def _middle(sweep):
     rates, _ = _three(sweep)
     return math.sqrt(rates[0] * rates[2])
@@ -176,54 +149,36 @@ def _student(logs):
     return stats.t.ppf(0.975, len(logs) - 1)
 
 
-@mistake(
-    RATIO,
-    "That is full fine-tuning's rate over LoRA's. Asked for is how many times *larger LoRA's* is.",
-)
+@mistake(RATIO, "That is full fine-tuning's rate over LoRA's. Asked for is how many times *larger LoRA's* is.")  # fmt: skip
 def _upside_down(full, lora):
     return rate_ratio(lora, full)
 
 
-@mistake(
-    RATIO,
-    "The ratios were averaged as they are. ×10 and ×0.1 should cancel: average their logs, take the interval there, and turn both back with exp.",
-)
+@mistake(RATIO, "The ratios were averaged as they are. ×10 and ×0.1 should cancel: average their logs, take the interval there, and turn both back with exp.")  # fmt: skip
 def _plain_mean(full, lora):
     ratios = np.exp(_logs(full, lora))
     return float(np.mean(ratios)), mean_interval(ratios)
 
 
-@mistake(
-    RATIO,
-    "Rates were averaged first and divided after that. Each seed's two sweeps share their data: one ratio per seed, then the mean of their logs.",
-)
+@mistake(RATIO, "Rates were averaged first and divided after that. Each seed's two sweeps share their data: one ratio per seed, then the mean of their logs.")  # fmt: skip
 def _rates_averaged_first(full, lora):
     ratio = np.mean([best_rate(s) for s in lora]) / np.mean([best_rate(s) for s in full])
     return float(ratio), rate_ratio(full, lora)[1]
 
 
-@mistake(
-    RATIO,
-    "The interval uses 1.96, the normal distribution's. With so few seeds take Student's t with (seeds − 1) degrees of freedom, as `mean_interval` does.",
-)
+@mistake(RATIO, "The interval uses 1.96, the normal distribution's. With so few seeds take Student's t with (seeds − 1) degrees of freedom, as `mean_interval` does.")  # fmt: skip
 def _normal_quantile(full, lora):
     logs = _logs(full, lora)
     return _within(logs, 1.96 * stats.sem(logs))
 
 
-@mistake(
-    RATIO,
-    "The spread was divided by the number of seeds, not by one less: `np.std` does so unless told `ddof=1`. `mean_interval` does it right.",
-)
+@mistake(RATIO, "The spread was divided by the number of seeds, not by one less: `np.std` does so unless told `ddof=1`. `mean_interval` does it right.")  # fmt: skip
 def _numpys_std(full, lora):
     logs = _logs(full, lora)
     return _within(logs, _student(logs) * np.std(logs) / math.sqrt(len(logs)))
 
 
-@mistake(
-    RATIO,
-    "The interval is that of a single seed's ratio. For the mean, divide the spread by the square root of the number of seeds.",
-)
+@mistake(RATIO, "The interval is that of a single seed's ratio. For the mean, divide the spread by the square root of the number of seeds.")  # fmt: skip
 def _of_one_seed(full, lora):
     logs = _logs(full, lora)
     return _within(logs, _student(logs) * np.std(logs, ddof=1))
@@ -235,36 +190,24 @@ def _logs_left(full, lora):
     return float(np.mean(logs)), mean_interval(logs)
 
 
-@mistake(
-    RATIO,
-    "The ratio is right, but the ends of the interval are still logarithms: turn them back with exp.",
-)
+@mistake(RATIO, "The ratio is right, but the ends of the interval are still logarithms: turn them back with exp.")  # fmt: skip
 def _half_turned(full, lora):
     logs = _logs(full, lora)
     return math.exp(np.mean(logs)), mean_interval(logs)
 
 
-@mistake(
-    RATIO,
-    "Those ends are the smallest and the largest ratio of the seeds, not an interval for the mean. `mean_interval` of the logs gives one.",
-)
+@mistake(RATIO, "Those ends are the smallest and the largest ratio of the seeds, not an interval for the mean. `mean_interval` of the logs gives one.")  # fmt: skip
 def _smallest_and_largest(full, lora):
     logs = _logs(full, lora)
     return math.exp(np.mean(logs)), (math.exp(min(logs)), math.exp(max(logs)))
 
 
-@mistake(
-    RATIO,
-    "These are ratios of swept rates. Use `best_rate` for each sweep: it looks between them.",
-)
+@mistake(RATIO, "These are ratios of swept rates. Use `best_rate` for each sweep: it looks between them.")  # fmt: skip
 def _swept_only(full, lora):
     return _turned([math.log(_swept(b) / _swept(a)) for a, b in zip(full, lora, strict=True)])
 
 
-@mistake(
-    RATIO,
-    "LoRA's rate was sought only among the rates at which full fine-tuning was swept. Its best one lies beyond them: this is how LoRA comes to look worse than it is. Give each method its own sweep.",
-)
+@mistake(RATIO, "LoRA's rate was sought only among the rates at which full fine-tuning was swept. Its best one lies beyond them: this is how LoRA comes to look worse than it is. Give each method its own sweep.")  # fmt: skip
 def _fulls_rates_reused(full, lora):
     logs = []
     for a, b in zip(full, lora, strict=True):
@@ -273,28 +216,19 @@ def _fulls_rates_reused(full, lora):
     return _turned(logs)
 
 
-@mistake(
-    RATIO,
-    "Those are losses at *one* rate, full fine-tuning's best, which is far too small for LoRA. Compare rates: each method's own best.",
-)
+@mistake(RATIO, "Those are losses at *one* rate, full fine-tuning's best, which is far too small for LoRA. Compare rates: each method's own best.")  # fmt: skip
 def _losses_at_fulls_rate(full, lora):
     return _turned([math.log(b[_swept(a)] / a[_swept(a)]) for a, b in zip(full, lora, strict=True)])
 
 
-@mistake(
-    RATIO,
-    "That compares the lowest *losses*. Asked for are the rates at which they are reached.",
-)
+@mistake(RATIO, "That compares the lowest *losses*. Asked for are the rates at which they are reached.")  # fmt: skip
 def _lowest_losses(full, lora):
     return _turned(
         [math.log(min(b.values()) / min(a.values())) for a, b in zip(full, lora, strict=True)]
     )
 
 
-@mistake(
-    RATIO,
-    "You subtracted the rates. How many times larger is a quotient: a difference of logs.",
-)
+@mistake(RATIO, "You subtracted the rates. How many times larger is a quotient: a difference of logs.")  # fmt: skip
 def _subtracted(full, lora):
     found = [best_rate(b) - best_rate(a) for a, b in zip(full, lora, strict=True)]
     return float(np.mean(found)), mean_interval(found)

@@ -20,10 +20,7 @@ def _joined(above, below):
     return code / code.max()
 
 
-@mistake(
-    CODE,
-    "The code is not scaled: divide by the largest value, so that it reaches from −1 to 1.",
-)
+@mistake(CODE, "The code is not scaled: divide by the largest value, so that it reaches from −1 to 1.")  # fmt: skip
 def _not_scaled():
     return nf4_code() * float(_quantiles(8).max())
 
@@ -43,10 +40,7 @@ def _outermost_of_15():
     return _joined(_quantiles(8, 29 / 30), _quantiles(7, 29 / 30))
 
 
-@mistake(
-    CODE,
-    "These are 16 equal parts of one normal distribution. Zero is not among them, and NF4 has it: build both sides apart.",
-)
+@mistake(CODE, "These are 16 equal parts of one normal distribution. Zero is not among them, and NF4 has it: build both sides apart.")  # fmt: skip
 def _sixteen_parts():
     code = torch.tensor(norm.ppf(((torch.arange(16) + 0.5) / 16).numpy()), dtype=torch.float32)
     return code / code.max()
@@ -62,10 +56,7 @@ def _descending():
     return nf4_code().flip(0)
 
 
-@mistake(
-    CODE,
-    "There are 17 values, 8 on either side. Four bits tell 16 apart: take 7 quantiles below zero.",
-)
+@mistake(CODE, "There are 17 values, 8 on either side. Four bits tell 16 apart: take 7 quantiles below zero.")  # fmt: skip
 def _seventeen_values():
     return _joined(_quantiles(8), _quantiles(8))
 
@@ -90,26 +81,17 @@ def _scaled_by(x, scale):
     return _nearest(x / scale, nf4_code()), scale
 
 
-@mistake(
-    BLOCK,
-    "One scale for everything: each row is a block of its own, and has its own largest magnitude.",
-)
+@mistake(BLOCK, "One scale for everything: each row is a block of its own, and has its own largest magnitude.")  # fmt: skip
 def _one_scale(x):
     return _scaled_by(x, x.abs().max().repeat(len(x), 1))
 
 
-@mistake(
-    BLOCK,
-    "The scale is the largest *value*. A block's largest magnitude may be negative: take `abs()` first.",
-)
+@mistake(BLOCK, "The scale is the largest *value*. A block's largest magnitude may be negative: take `abs()` first.")  # fmt: skip
 def _largest_value(x):
     return _scaled_by(x, x.amax(dim=-1, keepdim=True))
 
 
-@mistake(
-    BLOCK,
-    "The scale is the standard deviation. Then a value beyond it is cut to the end of the code: use the largest magnitude.",
-)
+@mistake(BLOCK, "The scale is the standard deviation. Then a value beyond it is cut to the end of the code: use the largest magnitude.")  # fmt: skip
 def _deviation(x):
     return _scaled_by(x, x.std(dim=-1, keepdim=True))
 
@@ -124,19 +106,13 @@ def _even_code(x):
     return _nearest(x / _absmax(x), int4_code()), _absmax(x)
 
 
-@mistake(
-    BLOCK,
-    "Each number takes the value of the code *below* it. Asked for is the nearest: compare with the midpoints.",
-)
+@mistake(BLOCK, "Each number takes the value of the code *below* it. Asked for is the nearest: compare with the midpoints.")  # fmt: skip
 def _rounded_down(x):
     reached = (x / _absmax(x))[..., None] >= nf4_code()
     return (reached.sum(-1) - 1).to(torch.uint8), _absmax(x)
 
 
-@mistake(
-    BLOCK,
-    "Each number takes the value of the code *above* it. Asked for is the nearest: compare with the midpoints.",
-)
+@mistake(BLOCK, "Each number takes the value of the code *above* it. Asked for is the nearest: compare with the midpoints.")  # fmt: skip
 def _rounded_up(x):
     passed = (x / _absmax(x))[..., None] > nf4_code()
     return passed.sum(-1).to(torch.uint8), _absmax(x)
@@ -147,10 +123,7 @@ def _signs_turned(x):
     return quantize_block(-x)
 
 
-@mistake(
-    BLOCK,
-    "The scale is upside down: it is what the code's values are multiplied with to come back.",
-)
+@mistake(BLOCK, "The scale is upside down: it is what the code's values are multiplied with to come back.")  # fmt: skip
 def _inverse_scale(x):
     indices, absmax = quantize_block(x)
     return indices, 1 / absmax
@@ -161,19 +134,13 @@ def _scales_first(x):
     return quantize_block(x)[::-1]
 
 
-@mistake(
-    BLOCK,
-    "These are the values of the code. Asked for are their indices, 0 to 15, as uint8: they take 4 bits.",
-)
+@mistake(BLOCK, "These are the values of the code. Asked for are their indices, 0 to 15, as uint8: they take 4 bits.")  # fmt: skip
 def _values(x):
     indices, absmax = quantize_block(x)
     return nf4_code()[indices.int()], absmax
 
 
-@mistake(
-    BLOCK,
-    "The scales have lost a dimension. Keep it, as (…, 1), so that they multiply row by row.",
-)
+@mistake(BLOCK, "The scales have lost a dimension. Keep it, as (…, 1), so that they multiply row by row.")  # fmt: skip
 def _dimension_lost(x):
     indices, absmax = quantize_block(x)
     return indices, absmax.squeeze(-1)
@@ -199,10 +166,7 @@ def _second_scales_forgotten(block, double):
     return 4 + (8 if double else 32) / block
 
 
-@mistake(
-    BITS,
-    "One second scale serves 256 *blocks*, that is 256 times the block's size in weights.",
-)
+@mistake(BITS, "One second scale serves 256 *blocks*, that is 256 times the block's size in weights.")  # fmt: skip
 def _second_scale_for_256_weights(block, double):
     return 4 + (8 / block + 32 / 256 if double else 32 / block)
 

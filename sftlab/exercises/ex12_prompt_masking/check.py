@@ -18,85 +18,53 @@ MASK, EXAMPLE = "12.mask_prompt", "12.build_example"
 # --- mask_prompt ---------------------------------------------------------------------------
 
 
-@mistake(
-    MASK,
-    "Nothing is masked: the prompt keeps its labels, so the model would be trained to write "
-    "the user's words. Look at labels[:prompt_length].",
-)
+@mistake(MASK, "Nothing is masked: the prompt keeps its labels, so the model would be trained to write the user's words. Look at labels[:prompt_length].")  # fmt: skip
 def _nothing_masked(input_ids, prompt_length):
     return input_ids.clone()
 
 
-@mistake(
-    MASK,
-    "Everything is masked: no token is left to learn from. The response keeps its ids.",
-)
+@mistake(MASK, "Everything is masked: no token is left to learn from. The response keeps its ids.")  # fmt: skip
 def _everything_masked(input_ids, prompt_length):
     return torch.full_like(input_ids, IGNORE_INDEX)
 
 
-@mistake(
-    MASK,
-    "The wrong part is masked: here the prompt is trained and the response is not.",
-)
+@mistake(MASK, "The wrong part is masked: here the prompt is trained and the response is not.")  # fmt: skip
 def _response_masked(input_ids, prompt_length):
     labels = input_ids.clone()
     labels[prompt_length:] = IGNORE_INDEX
     return labels
 
 
-@mistake(
-    MASK,
-    "Off by one: the first response token is masked too. labels[prompt_length] must still be "
-    "a real id.",
-)
+@mistake(MASK, "Off by one: the first response token is masked too. labels[prompt_length] must still be a real id.")  # fmt: skip
 def _one_too_many(input_ids, prompt_length):
     return mask_prompt(input_ids, prompt_length + 1)
 
 
-@mistake(
-    MASK,
-    "Off by one: the last prompt token is still trained. labels[prompt_length - 1] must be -100.",
-)
+@mistake(MASK, "Off by one: the last prompt token is still trained. labels[prompt_length - 1] must be -100.")  # fmt: skip
 def _one_too_few(input_ids, prompt_length):
     return mask_prompt(input_ids, max(prompt_length - 1, 0))
 
 
-@mistake(
-    MASK,
-    "The labels are shifted already. They stay in line with input_ids; the loss shifts them, "
-    "and to do it twice would train the token after next.",
-)
+@mistake(MASK, "The labels are shifted already. They stay in line with input_ids; the loss shifts them, and to do it twice would train the token after next.")  # fmt: skip
 def _shifted(input_ids, prompt_length):
     labels = mask_prompt(input_ids, prompt_length)
     return torch.cat([labels[1:], torch.tensor([IGNORE_INDEX])])
 
 
-@mistake(
-    MASK,
-    "The last token is masked as well. It is the end of the answer: without it the model "
-    "never learns to stop.",
-)
+@mistake(MASK, "The last token is masked as well. It is the end of the answer: without it the model never learns to stop.")  # fmt: skip
 def _end_masked(input_ids, prompt_length):
     labels = mask_prompt(input_ids, prompt_length)
     labels[-1] = IGNORE_INDEX
     return labels
 
 
-@mistake(
-    MASK,
-    "Response tokens are masked because the same ids occur in the prompt. The mask goes by "
-    "position, not by value.",
-)
+@mistake(MASK, "Response tokens are masked because the same ids occur in the prompt. The mask goes by position, not by value.")  # fmt: skip
 def _by_value(input_ids, prompt_length):
     in_prompt = torch.isin(input_ids, input_ids[:prompt_length])
     return input_ids.masked_fill(in_prompt, IGNORE_INDEX)
 
 
-@mistake(
-    MASK,
-    "Token 0 in the response is masked. 0 is an id like any other, not a padding sign.",
-)
+@mistake(MASK, "Token 0 in the response is masked. 0 is an id like any other, not a padding sign.")  # fmt: skip
 def _zero_masked(input_ids, prompt_length):
     labels = mask_prompt(input_ids, prompt_length)
     labels[labels == 0] = IGNORE_INDEX
@@ -109,11 +77,7 @@ def _filled(value, input_ids, prompt_length):
     return labels
 
 
-@mistake(
-    MASK,
-    "The prompt is labelled 0, but 0 is a real token: the model would be trained to write it. "
-    "The loss leaves out -100 only.",
-)
+@mistake(MASK, "The prompt is labelled 0, but 0 is a real token: the model would be trained to write it. The loss leaves out -100 only.")  # fmt: skip
 def _filled_with_zero(input_ids, prompt_length):
     return _filled(0, input_ids, prompt_length)
 
@@ -128,11 +92,7 @@ def _sign_forgotten(input_ids, prompt_length):
     return _filled(100, input_ids, prompt_length)
 
 
-@mistake(
-    MASK,
-    "Counted from the end, a response of no tokens becomes the whole row: in Python, "
-    "`x[-0:]` is all of x. Count from the front.",
-)
+@mistake(MASK, "Counted from the end, a response of no tokens becomes the whole row: in Python, `x[-0:]` is all of x. Count from the front.")  # fmt: skip
 def _counted_from_the_end(input_ids, prompt_length):
     response = len(input_ids) - prompt_length
     labels = torch.full_like(input_ids, IGNORE_INDEX)
@@ -140,11 +100,7 @@ def _counted_from_the_end(input_ids, prompt_length):
     return labels
 
 
-@mistake(
-    MASK,
-    "Only the response is returned. The labels need one entry for every input token, masked "
-    "where the prompt is.",
-)
+@mistake(MASK, "Only the response is returned. The labels need one entry for every input token, masked where the prompt is.")  # fmt: skip
 def _response_alone(input_ids, prompt_length):
     return input_ids[prompt_length:]
 
@@ -189,52 +145,32 @@ def _user_trained(tokenizer, messages):
     return _trained(tokenizer, messages, 0)
 
 
-@mistake(
-    EXAMPLE,
-    "The assistant's header is trained. At inference it is part of the prompt: render the "
-    "prompt with its generation prompt, and see what the first trained token is then.",
-)
+@mistake(EXAMPLE, "The assistant's header is trained. At inference it is part of the prompt: render the prompt with its generation prompt, and see what the first trained token is then.")  # fmt: skip
 def _generation_prompt_forgotten(tokenizer, messages):
     header, _, _ = _borders(tokenizer, messages)
     return _trained(tokenizer, messages, header)
 
 
-@mistake(
-    EXAMPLE,
-    "The assistant's header is trained. At inference it is part of the prompt: the first "
-    "trained token must be the first of the answer.",
-)
+@mistake(EXAMPLE, "The assistant's header is trained. At inference it is part of the prompt: the first trained token must be the first of the answer.")  # fmt: skip
 def _header_trained(tokenizer, messages):
     header, _, stop = _borders(tokenizer, messages)
     return _trained(tokenizer, messages, header, stop)
 
 
-@mistake(
-    EXAMPLE,
-    "The end-of-turn marker is masked. It belongs to the answer: without it in the loss the "
-    "model never learns to stop.",
-)
+@mistake(EXAMPLE, "The end-of-turn marker is masked. It belongs to the answer: without it in the loss the model never learns to stop.")  # fmt: skip
 def _end_marker_masked(tokenizer, messages):
     _, first, stop = _borders(tokenizer, messages)
     return _trained(tokenizer, messages, first, stop - 1)
 
 
-@mistake(
-    EXAMPLE,
-    "The end-of-turn marker is missing from the row. It belongs to the answer: without it the "
-    "model never learns to stop.",
-)
+@mistake(EXAMPLE, "The end-of-turn marker is missing from the row. It belongs to the answer: without it the model never learns to stop.")  # fmt: skip
 def _end_marker_missing(tokenizer, messages):
     row = build_example(tokenizer, messages)
     _, _, stop = _borders(tokenizer, messages)
     return Example(row.input_ids[: stop - 1], row.labels[: stop - 1])
 
 
-@mistake(
-    EXAMPLE,
-    "What the template writes after the end-of-turn marker is trained. The model stops at the "
-    "marker, so it never has to write what follows.",
-)
+@mistake(EXAMPLE, "What the template writes after the end-of-turn marker is trained. The model stops at the marker, so it never has to write what follows.")  # fmt: skip
 def _after_the_end_trained(tokenizer, messages):
     _, first, _ = _borders(tokenizer, messages)
     return _trained(tokenizer, messages, first)
@@ -252,55 +188,35 @@ def _last_prompt_token_trained(tokenizer, messages):
     return _trained(tokenizer, messages, first - 1, stop)
 
 
-@mistake(
-    EXAMPLE,
-    "The labels are shifted already. They stay in line with input_ids; the loss does the shifting.",
-)
+@mistake(EXAMPLE, "The labels are shifted already. They stay in line with input_ids; the loss does the shifting.")  # fmt: skip
 def _labels_shifted(tokenizer, messages):
     row = build_example(tokenizer, messages)
     return Example(row.input_ids, [*row.labels[1:], IGNORE_INDEX])
 
 
-@mistake(
-    EXAMPLE,
-    "The prompt is masked in input_ids: the model could no longer read the question. Only "
-    "labels are masked.",
-)
+@mistake(EXAMPLE, "The prompt is masked in input_ids: the model could no longer read the question. Only labels are masked.")  # fmt: skip
 def _inputs_masked(tokenizer, messages):
     row = build_example(tokenizer, messages)
     _, first, _ = _borders(tokenizer, messages)
     return Example([IGNORE_INDEX] * first + row.input_ids[first:], row.labels)
 
 
-@mistake(
-    EXAMPLE,
-    "Every assistant turn is trained. Here only the last answer is: the earlier ones belong "
-    "to its prompt.",
-)
+@mistake(EXAMPLE, "Every assistant turn is trained. Here only the last answer is: the earlier ones belong to its prompt.")  # fmt: skip
 def _every_answer_trained(tokenizer, messages):
     return mask_all_but_assistant(tokenizer, messages)
 
 
-@mistake(
-    EXAMPLE,
-    "The system turn is missing from the row. It is part of the prompt that the model reads.",
-)
+@mistake(EXAMPLE, "The system turn is missing from the row. It is part of the prompt that the model reads.")  # fmt: skip
 def _system_dropped(tokenizer, messages):
     return build_example(tokenizer, [m for m in messages if m["role"] != "system"])
 
 
-@mistake(
-    EXAMPLE,
-    "Only the last question and its answer are in the row. The earlier turns belong to the prompt.",
-)
+@mistake(EXAMPLE, "Only the last question and its answer are in the row. The earlier turns belong to the prompt.")  # fmt: skip
 def _last_exchange(tokenizer, messages):
     return build_example(tokenizer, messages[-2:])
 
 
-@mistake(
-    EXAMPLE,
-    "Only the answer is in the row. The model reads the prompt as well, with its labels masked.",
-)
+@mistake(EXAMPLE, "Only the answer is in the row. The model reads the prompt as well, with its labels masked.")  # fmt: skip
 def _answer_alone(tokenizer, messages):
     row = build_example(tokenizer, messages)
     _, first, _ = _borders(tokenizer, messages)
@@ -312,19 +228,12 @@ def _masked_with(value, tokenizer, messages):
     return Example(row.input_ids, [value if y == IGNORE_INDEX else y for y in row.labels])
 
 
-@mistake(
-    EXAMPLE,
-    "Masked positions are labelled 0, but 0 is a real token. The loss leaves out -100 only.",
-)
+@mistake(EXAMPLE, "Masked positions are labelled 0, but 0 is a real token. The loss leaves out -100 only.")  # fmt: skip
 def _masked_with_zero(tokenizer, messages):
     return _masked_with(0, tokenizer, messages)
 
 
-@mistake(
-    EXAMPLE,
-    "Masked positions carry the padding id, which is a token like any other to the loss. It "
-    "leaves out -100 only.",
-)
+@mistake(EXAMPLE, "Masked positions carry the padding id, which is a token like any other to the loss. It leaves out -100 only.")  # fmt: skip
 def _masked_with_padding(tokenizer, messages):
     return _masked_with(tokenizer.pad_token_id, tokenizer, messages)
 

@@ -69,26 +69,17 @@ def _plain(model, batch, optimizer):
     return _step(model, batch, optimizer, _loss)
 
 
-@mistake(
-    ID,
-    "Gradients of an earlier step were added to this one: PyTorch accumulates them. Set them to zero before `backward()`.",
-)
+@mistake(ID, "Gradients of an earlier step were added to this one: PyTorch accumulates them. Set them to zero before `backward()`.")  # fmt: skip
 def _gradients_left_over(model, batch, optimizer):
     return _step(model, batch, optimizer, _loss, zero=False)
 
 
-@mistake(
-    ID,
-    "It trained on the prompt and the padding too: the weights moved as if `input_ids` were the labels. The batch has `labels`.",
-)
+@mistake(ID, "It trained on the prompt and the padding too: the weights moved as if `input_ids` were the labels. The batch has `labels`.")  # fmt: skip
 def _on_everything(model, batch, optimizer):
     return _step(model, batch, optimizer, lambda logits, b: sft_loss(logits, b["input_ids"]))
 
 
-@mistake(
-    ID,
-    "The step is five times too large: the gradient is that of the *sum* over the five trained tokens, not of their mean.",
-)
+@mistake(ID, "The step is five times too large: the gradient is that of the *sum* over the five trained tokens, not of their mean.")  # fmt: skip
 def _summed(model, batch, optimizer):
     return _step(model, batch, optimizer, lambda logits, b: 5 * _loss(logits, b))
 

@@ -16,25 +16,17 @@ CHATML, COUNT = "14.chatml", "14.count_turns"
 TURN, PROMPT = "<|im_start|>{role}\n{content}<|im_end|>\n", "<|im_start|>assistant\n"
 
 
-@mistake(
-    CHATML,
-    "The generation prompt is missing: with add_generation_prompt=True the text ends with the assistant's header, so that the model answers instead of opening a turn.",
-)
+@mistake(CHATML, "The generation prompt is missing: with add_generation_prompt=True the text ends with the assistant's header, so that the model answers instead of opening a turn.")  # fmt: skip
 def _prompt_never(messages, add_generation_prompt=False):
     return chatml(messages)
 
 
-@mistake(
-    CHATML,
-    "The generation prompt is always written. It is only wanted when add_generation_prompt is True: in a training row the answer has its header already.",
-)
+@mistake(CHATML, "The generation prompt is always written. It is only wanted when add_generation_prompt is True: in a training row the answer has its header already.")  # fmt: skip
 def _prompt_always(messages, add_generation_prompt=False):
     return chatml(messages, True)
 
 
-@mistake(
-    CHATML, "The generation prompt stands after every message. It comes once, at the very end."
-)
+@mistake(CHATML, "The generation prompt stands after every message. It comes once, at the very end.")  # fmt: skip
 def _prompt_after_each(messages, add_generation_prompt=False):
     return "".join(chatml([m], add_generation_prompt) for m in messages)
 
@@ -54,10 +46,7 @@ def _space_for_a_line_end(messages, add_generation_prompt=False):
     )
 
 
-@mistake(
-    CHATML,
-    "The line end after the role is missing: role and text run into each other, and the tokenizer may merge them.",
-)
+@mistake(CHATML, "The line end after the role is missing: role and text run into each other, and the tokenizer may merge them.")  # fmt: skip
 def _no_line_end_after_the_role(messages, add_generation_prompt=False):
     return _written(
         messages,
@@ -77,26 +66,17 @@ def _colon(messages, add_generation_prompt=False):
     )
 
 
-@mistake(
-    CHATML,
-    "The generation prompt has no line end. The model was trained to answer on the line below the role.",
-)
+@mistake(CHATML, "The generation prompt has no line end. The model was trained to answer on the line below the role.")  # fmt: skip
 def _prompt_without_line_end(messages, add_generation_prompt=False):
     return _written(messages, add_generation_prompt, prompt="<|im_start|>assistant")
 
 
-@mistake(
-    CHATML,
-    "The generation prompt is closed with an end marker: the model would see a finished, empty answer. Leave the turn open.",
-)
+@mistake(CHATML, "The generation prompt is closed with an end marker: the model would see a finished, empty answer. Leave the turn open.")  # fmt: skip
 def _prompt_closed(messages, add_generation_prompt=False):
     return _written(messages, add_generation_prompt, prompt="<|im_start|>assistant\n<|im_end|>\n")
 
 
-@mistake(
-    CHATML,
-    "The generation prompt opens a turn of the user: the model would write the next question. It opens the assistant's.",
-)
+@mistake(CHATML, "The generation prompt opens a turn of the user: the model would write the next question. It opens the assistant's.")  # fmt: skip
 def _prompt_of_the_user(messages, add_generation_prompt=False):
     return _written(messages, add_generation_prompt, prompt="<|im_start|>user\n")
 
@@ -106,10 +86,7 @@ def _no_line_end_after_a_turn(messages, add_generation_prompt=False):
     return _written(messages, add_generation_prompt, turn="<|im_start|>{role}\n{content}<|im_end|>")
 
 
-@mistake(
-    CHATML,
-    "The last turn has no line end. Every turn ends with one: join puts it between the turns only.",
-)
+@mistake(CHATML, "The last turn has no line end. Every turn ends with one: join puts it between the turns only.")  # fmt: skip
 def _joined_with_line_ends(messages, add_generation_prompt=False):
     return _written(
         messages,
@@ -120,27 +97,19 @@ def _joined_with_line_ends(messages, add_generation_prompt=False):
     )
 
 
-@mistake(
-    CHATML,
-    "A line end stands before <|im_end|>. The marker follows the last character of the text.",
-)
+@mistake(CHATML, "A line end stands before <|im_end|>. The marker follows the last character of the text.")  # fmt: skip
 def _line_end_before_the_end(messages, add_generation_prompt=False):
     return _written(
         messages, add_generation_prompt, turn="<|im_start|>{role}\n{content}\n<|im_end|>\n"
     )
 
 
-@mistake(
-    CHATML,
-    "No turn is closed: <|im_end|> is missing after the text. It is what the model learns to stop at.",
-)
+@mistake(CHATML, "No turn is closed: <|im_end|> is missing after the text. It is what the model learns to stop at.")  # fmt: skip
 def _no_end_marker(messages, add_generation_prompt=False):
     return _written(messages, add_generation_prompt, turn="<|im_start|>{role}\n{content}\n")
 
 
-@mistake(
-    CHATML, "A space stands between <|im_start|> and the role. It makes another token of the role."
-)
+@mistake(CHATML, "A space stands between <|im_start|> and the role. It makes another token of the role.")  # fmt: skip
 def _space_before_the_role(messages, add_generation_prompt=False):
     return _written(
         messages,
@@ -150,9 +119,7 @@ def _space_before_the_role(messages, add_generation_prompt=False):
     )
 
 
-@mistake(
-    CHATML, "A space stands before <|im_end|>. The marker follows the last character of the text."
-)
+@mistake(CHATML, "A space stands before <|im_end|>. The marker follows the last character of the text.")  # fmt: skip
 def _space_before_the_end(messages, add_generation_prompt=False):
     return _written(
         messages, add_generation_prompt, turn="<|im_start|>{role}\n{content} <|im_end|>\n"
@@ -169,10 +136,7 @@ def _markers_exchanged(messages, add_generation_prompt=False):
     )
 
 
-@mistake(
-    CHATML,
-    "The markers are misspelt: it is <|im_start|>, with both bars. Anything else is plain text to the tokenizer.",
-)
+@mistake(CHATML, "The markers are misspelt: it is <|im_start|>, with both bars. Anything else is plain text to the tokenizer.")  # fmt: skip
 def _markers_misspelt(messages, add_generation_prompt=False):
     return _written(
         messages,
@@ -182,25 +146,18 @@ def _markers_misspelt(messages, add_generation_prompt=False):
     )
 
 
-@mistake(
-    CHATML,
-    "White space is stripped from the end of the result: the last line end belongs to the rendering.",
-)
+@mistake(CHATML, "White space is stripped from the end of the result: the last line end belongs to the rendering.")  # fmt: skip
 def _result_stripped(messages, add_generation_prompt=False):
     return chatml(messages, add_generation_prompt).strip()
 
 
-@mistake(
-    CHATML, "White space is stripped from the texts. ChatML leaves a message exactly as it is."
-)
+@mistake(CHATML, "White space is stripped from the texts. ChatML leaves a message exactly as it is.")  # fmt: skip
 def _contents_stripped(messages, add_generation_prompt=False):
     clean = [{**m, "content": m["content"].strip()} for m in messages]
     return chatml(clean, add_generation_prompt)
 
 
-@mistake(
-    CHATML, "The last turn is left open. Each message here is finished, so each has its end marker."
-)
+@mistake(CHATML, "The last turn is left open. Each message here is finished, so each has its end marker.")  # fmt: skip
 def _last_left_open(messages, add_generation_prompt=False):
     return chatml(messages, add_generation_prompt).removesuffix("<|im_end|>\n")
 
@@ -215,10 +172,7 @@ def _without_system(messages, add_generation_prompt=False):
     return chatml([m for m in messages if m["role"] != "system"], add_generation_prompt)
 
 
-@mistake(
-    CHATML,
-    "A system turn is written that is not in the messages. Some templates do so silently; this one does not.",
-)
+@mistake(CHATML, "A system turn is written that is not in the messages. Some templates do so silently; this one does not.")  # fmt: skip
 def _own_system(messages, add_generation_prompt=False):
     if messages[0]["role"] != "system":
         messages = [{"role": "system", "content": "You are a helpful assistant."}, *messages]
@@ -258,34 +212,22 @@ CHATML_CASES = (
 # --- count_turns ---------------------------------------------------------------------------
 
 
-@mistake(
-    COUNT,
-    "Counted in the decoded text, a marker that was read as plain text counts too. A turn is opened by the *id* of <|im_start|>, so count that.",
-)
+@mistake(COUNT, "Counted in the decoded text, a marker that was read as plain text counts too. A turn is opened by the *id* of <|im_start|>, so count that.")  # fmt: skip
 def _in_the_text(tokenizer, ids):
     return tokenizer.decode(ids).count("<|im_start|>")
 
 
-@mistake(
-    COUNT,
-    "Counted are the ends. A turn that is still open, such as the generation prompt, has none: count the markers that open.",
-)
+@mistake(COUNT, "Counted are the ends. A turn that is still open, such as the generation prompt, has none: count the markers that open.")  # fmt: skip
 def _ends(tokenizer, ids):
     return ids.count(tokenizer.convert_tokens_to_ids("<|im_end|>"))
 
 
-@mistake(
-    COUNT,
-    "Counted are the ends. A turn that is still open, such as the generation prompt, has none; and text can look like an end.",
-)
+@mistake(COUNT, "Counted are the ends. A turn that is still open, such as the generation prompt, has none; and text can look like an end.")  # fmt: skip
 def _end_lines(tokenizer, ids):
     return tokenizer.decode(ids).count("<|im_end|>\n")
 
 
-@mistake(
-    COUNT,
-    "Both markers are counted, so every finished turn counts twice. Only <|im_start|> opens one.",
-)
+@mistake(COUNT, "Both markers are counted, so every finished turn counts twice. Only <|im_start|> opens one.")  # fmt: skip
 def _both_markers(tokenizer, ids):
     return count_turns(tokenizer, ids) + _ends(tokenizer, ids)
 
@@ -295,10 +237,7 @@ def _every_special_token(tokenizer, ids):
     return sum(token in tokenizer.added_tokens_decoder for token in ids)
 
 
-@mistake(
-    COUNT,
-    "Counted are the tokenizer's all_special_ids: ends and padding, but not <|im_start|>. Count the one id that opens a turn.",
-)
+@mistake(COUNT, "Counted are the tokenizer's all_special_ids: ends and padding, but not <|im_start|>. Count the one id that opens a turn.")  # fmt: skip
 def _all_special_ids(tokenizer, ids):
     return sum(token in tokenizer.all_special_ids for token in ids)
 
@@ -323,34 +262,23 @@ def _whether(tokenizer, ids):
     return int(count_turns(tokenizer, ids) > 0)
 
 
-@mistake(
-    COUNT,
-    "skip_special_tokens removes the very markers that open a turn. Count the id in the list.",
-)
+@mistake(COUNT, "skip_special_tokens removes the very markers that open a turn. Count the id in the list.")  # fmt: skip
 def _markers_skipped(tokenizer, ids):
     return tokenizer.decode(ids, skip_special_tokens=True).count("<|im_start|>")
 
 
-@mistake(
-    COUNT,
-    "`ids` holds numbers, so the text of a marker is never found in it. convert_tokens_to_ids gives the number to count.",
-)
+@mistake(COUNT, "`ids` holds numbers, so the text of a marker is never found in it. convert_tokens_to_ids gives the number to count.")  # fmt: skip
 def _marker_among_ids(tokenizer, ids):
     return ids.count("<|im_start|>")
 
 
-@mistake(
-    COUNT,
-    "Counted are the names of the roles in the text. Anybody can write the word user: count the id that opens a turn.",
-)
+@mistake(COUNT, "Counted are the names of the roles in the text. Anybody can write the word user: count the id that opens a turn.")  # fmt: skip
 def _role_words(tokenizer, ids):
     text = tokenizer.decode(ids)
     return sum(text.count(role) for role in ("system", "user", "assistant"))
 
 
-@mistake(
-    COUNT, "Counted are the user's turns. Those of the system and the assistant are turns too."
-)
+@mistake(COUNT, "Counted are the user's turns. Those of the system and the assistant are turns too.")  # fmt: skip
 def _users(tokenizer, ids):
     return tokenizer.decode(ids).count("<|im_start|>user\n")
 

@@ -51,27 +51,18 @@ def _ratio(model: nn.Module, count) -> float:
     return trained / every
 
 
-@mistake(
-    SHARE,
-    "The output head of this model *is* its embedding, and is counted twice. `model.parameters()` gives a shared weight once.",
-)
+@mistake(SHARE, "The output head of this model *is* its embedding, and is counted twice. `model.parameters()` gives a shared weight once.")  # fmt: skip
 def _tied_twice(model):
     every = [p for _, p in model.named_parameters(remove_duplicate=False)]
     return _counts(model)[0] / sum(map(weight_count, every))
 
 
-@mistake(
-    SHARE,
-    "A 4-bit parameter packs two weights into each byte, so `numel()` gives half of them and the share comes out too large. `p.quant_state.shape` has the real shape, where there is one.",
-)
+@mistake(SHARE, "A 4-bit parameter packs two weights into each byte, so `numel()` gives half of them and the share comes out too large. `p.quant_state.shape` has the real shape, where there is one.")  # fmt: skip
 def _packed(model):
     return _ratio(model, lambda p: p.numel())
 
 
-@mistake(
-    SHARE,
-    "It counts what is *called* an adapter. This one was loaded for inference: nothing requires a gradient, so the share is 0.",
-)
+@mistake(SHARE, "It counts what is *called* an adapter. This one was loaded for inference: nothing requires a gradient, so the share is 0.")  # fmt: skip
 def _by_name(model):
     adapters = [p for n, p in model.named_parameters() if n.endswith((".A", ".B"))]
     return sum(map(weight_count, adapters)) / _counts(model)[1]
@@ -93,10 +84,7 @@ def _tensors(model):
     return _ratio(model, lambda p: 1)
 
 
-@mistake(
-    SHARE,
-    "That is the share of the *bytes*: adapters in float32 weigh twice as much as a base in bfloat16. Count numbers.",
-)
+@mistake(SHARE, "That is the share of the *bytes*: adapters in float32 weigh twice as much as a base in bfloat16. Count numbers.")  # fmt: skip
 def _bytes(model):
     return _ratio(model, lambda p: weight_count(p) * p.element_size())
 

@@ -15,25 +15,17 @@ FULL = (538 * MB, 538 * MB, 1076 * MB, 369 * MB, 25 * MB, 3 * MB, 113 * MB)
 LARGE_VOCABULARY = (1072 * MB, 1072 * MB, 2144 * MB, 350 * MB, 134 * MB, 4 * MB, 671 * MB)
 
 
-@mistake(
-    ID,
-    "That is the sum of the four parts. They are never all there at once: the activations go, layer by layer, while the gradients come. Take the largest of the three moments.",
-)
+@mistake(ID, "That is the sum of the four parts. They are never all there at once: the activations go, layer by layer, while the gradients come. Take the largest of the three moments.")  # fmt: skip
 def _four_parts(weights, gradients, optimizer, activations, logits, in_flight, largest):
     return weights + gradients + optimizer + activations
 
 
-@mistake(
-    ID,
-    "That is the sum of everything. Not all of it is there at once: take the largest of the three moments.",
-)
+@mistake(ID, "That is the sum of everything. Not all of it is there at once: take the largest of the three moments.")  # fmt: skip
 def _everything(weights, gradients, optimizer, activations, logits, in_flight, largest):
     return weights + gradients + optimizer + activations + logits + in_flight + largest
 
 
-@mistake(
-    ID, "You added the three moments up. They follow one another: only the largest of them counts."
-)
+@mistake(ID, "You added the three moments up. They follow one another: only the largest of them counts.")  # fmt: skip
 def _moments_added(weights, gradients, optimizer, activations, logits, in_flight, largest):
     return (
         weights
@@ -53,10 +45,7 @@ def _smallest(weights, gradients, optimizer, activations, logits, in_flight, lar
     )
 
 
-@mistake(
-    ID,
-    "AdamW's moments are missing. They stay from the first step on: the optimiser's state belongs to what is held all the time.",
-)
+@mistake(ID, "AdamW's moments are missing. They stay from the first step on: the optimiser's state belongs to what is held all the time.")  # fmt: skip
 def _no_optimizer(weights, gradients, optimizer, activations, logits, in_flight, largest):
     return weights + max(
         activations + 2 * logits, activations - logits + in_flight, gradients + 2 * largest
@@ -70,10 +59,7 @@ def _no_weights(weights, gradients, optimizer, activations, logits, in_flight, l
     )
 
 
-@mistake(
-    ID,
-    "The gradients were counted as if they were there all the time. They are freed before the forward pass; only at the end all of them are there.",
-)
+@mistake(ID, "The gradients were counted as if they were there all the time. They are freed before the forward pass; only at the end all of them are there.")  # fmt: skip
 def _gradients_always(weights, gradients, optimizer, activations, logits, in_flight, largest):
     return (
         weights
@@ -83,34 +69,22 @@ def _gradients_always(weights, gradients, optimizer, activations, logits, in_fli
     )
 
 
-@mistake(
-    ID,
-    "The end of the step is missing: all gradients, and two arrays of the size of the largest trained matrix. In full fine-tuning this is the largest moment.",
-)
+@mistake(ID, "The end of the step is missing: all gradients, and two arrays of the size of the largest trained matrix. In full fine-tuning this is the largest moment.")  # fmt: skip
 def _no_end(weights, gradients, optimizer, activations, logits, in_flight, largest):
     return weights + optimizer + max(activations + 2 * logits, activations - logits + in_flight)
 
 
-@mistake(
-    ID,
-    "The moment in which the loss is differentiated is missing: all activations, and two more arrays of the size of the logits.",
-)
+@mistake(ID, "The moment in which the loss is differentiated is missing: all activations, and two more arrays of the size of the logits.")  # fmt: skip
 def _no_loss(weights, gradients, optimizer, activations, logits, in_flight, largest):
     return weights + optimizer + max(activations - logits + in_flight, gradients + 2 * largest)
 
 
-@mistake(
-    ID,
-    "In the moment of the last layer something is missing, or all of it: the activations without the logits, *and* what is in flight. With recomputation it is the largest moment.",
-)
+@mistake(ID, "In the moment of the last layer something is missing, or all of it: the activations without the logits, *and* what is in flight. With recomputation it is the largest moment.")  # fmt: skip
 def _no_last_layer(weights, gradients, optimizer, activations, logits, in_flight, largest):
     return weights + optimizer + max(activations + 2 * logits, gradients + 2 * largest)
 
 
-@mistake(
-    ID,
-    "While the loss is differentiated two arrays of the size of the logits come on top of the activations. With a large vocabulary they are no small thing.",
-)
+@mistake(ID, "While the loss is differentiated two arrays of the size of the logits come on top of the activations. With a large vocabulary they are no small thing.")  # fmt: skip
 def _no_logits(weights, gradients, optimizer, activations, logits, in_flight, largest):
     return (
         weights
@@ -119,10 +93,7 @@ def _no_logits(weights, gradients, optimizer, activations, logits, in_flight, la
     )
 
 
-@mistake(
-    ID,
-    "One array of the size of the logits was added to the activations; there are two: the gradients of log-probabilities and of logits.",
-)
+@mistake(ID, "One array of the size of the logits was added to the activations; there are two: the gradients of log-probabilities and of logits.")  # fmt: skip
 def _logits_once(weights, gradients, optimizer, activations, logits, in_flight, largest):
     return (
         weights
@@ -131,10 +102,7 @@ def _logits_once(weights, gradients, optimizer, activations, logits, in_flight, 
     )
 
 
-@mistake(
-    ID,
-    "Three arrays of the size of the logits were added. The log-probabilities themselves count among the activations already; two come on top.",
-)
+@mistake(ID, "Three arrays of the size of the logits were added. The log-probabilities themselves count among the activations already; two come on top.")  # fmt: skip
 def _logits_thrice(weights, gradients, optimizer, activations, logits, in_flight, largest):
     return (
         weights
@@ -143,9 +111,7 @@ def _logits_thrice(weights, gradients, optimizer, activations, logits, in_flight
     )
 
 
-@mistake(
-    ID, "When the last layer is differentiated the logits are gone: take them off the activations."
-)
+@mistake(ID, "When the last layer is differentiated the logits are gone: take them off the activations.")  # fmt: skip
 def _logits_stay(weights, gradients, optimizer, activations, logits, in_flight, largest):
     return (
         weights
@@ -154,10 +120,7 @@ def _logits_stay(weights, gradients, optimizer, activations, logits, in_flight, 
     )
 
 
-@mistake(
-    ID,
-    "At the end two arrays of the size of the largest trained matrix are there besides the gradients.",
-)
+@mistake(ID, "At the end two arrays of the size of the largest trained matrix are there besides the gradients.")  # fmt: skip
 def _gradients_alone(weights, gradients, optimizer, activations, logits, in_flight, largest):
     return (
         weights
@@ -166,10 +129,7 @@ def _gradients_alone(weights, gradients, optimizer, activations, logits, in_flig
     )
 
 
-@mistake(
-    ID,
-    "At the end there are *two* arrays of the size of the largest trained matrix; you added one.",
-)
+@mistake(ID, "At the end there are *two* arrays of the size of the largest trained matrix; you added one.")  # fmt: skip
 def _largest_once(weights, gradients, optimizer, activations, logits, in_flight, largest):
     return (
         weights
@@ -187,10 +147,7 @@ def _no_gradients(weights, gradients, optimizer, activations, logits, in_flight,
     )
 
 
-@mistake(
-    ID,
-    "That is the largest moment alone. Weights and the optimiser's state are there all the time: add them.",
-)
+@mistake(ID, "That is the largest moment alone. Weights and the optimiser's state are there all the time: add them.")  # fmt: skip
 def _moment_alone(weights, gradients, optimizer, activations, logits, in_flight, largest):
     return max(activations + 2 * logits, activations - logits + in_flight, gradients + 2 * largest)
 

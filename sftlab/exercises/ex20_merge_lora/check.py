@@ -38,10 +38,7 @@ def _sixteen_bits() -> tuple:
 def _both_ways(ID: str, sign: int) -> None:
     """Declare the mistakes that are made in merging (sign 1) as in unmerging (sign −1)."""
 
-    @mistake(
-        ID,
-        "A and B were rounded to bfloat16 before they were multiplied. Keep them in float32; round once, at the end.",
-    )
+    @mistake(ID, "A and B were rounded to bfloat16 before they were multiplied. Keep them in float32; round once, at the end.")  # fmt: skip
     def _rounded_factors(W, A, B, alpha, r):
         return W + sign * (alpha / r) * (B.to(W.dtype) @ A.to(W.dtype))
 
@@ -57,17 +54,11 @@ def _both_ways(ID: str, sign: int) -> None:
     def _upside_down(W, A, B, alpha, r):
         return (W + sign * r / alpha * (B @ A)).to(W.dtype)
 
-    @mistake(
-        ID,
-        "The factor is α/√r, rank-stabilised LoRA's. This adapter was trained with α/r: merge with the factor that it was trained with.",
-    )
+    @mistake(ID, "The factor is α/√r, rank-stabilised LoRA's. This adapter was trained with α/r: merge with the factor that it was trained with.")  # fmt: skip
     def _rank_stabilised(W, A, B, alpha, r):
         return (W + sign * alpha / math.sqrt(r) * (B @ A)).to(W.dtype)
 
-    @mistake(
-        ID,
-        "The factor α/r was applied twice, to A or B and to their product perhaps. The merged model would not be the one that was trained.",
-    )
+    @mistake(ID, "The factor α/r was applied twice, to A or B and to their product perhaps. The merged model would not be the one that was trained.")  # fmt: skip
     def _factor_twice(W, A, B, alpha, r):
         return (W + sign * (alpha / r) ** 2 * (B @ A)).to(W.dtype)
 
@@ -80,34 +71,22 @@ _both_ways(MERGE, 1)
 _both_ways(UNMERGE, -1)
 
 
-@mistake(
-    MERGE,
-    "The update was rounded to bfloat16 before it was added, and the sum was rounded again. Add in float32, and round once, at the end.",
-)
+@mistake(MERGE, "The update was rounded to bfloat16 before it was added, and the sum was rounded again. Add in float32, and round once, at the end.")  # fmt: skip
 def _added_rounded(W, A, B, alpha, r):
     return W + (alpha / r * (B @ A)).to(W.dtype)
 
 
-@mistake(
-    UNMERGE,
-    "The update was rounded to bfloat16 before it was subtracted, and the difference was rounded again. Subtract in float32, and round once, at the end.",
-)
+@mistake(UNMERGE, "The update was rounded to bfloat16 before it was subtracted, and the difference was rounded again. Subtract in float32, and round once, at the end.")  # fmt: skip
 def _subtracted_rounded(W, A, B, alpha, r):
     return W - (alpha / r * (B @ A)).to(W.dtype)
 
 
-@mistake(
-    MERGE,
-    "The merged weight is in float32, twice the size of the one it replaces. Return it in the dtype of W.",
-)
+@mistake(MERGE, "The merged weight is in float32, twice the size of the one it replaces. Return it in the dtype of W.")  # fmt: skip
 def _merged_in_float32(W, A, B, alpha, r):
     return W + alpha / r * (B @ A)
 
 
-@mistake(
-    UNMERGE,
-    "The weight is in float32, twice the size of the one that was given. Return it in the dtype of W.",
-)
+@mistake(UNMERGE, "The weight is in float32, twice the size of the one that was given. Return it in the dtype of W.")  # fmt: skip
 def _unmerged_in_float32(W, A, B, alpha, r):
     return W - alpha / r * (B @ A)
 

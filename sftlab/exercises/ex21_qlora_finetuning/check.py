@@ -109,33 +109,22 @@ def _bare(parameter) -> int:
     return parameter.numel() * parameter.element_size()
 
 
-@mistake(
-    REPORT,
-    "The embedding is counted twice: the output head is the same tensor. Remember what you have seen, by `id`.",
-)
+@mistake(REPORT, "The embedding is counted twice: the output head is the same tensor. Remember what you have seen, by `id`.")  # fmt: skip
 def _tied_twice(model):
     return _report(model, twice=True)
 
 
-@mistake(
-    REPORT,
-    "A packed tensor has half as many elements as it holds weights, and `numel()` tells the elements. Its `quant_state.shape` knows.",
-)
+@mistake(REPORT, "A packed tensor has half as many elements as it holds weights, and `numel()` tells the elements. Its `quant_state.shape` knows.")  # fmt: skip
 def _elements_counted(model):
     return _report(model, weights=_elements)
 
 
-@mistake(
-    REPORT, "The scales are left out. They are kept in `quant_state`, beside the packed weights."
-)
+@mistake(REPORT, "The scales are left out. They are kept in `quant_state`, beside the packed weights.")  # fmt: skip
 def _no_scales(model):
     return _report(model, size=_bare)
 
 
-@mistake(
-    REPORT,
-    "The count is `numel()`, half of the packed weights, and the bytes leave out the scales in `quant_state`.",
-)
+@mistake(REPORT, "The count is `numel()`, half of the packed weights, and the bytes leave out the scales in `quant_state`.")  # fmt: skip
 def _elements_and_no_scales(model):
     return _report(model, weights=_elements, size=_bare)
 
@@ -155,18 +144,12 @@ def _bits(model):
     return _report(model, size=lambda p: 8 * stored_bytes(p))
 
 
-@mistake(
-    REPORT,
-    "Half a byte for every weight holds for packed ones, without their scales. Embedding, norm and bias stay in 16 bits.",
-)
+@mistake(REPORT, "Half a byte for every weight holds for packed ones, without their scales. Embedding, norm and bias stay in 16 bits.")  # fmt: skip
 def _half_a_byte_each(model):
     return _report(model, size=lambda p: weight_count(p) // 2)
 
 
-@mistake(
-    REPORT,
-    "The norm is missing, with all that is neither linear, nor an embedding, nor an adapter.",
-)
+@mistake(REPORT, "The norm is missing, with all that is neither linear, nor an embedding, nor an adapter.")  # fmt: skip
 def _no_norm(model):
     return _report(model, skip=("other",))
 

@@ -57,27 +57,18 @@ def _never(text):
     return False
 
 
-@mistake(
-    REPEATS,
-    "A single word may well come twice: “The plural of sheep is sheep.” Look at sentences, and at phrases three times in a row.",
-)
+@mistake(REPEATS, "A single word may well come twice: “The plural of sheep is sheep.” Look at sentences, and at phrases three times in a row.")  # fmt: skip
 def _any_word_twice(text):
     words = re.findall(r"\w+", text.lower())
     return len(set(words)) < len(words)
 
 
-@mistake(
-    REPEATS,
-    "Phrases are left out: “and so on and so on and so on” is one sentence, and goes in circles.",
-)
+@mistake(REPEATS, "Phrases are left out: “and so on and so on and so on” is one sentence, and goes in circles.")  # fmt: skip
 def _sentences_alone(text):
     return _twice(_parts(text))
 
 
-@mistake(
-    REPEATS,
-    "Sentences are left out: one that comes again later, with others between, is a repetition as well.",
-)
+@mistake(REPEATS, "Sentences are left out: one that comes again later, with others between, is a repetition as well.")  # fmt: skip
 def _phrases_alone(text):
     return _in_a_row(text)
 
@@ -88,26 +79,17 @@ def _neighbours(text):
     return any(a == b for a, b in pairwise(long)) or _in_a_row(text)
 
 
-@mistake(
-    REPEATS,
-    "Short parts count here. “Yes.” may come twice: only those longer than 8 characters are to be compared.",
-)
+@mistake(REPEATS, "Short parts count here. “Yes.” may come twice: only those longer than 8 characters are to be compared.")  # fmt: skip
 def _short_parts_too(text):
     return _twice(_parts(text), longer=0) or _in_a_row(text)
 
 
-@mistake(
-    REPEATS,
-    "Upper and lower case make a difference here. A sentence that begins with a small letter the second time is the same one.",
-)
+@mistake(REPEATS, "Upper and lower case make a difference here. A sentence that begins with a small letter the second time is the same one.")  # fmt: skip
 def _case_matters(text):
     return _twice(_parts(text, lower=False)) or _in_a_row(text, lower=False)
 
 
-@mistake(
-    REPEATS,
-    "Only full stops end a part here. A line ends one as well: the items of a list may have no full stop.",
-)
+@mistake(REPEATS, "Only full stops end a part here. A line ends one as well: the items of a list may have no full stop.")  # fmt: skip
 def _full_stops_alone(text):
     return _twice(_parts(text, split=r"[.!?]+")) or _in_a_row(text)
 
@@ -117,26 +99,17 @@ def _lines_alone(text):
     return _twice(_parts(text, split=r"\n+")) or _in_a_row(text)
 
 
-@mistake(
-    REPEATS,
-    "The numbers of a list are compared too, so that its items always differ. Take them off first.",
-)
+@mistake(REPEATS, "The numbers of a list are compared too, so that its items always differ. Take them off first.")  # fmt: skip
 def _numbers_compared(text):
     return _twice(_parts(text, numbers=True)) or _in_a_row(text)
 
 
-@mistake(
-    REPEATS,
-    "A phrase twice in a row is enough here. That happens in good prose; three times is the rule.",
-)
+@mistake(REPEATS, "A phrase twice in a row is enough here. That happens in good prose; three times is the rule.")  # fmt: skip
 def _two_in_a_row(text):
     return _twice(_parts(text)) or _in_a_row(text, times=2)
 
 
-@mistake(
-    REPEATS,
-    "Only single words are looked for three times in a row. A phrase may have up to twelve.",
-)
+@mistake(REPEATS, "Only single words are looked for three times in a row. A phrase may have up to twelve.")  # fmt: skip
 def _single_words_alone(text):
     return _twice(_parts(text)) or _in_a_row(text, most=1)
 

@@ -148,18 +148,13 @@ def _prompt_trained(prompt, answer, begin, end, max_length):
     return row and (row[0], row[0])
 
 
-@mistake(
-    ROW,
-    "The end marker is masked. It may serve as padding too, but here it ends the answer: without it in the loss the model never learns to stop.",
-)
+@mistake(ROW, "The end marker is masked. It may serve as padding too, but here it ends the answer: without it in the loss the model never learns to stop.")  # fmt: skip
 def _end_masked(prompt, answer, begin, end, max_length):
     row = repair_row(prompt, answer, begin, end, max_length)
     return row and (row[0], [*row[1][:-1], IGNORE_INDEX])
 
 
-@mistake(
-    ROW, "The end marker is missing. The answer comes without it; put it behind, and train it."
-)
+@mistake(ROW, "The end marker is missing. The answer comes without it; put it behind, and train it.")  # fmt: skip
 def _end_missing(prompt, answer, begin, end, max_length):
     return repair_row(prompt, answer[:-1], begin, answer[-1], max_length)
 
@@ -169,44 +164,30 @@ def _begin_twice(prompt, answer, begin, end, max_length):
     return _joined(prompt, answer, end, max_length)
 
 
-@mistake(
-    ROW,
-    "All begin tokens are gone, the first one and those further on too. In front, one stays; elsewhere, each stays: some families open every turn with it.",
-)
+@mistake(ROW, "All begin tokens are gone, the first one and those further on too. In front, one stays; elsewhere, each stays: some families open every turn with it.")  # fmt: skip
 def _every_begin_gone(prompt, answer, begin, end, max_length):
     prompt = [token for token in prompt if token != begin]
     return _joined(prompt, answer, end, max_length)
 
 
-@mistake(
-    ROW,
-    "Begin tokens further on in the prompt are gone. Some families open every turn with it: only those in front become one.",
-)
+@mistake(ROW, "Begin tokens further on in the prompt are gone. Some families open every turn with it: only those in front become one.")  # fmt: skip
 def _begins_further_on_gone(prompt, answer, begin, end, max_length):
     prompt = [begin, *(token for token in prompt if token != begin)]
     return _joined(prompt, answer, end, max_length)
 
 
-@mistake(
-    ROW,
-    "A begin token was added to a prompt that has none. Not every family has one: make two into one, and leave none alone.",
-)
+@mistake(ROW, "A begin token was added to a prompt that has none. Not every family has one: make two into one, and leave none alone.")  # fmt: skip
 def _begin_added(prompt, answer, begin, end, max_length):
     prompt = prompt if prompt[0] == begin else [begin, *prompt]
     return repair_row(prompt, answer, begin, end, max_length)
 
 
-@mistake(
-    ROW, "Tokens that repeat are gone from the prompt. Only begin tokens in front are one too many."
-)
+@mistake(ROW, "Tokens that repeat are gone from the prompt. Only begin tokens in front are one too many.")  # fmt: skip
 def _repeats_gone(prompt, answer, begin, end, max_length):
     return _joined(list(dict.fromkeys(prompt)), answer, end, max_length)
 
 
-@mistake(
-    ROW,
-    "The labels are one place too early. The loss shifts them; here they stand at their tokens.",
-)
+@mistake(ROW, "The labels are one place too early. The loss shifts them; here they stand at their tokens.")  # fmt: skip
 def _labels_shifted(prompt, answer, begin, end, max_length):
     row = repair_row(prompt, answer, begin, end, max_length)
     return row and (row[0], [*row[1][1:], IGNORE_INDEX])
@@ -218,10 +199,7 @@ def _cut(prompt, answer, begin, end, max_length):
     return ids[:max_length], labels[:max_length]
 
 
-@mistake(
-    ROW,
-    "A row that is too long lost its front: the model would not see the whole question. Leave it out: return None.",
-)
+@mistake(ROW, "A row that is too long lost its front: the model would not see the whole question. Leave it out: return None.")  # fmt: skip
 def _cut_in_front(prompt, answer, begin, end, max_length):
     ids, labels = repair_row(prompt, answer, begin, end, math.inf)
     return ids[-max_length:], labels[-max_length:]
@@ -232,10 +210,7 @@ def _too_long_kept(prompt, answer, begin, end, max_length):
     return repair_row(prompt, answer, begin, end, math.inf)
 
 
-@mistake(
-    ROW,
-    "A row that is too long became an empty one. It has nothing to train, and its loss is undefined: return None.",
-)
+@mistake(ROW, "A row that is too long became an empty one. It has nothing to train, and its loss is undefined: return None.")  # fmt: skip
 def _too_long_emptied(prompt, answer, begin, end, max_length):
     return repair_row(prompt, answer, begin, end, max_length) or ([], [])
 
@@ -283,26 +258,17 @@ def _row_cases() -> list[Case]:
 
 
 # --- 23c: the weights of micro-batches -----------------------------------------------------------------
-@mistake(
-    WEIGHTS,
-    "Every micro-batch counts the same. That is the mean of means: a token in a short one would count for more.",
-)
+@mistake(WEIGHTS, "Every micro-batch counts the same. That is the mean of means: a token in a short one would count for more.")  # fmt: skip
 def _equal(counts):
     return [1 / len(counts)] * len(counts)
 
 
-@mistake(
-    WEIGHTS,
-    "The means are added up as they are: the loss, and the gradient, grow with the number of micro-batches.",
-)
+@mistake(WEIGHTS, "The means are added up as they are: the loss, and the gradient, grow with the number of micro-batches.")  # fmt: skip
 def _ones(counts):
     return [1.0] * len(counts)
 
 
-@mistake(
-    WEIGHTS,
-    "These are the counts themselves. The result would be a sum over tokens: divide by all of them.",
-)
+@mistake(WEIGHTS, "These are the counts themselves. The result would be a sum over tokens: divide by all of them.")  # fmt: skip
 def _counts(counts):
     return [float(n) for n in counts]
 
@@ -312,17 +278,12 @@ def _by_their_number(counts):
     return [n / len(counts) for n in counts]
 
 
-@mistake(
-    WEIGHTS,
-    "Divide by all trained tokens together, not by the largest count: the weights are to sum to 1.",
-)
+@mistake(WEIGHTS, "Divide by all trained tokens together, not by the largest count: the weights are to sum to 1.")  # fmt: skip
 def _by_the_largest(counts):
     return [n / max(counts) for n in counts]
 
 
-@mistake(
-    WEIGHTS, "The wrong way round: short micro-batches weigh most here. Each counts by its tokens."
-)
+@mistake(WEIGHTS, "The wrong way round: short micro-batches weigh most here. Each counts by its tokens.")  # fmt: skip
 def _short_ones_most(counts):
     inverse = [1 / n if n else 0 for n in counts]
     return [x / sum(inverse) for x in inverse]
@@ -338,18 +299,12 @@ def _one_over_all(counts):
     return [1 / sum(counts)] * len(counts)
 
 
-@mistake(
-    WEIGHTS,
-    "Right up to a factor: the weights sum to the number of micro-batches, and so would the gradient grow. They are to sum to 1.",
-)
+@mistake(WEIGHTS, "Right up to a factor: the weights sum to the number of micro-batches, and so would the gradient grow. They are to sum to 1.")  # fmt: skip
 def _sum_to_their_number(counts):
     return [n / sum(counts) * len(counts) for n in counts]
 
 
-@mistake(
-    WEIGHTS,
-    "A softmax of the counts lets the longest take all. The weights are in proportion to the counts.",
-)
+@mistake(WEIGHTS, "A softmax of the counts lets the longest take all. The weights are in proportion to the counts.")  # fmt: skip
 def _softmax(counts):
     return torch.tensor(counts).float().softmax(0).tolist()
 
@@ -372,10 +327,7 @@ def _merged(dtype: torch.dtype) -> tuple:
     return (W + 6 * (B @ A)).to(dtype), A, B, 6.0, 3
 
 
-@mistake(
-    MERGE,
-    "The whole update was taken out: this is the base, and what was trained is lost. α/r of it should stay.",
-)
+@mistake(MERGE, "The whole update was taken out: this is the base, and what was trained is lost. α/r of it should stay.")  # fmt: skip
 def _to_the_base(W, A, B, alpha, r):
     return (W - alpha * (B @ A)).to(W.dtype)
 
@@ -395,9 +347,7 @@ def _factor_one(W, A, B, alpha, r):
     return (W - (alpha - 1) * (B @ A)).to(W.dtype)
 
 
-@mistake(
-    MERGE, "This leaves α/√r, rank-stabilised LoRA's factor. This adapter was trained with α/r."
-)
+@mistake(MERGE, "This leaves α/√r, rank-stabilised LoRA's factor. This adapter was trained with α/r.")  # fmt: skip
 def _rank_stabilised(W, A, B, alpha, r):
     return (W - (alpha - alpha / math.sqrt(r)) * (B @ A)).to(W.dtype)
 
@@ -443,25 +393,17 @@ def _fitted(saved, wanted, same: Callable) -> tuple:
     return _told(saved, wanted, {s: w for w in wanted for s in saved if same(s, w)})
 
 
-@mistake(
-    NAMES,
-    "Only equal names fit. A saved name may carry a prefix, “base_model.model.” for one: then nothing would be loaded.",
-)
+@mistake(NAMES, "Only equal names fit. A saved name may carry a prefix, “base_model.model.” for one: then nothing would be loaded.")  # fmt: skip
 def _equal_names(saved, wanted):
     return _fitted(saved, wanted, lambda s, w: s == w)
 
 
-@mistake(
-    NAMES,
-    "“layers.11.A” ends with “1.A” too. What stands before the wanted name must end with a dot.",
-)
+@mistake(NAMES, "“layers.11.A” ends with “1.A” too. What stands before the wanted name must end with a dot.")  # fmt: skip
 def _ends_without_a_dot(saved, wanted):
     return _fitted(saved, wanted, lambda s, w: s.endswith(w))
 
 
-@mistake(
-    NAMES, "Only one prefix is known here. Another library writes another one: compare the ends."
-)
+@mistake(NAMES, "Only one prefix is known here. Another library writes another one: compare the ends.")  # fmt: skip
 def _one_prefix(saved, wanted):
     return _fitted(saved, wanted, lambda s, w: s.removeprefix("base_model.model.") == w)
 
@@ -471,10 +413,7 @@ def _anywhere(saved, wanted):
     return _fitted(saved, wanted, lambda s, w: w in s)
 
 
-@mistake(
-    NAMES,
-    "Paired by their order: a file is not in the model's order, so A would land in B's place.",
-)
+@mistake(NAMES, "Paired by their order: a file is not in the model's order, so A would land in B's place.")  # fmt: skip
 def _in_their_order(saved, wanted):
     return _told(saved, wanted, dict(zip(saved, wanted, strict=False)))
 
@@ -485,9 +424,7 @@ def _turned_round(saved, wanted):
     return {w: s for s, w in found.items()}, missing, left
 
 
-@mistake(
-    NAMES, "A wanted name that finds no tensor is not told. It would stay at its start, silently."
-)
+@mistake(NAMES, "A wanted name that finds no tensor is not told. It would stay at its start, silently.")  # fmt: skip
 def _missing_not_told(saved, wanted):
     found, _, left = fit_names(saved, wanted)
     return found, [], left
@@ -499,10 +436,7 @@ def _left_over_not_told(saved, wanted):
     return found, missing, []
 
 
-@mistake(
-    NAMES,
-    "Neither what is missing nor what is left over is told: this is `strict=False`, the very fault.",
-)
+@mistake(NAMES, "Neither what is missing nor what is left over is told: this is `strict=False`, the very fault.")  # fmt: skip
 def _silent(saved, wanted):
     return fit_names(saved, wanted)[0], [], []
 
@@ -580,18 +514,13 @@ def _asked(family: str, question: str) -> tuple:
     return _tokenizer(family), question
 
 
-@mistake(
-    PROMPT,
-    "This writes ChatML by hand, whatever the model was trained with. Ask the tokenizer's own template.",
-)
+@mistake(PROMPT, "This writes ChatML by hand, whatever the model was trained with. Ask the tokenizer's own template.")  # fmt: skip
 def _typed(tokenizer, question):
     text = render_prompt(user(question))
     return tokenizer.encode(text, add_special_tokens=False)
 
 
-@mistake(
-    PROMPT, "The generation prompt is missing: the model would have to open its own turn first."
-)
+@mistake(PROMPT, "The generation prompt is missing: the model would have to open its own turn first.")  # fmt: skip
 def _no_generation_prompt(tokenizer, question):
     return encode(tokenizer, user(question))
 
@@ -601,10 +530,7 @@ def _bare(tokenizer, question):
     return tokenizer.encode(question, add_special_tokens=False)
 
 
-@mistake(
-    PROMPT,
-    "The first token comes twice: the template writes it already. Tokenise a rendering with add_special_tokens=False.",
-)
+@mistake(PROMPT, "The first token comes twice: the template writes it already. Tokenise a rendering with add_special_tokens=False.")  # fmt: skip
 def _first_token_twice(tokenizer, question):
     ids = serving_prompt(tokenizer, question)
     return [ids[0], *ids]
@@ -621,10 +547,7 @@ def _wrong_turn(tokenizer, question):
     return encode(tokenizer, messages, add_generation_prompt=True)
 
 
-@mistake(
-    PROMPT,
-    "An empty answer was put behind and closed with its end marker: there is nothing left to answer. Leave the turn open.",
-)
+@mistake(PROMPT, "An empty answer was put behind and closed with its end marker: there is nothing left to answer. Leave the turn open.")  # fmt: skip
 def _closed(tokenizer, question):
     messages = [*user(question), {"role": "assistant", "content": ""}]
     return encode(tokenizer, messages)

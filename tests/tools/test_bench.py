@@ -115,7 +115,7 @@ def test_the_table_has_every_contender_and_tells_the_spread():
 
 def test_the_readme_shows_what_was_recorded():
     table = picture.readme_table(runs("speed"), read("speed")["provenance"][0])
-    assert table in (ROOT / "README.md").read_text(encoding="utf-8"), "run  make bench"
+    assert table in (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8"), "run  make bench"
 
 
 def test_the_farthest_losses():
@@ -159,13 +159,13 @@ class TestTheCommand:
         record = tmp_path / "results" / "speed.json"
         record.parent.mkdir()
         record.write_text('{"provenance": [], "runs": []}', encoding="utf-8")
-        readme = tmp_path / "README.md"
+        readme = tmp_path / "benchmarks.md"
         readme.write_text(f"before\n{bench.START}\nold\n{bench.END}\nafter\n", encoding="utf-8")
         monkeypatch.setattr(
             bench, "results_path", lambda name, folder=record.parent: results_path(name, folder)
         )
         monkeypatch.setattr(bench, "cache_folder", lambda: tmp_path / "cache")
-        monkeypatch.setattr(bench, "README", readme)
+        monkeypatch.setattr(bench, "PAGE", readme)
         monkeypatch.setattr(bench, "PICTURE", tmp_path / "speed.png")
         return record, readme, tmp_path / "cache" / "bench" / "speed.json"
 
