@@ -116,7 +116,7 @@ def test_a_job_in_the_background_goes_on_ignoring_interrupts(ignored, tmp_path, 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows has no such shell")
 @pytest.mark.base
 def test_the_tests_of_interrupts_pass_in_a_background_job():
-    tests = ["tests/unit/test_experiments.py", "tests/unit/test_train.py"]
+    tests = ["tests/exercises/test_record.py", "tests/unit/test_train.py"]
     pytest_ = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]
     command = f"trap '' INT; exec {' '.join(map(repr, pytest_))} -k interrupt"
     done = subprocess.run(
