@@ -122,7 +122,7 @@ def test_a_damaged_file_is_reported_and_not_overwritten(damage, tmp_path):
 
 
 def test_a_missing_file_says_how_to_record_it(tmp_path):
-    with pytest.raises(WorkbookError, match=r"python -m sftlab\.experiments trial"):
+    with pytest.raises(WorkbookError, match="sftlab record trial"):
         runs("trial", tmp_path)
 
 
@@ -191,14 +191,15 @@ def test_an_unknown_experiment_is_refused(capsys):
 
 def test_modules_that_help_experiments_are_none_and_refused_by_name(capsys):
     assert {"lora_init", "several_processes"} <= set(names())
-    assert not {"seeds", "record", "__main__"} & set(names())
+    assert not {"recipes", "record", "recording"} & set(names())
     for name in names():
-        module = importlib.import_module(f"sftlab.exercises.{name}")
+        module = importlib.import_module(record.modules()[name])
+        assert name == module.RECORD
         assert module.settings() and callable(module.run)
     with pytest.raises(SystemExit):
-        main(["seeds"])
+        main(["recipes"])
     told = capsys.readouterr().err
-    assert "'seeds'" in told and "'lora_init'" in told
+    assert "'recipes'" in told and "'lora_init'" in told
 
 
 def test_a_run_that_swallows_an_interrupt_is_not_kept(tmp_path, interruptible):
@@ -225,6 +226,7 @@ class TestOlderThanTheCode:
     def code(self, monkeypatch):
         now = {"sftlab.loss": "1"}
         monkeypatch.setattr(record, "code_behind", lambda _: dict(now))
+        monkeypatch.setattr(record, "modules", lambda: {"trial": "sftlab.trial"})
         return now
 
     def test_a_new_record_is_not_older(self, tmp_path, code):

@@ -170,4 +170,4 @@ def _html(piece) -> str:
 
 
 def _inline(text: str) -> str:
-    return polls.cards.inline(text)
+    return polls.html_cards.inline(text)

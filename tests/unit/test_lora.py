@@ -237,7 +237,7 @@ def test_a_target_that_matches_nothing_names_the_layers_there_are(targets):
 
 
 def test_no_target_at_all_is_refused():
-    with pytest.raises(WorkbookError, match="targets is empty"):
+    with pytest.raises(WorkbookError, match="target_modules is empty"):
         lora.inject_lora(Model(), [], r=2, lora_alpha=4)
 
 
@@ -263,7 +263,7 @@ def test_a_seed_fixes_the_start_whatever_was_drawn_before():
 
 
 def test_injection_keeps_eval_mode():
-    model = injected(Model().eval(), dropout=0.5)
+    model = injected(Model().eval(), lora_dropout=0.5)
     assert torch.equal(model(IDS), model(IDS))
 
 
@@ -310,7 +310,7 @@ def fresh_copy(model):
 @pytest.mark.parametrize("rule", ["lora", "rslora", "plain"])
 @pytest.mark.parametrize("targets", ["all-linear", ["layers.1.up", "v_proj"]])
 def test_saved_and_loaded_gives_the_same_outputs(tmp_path, targets, rule):
-    model = injected(targets=targets, rule=rule, dropout=0.1).eval()
+    model = injected(targets=targets, rule=rule, lora_dropout=0.1).eval()
     folder = adapters.save_adapter(model, tmp_path / "new" / "adapter", base_name="almanac-base")
     loaded = adapters.load_adapter(fresh_copy(model).eval(), folder)
     assert torch.equal(loaded(IDS), model(IDS))

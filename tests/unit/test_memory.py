@@ -95,7 +95,7 @@ def test_the_peak_of_a_process_counts_its_own_memory_and_not_its_parents():
         "from pathlib import Path",
         # alone: importing torch takes much memory
         inspect.getsource(measure._status),
-        inspect.getsource(count.process_peak_bytes),
+        inspect.getsource(measure.process_peak_bytes),
         "before = process_peak_bytes()",
         "bytearray(b'x') * (64 << 20)",
         "print(before, process_peak_bytes())",

@@ -120,8 +120,8 @@ class TestHub:
             folder = tmp_path / f"models--HuggingFaceTB--{repository}"
             (folder / "refs").mkdir(parents=True)
             (folder / "refs" / "main").write_text("0123456789abcdef")
-            tiny_model.save_pretrained(folder / "checkpoints" / "0123456789abcdef")
-            some.save_pretrained(folder / "checkpoints" / "0123456789abcdef")
+            tiny_model.save_pretrained(folder / "snapshots" / "0123456789abcdef")
+            some.save_pretrained(folder / "snapshots" / "0123456789abcdef")
         return tmp_path
 
     def test_both_roles_load_and_a_base_can_be_asked_and_tuned(self, cache):

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 
-import bitsandbytes as bnb
 import torch
 from torch import nn
 
 from sftlab.classroom.answers import refused, right
 from sftlab.lora import LoRALinear
 from sftlab.memory.count import stored_bytes, weight_count
-from sftlab.quantized_layers import keep_weights_in_place
+from sftlab.quantized_layers import _bitsandbytes, keep_weights_in_place
 
 QUANTIZE, REPORT = "21.quantize_model_linears", "21.memory_report"
 
@@ -22,12 +21,12 @@ def packed(
 ):  # fmt: skip
     linears = {n: m for n, m in model.named_modules() if type(m) is nn.Linear and n not in skip}
     for name, old in list(linears.items())[:only]:
-        new = bnb.nn.Linear4bit(
+        new = _bitsandbytes().nn.Linear4bit(
             old.in_features, old.out_features, bias=False, compute_dtype=dtype or old.weight.dtype,
             compress_statistics=double, quant_type=quant_type,
         )  # fmt: skip
         data = torch.randn_like(old.weight.data) if scramble else old.weight.data
-        weight = bnb.nn.Params4bit(
+        weight = _bitsandbytes().nn.Params4bit(
             data, requires_grad=False, compress_statistics=double, quant_type=quant_type, module=new
         )
         new.weight = weight.to("cpu") if moved else weight
@@ -48,7 +47,7 @@ def recursive_with_LinearNF4(model):
     def visit(module):
         for name, child in list(module.named_children()):
             if type(child) is nn.Linear and name != "lm_head":
-                layer = bnb.nn.LinearNF4(
+                layer = _bitsandbytes().nn.LinearNF4(
                     child.in_features, child.out_features, bias=child.bias is not None,
                     compute_dtype=child.weight.dtype,
                 )  # fmt: skip
@@ -72,14 +71,14 @@ def packed_by_the_function(model):
         for name, old in list(parent.named_children()):
             if not isinstance(old, nn.Linear) or old is model.lm_head:
                 continue
-            data, state = bnb.functional.quantize_4bit(
+            data, state = _bitsandbytes().functional.quantize_4bit(
                 old.weight.data, quant_type="nf4", compress_statistics=True
             )
-            new = bnb.nn.Linear4bit(
+            new = _bitsandbytes().nn.Linear4bit(
                 old.in_features, old.out_features, bias=False, quant_type="nf4",
                 compute_dtype=torch.bfloat16, device="meta",
             )  # fmt: skip
-            new.weight = bnb.nn.Params4bit(
+            new.weight = _bitsandbytes().nn.Params4bit(
                 data, requires_grad=False, quant_state=state, quant_type="nf4", bnb_quantized=True,
                 module=new,
             )  # fmt: skip
@@ -97,8 +96,12 @@ def moved_as_a_whole(model):
             continue
         old = model.get_submodule(name)
         has_bias = old.bias is not None
-        new = bnb.nn.Linear4bit(old.in_features, old.out_features, has_bias, old.weight.dtype)
-        new.weight = bnb.nn.Params4bit(old.weight.detach().clone(), False, quant_type="nf4")
+        new = _bitsandbytes().nn.Linear4bit(
+            old.in_features, old.out_features, has_bias, old.weight.dtype
+        )
+        new.weight = _bitsandbytes().nn.Params4bit(
+            old.weight.detach().clone(), False, quant_type="nf4"
+        )
         if has_bias:
             new.bias = old.bias
         model.set_submodule(name, new)
