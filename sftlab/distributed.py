@@ -20,7 +20,7 @@ def rank_and_world_size() -> tuple[int, int]:
     return 0, 1
 
 
-def total(value: torch.Tensor) -> torch.Tensor:
+def sum_over_processes(value: torch.Tensor) -> torch.Tensor:
     """The sum of a tensor over all processes; the tensor itself where there is only one."""
     if rank_and_world_size()[1] > 1:
         value = value.clone()
@@ -28,11 +28,11 @@ def total(value: torch.Tensor) -> torch.Tensor:
     return value
 
 
-def total_number(number: float, device: torch.device) -> float:
+def sum_number_over_processes(number: float, device: torch.device) -> float:
     """The sum of a plain number over all processes."""
     if rank_and_world_size()[1] == 1:
         return number
-    return total(torch.tensor(number, dtype=torch.float64, device=device)).item()
+    return sum_over_processes(torch.tensor(number, dtype=torch.float64, device=device)).item()
 
 
 @torch.no_grad()
@@ -48,7 +48,7 @@ def add_gradients(parameters: Sequence[torch.nn.Parameter]) -> None:
     parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
     # Summed in float32 at least: half precision would lose digits of what the others add.
     wide = [part.to(torch.promote_types(part.dtype, torch.float32)) for part in parts]
-    summed = total(torch.cat([part.flatten() for part in wide]))
+    summed = sum_over_processes(torch.cat([part.flatten() for part in wide]))
     pieces = summed.split([p.numel() for p in parameters])
     for parameter, piece in zip(parameters, pieces, strict=True):
         parameter.grad = piece.view_as(parameter).to(parameter.dtype)

@@ -21,7 +21,12 @@ from sftlab._internal.random_state import own_random_state
 from sftlab._internal.ranges import check_clipping, check_number, check_seed, check_whole
 from sftlab.checkpoints import check_folder, load_checkpoint, save_checkpoint
 from sftlab.data import batch_order, collate
-from sftlab.distributed import add_gradients, rank_and_world_size, total, total_number
+from sftlab.distributed import (
+    add_gradients,
+    rank_and_world_size,
+    sum_number_over_processes,
+    sum_over_processes,
+)
 from sftlab.errors import WorkbookError
 from sftlab.loss import model_loss, trained_tokens
 from sftlab.masking import Example
@@ -123,7 +128,7 @@ def train_step(
     if micro_batch_size is not None:
         check_whole("micro_batch_size", micro_batch_size, 1)
     optimizer.zero_grad()
-    trained = total(trained_tokens(batch["labels"]))  # of all processes together
+    trained = sum_over_processes(trained_tokens(batch["labels"]))  # of all processes together
     rows = len(batch["labels"])  # of this one
     loss = 0.0
     size = micro_batch_size or max(rows, 1)
@@ -138,7 +143,7 @@ def train_step(
     if max_grad_norm:
         torch.nn.utils.clip_grad_norm_(trainable, max_grad_norm)
     optimizer.step()
-    return total_number(loss, trained.device)
+    return sum_number_over_processes(loss, trained.device)
 
 
 def train_loop(
@@ -247,7 +252,7 @@ def sft_train(
     )
     main = rank_and_world_size()[0] == 0
     if (
-        total_number(first, model.device) != first * rank_and_world_size()[1]
+        sum_number_over_processes(first, model.device) != first * rank_and_world_size()[1]
     ):  # they would wait for each other
         raise WorkbookError(
             f"the processes do not find the same checkpoint at {checkpoint}; give a folder that all of "

@@ -17,7 +17,7 @@ from sftlab._internal.paths import DATA, PACKAGE
 
 NAME = PACKAGE.name
 # They show, fetch or word something, and change no result.
-NO_RESULT = {
+NO_RESULT = {NAME} | {
     f"{NAME}.{name}"
     for name in ("_internal.progress_bar", "_internal.code_behind", "cli", "errors", "fetch")
 }

@@ -1,6 +1,7 @@
 """One folder for each exercise: ``exNN_name`` holds all that belongs to notebook NN.
 
-    check.py        what the student writes: the stub's reference, cases, mistakes, right answers
+    check.py        what the student writes: the reference, cases, and the mistakes that are known
+    answers.py      right answers, and wrong ones that a general rule refuses, for the tests
     experiment.py   what the notebook measures a part of live, and `sftlab record` all of
     explorer.py     controls over a picture
     plots.py        the notebook's figures
