@@ -253,23 +253,33 @@ def wrap_titles(figure: Any) -> None:
         drawn = [t for t in axis.get_children() if isinstance(t, Text) and t.get_text() == text]
         extent = drawn[0].get_window_extent() if text and drawn else None
         if extent and extent.x1 > right:
-            fitting = int(len(text) * (right - extent.x0) / extent.width)
-            axis.set_title(textwrap.fill(text, fitting), loc="left")
+            axis.set_title(_folded(text, extent, right), loc="left")
+    above = [t for t in figure.texts if t.get_text() and t.get_text() == figure.get_suptitle()]
+    for drawn in above:
+        extent = drawn.get_window_extent()
+        if extent.x1 > right:
+            drawn.set_text(_folded(drawn.get_text(), extent, right))
 
 
-def show(figure: Any, alt: str, in_words: bool = True) -> None:
-    """Show a matplotlib figure as PNG with ``alt`` as its text, and close it.
+def _folded(text: str, extent: Any, right: float) -> str:
+    return textwrap.fill(text, int(len(text) * (right - extent.x0) / extent.width))
+
+
+def show(figure: Any, alt: str = "", in_words: bool = True) -> None:
+    """Show a matplotlib figure as PNG with its text, and close it.
 
     The text stands in ``metadata["image/png"]["alt"]``, where nbconvert finds it. JupyterLab reads
     no such field, so the same text follows, folded, under the picture (``in_words=False`` leaves
     it out).
 
     Args:
-        alt: what the picture shows, as you would tell it on the telephone: the finding first.
+        alt: what the picture shows, as you would tell it on the telephone: the finding first. The
+            figures of `sftlab.classroom.figures` carry it with them, in ``figure.alt``.
 
     Raises:
-        ValueError: ``alt`` is empty.
+        ValueError: there is no such text.
     """
+    alt = alt or getattr(figure, "alt", "")
     if not alt.strip():
         raise ValueError("show needs alt: say in a sentence what the figure shows")
     import matplotlib.pyplot as plt

@@ -20,6 +20,7 @@ from sftlab.exercises.ex22_data_quality_ablation.plots import (
     defect_changes,
     defect_grid,
     doses,
+    lowered,
     marks,
     over_seeds,
     recovered,
@@ -82,13 +83,14 @@ def test_precision_and_recall_are_counted_against_the_known_truth():
 
 
 def test_the_figures_draw_without_a_complaint(recorded, capfd):
-    lines = {"correct": "exactly right", "content": "right content"}
     grid = defect_changes(recorded, KINDS)
     for figure in (
-        arms(recorded, list(SHARES), "arms"),
-        doses(recorded, "doses", lines),
-        defect_grid(grid, "grid"),
+        arms(recorded, list(SHARES)),
+        doses(recorded),
+        defect_grid(grid),
+        lowered(grid["wrong fact"], "points"),
     ):
+        assert figure.get_suptitle() and len(figure.alt) > 40
         figure.draw_without_rendering()
         plt.close(figure)
     assert grid["wrong fact"]["correct"][0] == -1

@@ -5,17 +5,22 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 
 from sftlab.almanac.defects import DEFECTS
-from sftlab.classroom.plots import BLUE, GREEN, ORANGE, RED
+from sftlab.classroom.figures import curves, dots, grid
 from sftlab.classroom.views import View, table
 from sftlab.exercises.ex22_data_quality_ablation.experiment import DOSES
 from sftlab.scoring import RUBRIC
 from sftlab.statistics import chosen, clustered_difference, mean_interval
 
 LINES = RUBRIC
+SHOWN_LINES = {
+    "exactly right": "correct",
+    "right content": "content",
+    "right form": "format",
+    "on topic": "on_topic",
+}
 Change = tuple[float, tuple[float, float]]
 
 
@@ -64,47 +69,49 @@ def changes(runs: Sequence[dict], against: str, arms: Sequence[str], kinds: Sequ
     return table(rows, heads, f"against {against}")
 
 
-def arms(runs: Sequence[dict], names: Sequence[str], title: str):
-    """Exact answers and right content of some arms: a small mark for each seed, a large one for the mean."""
-    figure, axis = plt.subplots(figsize=(7.4, 0.46 * len(names) + 1.3))
-    looks = (("correct", BLUE, "o", "exactly right"), ("content", ORANGE, "s", "right content"))
-    for place, name in enumerate(names):
-        for line, colour, shape, label in looks:
-            each = marks(runs, name, line).mean(1)
-            axis.plot(each, [place] * len(each), shape, color=colour, ms=4, alpha=0.55)
-            axis.plot(each.mean(), place, shape, color=colour, ms=10, label="" if place else label)
-            axis.annotate(f"{each.mean():.0%}", (each.mean(), place), xytext=(0, -17), ha="center",
-                          textcoords="offset points", fontsize=8.5, color=colour)  # fmt: skip
-    axis.set(yticks=range(len(names)), yticklabels=names, xlabel="share of the questions", title=title,
-             ylim=(len(names) - 0.4, -0.6))  # fmt: skip
-    axis.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    figure.legend(loc="outside right upper", fontsize=9)
-    return figure
+def lowered(found: Mapping[str, Change], xlabel: str):
+    """What bad pairs change in every rubric line, in points."""
+    points = {
+        line.replace("_", " "): (100 * value, (100 * low, 100 * high))
+        for line, (value, (low, high)) in found.items()
+    }
+    clear = sum(high < 0 for _, (_, high) in points.values())
+    title = f"200 bad pairs clearly lower {clear} of {len(points)} rubric lines"
+    told = "; ".join(f"{line} {value:+.0f} points" for line, (value, _) in points.items())
+    alt = f"{title}. Differences with intervals: {told}."
+    return dots(points, title, alt, zero=True, fmt="+.0f", xlabel=xlabel)
 
 
-def doses(runs: Sequence[dict], title: str, lines: Mapping[str, str]):
-    """Rubric lines over the share of bad pairs: means, and a small mark for each seed."""
-    figure, axis = plt.subplots(figsize=(7, 3.4))
-    looks = ((BLUE, "o", "-"), (ORANGE, "s", "--"), (GREEN, "^", "-."), (RED, "D", ":"))
-    ends: list[tuple[float, str, str]] = []
-    for (line, label), (colour, shape, dashes) in zip(lines.items(), looks, strict=False):
-        each = [marks(runs, f"{percent}% bad", line).mean(1) for percent in DOSES]
-        means = [values.mean() for values in each]
-        axis.plot(DOSES, means, color=colour, marker=shape, ls=dashes)
-        for percent, values in zip(DOSES, each, strict=True):
-            axis.plot([percent] * len(values), values, shape, color=colour, ms=3, alpha=0.6)
-        ends.append((means[-1], label, colour))
-    below = 2.0  # labels are written from the top, each clear of the one before
-    gap = np.diff(axis.get_ylim())[0] * 0.075
-    for value, label, colour in sorted(ends, reverse=True):
-        below = min(value, below - gap)
-        axis.text(
-            DOSES[-1] + 1.5, below, label, color=colour, va="center", weight="bold", fontsize=9.5
-        )
-    axis.set(xlabel="bad pairs among 400 (%)", ylabel="share of the questions", title=title,
-             xticks=DOSES, xlim=(-2, 1.3 * DOSES[-1]))  # fmt: skip
-    axis.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    return figure
+def arms(runs: Sequence[dict], names: Sequence[str]):
+    """Exact answers and right content of some arms; the title tells the first three."""
+    lines = {"exactly right": "correct", "right content": "content"}
+    each = {
+        label: {name: marks(runs, name, line).mean(1) for name in names}
+        for label, line in lines.items()
+    }
+    right = {name: float(np.mean(shares)) for name, shares in each["exactly right"].items()}
+    title = "Exactly right: " + ", ".join(f"{name} {right[name]:.0%}" for name in names[:3])
+    told = "; ".join(
+        f"{name} {right[name]:.0%} and {np.mean(each['right content'][name]):.0%}" for name in names
+    )
+    alt = f"A dot for each seed of each arm. Exactly right and right content on average: {told}."
+    return dots(each, title, alt, fmt=".0%", percent="x", xlabel="share of the questions")
+
+
+def doses(runs: Sequence[dict]):
+    """Rubric lines over the share of bad pairs."""
+    each = {
+        label: {dose: marks(runs, f"{dose}% bad", line).mean(1) for dose in DOSES}
+        for label, line in SHOWN_LINES.items()
+    }
+    ends = {label: [np.mean(shares[d]) for d in (DOSES[0], DOSES[-1])] for label, shares in each.items()}  # fmt: skip
+    told = [f"{label} from {a:.0%} to {b:.0%}" for label, (a, b) in ends.items()]
+    title = f"From {DOSES[0]} to {DOSES[-1]}% bad pairs: {told[0]}"
+    alt = (
+        f"Lines over {DOSES[0]} to {DOSES[-1]}% bad pairs, a dot for each seed: {', '.join(told)}."
+    )
+    return curves(each, title, alt, spread="dots", percent="y", xticks=DOSES,
+                  xlabel="bad pairs among 400 (%)", ylabel="share of the questions")  # fmt: skip
 
 
 def defect_changes(
@@ -119,27 +126,27 @@ def defect_changes(
     }
 
 
-def defect_grid(found: Mapping[str, Mapping[str, Change]], title: str):
-    """Defects down, rubric lines across: points lost or won; bold where the interval is clear of 0."""
+def defect_grid(found: Mapping[str, Mapping[str, Change]]):
+    """Defects down, rubric lines across: points lost or won; in brackets where the interval includes 0."""
     values = np.array([[100 * found[d][line][0] for line in LINES] for d in found])
-    figure, axis = plt.subplots(figsize=(8.2, 3.9))
     limit = max(1.0, np.abs(values).max())
-    picture = axis.imshow(values, cmap="PuOr", vmin=-limit, vmax=limit, aspect="auto")
-    for row, defect in enumerate(found):
-        for column, line in enumerate(LINES):
-            value, (low, high) = found[defect][line]
-            clear = low > 0 or high < 0
-            shown = f"{100 * value:+.0f}".replace("-0", "0").replace("+0", "0")
-            axis.text(column, row, shown if clear else f"({shown})",
-                      ha="center", va="center", fontsize=9.5, weight="bold" if clear else "normal",
-                      color="white" if abs(100 * value) > 0.65 * limit else "black")  # fmt: skip
-    axis.set(
-        xticks=range(len(LINES)), yticks=range(len(found)), yticklabels=list(found), title=title
-    )
-    axis.set_xticklabels([line.replace("_", " ") for line in LINES])
-    axis.tick_params(length=0)
-    figure.colorbar(picture, label="change (points)")
-    return figure
+
+    def clear(row: int, column: int) -> bool:
+        low, high = list(found.values())[row][LINES[column]][1]
+        return low > 0 or high < 0
+
+    texts = []
+    for row, line in enumerate(values):
+        shown = [f"{value:+.0f}".replace("-0", "0").replace("+0", "0") for value in line]
+        texts.append([text if clear(row, k) else f"({text})" for k, text in enumerate(shown)])
+    worst = min(found, key=lambda d: found[d]["correct"][0])
+    told = "; ".join(f"{d}: exactly right {100 * found[d]['correct'][0]:+.0f}" for d in found)
+    return grid(
+        values, list(found), [line.replace("_", " ") for line in LINES],
+        f"Per 100 bad pairs, most exact answers are lost to: {worst}",
+        f"Grid of changes in points, defects by rubric lines: {told}.",
+        texts=texts, bold=clear, vmin=-limit, vmax=limit, cmap="PuOr", label="change (points)",
+    )  # fmt: skip
 
 
 def went_wrong(
