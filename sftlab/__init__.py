@@ -8,6 +8,7 @@ import sys
 
 __version__ = "0.2.0"
 
-# A console that cannot write "→" or "α" gets a question mark: not an error at a training's end.
+# Print a question mark where the console cannot encode "→" or "α". An encoding error after a long
+# training run would lose the output.
 if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
     sys.stdout.reconfigure(errors="replace")

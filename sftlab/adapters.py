@@ -1,4 +1,4 @@
-"""LoRA adapters on disk, in the two files that Hugging Face's PEFT reads and writes."""
+"""Save and load LoRA adapters in the two files that Hugging Face PEFT uses."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sftlab.errors import WorkbookError
 from sftlab.lora import inject_lora, lora_layers, lora_scale
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-# What a PEFT adapter may be besides plain LoRA, each with the value that says it is not.
+# Settings of PEFT adapters that are more than plain LoRA, with the value of plain LoRA.
 PLAIN = {"bias": "none", "use_dora": False, "fan_in_fan_out": False, "lora_bias": False}
 EMPTY = ("modules_to_save", "rank_pattern", "alpha_pattern", "trainable_token_indices")
 
@@ -29,10 +29,16 @@ def _adapter_tensors(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def save_adapter(model: nn.Module, folder: str | Path, base_name: str | None = None) -> Path:
-    """Write A and B of every LoRA layer, and how to use them, so that PEFT can load them too.
+    """Save A and B of every LoRA layer and their settings in PEFT's format.
 
-    `base_name` is recorded as the model that the adapter belongs to. Returns the folder, of
-    Σ r·(d_in + d_out)·4 bytes and a little. Raises WorkbookError if there are no LoRA layers.
+    Args:
+        base_name: name of the base model, stored in the configuration.
+
+    Returns:
+        The folder. Its size is Σ r·(d_in + d_out)·4 bytes plus a small overhead.
+
+    Raises:
+        WorkbookError: the model has no LoRA layers, or their settings differ.
     """
     layers = lora_layers(model)
     settings = {(x.r, x.alpha, x.dropout.p, x.rule) for x in layers.values()}
@@ -47,7 +53,7 @@ def save_adapter(model: nn.Module, folder: str | Path, base_name: str | None = N
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": base_name,
         "r": r,
-        # PEFT knows no "plain" rule: α·r divided by r is the same factor.
+        # PEFT has no "plain" rule; α·r divided by r gives the same factor.
         "lora_alpha": alpha * r if rule == "plain" else alpha,
         "use_rslora": rule == "rslora",
         "lora_dropout": dropout,
@@ -66,11 +72,13 @@ def save_adapter(model: nn.Module, folder: str | Path, base_name: str | None = N
 
 
 def load_adapter(model: nn.Module, folder: str | Path) -> nn.Module:
-    """Put a saved adapter, ours or PEFT's, onto the model, in place; returns the model.
+    """Load a saved adapter, ours or PEFT's, into the model in place; return the model.
 
-    The model may have its LoRA layers already; otherwise they are injected as the files say.
-    Raises WorkbookError for a missing or damaged file, an adapter that is not plain LoRA, missing
-    or unknown tensors, and shapes that do not fit; the model then computes what it did before.
+    LoRA layers are injected as configured in the files unless the model has some already.
+
+    Raises:
+        WorkbookError: a file is missing or damaged, the adapter is not plain LoRA, tensors are
+            missing or unknown, or shapes do not match. The model then computes what it did before.
     """
     folder = Path(folder)
     for name in (CONFIG, WEIGHTS):
@@ -105,7 +113,7 @@ def load_adapter(model: nn.Module, folder: str | Path) -> nn.Module:
 
 @torch.no_grad()
 def _fill(model: nn.Module, tensors: dict[str, Tensor], scale: float, folder: Path) -> None:
-    """Copy the tensors into the LoRA layers once all of them are known to fit."""
+    """Copy the tensors into the LoRA layers after checking that all of them fit."""
     wanted = _adapter_tensors(model)
     if missing := sorted(set(wanted) - set(tensors)):
         raise WorkbookError(f"{folder / WEIGHTS}: {missing[0]} is missing ({len(missing)} in all).")

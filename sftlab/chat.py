@@ -1,7 +1,6 @@
-"""Chat templates: how messages become one text with markers, and how two renderings differ.
+"""Chat templates: rendering messages as one text with special tokens, and comparing renderings.
 
-Messages are dictionaries with ``role`` (system, user or assistant) and ``content``, as everywhere
-in the field.
+A message is a dictionary with ``role`` (system, user or assistant) and ``content``.
 """
 
 from __future__ import annotations
@@ -17,7 +16,8 @@ from sftlab.errors import WorkbookError
 
 ROLES = ("system", "user", "assistant")
 
-# ChatML. The generation block marks what the assistant writes: its text and its end marker.
+# ChatML. The generation block contains what the assistant writes: its text and the end-of-turn
+# token.
 CHATML = (
     "{% for message in messages %}"
     "{{ '<|im_start|>' + message['role'] + '\\n' }}"
@@ -36,7 +36,7 @@ class Message(TypedDict):
 
 
 def chatml(messages: list[Message], add_generation_prompt: bool = False) -> str:
-    """The ChatML rendering, written out: what the template above says, in plain Python."""
+    """Return the ChatML rendering of the messages: the template above in plain Python."""
     text = ""
     for message in messages:
         text += f"<|im_start|>{message['role']}\n{message['content']}<|im_end|>\n"
@@ -46,17 +46,21 @@ def chatml(messages: list[Message], add_generation_prompt: bool = False) -> str:
 
 
 def user(content: str) -> list[Message]:
-    """A conversation of one user message: the usual prompt."""
+    """Return a conversation of one user message."""
     return [{"role": "user", "content": content}]
 
 
 def render(tokenizer, messages: list[Message], add_generation_prompt: bool = False) -> str:
-    """The text that the tokenizer's own template makes of the messages."""
+    """Return the text that the tokenizer's chat template makes of the messages.
+
+    Raises:
+        WorkbookError: the tokenizer has no chat template, or the template rejects the messages.
+    """
     return _apply(tokenizer, messages, add_generation_prompt, tokenize=False)
 
 
 def encode(tokenizer, messages: list[Message], add_generation_prompt: bool = False) -> list[int]:
-    """The token ids of the rendering, as a plain list."""
+    """Return the token ids of the rendering as a list. Errors as in ``render``."""
     return list(_apply(tokenizer, messages, add_generation_prompt, return_dict=True)["input_ids"])
 
 
@@ -70,17 +74,17 @@ def _apply(tokenizer, messages: list[Message], add_generation_prompt: bool, **op
         return tokenizer.apply_chat_template(
             messages, add_generation_prompt=add_generation_prompt, **options
         )
-    except TemplateError as error:  # some families know no system role, say
+    except TemplateError as error:  # for example, some families have no system role
         raise WorkbookError(
             f"the chat template refuses these messages ({error}); change them to what it allows"
         ) from error
 
 
 def special_tokens(tokenizer) -> tuple[str, ...]:
-    """Every special token as text: what a message must not contain (see ``validate``).
+    """Return the text of every special token: what a message must not contain (see ``validate``).
 
-    More than ``all_special_tokens``, which knows only those with a purpose of their own (begin,
-    end, pad): a template's markers need not be among them.
+    Includes special tokens that ``all_special_tokens`` does not list because they have no purpose
+    such as begin, end or padding. Many chat templates use such tokens.
     """
     added = tokenizer.added_tokens_decoder.values()
     texts = [*tokenizer.all_special_tokens, *(str(token) for token in added if token.special)]
@@ -88,15 +92,18 @@ def special_tokens(tokenizer) -> tuple[str, ...]:
 
 
 def end_of_turn_id(tokenizer) -> int:
-    """The id with which the template closes an assistant turn.
+    """Return the id of the token that ends an assistant turn in the chat template.
 
-    Read off a rendering, not from ``eos_token``: with Gemma, say, the two differ.
+    The id is read from a rendering because ``eos_token`` can differ from it, as with Gemma.
+
+    Raises:
+        WorkbookError: the template writes no special token after the assistant's text.
     """
     return _end_of_turn_id(tokenizer, tokenizer.chat_template)
 
 
 @lru_cache(maxsize=16)
-def _end_of_turn_id(tokenizer, template) -> int:  # the template is a key: it can be exchanged
+def _end_of_turn_id(tokenizer, template) -> int:  # cached for each template
     one = encode(tokenizer, [*user("a"), {"role": "assistant", "content": "b"}])
     special = set(tokenizer.convert_tokens_to_ids(list(special_tokens(tokenizer))))
     for token in reversed(one):
@@ -111,11 +118,18 @@ def _end_of_turn_id(tokenizer, template) -> int:  # the template is a key: it ca
 def validate(
     messages: list[Message], place: str = "the conversation", markers: tuple[str, ...] = ()
 ) -> None:
-    """Raise ``WorkbookError`` unless the messages make a conversation that can be trained on.
+    """Check that the messages form a conversation that can be used for training.
 
-    Expected: an optional system message, then user and assistant in turn, ending with the
-    assistant; no empty content; none of ``markers`` (``special_tokens(tokenizer)``) typed into a
-    text, since they would be read as a turn. ``place`` begins the error: "pairs.jsonl, line 3".
+    A valid conversation has an optional system message, then alternating user and assistant
+    messages, and ends with the assistant. No content is empty or contains one of ``markers``.
+
+    Args:
+        place: beginning of the error message, such as "pairs.jsonl, line 3".
+        markers: texts that no message may contain, usually ``special_tokens(tokenizer)``; the model
+            would read them as the beginning or end of a turn.
+
+    Raises:
+        WorkbookError: the messages are not a valid conversation.
     """
     if not isinstance(messages, list) or not all(isinstance(m, dict) for m in messages):
         raise WorkbookError(
@@ -157,29 +171,30 @@ def validate(
 
 
 def difference(right: Sequence, wrong: Sequence) -> list[tuple[str, Sequence, Sequence]]:
-    """What separates two sequences of ids or characters: (what, in the right one, in the wrong).
+    """Return the edits between two sequences as (operation, items of right, items of wrong) tuples.
 
-    ``what`` is "equal", "replace", "delete" (missing from the wrong one) or "insert" (added by it).
+    The operation is "equal", "replace", "delete" (missing from ``wrong``) or "insert" (only in
+    ``wrong``).
     """
     matcher = SequenceMatcher(a=right, b=wrong, autojunk=False)
     return [(what, right[a:b], wrong[c:d]) for what, a, b, c, d in matcher.get_opcodes()]
 
 
 def render_prompt(messages: list[Message]) -> str:
-    """What a ChatML model reads before it answers: every turn, then the header of its own.
+    """Return what a ChatML model reads before it answers: every turn, then the assistant header.
 
-    The same text as ``render(tokenizer, messages, add_generation_prompt=True)``, by hand: the
-    texts go in as they are, and nothing follows the last header but its line end.
+    Equal to ``render(tokenizer, messages, add_generation_prompt=True)``. Contents are inserted
+    unchanged, and only a newline follows the last header.
     """
     turns = [f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>\n" for m in messages]
     return "".join(turns) + "<|im_start|>assistant\n"
 
 
 def spot_the_difference(right: Sequence, wrong: Sequence) -> tuple[int, list, list]:
-    """Where two sequences part: (start, what the right one has there, what the wrong one has).
+    """Return where two sequences differ, as (start, items of right, items of wrong).
 
-    The longest common beginning is taken away, and of the rest the longest common end; what is
-    left is the difference. ``start`` counts from 0. Equal sequences give (their length, [], []).
+    The longest common prefix is removed, then the longest common suffix of the rest. What remains
+    is the difference. ``start`` counts from 0. Equal sequences give (their length, [], []).
     """
     shorter = min(len(right), len(wrong))
     start = 0

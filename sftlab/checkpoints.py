@@ -1,4 +1,4 @@
-"""Checkpoints of a training run: written whole or not at all, taken up only by the run they are of."""
+"""Checkpoints of a training run: written atomically, and resumed only by the run they belong to."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ from sftlab.run_identity import differences, digest
 
 
 def check_folder(setting: str, folder: str | Path) -> None:
-    """Make the folder of a run, that this setting names, unless it is there.
+    """Create the folder of a run if it does not exist, and check that it is writable.
+
+    Args:
+        setting: name of the setting, used in the error message.
 
     Raises:
-        WorkbookError: it is a file, or nothing can be written there.
+        WorkbookError: the path is a file, or the folder cannot be written to.
     """
     folder = Path(folder)
     try:
@@ -38,10 +41,13 @@ def save_checkpoint(
     history: dict,
     run: dict,
 ) -> None:
-    """Write a checkpoint. A full disk, a kill or an interrupt never leaves half of one.
+    """Write a checkpoint atomically: a full disk, a kill or an interrupt leaves no partial file.
 
-    It goes to a second file first, which then takes the first one's name: at every moment the name
-    stands for a whole checkpoint, the old one or the new one.
+    The data goes to a temporary file, which then replaces the old checkpoint. At any moment the
+    path refers to a complete checkpoint, the old one or the new one.
+
+    Raises:
+        WorkbookError: the checkpoint cannot be written.
     """
     state = {
         **run,
@@ -54,7 +60,7 @@ def save_checkpoint(
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.save(state, new)
         with open(new, "rb+") as file:
-            os.fsync(file.fileno())  # on the disk before it takes the old one's name
+            os.fsync(file.fileno())  # written to disk before it replaces the old file
         os.replace(new, path)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
         try:
@@ -76,18 +82,19 @@ def load_checkpoint(
     run: dict,
     starts: Collection[str] = (),
 ) -> tuple[dict, dict]:
-    """Put parameters and optimiser where the checkpoint left them.
+    """Restore parameters and optimizer state from a checkpoint.
 
     Args:
-        run: as ``save_checkpoint`` was given it; see ``run_identity.describe``.
-        starts: where else the parameters began, before this process trained them.
+        run: the run to resume, as in ``save_checkpoint``; see ``run_identity.describe``.
+        starts: digests of the parameters with which this process started earlier runs of the model.
 
     Returns:
-        The history's fields, and the run that goes on: the checkpoint's own.
+        The fields of the history, and the run stored in the checkpoint.
 
     Raises:
-        WorkbookError: it is damaged, or of another run, which is told setting by setting, or of the
-            first edition, which noted too little to tell. Nothing is changed then.
+        WorkbookError: the checkpoint is damaged, belongs to another run (the message lists the
+            settings that differ), or was written by the first edition, which stored too little to
+            tell. Nothing is changed in these cases.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
@@ -95,7 +102,7 @@ def load_checkpoint(
         history, moments = dict(state["history"]), state["optimizer"]
         first_edition = "config" in state
         found = {} if first_edition else {key: dict(state[key]) for key in ("identity", "names")}
-    except Exception as error:  # a damaged archive raises anything
+    except Exception as error:  # a damaged archive can raise any exception
         raise WorkbookError(
             f"{path} is damaged and cannot be read; remove it and train from the beginning"
         ) from error
@@ -106,7 +113,8 @@ def load_checkpoint(
             "choose another folder, and train from the beginning"
         )
     wanted = {**run["identity"]}
-    # Parameters that stand where the checkpoint left them, or began where it began, are of its run.
+    # The parameters belong to the checkpoint's run if they equal the stored ones or have the
+    # same initial values.
     if found["identity"]["start"] in starts or digest(parameters) == digest(trainable):
         wanted["start"] = found["identity"]["start"]
     if told := differences(found["identity"], wanted, found["names"], run["names"]):

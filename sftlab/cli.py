@@ -1,4 +1,4 @@
-"""The command ``sftlab``: every program of the package under one name."""
+"""The command ``sftlab``, with one subcommand for each program of the package."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from sftlab._internal.paths import ROOT
 
-# name -> (module with a `main`, what it does)
+# subcommand -> (module with a `main` function, description)
 PROGRAMS = {
     "train": ("sftlab.pipeline", "train as a file says: sftlab train configs/sft.json"),
     "preflight": ("sftlab.preflight", "look at data and adapters before a run"),
@@ -18,7 +18,7 @@ PROGRAMS = {
     "models": ("sftlab.cli", "what models are here, their size, licence and origin"),
     "record": ("sftlab.exercises.recording", "record an experiment, or list them"),
 }
-# What needs the notebooks beside the package is done by the checkout's own workbook.py.
+# Subcommands that need the notebooks are passed to workbook.py in the checkout.
 IN_A_CHECKOUT = {
     "lab": "open the workbook in JupyterLab",
     "test": "run every check",
@@ -39,7 +39,7 @@ def usage() -> str:
 
 
 def list_models(arguments: Sequence[str]) -> int:
-    """Every model that `sftlab.models.load` knows by name, and whether it is here."""
+    """Print every model name that `sftlab.models.load` accepts, and which models are available."""
     parser = argparse.ArgumentParser(prog="sftlab models", description=PROGRAMS["models"][1])
     parser.parse_args(arguments)
     from sftlab.fetch import overview
@@ -53,7 +53,7 @@ def list_models(arguments: Sequence[str]) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a program; its exit status."""
+    """Run a subcommand and return its exit status."""
     name, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if name in ("-h", "--help"):
         print(usage())

@@ -1,7 +1,8 @@
-"""From a JSONL file to batches: read and check conversations, tokenise and mask them, pad them.
+"""From a JSONL file to batches: read, validate, tokenize, mask and pad conversations.
 
-Nothing is dropped, cut or repaired silently: a row that cannot be used is an error with its number,
-or is left out by request and counted. Numbers of lines, rows and messages count from 1.
+No example is dropped, truncated or repaired silently. An unusable example raises an error that
+names its number; examples that are too long are dropped only on request and are listed. Lines, rows
+and messages are numbered from 1.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from random import Random
 
 import torch
 
-from sftlab._internal.paths import INSTRUCTIONS as INSTRUCTIONS  # for notebooks
+from sftlab._internal.paths import INSTRUCTIONS as INSTRUCTIONS  # re-exported for the notebooks
 from sftlab.chat import Message, special_tokens, validate
 from sftlab.errors import WorkbookError
 from sftlab.loss import IGNORE_INDEX
@@ -22,22 +23,26 @@ from sftlab.masking import Example, mask_all_but_assistant
 
 
 def read_jsonl(path: str | Path) -> list[dict]:
-    """The rows of a JSONL file, one JSON object per line; blank lines are skipped."""
+    """Return the rows of a JSONL file with one JSON object per line; blank lines are skipped.
+
+    Raises:
+        WorkbookError: the file does not exist, is not UTF-8 text, or a line is not a JSON object.
+    """
     return [row for _, row in _numbered_rows(Path(path))]
 
 
 def _numbered_rows(path: Path) -> list[tuple[int, dict]]:
-    """The rows of a JSONL file with the numbers of their lines."""
+    """Return the rows of a JSONL file with their line numbers."""
     if not path.is_file():
         raise WorkbookError(f"{path} is no file; expected a JSONL file, one JSON object per line")
     rows = []
     try:
-        text = path.read_text(encoding="utf-8-sig")  # some editors write a byte order mark first
+        text = path.read_text(encoding="utf-8-sig")  # some editors write a byte order mark
     except UnicodeDecodeError as error:
         raise WorkbookError(
             f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8"
         ) from None
-    # Not splitlines(): inside a JSON string that would also cut at characters such as U+2028.
+    # Not splitlines(), which also splits at characters such as U+2028 inside a JSON string.
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
@@ -64,7 +69,16 @@ def write_jsonl(path: str | Path, rows: Sequence[dict]) -> None:
 
 
 def conversation(row: dict, place: str = "the row") -> list[Message]:
-    """The messages of a row: ``{"messages": [...]}`` or ``{"prompt": ..., "response": ...}``."""
+    """Return the messages of a row of a JSONL file.
+
+    A row is ``{"messages": [...]}`` or ``{"prompt": ..., "response": ...}``.
+
+    Args:
+        place: beginning of the error message, such as "pairs.jsonl, line 3".
+
+    Raises:
+        WorkbookError: the row has none of these keys, or only one of ``prompt`` and ``response``.
+    """
     if "messages" in row:
         return row["messages"]
     missing = [key for key in ("prompt", "response") if key not in row]
@@ -80,10 +94,13 @@ def conversation(row: dict, place: str = "the row") -> list[Message]:
 
 
 def load_conversations(path: str | Path, markers: Sequence[str] = ()) -> list[list[Message]]:
-    """Read and check a JSONL file of conversations; see ``chat.validate`` for what is checked.
+    """Read and validate the conversations of a JSONL file, as ``chat.validate`` does.
 
     Args:
-        markers: texts that no message may contain: ``chat.special_tokens(tokenizer)``.
+        markers: texts that no message may contain, usually ``chat.special_tokens(tokenizer)``.
+
+    Raises:
+        WorkbookError: the file cannot be read, has no rows, or a conversation is not valid.
     """
     found = []
     for number, row in _numbered_rows(Path(path)):
@@ -98,7 +115,7 @@ def load_conversations(path: str | Path, markers: Sequence[str] = ()) -> list[li
 
 @dataclass(frozen=True)
 class TokenizedConversations:
-    """Tokenised rows, and the numbers (from 1) of the rows that were left out as too long."""
+    """Tokenized examples, and the numbers (from 1) of the conversations dropped as too long."""
 
     examples: list[Example]
     dropped: list[int] = field(default_factory=list)
@@ -110,17 +127,17 @@ def tokenize_conversations(
     max_length: int | None = None,
     too_long: str = "error",
 ) -> TokenizedConversations:
-    """Check, tokenise and mask conversations.
+    """Validate, tokenize and mask conversations.
 
     Args:
-        max_length: the most tokens a row may have; None for no limit.
-        too_long: "error" (the default), or "drop" to leave such rows out and list them. A row is
-            never cut: a cut answer teaches the model to stop in mid-sentence, or has nothing left
-            to train.
+        max_length: largest number of tokens of an example; None for no limit.
+        too_long: "error" (the default), or "drop" to leave out longer examples and list them. An
+            example is never truncated: a truncated answer teaches the model to stop in the middle
+            of a sentence, or leaves nothing to train.
 
     Raises:
-        WorkbookError: a conversation that is not valid or contains one of the tokenizer's special
-            tokens, a row that is too long, or nothing to train on.
+        WorkbookError: a conversation is not valid or contains one of the tokenizer's special
+            tokens, an example is too long, or there is nothing to train on.
     """
     if too_long not in ("error", "drop"):
         raise WorkbookError(f'too_long is {too_long!r}; use "error" or "drop"')
@@ -153,14 +170,17 @@ def tokenize_conversations(
 
 
 def collate(examples: Sequence[Example], pad_id: int) -> dict[str, torch.Tensor]:
-    """Rows of unequal length as one batch, padded on the right.
+    """Combine examples of different lengths into one batch, padded on the right.
 
-    Each row ends with its last trained token: what follows cannot change the loss. The attention
-    mask comes from the lengths, not from ``ids != pad``: a pad that equals another token would
-    hide it.
+    Each example is cut after its last trained token; later tokens cannot change the loss. The
+    attention mask is computed from the lengths. ``ids != pad_id`` would also hide real tokens if
+    the padding token has another use.
 
     Returns:
-        input_ids, labels and attention_mask, each (batch, longest row).
+        input_ids, labels and attention_mask, each (batch, length of the longest example).
+
+    Raises:
+        WorkbookError: an example has no trained token.
     """
     kept = []
     for number, example in enumerate(examples, 1):
@@ -184,11 +204,11 @@ def collate(examples: Sequence[Example], pad_id: int) -> dict[str, torch.Tensor]
 def batch_order(
     lengths: Sequence[int], batch_size: int, seed: int, epoch: int
 ) -> Iterator[list[int]]:
-    """Indices of rows, batch by batch: shuffled, but rows of like length together to save padding.
+    """Yield the example indices of each batch, shuffled and grouped by similar length.
 
-    Rows are shuffled, sorted by length within pools of eight batches, cut into batches, and the
-    batches shuffled. Every row occurs exactly once; the order follows from ``lengths``, ``seed``
-    and ``epoch`` alone.
+    Examples are shuffled, sorted by length within pools of eight batches, and split into batches;
+    then the batches are shuffled. Grouping by length saves padding. Every example occurs exactly
+    once, and the order depends only on ``lengths``, ``batch_size``, ``seed`` and ``epoch``.
     """
     rng = Random(f"{seed}:{epoch}")
     rows = list(range(len(lengths)))

@@ -1,5 +1,5 @@
-"""The one exception for what a user can mend: it says what is wrong, where, and what to do."""
+"""The exception raised for problems that the user can fix."""
 
 
 class WorkbookError(ValueError):
-    """Bad input, a missing file, a damaged model: anything with a remedy, told in clear words."""
+    """Invalid input, a missing file or a damaged model. The message says how to fix the problem."""

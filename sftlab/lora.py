@@ -1,9 +1,9 @@
-"""Low-rank adaptation (LoRA): train a small correction B·A beside each frozen weight W.
+"""Low-rank adaptation (LoRA): train a low-rank update B·A for each frozen weight W.
 
     y = x Wᵀ + (α/r) · x Aᵀ Bᵀ        W: (d_out, d_in)   A: (r, d_in)   B: (d_out, r)
 
 Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2021, arXiv:2106.09685.
-Adapters are saved and loaded by sftlab.adapters.
+``sftlab.adapters`` saves and loads adapters.
 """
 
 from __future__ import annotations
@@ -20,28 +20,31 @@ from sftlab._internal.random_state import own_random_state
 from sftlab._internal.ranges import check_number, check_seed, check_whole
 from sftlab.errors import WorkbookError
 
-LARGEST_RANK = 2**16  # no weight matrix has more rows or columns that are worth it
+LARGEST_RANK = 2**16  # larger than any useful rank
 RULES = ("lora", "rslora", "plain")  # see `lora_scale`
 
 
 def lora_parameter_count(d_in: int, d_out: int, r: int) -> int:
-    """How many parameters LoRA trains beside one weight: A has r·d_in, B has d_out·r."""
+    """Return the number of LoRA parameters of one weight: r·d_in in A and d_out·r in B."""
     return r * (d_in + d_out)
 
 
 def break_even_rank(d_in: int, d_out: int) -> int:
-    """The largest rank at which A and B together are smaller than the d_out × d_in matrix.
+    """Return the largest rank at which A and B together are smaller than the d_out × d_in matrix.
 
-    That is the largest r with r·(d_in + d_out) < d_in·d_out, strictly; 0 if there is none.
+    This is the largest r with r·(d_in + d_out) < d_in·d_out (strictly), or 0 if there is none.
     """
     return (d_in * d_out - 1) // (d_in + d_out)
 
 
 def lora_scale(alpha: float, r: int, rule: str = "lora") -> float:
-    """The factor in front of B·A.
+    """Return the factor of B·A.
 
-    ``"lora"``: α/r (arXiv:2106.09685). ``"rslora"``: α/√r, "rank-stabilised" (Kalajdzievski,
-    2023, arXiv:2312.03732). ``"plain"``: α, whatever the rank.
+    ``"lora"``: α/r (arXiv:2106.09685). ``"rslora"``: α/√r, rank-stabilized LoRA (Kalajdzievski,
+    2023, arXiv:2312.03732). ``"plain"``: α for every rank.
+
+    Raises:
+        ValueError: unknown rule.
     """
     if rule == "lora":
         return alpha / r
@@ -53,23 +56,23 @@ def lora_scale(alpha: float, r: int, rule: str = "lora") -> float:
 
 
 def effective_update(A: Tensor, B: Tensor, alpha: float, r: int) -> Tensor:
-    """What the adapter adds to the weight: ΔW = (α/r)·B·A, shape (d_out, d_in)."""
+    """Return what the adapter adds to the weight: ΔW = (α/r)·B·A, shape (d_out, d_in)."""
     return (alpha / r) * (B @ A)
 
 
 def merge(W: Tensor, A: Tensor, B: Tensor, alpha: float, r: int) -> Tensor:
-    """The weight with the adapter folded in: W + (α/r)·B·A, in the dtype of W.
+    """Return the weight with the adapter merged: W + (α/r)·B·A, in the dtype of W.
 
-    The sum is taken in the adapter's precision and rounded once. In bfloat16 that rounding can
-    swallow a small update: an entry changes only if ΔW reaches about 1/256 of it.
+    The sum is computed in the adapter's precision and rounded once. In bfloat16 the rounding can
+    discard a small update: an entry changes only if its update reaches about 1/256 of it.
     """
     return (W + (alpha / r) * (B @ A)).to(W.dtype)
 
 
 def unmerge(W: Tensor, A: Tensor, B: Tensor, alpha: float, r: int) -> Tensor:
-    """The weight with the adapter taken out again: W − (α/r)·B·A, in the dtype of W.
+    """Return the weight with the adapter subtracted: W − (α/r)·B·A, in the dtype of W.
 
-    It gives back the original up to rounding, so keep the original if you need it exactly.
+    The result equals the original weight up to rounding. Keep the original if you need it exactly.
     """
     return (W - (alpha / r) * (B @ A)).to(W.dtype)
 
@@ -77,11 +80,15 @@ def unmerge(W: Tensor, A: Tensor, B: Tensor, alpha: float, r: int) -> Tensor:
 def init_lora_(
     A: Tensor, B: Tensor, how: str = "A random", generator: torch.Generator | None = None
 ) -> None:
-    """Fill A (r, d_in) and B (d_out, r) in place with one of the four starting points.
+    """Fill A (r, d_in) and B (d_out, r) in place with one of four initializations.
 
-    ``"A random"`` is LoRA's own: A uniform within ±1/√d_in (Kaiming, a = √5, as PEFT's), B zero.
-    B·A is then zero, so the model starts as the base, and a gradient reaches B through A.
-    The others are ``"B random"`` (B within ±1/√r), ``"both zero"`` and ``"both random"``.
+    ``"A random"`` is the standard LoRA initialization: A uniform within ±1/√d_in (Kaiming with a =
+    √5, as in PEFT), B zero. B·A is then zero, so the model starts as the base model, and B gets a
+    gradient through A. The others are ``"B random"`` (B uniform within ±1/√r, A zero), ``"both
+    zero"`` and ``"both random"``.
+
+    Raises:
+        ValueError: unknown initialization.
     """
     if how not in ("A random", "B random", "both zero", "both random"):
         raise ValueError(
@@ -95,7 +102,7 @@ def init_lora_(
 
 
 def add_product(out: Tensor, h: Tensor, B: Tensor, scale: float) -> Tensor:
-    """out + scale · h Bᵀ in the dtype of out, summed in that of h; written to memory once.
+    """Return out + scale · h Bᵀ in the dtype of out, summed in the dtype of h, in one operation.
 
     Shapes: out (..., d_out), h (..., r), B (d_out, r).
     """
@@ -104,11 +111,12 @@ def add_product(out: Tensor, h: Tensor, B: Tensor, scale: float) -> Tensor:
 
 
 class LoRALinear(nn.Module):
-    """A frozen linear layer with a trainable low-rank correction beside it.
+    """A frozen linear layer with a trainable low-rank update.
 
-    Input (..., d_in), output (..., d_out) in the base's dtype. ``A`` (r, d_in) and ``B`` (d_out, r)
-    are the only trainable parameters; they stay in float32 whatever the base is stored in, because
-    steps of the optimiser are too small for 16 bits. Dropout acts on the adapter's input only.
+    Input (..., d_in), output (..., d_out) in the dtype of the base layer. ``A`` (r, d_in) and ``B``
+    (d_out, r) are the only trainable parameters. They stay in float32, whatever the dtype of the
+    base, because optimizer steps are too small for 16 bits. Dropout applies to the adapter's input
+    only.
     """
 
     def __init__(
@@ -125,28 +133,28 @@ class LoRALinear(nn.Module):
         self.A = nn.Parameter(torch.empty(r, base.in_features, device=device))
         self.B = nn.Parameter(torch.empty(base.out_features, r, device=device))
         init_lora_(self.A, self.B)
-        self.merged = False  # True: the correction is inside base.weight
-        self.enabled = True  # False: answer as the base would (see `disable_lora`)
+        self.merged = False  # True: base.weight includes the update
+        self.enabled = True  # False: compute the output of the base layer (see `disable_lora`)
         self.train(base.training)
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.base(x)
         if self.merged or not self.enabled:
             return out
-        if not torch.is_autocast_enabled(x.device.type):  # autocast chooses the dtype itself
+        if not torch.is_autocast_enabled(x.device.type):  # autocast chooses the dtype
             x = x.to(self.A.dtype)
         return add_product(out, self.dropout(x) @ self.A.T, self.B, self.scale)
 
     @torch.no_grad()
     def merge(self) -> None:
-        """Fold the correction into the base's weight; does nothing if it is there already."""
+        """Add the update to the base weight; do nothing if it is merged already."""
         if not self.merged:
             self._add_to_base(self.scale)
             self.merged = True
 
     @torch.no_grad()
     def unmerge(self) -> None:
-        """Take the correction out of the base's weight; does nothing if it is not there."""
+        """Subtract the update from the base weight; do nothing if it is not merged."""
         if self.merged:
             self._add_to_base(-self.scale)
             self.merged = False
@@ -165,12 +173,12 @@ class LoRALinear(nn.Module):
 
 
 def lora_layers(model: nn.Module) -> dict[str, LoRALinear]:
-    """The model's LoRA layers by name, in the model's order."""
+    """Return the LoRA layers by name, in the order of the model."""
     return {name: m for name, m in model.named_modules() if isinstance(m, LoRALinear)}
 
 
 def lora_parameters(model: nn.Module) -> list[nn.Parameter]:
-    """All A and B: what the optimiser is given."""
+    """Return all A and B: the parameters to give to the optimizer."""
     return [matrix for layer in lora_layers(model).values() for matrix in (layer.A, layer.B)]
 
 
@@ -181,7 +189,7 @@ def check_lora_settings(
     lora_dropout: float = 0.0,
     rule: str = "lora",
 ) -> None:
-    """Raise WorkbookError, with the setting, its value and its range, if one makes no sense."""
+    """Raise WorkbookError if a setting is out of range; the message names it with its value."""
     named = [target_modules] if isinstance(target_modules, str) else target_modules
     if not isinstance(named, Collection) or not all(isinstance(t, str) and t for t in named):
         raise WorkbookError(
@@ -207,15 +215,20 @@ def inject_lora(
     seed: int | None = None,
     rule: str = "lora",
 ) -> nn.Module:
-    """Freeze the model and put a LoRA layer around each linear layer that `target_modules` names.
+    """Freeze the model and replace each linear layer in `target_modules` by a LoRA layer.
 
-    A target is the end of a layer's name, ``"q_proj"`` or ``"layers.0.mlp.up_proj"``;
-    ``"all-linear"`` stands for every linear layer but the output head. With a `seed` the start of A
-    depends on nothing else. Changes the model in place and returns it.
+    Changes the model in place and returns it.
 
-    Raises WorkbookError if a setting is out of its range, if a target matches no layer, if the model
-    has LoRA layers already, or if a target shares its weight with another module (a tied head):
-    merging would change both.
+    Args:
+        target_modules: end of a layer name, such as ``"q_proj"`` or ``"layers.0.mlp.up_proj"``, or
+            a list of them. ``"all-linear"`` stands for every linear layer except the output head.
+        seed: if given, the initial values of A depend only on it.
+        rule: scaling rule, see ``lora_scale``.
+
+    Raises:
+        WorkbookError: a setting is out of range, a target matches no layer, the model already has
+            LoRA layers, or a target shares its weight with another module (a tied head), because
+            merging would change both.
     """
     check_lora_settings(target_modules, r, lora_alpha, lora_dropout, rule)
     if seed is not None:
@@ -249,7 +262,7 @@ def inject_lora(
         else:
             with own_random_state(device=linears[name].weight.device):
                 layer = LoRALinear(linears[name], r, lora_alpha, lora_dropout, rule)
-            # Drawn anew, on the CPU, so that every device starts alike.
+            # Drawn on the CPU, so that the values are the same on every device.
             A, B = torch.empty(layer.A.shape), torch.empty(layer.B.shape)
             init_lora_(A, B, generator=generator)
             layer.A.data.copy_(A)
@@ -258,10 +271,12 @@ def inject_lora(
 
 
 def merge_lora(model: nn.Module) -> nn.Module:
-    """Fold every adapter into its weight and leave plain linear layers, as if there had been none.
+    """Merge every adapter into its weight and restore plain linear layers.
 
-    Changes the model in place and returns it; its parameters stay frozen. Raises WorkbookError if
-    there is nothing to merge.
+    Changes the model in place and returns it. Its parameters stay frozen.
+
+    Raises:
+        WorkbookError: the model has no LoRA layers.
     """
     layers = lora_layers(model)
     if not layers:
@@ -274,7 +289,11 @@ def merge_lora(model: nn.Module) -> nn.Module:
 
 @contextmanager
 def disable_lora(model: nn.Module) -> Iterator[nn.Module]:
-    """Inside the ``with`` block the model answers as the base. WorkbookError if it is merged."""
+    """Context manager in which the model computes the output of the base model.
+
+    Raises:
+        WorkbookError: an adapter is merged.
+    """
     layers = lora_layers(model)
     if merged := [name for name, layer in layers.items() if layer.merged]:
         raise WorkbookError(f"{merged[0]} is merged into its base: unmerge it first.")

@@ -1,4 +1,4 @@
-"""The SFT loss: the mean surprise of the response tokens, kept right when batches are split."""
+"""The SFT loss: mean negative log-likelihood of the response tokens, also over micro-batches."""
 
 from __future__ import annotations
 
@@ -7,26 +7,28 @@ from collections.abc import Iterable
 
 import torch
 
-IGNORE_INDEX = (
-    -100
-)  # the label of a token that is not trained; the value PyTorch and transformers use
-# Settings of the few models (Gemma 2, Cohere, Granite) that change the logits after the head.
+IGNORE_INDEX = -100  # label of a token without loss, as in PyTorch and transformers
+# Config settings with which a few models (Gemma 2, Cohere, Granite) change the logits after the
+# output head.
 AFTER_THE_HEAD = ("final_logit_softcapping", "logit_scale", "logits_scaling")
 
 
 def token_nll(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """The negative log-probability, in nats, of every label: 0 where nothing is scored.
+    """Return the negative log-probability of each label, in nats; 0 where the label is ignored.
 
-    The logits at position t are a forecast of token t+1, so they are compared with the labels one
-    place further on. The result therefore has one position less than the input.
+    The logits at position t predict token t+1, so they are compared with the labels shifted by one
+    position. The result is therefore one position shorter than the input.
 
     Args:
-        logits: (batch, length, vocabulary), any floating type; log-probabilities are taken in
-            float32 or better, as half precision would lose digits.
-        labels: (batch, length), token ids, ``IGNORE_INDEX`` where the token is not trained.
+        logits: (batch, length, vocabulary), any floating-point dtype. Log-probabilities are
+            computed in float32 or float64 because half precision would lose digits.
+        labels: (batch, length), token ids; ``IGNORE_INDEX`` where the token is not trained.
 
     Returns:
         (batch, length - 1)
+
+    Raises:
+        ValueError: the shapes of logits and labels do not match.
     """
     if logits.shape[:-1] != labels.shape:
         raise ValueError(
@@ -43,28 +45,28 @@ def token_nll(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 
 def trained_tokens(labels: torch.Tensor) -> torch.Tensor:
-    """How many tokens of (batch, length) labels are scored, as a tensor without dimensions.
+    """Count the labels of shape (batch, length) that contribute to the loss, as a 0-dim tensor.
 
-    The first token of a row never is: nothing precedes it.
+    The first token of a sequence never counts because no earlier token predicts it.
     """
     return (labels[:, 1:] != IGNORE_INDEX).sum()
 
 
 def sft_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """L = -(1/N) Σ log P(x_t | x_<t), the sum over the N trained tokens, in nats per token.
+    """Return L = -(1/N) Σ log P(x_t | x_<t) over the N trained tokens, in nats per token.
 
-    Shapes as in ``token_nll``. With no trained token the mean is undefined, and the result is NaN,
-    as with ``F.cross_entropy``: 0 would look like a perfect fit.
+    Shapes as in ``token_nll``. Without a trained token the mean is undefined and the result is NaN,
+    as with ``F.cross_entropy``; a loss of 0 would look like a perfect fit.
     """
     return token_nll(logits, labels).sum() / trained_tokens(labels)
 
 
 def accumulated_loss(micro_batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
-    """The loss of a batch that was cut into micro-batches of (logits, labels).
+    """Return the loss of a batch that is split into micro-batches of (logits, labels).
 
-    Sums all negative log-probabilities, counts all trained tokens, divides once. The mean of the
-    micro-batch means is another number as soon as their counts differ: a token in a short
-    micro-batch would weigh more than one in a long micro-batch.
+    Adds up all negative log-probabilities, counts all trained tokens and divides once. Averaging
+    the losses of the micro-batches gives a different number when their token counts differ: a token
+    in a short micro-batch would then weigh more than one in a long micro-batch.
     """
     total, count = torch.tensor(0.0), torch.tensor(0)
     for logits, labels in micro_batches:
@@ -74,20 +76,21 @@ def accumulated_loss(micro_batches: Iterable[tuple[torch.Tensor, torch.Tensor]])
 
 
 def mean_of_means(micro_batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
-    """The wrong way to accumulate, kept for comparison: every micro-batch weighs the same."""
+    """Return the mean of the micro-batch losses: incorrect, kept for comparison."""
     return torch.stack([sft_loss(logits, labels) for logits, labels in micro_batches]).mean()
 
 
 def perplexity(loss: float) -> float:
-    """exp(loss): among how many equally likely tokens the model seems to choose."""
+    """Return exp(loss): the number of equally likely tokens with the same loss per token."""
     return math.exp(loss)
 
 
 def response_loss_share(per_token_loss: torch.Tensor, labels: torch.Tensor) -> float:
-    """Which part (0 to 1) of a full-sequence loss falls on the response.
+    """Return the share (0 to 1) of a full-sequence loss that comes from the response tokens.
 
     Args:
-        per_token_loss: (batch, length - 1), losses of *all* tokens after the first of each row.
+        per_token_loss: (batch, length - 1), losses of *all* tokens after the first of each
+            sequence.
         labels: (batch, length), ``IGNORE_INDEX`` outside the response.
     """
     response = labels[:, 1:] != IGNORE_INDEX
@@ -95,10 +98,10 @@ def response_loss_share(per_token_loss: torch.Tensor, labels: torch.Tensor) -> f
 
 
 def model_loss(model, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, int]:
-    """Summed NLL and number of trained tokens of a batch, projecting only the scored positions.
+    """Return the summed NLL of a batch in nats and its number of trained tokens.
 
-    The head is the largest matrix of a small model, and prompt and padding positions need no
-    logits: they are left out *before* the projection. The value equals
+    The output head is the largest matrix of a small model, and prompt and padding positions need no
+    logits. Only the scored positions are projected to the vocabulary. The value equals
     ``token_nll(model(...).logits, labels).sum()``.
 
     Args:
@@ -118,12 +121,13 @@ def model_loss(model, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, int
 
 
 def _projected(head: torch.nn.Module, hidden: torch.Tensor) -> torch.Tensor:
-    """``head(hidden)``, to the bit, written so that a tied embedding's gradient is added up in place.
+    """Return ``head(hidden)``, bit for bit; the gradient of a tied embedding accumulates in place.
 
-    Head and embedding of most small models are one matrix, the largest they have, so it gets two
-    gradients. PyTorch adds the second to the first only where the first lies contiguous in memory;
-    that of ``linear`` is a transposed view, and a third matrix would be made for the sum.
+    In most small models, head and embedding are one matrix, the largest of the model, and it
+    receives two gradients. PyTorch adds the second one in place only if the first is contiguous in
+    memory. ``linear`` returns a transposed view as the gradient, so a third matrix would be
+    allocated for the sum.
     """
     if type(head) is torch.nn.Linear and head.bias is None and head.weight.requires_grad:
-        return (head.weight @ hidden.T).T.contiguous()  # here, or cross_entropy keeps both
+        return (head.weight @ hidden.T).T.contiguous()  # otherwise cross_entropy keeps both copies
     return head(hidden)

@@ -1,4 +1,4 @@
-"""Which tokens are trained: their labels are the token ids; all others get ``IGNORE_INDEX``."""
+"""Loss masks: trained tokens have their id as label, all others have ``IGNORE_INDEX``."""
 
 from __future__ import annotations
 
@@ -12,20 +12,23 @@ from sftlab.loss import IGNORE_INDEX
 
 
 def count_trained(labels: list[int]) -> int:
-    """How many tokens of a row carry loss: those whose label is not ``IGNORE_INDEX`` (-100)."""
+    """Count the labels that are not ``IGNORE_INDEX`` (-100)."""
     return sum(label != IGNORE_INDEX for label in labels)
 
 
 @dataclass(frozen=True)
 class Example:
-    """One training row: ``input_ids`` as the model reads them, ``labels`` of the same length."""
+    """One training example: the token ids the model reads, and one label for each token."""
 
     input_ids: list[int]
     labels: list[int]
 
     @property
     def trained(self) -> int:
-        """Number of tokens that carry loss: the first of a row never does, nothing precedes it."""
+        """Number of tokens with loss.
+
+        The first token has none because no earlier token predicts it.
+        """
         return sum(label != IGNORE_INDEX for label in self.labels[1:])
 
     def __len__(self) -> int:
@@ -33,14 +36,14 @@ class Example:
 
 
 def mask_prompt(input_ids: torch.Tensor, prompt_length: int) -> torch.Tensor:
-    """Labels for one prompt and its response: ``IGNORE_INDEX`` on the prompt, then the ids themselves.
+    """Return labels for one prompt and its response: ``IGNORE_INDEX`` on the prompt, ids after it.
 
     Args:
-        input_ids: (length,) token ids of prompt and response together. It is not changed.
-        prompt_length: how many of them are the prompt, from 0 to length.
+        input_ids: (length,), token ids of the prompt and the response. The tensor is not changed.
+        prompt_length: number of prompt tokens, from 0 to length.
 
     Returns:
-        (length,) labels. They are *not* shifted: the loss does that.
+        (length,), the labels. They are *not* shifted; the loss does that.
     """
     labels = input_ids.clone()
     labels[:prompt_length] = IGNORE_INDEX
@@ -48,14 +51,16 @@ def mask_prompt(input_ids: torch.Tensor, prompt_length: int) -> torch.Tensor:
 
 
 def build_example(tokenizer, messages: list[Message]) -> Example:
-    """The training row of a conversation that ends with the assistant's answer, alone trained.
+    """Return the training example of a conversation in which only the last turn is trained.
 
-    The prompt is rendered as it will be at inference, with the assistant's header: so the header
-    is not trained. The end-of-turn marker belongs to the answer: without it the model never learns
-    to stop. Whatever the template writes after that marker (a newline in ChatML) is not trained.
+    The conversation ends with an assistant turn. Its prompt is rendered as at inference, including
+    the assistant header, so the header is masked. The end-of-turn token is trained; without it the
+    model does not learn to stop. Anything the template writes after that token (a newline in
+    ChatML) is masked.
 
-    Raises WorkbookError if the conversation is not valid, or if its tokens do not begin with the
-    tokens of its prompt.
+    Raises:
+        WorkbookError: the conversation is not valid, or its tokens do not begin with the tokens of
+            its prompt.
     """
     validate(messages)
     prompt = encode(tokenizer, messages[:-1], add_generation_prompt=True)
@@ -72,7 +77,7 @@ def build_example(tokenizer, messages: list[Message]) -> Example:
 
 
 def _why_no_prefix(tokenizer, messages: list[Message]) -> str:
-    """Why a conversation's tokens do not begin with its prompt's tokens, and what to do."""
+    """Explain why a conversation's tokens do not begin with its prompt's tokens, and what to do."""
     prompt = render(tokenizer, messages[:-1], add_generation_prompt=True)
     if render(tokenizer, messages).startswith(prompt):
         return (
@@ -87,12 +92,15 @@ def _why_no_prefix(tokenizer, messages: list[Message]) -> str:
 
 
 def mask_all_but_assistant(tokenizer, messages: list[Message]) -> Example:
-    """The training row of a conversation: every assistant turn is trained with its end marker.
+    """Return the training example of a conversation in which every assistant turn is trained.
 
-    System turns, user turns and all role markers are masked. Works with any template whose
-    rendering of the first k messages is a prefix of the rendering of k + 1, and raises
-    WorkbookError otherwise: each turn is found as what its message adds, so text that merely looks
-    like another turn cannot mislead it.
+    The end-of-turn tokens of the assistant turns are trained. System turns, user turns and all
+    headers are masked. Each turn is located by rendering the conversation up to it, so text that
+    only looks like another turn has no effect.
+
+    Raises:
+        WorkbookError: the conversation is not valid, or the rendering of its first k messages is
+            not a prefix of the rendering of the first k + 1.
     """
     validate(messages)
     whole = encode(tokenizer, messages)
@@ -113,7 +121,13 @@ def mask_all_but_assistant(tokenizer, messages: list[Message]) -> Example:
 
 
 def template_mask(tokenizer, messages: list[Message]) -> Example:
-    """The same row from the tokenizer's own ``{% generation %}`` mask: the peer of our own."""
+    """Return the example given by the ``{% generation %}`` mask of the tokenizer's chat template.
+
+    Used for comparison with ``mask_all_but_assistant``.
+
+    Raises:
+        WorkbookError: the chat template has no ``{% generation %}`` block.
+    """
     found = tokenizer.apply_chat_template(
         messages, return_dict=True, return_assistant_tokens_mask=True
     )

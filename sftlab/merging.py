@@ -1,4 +1,4 @@
-"""What merging an adapter keeps and what it loses: rounding, strength, and what it saves in time."""
+"""What merging an adapter costs and saves: rounding errors, scaled merges, inference speed."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from sftlab.lora import LoRALinear, effective_update, lora_layers, merge
 
 
 def relative_error(found: Tensor, wanted: Tensor) -> float:
-    """‖found − wanted‖ / ‖wanted‖, over all numbers: 0 is equal, 1 as wrong as nothing at all."""
+    """Return ‖found − wanted‖ / ‖wanted‖ over all numbers: 0 if equal, 1 if ``found`` is zero."""
     return ((found.double() - wanted.double()).norm() / wanted.double().norm()).item()
 
 
 def rounding_loss(layers: Sequence[LoRALinear], dtype: torch.dtype) -> tuple[float, float]:
-    """What is lost if the layers' weights are stored in `dtype` and merged there.
+    """Measure what is lost if the layers' weights are stored and merged in `dtype`.
 
-    Returns the share of weights that the merge leaves exactly as they were, and the relative error
-    of the update that arrives: ‖realised − intended‖ / ‖intended‖, both over all layers together.
+    Returns:
+        The share of weights that the merge leaves unchanged, and the relative error of the stored
+        update, ‖realized − intended‖ / ‖intended‖. Both are over all layers together.
     """
     same = count = 0
     realised, intended = [], []
@@ -38,9 +39,9 @@ def rounding_loss(layers: Sequence[LoRALinear], dtype: torch.dtype) -> tuple[flo
 
 @contextmanager
 def merged_at(model: nn.Module, strength: float):
-    """Inside the ``with`` block the model is merged with α·strength: W + strength·(α/r)·B·A.
+    """Context manager in which the model is merged with α·strength: W + strength·(α/r)·B·A.
 
-    Strength 0 is the base, 1 what was trained. Afterwards the weights are what they were, exactly.
+    Strength 0 is the base model, 1 the trained model. Afterwards the weights are exactly restored.
     """
     layers = lora_layers(model).values()
     before = [layer.base.weight.detach().clone() for layer in layers]
@@ -62,10 +63,10 @@ def merged_at(model: nn.Module, strength: float):
 def tokens_per_second(
     models: Mapping[str, nn.Module], ids: Tensor, rounds: int = 15
 ) -> dict[str, float]:
-    """Tokens that each model reads in a second, by name; the best of `rounds` interleaved rounds.
+    """Return how many tokens/s each model reads, by name: the best of `rounds` + 1 rounds.
 
-    In every round each model takes its turn, so that whatever else the machine does meets all of
-    them. Figures of two calls should not be compared, ratios within one may be.
+    In every round each model runs once, so that other load on the machine affects all of them.
+    Compare the ratios within one call, not numbers from different calls.
     """
     best = dict.fromkeys(models, float("inf"))
     for _ in range(rounds + 1):

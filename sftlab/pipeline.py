@@ -1,11 +1,11 @@
-"""The whole pipeline from one file: data → tokens → masks → batches → loop → a trained adapter.
+"""The training pipeline from one configuration file: data, tokens, batches, training, adapter.
 
     python -m sftlab train configs/sft.json                                    # one process
     torchrun --nproc_per_node 2 -m sftlab train configs/sft.json               # two processes
     accelerate launch --multi_gpu --num_processes 2 -m sftlab train configs/sft.json    # the same
 
-Accelerate connects the processes and chooses the device: GPUs where there are any, otherwise CPUs.
-The file is the same everywhere. Paths in it count from the folder of the file.
+Accelerate connects the processes and chooses the device: GPUs if available, otherwise CPUs. The
+same file works everywhere. Paths in it are relative to the folder of the file.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ from sftlab.models import load
 from sftlab.templates import with_clock_at, writes_the_date
 from sftlab.train import STRICT, History, TrainConfig, sft_train
 
-BEGUN = "begun.txt"  # in a run's folder, if its template writes the date
+BEGUN = "begun.txt"  # in the output folder, if the chat template writes the date
 EXAMPLE = ROOT / "configs" / "sft.json"
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """The LoRA layers that are trained; see ``lora.inject_lora``."""
+    """Settings of the trained LoRA layers; see ``lora.inject_lora``."""
 
     target_modules: str | list[str] = "all-linear"
     r: int = 8
@@ -55,14 +55,14 @@ class Adapter:
 
 @dataclass(frozen=True)
 class Run:
-    """One training run, as its file tells it."""
+    """Settings of one training run, as read from its configuration file."""
 
-    model: str  # a name that models.load knows, or a folder
-    data: str  # a JSONL file of pairs or conversations
-    output: str  # the folder for checkpoints and results
-    adapter: Adapter | None  # null trains all parameters
+    model: str  # a name accepted by models.load, or a folder
+    data: str  # JSONL file of pairs or conversations
+    output: str  # folder for checkpoints and results
+    adapter: Adapter | None  # null: train all parameters
     train: TrainConfig
-    max_length: int | None = None  # the most tokens of a row; a longer one is an error
+    max_length: int | None = None  # tokens of an example; a longer one is an error
     __pydantic_config__ = STRICT
 
     def __post_init__(self) -> None:
@@ -78,10 +78,11 @@ PARTS = {"": Run, "adapter": Adapter, "train": TrainConfig}
 
 
 def read_run(path: str | Path) -> Run:
-    """Read and check a run's file.
+    """Read and validate the configuration file of a run.
 
     Raises:
-        WorkbookError: no such file, no JSON, an unknown, missing or senseless setting, by its name.
+        WorkbookError: the file cannot be read, is not JSON, or has an unknown, missing or invalid
+            setting, which the message names.
     """
     path = Path(path)
     try:
@@ -100,7 +101,7 @@ def read_run(path: str | Path) -> Run:
 
 
 def _told(path: Path, found: Any) -> str:
-    """What pydantic found, in a sentence that names the file, the setting and what is expected."""
+    """Return one sentence for a pydantic error: the file, the setting and the expected value."""
     steps = [str(step) for step in found["loc"]]
     part = steps[0] if steps and steps[0] in PARTS and len(steps) > 1 else ""
     name = "".join(steps[1:2] if part else steps[:1])
@@ -108,7 +109,7 @@ def _told(path: Path, found: Any) -> str:
     settings = {field.name: str(field.type) for field in fields(PARTS[part])}
     if found["type"] == "json_invalid":
         return f"{path} is no valid JSON ({found['ctx']['error']}); see configs/sft.json"
-    if found["type"] == "value_error":  # out of its range, as the settings' own class says
+    if found["type"] == "value_error":  # raised by __post_init__: a value out of range
         return f"{path}: {found['ctx']['error']}"
     if found["type"] == "unexpected_keyword_argument":
         near = get_close_matches(name, settings, n=1, cutoff=0.5)
@@ -124,12 +125,12 @@ def _told(path: Path, found: Any) -> str:
 
 
 def load_rows(run: Run, tokenizer) -> TokenizedConversations:
-    """The run's data, checked, tokenised and masked."""
+    """Return the run's data, validated, tokenized and masked."""
     return tokenize_conversations(tokenizer, load_conversations(run.data), run.max_length)
 
 
 def load_start(run: Run):
-    """The run's model as it is before the first step, and its tokenizer."""
+    """Return the model before its first training step, and its tokenizer."""
     model, tokenizer = load(run.model)
     if run.adapter is None:
         return model.requires_grad_(True), tokenizer
@@ -137,13 +138,14 @@ def load_start(run: Run):
 
 
 def train_run(run: Run, device: str | None = None, progress: bool = True) -> History:
-    """Train as the run says, go on where a checkpoint in its folder left off, and store the result.
+    """Train as configured, resume from a checkpoint if there is one, and save the result.
 
-    In the folder are then ``adapter/`` (or ``model/``, if all was trained) and ``history.json``.
+    The output folder then contains ``adapter/`` (or ``model/`` if all parameters were trained) and
+    ``history.json``.
 
     Raises:
-        WorkbookError: as ``sft_train``; and, before anything is loaded, data that are not there or
-            an output that cannot be a folder.
+        WorkbookError: as in ``sft_train``. Before the model is loaded: the data file is missing or
+            invalid, or the output folder cannot be written to.
     """
     check_folder("output", run.output)
     conversations = load_conversations(run.data)
@@ -165,9 +167,9 @@ def train_run(run: Run, device: str | None = None, progress: bool = True) -> His
 
 
 def _begun(folder: Path) -> datetime:
-    """When the run began: what a template that writes the date writes to the run's end.
+    """Return the start time of the run, which a template that writes the date uses until the end.
 
-    Otherwise a run that is stopped could not go on the next day: its rows would be others.
+    With the current date instead, a run resumed on another day would see other examples.
     """
     path = folder / BEGUN
     if not path.exists():
@@ -199,7 +201,7 @@ def _store(model, tokenizer, run: Run, history: History, folder: Path) -> None:
         else:
             save_adapter(model, folder / "adapter", base_name=run.model)
         (folder / "history.json").write_text(json.dumps(record) + "\n", encoding="utf-8")
-    except Exception as error:  # safetensors reports a full disk as an error of its own
+    except Exception as error:  # safetensors raises its own exception type on a full disk
         raise WorkbookError(
             f"the result cannot be written to {folder} ({str(error).splitlines()[0]}): free some "
             "space and run again; the training is done and kept in the checkpoint"
@@ -207,7 +209,7 @@ def _store(model, tokenizer, run: Run, history: History, folder: Path) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Train as a file says. Returns the exit status: 0 when the run is finished."""
+    """Train as configured in a file; return the exit status, 0 if the run is finished."""
     parser = argparse.ArgumentParser(
         prog="python -m sftlab train", description="Train as a file says; see configs/sft.json."
     )
@@ -230,13 +232,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _connect():
-    """Let Accelerate connect the processes, if there are several; returns the device."""
+    """Connect the processes with Accelerate, if there are several, and return the device."""
     import torch
     from accelerate import PartialState
 
     if torch.distributed.is_available():
-        # Imported later, its default arguments would hold the process group, and with it threads
-        # that abort the program at its end.
+        # Import this before the process group exists. Its default arguments would
+        # otherwise keep the group alive, and with it threads that abort the program at
+        # exit.
         import torch.distributed.nn
     if os.environ.get("MASTER_ADDR") and "RANK" not in os.environ:
         print(

@@ -1,7 +1,8 @@
-"""What a training run is: everything that decides its result, so that a checkpoint goes on with no other.
+"""The identity of a training run: all settings and data that decide its result.
 
-What changes nothing but the time or the place is left out: how a batch is cut into micro-batches, how
-often a checkpoint is written, where files lie, by which name the same weights are known.
+A checkpoint is resumed only by a run with the same identity. Settings that change only time or
+location are not part of it: the micro-batch size, the checkpoint interval, file paths and the name
+of the model.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ DECIDING = (
     "precision",
     "seed",
 )
-# A setting that is compared by what follows from it, and told by its own name where it differs.
+# Compared quantity -> settings that cause it and are named in the message if they differ.
 CAUSES = {
     "steps": ("num_train_epochs", "max_steps"),
     "frozen weights": ("model",),
     "start": ("model",),
 }
-FOLLOWS = ("trained", "start")  # told only where nothing else explains them
+FOLLOWS = ("trained", "start")  # reported only if no other difference explains them
 NOT_COMPUTED_WITH = ("transformers_version", "architectures", "dtype", "torch_dtype", "use_cache")
 PLACES = ("base_model_name_or_path", "revision", "peft_version", "inference_mode", "auto_mapping")
 
@@ -50,12 +51,12 @@ def describe(
     steps: int,
     name: str | None = None,
 ) -> dict[str, dict]:
-    """A run: its ``identity``, and ``names`` by which a difference is told.
+    """Return a run's ``identity`` and the ``names`` used to report differences.
 
     Args:
-        settings: the fields of a ``TrainConfig``, with the precision that is computed with.
-        steps: how many are planned. Epochs beyond ``max_steps`` change nothing.
-        name: the model's.
+        settings: the fields of a ``TrainConfig``, with the precision used for computing.
+        steps: number of planned steps. Epochs beyond ``max_steps`` change nothing.
+        name: name of the model.
     """
     clipped_at = settings["max_grad_norm"]
     identity = {
@@ -78,7 +79,7 @@ def describe(
 
 
 def _adapter_settings(model: nn.Module) -> dict:
-    """Settings of the LoRA layers, ours or PEFT's: those that all layers share, or layer by layer."""
+    """Return the settings of the LoRA layers, ours or PEFT's: one value, or one for each layer."""
     layers = lora_layers(model)
     found: dict = {}
     if layers:
@@ -96,13 +97,13 @@ def _adapter_settings(model: nn.Module) -> dict:
 
 
 def _shared(values: Mapping[str, object]) -> object:
-    """The one value of all layers; all of them where they differ."""
+    """Return the value that all layers share, or a dictionary of all values if they differ."""
     first, *others = values.values()
     return dict(values) if any(other != first for other in others) else first
 
 
 def _model_config(model: nn.Module) -> dict:
-    """The model's configuration: with other numbers the same weights compute something else."""
+    """Return the settings of the model's configuration that affect what the weights compute."""
     config: Any = getattr(model, "config", None)
     found = config.to_dict() if hasattr(config, "to_dict") else {}
     return _plain(
@@ -120,7 +121,7 @@ def _rows_digest(examples: Sequence[Example]) -> str:
 
 
 def digest(tensors: Mapping[str, torch.Tensor]) -> str:
-    """SHA-256 of names, shapes, dtypes and all bytes: half a second for 135 million numbers."""
+    """Return the SHA-256 of names, shapes, dtypes and all bytes: 0.5 s for 135 million numbers."""
     found = hashlib.sha256()
     for name, tensor in tensors.items():
         found.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
@@ -129,17 +130,20 @@ def digest(tensors: Mapping[str, torch.Tensor]) -> str:
 
 
 def _frozen(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Frozen parameters, and the buffers that belong to the weights (packed ones, say)."""
+    """Return the frozen parameters and persistent buffers (such as packed weights) by name."""
     stored = model.state_dict().keys()
     buffers = {name: b for name, b in model.named_buffers() if name in stored}
     return {n: p for n, p in model.named_parameters() if not p.requires_grad} | buffers
 
 
 def start_digest(trainable: Mapping[str, torch.Tensor]) -> str:
-    """Where the trained parameters begin. While B is zero it does not matter where A was drawn."""
+    """Return a digest of the initial trained parameters, without each A whose B is zero.
+
+    While B is zero, the values of A do not affect what the model computes.
+    """
     found = dict(trainable)
     for name in trainable:
-        # Our name of the B beside an A, or PEFT's.
+        # The name of the B that belongs to an A, in our layers or in PEFT's.
         beside = f"{name[:-1]}B" if name.endswith(".A") else name.replace(".lora_A.", ".lora_B.")
         if beside != name and beside in trainable and not trainable[beside].any():
             del found[name]
@@ -147,23 +151,23 @@ def start_digest(trainable: Mapping[str, torch.Tensor]) -> str:
 
 
 def starts_of(model: nn.Module) -> set[str]:
-    """Where this model began, in every run that this process trained it in: add to it, or look.
+    """Return the digests of the initial parameters of all runs of this model in this process.
 
-    Once it is trained its own weights no longer tell.
+    The set is mutable. After training, the initial parameters can no longer be read from the model.
     """
     return _starts.setdefault(model, set())
 
 
 def differences(old: Mapping, new: Mapping, old_names: Mapping, new_names: Mapping) -> list[str]:
-    """What differs between two runs, ``"alpha: 16 → 32"`` each; nothing if they are the same.
+    """Return the differences between two runs, each as ``"alpha: 16 → 32"``; empty if they agree.
 
     Args:
-        old_names, new_names: settings that only *tell* a difference, by the names in ``CAUSES``.
+        old_names, new_names: settings that are only used to *report* a difference; see ``CAUSES``.
     """
     found: dict[str, str] = {}
     for name in {**old, **new}:
         one_sided = name.startswith("config.") and not (name in old and name in new)
-        if one_sided or old.get(name) == new.get(name):  # libraries add keys with their defaults
+        if one_sided or old.get(name) == new.get(name):  # new versions of libraries add keys
             continue
         causes = [
             (cause, old_names[cause], new_names[cause])
@@ -187,6 +191,6 @@ def _told(value: object) -> str:
         return ", ".join(map(str, value))
     text = str(value)
     words = text.split()
-    if words and len(words[-1]) == 64:  # a digest: its first digits tell it from another
+    if words and len(words[-1]) == 64:  # a digest: the first digits are enough
         return text[:-56] + "…"
     return text if len(text) <= 80 else f"{text[:79]}…"

@@ -1,7 +1,7 @@
-"""Chat templates of four families, and what a message can smuggle into them.
+"""Chat templates of four model families, and protection against special tokens in messages.
 
-The templates are our own Jinja in the style of each family, not copies: look up the exact one of a
-real model in its tokenizer. What the assistant writes stands in a ``{% generation %}`` block.
+The templates are our own Jinja code in the style of each family, not copies. The exact template of
+a model is part of its tokenizer. Assistant text is inside a ``{% generation %}`` block.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from datetime import datetime
 from sftlab.chat import CHATML, Message, render, special_tokens
 from sftlab.errors import WorkbookError
 
-# A system turn with a name of its own, headers closed by an empty line; texts are trimmed.
+# Has a system role. An empty line follows each header; contents are trimmed.
 LLAMA3 = (
     "{{ '<|begin_of_text|>' }}"
     "{% for message in messages %}"
@@ -27,7 +27,8 @@ LLAMA3 = (
     "{% endif %}"
 )
 
-# No system turn: its text is put in front of the first user's. The assistant is called model.
+# No system role: the system message is put before the first user message. The assistant role is
+# "model".
 GEMMA = (
     "{{ '<bos>' }}"
     "{% if messages[0]['role'] == 'system' %}"
@@ -45,8 +46,8 @@ GEMMA = (
     "{% if add_generation_prompt %}{{ '<start_of_turn>model\\n' }}{% endif %}"
 )
 
-# Brackets around each instruction, no roles at all. Nothing to add for the generation prompt: the
-# closing bracket is it, and the space before the answer belongs to the answer.
+# Brackets around each instruction, no roles. There is no generation prompt: the closing bracket
+# takes its place, and the space before the answer belongs to the answer.
 INST = (
     "{{ '<s>' }}"
     "{% if messages[0]['role'] == 'system' %}"
@@ -74,7 +75,7 @@ END_OF_TURN = {
     "inst": "</s>",
 }
 
-# ChatML that writes a system turn of its own where the messages have none, as SmolLM2's does.
+# ChatML that adds a default system turn if the messages have none, like SmolLM2's template.
 HIDDEN_SYSTEM = (
     "{% if messages[0]['role'] != 'system' %}"
     "{{ '<|im_start|>system\\nAnswer in one word.<|im_end|>\\n' }}"
@@ -83,10 +84,13 @@ HIDDEN_SYSTEM = (
 
 
 def with_template(tokenizer, family: str):
-    """A copy of the tokenizer with a family's template, its markers added as special tokens.
+    """Return a copy of the tokenizer with a family's template and its special tokens.
 
-    A model that was made with the tokenizer has never seen the markers that were added: their ids
-    lie beyond its vocabulary, so it cannot even read them. This is for looking at tokens.
+    The ids of added tokens lie beyond the vocabulary of a model trained with this tokenizer, so the
+    model cannot read them. Use the copy only to look at tokens.
+
+    Raises:
+        WorkbookError: unknown family.
     """
     changed = copy.deepcopy(tokenizer)
     changed.chat_template = _template(family)
@@ -98,10 +102,13 @@ def with_template(tokenizer, family: str):
 
 
 def with_typed_markers(tokenizer, family: str):
-    """A copy with a family's template whose markers, and all special tokens, are read as text.
+    """Return a copy with a family's template that reads all special tokens as plain text.
 
-    This is what typing the markers amounts to. No token ends a turn any more, so the rendering can
-    be read and continued, but ``chat.end_of_turn_id`` has none to find.
+    This shows the effect of typing the special tokens. Renderings can still be tokenized and
+    continued, but no token ends a turn, so ``chat.end_of_turn_id`` raises an error.
+
+    Raises:
+        WorkbookError: unknown family.
     """
     changed = copy.deepcopy(tokenizer)
     changed.chat_template = _template(family)
@@ -116,37 +123,41 @@ def _template(family: str) -> str:
 
 
 def count_turns(tokenizer, ids: list[int], marker: str = "<|im_start|>") -> int:
-    """How many turns a model reads in a list of ids: how often the marker that opens one occurs.
+    """Count the turns in a list of token ids: the number of occurrences of ``marker``.
 
-    It counts ids and not text: a marker that was read as plain text opens nothing. A generation
-    prompt opens a turn too.
+    Only the special token counts, not the same characters read as plain text. A generation prompt
+    counts as a turn.
     """
     return list(ids).count(tokenizer.convert_tokens_to_ids(marker))
 
 
 def forged(tokenizer, messages: list[Message]) -> list[tuple[int, str]]:
-    """Special tokens typed into the messages: (number of the message from 1, token) pairs."""
+    """Return the special tokens found in the messages, as (message number from 1, token) pairs."""
     pattern = _any_of(special_tokens(tokenizer))
     return [(n, hit) for n, m in enumerate(messages, 1) for hit in pattern.findall(m["content"])]
 
 
-GUARD = "\ue000"  # a private-use character, put into typed markers while the template is rendered
+GUARD = "\ue000"  # private-use character that splits typed special tokens during rendering
 
 
 def encode_safely(
     tokenizer, messages: list[Message], add_generation_prompt: bool = False
 ) -> list[int]:
-    """The ids of the rendering in which only the template writes special tokens.
+    """Return the ids of a rendering in which only the template writes special tokens.
 
-    A marker typed into a message becomes plain text, which the model can read but which opens and
-    closes nothing. The same ids as ``chat.encode`` if no message contains a special token.
+    A special token typed into a message is encoded as plain text, which the model can read but
+    which opens or closes no turn. If no message contains a special token, the ids equal those of
+    ``chat.encode``.
 
-    How: typed markers are broken by a guard character, the template is rendered, the text is cut
-    at the markers that are still whole (the template's own), and what lies between them is
-    tokenised as plain text without the guards.
+    Typed special tokens are split by a guard character and the template is rendered. The text is
+    then cut at the remaining special tokens, which come from the template. The parts between them
+    are tokenized as plain text after the guard characters are removed.
 
-    Raises WorkbookError if a message contains the guard character itself. Meant for byte-level
-    tokenizers; one that puts a space in front of every text would do so after each marker.
+    Works with byte-level tokenizers. A tokenizer that adds a space before every text would add one
+    after each special token.
+
+    Raises:
+        WorkbookError: a message contains the guard character U+E000.
     """
     pattern = _any_of(special_tokens(tokenizer))
     broken: list[Message] = []
@@ -169,15 +180,15 @@ def encode_safely(
 
 
 def writes_the_date(tokenizer) -> bool:
-    """Does the template ask for the time, so that tomorrow the same messages are another text?"""
+    """Return whether the template uses the current time; the rendering then depends on the date."""
     return "strftime_now" in str(tokenizer.chat_template)
 
 
 def with_clock_at(tokenizer, moment: datetime):
-    """A copy of the tokenizer whose template, where it writes the date, writes this moment's.
+    """Return a copy of the tokenizer whose template writes the date and time of ``moment``.
 
-    Templates ask for the time by a function that is theirs to replace: a macro of the same name
-    puts in the moment's parts, which are known beforehand.
+    Templates get the time from a function, ``strftime_now``. A macro of the same name replaces it
+    and inserts the parts of ``moment``.
     """
     parts = {f"%{code}": moment.strftime(f"%{code}") for code in "aAbBcdHIjmMpSuUVwWxXyY"}
     parts |= {f"%-{code}": parts[f"%{code}"].lstrip("0") or "0" for code in "dHIjmMS"}
@@ -193,6 +204,6 @@ def with_clock_at(tokenizer, moment: datetime):
 
 
 def _any_of(markers: tuple[str, ...]) -> re.Pattern[str]:
-    """Matches any of the markers, the longest first; ``split`` keeps what matched."""
+    """Return a pattern that matches any marker, longest first; ``split`` keeps the matches."""
     longest_first = sorted(markers, key=len, reverse=True)
     return re.compile("(" + "|".join(map(re.escape, longest_first)) + ")")

@@ -1,4 +1,4 @@
-"""The SFT loop: batches, one optimiser step at a time, checkpoints, resume, several processes."""
+"""The SFT training loop: batches, optimizer steps, checkpoints, resuming, several processes."""
 
 from __future__ import annotations
 
@@ -34,33 +34,32 @@ from sftlab.preflight import BROKEN, format_findings, preflight
 from sftlab.run_identity import describe, starts_of
 
 PRECISIONS = ("auto", "fp32", "bf16")
-MOST_EPOCHS = 100_000  # a slip of the finger more would plan batches for hours
-SHORT = 128  # tokens of a row; plain and fused attention take equally long at about 256
-# Of a configuration file, for pydantic: no unknown setting, and "8" is no number.
+MOST_EPOCHS = 100_000  # an accidental extra digit would plan batches for hours
+SHORT = 128  # tokens per sequence; plain and fused attention are equally fast at about 256
+# pydantic rules for configuration files: unknown settings and numbers in quotes are errors.
 STRICT = ConfigDict(extra="forbid", strict=True)
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """What decides a run.
+    """Settings of a training run.
 
-    The defaults suit LoRA on the embedded model; full fine-tuning wants a tenth of the rate.
+    The defaults suit LoRA on the embedded model. Full fine-tuning needs a tenth of the learning
+    rate.
     """
 
     learning_rate: float = 2e-3
-    num_train_epochs: int = 8  # passes over the data
-    max_steps: int | None = None  # stop earlier; the schedule is planned for the steps that are run
-    batch_size: int = 16  # rows per optimiser step
-    micro_batch_size: int | None = (
-        None  # rows per forward pass, if the batch does not fit; same result
-    )
+    num_train_epochs: int = 8
+    max_steps: int | None = None  # limit; the schedule is planned for the steps that are run
+    batch_size: int = 16  # examples per optimizer step
+    micro_batch_size: int | None = None  # examples per forward pass, to save memory; same result
     warmup_ratio: float = 0.1  # share of the steps
     lr_scheduler_type: str = "cosine"  # or "constant"
     weight_decay: float = 0.0
-    max_grad_norm: float | None = 1.0  # longer gradients are cut to this length; 0 or None: none is
-    precision: str = "auto"  # of the forward pass: "fp32", "bf16" autocast, or bf16 on CUDA alone
+    max_grad_norm: float | None = 1.0  # gradient clipping; 0 or None: no clipping
+    precision: str = "auto"  # of the forward pass: "fp32", "bf16" (autocast), "auto" (bf16 on CUDA)
     seed: int = 0
-    save_steps: int = 50  # steps between two checkpoints, if there is a folder for them
+    save_steps: int = 50  # steps between checkpoints, if there is a folder for them
     __pydantic_config__ = STRICT
 
     def __post_init__(self) -> None:
@@ -87,7 +86,12 @@ class TrainConfig:
             )
 
     def learning_rate_at(self, step: int, steps: int) -> float:
-        """The rate of a step (the first is 0): linear warm-up, then constant or a cosine to 0."""
+        """Return the learning rate of a step: linear warm-up, then constant or a cosine to 0.
+
+        Args:
+            step: number of the step, from 0.
+            steps: number of steps of the run.
+        """
         warm = max(1, round(self.warmup_ratio * steps))
         if step < warm:
             return self.learning_rate * (step + 1) / warm
@@ -99,12 +103,12 @@ class TrainConfig:
 
 @dataclass
 class History:
-    """What happened: one entry per optimiser step."""
+    """The record of a run, with one loss per optimizer step."""
 
     losses: list[float] = field(default_factory=list)  # nats per trained token
-    tokens: int = 0  # trained tokens seen
-    seconds: float = 0.0  # spent in the steps themselves, without checkpoints and ``on_step``
-    finished: bool = False  # False after an interrupt: call again with the same folder to go on
+    tokens: int = 0  # number of trained tokens so far
+    seconds: float = 0.0  # time in the steps, without checkpoints and ``on_step``
+    finished: bool = False  # False after an interrupt; call again with the same folder to resume
 
 
 def train_step(
@@ -115,11 +119,17 @@ def train_step(
     micro_batch_size: int | None = None,
     precision: str = "fp32",
 ) -> float:
-    """One optimiser step on one batch, as ``data.collate`` makes it.
+    """Run one optimizer step on one batch from ``data.collate``.
 
-    The batch may be cut into micro-batches of rows, and its rows may be shared out over processes:
-    summed losses are divided by the trained tokens of the *whole* batch, so neither cut changes the
-    gradient. A gradient longer than `max_grad_norm` is cut to that length; with 0 or None none is.
+    The batch may be split into micro-batches, and its examples may be distributed over processes.
+    The summed losses are divided by the number of trained tokens of the *whole* batch, so neither
+    split changes the gradient.
+
+    Args:
+        max_grad_norm: gradients with a larger norm are scaled down to it; 0 or None for no
+            clipping.
+        micro_batch_size: examples per forward pass; None for the whole batch.
+        precision: "fp32", "bf16" or "auto"; see ``precision_of``.
 
     Returns:
         The loss of the whole batch before the step, in nats per trained token.
@@ -128,8 +138,8 @@ def train_step(
     if micro_batch_size is not None:
         check_whole("micro_batch_size", micro_batch_size, 1)
     optimizer.zero_grad()
-    trained = sum_over_processes(trained_tokens(batch["labels"]))  # of all processes together
-    rows = len(batch["labels"])  # of this one
+    trained = sum_over_processes(trained_tokens(batch["labels"]))  # over all processes
+    rows = len(batch["labels"])  # of this process
     loss = 0.0
     size = micro_batch_size or max(rows, 1)
     for start in range(0, rows, size):
@@ -139,7 +149,7 @@ def train_step(
         share.backward()
         loss += share.item()
     trainable = [p for p in model.parameters() if p.requires_grad]
-    add_gradients(trainable)  # over all processes
+    add_gradients(trainable)  # summed over all processes
     if max_grad_norm:
         torch.nn.utils.clip_grad_norm_(trainable, max_grad_norm)
     optimizer.step()
@@ -156,23 +166,24 @@ def train_loop(
     max_grad_norm: float | None = 1.0,
     precision: str = "fp32",
 ) -> list[float]:
-    """The loop itself: one optimiser step on every batch, in the order given.
+    """Run one optimizer step on each batch, in the given order.
 
     Args:
-        batches: any iterable; a generator makes each batch when its turn comes.
-        rates: the learning rate of each step, as many as there are batches.
-        on_step: called as ``on_step(steps_done, loss)`` after each step. It may do anything with
-            the model, ask it something, say.
+        batches: any iterable. A generator creates each batch when it is needed.
+        rates: the learning rate of each step, one per batch.
+        on_step: called as ``on_step(steps_done, loss)`` after each step. It may use the model, for
+            example to generate text.
 
     Returns:
-        The losses, one per step. The model is in eval mode afterwards, even if ``on_step`` raises.
+        The losses, one per step. The model is in eval mode afterwards, even if ``on_step`` raises
+        an exception.
     """
     losses = []
     try:
         for batch, rate in zip(batches, rates, strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            model.train()  # for every step: asking the model something may have turned it off
+            model.train()  # in every step because on_step may have switched to eval mode
             loss = train_step(model, batch, optimizer, max_grad_norm, micro_batch_size, precision)
             losses.append(loss)
             if on_step:
@@ -194,28 +205,29 @@ def sft_train(
     check: bool = True,
     name: str | None = None,
 ) -> History:
-    """Train the parameters of ``model`` that require gradients; everything else stays as it is.
+    """Train the parameters of ``model`` that require gradients; all others stay unchanged.
+
+    An interrupt (the stop button) lets the current step finish, saves a checkpoint if there is a
+    folder, and returns with ``finished`` False. The model is in eval mode afterwards. With several
+    processes (``sftlab.distributed``), each takes its share of every batch. The first process shows
+    the progress bar and writes the checkpoints; all processes read them.
 
     Args:
-        pad_id: any id; padding is neither attended to nor trained.
-        on_step: called as ``on_step(steps_done, loss)`` after each step, and before the first with
-            a loss of NaN.
-        folder: where checkpoints go. Called again with the same folder, a run that was stopped goes
-            on where it was and ends with the very same weights.
-        progress: show a bar with the loss, trained tokens per second and the time left.
-        stop_after_steps: pause when so many steps are done, counted from the first of the run; 0 does none.
-        check: before the first step, look at rows and adapters, and print what is broken (see
-            ``sftlab.preflight``, which shows more).
-        name: the model's, to tell two runs apart in words.
-
-    An interrupt (the stop button) lets the step in progress end, saves a checkpoint if there is a
-    folder, and returns with ``finished`` False. The model is in eval mode afterwards. Of several
-    processes (``sftlab.distributed``) each takes its rows of every batch; the first one shows the bar
-    and writes the checkpoints, and all of them read them.
+        pad_id: any token id; padding is neither attended to nor trained.
+        on_step: called as ``on_step(steps_done, loss)`` after each step, and once before the first
+            step with a loss of NaN.
+        folder: folder for checkpoints. Called again with the same folder, an interrupted run
+            resumes and ends with exactly the same weights as an uninterrupted one.
+        progress: show a progress bar with the loss, trained tokens/s and remaining time.
+        stop_after_steps: pause after this many steps, counted from the beginning of the run; 0
+            trains no step.
+        check: inspect the examples and adapters before the first step and print what is broken.
+            ``sftlab.preflight`` reports more.
+        name: name of the model, used in error messages that compare two runs.
 
     Raises:
-        WorkbookError: nothing to train, a loss that is not finite, a checkpoint that is damaged,
-            belongs to another run or cannot be written.
+        WorkbookError: there is nothing to train, the loss is not finite, or a checkpoint is
+            damaged, belongs to another run or cannot be written.
     """
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if not trainable:
@@ -228,7 +240,7 @@ def sft_train(
     if not examples:
         raise WorkbookError("there is no row to train on; give at least one example")
     plan = planned_batches(examples, config)
-    optimizer = torch.optim.AdamW(  # fused: one pass over memory for each tensor
+    optimizer = torch.optim.AdamW(  # fused: reads and writes each tensor once
         trainable.values(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
     )
     history = History()
@@ -253,7 +265,7 @@ def sft_train(
     main = rank_and_world_size()[0] == 0
     if (
         sum_number_over_processes(first, model.device) != first * rank_and_world_size()[1]
-    ):  # they would wait for each other
+    ):  # otherwise they would wait for each other forever
         raise WorkbookError(
             f"the processes do not find the same checkpoint at {checkpoint}; give a folder that all of "
             "them can see"
@@ -309,7 +321,7 @@ def sft_train(
 
 
 def planned_batches(examples: Sequence[Example], config: TrainConfig) -> list[list[int]]:
-    """The rows of every batch of a run: each epoch has an order of its own, made from the seed."""
+    """Return the example indices of every batch of a run; each epoch is shuffled differently."""
     lengths = [len(example) for example in examples]
     planned = (
         rows
@@ -320,13 +332,13 @@ def planned_batches(examples: Sequence[Example], config: TrainConfig) -> list[li
 
 
 def _batches(examples, plan, steps, config, pad_id, device, gate, reseed) -> Iterator[dict]:
-    """This process's rows of the planned batches, one batch at a time."""
+    """Yield this process's part of each planned batch."""
     index, count = rank_and_world_size()
     for step in steps:
         batch = collate([examples[row] for row in plan[step]], pad_id)
         batch = {name: _moved(tensor[index::count], device) for name, tensor in batch.items()}
-        # The dropout of a step follows from its number: a resumed run draws the same. Processes
-        # draw differently: they have other rows.
+        # The step number decides the dropout, so a resumed run uses the same masks. Each
+        # process uses its own because it has other examples.
         own = f":{index}" if index else ""
         reseed(Random(f"{config.seed}:{step}{own}").getrandbits(63))
         gate.close()
@@ -334,14 +346,17 @@ def _batches(examples, plan, steps, config, pad_id, device, gate, reseed) -> Ite
 
 
 def _moved(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """On the device. To a GPU through pinned memory, whose copy does not hold up the next step."""
+    """Move a tensor to the device.
+
+    On CUDA, a copy from pinned memory does not block the next step.
+    """
     if device.type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
 
 
 def precision_of(precision: str, device: torch.device) -> str:
-    """What is computed with: "auto" is bf16 on a GPU that has it, fp32 elsewhere."""
+    """Return the precision to compute with: "auto" is bf16 on a GPU that supports it, else fp32."""
     if precision != "auto":
         return precision
     return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
@@ -349,10 +364,10 @@ def precision_of(precision: str, device: torch.device) -> str:
 
 @contextmanager
 def _computing(device: torch.device, precision: str, length: int) -> Iterator[None]:
-    """How a forward pass is computed: products in bf16, if asked for; weights stay as they are.
+    """Set the precision of a forward pass: bf16 autocast if requested; weights keep their dtype.
 
-    On a CPU the fused attention goes backward in bfloat16 at half the speed of the plain one, as
-    long as rows are short. Both compute the same, up to rounding.
+    On a CPU, the backward pass of fused attention in bfloat16 runs at half the speed of plain
+    attention as long as sequences are short. Both give the same result up to rounding.
     """
     on = precision_of(precision, device) == "bf16"
     plain = on and device.type == "cpu" and length <= SHORT
@@ -362,7 +377,7 @@ def _computing(device: torch.device, precision: str, length: int) -> Iterator[No
 
 
 def _told(history: History, steps: int, rows: int, checkpoint: Path | None) -> str:
-    """The line that the bar leaves."""
+    """Return the line that remains when the progress bar closes."""
     if history.finished:
         first, last = history.losses[0], history.losses[-1]
         return f"{steps} steps on {rows} rows: loss {first:.2f} → {last:.2f}"
