@@ -1,4 +1,4 @@
-"""A base model and its tuned version on the same text: where their next-token forecasts part."""
+"""Compare a base model and its fine-tuned version on the same text and the same instructions."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ CANDIDATES = (
 
 
 def kl_per_position(tuned_logits: torch.Tensor, base_logits: torch.Tensor) -> torch.Tensor:
-    """KL(tuned ‖ base) of the next-token distributions, position by position, in nats.
+    """Return KL(tuned ‖ base) of the next-token distributions at each position, in nats.
 
     Args:
-        tuned_logits, base_logits: (length, vocabulary), of both models on the same tokens.
+        tuned_logits, base_logits: (length, vocabulary), logits of both models on the same tokens.
 
     Returns:
-        (length,), never negative beyond rounding: 0 where both forecast the same.
+        (length,), nonnegative up to rounding; 0 where both models predict the same.
     """
     tuned, base = tuned_logits.double().log_softmax(-1), base_logits.double().log_softmax(-1)
     return (tuned.exp() * (tuned - base)).sum(-1)
@@ -38,7 +38,7 @@ def kl_per_position(tuned_logits: torch.Tensor, base_logits: torch.Tensor) -> to
 
 @torch.no_grad()
 def logits_of(model, ids: Sequence[int]) -> torch.Tensor:
-    """The logits of one text, (length, vocabulary)."""
+    """Return the logits of one sequence, (length, vocabulary)."""
     return model(torch.tensor([list(ids)], device=model.device)).logits[0]
 
 
@@ -50,12 +50,16 @@ def side_by_side(
     max_new_tokens: int = 40,
     temperature: float = 0.0,
 ) -> list[dict]:
-    """Both models on the same instructions: the base reads the bare text, the chat model its template.
+    """Run both models on the same instructions.
 
-    The chat model decodes greedily; so does the base, unless a ``temperature`` lets it vary (a small greedy
-    base likes to repeat its likeliest line).
+    The base model reads the bare text, the chat model the text in its template.
 
-    Returns one dictionary per prompt: ``prompt``, and for "base" and "chat" the text and what it did.
+    The chat model uses greedy decoding. The base model does too unless ``temperature`` is above 0;
+    with greedy decoding a small base model tends to repeat its most probable line.
+
+    Returns:
+        One dictionary per prompt: ``prompt``; ``base`` and ``chat``, the texts; ``base did`` and
+        ``chat did``, the behavior (see ``scoring.behaviour``).
     """
     continued = generate(base, tokenizer, list(prompts), max_new_tokens, temperature)
     answered = answer(chat, tokenizer, list(prompts), max_new_tokens=max_new_tokens)
@@ -69,7 +73,11 @@ def side_by_side(
 
 
 def find_diverging_prompt(base, chat, tokenizer, candidates: Iterable[str] = CANDIDATES) -> str:
-    """The first of some instructions that the base continues and the chat model answers."""
+    """Return the first candidate that the base model continues and the chat model answers.
+
+    Raises:
+        WorkbookError: there is no such candidate.
+    """
     for prompt in candidates:
         (row,) = side_by_side(base, chat, tokenizer, [prompt])
         if row["base did"] == "continued" and row["chat did"] == "answered":

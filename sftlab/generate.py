@@ -1,4 +1,4 @@
-"""Decoding: batches of prompts, a key/value cache, greedy or sampled; next-token probabilities."""
+"""Text generation: batched prompts, key-value cache, greedy decoding or sampling."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from sftlab.errors import WorkbookError
 
 @dataclass(frozen=True)
 class Generation:
-    """What a model wrote after one prompt."""
+    """The text that a model generated after one prompt."""
 
     text: str  # without the stop token
     ids: list[int]  # without the stop token
-    stopped: bool  # True if it wrote a stop token itself, False if it ran into the limit
+    stopped: bool  # True if the model wrote a stop token, False if it reached the limit
 
 
 def next_token_distribution(logits: torch.Tensor) -> torch.Tensor:
-    """P(next token): the softmax of the logits at the *last* position.
+    """Return P(next token): the softmax of the logits at the *last* position.
 
     Args:
-        logits: (length, vocabulary), as a causal model returns them for one text.
+        logits: (length, vocabulary), as a causal model returns them for one sequence.
 
     Returns:
-        (vocabulary,) probabilities that sum to 1, in float32 at least: softmax subtracts the
-        largest logit first, so that large ones do not overflow.
+        (vocabulary,), probabilities that sum to 1, in float32 or float64. Softmax subtracts the
+        largest logit first, so large logits do not overflow.
     """
     last = logits[-1]
     return last.softmax(-1) if last.dtype == torch.float64 else last.float().softmax(-1)
@@ -39,7 +39,7 @@ def next_token_distribution(logits: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def top_tokens(model, tokenizer, prompt: str | list[int], k: int = 5) -> list[tuple[str, float]]:
-    """The ``k`` likeliest next tokens after a prompt, with their probabilities."""
+    """Return the ``k`` most probable next tokens after a prompt, with their probabilities."""
     ids = tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
     logits = model(torch.tensor([ids], device=model.device)).logits[0]
     found = next_token_distribution(logits).topk(k)
@@ -48,10 +48,11 @@ def top_tokens(model, tokenizer, prompt: str | list[int], k: int = 5) -> list[tu
 
 
 def stop_tokens(tokenizer) -> set[int]:
-    """Ids that end an answer or a document: end of turn, end of text, a new document's beginning.
+    """Return the ids that end an answer or a document.
 
-    A begin token that the chat template writes is none of them (SmolLM2-Instruct opens every turn
-    with it): a model that goes on with another turn has not stopped.
+    These are the end-of-turn token, the end-of-text token and the begin token of a new document. A
+    begin token that the chat template writes is not included (SmolLM2-Instruct opens every turn
+    with it): a model that continues with another turn has not stopped.
     """
     stops, begin = {tokenizer.eos_token_id}, tokenizer.bos_token_id
     if tokenizer.chat_template:
@@ -62,10 +63,10 @@ def stop_tokens(tokenizer) -> set[int]:
 
 
 def _thaw_head(model) -> list[torch.Tensor]:
-    """Let a frozen bfloat16 head require gradients; returns what has to be frozen again.
+    """Let a frozen bfloat16 head require gradients; return the weights to freeze again.
 
-    On a processor torch 2.13 has two ways to multiply by a bfloat16 weight if no gradient is
-    wanted. The one for frozen weights is sixty times slower with Gemma's 262,144 tokens.
+    On a CPU, torch 2.13 has two ways to multiply by a bfloat16 weight when no gradient is needed.
+    The one for frozen weights is sixty times slower with Gemma's 262,144 tokens.
     """
     head = next((m for n, m in model.named_modules() if n == "lm_head"), None)
     weight = getattr(head, "weight", None)
@@ -84,20 +85,21 @@ def generate(
     seed: int = 0,
     batch_size: int = 128,
 ) -> list[Generation]:
-    """Continue every prompt, token by token.
+    """Generate a continuation of every prompt, token by token.
 
     Args:
-        prompts: texts, or token ids (as ``chat.encode`` gives them).
-        max_new_tokens: limit for each; one that reaches it has ``stopped=False``.
-        temperature: 0 is greedy, and nothing is random; otherwise sampled, reproducibly by ``seed``
-            for the same prompts and ``batch_size``.
-        batch_size: how many are decoded together. Rows are padded on the left, so that all end at
-            the same place, and positions are counted from each row's first real token: greedily,
-            a row in a batch gets the answer that it would get alone.
+        prompts: texts, or token ids as ``chat.encode`` returns them.
+        max_new_tokens: limit for each continuation; one that reaches it has ``stopped=False``.
+        temperature: 0 for greedy decoding, which is deterministic; otherwise tokens are sampled.
+            Samples are reproducible for the same ``seed``, prompts and ``batch_size``.
+        batch_size: number of prompts decoded together. Prompts are padded on the left so that all
+            end at the same position, and positions are counted from the first real token of each
+            prompt. With greedy decoding, a prompt therefore gets the same answer in a batch as
+            alone.
 
     Raises:
-        WorkbookError: a prompt is empty, ``prompts`` is one text instead of a list, or an option is
-            out of its range.
+        WorkbookError: a prompt is empty, ``prompts`` is a single text instead of a list, or an
+            option is out of range.
     """
     if isinstance(prompts, str):
         raise WorkbookError("prompts is one text; put it into a list: [prompt]")
@@ -111,7 +113,7 @@ def generate(
         number = rows.index([]) + 1
         raise WorkbookError(f"prompt {number} is empty: there is nothing to continue; write a text")
     randomness = torch.Generator().manual_seed(seed) if temperature > 0 else None
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))  # like lengths together
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))  # similar lengths together
     found: dict[int, Generation] = {}
     stops = stop_tokens(tokenizer)
     was_training = model.training
@@ -135,7 +137,7 @@ def generate(
 
 
 def _decode(model, rows, max_new_tokens, temperature, randomness, stops) -> list[list[int]]:
-    """One batch. A finished row goes on computing, its tokens ignored, until all are finished."""
+    """Decode one batch. Finished sequences are computed, but ignored, until all are finished."""
     width = max(map(len, rows))
     device = model.device
     ids = torch.tensor([[0] * (width - len(row)) + row for row in rows], device=device)
@@ -168,7 +170,7 @@ def _decode(model, rows, max_new_tokens, temperature, randomness, stops) -> list
 
 
 def answer(model, tokenizer, prompts: Sequence[str | list[Message]], **options) -> list[Generation]:
-    """Ask a chat model: each prompt (a text or messages) in the model's own template.
+    """Let a chat model answer each prompt (a text or a list of messages) in its chat template.
 
     ``options`` are those of ``generate``.
     """

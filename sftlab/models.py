@@ -1,15 +1,15 @@
 """Load a model and its tokenizer by name: the embedded almanac, an alias, a hub id, or a folder.
 
-    model, tokenizer = load("almanac")                  # the base
-    model, tokenizer = load("almanac", role="chat")     # the same base, tuned
+    model, tokenizer = load("almanac")                  # the base model
+    model, tokenizer = load("almanac", role="chat")     # the same model, fine-tuned
 
-A *family* has two roles, ``base`` and ``chat``; a hub id, a folder and a model that was fetched
-(``python -m sftlab fetch smollm2-instruct``) are one model each and ignore the role. Of
-Gemma 3 270M the base can be fetched: once it is here, it is the one that "gemma3-270m" means.
+A *family* has two roles, ``base`` and ``chat``. A hub id, a folder and a fetched model (``python -m
+sftlab fetch smollm2-instruct``) are one model each and ignore the role. The base of Gemma 3 270M
+can be fetched; once fetched, "gemma3-270m" refers to it.
 
-A base that comes without a chat template is given the one of its family, whose markers it knows as
-tokens without having been trained on them, so that every notebook can ask it and tune it.
-Loading never runs code that comes with a model and never reads pickles.
+A base model without a chat template gets the template of its family: its tokenizer contains these
+special tokens, though the model was not trained on them. Every notebook can therefore prompt and
+tune it. Loading never runs code that comes with a model and never reads pickle files.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ RESTORE = "restore it with  git checkout -- data/models"
 
 @dataclass(frozen=True)
 class Family:
-    """Where the two roles of a name are found: folders under ``data/models`` or hub ids."""
+    """Where the models of a family are stored: folders under ``data/models``, or hub ids."""
 
     base: str
     chat: str
@@ -61,22 +61,23 @@ FAMILIES = {
 
 
 def names() -> list[str]:
-    """Every name that ``load`` knows: families, their roles such as "almanac-chat", fetched models."""
+    """Return all names for ``load``: families, their roles ("almanac-chat"), fetchable models."""
     roles = (f"{family}-{role}" for family in FAMILIES for role in ROLES)
     return sorted({*FAMILIES, *PACKAGES, *roles})
 
 
 def load(name: str | Path = "almanac", role: str = "base", dtype: torch.dtype = torch.float32):
-    """The model (in eval mode) and its tokenizer.
+    """Load a model (in eval mode) and its tokenizer.
 
     Args:
-        name: a family ("almanac"), one of its roles ("almanac-chat", whatever ``role`` is), a model
-            that was fetched ("smollm2-instruct"), a hub id ("org/model") or a folder; a folder goes
-            before a hub id of the same name.
-        role: "base" or "chat"; only a family has both.
+        name: a family ("almanac"), one of its roles ("almanac-chat", whatever ``role`` is), a
+            fetched model ("smollm2-instruct"), a hub id ("org/model") or a folder. A folder takes
+            precedence over a hub id of the same name.
+        role: "base" or "chat"; used for families only.
 
     Raises:
-        WorkbookError: unknown name (the nearest are named), damaged or missing files, no network.
+        WorkbookError: the name is unknown (the message lists similar names), files are damaged or
+            missing, or there is no network.
     """
     if role not in ROLES:
         raise WorkbookError(f"role is {role!r}; use one of {', '.join(ROLES)}")
@@ -113,7 +114,7 @@ def load(name: str | Path = "almanac", role: str = "base", dtype: torch.dtype = 
 def _is_folder(name: str) -> bool:
     try:
         return bool(name) and Path(name).expanduser().is_dir()
-    except (OSError, RuntimeError, ValueError):  # too long, an unknown user, a null character
+    except (OSError, RuntimeError, ValueError):  # path too long, unknown user, null character
         return False
 
 
@@ -130,23 +131,23 @@ def _load_embedded(role: str, dtype: torch.dtype):
 
 
 def _load_pretrained(source: str, dtype: torch.dtype, local: bool = False):
-    # Said outright: the default would ask on the keyboard whether a model's own code may run.
+    # Set explicitly: by default transformers asks at the keyboard whether to run a model's code.
     options = {"local_files_only": local, "trust_remote_code": False}
     bars = transformers.utils.logging
     quiet = local and bars.is_progress_bar_enabled()
-    if quiet:  # a bar for a tenth of a second would only clutter the notebook
+    if quiet:  # it takes a tenth of a second
         bars.disable_progress_bar()
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
         model, report = AutoModelForCausalLM.from_pretrained(
             source, dtype=dtype, use_safetensors=True, output_loading_info=True, **options
         )
-    except Exception as error:  # the libraries raise a dozen types for the same few causes
+    except Exception as error:  # the libraries raise many types for a few causes
         raise WorkbookError(_explain(source, error, local)) from error
     finally:
         if quiet:
             bars.enable_progress_bar()
-    if missing := sorted(report["missing_keys"]):  # the library only warns, and fills in noise
+    if missing := sorted(report["missing_keys"]):  # the library only warns and uses random weights
         raise WorkbookError(
             f"{source} is not complete: {len(missing)} tensors are missing from its weights, such "
             f"as {missing[0]}; copy or fetch the model anew"
@@ -156,19 +157,22 @@ def _load_pretrained(source: str, dtype: torch.dtype, local: bool = False):
 
 
 def _complete(tokenizer) -> None:
-    """Give a base's tokenizer what chat and batches need: a template it has the markers of, a pad."""
+    """Add a chat template and a padding token to the tokenizer if it has none.
+
+    The template is that of the first family whose special tokens the tokenizer has.
+    """
     if not tokenizer.chat_template:
         known = set(special_tokens(tokenizer))
         for family, markers in MARKERS.items():
             if known.issuperset(markers):
                 tokenizer.chat_template = TEMPLATES[family]
                 break
-    if tokenizer.pad_token is None:  # any token does: padding is neither attended to nor trained
+    if tokenizer.pad_token is None:  # any token works; padding is neither attended to nor trained
         tokenizer.pad_token = tokenizer.eos_token
 
 
 def _explain(source: str, error: Exception, local: bool) -> str:
-    """One sentence for what went wrong, with what to do."""
+    """Return one sentence that says what went wrong and what to do."""
     reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".: ")
     if local:
         return (
@@ -184,7 +188,11 @@ def _explain(source: str, error: Exception, local: bool) -> str:
 
 
 def checksums() -> dict[str, str]:
-    """SHA-256 of every embedded model file, as recorded when it was made."""
+    """Return the recorded SHA-256 of every file of the embedded models.
+
+    Raises:
+        WorkbookError: checksums.json is missing or damaged.
+    """
     path = MODELS / "checksums.json"
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -195,7 +203,11 @@ def checksums() -> dict[str, str]:
 
 
 def verify(folder: Path) -> None:
-    """Raise unless every recorded file of an embedded model is there and unchanged."""
+    """Check that every recorded file of an embedded model is present and unchanged.
+
+    Raises:
+        WorkbookError: a file is missing or damaged, or the model has no recorded files.
+    """
     recorded = {n: c for n, c in checksums().items() if (MODELS / n).parent == folder}
     if not recorded:
         raise WorkbookError(f"data/models/checksums.json knows no {folder.name}: {RESTORE}")
@@ -209,7 +221,7 @@ def verify(folder: Path) -> None:
 
 
 def record_checksums() -> None:
-    """Write the checksums anew, after the embedded models were made anew."""
+    """Record the checksums again after the embedded models were rebuilt."""
     kinds = (".safetensors", ".json", ".jinja")
     files = sorted(p for p in MODELS.glob("almanac-*/*") if p.suffix in kinds)
     table = {f"{p.parent.name}/{p.name}": file_checksum(p) for p in files}

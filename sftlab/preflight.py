@@ -1,9 +1,10 @@
-"""Look at a run before it starts: rows, markers, masks, adapters. Seconds here save an afternoon.
+"""Check a training run before it starts: examples, special tokens, masks and adapters.
 
     python -m sftlab.preflight data.jsonl --model almanac
 
-A wrong mask, a masked end marker or a doubled begin token do not crash and do not show in the loss
-curve: the model learns something else, smoothly. Each guard names what it saw and what to do.
+A wrong mask, a masked end-of-turn token or a doubled begin token causes no error and does not show
+in the loss curve; the model learns something else. Each check reports what it found and how to fix
+it.
 """
 
 from __future__ import annotations
@@ -33,15 +34,15 @@ def preflight(
     conversations: Sequence[list[Message]] = (),
     heldout: Sequence[str] = (),
 ) -> list[Finding]:
-    """Run every guard that the arguments allow; the worst findings come first.
+    """Run every check that the arguments allow and return the findings, the worst first.
+
+    The model's weights, gradients, mode and random state are not changed.
 
     Args:
-        tokenizer: without it, only what ids and labels tell is looked at.
-        examples: the rows as they will be trained.
-        conversations: the same rows before they were tokenised.
-        heldout: prompts that must not be among the training prompts.
-
-    Nothing is changed: not the model's weights, gradients, mode or random state.
+        tokenizer: if None, only checks of ids and labels are run.
+        examples: the examples as they will be trained.
+        conversations: the same examples before tokenization.
+        heldout: prompts that must not occur in the training data.
     """
     findings: list[Finding] = []
     if examples:
@@ -61,7 +62,7 @@ def preflight(
 
 
 def format_findings(findings: Sequence[Finding]) -> str:
-    """The findings as a table in plain text, with a remedy under each that needs one."""
+    """Return the findings as a plain-text table, with the remedy below each finding if needed."""
     width = max((len(finding.guard) for finding in findings), default=0)
     lines = []
     for finding in findings:
@@ -76,7 +77,7 @@ OK, LOOK, BROKEN = "ok", "look", "broken"
 
 @dataclass(frozen=True)
 class Finding:
-    """What one guard saw: its state, the evidence as a figure, and the remedy."""
+    """The result of one check: its state, the evidence as a figure, and the remedy."""
 
     guard: str
     state: str
@@ -84,9 +85,13 @@ class Finding:
     remedy: str = ""
 
 
-# --- Rows ----------------------------------------------------------------------------------------
+# --- Examples ------------------------------------------------------------------------------------
 def rows(examples: Sequence[Example], ends: Collection[int] = ()) -> Iterator[Finding]:
-    """``ends``: the ids that end a turn, where they are known."""
+    """Check the examples: trained tokens, masks, label positions and duplicates.
+
+    Args:
+        ends: ids that end a turn, if known.
+    """
     count = len(examples)
     empty = [number for number, row in enumerate(examples, 1) if not row.trained]
     yield Finding(
@@ -100,7 +105,7 @@ def rows(examples: Sequence[Example], ends: Collection[int] = ()) -> Iterator[Fi
     share = sum(row.trained for row in examples) / sum(len(row) for row in examples)
     talks = sum(sum(token in ends for token in row.input_ids) > 1 for row in examples)
     state, remedy = OK, ""
-    if whole > count / 2:  # plain documents are trained so, conversations are not
+    if whole > count / 2:  # normal for plain documents, but not for conversations
         state = BROKEN if talks > count / 2 else LOOK
         remedy = "mask the prompt (mask_prompt), unless you train all of it on purpose"
     yield Finding(
@@ -128,7 +133,7 @@ def rows(examples: Sequence[Example], ends: Collection[int] = ()) -> Iterator[Fi
 
 
 def _agreement(examples: Sequence[Example], shift: int) -> float:
-    """The share of labels that equal the token so many places further on."""
+    """Return the share of labels that equal the token ``shift`` positions later."""
     pairs = [
         label == token
         for row in examples
@@ -138,9 +143,13 @@ def _agreement(examples: Sequence[Example], shift: int) -> float:
     return sum(pairs) / len(pairs) if pairs else 1.0
 
 
-# --- Markers -------------------------------------------------------------------------------------
+# --- Special tokens ------------------------------------------------------------------------------
 def end_ids(model, tokenizer, examples: Sequence[Example]) -> set[int]:
-    """The ids that may end an answer: the template's; without one the model's, if rows have them."""
+    """Return the ids that may end an answer.
+
+    With a chat template, its end-of-turn token; otherwise the model's end tokens that occur in the
+    examples.
+    """
     if getattr(tokenizer, "chat_template", None):
         return {end_of_turn_id(tokenizer)}
     format_findings = getattr(model.config, "eos_token_id", None)
@@ -149,14 +158,15 @@ def end_ids(model, tokenizer, examples: Sequence[Example]) -> set[int]:
 
 
 def end_markers(examples: Sequence[Example], ends: set[int]) -> Iterator[Finding]:
+    """Check that the end-of-turn token of every answer is trained."""
     if not ends:
         return
     last = [
         max((i for i, x in enumerate(row.labels) if x != IGNORE_INDEX), default=-1)
         for row in examples
     ]
-    # Where the line end that a template may write after the marker is trained too, the marker is
-    # the last but one.
+    # If the newline that a template may write after the end-of-turn token is trained too, the
+    # end-of-turn token is the last but one.
     trained = [
         any(row.labels[at] in ends for at in range(max(place - 1, 0), place + 1))
         for row, place in zip(examples, last, strict=True)
@@ -183,6 +193,7 @@ def end_markers(examples: Sequence[Example], ends: set[int]) -> Iterator[Finding
 
 
 def begin_tokens(examples: Sequence[Example], model, tokenizer) -> Iterator[Finding]:
+    """Check that no example starts with two begin tokens."""
     begin = getattr(tokenizer, "bos_token_id", None) if tokenizer else model.config.bos_token_id
     if begin is None:
         return
@@ -196,7 +207,7 @@ def begin_tokens(examples: Sequence[Example], model, tokenizer) -> Iterator[Find
 
 
 def prompt_is_a_prefix(tokenizer, conversations: Sequence[list[Message]]) -> Finding:
-    """Is the prompt that inference will render the beginning of what is trained?"""
+    """Check that the prompt rendered at inference is the beginning of the trained sequence."""
     chosen = [talk for talk in conversations if talk[-1]["role"] == "assistant"][:50]
     wrong = 0
     for talk in chosen:
@@ -211,6 +222,7 @@ def prompt_is_a_prefix(tokenizer, conversations: Sequence[list[Message]]) -> Fin
 
 
 def leak(conversations: Sequence[list[Message]], heldout: Sequence[str]) -> Finding:
+    """Check that no held-out prompt occurs in the training prompts."""
     asked = {m["content"].strip() for talk in conversations for m in talk if m["role"] == "user"}
     both = sorted(asked & {prompt.strip() for prompt in heldout})
     return Finding(
@@ -224,6 +236,7 @@ def leak(conversations: Sequence[list[Message]], heldout: Sequence[str]) -> Find
 
 # --- Model ---------------------------------------------------------------------------------------
 def parameters(model) -> Iterator[Finding]:
+    """Check which parameters are trained, and their dtypes."""
     named = dict(model.named_parameters())
     trained = {name: p for name, p in named.items() if p.requires_grad}
     count, every = (sum(p.numel() for p in ps.values()) for ps in (trained, named))
@@ -244,6 +257,7 @@ def parameters(model) -> Iterator[Finding]:
 
 
 def _scales(layers: dict) -> Finding:
+    """Check that the adapters are active and scaled correctly."""
     merged = [name for name, layer in layers.items() if layer.merged or not layer.enabled]
     wrong = [n for n, x in layers.items() if abs(x.scale - lora_scale(x.alpha, x.r, x.rule)) > 1e-6]
     some = next(iter(layers.values()))
@@ -261,7 +275,7 @@ def _scales(layers: dict) -> Finding:
 
 
 def start(model, row: Example) -> Finding:
-    """Does the model with its adapters start as the base, and can the adapters learn?"""
+    """Check that the model with adapters starts as the base and that the adapters can learn."""
     name = "training starts at the base"
     stuck = [
         layer for layer in lora_layers(model).values() if not layer.A.any() and not layer.B.any()
@@ -286,6 +300,7 @@ def start(model, row: Example) -> Finding:
 
 @contextmanager
 def _as_is(model) -> Iterator[None]:
+    """Restore the training mode of all modules afterwards."""
     modes = {module: module.training for module in model.modules()}
     try:
         yield
@@ -295,7 +310,7 @@ def _as_is(model) -> Iterator[None]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Check a file of conversations against a model. 0: nothing broken; 1: something is."""
+    """Check a file of conversations for a model. Return 0 if nothing is broken, otherwise 1."""
     parser = argparse.ArgumentParser(
         prog="python -m sftlab.preflight", description=__doc__.split("\n")[0]
     )
@@ -305,7 +320,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--max-length", type=int, help="the most tokens a row may have")
     parser.add_argument("--full", action="store_true", help="full fine-tuning instead of LoRA")
     chosen = parser.parse_args(arguments)
-    from sftlab.models import load  # here: it loads transformers, which takes seconds
+    from sftlab.models import load  # imported here because transformers takes seconds to load
 
     try:
         model, tokenizer = load(chosen.model)

@@ -1,8 +1,8 @@
-"""4-bit layers in a model: bitsandbytes', and the same in plain PyTorch where it is not installed.
+"""4-bit layers in a model: those of bitsandbytes, or a replacement in plain PyTorch.
 
-The stand-in has bitsandbytes' names, keeps what it keeps, and gives its numbers on the CPU; it is
-slower, and packs NF4 alone. ``import sftlab.quantized_layers as bitsandbytes`` is all that a program
-has to change.
+The replacement is used where bitsandbytes is not installed. It has the same names, stores the same
+data and gives the same numbers on the CPU. It is slower and supports only NF4. A program that uses
+bitsandbytes only needs ``import sftlab.quantized_layers as bitsandbytes``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sftlab.quant import BLOCK_SIZE, NF4Weight, dequantize_nf4, dynamic_code, nf
 
 
 def dequantize_4bit(packed: Tensor, quant_state: SimpleNamespace) -> Tensor:
-    """The weight that the 4 bits stand for, in its shape and dtype."""
+    """Return the weight that the packed 4-bit indices represent, in its shape and dtype."""
     state = quant_state
     doubled = (state.state2.absmax, state.offset) if state.nested else (None, None)
     return dequantize_nf4(
@@ -35,10 +35,10 @@ def dequantize_4bit(packed: Tensor, quant_state: SimpleNamespace) -> Tensor:
 
 
 class Params4bit(Parameter):
-    """A weight that is packed when it is moved to a device for the first time, and then is frozen."""
+    """A weight that is packed and frozen when it is first moved to a device."""
 
     compress_statistics: bool
-    quant_state: Any  # None until it is packed
+    quant_state: Any  # None until the weight is packed
 
     def __new__(cls, data, requires_grad=False, compress_statistics=True, quant_type="fp4", **_):
         if quant_type != "nf4":
@@ -68,7 +68,7 @@ class Params4bit(Parameter):
 
 
 class _Product(torch.autograd.Function):
-    """x Wᵀ with the weight unpacked anew in the backward pass: only the 4 bits are kept till then."""
+    """x Wᵀ with the weight unpacked again in the backward pass, so only the 4 bits are stored."""
 
     @staticmethod
     def forward(context, x: Tensor, packed: Params4bit) -> Tensor:
@@ -82,9 +82,9 @@ class _Product(torch.autograd.Function):
 
 
 class Linear4bit(Linear):
-    """A frozen linear layer with a `Params4bit` for a weight; products in `compute_dtype`."""
+    """A frozen linear layer with a `Params4bit` weight that computes in `compute_dtype`."""
 
-    support_avx512bf16_for_cpu = True  # what `keep_weights_in_place` switches off: nothing, here
+    support_avx512bf16_for_cpu = True  # set by `keep_weights_in_place`; has no effect here
 
     def __init__(self, d_in, d_out, bias=True, compute_dtype=None, compress_statistics=True,
                  quant_type="fp4", device=None):  # fmt: skip
@@ -103,9 +103,9 @@ functional = SimpleNamespace(dequantize_4bit=dequantize_4bit)
 
 @cache
 def _bitsandbytes():
-    """The library, imported when needed, without its warning about a package we do not use.
+    """Import bitsandbytes on demand, without its warning about a package that we do not use.
 
-    Where it is not installed this module stands in for it, and that is said once.
+    Where it is not installed, return this module and print a message once.
     """
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     try:
@@ -122,9 +122,12 @@ def _bitsandbytes():
 def keep_weights_in_place(model: Module) -> Module:
     """Stop bitsandbytes from repacking 4-bit weights for inference; call it before anything else.
 
-    On processors with AVX512-BF16 the first forward pass in eval mode without gradients rearranges
-    the weights, silently and for good: afterwards no gradient passes the layer and dequantising it
-    gives garbage. Raises WorkbookError if that has happened. Returns the model.
+    On processors with AVX512-BF16, the first forward pass in eval mode without gradients rearranges
+    the weights permanently and without a message. Afterwards the layer passes no gradients, and
+    dequantizing it gives wrong values. Returns the model.
+
+    Raises:
+        WorkbookError: a weight has already been repacked.
     """
     for name, module in model.named_modules():
         if isinstance(module, _bitsandbytes().nn.Linear4bit):
@@ -137,12 +140,19 @@ def keep_weights_in_place(model: Module) -> Module:
 def quantize_model_linears(
     model: Module, double: bool = True, skip: Sequence[str] = ("lm_head",)
 ) -> Module:
-    """Replace every linear layer by a frozen NF4 one (bitsandbytes' Linear4bit), in place.
+    """Replace every linear layer by a frozen NF4 layer (bitsandbytes' Linear4bit), in place.
 
-    Layers whose name ends in one of `skip` stay: an output head is often tied to the embedding.
-    Products are computed in the dtype that the weight had. Embeddings, norms and biases keep
-    theirs. Returns the model. Raises WorkbookError if there is nothing to quantise, or for a layer
-    whose rows are no whole number of blocks: with AVX512, bitsandbytes 0.50 takes the wrong scales.
+    Products are computed in the dtype of the original weight. Embeddings, norms and biases keep
+    their dtypes. Returns the model.
+
+    Args:
+        double: use double quantization.
+        skip: layers whose name ends in one of these stay unchanged. The output head is skipped by
+            default because it is often tied to the embedding.
+
+    Raises:
+        WorkbookError: there is nothing to quantize, or the input width of a layer is not a multiple
+            of the block size. In that case bitsandbytes 0.50 uses wrong scales with AVX512.
     """
     bnb = _bitsandbytes()
     linears = {
@@ -166,7 +176,7 @@ def quantize_model_linears(
             compute_dtype=weight.dtype,
             compress_statistics=double,
             quant_type="nf4",
-            device="meta",  # its own weight is never needed
+            device="meta",  # its initial weight is not used
         )
         layer.weight = bnb.nn.Params4bit(
             weight.data, False, compress_statistics=double, quant_type="nf4", module=layer
@@ -178,12 +188,12 @@ def quantize_model_linears(
 
 
 def dequantize_model_linears(model: Module) -> Module:
-    """Turn every 4-bit layer back into a plain one with the values it computed with, in place.
+    """Replace every 4-bit layer by a plain layer with the values it computed with, in place.
 
-    That is the base to merge an adapter into that was trained on the 4-bit one. Returns the model.
+    An adapter trained on the 4-bit model should be merged into this base. Returns the model.
     """
     bnb = _bitsandbytes()
-    keep_weights_in_place(model)  # refuses repacked weights
+    keep_weights_in_place(model)  # raises an error for repacked weights
     for name, module in list(model.named_modules()):
         if isinstance(module, bnb.nn.Linear4bit):
             linear = Linear(module.in_features, module.out_features, bias=False, device="meta")

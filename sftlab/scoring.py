@@ -1,10 +1,10 @@
-"""Score answers by program: one rubric line per property, and intervals for the shares.
+"""Score answers automatically: several rubric lines, each a property that holds or not.
 
-A *question* is a dictionary with ``prompt`` and ``answer`` (the exact answer); where several
-answers are right, ``allowed`` holds them, and ``count`` says how many a list must have. For the
-other lines it may hold more: ``must``, what has to be named (``value`` if it is not there; a list
-within it holds alternatives); ``must_not``; ``words``, at most so many; and ``topic``, names of
-what it is about (``subject`` if it is not there).
+A *question* is a dictionary with ``prompt`` and ``answer`` (the exact answer). If several answers
+are right, ``allowed`` lists them, and ``count`` is the required length of a list. Optional keys for
+the other rubric lines: ``must``, what an answer has to name (default ``value``; a list within it
+contains alternatives); ``must_not``; ``words``, the largest number of words; and ``topic``, names
+that show that an answer is on the topic (default ``subject``).
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ import numpy as np
 
 from sftlab._internal.paths import DATA
 
-LABELLED = DATA / "scoring" / "labelled_answers.jsonl"  # answers scored line by line by a person
+LABELLED = DATA / "scoring" / "labelled_answers.jsonl"  # answers scored by a person
 RUBRIC = ("correct", "content", "format", "stops", "on_topic", "no_echo", "no_repetition")
-# What may stand before an instruction on its line: a number, a bullet, a speaker, a quotation mark.
+# What may precede an instruction on its line: a number, a bullet, a speaker, a quotation mark.
 PREFIX = re.compile(r"(?:(?:\d+[.)]|[-*•]|[qa]\.|\w+:|[\"'“])\s*)*")
 QUESTION = re.compile(r"(what|which|who|where|when|why|how|is|are|do|does|did|can|could)\b")
-# An imperative alone is not enough: "Write the guest list early." is a tip, that is, an answer.
+# An imperative alone is not an instruction: "Write the guest list early." is a tip, so an answer.
 NUMBER = r"(\d+|one|two|three|four|five|six|seven|eight|nine|ten|some)"
 COMMAND = re.compile(
     rf"(name|list|give|give me|write|write down) {NUMBER}\b|name the\b|(give|tell) me\b"
@@ -35,7 +35,7 @@ COMMAND = re.compile(
 
 @dataclass(frozen=True)
 class Score:
-    """One answer, line by line: ``correct`` to the word, or right in ``content`` however said."""
+    """The rubric lines of one answer: ``correct`` is an exact match, ``content`` is any wording."""
 
     correct: bool
     content: bool
@@ -51,17 +51,18 @@ class Score:
 
 
 def list_items(text: str) -> list[str]:
-    """The items of a numbered list 1. 2. 3. ..., or [] if any line is something else."""
+    """Return the items of a numbered list 1. 2. 3. ..., or [] if any line is not an item."""
     lines = text.strip().split("\n")
     matches = [re.fullmatch(rf"{i}\. (\S.*)", line.strip()) for i, line in enumerate(lines, 1)]
     return [m[1] for m in matches if m] if all(matches) else []
 
 
 def format_compliance(text: str, count: int | None = None) -> bool:
-    """Is it in the form that was asked for?
+    """Return whether the answer has the requested format.
 
-    ``count`` items: a numbered list of exactly so many lines. Otherwise one paragraph that begins
-    with a capital or a digit and ends as a sentence does, without a question.
+    With ``count``: a numbered list of exactly that many lines. Otherwise: one paragraph that begins
+    with a capital letter or a digit, ends with a period or an exclamation mark (a closing quote or
+    parenthesis may follow), and contains no question mark.
     """
     text = text.strip()
     if count:
@@ -71,10 +72,13 @@ def format_compliance(text: str, count: int | None = None) -> bool:
 
 
 def score_answer(question: dict, text: str, stopped: bool = True) -> Score:
-    """Score one answer to a question (see the module's head for its keys).
+    """Score one answer to a question; the module docstring describes the keys of a question.
 
-    ``stopped`` says whether the model ended the answer itself; one that ran into the limit is not
-    correct. A list is, if it has as many different items as asked for, all of them allowed.
+    A list is correct if it has the required number of items, all different and all allowed.
+
+    Args:
+        stopped: whether the model ended the answer. An answer that reached the limit is not
+            correct.
     """
     text = text.strip()
     count = question.get("count")
@@ -99,9 +103,10 @@ def score_answer(question: dict, text: str, stopped: bool = True) -> Score:
 
 
 def right_content(question: dict, text: str) -> bool:
-    """Does the answer tell what was asked for, in whatever words? A repeated prompt tells nothing.
+    """Return whether the answer contains the requested content in any wording.
 
-    A list does with as many allowed items as asked for, in whatever layout.
+    The prompt is removed first, so repeating it does not count. A list counts if it names the
+    required number of allowed items, in any layout.
     """
     text = text.replace(question["prompt"].strip(), " ")
     if "allowed" in question:
@@ -116,24 +121,27 @@ def right_content(question: dict, text: str) -> bool:
 
 
 def is_on_topic(question: dict, text: str) -> bool:
-    """Does the answer name what the question is about, or any of the allowed answers?"""
+    """Return whether the answer names the question's topic or any of the allowed answers."""
     about = question.get("topic") or [question["subject"]] if "subject" in question else []
     return any(names(text, word) for word in [*about, *question.get("allowed", [])])
 
 
 def names(text: str, words: str) -> bool:
-    """Do the words stand in the text, whole? Case counts for symbols: "I" is not iodine's only."""
+    """Return whether the words occur in the text as whole words; short words are case-sensitive.
+
+    Up to two characters are case-sensitive because they can be symbols: "I" is not only iodine's.
+    """
     flags = re.IGNORECASE if len(words) > 2 else 0
     return bool(re.search(rf"(?<!\w){re.escape(words.rstrip('.'))}(?!\w)", text, flags))
 
 
 def repeats(text: str) -> bool:
-    """Does the text go in circles?
+    """Return whether the text repeats itself.
 
-    It does if a sentence or line of some length comes twice, or any phrase of up to twelve words
-    comes three times in a row.
+    It does if a sentence or line of more than 8 characters occurs twice, or any phrase of up to
+    twelve words occurs three times in a row.
     """
-    text = re.sub(r"(?m)^\d+[.)]", "", text.lower())  # the numbers of a list
+    text = re.sub(r"(?m)^\d+[.)]", "", text.lower())  # list numbers
     parts = [part.strip() for part in re.split(r"[.!?\n]+", text)]
     long = [part for part in parts if len(part) > 8]
     if len(set(long)) < len(long):
@@ -147,7 +155,7 @@ def repeats(text: str) -> bool:
 
 
 def is_instruction(line: str) -> bool:
-    """Is the line a question or a command, whole or cut off, numbered or not?"""
+    """Return whether the line is a question or a command, complete or cut off, numbered or not."""
     line = line.strip().lower()
     if line.endswith("?"):
         return True
@@ -158,12 +166,12 @@ def is_instruction(line: str) -> bool:
 
 
 def behaviour(text: str, answer: str = "", value: str = "") -> str:
-    """What a model did after a bare instruction: "answered", "continued" or "stopped".
+    """Return what a model did after a bare instruction: "answered", "continued" or "stopped".
 
-    Answered: the exact ``answer`` or the asked-for ``value`` comes before any further instruction,
-    or else the text begins as something of its own that is no instruction. Continued: it goes on
-    with more instructions, as a page of questions would, or adds to the instruction itself.
-    Stopped: it wrote nothing.
+    Answered: the exact ``answer`` or the ``value`` occurs before any further instruction, or the
+    text begins with something new that is not an instruction. Continued: it goes on with more
+    instructions, like a page of questions, or extends the instruction itself. Stopped: the text is
+    empty.
     """
     lines = [line for line in text.split("\n") if line.strip()]
     if not lines:
@@ -171,13 +179,13 @@ def behaviour(text: str, answer: str = "", value: str = "") -> str:
     told = "\n".join(takewhile(lambda line: not is_instruction(line), lines))
     if answer and answer.lower() in told.lower():
         return "answered"
-    # The case counts: "as" does not name the element As.
+    # Case-sensitive: "as" does not name the element As.
     forms = "|".join(re.escape(form) for form in {value, value[:1].upper() + value[1:]})
     if value and re.search(rf"(?<!\w)({forms})(?!\w)", told):
         return "answered"
     if is_instruction(lines[0]):
         return "continued"
-    # Without a line break first, the text may go on in the instruction's own sentence.
+    # Without a leading line break, the text may continue the sentence of the instruction.
     first = lines[0].strip()
     adds = first[0] in ",.;:?!)\"'”" or (text[0] == " " and first[0].islower())
     return "continued" if adds and not text.startswith("\n") else "answered"
@@ -188,10 +196,12 @@ LETTERS = {"C": "content", "F": "format", "S": "stops", "T": "on_topic", "E": "n
 
 
 def agreement(labelled: Sequence[dict], questions: Sequence[dict]) -> dict[str, float]:
-    """How often the judge says what a person said, line by line.
+    """Return how often the automatic scores agree with a person, for each rubric line.
 
-    `labelled` rows hold ``prompt``, ``text``, ``stopped`` and ``fails``, the `LETTERS` of the lines
-    that a person found wanting; whether an answer is right to the word needs no person.
+    Args:
+        labelled: dictionaries with ``prompt``, ``text``, ``stopped`` and ``fails``, the `LETTERS`
+            of the lines that the person scored as failed. ``correct`` is an exact match and needs
+            no person.
     """
     asked = {question["prompt"]: question for question in questions}
     scores = [score_answer(asked[row["prompt"]], row["text"], row["stopped"]) for row in labelled]

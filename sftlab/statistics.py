@@ -1,4 +1,4 @@
-"""Intervals, paired differences and best learning rates: what a measurement over questions or seeds says."""
+"""Confidence intervals, paired differences and best learning rates over questions or seeds."""
 
 from __future__ import annotations
 
@@ -13,13 +13,17 @@ from sftlab.errors import WorkbookError
 
 
 def share_interval(successes: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's interval for a share, as SciPy computes it."""
+    """Return Wilson's confidence interval of a share, computed by SciPy."""
     found = stats.binomtest(int(successes), int(total)).proportion_ci(confidence, method="wilson")
     return found.low, found.high
 
 
 def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
-    """Student's t interval for a mean over few seeds; of width 0 if all values are equal."""
+    """Return Student's t interval of a mean over a few seeds; of width 0 if all values are equal.
+
+    Raises:
+        ValueError: fewer than two values.
+    """
     found = np.asarray(values, dtype=float)
     if len(found) < 2:
         raise ValueError("an interval needs at least two values")
@@ -32,15 +36,15 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[fl
 def paired_difference(
     before: Sequence[float], after: Sequence[float], confidence: float = 0.95, seed: int = 0
 ) -> tuple[float, tuple[float, float]]:
-    """The mean of after − before over the same questions, and its interval.
+    """Return the mean of after − before over the same questions, and its confidence interval.
 
-    The interval is ``scipy.stats.bootstrap``'s (percentile, 5,000 resamples) of the *differences*:
-    a question that is hard for both models adds nothing to the uncertainty, which two separate
-    intervals would count twice.
+    The interval is ``scipy.stats.bootstrap`` (percentile, 5,000 resamples) of the *differences*. A
+    question that is hard for both models then adds nothing to the uncertainty; two separate
+    intervals would count it twice.
     """
     differences = np.asarray(after, dtype=float) - np.asarray(before, dtype=float)
     mean = float(differences.mean())
-    if np.ptp(differences) == 0:  # every resample is the same
+    if np.ptp(differences) == 0:  # all resamples are equal
         return mean, (mean, mean)
     found = stats.bootstrap(
         (differences,), np.mean, confidence_level=confidence, n_resamples=5000,
@@ -50,10 +54,11 @@ def paired_difference(
 
 
 def mcnemar(before: Sequence[bool], after: Sequence[bool]) -> tuple[int, int, float]:
-    """McNemar's exact test: questions won, questions lost, and the p-value.
+    """Run McNemar's exact test; return questions won, questions lost and the p-value.
 
-    Only questions on which the two differ say which is better. If neither were, each of them would
-    be a fair coin: the p-value is the two-sided binomial one (McNemar, 1947).
+    Only questions on which the two models differ show which model is better. If the models were
+    equally good, each of these would be a fair coin toss; the p-value is that of the two-sided
+    binomial test (McNemar, 1947).
     """
     pairs = list(zip(before, after, strict=True))
     won = sum(not b and a for b, a in pairs)
@@ -68,11 +73,11 @@ def clustered_difference(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> tuple[float, tuple[float, float]]:
-    """As `paired_difference`, for questions that come in clusters: kinds of question, say.
+    """Like `paired_difference`, for questions in clusters, such as kinds of question.
 
-    Questions of one kind fail together, so they are no independent evidence. Here whole clusters are
-    resampled: SciPy's bootstrap of the clusters' mean differences, each counting the same (Miller,
-    2024, arXiv:2411.00640, on clustered errors of evaluations).
+    Questions of one kind tend to fail together, so they are not independent. This function
+    resamples whole clusters: it bootstraps the mean differences of the clusters, with equal weights
+    (Miller, 2024, arXiv:2411.00640, on clustered errors of evaluations).
     """
     names = np.asarray(clusters)
     differences = np.asarray(after, dtype=float) - np.asarray(before, dtype=float)
@@ -81,19 +86,20 @@ def clustered_difference(
 
 
 def best_rate(sweep: Mapping[float, float]) -> float:
-    """The rate at which the loss would be lowest: between the grid points, not on one of them.
+    """Return the learning rate of the lowest loss, interpolated between the grid points.
 
-    A parabola is laid through the lowest point and its two neighbours, log loss over log rate; its
-    lowest point is the answer. Rates act by their ratios, and near its minimum a smooth curve is a
-    parabola. Points further off are left out: where training diverges the curve is a wall, and
-    would pull the minimum along. The *log* of the loss keeps a wall next to the minimum from doing
-    the same.
+    The function fits a parabola through the lowest point and its two neighbors, log loss over log
+    learning rate, and returns its minimum. Logarithms fit because learning rates act by their
+    ratios, and a smooth curve is close to a parabola near its minimum. Other points are ignored:
+    where training diverges, the loss rises steeply and would shift the minimum. The *log* of the
+    loss limits this effect for the neighbors.
 
     Args:
-        sweep: rate -> loss, both above 0, in any order. Rates whose loss is not finite are skipped.
+        sweep: learning rate -> loss, both above 0, in any order. Learning rates whose loss is not
+            finite are skipped.
 
     Raises:
-        ValueError: the lowest loss is at an end of the sweep: the minimum may lie beyond.
+        ValueError: the lowest loss is at an end of the sweep, so the minimum may lie beyond it.
     """
     rates = sorted(rate for rate, loss in sweep.items() if math.isfinite(loss))
     lowest = min(range(len(rates)), key=lambda i: sweep[rates[i]], default=0)
@@ -103,7 +109,7 @@ def best_rate(sweep: Mapping[float, float]) -> float:
             "beyond it, until the loss rises on both sides"
         )
     three = rates[lowest - 1 : lowest + 2]
-    x = np.log(three) - math.log(rates[lowest])  # around 0: the fit loses no digits
+    x = np.log(three) - math.log(rates[lowest])  # centered at 0, so the fit loses no digits
     a, b, _ = np.polyfit(x, np.log([sweep[rate] for rate in three]), 2)
     return float(rates[lowest] * math.exp(-b / (2 * a)))
 
@@ -111,17 +117,17 @@ def best_rate(sweep: Mapping[float, float]) -> float:
 def rate_ratio(
     full: Sequence[Mapping[float, float]], lora: Sequence[Mapping[float, float]]
 ) -> tuple[float, tuple[float, float]]:
-    """How many times larger LoRA's best rate is than full fine-tuning's, with its 95% interval.
+    """Return the best learning rate of LoRA over that of full fine-tuning, with a 95% interval.
 
-    Each seed gives one ratio; the seed's two sweeps share their data. Ratios are averaged as
-    logarithms (×10 and ×0.1 cancel), and the interval is Student's t over the seeds, turned back:
-    it lies around the ratio by a factor, not by a sum.
+    Each seed gives one ratio from two sweeps on the same data. The ratios are averaged as
+    logarithms (×10 and ×0.1 cancel). The interval is Student's t over the seeds, transformed back
+    from logarithms: its ends differ from the ratio by equal factors.
 
     Args:
-        full, lora: one sweep (rate -> loss) per seed, in the same order of seeds.
+        full, lora: one sweep (learning rate -> loss) per seed, in the same order of seeds.
 
     Raises:
-        ValueError: fewer than two seeds, unequal numbers of them, or as `best_rate`.
+        ValueError: fewer than two seeds, different numbers of seeds, or as in `best_rate`.
     """
     pairs = zip(full, lora, strict=True)
     logs = [math.log(best_rate(b) / best_rate(a)) for a, b in pairs]
@@ -130,7 +136,7 @@ def rate_ratio(
 
 
 def chosen(runs: Sequence[dict], **settings: Any) -> list[dict]:
-    """The runs with these settings, by seed."""
+    """Return the runs with these settings, sorted by seed."""
     found = [run for run in runs if all(run[k] == v for k, v in settings.items())]
     return sorted(found, key=lambda run: run["seed"])
 
@@ -138,7 +144,7 @@ def chosen(runs: Sequence[dict], **settings: Any) -> list[dict]:
 def mean_with_interval(
     runs: Sequence[dict], name: str, **settings: Any
 ) -> tuple[float, tuple[float, float]]:
-    """The mean of a measurement over the seeds, with its 95% t interval."""
+    """Return the mean of a measurement over the seeds, with its 95% t interval."""
     values = [run[name] for run in chosen(runs, **settings)]
     return float(np.mean(values)), mean_interval(values)
 
@@ -146,9 +152,12 @@ def mean_with_interval(
 def change_by_seed(
     runs: Sequence[dict], name: str, first: dict, second: dict, **settings: Any
 ) -> tuple[float, tuple[float, float]]:
-    """second − first of two arms that share their seeds: mean and 95% t interval of the changes.
+    """Return the mean change, second − first, of two arms with the same seeds and its t interval.
 
-    `first` and `second` are the settings that tell the arms apart: ``{"loss": "response"}``.
+    The interval is a 95% t interval of the changes.
+
+    Args:
+        first, second: the settings that distinguish the arms, such as ``{"loss": "response"}``.
 
     Raises:
         WorkbookError: the arms have fewer than two seeds in common.
