@@ -42,7 +42,7 @@ def preflight(
         tokenizer: if None, only checks of ids and labels are run.
         examples: the examples as they will be trained.
         conversations: the same examples before tokenization.
-        heldout: prompts that must not occur in the training data.
+        heldout: prompts that must not be among the training prompts.
     """
     findings: list[Finding] = []
     if examples:

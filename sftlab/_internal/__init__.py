@@ -1,1 +1,1 @@
-"""What the package needs and teaches nothing about: paths, progress bar, interrupts, provenance."""
+"""Internal helpers: paths, progress bar, interrupts, random state, value ranges, provenance."""

@@ -1,7 +1,8 @@
-"""Which code and data a stored result came from, so that it can be told when it is older than they are.
+"""The code and data behind a stored result, to detect results that are out of date.
 
-The modules behind a piece of code are those of this package that it imports, directly or through
-others. Each is told by a digest of what it does: formatting, comments and docstrings do not count.
+The code behind a notebook or module consists of the modules of this package that it imports,
+directly or indirectly. Each is represented by a digest that ignores formatting, comments and
+docstrings.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 from sftlab._internal.paths import DATA, PACKAGE
 
 NAME = PACKAGE.name
-# They show, fetch or word something, and change no result.
+# These modules display, download or phrase something; they change no result.
 NO_RESULT = {NAME} | {
     f"{NAME}.{name}"
     for name in ("_internal.progress_bar", "_internal.code_behind", "cli", "errors", "fetch")
@@ -24,7 +25,7 @@ NO_RESULT = {NAME} | {
 
 
 def code_behind(code: str) -> dict[str, str]:
-    """Module -> digest, for all modules of the package that ``code`` needs."""
+    """Return module -> digest for all modules of the package that ``code`` needs."""
     found: set[str] = set()
     waiting = set(_imported(code))
     while waiting:
@@ -35,7 +36,9 @@ def code_behind(code: str) -> dict[str, str]:
 
 
 def records_behind(code: str) -> dict[str, str]:
-    """File under ``data`` -> digest, for the recorded results that ``code`` and its modules read."""
+    """Return file under ``data`` -> digest for the recorded results that the code or its modules
+    read.
+    """
     sources = [code, *(_path(module).read_text(encoding="utf-8") for module in code_behind(code))]
     named = {
         node.args[0].value
@@ -43,7 +46,7 @@ def records_behind(code: str) -> dict[str, str]:
         for node in ast.walk(ast.parse(source))
         if isinstance(node, ast.Call)
         and isinstance(node.func, ast.Name)
-        and node.func.id in ("runs", "read")  # of sftlab.exercises.record
+        and node.func.id in ("runs", "read")  # functions of sftlab.exercises.record
         and node.args
         and isinstance(node.args[0], ast.Constant)
     }
@@ -52,7 +55,10 @@ def records_behind(code: str) -> dict[str, str]:
 
 
 def data_behind() -> dict[str, str]:
-    """What every notebook may read: the embedded models, by their checksums, facts and pairs."""
+    """Return the digests of the data that every notebook may read.
+
+    These are the embedded models (by their checksums), the facts and the pairs.
+    """
     folders = [DATA / "almanac", DATA / "instructions"]
     files = [p for folder in folders for p in sorted(folder.iterdir()) if p.suffix != ".md"]
     joined = "".join(file_digest(path) for path in files)
@@ -63,9 +69,10 @@ def data_behind() -> dict[str, str]:
 
 
 def changed(before: dict[str, str], now: dict[str, str]) -> list[str]:
-    """What is needed now and was otherwise before, by name.
+    """Return the names in ``now`` that are new or have another digest in ``before``.
 
-    Something is no longer needed only if what needed it has changed: that is told then.
+    A module that is no longer needed is not listed. Some module that needed it must then have
+    changed and is listed instead.
     """
     return sorted(name for name, digest in now.items() if before.get(name) != digest)
 
@@ -76,7 +83,7 @@ def module_digest(module: str) -> str:
 
 
 def code_digest(source: str) -> str:
-    """Equal for two texts that differ in formatting, comments and docstrings alone."""
+    """Return a digest that ignores formatting, comments and docstrings."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
@@ -85,12 +92,12 @@ def code_digest(source: str) -> str:
 
 
 def file_digest(path: Path) -> str:
-    """Of a text file, with the line ends that git keeps."""
+    """Return a digest of a text file, with line endings as in git."""
     return _digest(path.read_bytes().replace(b"\r\n", b"\n").decode())
 
 
 def record_digest(path: Path) -> str:
-    """Of a file of recorded runs: that they were confirmed (`record.confirm`) changes none of them."""
+    """Return a digest of a file of recorded runs, without the entry written by `record.confirm`."""
     text = path.read_bytes().replace(b"\r\n", b"\n").decode()
     return _digest(re.sub(r'(?ms)^"confirmed": \{.*?^\},\n(?="runs")', "", text))
 
@@ -100,8 +107,8 @@ def _digest(text: str) -> str:
 
 
 def _plain(node):
-    """A syntax tree as tuples, without what is empty: the same under every version of Python."""
-    if isinstance(node, ast.JoinedStr):  # 3.12 leaves empty texts between the parts of some
+    """Return a syntax tree as tuples without empty fields: the same in every version of Python."""
+    if isinstance(node, ast.JoinedStr):  # Python 3.12 adds empty strings between some parts
         return [_plain(part) for part in node.values if getattr(part, "value", None) != ""]
     if isinstance(node, ast.AST):
         parts = ((name, value) for name, value in ast.iter_fields(node) if value not in (None, []))
@@ -115,9 +122,9 @@ def _imports(module: str) -> frozenset[str]:
 
 
 def _imported(code: str) -> Iterable[str]:
-    """The package's modules that are imported anywhere in a piece of code, and their packages.
+    """Yield the package's modules imported anywhere in the code, and their parent packages.
 
-    What a module does only when it is started as a program is not behind what imports it.
+    The block under ``if __name__ == "__main__"`` is ignored.
     """
     tree = ast.parse(code)
     tree.body = [node for node in tree.body if not _is_program(node)]
@@ -139,6 +146,6 @@ def _is_program(node: ast.stmt) -> bool:
 
 
 def _path(module: str) -> Path:
-    """The file of a module; a name that is none leads to a file that is not there."""
+    """Return the file of a module; for other names, a path that does not exist."""
     place = PACKAGE.parent.joinpath(*module.split("."))
     return place / "__init__.py" if place.is_dir() else place.with_suffix(".py")

@@ -1,4 +1,4 @@
-"""An interrupt (the notebook's stop button, Ctrl-C) that waits until a training step is whole."""
+"""Delay an interrupt (the notebook's stop button, Ctrl-C) until a training step is complete."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import Any
 
 
 class DeferredInterrupt:
-    """Holds an interrupt back while it is closed: half an optimiser step cannot be resumed.
+    """Holds back an interrupt while closed, because half an optimizer step cannot be resumed.
 
-    Use as ``with Gate() as gate``, then ``close()`` and ``open()`` around each step; an interrupt
-    that came in between is raised by ``open()``, one that comes while it is open at once.
-    ``closed_at`` says when it was closed last, in seconds of ``time.perf_counter``.
+    Use ``with DeferredInterrupt() as gate``, with ``close()`` and ``open()`` around each step.
+    ``open()`` raises KeyboardInterrupt if an interrupt came in between. While open, an interrupt is
+    raised immediately. ``closed_at`` is the time of the last ``close()`` in seconds of
+    ``time.perf_counter``.
     """
 
     def __init__(self) -> None:
@@ -22,8 +23,8 @@ class DeferredInterrupt:
         self._before: Any = None
 
     def __enter__(self) -> DeferredInterrupt:
-        on_main = threading.current_thread() is threading.main_thread()  # no other is interrupted
-        # A handler that is not Python's own is somebody else's business.
+        on_main = threading.current_thread() is threading.main_thread()  # only it gets interrupts
+        # Leave custom handlers unchanged.
         if on_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             self._before = signal.signal(signal.SIGINT, self._interrupt)
         return self

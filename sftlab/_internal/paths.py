@@ -1,4 +1,4 @@
-"""Where the workbook keeps its files."""
+"""The locations of the workbook's files."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from pathlib import Path
 import platformdirs
 
 PACKAGE = Path(__file__).resolve().parents[1]
-ROOT = PACKAGE.parent  # the checkout, where there is one
-# An installed wheel carries the data inside the package.
+ROOT = PACKAGE.parent  # the checkout, if there is one
+# An installed wheel contains the data inside the package.
 DATA = PACKAGE / "_data" if (PACKAGE / "_data").is_dir() else ROOT / "data"
 MODELS = DATA / "models"
 INSTRUCTIONS = DATA / "instructions"
 
 
 def cache_folder() -> Path:
-    """The user's own folder for checkpoints and converted models; ``SFTLAB_CACHE`` overrides it."""
+    """Return the user's cache folder for checkpoints and models; ``SFTLAB_CACHE`` overrides it."""
     if named := os.environ.get("SFTLAB_CACHE"):
         return Path(named)
     try:
         return platformdirs.user_cache_path("sftlab", appauthor=False)
-    except RuntimeError:  # a user without a home
+    except RuntimeError:  # the user has no home directory
         return Path(tempfile.gettempdir()) / "sftlab"

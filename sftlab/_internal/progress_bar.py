@@ -1,4 +1,4 @@
-"""tqdm's bar, in a terminal and in a notebook; when the work is done, one line without times stays."""
+"""A progress bar (tqdm) for terminals and notebooks that leaves one line without times."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ class ProgressBar(tqdm):
     """Use as ``with ProgressBar(total, "steps") as bar: bar.update(note="loss 1.2")``.
 
     Args:
-        total, unit: how much there is to do, and of what.
-        first: how much was done before (a resumed run).
+        total, unit: number and kind of units of work.
+        first: units done before (in a resumed run).
         shown: False for no bar and no line.
 
-    ``done`` is the line that stays: times in it would differ from run to run.
+    The attribute ``done`` is the line that remains. It should contain no times, which would differ
+    from run to run.
     """
 
     def __init__(
@@ -32,7 +33,7 @@ class ProgressBar(tqdm):
         super().update(amount)
 
     def close(self) -> None:
-        if self.disable:  # hidden, or closed before
+        if self.disable:  # hidden or already closed
             return
         super().close()
         line = self.done or f"{self.n} of {self.total} {self._words}"
@@ -40,6 +41,6 @@ class ProgressBar(tqdm):
 
 
 def in_notebook() -> bool:
-    """Is this a Jupyter kernel?"""
+    """Return whether the code runs in a Jupyter kernel."""
     shell = sys.modules.get("IPython") and sys.modules["IPython"].get_ipython()
     return bool(shell) and hasattr(shell, "kernel")

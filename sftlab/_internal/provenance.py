@@ -1,4 +1,4 @@
-"""Where a recorded figure comes from: command, commit, versions, machine, date."""
+"""The provenance of a recorded figure: command, commit, versions, machine, date."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ PACKAGES = ("torch", "transformers", "peft", "tokenizers", "numpy", "scipy")
 
 
 def processor() -> str:
-    """The processor's name, where the system tells it."""
-    if sys.platform == "linux":  # where platform.processor() is empty or the architecture alone
+    """Return the processor's name, or the architecture if the name is not available."""
+    if sys.platform == "linux":  # platform.processor() is empty or only the architecture there
         with suppress(OSError):
             for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
                 if line.startswith("model name"):
@@ -28,7 +28,7 @@ def processor() -> str:
 
 
 def commit() -> str:
-    """The checked-out commit, with "+" if files under version control were changed since."""
+    """Return the checked-out commit, followed by "+" if tracked files of the package differ."""
     try:
         head = subprocess.run(
             ["git", "rev-parse", "--short", "HEAD"],
@@ -50,7 +50,11 @@ def commit() -> str:
 
 
 def provenance(module: str) -> dict:
-    """To be stored beside every recorded figure. ``module`` is run with ``python -m`` and the given arguments."""
+    """Return the provenance to store with recorded figures.
+
+    Args:
+        module: the module run with ``python -m`` and the current arguments.
+    """
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     return {
         "command": " ".join(["python", "-m", module, *sys.argv[1:]]),

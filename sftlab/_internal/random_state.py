@@ -1,4 +1,4 @@
-"""Random numbers of our own: torch's global state is afterwards as the caller left it."""
+"""Local random state: torch's global generators are restored afterwards."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 
 def _generators(device: torch.device | str) -> list[torch.Generator]:
-    """Those that a model on this device draws from: the processor's, and the device's own."""
+    """Return the generators that a model on this device uses: the CPU's and the device's."""
     device = torch.device(device)
     if device.type == "cuda":
         torch.cuda.init()
@@ -24,9 +24,10 @@ def _generators(device: torch.device | str) -> list[torch.Generator]:
 def own_random_state(
     seed: int | None = None, device: torch.device | str = "cpu"
 ) -> Iterator[Callable[[int], None]]:
-    """Inside the ``with`` block draws start from the seed; after it nothing seems to have been drawn.
+    """Context manager that starts from the seed and restores torch's random state afterwards.
 
-    Gives a function that seeds anew. Without a seed the block goes on from the caller's state.
+    Yields a function that sets a new seed. Without a seed, the block continues from the caller's
+    state.
     """
     generators = _generators(device)
     before = [generator.get_state() for generator in generators]

@@ -1,4 +1,4 @@
-"""What a setting may be: refused with its name, its value and its range, before anything is loaded."""
+"""Validation of settings: an error names the setting, its value and its range."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 from sftlab.errors import WorkbookError
 
-LARGEST_SEED = 2**64 - 1  # of torch's generators
+LARGEST_SEED = 2**64 - 1  # limit of torch's generators
 
 
 def check_whole(name: str, value: Any, least: int, most: int | None = None) -> None:
-    """Raise WorkbookError unless the value is a whole number within the range (True is none)."""
+    """Raise WorkbookError unless the value is an integer in the range; booleans are rejected."""
     needed = f"at least {least}" + ("" if most is None else f" and at most {most}")
     whole = isinstance(value, Integral) and not isinstance(value, bool)
     if not whole:
@@ -22,7 +22,9 @@ def check_whole(name: str, value: Any, least: int, most: int | None = None) -> N
 
 
 def check_number(name: str, value: Any, fits: Callable[[Any], bool], needed: str) -> None:
-    """Raise WorkbookError unless the value is a number that fits; NaN fits in no range.
+    """Raise WorkbookError unless the value is a number and ``fits(value)`` is true.
+
+    NaN fits no range; booleans are rejected.
 
     Args:
         needed: the range in words, as the end of a sentence: "it must be above 0".
@@ -33,12 +35,15 @@ def check_number(name: str, value: Any, fits: Callable[[Any], bool], needed: str
 
 
 def check_seed(seed: Any) -> None:
-    """Raise WorkbookError unless torch and Python can start their random numbers from it."""
+    """Raise WorkbookError unless the value is a valid seed for torch and Python."""
     check_whole("seed", seed, 0, LARGEST_SEED)
 
 
 def check_clipping(max_grad_norm: float | None) -> None:
-    """0 and None mean no clipping, as in transformers; below 0 the gradient would turn round."""
+    """Raise WorkbookError unless the value is None or a number of at least 0.
+
+    0 and None mean no clipping, as in transformers. A negative value would reverse the gradient.
+    """
     if max_grad_norm is not None:
         check_number("max_grad_norm", max_grad_norm, lambda norm: norm >= 0,
                      "it must be at least 0; 0 or None is no clipping")  # fmt: skip

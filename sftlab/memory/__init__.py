@@ -1,8 +1,8 @@
-"""The memory of training: counted, planned, measured and limited. All results are bytes.
+"""The memory of training: computed, planned, measured and limited. All sizes are in bytes.
 
-count      weights, gradients, optimizer state, by formula; shares of a model that are trained
-plan       a training step before it is run, from shapes alone
-measure    the same step, measured
-limit      a process that may hold only so much
-shapes     real models as configurations without weights
+count      weights, gradients and optimizer state by formula; share of trained weights
+plan       the memory of a training step, from shapes alone
+measure    the memory of a training step, measured
+limit      training in a process with a memory limit
+shapes     configurations of real models, without weights
 """

@@ -1,7 +1,7 @@
-"""Where the bytes go: weights, gradients and optimiser state, planned by formula and counted.
+"""Memory of weights, gradients and optimizer state, by formula and measured. Sizes are in bytes.
 
-AdamW in float32 takes 16 bytes for each trained parameter: 4 for the weight, 4 for its gradient and
-8 for two moments. LoRA pays that for the adapter only. All results are bytes.
+AdamW in float32 takes 16 bytes per trained parameter: 4 for the weight, 4 for its gradient and 8
+for two moments. LoRA takes them for the adapter only.
 """
 
 from __future__ import annotations
@@ -19,60 +19,67 @@ from sftlab.memory.shapes import linear_layers
 
 
 def parameter_bytes(model: nn.Module, trainable: bool | None = None) -> int:
-    """Bytes that the model's parameters take; a tied weight counts once.
+    """Return the size of the model's parameters in bytes; a tied weight counts once.
 
-    `trainable` picks those that are trained (True) or frozen (False); None means all. The scales
-    of a 4-bit weight belong to it, though they are no parameters of the model.
+    The scales of a 4-bit weight are included, although they are not parameters of the model.
+
+    Args:
+        trainable: True for trained parameters only, False for frozen ones, None for all.
     """
     chosen = [p for p in model.parameters() if trainable in (None, p.requires_grad)]
     return sum(stored_bytes(p) for p in chosen)
 
 
 def stored_bytes(parameter: Tensor) -> int:
-    """Bytes of one parameter; of a 4-bit one with its scales."""
+    """Return the size of one parameter in bytes, including the scales of a 4-bit weight."""
     return _tensor_bytes(parameter) + _scale_bytes(parameter)
 
 
 def gradient_bytes(model: nn.Module) -> int:
-    """Bytes of one gradient for each trained parameter, in the parameter's dtype."""
+    """Return the size of the gradients of all trained parameters in bytes, in their dtypes."""
     return sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
 
 
 def optimizer_state_bytes(model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    """Bytes that the optimiser will keep for the model's trained parameters, before its first step.
+    """Return the size of the optimizer state in bytes, computed before the first step.
 
-    Adam and AdamW keep two moments the size of each parameter (three with `amsgrad`) and a float32
-    step counter (Kingma & Ba, 2014, arXiv:1412.6980; Loshchilov & Hutter, 2017, arXiv:1711.05101).
-    SGD keeps a copy only if it has momentum. Raises ValueError for any other optimiser.
+    Adam and AdamW store two moments of the size of each trained parameter (three with `amsgrad`)
+    and a float32 step counter (Kingma & Ba, 2014, arXiv:1412.6980; Loshchilov & Hutter, 2017,
+    arXiv:1711.05101). SGD stores one copy of each parameter if it uses momentum, otherwise nothing.
+    Only parameters of the model count.
+
+    Raises:
+        ValueError: any other optimizer.
     """
     ours = {id(p) for p in model.parameters()}
     total = 0
     for group in optimizer.param_groups:
-        if isinstance(optimizer, torch.optim.Adam):  # AdamW is one too
+        if isinstance(optimizer, torch.optim.Adam):  # AdamW is a subclass
             copies, counter = 3 if group["amsgrad"] else 2, 4
         elif isinstance(optimizer, torch.optim.SGD):
             copies, counter = 1 if group["momentum"] else 0, 0
         else:
             raise ValueError(f"no formula for {type(optimizer).__name__}: use Adam, AdamW or SGD")
         for p in group["params"]:
-            if id(p) in ours and p.requires_grad:  # a frozen parameter never gets a state
+            if id(p) in ours and p.requires_grad:  # frozen parameters have no state
                 total += copies * p.numel() * p.element_size() + counter
     return total
 
 
 def measured_optimizer_state_bytes(optimizer: torch.optim.Optimizer) -> int:
-    """Bytes that the optimiser keeps now: 0 until its first step."""
+    """Return the current size of the optimizer state in bytes; 0 before the first step."""
     kept = (value for state in optimizer.state.values() for value in state.values())
     return sum(_tensor_bytes(value) for value in kept if isinstance(value, Tensor))
 
 
 @dataclass(frozen=True)
 class TrainingBytes:
-    """Where the bytes of one training step go, planned or measured.
+    """The memory of one training step in bytes, planned or measured.
 
     `adapters` is 0 in full fine-tuning. `activations` is what the forward pass saves for the
-    backward pass. `peak` is the most that is held at one moment: less than the sum, since the
-    activations are gone when the last gradient comes, and more, since results in flight count.
+    backward pass. `peak` is the largest amount held at one moment. It can be smaller than the sum
+    because the activations are freed before the last gradient is computed, and larger because
+    temporary results count too.
     """
 
     weights: int
@@ -87,8 +94,8 @@ class TrainingBytes:
 def saved_for_backward(model: nn.Module) -> Iterator[dict[int, UntypedStorage]]:
     """Collect the storages that autograd saves for the backward pass inside the ``with`` block.
 
-    Each counts once, however many operations saved it. Parameters and buffers are left out: they
-    are there anyway.
+    Each storage counts once, even if several operations save it. Parameters and buffers are left
+    out because they are in memory anyway.
     """
     own = {t.untyped_storage()._cdata for t in [*model.parameters(), *model.buffers()]}
     saved: dict[int, UntypedStorage] = {}
@@ -108,7 +115,7 @@ def _tensor_bytes(tensor: Tensor) -> int:
 
 
 def _scale_bytes(parameter: Tensor) -> int:
-    """What bitsandbytes keeps beside a 4-bit weight: scales, and their own scales if doubled."""
+    """Return the bytes of a 4-bit weight's scales and code tables in bitsandbytes, 0 for others."""
     state = getattr(parameter, "quant_state", None)
     if state is None:
         return 0
@@ -117,15 +124,15 @@ def _scale_bytes(parameter: Tensor) -> int:
 
 
 def weight_count(parameter: Tensor) -> int:
-    """How many weights a parameter holds: bitsandbytes packs two of 4 bits into each byte."""
+    """Return the number of weights in a parameter; two 4-bit weights are packed in one byte."""
     state = getattr(parameter, "quant_state", None)
     return parameter.numel() if state is None else state.shape.numel()
 
 
 def trainable_share(model: nn.Module) -> float:
-    """Trained weights / all weights, from 0 to 1, the adapter's own among both.
+    """Return trained weights / all weights, from 0 to 1; adapters count in both numbers.
 
-    A tied weight counts once. What is trained is what requires a gradient, whatever its name.
+    A tied weight counts once. A weight is trained if it requires a gradient, whatever its name.
     """
     parameters = list(model.parameters())
     trained = sum(weight_count(p) for p in parameters if p.requires_grad)
@@ -135,9 +142,10 @@ def trainable_share(model: nn.Module) -> float:
 def targeted_layers(
     model: nn.Module, targets: str | Sequence[str] = "all-linear"
 ) -> dict[str, tuple[int, int]]:
-    """(d_in, d_out) of the linear layers that PEFT would take for `targets`, by name.
+    """Return (d_in, d_out) by name of the linear layers that PEFT would adapt for `targets`.
 
-    Raises WorkbookError if there is none.
+    Raises:
+        WorkbookError: there is no such layer.
     """
     layers = linear_layers(model)
     if targets != "all-linear":
@@ -149,10 +157,12 @@ def targeted_layers(
 
 
 def lora_config_for(model: nn.Module, budget: int, targets: str | Sequence[str] = "all-linear"):
-    """PEFT's LoraConfig of the largest rank that trains at most `budget` parameters; α is 2r.
+    """Return PEFT's LoraConfig of the largest rank that trains at most `budget` parameters; α = 2r.
 
-    Every unit of rank costs Σ (d_in + d_out) over the targeted layers. Raises WorkbookError if
-    rank 1 is too much already.
+    Each unit of rank costs Σ (d_in + d_out) parameters over the targeted layers.
+
+    Raises:
+        WorkbookError: rank 1 already exceeds the budget, or no layer matches `targets`.
     """
     from peft import LoraConfig
 
@@ -169,10 +179,11 @@ KINDS = {LoRALinear: "adapter", nn.Linear: "linear", nn.Embedding: "embedding"}
 
 
 def memory_report(model: nn.Module) -> dict[str, tuple[int, int]]:
-    """(weights, bytes) of "embedding", "linear", "adapter", "other" modules, and of the "whole".
+    """Return (weights, bytes) by kind of module.
 
-    A weight that two modules share counts once, for the first. A 4-bit weight counts as all the
-    weights that are packed in it, and its scales count among its bytes.
+    The kinds are "embedding", "linear", "adapter" and "other"; "whole" is the sum. A weight shared
+    by two modules counts once, for the first. A 4-bit parameter counts as all weights packed in it,
+    and its bytes include the scales.
     """
     found = dict.fromkeys(("embedding", "linear", "adapter", "other", "whole"), (0, 0))
     seen = set()

@@ -1,10 +1,10 @@
-"""A model of 1.2 billion weights in a process that may hold 2 GB: 16 bits do not fit, 4 bits train.
+"""Train a 1.2-billion-weight model in a process with a 2 GB limit: 16 bits do not fit, 4 bits do.
 
 python -m sftlab.memory.limit '{"shape": "llama-3.2-1b", "weights": "nf4", "r": 8}' 2000000000
 
-The weights are random, and come layer by layer: each is packed before the next one is there.
-The limit is the operating system's (RLIMIT_DATA): it counts what a process writes, not the
-libraries that it maps.
+The weights are random and are created layer by layer: each layer is packed before the next one is
+created. The limit is set by the operating system (RLIMIT_DATA). It counts memory that the process
+can write, not the shared libraries it maps.
 """
 
 from __future__ import annotations
@@ -34,24 +34,24 @@ from sftlab.memory.plan import WEIGHTS, Run, config
 from sftlab.quantized_layers import quantize_model_linears
 from sftlab.train import train_step
 
-ALLOWED = 2_000_000_000  # bytes beyond what the process holds when all libraries are loaded
+ALLOWED = 2_000_000_000  # bytes in addition to what the process holds with all libraries loaded
 STEPS, RATE = 2, 1e-3
-PATIENCE = 120  # seconds; a processor with bfloat16 products needs 20
+PATIENCE = 120  # seconds; 20 are enough with bfloat16 instructions
 
 
 def example(weights: str) -> Run:
-    """What notebook 21 attempts: the shape of Llama 3.2 1B, one row of 32 tokens, LoRA of rank 8."""
+    """Return the run of notebook 21: the shape of Llama 3.2 1B, one 32-token example, rank 8."""
     return Run("llama-3.2-1b", batch=1, length=32, trained_per_row=16, r=8, weights=weights)
 
 
 def build_by_layer(run: Run) -> PreTrainedModel:
-    """The model of a run with random weights; "nf4" packs each layer before the next is there.
+    """Build a run's model with random weights, layer by layer; with "nf4", each layer is packed.
 
-    All layers are copies of one: drawing a billion numbers takes half a minute, and memory does not
-    care which numbers it holds.
+    All layers are copies of the first one. Drawing a billion random numbers would take half a
+    minute, and the values do not affect memory.
 
     Raises:
-        WorkbookError: the memory does not suffice; with the layer at which it ended.
+        WorkbookError: there is not enough memory; the message names the layer.
     """
     model = _on_meta(run)
     layers = model.model.layers
@@ -67,13 +67,13 @@ def build_by_layer(run: Run) -> PreTrainedModel:
             else:
                 layers[number] = copy.deepcopy(layers[0])
                 layers[number].self_attn.layer_idx = number
-    model.model.rotary_emb = type(model.model.rotary_emb)(model.config)  # was on meta as well
+    model.model.rotary_emb = type(model.model.rotary_emb)(model.config)  # this was on meta as well
     model.tie_weights()
     return model
 
 
 def _fill(part: nn.Module) -> None:
-    """Real memory for a part of the model on meta, with numbers as at the start of a pretraining."""
+    """Allocate a part of the model that is on meta, with weights as at the start of pretraining."""
     part.to_empty(device="cpu")
     generator = torch.Generator().manual_seed(0)
     for weight in part.parameters():
@@ -88,7 +88,7 @@ def _on_meta(run: Run) -> PreTrainedModel:
 
 @contextmanager
 def _room(what: str) -> Iterator[None]:
-    """Turn the allocator's complaint into a sentence."""
+    """Turn the allocator's error into a WorkbookError."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
@@ -98,8 +98,8 @@ def _room(what: str) -> Iterator[None]:
 
 
 def train(model: PreTrainedModel, run: Run, steps: int) -> list[float]:
-    """Put LoRA on the model and train on one batch of random tokens; the loss before each step."""
-    assert run.r is not None  # without adapters there is nothing to attempt
+    """Add LoRA and train on one batch of random tokens; return the loss before each step."""
+    assert run.r is not None  # full fine-tuning is not attempted
     with _room("a training step"):
         inject_lora(model, run.targets, r=run.r, lora_alpha=2 * run.r, seed=0).train()
         batch = a_batch(run, model.config.vocab_size)
@@ -108,16 +108,16 @@ def train(model: PreTrainedModel, run: Run, steps: int) -> list[float]:
 
 
 def attempt(run: Run, allowed: int) -> dict:
-    """Load and train under the limit, in this process, which stays limited.
+    """Load and train the model under the limit in this process, which stays limited afterwards.
 
     Returns:
-        ``fits``; ``said``, the error if it does not; ``loaded``, the bytes that the process holds
-        more with the model in it, 0 if it does not fit; ``peak``, the most it ever held more;
-        ``losses``, the loss before each step.
+        ``fits``, whether it succeeded; ``said``, the error message if not; ``loaded``, the increase
+        of the process's memory in bytes after loading the model (0 if it does not fit); ``peak``,
+        the largest increase in bytes; ``losses``, the loss before each step.
     """
-    import resource  # here: Windows has no such module
+    import resource  # imported here because Windows has no such module
 
-    train(build_by_layer(run.small()), run.small(), 1)  # threads and tables of libraries: not ours
+    train(build_by_layer(run.small()), run.small(), 1)  # excludes what libraries allocate
     level = process_bytes()
     limit = written_bytes() + allowed
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
@@ -133,10 +133,11 @@ def attempt(run: Run, allowed: int) -> dict:
 
 
 def in_limited_process(run: Run, allowed: int = ALLOWED) -> dict:
-    """`attempt` in a process of its own. Linux alone enforces such a limit.
+    """Run `attempt` in a new process. Only Linux enforces such a limit.
 
     Raises:
-        WorkbookError: not on Linux; too slow; or it ended otherwise than by want of memory.
+        WorkbookError: the system is not Linux, the run is too slow, or it failed for another reason
+            than lack of memory.
     """
     if sys.platform != "linux":
         raise WorkbookError("only Linux holds a process to a limit of its data (RLIMIT_DATA)")
@@ -167,7 +168,7 @@ def in_limited_process(run: Run, allowed: int = ALLOWED) -> dict:
 
 
 def main(arguments: list[str]) -> int:
-    """Attempt a run, given as JSON, under a limit in bytes; print what happened as a line of JSON."""
+    """Attempt a run, given as JSON, under a limit in bytes; print the result as a line of JSON."""
     run, allowed = arguments
     print(json.dumps(attempt(Run(**json.loads(run)), int(allowed))))
     return 0

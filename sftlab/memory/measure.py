@@ -1,4 +1,4 @@
-"""The memory of a training step, measured: part by part in this process, and the peak of a fresh one.
+"""Measure the memory of a training step: its parts, and the peak of a new process.
 
 python -m sftlab.memory.measure '{"shape": "smollm2-135m", "batch": 4, "length": 64, "r": 8}'
 """
@@ -14,7 +14,7 @@ from collections.abc import Callable
 from itertools import accumulate
 from pathlib import Path
 
-os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler remarks on itself on stderr
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # no profiler messages on stderr
 
 import psutil
 import torch
@@ -36,35 +36,36 @@ from sftlab.train import train_step
 
 
 def process_peak_bytes() -> int:
-    """The most memory that this process has held so far (resident, libraries included).
+    """Return the peak memory of this process so far, in bytes (resident, including libraries).
 
-    It never falls: measure two things in two fresh processes. Linux's VmHWM is read where there is
-    one, since getrusage's figure also counts the process that started this one.
+    The operating system reports only the highest memory use since the process started, so separate
+    measurements need separate processes. On Linux, VmHWM is used because the value of getrusage
+    also includes the parent process.
     """
     if peak := _status("VmHWM"):
         return peak
     if sys.platform == "win32":
         return psutil.Process().memory_info().peak_wset
-    import resource  # here: Windows has no such module
+    import resource  # imported here because Windows has no such module
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # bytes on macOS, KiB elsewhere
 
 
 def process_bytes() -> int:
-    """The memory that this process holds now (resident)."""
+    """Return the current memory of this process in bytes (resident)."""
     return psutil.Process().memory_info().rss
 
 
 def written_bytes() -> int:
-    """What this process has to itself and may write (VmData): what RLIMIT_DATA limits. Linux only."""
+    """Return this process's private writable memory (VmData), limited by RLIMIT_DATA. Linux only."""
     found = _status("VmData")
     assert found is not None, "only Linux tells it"
     return found
 
 
 def _status(name: str) -> int | None:
-    """A figure in bytes from Linux's account of this process; None on other systems."""
+    """Return a value in bytes from /proc/self/status on Linux; None on other systems."""
     if sys.platform == "linux":
         for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
             if line.startswith(f"{name}:"):
@@ -72,26 +73,27 @@ def _status(name: str) -> int | None:
     return None
 
 
-# glibc keeps freed blocks below a threshold, which rises to 32 MiB by itself: the process then
-# looks 12 to 70% larger than what torch holds. A fixed one sends every tensor back when it is freed.
+# glibc keeps freed blocks below a threshold, which adapts up to 32 MiB. The process then appears
+# 12 to 70% larger than what torch holds. With a fixed threshold, every tensor is returned to the
+# system when it is freed.
 FIXED_THRESHOLD = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 
 
 def saved_bytes(model: nn.Module, batch: dict[str, Tensor]) -> int:
-    """Bytes of activations that one forward pass saves, the loss included.
+    """Return the bytes of activations that one forward pass saves, including the loss.
 
-    With recomputation (checkpointing), what a layer keeps for itself is not seen.
+    With activation checkpointing, what each layer saves internally is not included.
     """
     with saved_for_backward(model) as saved:
-        _loss = model_loss(model, batch)  # it holds the graph, and with it what was saved
+        _loss = model_loss(model, batch)  # keeps the graph and the saved tensors alive
     return sum(storage.nbytes() for storage in saved.values())
 
 
 def allocated_peak(step: Callable[[], object], device: torch.device) -> int:
-    """The most that torch holds during `step` beyond what it held before.
+    """Return the peak memory that torch allocates during `step`, in bytes above the level before.
 
-    On CUDA the allocator's own figure; on the CPU the running sum of what it reports to have
-    allocated and freed.
+    On CUDA this is the allocator's own figure; on the CPU, the running sum of allocations and frees
+    that the profiler records.
     """
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -108,10 +110,11 @@ def allocated_peak(step: Callable[[], object], device: torch.device) -> int:
 def measure_training_bytes(
     model: PreTrainedModel, optimizer: torch.optim.Optimizer, batch: dict[str, Tensor]
 ) -> TrainingBytes:
-    """Train two real steps on the batch, one to fill the optimiser and one to watch, and count.
+    """Run two real training steps on the batch and measure their memory.
 
-    The peak is the allocator's: it leaves out libraries and whatever else the process holds. The
-    weights move, so measure on a model that you do not need afterwards.
+    The first step creates the optimizer state, the second is measured. The peak is that of torch's
+    allocator, without libraries and other memory of the process. The weights change, so use a model
+    that you do not need afterwards.
     """
     model.train()
     train_step(model, batch, optimizer)
@@ -132,27 +135,31 @@ def measure_training_bytes(
 
 
 def a_batch(run: Run, vocabulary: int) -> dict[str, Tensor]:
-    """Random tokens in the shape of the run: the last ones of each row are trained."""
+    """Return a batch of random tokens for the run; the last tokens of each sequence are trained."""
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(0, vocabulary, (run.batch, run.length), generator=generator)
     labels = ids.clone()
     labels[:, : run.length - run.trained_per_row] = IGNORE_INDEX
     mask = torch.ones_like(ids)
-    if run.padded:  # one position is enough to make the model keep a mask
+    if run.padded:  # one padded position makes the model use a mask
         mask[0, -1], labels[0, -1] = 0, IGNORE_INDEX
     return {"input_ids": ids, "labels": labels, "attention_mask": mask}
 
 
 def in_a_fresh_process(run: Run, fixed_threshold: bool = True) -> dict:
-    """Train two steps in a process of their own; returns what it held, in bytes.
+    """Train two steps in a new process and return its memory in bytes.
 
-    ``process``: how far the process rose over its level with everything imported and used once.
-    ``kept``: the part of that which stays when the model is gone, the caches of libraries.
-    ``tensors``: the parts and the allocator's peak, measured in the same process afterwards.
-    ``fixed_threshold=False`` leaves glibc's malloc as it is, to see what it keeps for itself.
+    Args:
+        fixed_threshold: False leaves glibc's malloc unchanged, to measure how much memory it keeps.
+
+    Returns:
+        ``process``, the peak above the level of a process with all libraries imported and used
+        once; ``kept``, the part of it that remains after the model is freed (caches of libraries);
+        ``tensors``, the parts and the allocator's peak, measured in the same process afterwards.
 
     Raises:
-        WorkbookError: not on Linux; or the process failed, with the last line it said.
+        WorkbookError: the system is not Linux, or the process failed; the message contains its last
+            line of output.
     """
     if sys.platform != "linux":
         raise WorkbookError(
@@ -171,10 +178,10 @@ def in_a_fresh_process(run: Run, fixed_threshold: bool = True) -> dict:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure one run, given as JSON, in this process; print the result as one line of JSON."""
+    """Measure one run, given as JSON, in this process, and print the result as one line of JSON."""
     (text,) = sys.argv[1:] if arguments is None else arguments
     run = Run(**json.loads(text))
-    _train(run.small())  # libraries and threads that the first step starts are not the model's
+    _train(run.small())  # so that libraries and threads of the first step do not count
     level = process_bytes()
     _train(run)
     gc.collect()
@@ -190,7 +197,7 @@ def _start(run: Run):
 
 
 def _train(run: Run) -> None:
-    """Two steps; the model is gone afterwards."""
+    """Train two steps and free the model."""
     model, optimizer, batch = _start(run)
     for _ in range(2):
         train_step(model, batch, optimizer)

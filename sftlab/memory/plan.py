@@ -1,9 +1,9 @@
-"""Plan the memory of a training step before it is run: from shapes, with no weights.
+"""Plan the memory of a training step before it runs, from shapes alone.
 
-Two copies of the model, of one and of two layers, are built and run with tensors that have a shape
-and no content (PyTorch's FakeTensorMode). What they would save for the backward pass is counted;
-the difference is what every further layer saves. So the plan holds for any architecture, and the
-code that is planned is the code that trains.
+Two copies of the model, with one and with two layers, run on tensors that have a shape but no data
+(PyTorch's FakeTensorMode). What they save for the backward pass is counted; the difference is what
+each further layer saves. The plan therefore works for any architecture and uses the same code as
+training.
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ from sftlab.quant import bits_per_parameter
 from sftlab.quantized_layers import quantize_model_linears
 
 EMBEDDED = "almanac"
-# Rows of one length need no mask, and transformers drops it after a look at its content. Here there
-# is no content to look at: for an attention of this name, unknown to it, it makes no mask at all.
+# Sequences of equal length need no mask. transformers drops the mask after reading its values,
+# which fake tensors do not have. It creates no mask for an attention implementation of a name it
+# does not know.
 NO_MASK = "sdpa_without_a_mask"
 AttentionInterface.register(NO_MASK, sdpa_attention_forward)
 WEIGHTS = {"fp32": torch.float32, "bf16": torch.bfloat16, "nf4": torch.bfloat16}
@@ -42,20 +43,20 @@ WEIGHTS = {"fp32": torch.float32, "bf16": torch.bfloat16, "nf4": torch.bfloat16}
 
 @dataclass(frozen=True)
 class Run:
-    """A training run, as far as its memory goes. AdamW, rows of one length."""
+    """A training run, as far as it affects memory. AdamW; all sequences have the same length."""
 
     shape: str = EMBEDDED  # or a name from sftlab.memory.shapes
-    batch: int = 8  # rows
-    length: int = 64  # tokens per row
-    trained_per_row: int = 32  # at the end of each row
-    r: int | None = None  # rank of LoRA; None trains every weight
+    batch: int = 8  # sequences
+    length: int = 64  # tokens per sequence
+    trained_per_row: int = 32  # trained tokens at the end of each sequence
+    r: int | None = None  # LoRA rank; None for full fine-tuning
     targets: str | tuple[str, ...] = "all-linear"
-    weights: str = "fp32"  # how the model is stored: "fp32", "bf16", or "nf4" (double quantised)
-    recompute: bool = False  # save each layer's input only, and run the layer again (checkpointing)
-    padded: bool = False  # rows of several lengths: attention then needs a mask
+    weights: str = "fp32"  # storage: "fp32", "bf16" or "nf4" (double quantization)
+    recompute: bool = False  # activation checkpointing: save only each layer's input
+    padded: bool = False  # sequences of different lengths, so attention needs a mask
 
     def __post_init__(self) -> None:
-        if isinstance(self.targets, list):  # as JSON has it
+        if isinstance(self.targets, list):  # from JSON
             object.__setattr__(self, "targets", tuple(self.targets))
         if self.weights not in WEIGHTS:
             raise WorkbookError(f"weights is {self.weights!r}; use one of {', '.join(WEIGHTS)}")
@@ -70,16 +71,16 @@ class Run:
             )
 
     def settings(self) -> dict:
-        """The run as keyword arguments that JSON can hold."""
+        """Return the run as keyword arguments that can be stored as JSON."""
         return asdict(self)
 
     def small(self) -> Run:
-        """A run that takes the same code in no time, on the embedded model."""
+        """Return a tiny run on the embedded model that uses the same code."""
         return replace(self, shape=EMBEDDED, batch=1, length=4, trained_per_row=2)
 
 
 def config(shape: str) -> PretrainedConfig:
-    """The configuration of the embedded model, or of a shape by name."""
+    """Return the configuration of the embedded model or of a named shape."""
     if shape == EMBEDDED:
         return AutoConfig.from_pretrained(MODELS / "almanac-base")
     return shapes.config(shape)
@@ -87,7 +88,7 @@ def config(shape: str) -> PretrainedConfig:
 
 @own_random_state()
 def build(run: Run) -> PreTrainedModel:
-    """The model of a run with random weights, ready to be trained."""
+    """Return the model of a run with random weights, ready for training."""
     model = AutoModelForCausalLM.from_config(config(run.shape), dtype=WEIGHTS[run.weights])
     if run.weights == "nf4":
         quantize_model_linears(model)
@@ -107,17 +108,24 @@ def peak_training_bytes(
     in_flight: int,
     largest: int,
 ) -> int:
-    """The most that is held at one moment of a training step with AdamW, from its parts in bytes.
+    """Return the peak memory of a training step with AdamW, in bytes, from its parts.
 
-    Weights (with adapters) and the optimiser's state are there all the time. The rest peaks at one
-    of three moments:
+    Weights (with adapters) and optimizer state are always in memory. The rest peaks at one of three
+    moments:
 
-    1. The loss is differentiated: all activations are held and, beside the log-probabilities that
-       count among them, two more arrays of the size of the logits: the gradients of both.
-    2. The last layer is: the logits are gone, what it has ``in_flight`` is there.
-    3. The end: the activations are gone, all gradients are held, and beside them two arrays of the
-       size of the ``largest`` trained matrix, which are AdamW's denominator for it, or the two
-       gradients of a tied embedding that are added up.
+    1. Backward pass of the loss: all activations, plus two arrays of the size of the logits. These
+       are the gradients of the logits and of the log-probabilities, which themselves count as
+       activations.
+    2. Backward pass of the last layer: the logits are freed; ``in_flight`` is allocated.
+    3. End of the step: the activations are freed. All gradients are held, plus two arrays of the
+       size of the ``largest`` trained matrix. They are the temporaries of AdamW's denominator, or
+       the two gradients of a tied embedding that are added.
+
+    Args:
+        weights, gradients, optimizer, activations: sizes in bytes.
+        logits: size of the logits in bytes.
+        in_flight: bytes of temporary results in the backward pass of the last layer.
+        largest: bytes of the largest trained matrix.
     """
     loss = activations + 2 * logits
     last_layer = activations - logits + in_flight
@@ -127,10 +135,11 @@ def peak_training_bytes(
 
 @cache
 def plan(run: Run) -> TrainingBytes:
-    """Bytes of one optimiser step, without running it.
+    """Return the memory of one optimizer step in bytes, without running it.
 
-    What the last layer has in flight are two gradients of the MLP's width and, with recomputation,
-    its own activations, which are back. The largest trained matrix may be the tied embedding.
+    The last layer has two gradients of the MLP's width in flight and, with activation
+    checkpointing, its own recomputed activations. The largest trained matrix may be the tied
+    embedding.
     """
     shape = config(run.shape)
     one, two = _dry_run(run, layers=1), _dry_run(run, layers=2)
@@ -140,9 +149,9 @@ def plan(run: Run) -> TrainingBytes:
         for part in ("frozen", "trained", "moments", "saved")
     )
     tokens, size = run.batch * run.length, WEIGHTS[run.weights].itemsize
-    logits = run.batch * run.trained_per_row * shape.vocab_size * 4  # float32 whatever the model
-    again = 0  # what one layer saves when it is run again
-    if run.recompute:  # then its input is all that was kept
+    logits = run.batch * run.trained_per_row * shape.vocab_size * 4  # float32 for every model
+    again = 0  # what one layer saves when it is recomputed
+    if run.recompute:  # only the input of each layer is saved
         again = two["saved"] - one["saved"]
         inputs = shape.num_hidden_layers * tokens * shape.hidden_size * size
         saved = one["saved"] - again + inputs
@@ -161,7 +170,7 @@ def plan(run: Run) -> TrainingBytes:
 
 
 def _dry_run(run: Run, layers: int) -> dict[str, int]:
-    """Bytes of a model of so many layers, and of what its forward pass saves."""
+    """Return the bytes of a model with this number of layers and of what its forward pass saves."""
     shape = config(run.shape)
     shape.num_hidden_layers = layers
     with FakeTensorMode():
@@ -183,7 +192,7 @@ def _dry_run(run: Run, layers: int) -> dict[str, int]:
     return {
         "frozen": sum(stored_bytes(p) for p in model.parameters() if not p.requires_grad) + packed,
         "trained": sum(stored_bytes(p) for p in trained),
-        # AdamW's, and a counter of steps each
+        # of AdamW, with a step counter for each parameter
         "moments": sum(2 * stored_bytes(p) + 4 for p in trained),
         "largest": max(stored_bytes(p) for p in trained),
         "saved": count,
@@ -191,7 +200,7 @@ def _dry_run(run: Run, layers: int) -> dict[str, int]:
 
 
 def _loss(model: PreTrainedModel, run: Run) -> Tensor:
-    """The loss as `sftlab.loss.model_loss` computes it; which tokens are trained is known here."""
+    """Compute the loss as in `sftlab.loss.model_loss`; the trained positions are known here."""
     ids = torch.zeros(run.batch, run.length, dtype=torch.long)
     mask = torch.ones_like(ids) if run.padded else None
     decoder = model.get_decoder()
@@ -202,11 +211,11 @@ def _loss(model: PreTrainedModel, run: Run) -> Tensor:
 
 
 def _quantised(model: nn.Module) -> list[Tensor]:
-    """The weights that `quantize_model_linears` packs: of every linear layer but the head."""
+    """Return the weights that `quantize_model_linears` packs: all linear layers except the head."""
     linears = (m for n, m in model.named_modules() if isinstance(m, nn.Linear) and n != "lm_head")
     return [layer.weight for layer in linears]
 
 
 def _nf4_bytes(parameters: int) -> int:
-    """A matrix in NF4 with double quantised scales, and its two tables with the mean scale."""
+    """Return the bytes of an NF4 matrix with double quantization, its code tables and mean scale."""
     return round(parameters * bits_per_parameter(double=True) / 8) + 4 * (16 + 256 + 1)

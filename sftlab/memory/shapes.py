@@ -1,9 +1,9 @@
-"""Real models as shapes alone: their configurations in a table, built with no weights.
+"""The shapes of real models: a table of configurations, built without weights.
 
     model = build("llama-3-70b")     # on the meta device: 70.55 billion parameters, no memory
 
-Numbers are from the ``config.json`` that each model is published with, under ``source`` on the
-hub; ``parameters`` is the published total: what the weight files' index or header adds up to.
+The numbers are from each model's published ``config.json``, at ``source`` on the hub.
+``parameters`` is the published total from the index or header of the weight files.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ CONFIGS = {"llama": LlamaConfig, "qwen2": Qwen2Config, "qwen3": Qwen3Config}
 
 @dataclass(frozen=True)
 class Shape:
-    """What decides the size of every weight of a decoder-only transformer."""
+    """The settings that determine the size of every weight of a decoder-only transformer."""
 
     family: str  # a key of CONFIGS
     hidden: int
@@ -36,10 +36,10 @@ class Shape:
     heads: int
     kv_heads: int  # fewer than heads: grouped-query attention
     head: int  # width of one head
-    mlp: int  # width between gate, up and down
+    mlp: int  # intermediate width of the MLP
     vocabulary: int
-    tied: bool  # the output head is the embedding
-    parameters: int  # as published; a tied weight counts once
+    tied: bool  # whether the output head shares the embedding weight
+    parameters: int  # published number; a tied weight counts once
     source: str  # repository on the hub
 
 
@@ -61,10 +61,10 @@ SHAPES: dict[str, Shape] = {
 
 
 def config(name: str) -> PretrainedConfig:
-    """The transformers configuration of a shape.
+    """Return the transformers configuration of a shape.
 
     Raises:
-        WorkbookError: there is no shape of that name; the nearest are named.
+        WorkbookError: unknown shape; the message lists similar names.
     """
     if name not in SHAPES:
         near = get_close_matches(str(name).lower(), SHAPES, n=3, cutoff=0.4) or SHAPES
@@ -83,10 +83,10 @@ def config(name: str) -> PretrainedConfig:
 
 
 def build(name: str, dtype: torch.dtype = torch.bfloat16) -> nn.Module:
-    """The whole model on the meta device: every shape and dtype is there, no number is stored.
+    """Return the whole model on the meta device: all shapes and dtypes, but no data.
 
     Raises:
-        WorkbookError: there is no shape of that name.
+        WorkbookError: unknown shape.
     """
     chosen = config(name)
     with torch.device("meta"):
@@ -94,10 +94,13 @@ def build(name: str, dtype: torch.dtype = torch.bfloat16) -> nn.Module:
 
 
 def linear_layers(model: nn.Module, head: bool = False) -> dict[str, tuple[int, int]]:
-    """(d_in, d_out) of each linear layer by name; the output head ("lm_head") only if asked for.
+    """Return (d_in, d_out) of each linear layer by name.
 
-    Widths are those that the layer computes with, so 4-bit layers, which pack two weights in a
-    byte, are told right too.
+    The numbers are the widths that the layer computes with, so they are also correct for 4-bit
+    layers, which pack two weights per byte.
+
+    Args:
+        head: whether to include the output head ("lm_head").
     """
     return {
         name: (module.in_features, module.out_features)
