@@ -77,7 +77,8 @@ def _dress(axis, name: str, settings: dict[str, Any], each: Mapping[str, dict] |
             kind = scale if isinstance(scale, dict) else {"value": scale}
             getattr(axis, f"set_{which}scale")(**kind)
             low, high = axis.dataLim.intervalx if which == "x" else axis.dataLim.intervaly
-            ruler.set_major_locator(LogLocator(subs=(1, 3) if high < 500 * low else (1,)))
+            subs = (1, 2, 5) if high < 30 * low else (1, 3) if high < 500 * low else (1,)
+            ruler.set_major_locator(LogLocator(subs=subs))
             ruler.set_major_formatter(lambda value, _: f"{value:,g}")
             ruler.set_minor_locator(plt.NullLocator())
         if which in percent:
@@ -92,7 +93,7 @@ def _dress(axis, name: str, settings: dict[str, Any], each: Mapping[str, dict] |
         axis.text(at, 1.0, text, transform=axis.get_xaxis_transform(), ha="center", va="bottom", fontsize=9)  # fmt: skip
     for at, text in horizontal.items() if horizontal else ():
         axis.axhline(at, color=DARK, lw=1.2, ls=":")
-        axis.text(0.99, at, text, transform=axis.get_yaxis_transform(), ha="right", va="bottom", fontsize=9)  # fmt: skip
+        axis.text(1.01, at, text, transform=axis.get_yaxis_transform(), va="center", fontsize=9)
 
 
 def _end(figure, title: str, alt: str, legend: str = "", **how):

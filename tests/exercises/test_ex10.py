@@ -140,7 +140,7 @@ def test_the_explorer_s_runs_survive_extreme_rates(tiny_model, tokenizer):
             losses, after = short.run(method, rate)
             assert len(losses) == STEPS
             assert math.isfinite(after)
-            plots.one_run(method, rate, losses, short.before, after)
+            plots.one_run(method, rate, losses, short.before, after, "in words")
     assert all((p == w).all() for p, w in zip(tiny_model.parameters(), weights, strict=True))
 
 

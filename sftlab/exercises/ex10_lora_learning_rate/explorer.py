@@ -15,7 +15,7 @@ from sftlab.exercises.ex10_lora_learning_rate.experiment import (
     questions,
     training_rows,
 )
-from sftlab.exercises.ex10_lora_learning_rate.plots import LOOKS, one_run, rate_name
+from sftlab.exercises.ex10_lora_learning_rate.plots import LABELS, one_run, rate_name
 from sftlab.lora import inject_lora
 from sftlab.train import TrainConfig, sft_train
 
@@ -57,19 +57,19 @@ def choose_a_rate(base, tokenizer, seed: int = 0) -> None:
 
     def draw(method: str, rate: float):
         losses, after = runs.run(method, rate)
-        return one_run(method, rate, losses, runs.before, after)
+        return one_run(method, rate, losses, runs.before, after, words(method, rate))
 
     def words(method: str, rate: float) -> str:
         losses, after = runs.run(method, rate)
         return (
-            f"{LOOKS[method][3]} at rate {rate_name(rate)}: in {STEPS} steps the loss goes from {losses[0]:.1f} to "
+            f"{LABELS[method]} at rate {rate_name(rate)}: in {STEPS} steps the loss goes from {losses[0]:.1f} to "
             f"{losses[-1]:.2g}, the held-out loss from {runs.before:.2f} to {after:.2f}."
         )
 
     rates = sorted({rate for method in METHODS for rate in RATES[method]})
     controls = {
         "method": widgets.ToggleButtons(
-            options=[(LOOKS[m][3], m) for m in METHODS], value="lora", description="train", style=DESCRIBED
+            options=[(LABELS[m], m) for m in METHODS], value="lora", description="train", style=DESCRIBED
         ),
         "rate": widgets.SelectionSlider(
             options=[(rate_name(r), r) for r in rates], value=3e-3, description="learning rate", style=DESCRIBED, layout=WIDE

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
+from scipy.stats import gmean
 
-from sftlab.classroom.plots import BLUE, GREY, ORANGE
+from sftlab.classroom.figures import curves
 from sftlab.exercises.ex10_lora_learning_rate.experiment import METHODS
 from sftlab.statistics import best_rate, chosen, mean_with_interval
 
-LOOKS = {"full": (BLUE, "o", "-", "full fine-tuning"), "lora": (ORANGE, "s", "--", "LoRA, r = 8")}
+LABELS = {"full": "full fine-tuning", "lora": "LoRA, r = 8"}
 
 
 def rate_name(rate: float) -> str:
@@ -42,80 +42,84 @@ def best_grid_rate(runs: Sequence[dict], method: str) -> float:
     return rates[int(np.argmin(losses))]
 
 
-def _seeds_and_mean(axis, runs: Sequence[dict], name: str) -> None:
-    """A thin line per seed, the mean of all in front; means of losses are geometric."""
-    for method in METHODS:
-        colour, mark, dash, label = LOOKS[method]
-        lines = sweeps(runs, method, name)
-        rates = list(lines[0])
-        values = np.array([[line[rate] for rate in rates] for line in lines])
-        for row in values:
-            axis.plot(rates, row, color=colour, lw=0.8, alpha=0.45, ls="-")
-        share = name in ("exact", "recall")
-        mean = values.mean(0) if share else np.exp(np.log(values).mean(0))
-        axis.plot(rates, mean, color=colour, marker=mark, ms=5, ls=dash, lw=2, label=label)
-    axis.set(xscale="log", xlabel="learning rate")
-    axis.minorticks_off()
+def _over_rates(runs: Sequence[dict], name: str) -> dict[str, dict[float, list[float]]]:
+    """Method -> rate -> a measurement of every seed."""
+    found = {}
+    for method, label in LABELS.items():
+        rates = list(sweeps(runs, method)[0])
+        found[label] = {r: [s[r] for s in sweeps(runs, method, name)] for r in rates}
+    return found
 
 
-def u_curves(runs: Sequence[dict], title: str):
+def _best(runs: Sequence[dict]) -> dict[str, float]:
+    """Each method's best rate: the geometric mean over the seeds."""
+    return {method: float(gmean(best_rates(runs, method))) for method in METHODS}
+
+
+def u_curves(runs: Sequence[dict]):
     """Held-out loss over the rate for both methods, with each method's best rate."""
-    figure, axis = plt.subplots(figsize=(7.6, 3.7))
-    _seeds_and_mean(axis, runs, "nll")
-    axis.set(yscale="log", ylabel="held-out NLL of the response\n(nats per token)", title=title)
-    axis.set_yticks([0.1, 0.3, 1, 3, 10], ["0.1", "0.3", "1", "3", "10"])
-    axis.minorticks_off()
-    low = min(run["nll"] for run in runs)
-    axis.set_ylim(low / 2.6, 12)
-    for method in METHODS:
-        best = float(np.exp(np.mean(np.log(best_rates(runs, method)))))
-        axis.axvline(best, color=LOOKS[method][0], lw=1.2, ls=":")
-        axis.annotate(f"best {best:.1e}".replace("e-0", "e-"), (best, low / 2.3), xytext=(4, 0),
-                      textcoords="offset points", color="black", fontsize=9.5)  # fmt: skip
-    for method in METHODS:
-        rate, start = next(iter(sweeps(runs, method)[0].items()))
-        axis.annotate(LOOKS[method][3], (rate, start), xytext=(-2, 9), textcoords="offset points",
-                      color="black", weight="bold", fontsize=9.5)  # fmt: skip
-    return figure
+    best = _best(runs)
+    told = {method: f"{rate:.1e}".replace("e-0", "e-") for method, rate in best.items()}
+    return curves(
+        _over_rates(runs, "nll"),
+        f"LoRA's valley lies {best['lora'] / best['full']:.0f} times further right",
+        f"Two U-shaped curves of held-out loss over the learning rate, thin lines for seeds. Full fine-tuning "
+        f"is best at {told['full']}, LoRA at {told['lora']}.",
+        spread="lines", mean=gmean, direct=False, axvline={rate: f"best {told[m]}" for m, rate in best.items()},
+        xscale="log", yscale="log", xlabel="learning rate",
+        ylabel="held-out NLL of the response\n(nats per token)", figsize=(7.8, 3.8),
+    )  # fmt: skip
 
 
-def forgetting(runs: Sequence[dict], before: Mapping[str, float], title: str):
+def forgetting(runs: Sequence[dict], before: Mapping[str, float]):
     """Loss on the base's own documents and recall of untouched facts, along the rates."""
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.2))
-    for axis, name in zip(axes, ("documents", "recall"), strict=True):
-        _seeds_and_mean(axis, runs, name)
-        axis.axhline(before[name], color=GREY, lw=1.2, ls=":")
-        for method in METHODS:
-            best = float(np.exp(np.mean(np.log(best_rates(runs, method)))))
-            axis.axvline(best, color=LOOKS[method][0], lw=1.2, ls=":")
-    axes[0].set(yscale="log", ylabel="NLL of base documents\n(nats per token)")
-    axes[0].set_yticks([0.5, 1, 2, 4, 8], ["0.5", "1", "2", "4", "8"])
-    axes[0].minorticks_off()
-    axes[1].set(ylabel="untouched facts recalled", ylim=(-0.03, 1.06))
-    axes[1].set_yticks(np.linspace(0, 1, 6), [f"{x:.0%}" for x in np.linspace(0, 1, 6)])
-    axes[0].legend(loc="upper left", fontsize=9)
-    figure.suptitle(title, x=0.01, ha="left", weight="bold")
-    return figure
+    names = {"documents": "NLL of base documents\n(nats per token)", "recall": "untouched facts recalled"}  # fmt: skip
+    at_best = {
+        name: [
+            mean_with_interval(runs, name, method=m, rate=best_grid_rate(runs, m))[0]
+            for m in METHODS
+        ]
+        for name in names
+    }
+    documents = " and ".join(f"{value:.2f}" for value in at_best["documents"])
+    recall = " and ".join(f"{value:.0%}" for value in at_best["recall"])
+    return curves(
+        {name: _over_rates(runs, name) for name in names},
+        f"At the best rates: {documents} nats on documents ({before['documents']:.2f} before), {recall} recalled",
+        "Two panels over the learning rate, full fine-tuning and LoRA. At their best swept rates the loss on base "
+        f"documents is {documents} nats, from {before['documents']:.2f} before tuning, and {recall} of the untouched "
+        "facts are recalled; beyond those rates the loss climbs and recall falls.",
+        panels=True, spread="lines", xscale="log", xlabel="learning rate",
+        axvline=dict.fromkeys(_best(runs).values(), ""), figsize=(9, 3.6),
+        each={
+            "documents": {"yscale": "log", "ylabel": names["documents"], "axhline": {before["documents"]: ""}},
+            "recall": {"percent": "y", "ylabel": names["recall"], "axhline": {before["recall"]: ""}},
+        },
+    )  # fmt: skip
 
 
-def price(runs: Sequence[dict], before: float, title: str):
+def price(runs: Sequence[dict], before: float):
     """What was learned against what was lost: one point per run, runs that diverged left out."""
-    figure, axis = plt.subplots(figsize=(6.8, 3.5))
-    for method in METHODS:
-        colour, mark, _, label = LOOKS[method]
-        kept = [run for run in chosen(runs, method=method) if run["documents"] < 4]
-        axis.plot([r["nll"] for r in kept], [r["documents"] for r in kept], mark, color=colour, ms=6,
-                  alpha=0.75, label=label, mfc=colour if method == "full" else "white", ls="")  # fmt: skip
-    axis.axhline(before, color=GREY, lw=1.2, ls=":")
-    axis.annotate("before tuning", (0.99, before), xycoords=axis.get_yaxis_transform(), ha="right",
-                  xytext=(0, 4), textcoords="offset points", fontsize=9, color="#555555")  # fmt: skip
-    axis.set(xscale="log", yscale="log", title=title, xlabel="held-out NLL of the response (nats per token; left is better)",
-             ylabel="NLL of base documents\n(nats per token)")  # fmt: skip
-    axis.set_xticks([0.05, 0.1, 0.3, 1, 3], ["0.05", "0.1", "0.3", "1", "3"])
-    axis.set_yticks([0.6, 1, 2, 3], ["0.6", "1", "2", "3"])
-    axis.minorticks_off()
-    axis.legend(fontsize=9.5)
-    return figure
+    kept = {
+        label: {r["nll"]: r["documents"] for r in chosen(runs, method=m) if r["documents"] < 4}
+        for m, label in LABELS.items()
+    }
+    ends = {}
+    for method, label in LABELS.items():
+        rate = best_grid_rate(runs, method)
+        learned, lost = (mean_with_interval(runs, n, method=method, rate=rate)[0] for n in ("nll", "documents"))  # fmt: skip
+        ends[label] = rate_name(rate), learned, lost
+    low = min(ends, key=lambda label: ends[label][1])
+    told = "; ".join(f"{k} at {rate}: {a:.2f}, documents {b:.2f}" for k, (rate, a, b) in ends.items())  # fmt: skip
+    return curves(
+        kept,
+        f"Lowest loss: {low} at {ends[low][0]}; documents then at {ends[low][2]:.2f}",
+        "Scatter plot of the loss on base documents over the held-out loss, a point for each run. "
+        f"Means at the best rates: {told}. Before tuning the documents have {before:.2f}.",
+        lines=False, xscale="log", yscale="log", axhline={before: "before\ntuning"},
+        xlabel="held-out NLL of the response (nats per token; left is better)",
+        ylabel="NLL of base documents\n(nats per token)", figsize=(7.2, 3.8),
+    )  # fmt: skip
 
 
 def summary(runs: Sequence[dict], method: str) -> list[list]:
@@ -131,34 +135,26 @@ def summary(runs: Sequence[dict], method: str) -> list[list]:
     return lines
 
 
-def training(curves: Mapping[str, tuple[str, Sequence[float]]], title: str):
-    """Training loss over the steps. ``curves``: label -> (method, losses)."""
-    figure, axis = plt.subplots(figsize=(7.8, 3.3))
-    for label, (method, losses) in curves.items():
-        colour, mark, dash, _ = LOOKS[method]
-        axis.plot(range(1, len(losses) + 1), losses, color=colour, ls=dash, marker=mark, ms=3.5)
-        axis.annotate(label, (len(losses), losses[-1]), xytext=(7, -3), textcoords="offset points",
-                      fontsize=9.5, color="black")  # fmt: skip
-    steps = max(len(losses) for _, losses in curves.values())
-    axis.set(xlabel="optimiser step", ylabel="loss on the batch\n(nats per trained token)", title=title, yscale="log",
-             xlim=(0, 1.32 * steps))  # fmt: skip
-    axis.set_yticks([0.01, 0.1, 1, 10], ["0.01", "0.1", "1", "10"])
-    axis.minorticks_off()
-    return figure
+def training(found: Mapping[str, tuple[str, Sequence[float]]]):
+    """Training loss over the steps. ``found``: label -> (method, losses)."""
+    lines = {label: dict(enumerate(losses, 1)) for label, (_, losses) in found.items()}
+    ends = [f"{label}: {np.mean(losses[-4:]):.2g}" for label, (_, losses) in found.items()]
+    title = f"In the last four steps: {'; '.join(ends[:2])}"
+    alt = f"Training loss over the steps, means of the last four: {'; '.join(ends)}."
+    return curves(lines, title, alt, yscale="log", xlabel="optimiser step",
+                  ylabel="loss on the batch\n(nats per trained token)")  # fmt: skip
 
 
-def one_run(method: str, rate: float, losses: Sequence[float], before: float, after: float):
+def one_run(
+    method: str, rate: float, losses: Sequence[float], before: float, after: float, alt: str
+):
     """The explorer's picture: the loss of one short run, and the held-out loss before and after."""
-    figure, (axis, side) = plt.subplots(1, 2, figsize=(8.4, 2.7), width_ratios=(2.2, 1))
-    colour, mark, dash, label = LOOKS[method]
-    axis.plot(range(1, len(losses) + 1), losses, color=colour, ls=dash, marker=mark, ms=3)
-    axis.set(
-        xlabel="optimiser step", ylabel="loss on the batch (nats)", yscale="log", ylim=(0.005, 40)
+    lines = {
+        "on the batch": dict(enumerate(losses, 1)),
+        f"held out:\n{before:.2f} → {after:.2f}": {0: before, len(losses): after},
+    }
+    title = (
+        f"{LABELS[method]}, rate {rate_name(rate)}: held-out loss from {before:.2f} to {after:.2f}"
     )
-    axis.set_yticks([0.01, 0.1, 1, 10], ["0.01", "0.1", "1", "10"])
-    axis.minorticks_off()
-    axis.set_title(f"{label}, rate {rate_name(rate)}")
-    bars = side.bar(("before", "after"), (before, after), color=(GREY, colour), width=0.6)
-    side.bar_label(bars, [f"{before:.2f}", f"{after:.2f}"], padding=2, weight="bold")
-    side.set(ylim=(0, 1.2 * max(before, after)), title="held-out NLL")
-    return figure
+    return curves(lines, title, alt, yscale="log", ylim=(0.005, 40), xlabel="optimiser step",
+                  ylabel="loss (nats per token)", figsize=(8, 3))  # fmt: skip
