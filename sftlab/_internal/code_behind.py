@@ -36,8 +36,9 @@ def code_behind(code: str) -> dict[str, str]:
 
 
 def records_behind(code: str) -> dict[str, str]:
-    """Return file under ``data`` -> digest for the recorded results that the code or its modules
-    read.
+    """Return file under ``data`` -> digest for all recorded results that the code reads.
+
+    Results read by the modules behind the code are included.
     """
     sources = [code, *(_path(module).read_text(encoding="utf-8") for module in code_behind(code))]
     named = {

@@ -1,16 +1,16 @@
-"""The classroom: predict before you look, check what you wrote, reveal how the workbook does it.
+"""The classroom: predict a result before you see it, check your code, reveal the solution.
 
-    start          begin a notebook: seeds, plot style, what is to do
-    predict        ask for a prediction before something is measured
-    outcome        show what was measured beside it
-    check          try a student's answer; `or_reference()` lets the notebook go on
-    reveal         the workbook's own version, folded
-    explore        controls over a picture
+    start          begin a notebook: seeds, plot style, open tasks
+    predict        ask for a prediction before a measurement
+    outcome        compare the measurement with the prediction
+    check          check a student's answer; `or_reference()` lets the notebook continue
+    reveal         the workbook's solution, folded
+    explore        interactive controls for a figure
     show           a figure with its description
-    table          rows under headings
+    table          a table with column headings
     show_progress, show_of_hands    what is done; what a class predicts
 
-Importing this costs next to nothing: torch, IPython and ipywidgets are loaded by the functions that
+Importing this package is fast: torch, IPython and ipywidgets are imported by the functions that
 need them.
 """
 
@@ -27,7 +27,7 @@ __all__ = ["check", "explore", "outcome", "predict", "reveal", "show", "show_of_
 
 
 def __getattr__(name: str) -> Any:
-    """Load what needs matplotlib or widgets when it is asked for."""
+    """Import the functions that need matplotlib or widgets on first access."""
     if name == "explore":
         from sftlab.classroom.explorer import explore as found
     elif name == "show":

@@ -1,6 +1,7 @@
-"""What there is: the notebooks, and for each the folder of its exercise, found by their numbers.
+"""Find the notebooks and the folders of their exercises by number.
 
-Nothing is listed here. A folder ``sftlab/exercises/exNN_name`` belongs to the notebook ``NN_name``.
+There is no list of them. A folder ``sftlab/exercises/exNN_name`` belongs to the notebook
+``NN_name``.
 """
 
 from __future__ import annotations
@@ -27,15 +28,15 @@ def _folders() -> dict[str, str]:
 
 
 def numbers() -> list[str]:
-    """The notebooks' numbers: "00", "01", …"""
+    """Return the numbers of the notebooks: "00", "01", …"""
     return list(_folders())
 
 
 def package(number: str, part: str = "") -> ModuleType:
-    """The exercise's package, or a module of it ("check", "explorer").
+    """Return the package of an exercise, or one of its modules ("check", "explorer").
 
     Raises:
-        WorkbookError: there is no notebook of that number.
+        WorkbookError: there is no notebook with this number.
     """
     if number not in _folders():
         known = numbers()
@@ -47,7 +48,7 @@ def package(number: str, part: str = "") -> ModuleType:
 
 
 def exercises(number: str) -> dict[str, Exercise]:
-    """The exercises of one notebook by id, in its order; none for a notebook without checks."""
+    """Return the exercises of a notebook by id, in order; empty for a notebook without checks."""
     folder = _folders().get(number)
     if not folder or not (PACKAGE / "exercises" / folder / "check.py").is_file():
         return {}
@@ -55,10 +56,10 @@ def exercises(number: str) -> dict[str, Exercise]:
 
 
 def exercise(id: str) -> Exercise:
-    """The exercise of that id.
+    """Return the exercise with this id.
 
     Raises:
-        WorkbookError: there is none; the message names the nearest ids.
+        WorkbookError: unknown id; the message lists similar ids.
     """
     own = exercises(id.partition(".")[0])
     if id in own:
@@ -69,12 +70,15 @@ def exercise(id: str) -> Exercise:
 
 
 def question(number: str) -> str:
-    """What a notebook is about, in one question."""
+    """Return the question that a notebook answers."""
     return (package(number).__doc__ or "").strip()
 
 
 def notebook(number: str) -> Path | None:
-    """The file of a notebook: in the workbook's folder, else in the working folder."""
+    """Return the path of a notebook, in the workbook's folder or else in the working folder.
+
+    None if there is no such notebook.
+    """
     for folder in (NOTEBOOKS, Path.cwd()):
         found = sorted(folder.glob(f"{number}_*.ipynb"))
         if found:
@@ -83,20 +87,20 @@ def notebook(number: str) -> Path | None:
 
 
 def title(number: str) -> str:
-    """The heading of a notebook without its number; its question where the notebook is not."""
+    """Return the heading of a notebook without its number; its question if there is no notebook."""
     for heading in re.findall(r"^# (.+)", _text(number, "markdown"), re.MULTILINE):
         return re.sub(r"^\d+ · ", "", heading)
     return question(number)
 
 
 def prediction_ids(number: str) -> list[str]:
-    """The predictions that a notebook asks for, read from its cells; none if it is not there."""
+    """Return the ids of the predictions in a notebook's cells; empty if there is no notebook."""
     code = _text(number, "code")
     return list(dict.fromkeys(re.findall(rf"""\bpredict\(\s*["']({number}\.\w+)["']""", code)))
 
 
 def _text(number: str, kind: str) -> str:
-    """The sources of a notebook's cells of one kind, "" where there is none or it cannot be read."""
+    """Return the source of a notebook's cells of one type; "" if it is missing or unreadable."""
     path = notebook(number)
     try:
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"] if path else []
@@ -106,7 +110,7 @@ def _text(number: str, kind: str) -> str:
 
 
 def on_model(number: str, model: str) -> list[str]:
-    """What a notebook says on a model other than the embedded one: how long it takes.
+    """Return notes for a notebook that runs on another model than the embedded one.
 
     Raises:
         WorkbookError: the notebook cannot run on this model.

@@ -1,4 +1,4 @@
-"""``check``: try a student's answer, say what the mistake is, and let the notebook go on."""
+"""``check``: check a student's answer, name the mistake, and let the notebook continue."""
 
 from __future__ import annotations
 
@@ -12,37 +12,38 @@ from sftlab.classroom.first_difference import shorten
 
 
 class CheckFailed(AssertionError):
-    """Raised by a check that is not right, under nbgrader alone: its text is the feedback."""
+    """Raised for an answer that is not right, only under nbgrader; the message is the feedback."""
 
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What a check found. ``status`` is "right", "wrong" or "not attempted"."""
+    """The result of a check. ``status`` is "right", "wrong" or "not attempted"."""
 
     id: str
     status: str
-    feedback: str = field(repr=False)  # it is on the page already
+    feedback: str = field(repr=False)  # shown on the page already
     _answer: Any = field(repr=False)
     _reference: Any = field(repr=False)
 
     def or_reference(self) -> Any:
-        """The student's own object when it is right, otherwise the workbook's version."""
+        """Return the student's object if it is right, otherwise the workbook's version."""
         return self._answer if self.status == "right" else self._reference
 
 
 def check(id: str, answer: Any) -> CheckResult:
-    """Try ``answer`` on the cases of exercise ``id`` and show the feedback.
+    """Check ``answer`` on the cases of an exercise and show the feedback.
 
-    Nothing that the answer does gets out: it may raise, loop, print or exit. An unsolved stub is
-    "not attempted". The result is kept in the progress file.
+    The answer may raise an exception, loop, print or exit; the notebook is not affected. An
+    unchanged stub counts as "not attempted". The result is stored in the progress file.
 
     Raises:
         WorkbookError: there is no such exercise.
-        CheckFailed: under nbgrader, when the answer is not right.
+        CheckFailed: the answer is not right (only under nbgrader).
     """
     exercise = catalogue.exercise(id)
     if answer is exercise.reference:
-        # A second run of `f = check(id, f).or_reference()`: this is not the student's work.
+        # The cell `f = check(id, f).or_reference()` ran a second time, so this is not the
+        # student's work.
         finding = Finding(
             "not attempted",
             f"This is the workbook's own `{exercise.name}`. To try yours, run the cell in which "
@@ -58,7 +59,7 @@ def check(id: str, answer: Any) -> CheckResult:
     return verdict
 
 
-_GRADING = ("autograde", "validate")  # what nbgrader sets while it runs a notebook
+_GRADING = ("autograde", "validate")  # set by nbgrader while it runs a notebook
 
 _HEADINGS = {
     "right": "✓ {}: right",
@@ -73,7 +74,7 @@ _GOES_ON = {
 
 
 def _store(id: str, status: str) -> str:
-    """Keep the result. Once right stays solved: running an old version again takes nothing away."""
+    """Store the result. A solved check stays solved if an old version runs again."""
     if status == "not attempted":
         return ""
 
@@ -125,7 +126,7 @@ def _show(exercise: Exercise, finding: Finding, notice: str) -> None:
 
 
 def _nested_hints(hints: Any) -> str:
-    """Each hint unfolds inside the one before it, so that none is read by accident."""
+    """Return the hints as HTML, each folded inside the one before it."""
     html = ""
     for number in range(len(hints), 0, -1):
         title = "A hint" if number == 1 else "One more hint"
@@ -134,7 +135,7 @@ def _nested_hints(hints: Any) -> str:
 
 
 def shorten_lines(text: str, lines: int = 8) -> str:
-    """The first lines of what was printed, each cut at 100 characters."""
+    """Return the first lines of the printed text, each cut at 100 characters."""
     kept = [line[:100] for line in text.strip().splitlines()]
     more = len(kept) - lines
     return "\n".join(kept[:lines]) + (f"\n… and {more} more lines" if more > 0 else "")

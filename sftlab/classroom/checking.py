@@ -1,8 +1,8 @@
-"""Checking a student's answer: small cases whose typical wrong results are known by name.
+"""Check a student's answer on small cases and recognize typical mistakes.
 
-An exercise is a reference, some cases, and the mistakes that are known: wrong answers, each declared
-with `mistake` beside the message that names what is wrong with it. A result that equals a mistake's
-result gets its message.
+An exercise consists of a reference, cases and known mistakes. A known mistake is a wrong answer,
+declared with `mistake` together with a message that explains it. If the student's result equals the
+result of a mistake, the student gets its message.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sftlab.classroom.sandbox import Run, run
 
 @dataclass(frozen=True)
 class Mistake:
-    """A wrong answer, and the message for whoever gives it."""
+    """A wrong answer, and the message for students who give it."""
 
     answer: Callable[..., Any]
     message: str
@@ -32,10 +32,12 @@ _MISTAKES: dict[str, list[Mistake]] = {}
 
 
 def mistake(id: str, message: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Declare the function below to be a known mistake of exercise ``id``.
+    """Declare the decorated function to be a known mistake of exercise ``id``.
 
-    ``message`` says what was seen and what to look at. The engine gives it to whoever makes the
-    mistake; the tests put every declared mistake to the check and expect exactly this message.
+    The tests check every declared mistake and expect exactly its message.
+
+    Args:
+        message: what was seen and what to look at.
     """
 
     def declare(answer: Callable[..., Any]) -> Callable[..., Any]:
@@ -47,16 +49,18 @@ def mistake(id: str, message: str) -> Callable[[Callable[..., Any]], Callable[..
 
 @dataclass(frozen=True)
 class Case:
-    """One call that is tried, with what is expected of it.
+    """One call to check, and its expected result.
 
     Attributes:
-        describe: what is called, in one line, for the student.
-        arguments: makes the arguments, *new objects each time*, so that changes to them are seen.
-        expected: the right result from the arguments, usually the reference itself.
-        tolerance: numbers agree when |got − expected| ≤ tolerance · (1 + |expected|).
-        verify: for open answers, in place of ``expected``: (result, arguments after the call) to
-            None or a message. It may call what the student returned; it runs under the same guard.
-        in_place: the exercise is to change the arguments, so that is not a fault.
+        describe: the call in one line, for the student.
+        arguments: returns the arguments, *new objects each time*, so that changes to them are
+            detected.
+        expected: computes the right result from the arguments; usually the reference itself.
+        tolerance: numbers agree if |got − expected| ≤ tolerance · (1 + |expected|).
+        verify: for answers with no single right result, instead of ``expected``: takes (result,
+            arguments after the call) and returns None or a message. It may call what the student
+            returned and runs with the same protection.
+        in_place: the exercise is supposed to change its arguments.
     """
 
     describe: str
@@ -69,7 +73,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Exercise:
-    """What a check needs to know. ``shows`` are further functions that ``reveal`` prints."""
+    """The data of an exercise. ``shows`` are additional functions that ``reveal`` shows."""
 
     id: str
     title: str
@@ -82,18 +86,18 @@ class Exercise:
 
     @property
     def name(self) -> str:
-        """The function that the student writes."""
+        """The name of the function that the student writes."""
         return self.id.partition(".")[2]
 
     @property
     def mistakes(self) -> Sequence[Mistake]:
-        """What was declared with `mistake`, in the order of the file."""
+        """The mistakes declared with `mistake`, in the order of the file."""
         return tuple(_MISTAKES.get(self.id, ()))
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What examining an answer found: the verdict's ``status``, and the message for the student."""
+    """The result of examining an answer: its ``status`` and the message for the student."""
 
     status: str
     message: str
@@ -102,11 +106,11 @@ class Finding:
 
 
 def examine(exercise: Exercise, answer: Any, limit: float = 5.0) -> Finding:
-    """Try the answer on every case, stop at the first that fails, and say what the mistake is.
+    """Check the answer on every case, stop at the first failure, and name the mistake.
 
     Args:
-        answer: anything; a function, a class or another callable has a chance of being right.
-        limit: seconds for each call.
+        answer: any object; only a callable can be right.
+        limit: time limit for each call, in seconds.
     """
     if answer is None or answer is Ellipsis or _is_empty(answer):
         return Finding("not attempted", "")
@@ -132,7 +136,7 @@ def examine(exercise: Exercise, answer: Any, limit: float = 5.0) -> Finding:
 
 
 def _attempt(answer: Callable[..., Any], given: tuple, case: Case) -> tuple[Any, str | None]:
-    """The call itself. What verifies runs with it, under the guard: it may call the student's code."""
+    """Call the answer and ``verify``, which may call the student's code again."""
     value = answer(*given)
     return value, case.verify(value, given) if case.verify else None
 
@@ -146,13 +150,13 @@ def _failure(outcome: Run, limit: float) -> str | None:
 def _judgement(
     exercise: Exercise, answer: Any, case: Case, given: tuple, outcome: Run
 ) -> str | None:
-    """What is wrong with the result of a call that went through: None if nothing is."""
+    """Return what is wrong with the result of a completed call, or None."""
     value, judged = outcome.value
     changed = None if case.in_place else _changed_argument(case, given)
     if case.verify:
         return judged or changed
     expected = case.expected(*case.arguments())
-    # Comparing can run the student's code as well: `==` or `repr` of what they returned.
+    # Comparing may run the student's code too: `==` or `repr` of the result.
     compared = run(lambda: difference(value, expected, case.tolerance))
     if compared.error is not None or compared.timed_out:
         kind = type(value).__name__
@@ -163,9 +167,10 @@ def _judgement(
 
 
 def _named_mistake(exercise: Exercise, answer: Any, failing: Case, value: Any) -> str | None:
-    """The message of the known mistake that gives this result.
+    """Return the message of the known mistake that gives this result.
 
-    Two mistakes may look the same on one case. Then the one that agrees on most cases is named.
+    If several mistakes give the same result on this case, the one that agrees on most cases is
+    named.
     """
     found = [known for known in exercise.mistakes if _shows_as(known, failing, value)]
     if len(found) > 1:
@@ -180,18 +185,21 @@ def _named_mistake(exercise: Exercise, answer: Any, failing: Case, value: Any) -
 
 
 def _gives(known: Mistake, case: Case, value: Any) -> bool:
-    """Whether the mistake, made on this case, has this result."""
+    """Return whether the mistake gives this result on the case."""
     found = run(lambda: difference(value, known.answer(*case.arguments()), case.tolerance))
     return found.value is None and found.error is None and not found.timed_out
 
 
 def _shows_as(known: Mistake, case: Case, value: Any) -> bool:
-    """The same, and the mistake does show: on some cases a wrong way leads to the right result."""
+    """Return whether the mistake gives this result and differs from the expected result.
+
+    On some cases a mistake leads to the right result.
+    """
     return _gives(known, case, value) and not _gives(known, case, case.expected(*case.arguments()))
 
 
 def _changed_argument(case: Case, given: tuple) -> str | None:
-    """A message when the call changed what it was given. Only plain data is looked at."""
+    """Return a message if the call changed its arguments. Only plain data is compared."""
     for number, (after, before) in enumerate(zip(given, case.arguments(), strict=True), 1):
         plain = is_tensor(before) or isinstance(before, (list, tuple, dict))
         if plain and difference(after, before) is not None:
@@ -206,7 +214,7 @@ def _changed_argument(case: Case, given: tuple) -> str | None:
 def _signature_message(exercise: Exercise, answer: Callable[..., Any], given: tuple) -> str | None:
     try:
         signature = inspect.signature(answer)
-    except (TypeError, ValueError):  # some built-in functions do not tell theirs
+    except (TypeError, ValueError):  # some built-in functions have none
         return None
     try:
         signature.bind(*given)
@@ -219,8 +227,8 @@ def _signature_message(exercise: Exercise, answer: Callable[..., Any], given: tu
 
 
 def _is_empty(answer: Any) -> bool:
-    """Whether it is a function with nothing in its body: ``...``, ``pass`` or a docstring."""
-    if not inspect.isfunction(answer) or answer.__name__ == "<lambda>":  # no stub is a lambda
+    """Return whether it is a function with an empty body: ``...``, ``pass`` or a docstring."""
+    if not inspect.isfunction(answer) or answer.__name__ == "<lambda>":  # stubs are never lambdas
         return False
     harmless = {"RESUME", "LOAD_CONST", "RETURN_VALUE", "RETURN_CONST", "NOP"}
     code = list(dis.get_instructions(answer))
@@ -229,7 +237,7 @@ def _is_empty(answer: Any) -> bool:
 
 
 def _is_stub_error(error: BaseException | None) -> bool:
-    """Whether the stub's own NotImplementedError ended it, and not one out of a library."""
+    """Return whether the stub's own NotImplementedError was raised, not one from a library."""
     if not isinstance(error, NotImplementedError):
         return False
     last = traceback.extract_tb(error.__traceback__)[-1]
@@ -238,7 +246,7 @@ def _is_stub_error(error: BaseException | None) -> bool:
 
 
 def error_message(error: BaseException) -> str:
-    """The error that a student's code raised, in a sentence, with the line that it came from."""
+    """Return one sentence about an error in a student's code, with the line that raised it."""
     text = str(error).strip().rstrip(".")
     text = f"{text[:160]} …" if len(text) > 160 else text
     message = f"It stopped with `{type(error).__name__}`{': ' + text if text else ''}."

@@ -1,4 +1,4 @@
-"""How a result differs from the expected one, in words: the first difference, and where it is."""
+"""Describe in words the first difference between a result and the expected one."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import math
 import numbers
 from typing import Any
 
-SHOWN = 200  # characters of a value that feedback shows
+SHOWN = 200  # number of characters of a value in the feedback
 
 
 def shorten(value: Any, length: int = SHOWN) -> str:
-    """A value as a student should see it: tensors as rounded lists, long ones cut in the middle."""
+    """Return a value as text for students: rounded lists for tensors, long text cut inside."""
     if is_tensor(value):
         values = value.detach().cpu()
         text = f"tensor of shape {tuple(values.shape)}: {_rounded(values.tolist())}"
@@ -20,7 +20,7 @@ def shorten(value: Any, length: int = SHOWN) -> str:
     else:
         try:
             text = repr(_rounded(value))
-        except BaseException:  # repr is the student's code too
+        except BaseException:  # repr may be the student's code
             text = f"<{type(value).__name__}>"
     if len(text) > length:
         text = f"{text[: length * 2 // 3]} … {text[-length // 4 :]}"
@@ -36,7 +36,7 @@ def _rounded(value: Any) -> Any:
 
 
 def is_tensor(value: Any) -> bool:
-    """Whether it is a torch tensor, asked without importing torch."""
+    """Return whether the value is a torch tensor, without importing torch."""
     return type(value).__module__.startswith("torch") and hasattr(value, "requires_grad")
 
 
@@ -49,10 +49,10 @@ def _is_number(value: Any) -> bool:
 
 
 def difference(got: Any, expected: Any, tolerance: float = 0.0, at: str = "") -> str | None:
-    """None when they agree, otherwise one or two sentences on the first difference.
+    """Return None if the values agree, otherwise one or two sentences on the first difference.
 
-    Numbers agree when |got − expected| ≤ tolerance · (1 + |expected|). Lists and tuples count as
-    the same kind, as do whole and broken numbers where a broken one is expected.
+    Numbers agree if |got − expected| ≤ tolerance · (1 + |expected|). Lists and tuples are
+    equivalent; where a float is expected, an integer is accepted too.
     """
     where = f" at {at}" if at else ""
     if is_tensor(expected):
@@ -170,7 +170,7 @@ def _dict_difference(got: Any, expected: dict, tolerance: float, at: str) -> str
 
 
 def _fields_difference(got: Any, expected: Any, tolerance: float, at: str) -> str | None:
-    """A dataclass is compared field by field; a dictionary or tuple of the same fields will do."""
+    """Compare a dataclass by fields; a dictionary or tuple with the same fields is accepted."""
     names = [field.name for field in dataclasses.fields(expected)]
     if isinstance(got, dict) and set(got) >= set(names):
         values = [got[name] for name in names]

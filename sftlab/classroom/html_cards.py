@@ -1,6 +1,6 @@
-"""What the classroom shows: small cards as HTML, each with a plain-text twin for where HTML is not.
+"""Cards in HTML, each with the same content as plain text for outputs without HTML.
 
-Colours are set with their background, so a card reads the same on a light and on a dark page.
+Text and background colors are set together, so a card is readable on light and dark pages.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from html import escape
 
-# (border, tint): Okabe-Ito hues. A sign and a word always say the same as the colour.
+# (border, tint) in Okabe-Ito hues. A symbol and a word always repeat the meaning of the color.
 TONES = {
     "neutral": ("#5f6b76", "#f3f5f7"),
     "open": ("#b07d00", "#fdf6e3"),
@@ -16,12 +16,13 @@ TONES = {
     "wrong": ("#b34700", "#fdf0e8"),
 }
 INK = "#1b1f24"
-# A star that is no product: nothing joins it on the outside, and no space follows on the inside.
+# *Emphasis*, not multiplication: no word character or bracket touches the stars from outside, and
+# no space from inside.
 STRESS = r"(?<![\w*)\]])\*(?=\S)([^*\n<>]+)(?<=\S)\*(?![\w*(])"
 
 
 def inline(text: str) -> str:
-    """Text as HTML: escaped, with `code` between backticks, **bold**, *stress*, and its line breaks."""
+    """Return text as HTML: escaped, with `code`, **bold**, *emphasis* and line breaks."""
     marked = re.sub(r"`([^`]+)`", _code, escape(text, quote=False))
     marked = re.sub(r"\*\*([^*]+)\*\*", r"<b>\1</b>", marked)
     marked = re.sub(STRESS, r"<em>\1</em>", marked)
@@ -33,12 +34,12 @@ def _code(found: re.Match) -> str:
 
 
 def plain(text: str) -> str:
-    """The same text without its marks."""
+    """Return the text without its backticks and double asterisks."""
     return re.sub(r"\*\*([^*]+)\*\*", r"\1", text).replace("`", "")
 
 
 def card(heading: str, body_html: str, tone: str = "neutral") -> str:
-    """One card: a bold heading over a body that is HTML already."""
+    """Return one card: a bold heading above a body that is already HTML."""
     border, tint = TONES[tone]
     return (
         f'<div style="border-left:4px solid {border};background:{tint};color:{INK};'
@@ -48,7 +49,7 @@ def card(heading: str, body_html: str, tone: str = "neutral") -> str:
 
 
 def folded(summary: str, body_html: str) -> str:
-    """A closed block that unfolds on a click, with no script."""
+    """Return a closed block that unfolds on a click, without scripts."""
     return (
         '<details style="margin-top:.4em">'
         f'<summary style="cursor:pointer">{inline(summary)}</summary>'
@@ -57,7 +58,7 @@ def folded(summary: str, body_html: str) -> str:
 
 
 def preformatted(text: str) -> str:
-    """Text as it stands, in a fixed-width font."""
+    """Return text unchanged in a fixed-width font."""
     return (
         f'<pre style="background:#e9edf0;color:{INK};padding:.4em .6em;margin:.3em 0;'
         f'white-space:pre-wrap">{escape(text, quote=False)}</pre>'
@@ -65,11 +66,14 @@ def preformatted(text: str) -> str:
 
 
 def show(html: str, text: str, widget=None, **data) -> None:
-    """Display a card, or print its text where there is no notebook.
+    """Display a card, or print its text outside of a notebook.
 
-    With a widget, one bundle holds all three: a live notebook shows the widget, a stored one the
-    HTML, a terminal the text. ``data`` is what the card says, for programs: it is stored in the
-    output's metadata under "sftlab" (see ``stored_data``).
+    With a widget, one output contains all three formats: a live notebook shows the widget, a stored
+    one the HTML, a terminal the text.
+
+    Args:
+        data: the content of the card for programs, stored in the output's metadata under "sftlab"
+            (see ``stored_data``).
     """
     try:
         from IPython import get_ipython
@@ -88,5 +92,5 @@ def show(html: str, text: str, widget=None, **data) -> None:
 
 
 def stored_data(output) -> dict:
-    """What a stored output says for programs; {} for one that says nothing."""
+    """Return the data that ``show`` stored in an output, or {} if there is none."""
     return output.get("metadata", {}).get("sftlab", {})

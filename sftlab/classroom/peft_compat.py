@@ -1,7 +1,8 @@
-"""PEFT for the notebooks: ``from sftlab.classroom.peft_compat import peft``.
+"""Import PEFT in the notebooks: ``from sftlab.classroom.peft_compat import peft``.
 
-It is the library itself, imported without two remarks that would stand among the results:
-bitsandbytes' on an optional package, and transformers' on a name that PEFT still uses.
+This is the library itself, imported without two warnings that would appear among the results: one
+from bitsandbytes about an optional package, one from transformers about a deprecated name that PEFT
+uses.
 """
 
 from __future__ import annotations

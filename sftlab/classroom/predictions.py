@@ -1,4 +1,4 @@
-"""Predictions: the student commits to an answer before the notebook shows what is measured."""
+"""Predictions: the student chooses an answer before the notebook shows the measurement."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any
 from sftlab.classroom import html_cards, progress
 from sftlab.errors import WorkbookError
 
-Range = tuple[float, float]  # from, and up to but not including
+Range = tuple[float, float]  # lower end (included), upper end (excluded)
 
 
 @dataclass
 class _Asked:
-    """A question of the running notebook, with its widget, so that ``outcome`` can lock it."""
+    """A question of the running notebook and its widget, which ``outcome`` locks."""
 
     question: str
     options: tuple[str, ...]
@@ -33,18 +33,19 @@ def predict(
     options: Sequence[str] | Mapping[str, Range],
     answer: str | None = None,
 ) -> None:
-    """Ask for a prediction and store it at once. It can be changed until its outcome was shown.
+    """Ask for a prediction and store it at once. It can be changed until its outcome is shown.
 
     Args:
         id: exercise and letter, "12.a".
-        question: what is asked, or a sentence that the options complete.
-        options: the possible answers, at least two. Where a number will be measured, each with its
-            range, the lower end included and the upper not: ``{"less than half": (0, 0.5), …}``.
+        question: the question, or a sentence that the options complete.
+        options: the possible answers, at least two. For a number to be measured, a dictionary with
+            the range of each option, lower end included, upper end excluded: ``{"less than half":
+            (0, 0.5), …}``.
         answer: one of the options, to answer without the widget.
 
     Raises:
-        WorkbookError: fewer than two options, options that repeat, ranges that overlap, an answer
-            that is none of the options.
+        WorkbookError: there are fewer than two options, options repeat, ranges overlap, or the
+            answer is not one of the options.
     """
     ranges = dict(options) if isinstance(options, Mapping) else {}
     options = tuple(options)
@@ -64,21 +65,21 @@ def predict(
 def outcome(
     id: str, measured: str | float, interval: Range | None = None, because: str = ""
 ) -> None:
-    """Show what was measured beside the prediction, store whether it was right, and lock it.
+    """Show the measurement next to the prediction, store whether it was right, and lock it.
 
-    A number is sorted into the range of an option. If its interval reaches into another one, the
-    outcome is "not settled", and no choice among those options is called right or wrong.
+    A number is assigned to the option whose range contains it. If its interval overlaps the range
+    of another option, the outcome is "not settled", and a choice among those options counts as
+    neither right nor wrong.
 
     Args:
-        id: the prediction's id; its ``predict`` must have run in this notebook.
-        measured: the measured number, if the options have ranges; otherwise the option that the
-            measurement turned out to be.
-        interval: of the measured number, its lower and upper end.
-        because: one or two sentences of why.
+        id: id of the prediction; its ``predict`` must have run in this notebook.
+        measured: the measured number if the options have ranges, otherwise the right option.
+        interval: lower and upper end of the measured number's interval.
+        because: an explanation in one or two sentences.
 
     Raises:
-        WorkbookError: the prediction was not asked, ``measured`` is none of its options or in none
-            of their ranges, an interval without ranges or that does not hold the number.
+        WorkbookError: ``predict`` did not run, ``measured`` is not one of the options or in none of
+            their ranges, or the interval does not contain the number or is given without ranges.
     """
     question = asked(id, "outcome")
     found = _options_measured(id, question, measured, interval)
@@ -89,7 +90,7 @@ def outcome(
     def settle(stored: dict) -> None:
         entry = stored["predictions"].setdefault(id, {"question": question.question})
         choice = entry.get("choice")
-        if choice not in question.options:  # none made, or the question changed since
+        if choice not in question.options:  # none was made, or the question has changed
             choice = None
         entry["measured"] = result
         entry["right"] = choice == found[0] if settled or choice not in found else None
@@ -135,7 +136,7 @@ def _measured(measured: str | float, interval: Range | None, found: Sequence[str
 def _options_measured(
     id: str, question: _Asked, measured: str | float, interval: Range | None
 ) -> list[str]:
-    """The options that a measurement agrees with: one, or those that its interval reaches into."""
+    """Return the options that agree with a measurement: one, or all that its interval overlaps."""
     if isinstance(measured, str):
         if interval:
             raise WorkbookError(f"prediction {id}: an interval needs a number, not {measured!r}")
@@ -166,10 +167,13 @@ def _check_ranges(id: str, ranges: Mapping[str, Range]) -> None:
 
 
 def asked(id: str, caller: str) -> _Asked:
-    """The question of a prediction that this notebook asked, for ``caller`` to go on with.
+    """Return the question of a prediction that ran in this notebook.
+
+    Args:
+        caller: name of the calling function, for the error message.
 
     Raises:
-        WorkbookError: the prediction was not asked.
+        WorkbookError: ``predict`` did not run.
     """
     if id not in _asked:
         raise WorkbookError(
@@ -186,7 +190,7 @@ def _must_be_option(id: str, given: str, options: Sequence[str]) -> None:
 
 
 def _choose(id: str, choice: str) -> str:
-    """Store a choice unless the outcome was shown. Returns a notice for the student, or ""."""
+    """Store a choice unless the outcome was shown; return a notice for the student, or ""."""
     asked = _asked[id]
     _must_be_option(id, choice, asked.options)
     told = []
@@ -237,7 +241,7 @@ def _show_question(id: str, asked: _Asked, entry: dict, notice: str) -> None:
 
 
 def _widget(id: str, asked: _Asked, entry: dict, notice: str) -> Any:
-    """The radio buttons. Only built in a notebook: nobody could click them elsewhere."""
+    """Return the radio buttons, or None outside of a notebook."""
     from IPython import get_ipython
 
     if get_ipython() is None:

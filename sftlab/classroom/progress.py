@@ -1,7 +1,7 @@
-"""The progress file: predictions and solved checks as JSON in the working folder, ready to hand in.
+"""The progress file: predictions and solved checks as JSON in the working folder, for handing in.
 
-``SFTLAB_PROGRESS`` names another place. Several notebooks may write at once: every change reads the
-file again under a lock, changes one entry, and replaces the file in one step.
+``SFTLAB_PROGRESS`` sets another path. Several notebooks may write at once: every change locks the
+file, reads it, changes one entry and replaces the file atomically.
 """
 
 from __future__ import annotations
@@ -18,33 +18,33 @@ from pathlib import Path
 
 from filelock import FileLock
 
-VERSION = 2  # 1 was that of the first edition
-WAIT = 10  # seconds for another notebook's change, which takes milliseconds
+VERSION = 2  # version 1 was the first edition
+WAIT = 10  # seconds; a change by another notebook takes milliseconds
 
 
 def progress_path() -> Path:
-    """Where progress is kept: ``SFTLAB_PROGRESS``, or progress.json in the working folder."""
+    """Return the progress file: ``SFTLAB_PROGRESS``, or progress.json in the working folder."""
     return Path(os.environ.get("SFTLAB_PROGRESS") or "progress.json")
 
 
 def now() -> str:
-    """The time of an entry: local, with its offset, to the second."""
+    """Return the local time with its UTC offset, to the second."""
     return datetime.now().astimezone().isoformat(timespec="seconds")
 
 
 def load() -> dict:
-    """The progress so far: ``{"version", "predictions": {id: …}, "checks": {id: …}}``.
+    """Return the progress: ``{"version", "predictions": {id: …}, "checks": {id: …}}``.
 
-    A damaged file is treated as empty here; the next change sets it aside (see ``update``).
+    A damaged file counts as empty here; the next change sets it aside (see ``update``).
     """
     return _read(progress_path()) or _empty()
 
 
 def update(change: Callable[[dict], None]) -> str:
-    """Apply ``change`` to the progress and store it. Returns a notice, empty when all is well.
+    """Apply ``change`` to the progress and store it; return a notice, empty if there is no problem.
 
-    A damaged file is moved to progress.damaged.json, unchanged, and the notice says so. One of the
-    first edition is taken over once; as it was, it stays beside the new one.
+    A damaged file is moved unchanged to progress.damaged.json, and the notice says so. A file of
+    the first edition is converted once; a copy of the original is kept.
     """
     path = progress_path()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -71,7 +71,7 @@ def update(change: Callable[[dict], None]) -> str:
 
 
 def forget(prefix: str) -> str:
-    """Drop the entries that begin with ``prefix`` ("12" or "12.a"), to work through them afresh."""
+    """Delete the entries that begin with ``prefix`` ("12" or "12.a"), to start them again."""
 
     def drop(progress: dict) -> None:
         for kind in ("predictions", "checks"):
@@ -87,7 +87,7 @@ def _empty() -> dict:
 
 
 def _read(path: Path) -> dict | None:
-    """The stored progress, an empty one where there is no file yet, None when it is damaged."""
+    """Return the stored progress, an empty one if there is no file, or None if it is damaged."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -110,10 +110,10 @@ def _read(path: Path) -> dict | None:
 
 
 def set_aside(path: Path) -> Path:
-    """Give a damaged file another name, which is returned: something in it may be of use."""
+    """Rename a damaged file, which may still contain useful data, and return the new path."""
     aside = path.with_name(f"{path.stem}.damaged{path.suffix}")
     number = 2
-    while aside.exists():  # an earlier damaged file is somebody's work too
+    while aside.exists():  # do not overwrite an earlier damaged file
         aside = path.with_name(f"{path.stem}.damaged-{number}{path.suffix}")
         number += 1
     os.replace(path, aside)
@@ -121,12 +121,12 @@ def set_aside(path: Path) -> Path:
 
 
 def replace(path: Path, text: str) -> None:
-    """Write beside the file and swap: a reader sees the old state or the new one, never half."""
+    """Replace the file atomically: a reader sees the old content or the new one, never a part."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)
-        os.chmod(temporary, 0o644)  # mkstemp makes it private; this one is handed in
+        os.chmod(temporary, 0o644)  # mkstemp creates private files, but this one is handed in
         _swap(temporary, path)
     except BaseException:
         os.unlink(temporary)
@@ -134,7 +134,7 @@ def replace(path: Path, text: str) -> None:
 
 
 def _swap(new: str, path: Path) -> None:
-    """Put a file in another's place, which Windows refuses while somebody reads the old one."""
+    """Rename ``new`` to ``path``; retry because Windows refuses while another process reads it."""
     for pause in (0.01, 0.1, 0.5):
         try:
             return os.replace(new, path)
@@ -145,13 +145,13 @@ def _swap(new: str, path: Path) -> None:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Hold the lock file beside ``path``; the system lets go of a dead process's lock.
+    """Hold the lock file beside ``path``; the system releases the lock of a process that died.
 
-    Waits ten seconds at most. A lock that the file system refuses is done without.
+    Waits at most ten seconds. If the file system does not support locks, continues without one.
     """
-    # Not a file that stands for a lock: it would outlive a process that was killed.
+    # No soft lock: its file would remain after a process was killed.
     lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=WAIT, fallback_to_soft=False)
-    with suppress(OSError):  # some network folders know no locks
+    with suppress(OSError):  # some network folders have no locks
         lock.acquire(poll_interval=0.02)
     try:
         yield

@@ -1,4 +1,4 @@
-"""``start`` opens a notebook, ``show_progress`` sums all of them up."""
+"""``start`` opens a notebook; ``show_progress`` summarizes all notebooks."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from html import escape
 
 from sftlab.classroom import catalogue, html_cards, progress
 
-# They report what is no concern of a student; errors still come through.
+# Their messages are irrelevant for students; errors are still shown.
 NOISY = (
     "transformers", "huggingface_hub", "bitsandbytes.backends.cpu.ops", "datasets", "peft",
-    "matplotlib",  # it remarks on a home that it cannot write to
+    "matplotlib",  # it warns if the home directory is not writable
 )  # fmt: skip
 
 
 def start(number: str, seed: int = 0, model: str = "almanac") -> None:
-    """Begin notebook ``number`` ("12"): seed everything, set the plot style, show what is to do.
+    """Begin notebook ``number`` ("12"): set seeds and plot style, and show the open tasks.
 
-    Seeds Python, NumPy and PyTorch, so that Run All gives the same numbers each time. On a model
-    other than the embedded one it says how long the notebook takes.
+    Sets the seeds of Python, NumPy and PyTorch, so that Run All gives the same numbers each time.
+    On a model other than the embedded one, shows how long the notebook takes.
 
     Raises:
-        WorkbookError: there is no notebook of that number, or it cannot run on the model.
+        WorkbookError: there is no notebook with this number, or it cannot run on the model.
     """
-    catalogue.package(number)  # raises for a number that is none
-    # transformers sets its logger's level at import, so its own variable is what lasts.
+    catalogue.package(number)  # raises an error for an unknown number
+    # transformers resets its logger's level at import, so its environment variable is needed.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     for name in NOISY:
@@ -43,7 +43,7 @@ def start(number: str, seed: int = 0, model: str = "almanac") -> None:
 
 
 def seed_everything(seed: int) -> None:
-    """Give Python, NumPy and PyTorch the same start."""
+    """Set the seeds of Python, NumPy and PyTorch."""
     import numpy
     import torch
 
@@ -54,17 +54,17 @@ def seed_everything(seed: int) -> None:
 
 @dataclass(frozen=True)
 class Tally:
-    """What is done in one notebook, and what there is to do."""
+    """Numbers of tasks in one notebook: existing, done, and right."""
 
     checks_solved: int
     checks: int
     predicted: int
     predictions: int
     right: int
-    settled: int  # predictions whose result has been shown
+    settled: int  # predictions that were right or wrong
 
     def lines(self) -> list[str]:
-        """The tally in words; a notebook without checks or predictions leaves the line out."""
+        """Return the tally in words, without lines for checks or predictions that do not exist."""
         lines = []
         if self.predictions:
             shown = f", {self.right} of {self.settled} right so far" if self.settled else ""
@@ -75,7 +75,7 @@ class Tally:
 
 
 def tally(number: str, stored: dict | None = None) -> Tally:
-    """Count what the progress file holds for one notebook."""
+    """Count the entries of the progress file for one notebook."""
     stored = progress.load() if stored is None else stored
     own = [entry for id_, entry in stored["predictions"].items() if id_.partition(".")[0] == number]
     checks = catalogue.exercises(number)
@@ -91,7 +91,7 @@ def tally(number: str, stored: dict | None = None) -> Tally:
 
 
 def show_progress() -> None:
-    """The board: for every notebook that is there, checks solved and predictions made and right."""
+    """Show, for every notebook, the checks solved and the predictions made and right."""
     stored = progress.load()
     rows = []
     for number in catalogue.numbers():
@@ -133,6 +133,6 @@ def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 
 def _done(text: str) -> str:
-    """Counts in bold, with a tick, where nothing is left to do."""
+    """Return a count as HTML, bold with a check mark if all is done."""
     part, _, whole = text.partition(" of ")
     return f"<b>{text} ✓</b>" if part == whole != "0" else text

@@ -1,4 +1,4 @@
-"""Renderings made visible: token tables, differences between two versions, families side by side."""
+"""Views of chat template renderings: token tables and differences between two sequences."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ ADDED = "background:rgba(230,159,0,.28);border:1px solid #b07d00;font-weight:600
 def token_roles(
     tokenizer, messages: Sequence[Message], add_generation_prompt: bool = False
 ) -> list[tuple[str, int]]:
-    """Every token id of the rendering with the role whose message brought it in.
+    """Return each token id of the rendering with the role whose message added it.
 
-    Found by rendering one message more each time: what is added belongs to that message. The
-    generation prompt is the assistant's, though no message of it is there yet.
+    Renders one more message at a time; the added tokens belong to that message. Tokens of the
+    generation prompt have the role "(generation prompt)".
     """
     found: list[tuple[str, int]] = []
     for k in range(1, len(messages) + 1):
@@ -35,7 +35,7 @@ def token_roles(
 def token_table(
     tokenizer, messages: Sequence[Message], add_generation_prompt: bool = False
 ) -> View:
-    """One line per token: place, role, text, id, and whether it is a special token."""
+    """Return a table of the tokens: position, role, text, id, and whether the token is special."""
     special = set(tokenizer.convert_tokens_to_ids(list(special_tokens(tokenizer))))
     rows = [
         [place, role, visible(tokenizer.decode([token])), token, "special" if token in special else ""]
@@ -53,7 +53,10 @@ def _span(text: str, style: str, title: str = "") -> str:
 
 
 def ids_view(tokenizer, ids: Sequence[int], title: str) -> View:
-    """A sequence of tokens: special ones framed and bold, [in brackets] in plain text."""
+    """Return a view of a token sequence, with special tokens framed and bold.
+
+    In plain text, special tokens are [in brackets].
+    """
     special = set(tokenizer.convert_tokens_to_ids(list(special_tokens(tokenizer))))
     spans, text = [], []
     for token in ids:
@@ -73,10 +76,13 @@ def ids_view(tokenizer, ids: Sequence[int], title: str) -> View:
 def difference_view(
     right: Sequence, wrong: Sequence, title: str, show: Callable[[object], str] = str
 ) -> View:
-    """What is missing from the second sequence (struck out) and what it has instead (bold).
+    """Return a view of what is missing from ``wrong`` (struck out) and what it has instead (bold).
 
-    Long equal stretches are shortened to their ends. ``show`` turns one item into text: the
-    tokenizer's ``decode`` for ids. In plain text [-missing-] and {+added+}.
+    Long equal parts are shortened to their ends. In plain text, the marks are [-missing-] and
+    {+added+}.
+
+    Args:
+        show: converts one item to text, such as the tokenizer's ``decode`` for ids.
     """
     spans, text = [], []
     missing = added = 0
@@ -103,6 +109,6 @@ def difference_view(
 
 
 def compare_ids(right: Sequence[int], wrong: Sequence[int]) -> tuple[int, int]:
-    """How many items of the right sequence are missing from the wrong one, and how many it adds."""
+    """Return how many items of ``right`` are missing from ``wrong``, and how many it adds."""
     parts = [part for part in difference(right, wrong) if part[0] != "equal"]
     return sum(len(a) for _, a, _ in parts), sum(len(b) for _, _, b in parts)

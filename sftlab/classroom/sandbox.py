@@ -1,7 +1,7 @@
-"""Running a student's code so that nothing it does can hurt the notebook.
+"""Run a student's code so that it cannot harm the notebook.
 
-It may loop for ever, print, write to stderr, call ``exit()``, recurse without end or raise anything
-at all: the caller gets a ``Run`` that says what happened.
+The code may loop forever, print, write to stderr, call ``exit()``, recurse without end or raise any
+exception. The caller gets a ``Run`` that says what happened.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 
 @dataclass
 class Run:
-    """What came of one call: its value, or the error that ended it, and whatever it printed."""
+    """The result of one call: its value or the exception that ended it, and the printed text."""
 
     value: Any = None
     error: BaseException | None = None
@@ -33,26 +33,25 @@ class Run:
 
 
 class _TimeUp(BaseException):
-    """Not an Exception, so that ``except Exception`` in a student's code lets it pass."""
+    """Not an Exception, so that ``except Exception`` in a student's code does not catch it."""
 
 
 class _TimeUpAgain(_TimeUp):
-    """For a thread whose code swallowed the first: it is made where it is raised, and stays there."""
+    """Raised in a thread whose code caught the first one; also traces the next lines."""
 
     def __init__(self) -> None:
         _stop_at_next_line(sys._getframe(1))
 
 
 def run(function: Callable[[], Any], limit: float = 5.0) -> Run:
-    """Call ``function`` for at most ``limit`` seconds, catching all it raises and prints.
+    """Call ``function`` for at most ``limit`` seconds; catch all exceptions and printed text.
 
-    The limit works through a timer signal on the main thread, where notebooks run their cells. On
-    another thread, and on Windows, which has no such signal, the code runs in a thread of its own,
-    which is told to end when time is up. A single call into compiled code can only be stopped when
-    it returns.
+    On the main thread, where notebooks run their cells, a timer signal enforces the limit. On other
+    threads, and on Windows, which has no such signal, the code runs in a new thread that is told to
+    end when the time is up. A call into compiled code can be stopped only when it returns.
 
     Raises:
-        KeyboardInterrupt: only when the user interrupts, not when the code itself raises one.
+        KeyboardInterrupt: only if the user interrupts, not if the code itself raises one.
     """
     result = Run()
     with _captured(result), _random_state_kept(), _gradients_on(), _kernel_kept_alive():
@@ -93,16 +92,17 @@ def _with_timer(function: Callable[[], Any], limit: float, result: Run) -> None:
     old_trace = sys.gettrace()
     old_alarm = signal.signal(signal.SIGALRM, stop)
     old_interrupt = signal.getsignal(signal.SIGINT)
-    # A process that ignores interrupts (a background job) goes on ignoring them; None is not ours.
+    # A process that ignores interrupts (a background job) continues to ignore them; None is a
+    # handler not set from Python.
     ours = old_interrupt not in (signal.SIG_IGN, None)
     if ours:
         signal.signal(signal.SIGINT, interrupt)
     try:
-        # Repeated, because a bare `except:` in a loop may swallow the first.
+        # Repeated because a bare `except:` in a loop may catch the first one.
         signal.setitimer(signal.ITIMER_REAL, limit, 0.1)
         _call(function, result)
         armed = False
-    except _TimeUp:  # it struck between the call's end and the line above
+    except _TimeUp:  # raised between the end of the call and the line above
         armed = False
         result.timed_out = True
     finally:
@@ -116,10 +116,10 @@ def _with_timer(function: Callable[[], Any], limit: float, result: Run) -> None:
 
 
 def _stop_at_next_line(frame: FrameType | None) -> None:
-    """Raise once more at the next line of each running function.
+    """Raise the exception again at the next line of each running function.
 
-    A signal that arrives in a `try` is swallowed by its bare `except:`. The next line after that is
-    the handler's own, which its `try` no longer protects.
+    A bare `except:` catches a signal that arrives inside its `try`. The next line is then the
+    handler's own, which that `try` does not protect.
     """
 
     def again(_: FrameType, event: str, __: Any) -> Callable:
@@ -134,13 +134,13 @@ def _stop_at_next_line(frame: FrameType | None) -> None:
 
 
 def _in_thread(function: Callable[[], Any], limit: float, result: Run) -> None:
-    # An event, since a thread whose join is interrupted passes for ended in Python 3.11.
+    # An event, because in Python 3.11 a thread whose join is interrupted counts as ended.
     inner, ended = Run(), threading.Event()
 
     def work() -> None:
         try:
             _call(function, inner)
-        except _TimeUp:  # it struck at the call's end
+        except _TimeUp:  # raised at the end of the call
             inner.timed_out = True
         finally:
             sys.settrace(None)
@@ -151,10 +151,10 @@ def _in_thread(function: Callable[[], Any], limit: float, result: Run) -> None:
     end = time.monotonic() + limit
     try:
         while not ended.wait(0.05) and time.monotonic() < end:
-            pass  # in small steps: Windows lets no interrupt through while it waits
+            pass  # in short steps because Windows delivers no interrupt during a wait
     finally:
         result.timed_out = not ended.is_set()
-        # It should not burn the processor for ever: have it end at its next instruction.
+        # Make the thread end at its next instruction, so that it does not use the CPU forever.
         for error in (_TimeUp, *[_TimeUpAgain] * 4):
             if not ended.is_set():
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(
@@ -172,7 +172,7 @@ def _captured(result: Run) -> Iterator[None]:
     with tempfile.TemporaryFile() as raw:
         kept = []
         for number in (1, 2):
-            with contextlib.suppress(OSError):  # a process may run without one
+            with contextlib.suppress(OSError):  # a process may have none
                 kept.append((number, os.dup(number)))
                 os.dup2(raw.fileno(), number)
         try:
@@ -188,7 +188,7 @@ def _captured(result: Run) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _random_state_kept() -> Iterator[None]:
-    """What a check runs must not change the numbers of the experiments that follow."""
+    """Restore the random states, so that a check does not change later experiments."""
     numpy, torch = sys.modules.get("numpy"), sys.modules.get("torch")
     python_state, limit = random.getstate(), sys.getrecursionlimit()
     numpy_state = numpy.random.get_state() if numpy else None
@@ -206,7 +206,7 @@ def _random_state_kept() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _gradients_on() -> Iterator[None]:
-    """Gradients are recorded inside, and the caller's setting is back afterwards."""
+    """Enable gradients, and restore the caller's setting afterwards."""
     torch = sys.modules.get("torch")
     if torch is None:
         yield
@@ -217,7 +217,7 @@ def _gradients_on() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _kernel_kept_alive() -> Iterator[None]:
-    """In a notebook ``exit()`` asks the kernel to end; inside a check it is one more error."""
+    """Let ``exit()`` raise SystemExit instead of ending the notebook's kernel."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython else None
     if shell is None:

@@ -1,6 +1,6 @@
-"""A show of hands: how many of the class chose what, counted by whoever presents, as bars that follow.
+"""A show of hands: the presenter counts the class's votes for each option, shown as live bars.
 
-The counts are kept in the progress file, beside the presenter's own predictions.
+The counts are stored in the progress file, with the presenter's own predictions.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 
 from sftlab.classroom import html_cards, predictions, progress
 
-# A choice may be a sentence; ipywidgets would cut it off at the button's width.
+# An option may be a sentence, which ipywidgets would cut off at the button's width.
 WHOLE_CHOICES = (
     "<style>.sft-choice.jupyter-button {white-space: normal; height: auto; min-height: 2.2em;"
     "line-height: 1.4; text-align: left; padding: .2em .8em}</style>"
@@ -18,13 +18,13 @@ WHOLE_CHOICES = (
 
 
 def show_of_hands(id: str) -> None:
-    """Count the class's hands on a prediction: a button for each choice, minus, and a bar chart.
+    """Count the class's votes on a prediction, with buttons for each option and a bar chart.
 
     Args:
-        id: the prediction, "12.a"; its ``predict`` must have run in this notebook.
+        id: id of the prediction, "12.a"; its ``predict`` must have run in this notebook.
 
     Raises:
-        WorkbookError: the prediction was not asked.
+        WorkbookError: ``predict`` did not run.
     """
     options = predictions.asked(id, "show_of_hands").options
     counts = counted(id, options)
@@ -40,13 +40,13 @@ def show_of_hands(id: str) -> None:
 
 
 def counted(id: str, options: Sequence[str]) -> list[int]:
-    """The hands so far, one number for each option."""
+    """Return the number of votes for each option."""
     stored = progress.load().get("hands", {}).get(id, {})
     return [max(0, int(stored.get(option, 0))) for option in options]
 
 
 def count(id: str, option: str, change: int) -> None:
-    """Add a hand (+1) or take one back (−1); there are never fewer than none."""
+    """Add a vote (+1) or take one back (−1); counts never become negative."""
 
     def store(stored: dict) -> None:
         hands = stored.setdefault("hands", {}).setdefault(id, {})
@@ -56,12 +56,12 @@ def count(id: str, option: str, change: int) -> None:
 
 
 def start_anew(id: str) -> None:
-    """Forget the hands on one prediction."""
+    """Delete the votes on one prediction."""
     progress.update(lambda stored: stored.get("hands", {}).pop(id, None))
 
 
 def _bar(count: int, counts: Sequence[int]) -> str:
-    """One bar; ten hands fill it until a choice has more."""
+    """Return one bar as HTML; ten votes fill it until an option has more."""
     share = 100 * count / max(10, *counts)
     return (
         f'<div style="display:flex;align-items:center;gap:.6em"><b>{count}</b><div style="flex:1;background:#e9edf0">'

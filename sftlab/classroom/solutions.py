@@ -1,4 +1,4 @@
-"""``reveal``: the solution is the package's own source, folded, with the reason why."""
+"""``reveal``: show the package's own source as the solution, folded, with an explanation."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from sftlab.classroom import catalogue, html_cards
 
 
 def reveal(id: str) -> None:
-    """Show the package's source of the exercise's function, closed until it is unfolded.
+    """Show the source code of an exercise's function, folded until the student opens it.
 
-    What is shown is what the package runs and its tests test; nothing is written out twice. The
-    plain-text twin leaves the solution out.
+    The source is what the package runs and its tests test. The plain-text version leaves the
+    solution out.
 
     Raises:
         WorkbookError: there is no such exercise.
@@ -31,7 +31,7 @@ def reveal(id: str) -> None:
 
 
 def _source(function: Callable[..., Any]) -> str:
-    """The highlighted source and its place. Colours are inline: a stored page has no CSS."""
+    """Return the highlighted source and its path; colors are inline since stored pages lack CSS."""
     from pygments import highlight
     from pygments.formatters import HtmlFormatter
     from pygments.lexers import PythonLexer
@@ -39,12 +39,12 @@ def _source(function: Callable[..., Any]) -> str:
     from pygments.token import Name
 
     class Readable(VisualStudioStyle):
-        """Its blue of classes is too pale on white (contrast 3.6; 4.5 is what readers need)."""
+        """Darker blue for classes: the style's own has a contrast of 3.6 on white, 4.5 is needed."""
 
         styles = VisualStudioStyle.styles | {Name.Class: "#1f6f8b"}
 
-    # Dark colours on a white that is set with them: a dark page changes neither. On the <pre> too,
-    # to which JupyterLab gives a background of its own.
+    # Text and background colors are set together, so a dark page changes neither. They are
+    # also set on the <pre>, to which JupyterLab gives its own background.
     paper = f"background:#ffffff;color:{html_cards.INK}"
     formatter = HtmlFormatter(
         noclasses=True,

@@ -1,6 +1,6 @@
-"""Pictures made of text: token views and tables, as HTML with a plain-text twin.
+"""Token views and tables in HTML, each also as plain text.
 
-Colours are translucent, so that they work on light and dark pages, and never carry meaning alone.
+Colors are translucent, so that they work on light and dark pages. They never carry meaning alone.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MASKED = "background:rgba(128,128,128,.14);opacity:.75;border-bottom:2px solid t
 
 @dataclass(frozen=True)
 class View:
-    """Something to show: the notebook displays ``html``, a terminal or a diff ``text``."""
+    """A view in two formats: notebooks display ``html``, terminals and diffs ``text``."""
 
     html: str
     text: str
@@ -31,17 +31,17 @@ class View:
 
 
 def visible(token: str) -> str:
-    """A token with its spaces and line ends made visible."""
+    """Return a token with visible spaces and line breaks."""
     return token.replace("\n", "⏎").replace(" ", "·") or "∅"
 
 
 def _breakable(cell: str) -> str:
-    """A cell as HTML. Text with visible spaces has no others: it may be broken after each."""
+    """Return a cell as HTML in which lines may break after visible spaces."""
     return re.sub(r"(?<=\S)([·⏎])(?=\S)", r"\1<wbr>", html.escape(cell))
 
 
 def table(rows: Sequence[Sequence], headers: Sequence[str], caption: str = "") -> View:
-    """Rows of anything printable. Floats are shown with four significant digits."""
+    """Return a table of printable values; floats are shown with four significant digits."""
     shown = [
         [f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows
     ]
@@ -68,9 +68,9 @@ def table(rows: Sequence[Sequence], headers: Sequence[str], caption: str = "") -
 
 
 def token_view(tokenizer, example: Example, note: str = "") -> View:
-    """Every token of a training row: grey where it is masked, green and underlined where it is trained.
+    """Return a view of an example's tokens: masked ones gray, trained ones green and underlined.
 
-    Pointing at a token shows its id and label.
+    Hover over a token to see its id and label.
     """
     spans, text = [], []
     for token, label in zip(example.input_ids, example.labels, strict=True):
@@ -95,7 +95,10 @@ def token_view(tokenizer, example: Example, note: str = "") -> View:
 def probability_view(
     tokenizer, ids: Sequence[int], probabilities: Sequence[float], title: str
 ) -> View:
-    """Generated tokens, the more saturated the surer the model was; pointing at one shows its probability."""
+    """Return a view of generated tokens, in a stronger color for a higher probability.
+
+    Hover over a token to see its probability.
+    """
     spans = "".join(
         f'<span title="p = {p:.2f}" style="background:rgba(0,114,178,{0.06 + 0.5 * p:.2f});padding:1px 2px;margin:1px;'
         f'border-radius:3px;display:inline-block;{FONT}">{html.escape(visible(tokenizer.decode([i])))}</span>'
@@ -113,7 +116,7 @@ def probability_view(
 
 
 def beside(*views: View) -> View:
-    """Views next to each other; below each other on a narrow page."""
+    """Return the views side by side; below each other on a narrow page."""
     cells = "".join(
         f'<div style="flex:1 1 20em;min-width:18em">{view.html}</div>' for view in views
     )

@@ -58,7 +58,10 @@ def process_bytes() -> int:
 
 
 def written_bytes() -> int:
-    """Return this process's private writable memory (VmData), limited by RLIMIT_DATA. Linux only."""
+    """Return the private writable memory of this process (VmData). Linux only.
+
+    RLIMIT_DATA limits this number.
+    """
     found = _status("VmData")
     assert found is not None, "only Linux tells it"
     return found

@@ -217,5 +217,5 @@ def _quantised(model: nn.Module) -> list[Tensor]:
 
 
 def _nf4_bytes(parameters: int) -> int:
-    """Return the bytes of an NF4 matrix with double quantization, its code tables and mean scale."""
+    """Return the bytes of an NF4 matrix with double quantization, code tables and mean scale."""
     return round(parameters * bits_per_parameter(double=True) / 8) + 4 * (16 + 256 + 1)
