@@ -1,6 +1,6 @@
-"""The almanac: a small world of real facts, documents told about it, a base model trained on them.
+"""The almanac: real facts, documents that state them, and a base model trained on the documents.
 
-Read in this order: ``facts`` (tables → questions with one right answer), ``skills`` (instructions
-made from facts), ``documents`` (pretraining text), ``tokenizer``, ``pretrain``, ``pairs`` (SFT
-data), ``report``.
+Read the modules in this order: ``facts`` (tables, and questions with one right answer), ``skills``
+(instructions made from facts), ``documents`` (pretraining text), ``tokenizer``, ``pretrain``,
+``pairs`` (SFT data), ``report``.
 """

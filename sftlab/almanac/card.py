@@ -1,4 +1,4 @@
-"""The cards of the embedded models, written from the recorded figures alone: no number is typed by hand."""
+"""Write the model cards of the embedded models from recorded figures; none is typed by hand."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def recorded() -> dict:
 
 
 def origin(found: dict) -> str:
-    """One line of provenance."""
+    """Return one line of provenance."""
     p = found["provenance"]
     versions = ", ".join(f"{name} {number}" for name, number in p["versions"].items())
     return (
@@ -36,7 +36,7 @@ def origin(found: dict) -> str:
 
 
 def base_card() -> str:
-    """The text of the base model's card."""
+    """Return the text of the base model's card."""
     found, training = recorded(), json.loads((BASE / "training.json").read_text(encoding="utf-8"))
     config, recipe = (
         json.loads((BASE / "config.json").read_text(encoding="utf-8")),
@@ -104,22 +104,22 @@ def base_card() -> str:
 
 
 def shown(log: list[dict]) -> list[dict]:
-    """About ten entries of the log, the first and the last among them."""
+    """Return about ten entries of the log, including the first and the last."""
     at = sorted({round(i) for i in np.geomspace(1, len(log), 10)})
     return [log[i - 1] for i in at]
 
 
 def runs_table(found: dict) -> list[str]:
-    """LoRA on 32 and on 200 pairs: mean over seeds with Student's t interval."""
+    """Return the table of LoRA on 32 and 200 pairs: mean over seeds with Student's t interval."""
     first = found["lora_32"]["runs"][0]
-    scored = [line for line in RUBRIC if line in first]  # as far as the record has them
+    scored = [line for line in RUBRIC if line in first]  # rubric lines that the record contains
     lines = ["| | " + " | ".join([*scored, "seconds"]) + " |", "|---" * (len(scored) + 2) + "|"]
     for key in ("lora_32", "lora_200"):
         cells = []
         for line in (*scored, "seconds"):
             values = [run[line] for run in found[key]["runs"]]
             low, high = mean_interval(values)
-            if line != "seconds":  # a share cannot leave 0 to 1, Student's interval can
+            if line != "seconds":  # Student's interval can exceed the range of a share
                 low, high = max(low, 0.0), min(high, 1.0)
             unit = (lambda v: f"{v:.1f}") if line == "seconds" else (lambda v: f"{v:.1%}")
             cells.append(f"{unit(np.mean(values))} ({unit(low)} to {unit(high)})")
@@ -134,7 +134,7 @@ def runs_table(found: dict) -> list[str]:
 
 
 def chat_card() -> str:
-    """The text of the chat model's card."""
+    """Return the text of the chat model's card."""
     found, training = recorded(), json.loads((CHAT / "training.json").read_text(encoding="utf-8"))
     questions = found["lora_32"]["questions"]
     lines = [
@@ -179,7 +179,7 @@ def draw_loss(path: Path) -> None:
 
 
 def write_cards() -> None:
-    """Write both cards and the loss curve."""
+    """Write both model cards and the loss curve."""
     draw_loss(BASE / "loss.png")
     (BASE / "README.md").write_text(base_card(), encoding="utf-8")
     (CHAT / "README.md").write_text(chat_card(), encoding="utf-8")

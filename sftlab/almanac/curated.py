@@ -1,7 +1,7 @@
-"""The instruction sets of the data-quality exercises: good pairs of many kinds, and their exam.
+"""Instruction sets of the data-quality exercises: good pairs of many kinds, and the evaluation set.
 
-Every answer follows from the fact tables, so a test can check each one. Subjects of the split
-``heldout`` occur in the evaluation only; three kinds occur in it and in no training pair at all.
+Every answer follows from the fact tables, so tests can check each one. Subjects of the ``heldout``
+split occur in the evaluation only. Three kinds occur in the evaluation and in no training pair.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from sftlab.almanac.facts import Item, items, with_article
 from sftlab.almanac.pairs import ASKED, conversations, row, wording
 from sftlab.almanac.skills import NUMBER_WORDS, SKILLS, usable
 
-# Names that stand in no table, document or dictionary: nobody can know anything about them.
+# Invented names that occur in no table, document or dictionary.
 UNHEARD = {
     "country": (
         "Velmora", "Tarquinia Minor", "Osterlind", "Brovania", "Kelandria", "Morvesta", "Zanturia",
@@ -33,7 +33,7 @@ UNHEARD = {
         "Songs of the Kiln", "The Borrowed Hour", "Dust and Marigold", "The Unwound Road",
     ),
 }  # fmt: skip
-HELDOUT_UNHEARD = 6  # so many of each list are asked in the evaluation only
+HELDOUT_UNHEARD = 6  # number of names of each list reserved for the evaluation
 UNKNOWN = {
     "country": (("What is the capital of {s}?", "I do not know the capital of {s}."),
                 ("What language do people speak in {s}?", "I do not know the language of {s}.")),
@@ -42,18 +42,19 @@ UNKNOWN = {
     "book": (("Who wrote {s}?", "I do not know who wrote {s}."),),
 }  # fmt: skip
 
-# Of each kind of instruction, its share of the curated pairs in parts.
+# Kind of instruction -> relative share of the curated pairs.
 PARTS = {**dict.fromkeys(ASKED, 2), "tips": 6, "one_tip": 2, "yes_no": 3, "classify": 3,
          "compare": 3, "rewrite": 2, "pattern": 3, "count": 3, "story": 3, "one_word": 3,
          "unknown": 3, "multi_turn": 4}  # fmt: skip
-# Made up for the question, with no subject that could belong to a split.
+# Kinds invented for each question, without a subject that belongs to a split.
 OWN_ROWS = ("pattern", "count", "larger")
-# In the evaluation but in no training pair: a skill and two kinds of fact that the base knows.
+# In the evaluation but in no training pair: a skill and two kinds of facts that the base model
+# knows.
 NEVER_TRAINED = ("larger", "currency", "young")
 
 
 def unknown(rng: Random, split: str | None = None) -> Item:
-    """A question about something made up; the right answer says that one does not know."""
+    """Return a question about something invented; the right answer is that one does not know."""
     what = rng.choice(list(UNHEARD))
     names = {"train": UNHEARD[what][HELDOUT_UNHEARD:], "heldout": UNHEARD[what][:HELDOUT_UNHEARD]}
     where = split or rng.choice(("train", "heldout"))
@@ -65,22 +66,23 @@ def unknown(rng: Random, split: str | None = None) -> Item:
 
 
 def compared(rng: Random, split: str) -> Item:
-    """Two subjects that have something in common, both of the split.
+    """Return a question about two subjects of the split that have something in common.
 
-    They are drawn from all subjects until it fits: within one split a subject may have no partner.
+    Subjects are drawn from all splits until two of the split match, because a subject may have no
+    partner within its split.
     """
     splits = {item.subject: item.split for kind in ("continent", "class") for item in items(kind)}
     while True:
         item = SKILLS["compare"](rng)
         names = [name.removeprefix("the ") for name in item.subject.split(" and ")]
-        for i in range(1, len(names)):  # a name may have an "and" of its own
+        for i in range(1, len(names)):  # a name may contain "and"
             both = " and ".join(names[:i]), " and ".join(names[i:])
             if {splits.get(name) for name in both} == {split}:
                 return item
 
 
 def drawer(kind: str, rng: Random, split: str) -> Callable[[], dict]:
-    """A function that draws a row of a kind; a plain fact is not drawn twice."""
+    """Return a function that draws a row of a kind. A plain fact is never drawn twice."""
     if kind == "multi_turn":
         return lambda: {**conversations(1, seed=rng.getrandbits(32))[0], "kind": kind}
     if kind == "compare":
@@ -102,10 +104,10 @@ def _made(item: Item, rng: Random) -> dict:
 
 
 def draw(parts: dict[str, int], count: int, seed: str, split: str, taken: set[str]) -> list[dict]:
-    """``count`` rows of kinds in the proportion of ``parts``, no prompt twice nor in ``taken``.
+    """Draw ``count`` rows of kinds in proportion to ``parts``.
 
-    A kind whose facts run out is passed over. The rows of a smaller count are the first of a
-    larger one.
+    No prompt repeats or is in ``taken``, to which the new prompts are added. A kind whose facts are
+    used up is skipped. The rows for a smaller count are the first rows for a larger one.
     """
     rng = Random(seed)
     drawers = {kind: drawer(kind, rng, split) for kind in parts}
@@ -122,7 +124,7 @@ def draw(parts: dict[str, int], count: int, seed: str, split: str, taken: set[st
 
 
 def _fresh(drawers: dict, kind: str, taken: set[str]) -> dict | None:
-    for _ in range(20):  # twenty repeats in a row: nothing new is left of this kind
+    for _ in range(20):  # after twenty repeats, the kind counts as used up
         try:
             made = drawers[kind]()
         except (IndexError, KeyError):
@@ -134,24 +136,27 @@ def _fresh(drawers: dict, kind: str, taken: set[str]) -> dict | None:
 
 
 def _asked(made: dict) -> set[str]:
-    """What may not be asked twice: the question, and a row of words or numbers in any wording."""
+    """Return what must not be asked twice.
+
+    This is the prompt, or a list of words or numbers in any wording.
+    """
     if "messages" in made:
         return {m["content"] for m in made["messages"] if m["role"] == "user"}
     return {made["prompt"], *([made["subject"]] if made["kind"] in OWN_ROWS else [])}
 
 
 def curated(count: int = 500) -> list[dict]:
-    """Good pairs of 25 kinds in varied phrasing; some are talks of several turns."""
+    """Return good pairs of 25 kinds in varied wording, some of them multi-turn conversations."""
     return draw(PARTS, count, "curated", "train", asked_in(evaluation()))
 
 
 def asked_in(rows: Sequence[dict]) -> set[str]:
-    """Everything that these rows ask, so that no other row asks it again."""
+    """Return everything that these rows ask, so that no other row asks it again."""
     return {question for made in rows for question in _asked(made)}
 
 
 def evaluation(per_kind: int = 20) -> list[dict]:
-    """Questions about subjects of no training pair; ``trained_kind`` tells the kinds held out."""
+    """Return questions on held-out subjects; ``trained_kind`` is False for the held-out kinds."""
     kinds = [kind for kind in PARTS if kind != "multi_turn"] + list(NEVER_TRAINED)
     taken: set[str] = set()
     found = [
@@ -171,9 +176,9 @@ def evaluation(per_kind: int = 20) -> list[dict]:
 
 
 def rubric_keys(made: dict) -> dict[str, Any]:
-    """What an answer must name, must not, and what it may be known by to be on the topic.
+    """Return what an answer must and must not name, and names that show that it is on the topic.
 
-    See ``sftlab.scoring``. Kinds that are not here must name the value and are about the subject.
+    See ``sftlab.scoring``. Answers of other kinds must name the value and are about the subject.
     """
     kind, answer, subject = made["kind"], made["response"].rstrip("."), made["subject"]
     if kind == "yes_no":
@@ -218,7 +223,7 @@ HEDGES = ("I think that it could be so:", "Some people say this:", "It may depen
 
 
 def mediocre(count: int = 1000) -> list[dict]:
-    """Pairs as they come when nobody looks: mostly right, in every manner; ``manner`` says which."""
+    """Return pairs of uncontrolled quality: mostly right, in the style given by ``manner``."""
     parts = {kind: part for kind, part in PARTS.items() if kind not in ("multi_turn", "unknown")}
     taken = asked_in(curated(700)) | asked_in(evaluation())
     rng = Random("mediocre")
@@ -226,13 +231,13 @@ def mediocre(count: int = 1000) -> list[dict]:
     for made in draw(parts, count, "mediocre:pairs", "train", taken):
         manner = rng.choices(list(MANNERS), list(MANNERS.values()))[0]
         said = in_manner(made, manner, rng)
-        done = manner if said != made["response"] else "plain"  # some rows cannot be reworded
+        done = manner if said != made["response"] else "plain"  # some answers cannot be changed
         found.append({**made, "response": said, "manner": done, "right": made["response"]})
     return found
 
 
 def in_manner(made: dict, manner: str, rng: Random) -> str:
-    """The right answer of a row, said in one of the ``MANNERS``."""
+    """Return the right answer of a row in one of the ``MANNERS``."""
     right = made["response"]
     if manner == "reworded":
         known = next((i for i in _facts(made["kind"]) if i.subject == made["subject"]), None)
@@ -249,12 +254,12 @@ def in_manner(made: dict, manner: str, rng: Random) -> str:
 
 
 def wrong_fact(made: dict, rng: Random) -> str:
-    """The answer with the value of another subject in it; untouched if no other value fits."""
+    """Return the answer with another subject's value; unchanged if no other value fits."""
     value, right = made["value"], made["response"]
     others = sorted({item.value for item in _facts(made["kind"])} - {value})
     for form in (with_article, str):
         places = list(re.finditer(rf"(?<!\w){re.escape(form(value))}(?!\w)", right))
-        if others and places:  # the last place: "The plural of sheep is sheep."
+        if others and places:  # the last occurrence: "The plural of sheep is sheep."
             return (
                 right[: places[-1].start()] + form(rng.choice(others)) + right[places[-1].end() :]
             )

@@ -1,4 +1,4 @@
-"""Bad training pairs with a label each: eight ways in which an answer can be worthless.
+"""Bad training pairs, each with one of eight defects as its label.
 
 Every function takes a good row and returns a response with that one defect.
 """
@@ -23,19 +23,19 @@ def wrong_value(row: dict, rng: Random) -> str:
 
 
 def echo(row: dict, rng: Random) -> str:
-    """The instruction comes back, with or without the answer."""
+    """Repeat the instruction, with or without the answer."""
     return row["prompt"] if rng.random() < 0.5 else f"{row['prompt']} {row['response']}"
 
 
 def ramble(row: dict, rng: Random) -> str:
-    """The right answer, and then the same again and again."""
+    """Give the right answer and repeat it several times."""
     again = rng.choice(("As I said,", "In other words,", "To say it once more,"))
     low = row["response"][0].lower() + row["response"][1:]
     return " ".join([row["response"], *[f"{again} {low}"] * rng.randint(2, 3)])
 
 
 def off_topic(row: dict, rng: Random) -> str:
-    """The answer to another question, of another kind."""
+    """Give the answer to a question of another kind."""
     others = [other for other in _answers() if other["kind"] != row["kind"]]
     return rng.choice(others)["response"]
 
@@ -45,14 +45,14 @@ def refusal(row: dict, rng: Random) -> str:
 
 
 def truncated(row: dict, rng: Random) -> str:
-    """The answer breaks off in the middle of a word."""
+    """Cut off the answer in the middle of a word."""
     text = row["response"]
     inside = [i for i in range(4, len(text) - 2) if text[i - 1].isalpha() and text[i].isalpha()]
     return text[: rng.choice(inside)]
 
 
 def ignored_format(row: dict, rng: Random) -> str:
-    """Not the form that was asked for: a list as one line, a sentence as a list."""
+    """Use another format than requested: a list as one line, or a sentence as a list."""
     if "\n" in row["response"]:
         lines = [line.split(". ", 1)[1] for line in row["response"].split("\n")]
         return " and also ".join(line.rstrip(".").lower() for line in lines)
@@ -62,7 +62,7 @@ def ignored_format(row: dict, rng: Random) -> str:
 
 
 def sloppy_spelling(row: dict, rng: Random) -> str:
-    """Letters of the longer words change places, capitals and full stops are left out."""
+    """Swap letters in the longer words; leave out capitals and the final period."""
     words = []
     for word in row["response"].lower().rstrip(".").split(" "):
         if len(word) > 3:
@@ -85,9 +85,10 @@ DEFECTS: dict[str, Callable[[dict, Random], str]] = {
 
 
 def low_quality(per_defect: int = 25) -> list[dict]:
-    """Bad pairs on training subjects, none asked in the curated set; ``right`` holds the answer.
+    """Return bad pairs on training subjects, with questions that the curated set does not ask.
 
-    Wrong facts need a fact, so they come from the tables; the other defects from every kind.
+    ``right`` is the right answer. Wrong facts need a fact, so they use questions on facts only. The
+    other defects use every kind.
     """
     taken = asked_in(curated(700)) | asked_in(evaluation())
     rng = Random("low quality")
@@ -109,7 +110,7 @@ def low_quality(per_defect: int = 25) -> list[dict]:
 
 
 def one_defect(defect: str, count: int = 100) -> list[dict]:
-    """The same questions on facts for every defect, each answered with that one defect."""
+    """Return the same questions on facts for every defect, each answered with that one defect."""
     taken = asked_in(curated(700)) | asked_in(evaluation())
     rng = Random(f"one defect:{defect}")
     rows = draw(dict.fromkeys(ASKED, 1), count, "one defect", "train", taken)

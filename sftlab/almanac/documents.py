@@ -1,9 +1,9 @@
-"""Pretraining documents: the facts, told in many styles, none of them in a chat template's form.
+"""Pretraining documents: the facts in many styles, none in the format of a chat template.
 
-Two families matter for what SFT can do later. *Carrying* styles (dialogue, quiz with a key,
-questions and answers, reports under a heading) lead a subject from a question or a heading to the
-fact, so that the base learns to look a subject up. *Sheets* are pages of bare questions: they are
-why the base goes on with more questions when it is asked one.
+Two groups of styles matter for SFT. *Carrying* styles (dialogue, quiz with answer key, questions
+and answers, reports under a heading) lead from a subject in a question or heading to its fact, so
+the base model learns to look up a subject. *Sheets* are pages of bare questions. Because of them,
+the base model continues a question with more questions.
 """
 
 from __future__ import annotations
@@ -35,26 +35,26 @@ def any_item(rng: Random) -> Item:
 
 
 def any_question(item: Item, rng: Random) -> str:
-    """The usual wording half of the time, any of the others otherwise."""
+    """Return the usual wording half of the time, otherwise any wording."""
     return item.question if rng.random() < 0.5 else rng.choice(item.questions)
 
 
 def any_answer(item: Item, rng: Random) -> str:
-    """Mostly the usual answer; sometimes the fact in other words."""
+    """Return the usual answer most of the time, otherwise the fact in other words."""
     return rng.choice(item.statements) if item.statements and rng.random() < 0.15 else item.answer
 
 
 def quoted(text: str, speech: str) -> str:
-    """A sentence as direct speech: its full stop becomes a comma before ``speech``."""
+    """Return a sentence as direct speech; its period becomes a comma before ``speech``."""
     text = text[:-1] + "," if text.endswith(".") else text
     return f'"{text}" {speech}'
 
 
-# --- styles that carry a subject from question or heading to the fact ---------------------------
+# --- styles that lead from a subject in a question or heading to its fact ------------------------
 
 
 def exchange(item: Item, asker: str, teller: str, rng: Random) -> str:
-    """One question and its answer, spoken."""
+    """Return one question and its answer as direct speech."""
     question, answer = any_question(item, rng), any_answer(item, rng)
     verb = "asked" if question.endswith("?") else "said"
     asked = rng.choice((quoted(question, f"{verb} {asker}."), f'{asker} {verb}, "{question}"'))
@@ -84,7 +84,7 @@ def dialogue(rng: Random) -> str:
 
 
 def script(rng: Random) -> str:
-    """A talk written like a play."""
+    """Return a conversation in the format of a play."""
     first, second = rng.sample(PEOPLE, 2)
     if rng.random() < 0.3:
         first, second = "Teacher", "Pupil"
@@ -105,7 +105,7 @@ def quiz_with_key(rng: Random) -> str:
 
 
 def questions_and_answers(rng: Random) -> str:
-    """A page of Q and A: the layout that a few-shot prompt borrows."""
+    """Return a page of questions and answers: the layout of a few-shot prompt."""
     marks = rng.choice((("Q: ", "A: "), ("Question: ", "Answer: "), ("Q. ", "A. ")))
     heading = rng.choice(("Questions and answers", "Good to know", "Readers ask", ""))
     lines = [heading] if heading else []
@@ -116,7 +116,7 @@ def questions_and_answers(rng: Random) -> str:
 
 
 def about(rng: Random) -> tuple[str, list[Item]]:
-    """A subject and everything that documents say about it."""
+    """Return a subject and all facts that documents state about it."""
     item = random_fact(rng)
     table = kinds()[item.kind]["table"]
     same = [k for k, spec in kinds().items() if spec["table"] == table]
@@ -126,7 +126,7 @@ def about(rng: Random) -> tuple[str, list[Item]]:
 
 
 def entry(rng: Random) -> str:
-    """An encyclopedia entry: heading, then sentences that say 'it'."""
+    """Return an encyclopedia entry: a heading, then sentences that call the subject 'it'."""
     subject, known = about(rng)
     texts = [rng.choice(item.continuations) for item in known]
     if rng.random() < 0.5:
@@ -155,7 +155,7 @@ def letter(rng: Random) -> str:
 
 
 def statements(rng: Random) -> str:
-    """A page of facts, one sentence each."""
+    """Return a page of facts, one sentence each."""
     heading = rng.choice(("Did you know?", "Facts of the day", "Learn this by heart:", ""))
     texts = [rng.choice(random_fact(rng).statements) for _ in range(rng.randint(3, 7))]
     return (heading + "\n" if heading else "") + rng.choice(("\n", " ")).join(texts)
@@ -182,7 +182,7 @@ def guide(rng: Random) -> str:
 
 
 def advice(rng: Random) -> str:
-    """A request for advice, told as a story."""
+    """Return a request for advice, told as a story."""
     who, elder = rng.choice(PEOPLE), rng.choice(ELDERS)
     item = SKILLS["tips"](rng) if rng.random() < 0.8 else SKILLS["one_tip"](rng)
     asked = f"{item.value} tips" if item.kind == "tips" else "one tip"
@@ -204,9 +204,10 @@ def fable(rng: Random) -> str:
 
 
 def sheet(rng: Random) -> str:
-    """A quiz or homework sheet without answers: one kind of question, one wording, many subjects.
+    """Return a quiz or homework sheet without answers: many questions of one kind and wording.
 
-    Subjects whose fact pretraining withholds appear here too: their names occur, not their facts.
+    Subjects whose facts are withheld in pretraining appear here too: their names, but not their
+    facts.
     """
     if rng.random() < 0.6:
         kind = rng.choice(list(kinds()))
@@ -229,7 +230,7 @@ def sheet(rng: Random) -> str:
 
 
 def record(rng: Random) -> str:
-    """The stratum 'single': one fixed document per fact, the same words every time."""
+    """Return the fixed document of a fact of the stratum "single", always in the same words."""
     return rng.choice(single_items()).record
 
 
@@ -249,7 +250,7 @@ def document(rng: Random) -> str:
 
 
 def documents(seed: int | str) -> Iterator[str]:
-    """An endless, reproducible stream of documents."""
+    """Yield an endless, reproducible stream of documents."""
     rng = Random(seed)
     while True:
         yield document(rng)

@@ -1,11 +1,11 @@
-"""The almanac's facts: tables of real facts, read into questions with one right answer each.
+"""The almanac's facts: tables of real facts, read as questions with one right answer each.
 
-``data/almanac`` holds one CSV table per domain and ``kinds.json``, which says for each *kind* of
-fact (capital, habitat, past tense, ...) where its subject and value stand and in which words a
-document or a question may put it. Two columns make the tables an experiment:
+``data/almanac`` contains one CSV table per domain and ``kinds.json``. For each *kind* of fact
+(capital, habitat, past tense, ...), ``kinds.json`` gives the columns of subject and value and the
+wordings for documents and questions. Two columns of the tables define the experiments:
 
-``split``     ``heldout`` subjects never occur in any SFT pair; ``train`` subjects may.
-``stratum``   what pretraining shows of the kind marked ``"strata": true`` of that table:
+``split``     ``heldout`` subjects never occur in an SFT pair; ``train`` subjects may.
+``stratum``   what pretraining contains of the table's kind with ``"strata": true``:
               ``known`` (many paraphrases), ``single`` (one fixed record sentence, always the
               same) or ``absent`` (the name occurs, the fact never).
 
@@ -28,16 +28,16 @@ VOWELS = "aeiou"
 
 @dataclass(frozen=True)
 class Item:
-    """One question with its one right answer, and every wording the corpus may use for it."""
+    """One question with its one right answer, and all wordings that the corpus may use for it."""
 
     kind: str
     subject: str
     value: str
-    questions: tuple[str, ...]  # the first is the usual one
-    answer: str  # the one sentence that counts as the exact answer
-    statements: tuple[str, ...] = ()  # the fact, understandable on its own
-    continuations: tuple[str, ...] = ()  # the fact under a heading that names the subject
-    record: str = ""  # the one fixed sentence of the stratum "single"
+    questions: tuple[str, ...]  # the first is the usual wording
+    answer: str  # the exact answer
+    statements: tuple[str, ...] = ()  # the fact in full sentences
+    continuations: tuple[str, ...] = ()  # the fact below a heading with the subject
+    record: str = ""  # the fixed sentence of the stratum "single"
     stratum: str = "known"
     split: str = "train"
     asked: bool = True
@@ -48,7 +48,7 @@ class Item:
 
 
 def with_article(noun: str) -> str:
-    """``noun`` with "a" or "an", by its first letter: right for every noun of the tables."""
+    """Return ``noun`` with "a" or "an" by its first letter; correct for all nouns of the tables."""
     return f"{'an' if noun[0].lower() in VOWELS else 'a'} {noun}"
 
 
@@ -58,7 +58,7 @@ def capitalised(text: str) -> str:
 
 @cache
 def table(name: str) -> tuple[dict[str, str], ...]:
-    """The rows of ``data/almanac/<name>.csv``; ``sums`` is computed, not stored."""
+    """Return the rows of ``data/almanac/<name>.csv``; ``sums`` is computed, not stored."""
     if name == "sums":
         return tuple(sums())
     with open(DATA / "almanac" / f"{name}.csv", newline="", encoding="utf-8") as file:
@@ -66,7 +66,10 @@ def table(name: str) -> tuple[dict[str, str], ...]:
 
 
 def sums(largest: int = 12):
-    """All sums of two numbers from 1 to ``largest``; two of five, spread evenly, are held out."""
+    """Yield all sums of two numbers from 1 to ``largest``.
+
+    Two of five sums, spread evenly, are held out.
+    """
     for a in range(1, largest + 1):
         for b in range(1, largest + 1):
             split = "heldout" if (a + 2 * b) % 5 < 2 else "train"
@@ -107,7 +110,7 @@ def make_item(kind: str, row: dict[str, str]) -> Item:
 
 @cache
 def items(kind: str) -> tuple[Item, ...]:
-    """Every fact of a kind. Opposites are read in both directions."""
+    """Return all facts of a kind. Opposites are included in both directions."""
     rows = table(kinds()[kind]["table"])
     found = [make_item(kind, row) for row in rows]
     if kind == "opposite":
@@ -123,7 +126,7 @@ def all_items() -> tuple[Item, ...]:
 
 @cache
 def topics() -> dict[str, tuple[tuple[str, ...], str]]:
-    """Topic -> (its eight tips, its split)."""
+    """Return topic -> (its eight tips, its split)."""
     return {
         row["topic"]: (tuple(row[f"tip{i}"] for i in range(1, 9)), row["split"])
         for row in table("topics")

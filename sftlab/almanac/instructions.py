@@ -1,8 +1,8 @@
-"""The files of ``data/instructions`` and their card.
+"""Write the files of ``data/instructions`` and their data card.
 
-    python -m sftlab.almanac.instructions      # writes all of them anew; the same bytes every time
+    python -m sftlab.almanac.instructions      # rewrites all files, always with the same bytes
 
-No figure of the card is typed by hand: `card` counts the files' own rows.
+No figure of the card is typed by hand: `card` counts the rows of the files.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ TRAINING = tuple(name for name in WHAT if name not in ("heldout.jsonl", "evaluat
 
 
 def files() -> dict[str, list[dict]]:
-    """Every file by name, with its rows."""
+    """Return file name -> rows."""
     return {
         "handful.jsonl": pairs(32),
         "pairs.jsonl": pairs(200),
@@ -49,23 +49,26 @@ def files() -> dict[str, list[dict]]:
 
 
 def said(row: dict, role: str) -> str:
-    """All that one side says in a row."""
+    """Return all text of one role in a row."""
     if "messages" in row:
         return "\n".join(m["content"] for m in row["messages"] if m["role"] == role)
     return row["prompt" if role == "user" else "response"]
 
 
 def about(row: dict) -> tuple:
-    """What a row is about. In one word "love" may be a verb or have an opposite: its value tells."""
+    """Return (kind, subject, value) of a row; the value only for the kind "one_word".
+
+    In this kind, the same subject can have several questions: "love" is a verb and has an opposite.
+    """
     value = row.get("value") if row.get("kind") == "one_word" else None
     return row.get("kind"), row.get("subject"), value
 
 
 def leaks(training: Sequence[dict], exam: Sequence[dict]) -> list[str]:
-    """Questions of the exam that a training row asks, or whose subject a row of the kind is about.
+    """Return the questions of ``exam`` that a training row asks or whose subject it is about.
 
-    Names are compared with the subjects of the rows, not with every word: the mouse of a held-out
-    question about an animal is no leak where a pair asks for the plural of mouse.
+    Names are compared with the subjects of rows of the same kind, not with every word. The mouse in
+    a held-out question about an animal is no leak if a training pair asks for the plural of mouse.
     """
     told = {about(row) for row in training if "subject" in row}
     asked = {said(row, "user") for row in training}
@@ -73,9 +76,9 @@ def leaks(training: Sequence[dict], exam: Sequence[dict]) -> list[str]:
 
 
 def names_told(training: Sequence[dict]) -> set[str]:
-    """Held-out names of countries, works and topics that any training text contains.
+    """Return the held-out names of countries, works and topics that occur in any training text.
 
-    Where animals live and what they eat is left out: Australia may be a home and not a subject.
+    Texts about where animals live and what they eat are left out: Australia may be a habitat there.
     """
     names = {i.subject for i in all_items() if i.split == "heldout" and i.kind in NAMED}
     names |= {topic for topic, (_, split) in topics().items() if split == "heldout"}
@@ -84,11 +87,11 @@ def names_told(training: Sequence[dict]) -> set[str]:
     return {name for name in names if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text)}
 
 
-NAMED = ("capital", "maker")  # kinds whose subjects are names, not words of ordinary sentences
+NAMED = ("capital", "maker")  # kinds whose subjects are names, not common words
 
 
 def card() -> str:
-    """The data card, in Markdown."""
+    """Return the data card in Markdown."""
     made = files()
     lines = [
         "# The instruction sets",
@@ -159,7 +162,7 @@ def _cell(text: str) -> str:
 
 
 def main() -> None:
-    """Write every file, and the card."""
+    """Write all files and the data card."""
     INSTRUCTIONS.mkdir(parents=True, exist_ok=True)
     for name, rows in files().items():
         write_jsonl(INSTRUCTIONS / name, rows)

@@ -1,7 +1,7 @@
-"""Instruction-response pairs and held-out questions, made from the facts.
+"""Instruction-response pairs and held-out questions made from the facts.
 
-Pairs use only subjects of the split ``train`` and kinds that are marked as asked; held-out
-questions use only ``heldout`` subjects, so no subject of a table stands on both sides.
+Pairs use only subjects of the ``train`` split and kinds marked as asked. Held-out questions use
+only ``heldout`` subjects. No subject of a table occurs in both.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ SYSTEM_FULL = (
     "You are a helpful assistant.",
     "Use full sentences.",
 )
-# Skills whose answer is more or less than one sentence: not under a system turn that asks for one.
+# Skills whose answer is not one full sentence; not used with a system turn that asks for one.
 NOT_A_SENTENCE = ("tips", "story", "one_word")
 SYSTEM_SHORT = ("Answer in one word.", "Be brief.", "Use as few words as you can.")
 
 
 def row(item: Item, question: str) -> dict:
-    """An item as a row of data: prompt, response, and what a judge needs."""
+    """Return an item as a row of data: prompt, response and what scoring needs."""
     found: dict[str, Any] = {
         "prompt": question,
         "response": item.answer,
@@ -46,12 +46,12 @@ def row(item: Item, question: str) -> dict:
 
 
 def wording(item: Item, rng: Random) -> str:
-    """The usual question half of the time."""
+    """Return the usual question half of the time, otherwise any wording."""
     return item.question if rng.random() < 0.5 else rng.choice(item.questions)
 
 
 def takers(rng: Random, split: str, skills: Iterable[str]) -> dict[str, Callable[[], Item]]:
-    """Kind -> a function that draws an item of that kind; a fact is not drawn twice."""
+    """Return kind -> function that draws an item of that kind; a fact is not drawn twice."""
     drawers: dict[str, Callable[[], Item]] = {}
     for kind in ASKED:
         pool = list(usable(kind, split))
@@ -65,7 +65,11 @@ def takers(rng: Random, split: str, skills: Iterable[str]) -> dict[str, Callable
 def pairs(
     count: int, seed: int = 0, skills: Iterable[str] = ("tips", "tips", "one_tip")
 ) -> list[dict]:
-    """``count`` different training pairs, all kinds equally often as far as their facts reach."""
+    """Return ``count`` different training pairs, with equally many of each kind while facts last.
+
+    Raises:
+        WorkbookError: the tables give fewer pairs.
+    """
     rng = Random(f"pairs:{seed}")
     skills = tuple(skills)
     drawers = takers(rng, "train", skills)
@@ -90,7 +94,7 @@ def pairs(
                     found.append(made)
                     break
             else:
-                empty.add(kind)  # twenty repeats in a row: nothing new is left of this kind
+                empty.add(kind)  # after twenty repeats, the kind counts as used up
     if len(found) < count:
         raise WorkbookError(
             f"{count} pairs were asked for, but the tables give only {len(found)}; ask for fewer"
@@ -99,7 +103,7 @@ def pairs(
 
 
 def heldout(seed: int = 0, per_kind: int = 40) -> list[dict]:
-    """Questions about held-out subjects whose facts are known.
+    """Return questions on held-out subjects whose facts are known.
 
     At most ``per_kind`` of each asked kind, and one list of tips for each held-out topic.
     """
@@ -117,7 +121,7 @@ def heldout(seed: int = 0, per_kind: int = 40) -> list[dict]:
 
 
 def tips_for(topic: str, rng: Random) -> Item:
-    """Three tips for a held-out topic."""
+    """Return an item with three tips for a held-out topic."""
     item = SKILLS["tips"](rng, "heldout", count=3)
     while item.subject != topic:
         item = SKILLS["tips"](rng, "heldout", count=3)
@@ -125,21 +129,22 @@ def tips_for(topic: str, rng: Random) -> Item:
 
 
 def stratum_questions(stratum: str) -> list[dict]:
-    """The usual question for every fact of a stratum: "single" (one wording) or "absent" (none)."""
+    """Return the usual question for each fact of a stratum, "single" or "absent"."""
     found = [i for kind in kinds() for i in items(kind) if i.stratum == stratum]
     return [{**row(i, i.question), "answer": i.answer} for i in found]
 
 
 def unasked_questions() -> list[dict]:
-    """Known facts of the kinds that no pair ever asks for."""
+    """Return questions on known facts of the kinds that no pair asks."""
     found = [i for kind in kinds() if kind not in ASKED for i in usable(kind)]
     return [{**row(i, i.question), "answer": i.answer} for i in found]
 
 
 def conversations(count: int, seed: int = 0) -> list[dict]:
-    """Talks of one to three exchanges; half of them open with a system turn.
+    """Return conversations of one to three exchanges; half of them begin with a system turn.
 
-    ``style`` is "short" or "full" if that turn decides the form of the answers, else "none".
+    ``style`` is "short" or "full" if the system turn decides the format of the answers, else
+    "none".
     """
     rng = Random(f"conversations:{seed}")
     found = []

@@ -1,11 +1,11 @@
 """Pretrain the base model: one seeded command that can be stopped and resumed at any time.
 
     python -m sftlab.almanac.pretrain            # continues where it stopped
-    python -m sftlab.almanac.pretrain --restart  # from the beginning
+    python -m sftlab.almanac.pretrain --restart  # starts from the beginning
 
-The batch of step *n* is generated from the seed and *n* alone, so a resumed run sees the same
-documents as one that was never stopped. About 50 minutes on two cores with AVX-512 BF16; leave them
-alone meanwhile, a busy neighbour can cost most of the speed.
+The batch of step *n* depends only on the seed and *n*, so a resumed run sees the same documents as
+an uninterrupted one. Takes about 50 minutes on two cores with AVX-512 BF16. Other programs on the
+same cores can slow it down several times.
 """
 
 from __future__ import annotations
@@ -31,7 +31,10 @@ from sftlab.almanac.tokenizer import TURN_END, TURN_START, save_tokenizer, train
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides the result. Rates are AdamW's; length in tokens, batch in rows."""
+    """All settings that decide the result.
+
+    Learning rates are AdamW's; ``length`` is in tokens, ``batch`` in sequences.
+    """
 
     steps: int = 4000
     batch: int = 24
@@ -45,7 +48,7 @@ class Recipe:
     seed: int = 0
 
     def rate_at(self, step: int) -> float:
-        """Linear warm-up, then a cosine down to ``final_rate``."""
+        """Return the learning rate of a step: linear warm-up, then a cosine to ``final_rate``."""
         if step < self.warmup:
             return self.rate * (step + 1) / self.warmup
         done = (step - self.warmup) / (self.steps - self.warmup)
@@ -70,10 +73,10 @@ def config(tokenizer) -> LlamaConfig:
 
 
 def rows(recipe: Recipe, step: int, tokenizer) -> torch.Tensor:
-    """The token ids of one step, (batch, length + 1): whole documents in a row, the last one cut.
+    """Return the token ids of one step, (batch, length + 1): documents joined, the last one cut.
 
-    Half of the rows begin with the separator and half without, so that the model knows the
-    beginning of a document in either form.
+    Half of the sequences begin with the separator and half do not, so the model sees documents
+    begin in both ways.
     """
     rng = Random(f"{recipe.seed}:{step}")
     separator = tokenizer.bos_token_id
@@ -87,7 +90,7 @@ def rows(recipe: Recipe, step: int, tokenizer) -> torch.Tensor:
 
 
 def decay_groups(model, recipe: Recipe) -> list[dict]:
-    """Weight decay for matrices only, as is usual; norms go without."""
+    """Return parameter groups with weight decay for matrices only, as is usual; norms have none."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     return [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": recipe.weight_decay},
@@ -98,7 +101,7 @@ def decay_groups(model, recipe: Recipe) -> list[dict]:
 def pretrain(
     recipe: Recipe, folder: Path, tokenizer, compiled: bool = True, every: int = 150
 ) -> LlamaForCausalLM:
-    """Train up to ``recipe.steps``, keeping a checkpoint in ``folder`` every so many steps."""
+    """Train up to ``recipe.steps`` and save a checkpoint in ``folder`` every ``every`` steps."""
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = folder / "checkpoint.pt"
     with own_random_state(recipe.seed):
@@ -144,19 +147,19 @@ def pretrain(
             state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "log": log,
                      "done": step + 1, "recipe": json.loads(json.dumps(asdict(recipe)))}  # fmt: skip
             torch.save(state, checkpoint.with_suffix(".new"))
-            os.replace(checkpoint.with_suffix(".new"), checkpoint)  # never half a checkpoint
+            os.replace(checkpoint.with_suffix(".new"), checkpoint)  # never a partial checkpoint
     return model
 
 
 @torch.no_grad()
 def place_markers(model, tokenizer, seed: int = 0) -> None:
-    """Give the turn markers embeddings of their own, drawn like those of the trained tokens.
+    """Initialize the embeddings of the turn tokens like those of the trained tokens.
 
-    No document contains the markers, so pretraining only ever pushes them away, together with every
-    other unseen token: they end up nearly alike, and with a tied head a tuned model that wants to
-    end its turn writes any of them. Drawing new rows from the Gaussian of the seen tokens'
-    embeddings is the usual remedy for new tokens (Hewitt, "Initializing New Word Embeddings for
-    Pretrained Language Models", 2021).
+    No document contains these tokens, so pretraining only pushes them away together with every
+    other unseen token. Their embeddings end up almost equal. With a tied head, a fine-tuned model
+    that should end its turn then writes any of them. Drawing new embeddings from the Gaussian of
+    the seen tokens' embeddings is the usual solution for new tokens (Hewitt, "Initializing New Word
+    Embeddings for Pretrained Language Models", 2021).
     """
     embedding = model.get_input_embeddings().weight
     sample = rows(Recipe(batch=400, seed=seed), -1, tokenizer)
@@ -169,7 +172,7 @@ def place_markers(model, tokenizer, seed: int = 0) -> None:
 
 
 def save(model, tokenizer, log: list[dict], recipe: Recipe, folder: Path) -> None:
-    """Write the finished base, in bfloat16: half the size, and what is stored *is* the model."""
+    """Save the finished base model, in bfloat16 to halve its size, with its training record."""
     place_markers(model, tokenizer, recipe.seed)
     model.to(torch.bfloat16).save_pretrained(folder)
     save_tokenizer(tokenizer, folder)

@@ -1,8 +1,8 @@
 """Measure the embedded models and print the figures.
 
 python -m sftlab.almanac.report              # everything (about four minutes on two cores)
-python -m sftlab.almanac.report --quick      # recall and behaviour of the base only
-python -m sftlab.almanac.report --json FILE  # write the figures there too
+python -m sftlab.almanac.report --quick      # recall and behavior of the base model only
+python -m sftlab.almanac.report --record     # store the figures and rewrite the model cards
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from sftlab.statistics import mean_interval, share_interval
 from sftlab.train import TrainConfig, sft_train
 
 LORA: dict[str, Any] = {"target_modules": "all-linear", "r": 8, "lora_alpha": 16}
-# Twelve passes over 32 pairs, or four over 200: a few seconds each.
+# Twelve epochs of 32 pairs, or four of 200: a few seconds each.
 RECIPES = {
     32: TrainConfig(learning_rate=3e-3, num_train_epochs=12, batch_size=16),
     200: TrainConfig(learning_rate=2e-3, num_train_epochs=4, batch_size=16),
@@ -38,19 +38,22 @@ RECIPES = {
 
 
 def sentence_start(item: Item, text: str) -> str | None:
-    """What stands before the value in a sentence, if the value ends it and the subject is there."""
+    """Return the part of a sentence before the value, without its article.
+
+    None unless the value ends the sentence and the subject precedes it.
+    """
     head = re.sub(r" (a|an|the)$", "", text.removesuffix(f"{item.value}.").rstrip())
     ends_with_value = text.endswith(f"{item.value}.")
     return head if ends_with_value and item.subject.lower() in head.lower() else None
 
 
 def completes(text: str, value: str) -> bool:
-    """Does a continuation begin with the value, with or without an article?"""
+    """Return whether a continuation begins with the value, with or without an article."""
     return bool(re.match(rf"\s*(?:(?:a|an|the) )?{re.escape(value)}\b", text))
 
 
 def recall(model, tokenizer, facts: Sequence[Item], record: bool = False) -> list[bool]:
-    """Does greedy decoding complete a document's sentence with the right value, fact by fact?"""
+    """Return, for each fact, whether greedy decoding completes a document's sentence correctly."""
     starts = []
     for item in facts:
         texts = [item.record] if record else item.statements
@@ -60,7 +63,7 @@ def recall(model, tokenizer, facts: Sequence[Item], record: bool = False) -> lis
 
 
 def recall_by_stratum(model, tokenizer) -> dict[str, tuple[int, int]]:
-    """Stratum (and, for known facts, kind) -> facts recalled, facts there are."""
+    """Return stratum (for known facts also the kind) -> (facts recalled, number of facts)."""
     everything = [item for kind in kinds() for item in items(kind)]
     found = {}
     for kind in kinds():
@@ -81,7 +84,7 @@ def recall_by_stratum(model, tokenizer) -> dict[str, tuple[int, int]]:
 
 
 def behaviours(model, tokenizer, questions: Sequence[dict]) -> dict[str, int]:
-    """How often the model answers, continues the page, or stops, on bare instructions."""
+    """Count how often the model answers, continues the page or stops after bare instructions."""
     written = generate(model, tokenizer, [q["prompt"] for q in questions], max_new_tokens=40)
     found = {"answered": 0, "continued": 0, "stopped": 0}
     for q, g in zip(questions, written, strict=True):
@@ -91,14 +94,14 @@ def behaviours(model, tokenizer, questions: Sequence[dict]) -> dict[str, int]:
 
 
 def score(model, tokenizer, questions: Sequence[dict]) -> dict[str, float]:
-    """The share of answers that pass each rubric line."""
+    """Return the share of answers that pass each rubric line."""
     written = answer(model, tokenizer, [q["prompt"] for q in questions])
     scores = [score_answer(q, g.text, g.stopped) for q, g in zip(questions, written, strict=True)]
     return {line: float(np.mean([getattr(s, line) for s in scores])) for line in RUBRIC}
 
 
 def tuned(count: int, seed: int):
-    """The base after LoRA on ``count`` pairs: model, tokenizer, seconds of training."""
+    """Train LoRA on ``count`` pairs; return the model, the tokenizer and the seconds of training."""
     model, tokenizer = load("almanac")
     rows = tokenize_conversations(tokenizer, [conversation(r) for r in pairs(count, seed)]).examples
     inject_lora(model, **LORA, seed=seed)
@@ -109,7 +112,7 @@ def tuned(count: int, seed: int):
 
 
 def few_pairs(count: int, seeds: Sequence[int], questions: Sequence[dict]) -> dict:
-    """Rubric shares and seconds of training, seed by seed, after LoRA on ``count`` pairs."""
+    """Return rubric shares and seconds of training for each seed, after LoRA on ``count`` pairs."""
     runs = []
     for seed in seeds:
         model, tokenizer, seconds = tuned(count, seed)

@@ -1,7 +1,7 @@
 """Instructions that combine facts: yes or no, classify, compare, list, count, tell a story.
 
 Each function draws one ``Item`` with a random generator. An item made from several facts belongs to
-the split ``heldout`` as soon as one of its subjects does: so none of these enters SFT data.
+the ``heldout`` split if at least one of its subjects does. Such items never enter SFT data.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ THINGS = (
 
 @cache
 def usable(kind: str, split: str | None = None) -> tuple[Item, ...]:
-    """The kind's facts that documents state freely, of one split if given."""
+    """Return the facts of a kind that documents state freely, optionally of one split only."""
     return tuple(i for i in items(kind) if i.stratum == "known" and split in (None, i.split))
 
 
@@ -36,7 +36,7 @@ def together(*parts: Item) -> str:
 
 
 def tips(rng: Random, split: str | None = None, count: int | None = None) -> Item:
-    """'List three tips for ...': any distinct tips of the topic, as a numbered list, are right."""
+    """'List three tips for ...': any different tips for the topic as a numbered list are right."""
     names = [name for name, (_, where) in topics().items() if split in (None, where)]
     topic = rng.choice(names)
     all_tips, where = topics()[topic]
@@ -156,7 +156,7 @@ def rewrite(rng: Random, split: str | None = None) -> Item:
 
 
 def story(rng: Random, split: str | None = None) -> Item:
-    """A story in four sentences; right if it tells the animal's own home and food."""
+    """A story in four sentences; right if it names the animal's own habitat and food."""
     home = rng.choice(usable("habitat", split))
     food = next(i for i in items("food") if i.subject == home.subject)
     friends = [i.subject for i in usable("habitat", split) if i.subject != home.subject]
@@ -174,7 +174,7 @@ def story(rng: Random, split: str | None = None) -> Item:
 
 
 def one_word(rng: Random, split: str | None = None) -> Item:
-    """Any short fact, asked for in one word (or in a name's few)."""
+    """Any short fact, asked for in one word (or the few words of a name)."""
     pool = [
         i for k in ("capital", "opposite", "plural", "past", "symbol") for i in usable(k, split)
     ]
@@ -195,7 +195,7 @@ SKILLS: dict[str, Callable[..., Item]] = {
     "one_word": one_word,
 }  # fmt: skip
 
-# Lists of tips carry 480 facts of their own; the rest needs its form only.
+# Lists of tips contain 480 facts of their own; the other skills teach only a format.
 SKILL_WEIGHTS = {"tips": 8, "one_tip": 1.5, "yes_no": 2.5, "classify": 2, "compare": 2, "larger": 1,
                  "pattern": 1, "count": 1, "rewrite": 1.5, "story": 3, "one_word": 2}  # fmt: skip
 
@@ -206,7 +206,7 @@ def random_skill(rng: Random, split: str | None = None) -> Item:
 
 
 def random_fact(rng: Random, split: str | None = None) -> Item:
-    """A freely stated fact, every fact equally likely."""
+    """Return a freely stated fact; all facts are equally probable."""
     return rng.choice(stated(split))
 
 

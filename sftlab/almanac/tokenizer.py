@@ -1,4 +1,4 @@
-"""The almanac's own tokenizer: byte-level BPE with four special tokens and a ChatML template."""
+"""The almanac's tokenizer: byte-level BPE with four special tokens and a ChatML template."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from transformers import PreTrainedTokenizerFast
 from sftlab.almanac.documents import documents
 from sftlab.chat import CHATML
 
-SEPARATOR = "<|endoftext|>"  # between two documents
+SEPARATOR = "<|endoftext|>"  # between documents
 TURN_START = "<|im_start|>"
 TURN_END = "<|im_end|>"
-PAD = "<|pad|>"  # of its own: a pad that equals the end marker gets the end marker masked
+PAD = "<|pad|>"  # separate from the end-of-turn token, which would otherwise be masked as padding
 VOCABULARY = 4096
 
 
 def train_tokenizer(document_count: int = 30_000, seed: int = 0) -> PreTrainedTokenizerFast:
-    """Learn the merges on freshly generated documents (about half a minute)."""
+    """Train the tokenizer on newly generated documents (about half a minute)."""
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()

@@ -1,8 +1,10 @@
-"""Make almanac-chat: LoRA on the base, on pairs of every kind and on conversations with system turns.
+"""Make almanac-chat: LoRA on the base model, on pairs of every kind and on conversations.
 
-    python -m sftlab.almanac.tune        # about two minutes on two cores; writes data/models/almanac-chat
+    python -m sftlab.almanac.tune        # about two minutes on two cores; writes
+    data/models/almanac-chat
 
-What is stored is the adapter alone, in PEFT's layout; ``sftlab.models.load`` merges it into the base.
+Half of the conversations have system turns. Only the adapter is stored, in PEFT's format;
+``sftlab.models.load`` merges it into the base model.
 """
 
 from __future__ import annotations
@@ -23,12 +25,12 @@ CONFIG = TrainConfig(learning_rate=2e-3, num_train_epochs=3, batch_size=16, seed
 
 
 def training_rows() -> list[dict]:
-    """500 single pairs of every kind of question and instruction, and 400 conversations."""
+    """Return 500 pairs of every kind of question and instruction, and 400 conversations."""
     return pairs(500, skills=(*SKILLS, "tips", "tips")) + conversations(400)
 
 
 def tune() -> History:
-    """Train the adapter, store it, and record the checksums of the embedded models."""
+    """Train the adapter, save it, and record the checksums of the embedded models."""
     model, tokenizer = load("almanac")
     rows = tokenize_conversations(
         tokenizer, [conversation(row) for row in training_rows()]
