@@ -168,8 +168,8 @@ def test_the_figures_draw():
     panels = {"update_end": "a", "output_end": "b", "nll": "c"}
     figures = [
         over_ranks(runs("lora_over_ranks"), panels, "t"),
-        plots.apart(runs("alpha_or_rate"), STOPS, "t"),
-        stretched({0: (0.0, 2.5), 1: (2.0, 0.1), 4: (5.0, 1.0)}, 2.5, "t"),
+        plots.apart(runs("alpha_or_rate"), STOPS),
+        stretched({0: (0.0, 2.5), 1: (2.0, 0.1), 4: (5.0, 1.0)}, 2.5),
     ]
     for figure in figures:
         figure.draw_without_rendering()
@@ -190,7 +190,7 @@ def test_small_shares_are_told_as_such():
 @pytest.mark.parametrize("alpha", (1, 128))
 @pytest.mark.parametrize("r", (1, 128))
 def test_the_explorer_draws_extreme_settings(rule, alpha, r):
-    figure = factors(alpha, r, rule, explorer.products_of(torch.randn(24, 16)))
+    figure = factors(alpha, r, rule, explorer.products_of(torch.randn(24, 16)), "words")
     figure.draw_without_rendering()
     plt.close(figure)
 

@@ -43,6 +43,8 @@ def scale_and_rank(weight: torch.Tensor) -> None:
         "r": slider(RANKS, 8, "rank r"),
         "rule": widgets.ToggleButtons(options=[(label, rule) for rule, label in LABELS.items()], description="factor"),
     }  # fmt: skip
-    explorer(
-        controls, lambda alpha, r, rule: factors(alpha, r, rule, products), words, continuous=True
-    )
+
+    def draw(alpha: float, r: int, rule: str):
+        return factors(alpha, r, rule, products, words(alpha, r, rule))
+
+    explorer(controls, draw, words, continuous=True)
