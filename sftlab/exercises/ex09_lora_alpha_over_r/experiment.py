@@ -1,7 +1,8 @@
-"""LoRA's three scaling rules over the ranks 1 to 128: size of ΔW, change of the output, loss.
+"""LoRA's three scaling rules for ranks 1 to 128: size of ΔW, change of the output, loss.
 
-Each rule has the α at which its factor is 2 at r = 8, so that all three agree there (α = 16 for
-α/r). What else is fixed: 32 pairs, every linear layer, 20 steps of AdamW at one rate, for all ranks.
+Each rule uses the α at which its factor is 2 at r = 8, so that all three agree there (α = 16 for
+α/r). The rest is fixed: 32 pairs, every linear layer, 20 steps of AdamW, one learning rate for all
+ranks.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ RATE, STEPS, SEEDS = 2e-3, 20, 3
 
 
 def alpha_of(rule: str) -> float:
-    """The α at which the rule's factor is 2 at rank 8."""
+    """Return the α at which the rule's factor is 2 at rank 8."""
     return FACTOR / lora_scale(1.0, MEETING_RANK, rule)
 
 
 def with_lora(rule: str, r: int, seed: int, name: str = "almanac"):
-    """The base with untrained adapters on every linear layer, and its tokenizer."""
+    """Return the base model with untrained adapters on every linear layer, and its tokenizer."""
     model, tokenizer = load(name)
     inject_lora(model, "all-linear", r=r, lora_alpha=alpha_of(rule), seed=seed, rule=rule)
     return model, tokenizer
@@ -40,7 +41,7 @@ def with_lora(rule: str, r: int, seed: int, name: str = "almanac"):
 
 @torch.no_grad()
 def randomise_B(model, seed: int) -> None:
-    """Fill every B like its A, uniform within ±1/√d_in: as large whatever the rank."""
+    """Fill every B uniformly within ±1/√d_in, like its A: the same size for every rank."""
     generator = torch.Generator().manual_seed(seed)
     for layer in lora_layers(model).values():
         bound = layer.base.in_features**-0.5
@@ -48,7 +49,7 @@ def randomise_B(model, seed: int) -> None:
 
 
 def sizes(model, rows: Sequence[Example], before: torch.Tensor, pad_id: int) -> dict[str, float]:
-    """‖ΔW‖/‖W‖ over all layers, and the root mean square of the change of the logits."""
+    """Return ‖ΔW‖/‖W‖ over all layers, and the root mean square of the change of the logits."""
     change = logits_of(model, rows, pad_id) - before
     return {
         "update": relative_update(model),
@@ -57,10 +58,10 @@ def sizes(model, rows: Sequence[Example], before: torch.Tensor, pad_id: int) -> 
 
 
 def untrained(r: int, seed: int, name: str = "almanac") -> dict[str, dict[str, float]]:
-    """Under each rule: the sizes with B random instead of zero, before any training."""
+    """Return the sizes under each rule with B random instead of zero, before any training."""
     model, tokenizer = with_lora("lora", r, seed, name)
     rows = rows_of(tokenizer, "heldout", 16)
-    before = logits_of(model, rows, tokenizer.pad_token_id)  # B is zero: these are the base's
+    before = logits_of(model, rows, tokenizer.pad_token_id)  # B is zero, so these are the base model's
     randomise_B(model, seed)
     found = {}
     for rule in RULES:
@@ -71,7 +72,7 @@ def untrained(r: int, seed: int, name: str = "almanac") -> dict[str, dict[str, f
 
 
 def run(rule: str, r: int, seed: int) -> dict[str, float]:
-    """Train, and measure the sizes after the first step and at the end, and the held-out NLL."""
+    """Train; return the sizes after the first step and at the end, and the held-out NLL."""
     model, tokenizer = with_lora(rule, r, seed)
     pad_id = tokenizer.pad_token_id
     rows, held_out = rows_of(tokenizer, "handful"), rows_of(tokenizer, "heldout", 32)
@@ -91,7 +92,7 @@ def run(rule: str, r: int, seed: int) -> dict[str, float]:
 
 
 def settings() -> list[dict]:
-    """Three seeds of every rule at every rank; at rank 8 the rules are one and the same."""
+    """Return three seeds of every rule at every rank; at rank 8 all rules are the same."""
     return [
         {"rule": rule, "r": r, "seed": seed}
         for seed in range(SEEDS)

@@ -44,7 +44,7 @@ def over_ranks(runs: Sequence[dict], panels: Mapping[str, str], when: str):
         told.append(", ".join(changes))
         steady.append(
             LABELS[min(RULES, key=lambda k: abs(np.log(change_over_ranks(runs, name, k))))]
-        )  # noqa: B023
+        )
     return curves(
         found,
         f"{when}: {steady[0]} keeps the norm steadiest, {steady[1]} the output",
