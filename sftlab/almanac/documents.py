@@ -126,7 +126,7 @@ def about(rng: Random) -> tuple[str, list[Item]]:
 
 
 def entry(rng: Random) -> str:
-    """Return an encyclopedia entry: a heading, then sentences that call the subject 'it'."""
+    """Return an encyclopedia entry: a heading, then sentences that refer back to its subject."""
     subject, known = about(rng)
     texts = [rng.choice(item.continuations) for item in known]
     if rng.random() < 0.5:

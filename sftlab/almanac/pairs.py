@@ -135,7 +135,7 @@ def stratum_questions(stratum: str) -> list[dict]:
 
 
 def unasked_questions() -> list[dict]:
-    """Return questions on known facts of the kinds that no pair asks."""
+    """Return questions on known facts of the kinds that no pair asks about."""
     found = [i for kind in kinds() if kind not in ASKED for i in usable(kind)]
     return [{**row(i, i.question), "answer": i.answer} for i in found]
 

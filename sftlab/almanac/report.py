@@ -101,7 +101,7 @@ def score(model, tokenizer, questions: Sequence[dict]) -> dict[str, float]:
 
 
 def tuned(count: int, seed: int):
-    """Train LoRA on ``count`` pairs; return the model, the tokenizer and the seconds of training."""
+    """Train LoRA on ``count`` pairs; return model, tokenizer and the seconds of training."""
     model, tokenizer = load("almanac")
     rows = tokenize_conversations(tokenizer, [conversation(r) for r in pairs(count, seed)]).examples
     inject_lora(model, **LORA, seed=seed)

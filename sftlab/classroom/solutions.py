@@ -39,7 +39,7 @@ def _source(function: Callable[..., Any]) -> str:
     from pygments.token import Name
 
     class Readable(VisualStudioStyle):
-        """Darker blue for classes: the style's own has a contrast of 3.6 on white; 4.5 is needed."""
+        """Darker blue for classes: the original's contrast on white is 3.6, but 4.5 is needed."""
 
         styles = VisualStudioStyle.styles | {Name.Class: "#1f6f8b"}
 

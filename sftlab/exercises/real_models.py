@@ -1,19 +1,22 @@
-"""The workbook's figures once more on real models: wrong templates, 4 bits, bad pairs, first pairs.
+"""Four of the workbook's experiments on real models: templates, 4 bits, data quality, first pairs.
 
-``templates``  notebook 05: what each deviation from the template does to SmolLM2-135M-Instruct, in
-               the template that came with it: loss on the reference answers, content, stops
-``qlora``      notebook 21: an adapter on a base in 4 bits, and on the same base in 16; the loss on
-               held-out responses, gradients before and after an answer, logits after reloading
-``quality``    notebook 22: 500 good pairs, and the same with 200 bad ones. Every arm takes equally
-               many steps, so few that no pair is seen twice: a sixth of notebook 22's rows
-``first``      notebook 13: the base of Gemma 3 270M before any tuning and after 32 or 64 pairs, 24
-               steps, in Gemma's template; and what it writes after a bare instruction
+``templates``  notebook 05: the effect of each deviation from the chat template on
+               SmolLM2-135M-Instruct, in its own template: loss on the reference answers, content,
+               stopping
+``qlora``      notebook 21: an adapter on a base model in 4 bits and on the same model in 16 bits:
+               loss on held-out responses, gradients before and after an answer, logits after
+               reloading
+``quality``    notebook 22: 500 good pairs, and the same with 200 bad ones. All arms train for
+               equally many steps, few enough that no pair is seen twice: a sixth of the examples of
+               notebook 22
+``first``      notebook 13: the base of Gemma 3 270M before any fine-tuning, and after 32 or 64
+               pairs in 24 steps, in Gemma's template; also its continuations of bare instructions
 
-Bases are in bfloat16, as are the products; adapters (r = 8, α = 16, all linear layers) in float32.
-SmolLM2 is tuned with plain ChatML, without the system turn that its own template puts first. The
-models are fetched first (``python -m sftlab fetch smollm2-instruct``, and ``gemma3-270m``);
-they are 4-bit reconstructions of the published ones. A long run: about twenty minutes on two cores,
-half a minute to two for each measurement. It can be stopped and goes on where it was.
+Base models and products are in bfloat16, adapters (r = 8, α = 16, all linear layers) in float32.
+SmolLM2 is fine-tuned with plain ChatML, without the system turn that its own template adds. Fetch
+the models first (``python -m sftlab fetch smollm2-instruct``, and ``gemma3-270m``); they are 4-bit
+reconstructions of the published ones. This takes about twenty minutes on two cores, half a minute
+to two minutes per measurement. It can be stopped and resumed.
 """
 
 from __future__ import annotations
@@ -52,16 +55,17 @@ RECORD = "real_models"  # data/results/real_models.json
 
 SMOL, GEMMA, EMBEDDED = "smollm2-instruct", "gemma3-270m", "almanac"
 SEEDS = {"first": 1, "qlora": 1, "quality": 2}
-FORMS_ASKED = 30  # questions put in each prompt form
-QUESTIONS = 60  # held-out ones, for a loss
-EXAM = 5  # of the 540 questions of notebook 22, every fifth: four of each kind
-# Rate, passes over 32 pairs, rows per step: notebook 13's, and what does for 135 million weights.
+FORMS_ASKED = 30  # questions for each prompt format
+QUESTIONS = 60  # held-out questions for the loss
+EXAM = 5  # every fifth of the 540 questions of notebook 22: four of each kind
+# Learning rate, epochs of 32 pairs, batch size: as in notebook 13, and suited to 135 million
+# weights.
 RECIPES = {EMBEDDED: (3e-3, 12, 16), SMOL: (1e-3, 3, 8), GEMMA: (1e-3, 6, 8)}
-STEPS = 40  # of 8 rows: equally many for every arm
+STEPS = 40  # of 8 examples, the same for every arm
 
 
 def base(name: str):
-    """A base in bfloat16 and its tokenizer, with plain ChatML if it is SmolLM2's."""
+    """Load a base model in bfloat16 and its tokenizer, with plain ChatML for SmolLM2."""
     model, tokenizer = load(name, dtype=torch.bfloat16)
     if name == SMOL:
         tokenizer.chat_template = CHATML
@@ -71,9 +75,10 @@ def base(name: str):
 def tune(
     model, tokenizer, rows: list[dict], rate: float, seed: int, keep: str = "", **settings
 ) -> list[float]:
-    """Put adapters on the model and train them on the rows; the losses.
+    """Add adapters to the model and train them on the rows; return the losses.
 
-    ``keep`` names a folder for checkpoints: stopped, the run goes on from there.
+    Args:
+        keep: name of a folder for checkpoints, from which an interrupted run resumes.
     """
     inject_lora(model, "all-linear", r=8, lora_alpha=16, seed=seed)
     examples = tokenize_conversations(tokenizer, [conversation(row) for row in rows]).examples
@@ -81,17 +86,17 @@ def tune(
     folder = cache_folder() / "real_models" / keep if keep else None
     history = sft_train(model, examples, config, tokenizer.pad_token_id, folder=folder, progress=False)  # fmt: skip
     if not history.finished:
-        raise KeyboardInterrupt  # half a run is not measured
+        raise KeyboardInterrupt  # an incomplete run is not measured
     return history.losses
 
 
 def questions() -> list[dict]:
-    """Held-out questions, the same for every run: their subjects are in no pair."""
+    """Return held-out questions, the same for every run; their subjects are in no pair."""
     return Random(0).sample(read_jsonl(INSTRUCTIONS / "heldout.jsonl"), QUESTIONS)
 
 
 def wrong_template(model: str, how: str) -> dict:
-    """One deviation from the model's own template, on questions with one right answer."""
+    """Measure one deviation from the model's own template on questions with one right answer."""
     asked = facts(FORMS_ASKED)
     network, tokenizer = load(model, dtype=torch.bfloat16)
     written = replies(network, tokenizer, asked, how)
@@ -107,7 +112,7 @@ def wrong_template(model: str, how: str) -> dict:
 
 
 def four_bits(model: str, stored: str, seed: int) -> dict:
-    """Tune on 32 pairs over a base in "nf4" or "bf16"; what notebook 21 tests, and the loss."""
+    """Fine-tune on 32 pairs over a base model in "nf4" or "bf16"; run the tests of notebook 21."""
     rate, epochs, batch_size = RECIPES[model]
     network, tokenizer = base(model)
     before = memory_report(network)
@@ -152,7 +157,7 @@ def four_bits(model: str, stored: str, seed: int) -> dict:
 
 
 def good_and_bad(model: str, arm: str, seed: int) -> dict:
-    """One arm of notebook 22's main pair: a mark per question and rubric line, and some answers."""
+    """Measure one arm of notebook 22: one mark per question and rubric line, and some answers."""
     network, tokenizer = base(model)
     rows = experiment.ARMS[arm]()
     keep = f"{model}-{len(rows)}-{seed}"
@@ -174,12 +179,12 @@ def good_and_bad(model: str, arm: str, seed: int) -> dict:
 
 
 def exam() -> list[dict]:
-    """Every fifth question of notebook 22's: all kinds."""
+    """Return every fifth question of notebook 22; all kinds occur."""
     return experiment.questions()[::EXAM]
 
 
 def first_pairs(model: str, count: int, seed: int) -> dict:
-    """Tune a base on so many pairs, or on none; what it does with held-out questions."""
+    """Fine-tune a base model on ``count`` pairs (0 for none) and test it on held-out questions."""
     rate, epochs, batch_size = RECIPES[model]
     network, tokenizer = base(model)
     asked = questions()
@@ -193,7 +198,7 @@ def first_pairs(model: str, count: int, seed: int) -> dict:
         found["bare"] = {what: does.count(what) for what in ("answered", "continued", "stopped")}
         found["bare_answers"] = bare[:6]
     else:
-        epochs = epochs * 32 // count  # equally many steps
+        epochs = epochs * 32 // count  # the same number of steps
         rows = pairs(count, seed)
         found["losses"] = tune(
             network, tokenizer, rows, rate, seed, num_train_epochs=epochs, batch_size=batch_size
@@ -216,13 +221,13 @@ KINDS = {
 
 
 def run(kind: str, model: str, **chosen) -> dict:
-    """One measurement; ``chosen`` are the other settings."""
+    """Run one measurement; ``chosen`` are its other settings."""
     found = KINDS[kind](model, **chosen)
     return found | ({"weights": PACKAGES[model].member_sha256[:16]} if model in PACKAGES else {})
 
 
 def settings() -> list[dict]:
-    """What is quick comes first."""
+    """Return the settings of all runs, the fast ones first."""
     found = [{"kind": "first", "model": m, "count": 0, "seed": 0} for m in (EMBEDDED, GEMMA)]
     found += [
         {"kind": "first", "model": m, "count": count, "seed": seed}

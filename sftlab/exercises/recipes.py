@@ -1,8 +1,8 @@
-"""Settings of the notebooks' short trainings and exams, suited to the size of the model.
+"""Settings for the notebooks' short training runs and tests, adjusted to the size of the model.
 
-What takes seconds on the embedded model would take the better part of an hour on one of a hundred
-million weights. There a training takes a quarter of the passes with half the rows a step, at a third
-of the rate, and an exam a part of the questions.
+What takes seconds on the embedded model would take most of an hour on a model of a hundred million
+weights. Larger models train for a quarter of the epochs, with half the batch size and a third of
+the learning rate, and answer only part of the questions.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from dataclasses import replace
 
 from sftlab.train import TrainConfig
 
-SMALL = 20_000_000  # weights; the embedded model has 3 million
+SMALL = 20_000_000  # parameters; the embedded model has 3 million
 
 
 def is_small(model) -> bool:
-    """Is the model about as small as the embedded one?"""
+    """Return whether the model is about as small as the embedded one."""
     return model.num_parameters() < SMALL
 
 
 def suited(config: TrainConfig, model) -> TrainConfig:
-    """The settings as they are for a small model; fewer and gentler steps for a larger one."""
+    """Return the settings as they are for a small model; fewer, smaller steps for a larger one."""
     if is_small(model):
         return config
     return replace(
@@ -32,5 +32,5 @@ def suited(config: TrainConfig, model) -> TrainConfig:
 
 
 def fewer(count: int, model, part: int = 5) -> int:
-    """So many questions for a small model, one part of them for a larger one, but ten at least."""
+    """Return ``count`` for a small model; for a larger one ``count // part``, but at least ten."""
     return count if is_small(model) else max(10, count // part)

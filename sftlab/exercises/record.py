@@ -1,4 +1,7 @@
-"""A file of results: runs found by their settings, written after every run, so that a sweep resumes."""
+"""Files of recorded results: runs are identified by their settings and saved one by one.
+
+A sweep can therefore be interrupted and resumed.
+"""
 
 from __future__ import annotations
 
@@ -22,14 +25,14 @@ from sftlab.errors import WorkbookError
 from sftlab.models import checksums
 
 RESULTS = DATA / "results"
-MODEL = "almanac-base/model.safetensors"  # what the runs were measured on, told by its checksum
-MODULE = "sftlab"  # whose command records: sftlab record NAME
-CLOSE = 0.02  # how far a run measured again may lie apart, of a number or of 1 if that is more
+MODEL = "almanac-base/model.safetensors"  # the model of the runs, identified by its checksum
+MODULE = "sftlab"  # the program in the provenance: sftlab record NAME
+CLOSE = 0.02  # largest accepted difference of a repeated run, relative to max(1, |recorded|)
 
 
 @cache
 def modules() -> dict[str, str]:
-    """Record -> the module that measures it: one that says ``RECORD = "name"``, in any exercise."""
+    """Return record -> the module that measures it, found by its line ``RECORD = "name"``."""
     here = Path(__file__).parent
     found = {}
     for path in sorted([*here.glob("*.py"), *here.glob("ex[0-9][0-9]_*/*.py")]):
@@ -41,17 +44,17 @@ def modules() -> dict[str, str]:
 
 
 def results_path(name: str, folder: Path = RESULTS) -> Path:
-    """The file of an experiment."""
+    """Return the results file of an experiment."""
     return folder / f"{name}.json"
 
 
 def read(name: str, folder: Path = RESULTS) -> dict:
-    """The file as it stands: ``provenance`` (one entry per sitting) and ``runs``.
+    """Return a results file: ``provenance`` (one entry per recording session) and ``runs``.
 
-    Every run holds ``settings``, ``result`` and ``sitting``, the number of its provenance.
+    Every run has ``settings``, ``result`` and ``sitting``, the index of its provenance entry.
 
     Raises:
-        WorkbookError: there is no such file, or it is damaged.
+        WorkbookError: the file is missing or damaged.
     """
     path = results_path(name, folder)
     again = f"sftlab record {name}"
@@ -77,12 +80,13 @@ def read(name: str, folder: Path = RESULTS) -> dict:
 
 
 def runs(name: str, folder: Path = RESULTS, **chosen: Any) -> list[dict]:
-    """Settings and results of the recorded runs in one dictionary each, as tables want them.
+    """Return the settings and results of the recorded runs, merged into one dictionary per run.
 
-    ``chosen`` keeps the runs whose settings have these values: ``runs("…", seed=0)``.
+    Args:
+        chosen: keep only runs whose settings have these values: ``runs("…", seed=0)``.
 
     Raises:
-        WorkbookError: as ``read``; and if no run has these settings.
+        WorkbookError: as in ``read``, or no run has these settings.
     """
     found = [{**run["settings"], **run["result"]} for run in read(name, folder)["runs"]]
     kept = [run for run in found if all(run.get(k) == v for k, v in chosen.items())]
@@ -92,10 +96,10 @@ def runs(name: str, folder: Path = RESULTS, **chosen: Any) -> list[dict]:
 
 
 def live_or_recorded(name: str, run: Callable[..., dict], **settings: Any) -> dict:
-    """``run(**settings)``; where the system cannot do it, what was recorded, and a line saying so.
+    """Return ``run(**settings)``, or the recorded result and a note if the system cannot run it.
 
     Raises:
-        WorkbookError: as ``run``, if these settings were not recorded.
+        WorkbookError: as in ``run``, if there is no recorded result for these settings.
     """
     try:
         return run(**settings)
@@ -110,7 +114,7 @@ def live_or_recorded(name: str, run: Callable[..., dict], **settings: Any) -> di
 
 
 def key(settings: dict) -> str:
-    """The settings as a text: equal for equal settings, in whatever order they stand."""
+    """Return the settings as text that does not depend on their order."""
     return json.dumps(settings, sort_keys=True)
 
 
@@ -122,21 +126,22 @@ def sweep(
     progress: bool = True,
     module: str = MODULE,
 ) -> list[dict]:
-    """Measure every setting that the file does not hold yet; the file is whole after every run.
+    """Measure all settings that the file does not contain yet; save the file after every run.
+
+    An interrupt keeps the finished runs and returns. Called again, the sweep continues.
 
     Args:
-        settings: keyword arguments of ``run``, one dictionary per run; values that JSON can hold.
-        run: returns what was measured, by name.
-        module: the one whose command measures, as the provenance names it.
-
-    An interrupt keeps the runs that are done and returns; called again, the sweep goes on.
+        settings: keyword arguments of ``run``, one dictionary per run; values must be valid in
+            JSON.
+        run: returns a dictionary of measurements.
+        module: the module whose command measures, as stored in the provenance.
 
     Returns:
-        The runs, as ``runs`` does.
+        The runs, as ``runs`` returns them.
 
     Raises:
-        WorkbookError: the same settings twice, a damaged file, a file recorded with another base
-            model, or a result that is not a finite number.
+        WorkbookError: settings repeat, the file is damaged or was recorded with another base model,
+            or a result is not a finite number.
     """
     wanted = {key(setting): setting for setting in settings}
     if len(wanted) < len(settings):
@@ -159,7 +164,7 @@ def sweep(
             for setting in open_runs:
                 entry = {"settings": setting, "result": _rounded(run(**setting), name)}
                 if came:
-                    raise KeyboardInterrupt  # a training stops quietly: half a run was measured
+                    raise KeyboardInterrupt  # training catches interrupts; the run is incomplete
                 entry["sitting"] = found["provenance"].index(now)
                 found["runs"].append(entry)
                 write(path, found)
@@ -176,14 +181,16 @@ def confirm(
     folder: Path = RESULTS,
     module: str = MODULE,
 ) -> float:
-    """Measure some recorded runs again; note that the file holds for today's code if they agree.
+    """Repeat some recorded runs and, if they agree, note that the file is valid for current code.
 
-    Measured seconds are left out. Returns the largest difference, as a share of the recorded number,
-    or of 1 where that is more.
+    Times in seconds are not compared.
+
+    Returns:
+        The largest difference, relative to the recorded number, or to 1 if that is larger.
 
     Raises:
-        WorkbookError: as `read`; settings that are not recorded; a run that lies more than CLOSE
-            apart. Nothing is written then.
+        WorkbookError: as in `read`; settings are not recorded; or a run differs by more than CLOSE.
+            Nothing is written in these cases.
     """
     found = read(name, folder)
     stored = {key(entry["settings"]): entry["result"] for entry in found["runs"]}
@@ -204,7 +211,7 @@ def confirm(
 
 
 def older_than(name: str, folder: Path = RESULTS, module: str = MODULE) -> list[str]:
-    """The modules that changed since a file's runs were recorded, or since they were confirmed."""
+    """Return the modules that changed after the runs were recorded or confirmed."""
     found, now = read(name, folder), _code(name, module)
     sittings = [found["provenance"][number] for number in {run["sitting"] for run in found["runs"]}]
     since_recorded = {m for sitting in sittings for m in changed(sitting.get("code", {}), now)}
@@ -214,13 +221,13 @@ def older_than(name: str, folder: Path = RESULTS, module: str = MODULE) -> list[
 
 
 def _code(name: str, module: str) -> dict[str, str]:
-    """The code that measures: that of the experiment's own module, or of a program that records."""
+    """Return the digests of the code that measures: the experiment's module or another program."""
     measuring = modules().get(name) if module == MODULE else module
     return code_behind(f"import {measuring}") if measuring else {}
 
 
 def _apart(stored: Any, now: Any) -> float:
-    """The largest difference between two results; infinite if they are not of one shape."""
+    """Return the largest relative difference of two results; infinite for different structures."""
     if isinstance(stored, dict) and isinstance(now, dict) and stored.keys() == now.keys():
         return max(
             (_apart(v, now[k]) for k, v in stored.items() if "seconds" not in k), default=0.0
@@ -236,7 +243,7 @@ def _apart(stored: Any, now: Any) -> float:
 
 @contextmanager
 def _noted_interrupts() -> Iterator[list]:
-    """Raise KeyboardInterrupt as ever, and note it: a run inside may catch it and go on."""
+    """Note interrupts and raise KeyboardInterrupt as usual; a run may catch it and continue."""
     came: list = []
 
     def note(*_) -> None:
@@ -244,7 +251,7 @@ def _noted_interrupts() -> Iterator[list]:
         raise KeyboardInterrupt
 
     before = signal.getsignal(signal.SIGINT)
-    # Elsewhere than on the main thread nothing is interrupted; a foreign handler is not ours.
+    # Only the main thread receives interrupts. Custom handlers stay unchanged.
     ours = threading.current_thread() is threading.main_thread()
     ours = ours and before is signal.default_int_handler
     if ours:
@@ -257,7 +264,11 @@ def _noted_interrupts() -> Iterator[list]:
 
 
 def write(path: Path, found: dict) -> None:
-    """Write the file, one run a line. A kill or a full disk never leaves half of one."""
+    """Write the file atomically, with one run per line.
+
+    Raises:
+        WorkbookError: the file cannot be written.
+    """
     head = json.dumps(found["provenance"], indent=1, ensure_ascii=False)
     confirmed = ""
     if "confirmed" in found:
@@ -280,7 +291,7 @@ def write(path: Path, found: dict) -> None:
 
 
 def _rounded(value: Any, name: str) -> Any:
-    """Six significant digits: more would differ between processors and only swell the file."""
+    """Round to six significant digits; further digits differ between processors."""
     if isinstance(value, dict):
         return {k: _rounded(v, name) for k, v in value.items()}
     if isinstance(value, list | tuple):

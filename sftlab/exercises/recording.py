@@ -1,7 +1,7 @@
-"""Record an experiment: ``sftlab record NAME``. What is recorded already is kept.
+"""Record an experiment: ``sftlab record NAME``. Results that are already recorded are kept.
 
-``--confirm`` measures one recorded run again and notes, if it comes out as it stands, that the
-record holds for today's code; without a name, of every record that is older than its code.
+``--confirm`` repeats one recorded run and, if the result agrees, notes that the record is valid for
+the current code. Without a name, it does so for every record that is older than its code.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sftlab.exercises.record import confirm, modules, older_than, read, results_
 
 
 def names() -> list[str]:
-    """The experiments that can be recorded."""
+    """Return the names of the experiments that can be recorded."""
     return sorted(modules())
 
 
@@ -27,7 +27,7 @@ def _module(name: str) -> ModuleType:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns the exit status: 0 when every run is recorded."""
+    """Run the command and return the exit status: 0 if every run is recorded."""
     parser = argparse.ArgumentParser(prog="sftlab record", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("name", nargs="?", choices=names(), metavar="NAME")
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _confirm(name: str) -> int:
-    """Confirm a record that is older than its code; 0 if it holds."""
+    """Confirm a record that is older than its code; return 0 if it is valid."""
     try:
         if not older_than(name):
             print(f"{name:24s} as new as its code")

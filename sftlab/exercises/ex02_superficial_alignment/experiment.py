@@ -1,7 +1,7 @@
-"""How many good pairs teach form, and how many facts: n = 0 … 500, question by question, by stratum.
+"""How many good pairs teach format, and how many facts: n = 0 … 500, by question and by stratum.
 
-Every n trains for as many steps. With as many *passes* instead, 8 pairs would get a sixtieth of the
-updates of 500, and their few steps would be mistaken for their few pairs.
+Every n trains for the same number of steps. With the same number of *epochs*, 8 pairs would get a
+sixtieth of the updates of 500, and the effect of few steps would look like that of few pairs.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ RECORD = "superficial"  # data/results/superficial.json
 
 SIZES = (0, 8, 32, 128, 500)
 SEEDS = 3
-STEPS = 120  # of 16 rows, or of all rows where there are fewer
+STEPS = 120  # of 16 examples, or of all if there are fewer
 LINES = ("correct", "content", "format", "stops")
 PER_KIND = {"asked": 10, "unasked": 60}  # questions of each kind
 
 
 @cache
 def questions() -> dict[str, list[dict]]:
-    """Stratum -> its questions; no subject of "asked" is in any pair.
+    """Return stratum -> questions; no subject of "asked" is in any pair.
 
-    "asked": known facts of kinds that pairs ask for; "lists": three tips for a topic; "unasked":
-    known facts of kinds that no pair asks for; "single": facts that the base read in one fixed
-    sentence; "absent": facts that stand in none of its documents.
+    "asked": known facts of kinds that pairs ask about; "lists": three tips for a topic; "unasked":
+    known facts of kinds that no pair asks about; "single": facts that the base model read in one
+    fixed sentence; "absent": facts that occur in none of its documents.
     """
     known, unasked = heldout(per_kind=PER_KIND["asked"]), unasked_questions()
     Random("superficial").shuffle(unasked)
@@ -51,14 +51,14 @@ def questions() -> dict[str, list[dict]]:
 
 
 def training_pairs(pairs: int, seed: int) -> list[dict]:
-    """A seed's own draw from the 500 curated pairs; the rows of a smaller n are in a larger one's."""
+    """Return a seed's sample of the 500 curated pairs; larger samples contain the smaller ones."""
     rows = curated()
     Random(f"superficial:{seed}").shuffle(rows)
     return rows[:pairs]
 
 
 def tuned(pairs: int, seed: int, name: str = "almanac", steps: int = STEPS, progress: bool = False):
-    """The base after LoRA on so many pairs, and its tokenizer; the base itself for 0."""
+    """Return the base model after LoRA on ``pairs`` pairs (unchanged for 0), and its tokenizer."""
     model, tokenizer = load(name)
     if not pairs:
         return model, tokenizer
@@ -72,21 +72,25 @@ def tuned(pairs: int, seed: int, name: str = "almanac", steps: int = STEPS, prog
 
 
 def ask(model, tokenizer, asked: list[dict], limit: int = 48) -> list[Generation]:
-    """The answers under the template. Only the end-of-turn marker ends one."""
+    """Return the answers in the chat template. Only the end-of-turn token ends an answer."""
     strict = copy.deepcopy(tokenizer)
-    strict.bos_token = None  # the base likes to begin another document: that is no answer's end
+    # The base model often begins a new document; that does not end an answer.
+    strict.bos_token = None
     return answer(model, strict, [q["prompt"] for q in asked], max_new_tokens=limit)
 
 
 def scored(asked: list[dict], replies: list[Generation]) -> dict[str, str]:
-    """One character per question for each line, "1" where it holds; "refuses": says it does not know."""
+    """Return a string for each rubric line, with "1" for each question where it holds, else "0".
+
+    "refuses" marks answers that say that the model does not know.
+    """
     scores = [score_answer(q, g.text, g.stopped) for q, g in zip(asked, replies, strict=True)]
     found = {line: "".join(str(int(getattr(s, line))) for s in scores) for line in LINES}
     return {**found, "refuses": "".join(str(int("not know" in g.text)) for g in replies)}
 
 
 def run(pairs: int, seed: int) -> dict:
-    """Train on so many pairs, and ask the questions of every stratum."""
+    """Train on ``pairs`` pairs and ask the questions of every stratum."""
     model, tokenizer = tuned(pairs, seed)
     found = {}
     for stratum, asked in questions().items():
@@ -96,7 +100,7 @@ def run(pairs: int, seed: int) -> dict:
 
 
 def settings() -> list[dict]:
-    """Three seeds of every size, but one of 0: nothing is drawn there."""
+    """Return three seeds for every size, but one for size 0, where nothing is random."""
     return [
         {"pairs": pairs, "seed": seed}
         for seed in range(SEEDS)

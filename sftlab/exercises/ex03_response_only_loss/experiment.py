@@ -1,13 +1,14 @@
-"""Loss on the response only against loss on every token: shapes of pairs, numbers of pairs, seeds.
+"""Loss on the response tokens against loss on all tokens: shapes and numbers of pairs, seeds.
 
-The losses are put to the same rows in the same order, by equally many steps of LoRA:
+All losses train with LoRA on the same examples in the same order, with the same number of steps:
 
-``response``         Σ over response tokens / number of response tokens: the workbook's own.
-``all``              Σ over all tokens / number of *response* tokens: the response's term is the same.
-``all, mean``        Σ over all tokens / number of all tokens: what trainers without a mask do.
+``response``         Σ over response tokens / number of response tokens: the workbook's loss.
+``all``              Σ over all tokens / number of *response* tokens: the response's term is the
+                     same.
+``all, mean``        Σ over all tokens / number of all tokens: trainers without a mask do this.
 ``all, twice as long``   as ``all``, with twice the steps.
 
-A long run: about nine minutes on two cores.
+This takes about nine minutes on two cores.
 """
 
 from __future__ import annotations
@@ -34,16 +35,16 @@ from sftlab.train import TrainConfig
 RECORD = "response_only_loss"  # data/results/response_only_loss.json
 
 SHAPES = ("short prompt, long answer", "short prompt, short answer", "long prompt, short answer")
-TALKS = "talks of two or three exchanges"  # user turns follow answers here; asked short questions
+TALKS = "talks of two or three exchanges"  # user turns follow answers; tested on short questions
 SIZES = (32, 200)
 LOSSES = ("response", "all", "all, mean", "all, twice as long")
 SEEDS = 5
-STEPS, BATCH = 24, 16  # twelve passes over 32 pairs, or two over 200
+STEPS, BATCH = 24, 16  # twelve epochs of 32 pairs, or two of 200
 RATE = 3e-3
-NOTES = 3  # sentences that stand before the question of a long prompt
-TIPS = 3  # items of a long answer
+NOTES = 3  # sentences before the question in a long prompt
+TIPS = 3  # number of items of a long answer
 QUESTIONS = 100
-LIMIT = 48  # new tokens; the longest right answer has fewer
+LIMIT = 48  # new tokens; more than the longest right answer has
 
 
 # --- data ------------------------------------------------------------------------------------
@@ -56,13 +57,13 @@ def _sentences() -> tuple[str, ...]:
 
 
 def long_prompt(question: str, rng: Random) -> str:
-    """The question after some notes that have nothing to do with it."""
+    """Return the question after some unrelated notes."""
     notes = " ".join(rng.sample(_sentences(), NOTES))
     return f"Here are some notes. {notes} Now a question: {question}"
 
 
 def training_pairs(shape: str, size: int, seed: int) -> list[dict]:
-    """``size`` different pairs (or talks) of a shape; another seed draws others."""
+    """Return ``size`` different pairs (or conversations) of a shape; each seed gives others."""
     rng = Random(f"{shape}:{seed}")
     if shape == TALKS:
         talks = almanac.conversations(4 * size, seed)
@@ -98,24 +99,24 @@ def _heldout(shape: str) -> tuple[dict, ...]:
 
 
 def questions(shape: str) -> list[dict]:
-    """A hundred held-out questions of a shape: their subjects are in no pair."""
+    """Return a hundred held-out questions of a shape; their subjects are in no pair."""
     return list(_heldout(SHAPES[1] if shape == TALKS else shape))
 
 
 def rows_of(tokenizer, data: Sequence[dict]) -> list[Example]:
-    """Tokenised rows, masked, each cut after its last trained token: the end marker."""
+    """Return tokenized, masked examples, each cut after its last trained token (end of turn)."""
     rows = tokenize_conversations(tokenizer, [conversation(entry) for entry in data]).examples
     ends = [max(i for i, label in enumerate(r.labels) if label != IGNORE_INDEX) + 1 for r in rows]
     return [Example(r.input_ids[:end], r.labels[:end]) for r, end in zip(rows, ends, strict=True)]
 
 
 def unmasked(example: Example) -> Example:
-    """The same row with every token trained, but the first: nothing precedes it."""
+    """Return the example with every token trained except the first, which nothing predicts."""
     return Example(example.input_ids, [IGNORE_INDEX, *example.input_ids[1:]])
 
 
 def prompt_part(example: Example) -> Example:
-    """The same row with the prompt trained and the response masked."""
+    """Return the example with the prompt trained and the response masked."""
     pairs = zip(example.input_ids, example.labels, strict=True)
     labels = [token if label == IGNORE_INDEX else IGNORE_INDEX for token, label in pairs]
     return Example(example.input_ids, [IGNORE_INDEX, *labels[1:]])
@@ -125,7 +126,7 @@ def prompt_part(example: Example) -> Example:
 
 
 def batch_loss(model, rows: Sequence[Example], loss: str, pad_id: int) -> torch.Tensor:
-    """One of the three losses (see the module's head) of a batch, in nats."""
+    """Return one of the three losses (see the module docstring) of a batch, in nats."""
     chosen = rows if loss == "response" else [unmasked(row) for row in rows]
     batch = collate(chosen, pad_id)
     total, _ = model_loss(model, batch)
@@ -143,9 +144,10 @@ def train(
     steps: int = STEPS,
     on_step: Callable[[int], None] | None = None,
 ) -> None:
-    """Train what requires a gradient for ``steps`` steps of AdamW, in the same order for each loss.
+    """Train the parameters that require gradients for ``steps`` steps of AdamW.
 
-    The gradient is not clipped: that would shrink the response's part whenever the prompt's is large.
+    The order of the examples is the same for each loss. Gradients are not clipped because that
+    would reduce the response's part whenever the prompt's part is large.
     """
     trainable = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trainable, lr=RATE, weight_decay=0.0)
@@ -169,10 +171,10 @@ def train(
 
 
 def prompt_shares(model, rows: Sequence[Example], pad_id: int) -> dict[str, float]:
-    """How much of a full-sequence loss, and of its gradient, belongs to the prompt's tokens.
+    """Return how much of a full-sequence loss and of its gradient comes from the prompt tokens.
 
-    ``gradient``: ‖g_prompt‖ / (‖g_prompt‖ + ‖g_response‖), over the parameters that are trained.
-    ``cosine``: of the two gradients; 1 if both pull the same way, 0 if across.
+    ``gradient``: ‖g_prompt‖ / (‖g_prompt‖ + ‖g_response‖) over the trained parameters. ``cosine``:
+    cosine similarity of the two gradients; 1 for the same direction, 0 if orthogonal.
     """
     trainable = [p for p in model.parameters() if p.requires_grad]
     losses, gradients = [], []
@@ -191,7 +193,7 @@ def prompt_shares(model, rows: Sequence[Example], pad_id: int) -> dict[str, floa
 
 @torch.no_grad()
 def response_nll(model, rows: Sequence[Example], pad_id: int, batch_size: int = 50) -> float:
-    """Mean NLL of the response tokens, in nats per token."""
+    """Return the mean NLL of the response tokens, in nats per token."""
     ordered = sorted(rows, key=len)
     batches = [ordered[i : i + batch_size] for i in range(0, len(ordered), batch_size)]
     found = [model_loss(model, collate(batch, pad_id)) for batch in batches]
@@ -199,11 +201,11 @@ def response_nll(model, rows: Sequence[Example], pad_id: int, batch_size: int = 
 
 
 def evaluate(model, tokenizer, shape: str) -> dict[str, float]:
-    """On held-out questions: exact match, going on, opening another turn, and the response's NLL.
+    """Measure exact match, stopping, new turns and response NLL on held-out questions.
 
-    ``goes_on``: share of answers without an end marker within the limit. ``new_turn``: share after
-    which, decoding on beyond the end marker, the model opens another turn; ``user_turn``: of the
-    user.
+    ``goes_on``: share of answers without an end-of-turn token within the limit. ``new_turn``: share
+    of answers after which the model opens another turn if decoding continues beyond the end-of-turn
+    token; ``user_turn``: a user turn.
     """
     asked = questions(shape)
     replies = answer(model, tokenizer, [q["prompt"] for q in asked], max_new_tokens=LIMIT)
@@ -226,7 +228,7 @@ def evaluate(model, tokenizer, shape: str) -> dict[str, float]:
 def run(
     shape: str, pairs: int, loss: str, seed: int, on_step: Callable[[int], None] | None = None
 ) -> dict[str, float]:
-    """Train the base on pairs of one shape with one of the losses, and measure it."""
+    """Train the base model on pairs of one shape with one of the losses, and measure it."""
     model, tokenizer = load("almanac")
     rows = rows_of(tokenizer, training_pairs(shape, pairs, seed))
     pad_id = tokenizer.pad_token_id
@@ -246,7 +248,10 @@ def run(
 
 
 def settings() -> list[dict]:
-    """Seed by seed: both main losses in every cell, then what is compared on 32 pairs only."""
+    """Return all settings, seed by seed.
+
+    Each seed has both main losses in every cell, then what is compared on 32 pairs only.
+    """
     cells = [{"shape": shape, "pairs": size} for size in SIZES for shape in SHAPES]
     main = [(cell, loss) for cell in (*cells, {"shape": TALKS, "pairs": 32}) for loss in LOSSES[:2]]
     usual = [(cell, LOSSES[2]) for cell in cells[: len(SHAPES)]]

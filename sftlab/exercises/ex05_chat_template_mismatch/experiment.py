@@ -1,7 +1,8 @@
-"""Wrong chat templates: what each deviation costs, and that training and serving must agree.
+"""Wrong chat templates: the cost of each deviation, and of mismatched training and serving.
 
-``CORRUPTIONS`` are ways to get a ChatML prompt wrong. The notebook puts each of them to the tuned
-model. Recorded here: the base tuned with four prompt forms, and each of these served with all four.
+``CORRUPTIONS`` are ways to get a ChatML prompt wrong; the notebook tests each of them on the
+fine-tuned model. Recorded here: the base model fine-tuned with four prompt formats, each served
+with all four.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from sftlab.train import TrainConfig, sft_train
 
 RECORD = "template_mismatch"  # data/results/template_mismatch.json
 
-LIMIT = 24  # new tokens; the longest reference has fewer
+LIMIT = 24  # new tokens; more than the longest reference has
 HEADER = "<|im_start|>assistant\n"  # the generation prompt
 
 
@@ -51,7 +52,7 @@ def _swapped(tokenizer, question: str, text: str) -> str:
     return re.sub(r"(?<=<\|im_start\|>)(user|assistant)", lambda found: other[found[1]], text)
 
 
-# Name -> (tokenizer, question, right prompt) to the wrong prompt, as text.
+# Name -> function of (tokenizer, question, right prompt) that returns the wrong prompt as text.
 CORRUPTIONS: dict[str, Callable] = {
     "exact template": lambda tokenizer, question, text: text,
     "begin markers doubled": _edit(r"<\|im_start\|>", "<|im_start|><|im_start|>"),
@@ -73,13 +74,16 @@ CORRUPTIONS: dict[str, Callable] = {
 
 
 def wrong_prompt(tokenizer, question: str, how: str) -> list[int]:
-    """The ids of a question in a corrupted ChatML prompt; ``how`` is a key of ``CORRUPTIONS``.
+    """Return the ids of a question in a corrupted ChatML prompt.
 
-    Markers of other families are no tokens here: they are read as text. So are ChatML's own under
-    "markers typed as text".
+    The special tokens of other families are not tokens of this tokenizer and are read as text. So
+    are ChatML's own under "markers typed as text".
+
+    Args:
+        how: a key of ``CORRUPTIONS``.
 
     Raises:
-        WorkbookError: an unknown name, or a tokenizer whose own template is not ChatML.
+        WorkbookError: unknown key, or the tokenizer's own template is not ChatML.
     """
     if how not in CORRUPTIONS:
         raise WorkbookError(f"there is no corruption {how!r}; use one of {', '.join(CORRUPTIONS)}")
@@ -95,13 +99,13 @@ def wrong_prompt(tokenizer, question: str, how: str) -> list[int]:
 
 
 def questions(count: int = 200, seed: int = 0) -> list[dict]:
-    """Held-out questions with one right answer."""
+    """Return held-out questions with one right answer."""
     found = [q for q in read_jsonl(INSTRUCTIONS / "heldout.jsonl") if "allowed" not in q]
     return Random(seed).sample(found, min(count, len(found)))
 
 
 def row(tokenizer, question: dict, how: str) -> Example:
-    """The corrupted prompt, masked, then the reference answer and its end marker."""
+    """Return the corrupted prompt, masked, followed by the reference answer and end of turn."""
     prompt = wrong_prompt(tokenizer, question["prompt"], how)
     response = tokenizer.encode(question["response"], add_special_tokens=False)
     response.append(end_of_turn_id(tokenizer))
@@ -110,8 +114,9 @@ def row(tokenizer, question: dict, how: str) -> Example:
 
 @torch.no_grad()
 def reference_nll(model, rows: Sequence[Example], pad_id: int, batch_size: int = 50) -> list[float]:
-    """The NLL of each row's trained tokens, in nats per token of that row."""
-    # All logits are made: with a real model's vocabulary, those of few rows fill the memory.
+    """Return the NLL of each example's trained tokens, in nats per token of the example."""
+    # All logits are computed. With a real model's vocabulary, those of a few examples fill
+    # the memory.
     fit = 2**25 // (model.config.vocab_size * max(map(len, rows)))
     batch_size = min(batch_size, max(1, fit))
     found: list[float] = []
@@ -125,13 +130,13 @@ def reference_nll(model, rows: Sequence[Example], pad_id: int, batch_size: int =
 
 
 def replies(model, tokenizer, asked: Sequence[dict], how: str) -> list[Generation]:
-    """What the model writes, greedily, after each question in a corrupted prompt."""
+    """Return the model's greedy answers to the questions in a corrupted prompt."""
     prompts = [wrong_prompt(tokenizer, question["prompt"], how) for question in asked]
     return generate(model, tokenizer, prompts, max_new_tokens=LIMIT)
 
 
 def measure(model, tokenizer, asked: Sequence[dict], how: str) -> dict[str, list]:
-    """Question by question: exact match, stopped by itself, NLL of the reference answer."""
+    """Return for each question: exact match, whether the model stopped, NLL of the reference."""
     written = replies(model, tokenizer, asked, how)
     rows = [row(tokenizer, question, how) for question in asked]
     return {
@@ -144,9 +149,9 @@ def measure(model, tokenizer, asked: Sequence[dict], how: str) -> dict[str, list
 
 
 def bootstrap_mean(values: Sequence[float], seed: int = 0) -> tuple[float, tuple[float, float]]:
-    """The mean with its 95% interval: percentiles of 2,000 bootstrap means (SciPy)."""
+    """Return the mean with its 95% interval: percentiles of 2,000 bootstrap means (SciPy)."""
     values = np.asarray(values, dtype=float)
-    if np.ptp(values) == 0:  # nothing varies: no interval to draw
+    if np.ptp(values) == 0:  # all values are equal
         return float(values[0]), (float(values[0]), float(values[0]))
     found = stats.bootstrap(
         (values,), np.mean, n_resamples=2000, method="percentile", rng=np.random.default_rng(seed)
@@ -154,14 +159,17 @@ def bootstrap_mean(values: Sequence[float], seed: int = 0) -> tuple[float, tuple
     return float(values.mean()), (float(found.low), float(found.high))
 
 
-# --- recorded: does it matter which template, or only that both sides use the same? --------------
+# --- recorded: does the choice of template matter, or only that both sides use the same? ---------
 
 FORMS = ("exact template", "begin markers doubled", "Llama 3 style", "no template")
 SEEDS = 3
 
 
 def tuned(trained: str, seed: int, progress: bool = False):
-    """The base tuned on 32 pairs in one prompt form (a key of ``CORRUPTIONS``), and its tokenizer."""
+    """Return the base model tuned on 32 pairs in one prompt format, and its tokenizer.
+
+    ``trained`` is a key of ``CORRUPTIONS``.
+    """
     model, tokenizer = load("almanac")
     pairs = read_jsonl(INSTRUCTIONS / "handful.jsonl")
     rows = [row(tokenizer, pair, trained) for pair in pairs]
@@ -172,7 +180,11 @@ def tuned(trained: str, seed: int, progress: bool = False):
 
 
 def run(trained: str, seed: int) -> dict:
-    """Tune with one prompt form, serve with each: share of exact answers to 200 questions."""
+    """Fine-tune with one prompt format and serve with each of four, on 200 questions.
+
+    Returns:
+        Means over the questions: ``exact``, ``stops`` and ``nll`` for each served format.
+    """
     model, tokenizer = tuned(trained, seed)
     asked = questions()
     served = {how: measure(model, tokenizer, asked, how) for how in FORMS}
@@ -183,5 +195,5 @@ def run(trained: str, seed: int) -> dict:
 
 
 def settings() -> list[dict]:
-    """Four prompt forms in training, three seeds."""
+    """Return four prompt formats for training, with three seeds each."""
     return [{"trained": how, "seed": seed} for seed in range(SEEDS) for how in FORMS]

@@ -1,14 +1,14 @@
-"""Full fine-tuning and LoRA stopped at the same held-out loss: what each forgot on the way there.
+"""Full fine-tuning and LoRA stopped at the same held-out loss: what each has forgotten by then.
 
-Each trains at its own best rate of the sweep ``learning_rate``, on the same 32 pairs in the same
-order, with a constant rate after a short warm-up. After every step the loss on 50 held-out responses
-is taken; whenever it has come down to the next of ``TARGETS``, the model is measured as in that
-sweep, on other questions.
+Each trains at its best learning rate of the sweep ``learning_rate``, on the same 32 pairs in the
+same order, with a constant learning rate after a short warm-up. After every step the loss on 50
+held-out responses is measured. Each time it falls to the next of ``TARGETS``, the model is measured
+as in that sweep, on other questions.
 
-``at``        target -> the step, and there ``nll``, ``exact``, ``documents``, ``recall``
-``asked``     at the last target: share of the untouched facts that are answered, asked in a chat
+``at``        target -> the step, and ``nll``, ``exact``, ``documents``, ``recall`` at that step
+``asked``     share of the untouched facts answered in a chat, at the last target
 
-A long run: about three minutes on two cores.
+This takes about three minutes on two cores.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from sftlab.train import TrainConfig, sft_train
 RECORD = "matched_score"  # data/results/matched_score.json
 
 METHODS = ("full", "lora")
-BEST = {"full": 5e-4, "lora": 5e-3}  # of the sweep, rounded
+BEST = {"full": 5e-4, "lora": 5e-3}  # best learning rates of the sweep, rounded
 TARGETS = (0.3, 0.1)  # nats per token
 SEEDS = 5
 WARMUP, MOST = 3, 144  # steps
 
 
 def validation_rows(tokenizer, count: int = 50) -> list[Example]:
-    """Held-out questions that decide when to stop: none of those that are measured on."""
+    """Return the validation set that decides when to stop; the measurements use other questions."""
     measured = {question["prompt"] for question in questions()}
     rest = [q for q in read_jsonl(INSTRUCTIONS / "heldout.jsonl") if q["prompt"] not in measured]
     asked = [conversation(question) for question in Random(1).sample(rest, count)]
@@ -48,16 +48,20 @@ def validation_rows(tokenizer, count: int = 50) -> list[Example]:
 
 
 def asked_share(model, tokenizer, count: int = 100) -> float:
-    """Share of questions of the kinds that no pair asks for whose answer holds the right value."""
+    """Return the share of right answers to questions of kinds that no pair asks about.
+
+    An answer is right if it contains the value.
+    """
     asked = Random(0).sample(unasked_questions(), count)
     replies = answer(model, tokenizer, [q["prompt"] for q in asked], max_new_tokens=LIMIT)
     return sum(q["value"] in g.text for q, g in zip(asked, replies, strict=True)) / count
 
 
 def train_to(model, tokenizer, rate: float, seed: int, targets=TARGETS, on_target=None) -> dict:
-    """Train until the held-out loss has come down to the last target, or for ``MOST`` steps.
+    """Train until the held-out loss has reached the last target, or for ``MOST`` steps.
 
-    ``on_target(target)`` is called at the first step at or below each. Returns target -> step.
+    ``on_target(target)`` is called at the first step at or below each target. Returns target ->
+    step.
     """
     held_out, pad_id = validation_rows(tokenizer), tokenizer.pad_token_id
     reached: dict[float, int] = {}
@@ -72,7 +76,7 @@ def train_to(model, tokenizer, rate: float, seed: int, targets=TARGETS, on_targe
                 if on_target:
                     on_target(target)
         if len(reached) == len(targets):
-            raise KeyboardInterrupt  # what the stop button does: the step is done, the run ends
+            raise KeyboardInterrupt  # like the stop button: the step is finished and the run ends
 
     config = TrainConfig(
         learning_rate=rate,
@@ -84,12 +88,12 @@ def train_to(model, tokenizer, rate: float, seed: int, targets=TARGETS, on_targe
     rows = training_rows(tokenizer, seed)
     history = sft_train(model, rows, config, pad_id, on_step=watch, progress=False)
     if len(reached) < len(targets) and not history.finished:
-        raise KeyboardInterrupt  # it came from outside: half a run is not measured
+        raise KeyboardInterrupt  # interrupted by the user; an incomplete run is not measured
     return reached
 
 
 def run(method: str, seed: int) -> dict:
-    """Train by one method, and measure at every target that is reached."""
+    """Train by one method and measure at every target reached."""
     model, tokenizer = fresh(method, seed)
     found: dict[str, dict] = {}
 
@@ -103,5 +107,5 @@ def run(method: str, seed: int) -> dict:
 
 
 def settings() -> list[dict]:
-    """Seed by seed, both methods."""
+    """Return both methods, seed by seed."""
     return [{"method": method, "seed": seed} for seed in range(SEEDS) for method in METHODS]

@@ -1,8 +1,8 @@
-"""LoRA from four starting points: does it start at the base, and does it learn?
+"""LoRA from four initializations: does training start at the base model, and does LoRA learn?
 
-A and B random or zero (``init_lora_``), everything else the same: 32 pairs, r = 8, α = 16, every
-linear layer, 20 steps of AdamW at a constant rate, with no clipping, so that the gradient norms are
-those of the loss.
+A and B are random or zero (``init_lora_``), everything else is the same: 32 pairs, r = 8, α = 16,
+every linear layer, 20 steps of AdamW at a constant learning rate. Gradients are not clipped, so the
+gradient norms are those of the loss.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ RECORD = "lora_init"  # data/results/lora_init.json
 INITS = ("A random", "B random", "both zero", "both random")
 R, ALPHA, BATCH, STEPS, SEEDS = 8, 16, 16, 20, 5
 RATE = 2e-3
-RATES = (5e-4, RATE, 8e-3, 3.2e-2)  # for the two ways with one zero matrix, on three seeds
+RATES = (5e-4, RATE, 8e-3, 3.2e-2)  # for the initializations with one zero matrix, three seeds
 
 
 def rows_of(tokenizer, name: str, count: int | None = None) -> list[Example]:
-    """The first rows of a file of pairs, tokenised and masked."""
+    """Return the first ``count`` pairs of a file (default all), tokenized and masked."""
     pairs = read_jsonl(INSTRUCTIONS / f"{name}.jsonl")[:count]
     return tokenize_conversations(tokenizer, [conversation(pair) for pair in pairs]).examples
 
 
 def batches(rows: Sequence[Example], steps: int, seed: int, pad_id: int) -> Iterator[dict]:
-    """Batches of 16 rows for so many steps, in an order that the seed decides."""
+    """Yield batches of 16 examples for ``steps`` steps, in an order that depends on the seed."""
     passes = math.ceil(steps * BATCH / len(rows))
     config = TrainConfig(num_train_epochs=passes, batch_size=BATCH, max_steps=steps, seed=seed)
     for chosen in planned_batches(rows, config):
@@ -45,21 +45,21 @@ def batches(rows: Sequence[Example], steps: int, seed: int, pad_id: int) -> Iter
 
 @torch.no_grad()
 def mean_nll(model, rows: Sequence[Example], pad_id: int) -> float:
-    """The NLL of the rows' responses, in nats per trained token."""
+    """Return the NLL of the examples' responses, in nats per trained token."""
     loss, count = model_loss(model, collate(rows, pad_id))
     return (loss / count).item()
 
 
 @torch.no_grad()
 def logits_of(model, rows: Sequence[Example], pad_id: int) -> torch.Tensor:
-    """The logits at every token of the rows, padding left out: (tokens, vocabulary)."""
+    """Return the logits at every token of the examples, without padding: (tokens, vocabulary)."""
     batch = collate(rows, pad_id)
     mask = batch["attention_mask"]
     return model(batch["input_ids"], attention_mask=mask).logits[mask.bool()]
 
 
 def start_from(model, how: str, seed: int) -> None:
-    """Put LoRA into the model and fill it from one of the four starting points."""
+    """Add LoRA to the model with one of the four initializations."""
     inject_lora(model, "all-linear", r=R, lora_alpha=ALPHA, seed=seed)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -68,11 +68,11 @@ def start_from(model, how: str, seed: int) -> None:
 
 
 def run(how: str, seed: int, rate: float = RATE, steps: int = STEPS, name: str = "almanac") -> dict:
-    """Train from one starting point.
+    """Train from one initialization.
 
     Returns:
-        Step by step: ``loss`` before the step, ``norm_A`` and ``norm_B``, the norms of the two
-        gradients over all layers. And ``difference``, the largest change of a logit before the
+        For each step: ``loss`` before the step, ``norm_A`` and ``norm_B``, the norms of the two
+        gradients over all layers. Also ``difference``, the largest change of a logit before the
         first step; ``nll_base``, ``nll_start``, ``nll_end``, the loss on 64 held-out pairs.
     """
     model, tokenizer = load(name)
@@ -97,7 +97,7 @@ def run(how: str, seed: int, rate: float = RATE, steps: int = STEPS, name: str =
 
 
 def settings() -> list[dict]:
-    """Four starting points with five seeds, then two of them at other rates."""
+    """Return four initializations with five seeds, then two of them at other learning rates."""
     main = [{"how": how, "seed": seed, "rate": RATE} for seed in range(SEEDS) for how in INITS]
     others = [rate for rate in RATES if rate != RATE]
     return main + [

@@ -61,7 +61,7 @@ def untrained(r: int, seed: int, name: str = "almanac") -> dict[str, dict[str, f
     """Return the sizes under each rule with B random instead of zero, before any training."""
     model, tokenizer = with_lora("lora", r, seed, name)
     rows = rows_of(tokenizer, "heldout", 16)
-    before = logits_of(model, rows, tokenizer.pad_token_id)  # B is zero, so these are the base model's
+    before = logits_of(model, rows, tokenizer.pad_token_id)  # B is zero: the base model's
     randomise_B(model, seed)
     found = {}
     for rule in RULES:

@@ -1,15 +1,16 @@
-"""Learning rates half a decade apart for full fine-tuning and for LoRA: what is learned, what is lost.
+"""Learning rates half a decade apart for full fine-tuning and LoRA: what is learned and forgotten.
 
-Both train on the same pairs in the same order, with as many steps, the same warm-up and cosine.
-Each seed draws pairs and an adapter of its own; what is measured is the same for all runs:
+Both methods train on the same pairs in the same order, with the same number of steps, warm-up and
+cosine schedule. Each seed has its own pairs and adapter initialization. The measurements are the
+same for all runs:
 
 ``nll``         loss on the responses to held-out questions, in nats per token
 ``exact``       share of held-out questions that are answered exactly right
-``documents``   loss on documents of the base's own kind, in nats per token: 0.59 before any tuning
-``recall``      share of known facts of kinds that no pair asks for which the model still completes
+``documents``   loss on documents like those of pretraining, in nats per token: 0.59 before tuning
+``recall``      share of known facts of kinds without pairs that the model still completes
 ``train_loss``  loss on the pairs, mean of the last four steps
 
-A long run: about eight minutes on two cores.
+This takes about eight minutes on two cores.
 """
 
 from __future__ import annotations
@@ -47,19 +48,19 @@ RATES = {
 }
 SEEDS = 5
 PAIRS, EPOCHS, BATCH = 32, 12, 16
-LIMIT = 48  # new tokens; the longest right answer has fewer
+LIMIT = 48  # new tokens; more than the longest right answer has
 
 
-# --- what is measured, the same for every run ------------------------------------------------
+# --- measurements, the same for every run ----------------------------------------------------
 
 
 def questions(count: int = 100) -> list[dict]:
-    """Held-out questions: their subjects are in no pair."""
+    """Return held-out questions; their subjects are in no pair."""
     return Random(0).sample(read_jsonl(INSTRUCTIONS / "heldout.jsonl"), count)
 
 
 def untouched_facts(count: int = 100) -> list[Item]:
-    """Known facts of the kinds that no pair asks for."""
+    """Return known facts of the kinds that no pair asks about."""
     known = [item for kind, spec in kinds().items() if not spec["asked"] for item in usable(kind)]
     return Random(0).sample(known, count)
 
@@ -70,19 +71,22 @@ def _documents(count: int) -> tuple[str, ...]:
 
 
 def document_rows(tokenizer, count: int = 100) -> list[Example]:
-    """Documents of the base's own kind, between two separators as in pretraining, all trained."""
+    """Return documents like those of pretraining, between two separators, all tokens trained."""
     mark = tokenizer.bos_token_id
     encoded = [tokenizer.encode(text, add_special_tokens=False) for text in _documents(count)]
     return [unmasked(Example([mark, *ids, mark], [])) for ids in encoded]
 
 
 def document_nll(model, tokenizer, count: int = 100) -> float:
-    """Loss on documents of the base's own kind, in nats per token: it rises as the base is lost."""
+    """Return the loss on documents like those of pretraining, in nats per token.
+
+    It rises as the model forgets what it learned in pretraining.
+    """
     return response_nll(model, document_rows(tokenizer, count), tokenizer.pad_token_id)
 
 
 def heldout_nll(model, tokenizer, count: int = 100) -> float:
-    """Loss on the right responses to held-out questions, in nats per token."""
+    """Return the loss on the right responses to held-out questions, in nats per token."""
     asked = questions(count)
     rows = tokenize_conversations(
         tokenizer, [conversation(question) for question in asked]
@@ -91,7 +95,7 @@ def heldout_nll(model, tokenizer, count: int = 100) -> float:
 
 
 def exact_share(model, tokenizer, count: int = 100) -> float:
-    """Share of the held-out questions that are answered exactly right."""
+    """Return the share of held-out questions that are answered exactly right."""
     asked = questions(count)
     replies = answer(model, tokenizer, [q["prompt"] for q in asked], max_new_tokens=LIMIT)
     scores = [score_answer(q, g.text, g.stopped) for q, g in zip(asked, replies, strict=True)]
@@ -99,7 +103,7 @@ def exact_share(model, tokenizer, count: int = 100) -> float:
 
 
 def measure(model, tokenizer, count: int = 100) -> dict[str, float]:
-    """Everything in the module's head but the training loss."""
+    """Return all measurements of the module docstring except the training loss."""
     return {
         "nll": heldout_nll(model, tokenizer, count),
         "exact": exact_share(model, tokenizer, count),
@@ -110,9 +114,10 @@ def measure(model, tokenizer, count: int = 100) -> dict[str, float]:
 
 @torch.no_grad()
 def weights_moved(model, base) -> float:
-    """How far training moved the weights of the linear layers: ‖W′ − W‖ / ‖W‖ over all of them.
+    """Return how far training moved the weights of the linear layers: ‖W′ − W‖ / ‖W‖ over all.
 
-    For a LoRA layer W′ − W is (α/r)·B·A. The output head is left out: it is tied to the embeddings.
+    For a LoRA layer, W′ − W is (α/r)·B·A. The output head is left out because it is tied to the
+    embeddings.
     """
     before = {
         name: module.weight
@@ -134,14 +139,14 @@ def weights_moved(model, base) -> float:
 
 
 def training_rows(tokenizer, seed: int) -> list[Example]:
-    """The rows of a seed: pairs of its own, the same for both methods and all rates."""
+    """Return the examples of a seed, the same for both methods and all learning rates."""
     return tokenize_conversations(
         tokenizer, [conversation(row) for row in pairs(PAIRS, seed)]
     ).examples
 
 
 def fresh(method: str, seed: int, name: str = "almanac"):
-    """The base, all of it trainable or frozen with adapters beside it, and its tokenizer."""
+    """Return the base model, fully trainable or frozen with adapters, and its tokenizer."""
     model, tokenizer = load(name)
     if method == "lora":
         inject_lora(model, target_modules="all-linear", r=8, lora_alpha=16, seed=seed)
@@ -156,7 +161,7 @@ def tune(
     on_step: Callable[[int, float], None] | None = None,
     max_steps: int | None = None,
 ) -> History:
-    """Twelve passes over 32 pairs: 24 steps of 16 rows, or fewer."""
+    """Train for twelve epochs of 32 pairs: 24 steps of 16 examples, or at most ``max_steps``."""
     config = TrainConfig(
         learning_rate=rate,
         num_train_epochs=EPOCHS,
@@ -169,17 +174,17 @@ def tune(
 
 
 def run(method: str, rate: float, seed: int) -> dict[str, float]:
-    """Tune the base by one method at one rate, and measure it."""
+    """Fine-tune the base model by one method at one learning rate, and measure it."""
     model, tokenizer = fresh(method, seed)
     history = tune(model, tokenizer, rate, seed)
     if not history.finished:
-        raise KeyboardInterrupt  # half a run is not measured
+        raise KeyboardInterrupt  # an incomplete run is not measured
     losses = history.losses
     return {**measure(model, tokenizer), "train_loss": sum(losses[-4:]) / 4}
 
 
 def settings() -> list[dict]:
-    """Seed by seed, every rate of both methods."""
+    """Return every learning rate of both methods, seed by seed."""
     return [
         {"method": method, "rate": rate, "seed": seed}
         for seed in range(SEEDS)

@@ -1,7 +1,7 @@
-"""The end-of-turn marker in or out of the loss: how often the model then stops by itself.
+"""The end-of-turn token trained or masked: how often the model then stops by itself.
 
-Everything else is the same: 32 pairs, LoRA, twelve passes. Held-out questions with one right answer
-are asked, and each reply is cut off after 40 tokens if the model has not ended it.
+Everything else is the same: 32 pairs, LoRA, twelve epochs. The model answers held-out questions
+with one right answer; each reply is cut after 40 tokens if the model has not ended it.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ ARMS = ("trained", "masked")
 
 
 def settings() -> list[dict]:
-    """Both arms with five seeds."""
+    """Return both arms with five seeds each."""
     return [{"end_marker": arm, "seed": seed} for seed in range(5) for arm in ARMS]
 
 
 def mask_token(examples: Sequence[Example], token: int) -> list[Example]:
-    """The rows with one token's labels masked wherever they were trained."""
+    """Return the examples with the labels of one token masked everywhere."""
     return [
         Example(e.input_ids, [IGNORE_INDEX if label == token else label for label in e.labels])
         for e in examples
@@ -40,7 +40,10 @@ def mask_token(examples: Sequence[Example], token: int) -> list[Example]:
 
 
 def tuned(end_marker: str, seed: int, name: str = "almanac", progress: bool = False):
-    """The base tuned on the 32 pairs, its end marker "trained" or "masked", and its tokenizer."""
+    """Return the base model tuned on the 32 pairs, and its tokenizer.
+
+    ``end_marker`` is "trained" or "masked": whether the end-of-turn token has loss.
+    """
     model, tokenizer = load(name)
     pairs = [conversation(row) for row in read_jsonl(INSTRUCTIONS / "handful.jsonl")]
     examples = tokenize_conversations(tokenizer, pairs).examples
@@ -50,21 +53,21 @@ def tuned(end_marker: str, seed: int, name: str = "almanac", progress: bool = Fa
     config = suited(
         TrainConfig(learning_rate=3e-3, num_train_epochs=12, batch_size=16, seed=seed), model
     )
-    # The check before a run would name the fault that is made here on purpose.
+    # The check before training would report the intentional error.
     sft_train(model, examples, config, tokenizer.pad_token_id, progress=progress, check=False)
     return model, tokenizer
 
 
 def questions(count: int = 200) -> list[dict]:
-    """Held-out questions with one right answer, the same for every run."""
+    """Return held-out questions with one right answer, the same for every run."""
     found = [q for q in read_jsonl(INSTRUCTIONS / "heldout.jsonl") if "allowed" not in q]
     return Random(0).sample(found, count)
 
 
 def ask(model, tokenizer, asked: Sequence[dict]) -> list[Generation]:
-    """The replies, cut off after 40 tokens. Only the end-of-turn marker stops one.
+    """Return the replies, cut after 40 tokens. Only the end-of-turn token ends a reply.
 
-    So do servers of chat models. ``generate`` would also stop at the end of a document.
+    Servers of chat models do the same. ``generate`` would also stop at the end of a document.
     """
     strict = copy.deepcopy(tokenizer)
     strict.bos_token = None
@@ -72,8 +75,11 @@ def ask(model, tokenizer, asked: Sequence[dict]) -> list[Generation]:
 
 
 def measure(tokenizer, asked: Sequence[dict], replies: Sequence[Generation]) -> dict:
-    """Shares of the replies: ended by the end-of-turn marker; begun with the right answer; exactly
-    right; and with an end of document in them, the habit of the base.
+    """Return shares of the replies.
+
+    ``ends_turn``: ended by the end-of-turn token. ``begins_right``: begins with the right answer.
+    ``exact``: exactly the right answer. ``ends_document``: contains an end-of-document token, as
+    the base model's texts do.
     """
     pairs = list(zip(asked, replies, strict=True))
     counts = {
@@ -86,7 +92,7 @@ def measure(tokenizer, asked: Sequence[dict], replies: Sequence[Generation]) -> 
 
 
 def run(end_marker: str, seed: int, count: int = 200) -> dict:
-    """Tune, ask, and measure."""
+    """Fine-tune, ask and measure."""
     model, tokenizer = tuned(end_marker, seed)
     asked = questions(count)
     return measure(tokenizer, asked, ask(model, tokenizer, asked))

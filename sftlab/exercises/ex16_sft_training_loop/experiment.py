@@ -1,6 +1,6 @@
-"""The run of configs/sft.json on two and three processes beside the same run on one: losses, weights.
+"""The run of configs/sft.json on two and three processes compared with one: losses and weights.
 
-On several processes the same numbers are added in another order. What that changes is measured here.
+Several processes add the same numbers in a different order. This experiment measures the effect.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def settings() -> list[dict]:
 
 
 def trained(processes: int, steps: int | None = None) -> tuple[list[float], dict]:
-    """The losses and the adapter's tensors of one run, each time in fresh programs."""
+    """Train in new processes; return the losses and the adapter's tensors."""
     with TemporaryDirectory() as folder:
         run = asdict(read_run(RUN)) | {"output": folder}
         run["train"] = run["train"] | {"max_steps": steps}
@@ -59,7 +59,7 @@ def trained(processes: int, steps: int | None = None) -> tuple[list[float], dict
 
 
 def run(processes: int, steps: int | None = None) -> dict:
-    """Losses on several processes and on one, and the largest differences of losses and weights."""
+    """Return the losses on several processes and on one, and the largest differences."""
     (alone, weights), (losses, shared) = trained(1, steps), trained(processes, steps)
     return {
         "losses": losses,

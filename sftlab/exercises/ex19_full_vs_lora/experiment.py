@@ -1,16 +1,16 @@
-"""Full fine-tuning against LoRA: memory, time, bytes on disk, and what SmolLM2 learns by either.
+"""Full fine-tuning against LoRA: memory, time, bytes on disk, and what SmolLM2 learns.
 
-``memory``  two steps in a process of its own: its peak, and every part of it; random weights do
-``malloc``  the process's peak once more, with glibc's malloc left as it is
-``time``    seconds per step of all variants, in turn, the fastest of some rounds each
+``memory``  two steps in a new process: the peak and all parts, with random weights
+``malloc``  the peak again, with glibc's malloc left unchanged
+``time``    seconds per step of all variants, interleaved, the fastest of several rounds
 ``disk``    bytes of the saved file
-``score``   SmolLM2-135M-Instruct tuned on 32 pairs, 12 steps of 8 rows: the loss on the responses to
-            60 held-out questions, in nats per token. Rates half a decade apart with seed 0; the best
-            of each method, ``BEST``, with further seeds. ``none`` is the model as it was. Plain
-            ChatML, without the system turn that the model's own template puts first
+``score``   SmolLM2-135M-Instruct tuned on 32 pairs, 12 steps of 8 examples: loss on the responses
+            to 60 held-out questions, in nats per token. Learning rates half a decade apart with
+            seed 0; the best of each method, ``BEST``, with further seeds. ``none`` is the model
+            before tuning. Plain ChatML, without the system turn that the model's own template adds
 
-LoRA has r = 8, α = 16, on all linear layers. For ``score`` the model is fetched first:
-``python -m sftlab fetch smollm2-instruct``. A long run: about twelve minutes on two cores.
+LoRA has r = 8, α = 16, on all linear layers. Fetch the model for ``score`` first: ``python -m
+sftlab fetch smollm2-instruct``. This takes about twelve minutes on two cores.
 """
 
 from __future__ import annotations
@@ -42,25 +42,25 @@ RECORD = "full_vs_lora"  # data/results/full_vs_lora.json
 R = 8
 METHODS = ("full", "lora")
 REAL, SHAPE, EMBEDDED = "smollm2-instruct", "smollm2-135m", "almanac"
-BATCHES = {  # rows, tokens per row; the first of each is the one that is timed
+BATCHES = {  # (batch, length); the first of each is used for timing
     EMBEDDED: ((16, 64),),
     SHAPE: ((4, 64), (1, 64), (4, 256)),
 }
 RATES = {"full": (3e-5, 1e-4, 3e-4), "lora": (3e-4, 1e-3, 3e-3, 1e-2)}
-BEST = {"full": 1e-4, "lora": 3e-3}  # of those, with seed 0
+BEST = {"full": 1e-4, "lora": 3e-3}  # the best of these with seed 0
 SEEDS = 3
 PAIRS, EPOCHS, BATCH, QUESTIONS = 32, 3, 8, 60
 ROUNDS = 6
 
 
 def a_run(shape: str, method: str, batch: int, length: int, recompute: bool = False) -> Run:
-    """A run for the planner and for `sftlab.memory.measure`; the second half of each row is trained."""
+    """Return a run to plan and measure; the second half of each sequence is trained."""
     r = R if method == "lora" else None
     return Run(shape, batch, length, length // 2, r=r, recompute=recompute)
 
 
 def variants(shape: str) -> dict[str, Run]:
-    """Both methods, plain and with recomputation, on the first batch of the shape."""
+    """Return both methods, with and without recomputation, on the first batch of the shape."""
     batch, length = BATCHES[shape][0]
     return {
         method + (", recomputed" if recompute else ""): a_run(
@@ -72,10 +72,10 @@ def variants(shape: str) -> dict[str, Run]:
 
 
 def step_seconds(runs: Mapping[str, Run], rounds: int = ROUNDS) -> dict[str, float]:
-    """Seconds of one optimiser step of each run, by name: the fastest of some rounds.
+    """Return the seconds of one optimizer step of each run: the fastest of ``rounds`` rounds.
 
-    In every round each takes its turn, so that whatever else the machine does meets all of them.
-    Ratios within one call are to be trusted, figures of two calls not to be compared.
+    In every round each run takes one step, so that other load on the machine affects all of them.
+    Compare the ratios within one call, not numbers from different calls.
     """
     ready = {}
     for name, run in runs.items():
@@ -87,13 +87,13 @@ def step_seconds(runs: Mapping[str, Run], rounds: int = ROUNDS) -> dict[str, flo
         for name, step in ready.items():
             began = time.perf_counter()
             train_step(*step)
-            if turn:  # the first one warms up
+            if turn:  # the first round is a warm-up
                 best[name] = min(best[name], time.perf_counter() - began)
     return best
 
 
 def saved_bytes(shape: str, method: str) -> int:
-    """Bytes of the file of weights that is to be kept after training, in float32."""
+    """Return the bytes of the weight file to keep after training, in float32."""
     model = build(a_run(shape, method, 1, 4))
     with TemporaryDirectory() as folder:
         if method == "full":
@@ -104,7 +104,7 @@ def saved_bytes(shape: str, method: str) -> int:
 
 
 def tune_and_score(method: str, rate: float, seed: int) -> dict:
-    """Tune SmolLM2-135M-Instruct on pairs of the seed's own; the loss on held-out responses."""
+    """Tune SmolLM2-135M-Instruct on the seed's pairs; return the loss on held-out responses."""
     model, tokenizer = load(REAL)
     tokenizer.chat_template = CHATML
     losses = []
@@ -123,7 +123,7 @@ def tune_and_score(method: str, rate: float, seed: int) -> dict:
         )
         history = sft_train(model, rows, config, tokenizer.pad_token_id, progress=False)
         if not history.finished:
-            raise KeyboardInterrupt  # half a run is not measured
+            raise KeyboardInterrupt  # an incomplete run is not measured
         losses = history.losses
     asked = Random(0).sample(read_jsonl(INSTRUCTIONS / "heldout.jsonl"), QUESTIONS)
     rows = tokenize_conversations(
@@ -136,13 +136,13 @@ def tune_and_score(method: str, rate: float, seed: int) -> dict:
     }
 
 
-# Measured again when the code has changed. What a process holds moves by some percent from one
-# sitting to the next; bytes on disk do not (and a test compares the planned tensors with the record).
+# The run to repeat when the code has changed. The memory of a process varies by some percent
+# between recordings; bytes on disk do not. (A test compares the planned tensors with the record.)
 CONFIRM = {"kind": "disk", "shape": "almanac", "method": "lora"}
 
 
 def run(kind: str, **chosen) -> dict:
-    """One measurement; ``chosen`` are the other settings."""
+    """Run one measurement; ``chosen`` are its other settings."""
     if kind == "memory":
         return in_a_fresh_process(a_run(**chosen))
     if kind == "malloc":
@@ -158,7 +158,7 @@ def run(kind: str, **chosen) -> dict:
 
 
 def settings() -> list[dict]:
-    """First what is quick."""
+    """Return the settings of all runs by kind."""
     memory = [
         {"shape": shape, "method": method, "batch": b, "length": n, "recompute": recompute}
         for shape, batches in BATCHES.items()

@@ -1,7 +1,7 @@
-"""Data quality against quantity: the same base and recipe, other pairs; judged question by question.
+"""Data quality against quantity: the same base model and recipe with different pairs.
 
-Every arm trains for as many steps, so that none has the advantage of more updates. The share of
-bad pairs in an arm's name is that of its rows.
+Answers are scored question by question. Every arm trains for the same number of steps, so that none
+gets more updates. The share of bad pairs in an arm's name is their share of its rows.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from sftlab.train import TrainConfig, sft_train
 
 RECORD = "data_quality"  # data/results/data_quality.json
 
-STEPS = 120  # of 16 rows: 3.8 passes over 500 pairs
+STEPS = 120  # of 16 examples: 3.8 epochs of 500 pairs
 DOSES = (0, 5, 10, 25, 50)  # percent of 400 pairs
-SHOWN = 60  # answers kept word for word, spread over all questions
+SHOWN = 60  # number of answers stored as text, spread over all questions
 
 
 def dose(percent: int) -> list[dict]:
-    """400 pairs, so many per cent of them bad."""
+    """Return 400 pairs, ``percent`` percent of them bad."""
     count = 400 * percent // 100
     return curated(400 - count) + low_quality()[:count]
 
@@ -53,7 +53,7 @@ MAIN = ("500 good", "500 good + 200 bad")
 
 
 def settings() -> list[dict]:
-    """Three seeds of every arm, five of the main pair; a whole seed before the next."""
+    """Return three seeds of every arm and five of the main pair, seed by seed."""
     found = [{"arm": arm, "seed": seed} for seed in range(3) for arm in ARMS]
     return found + [{"arm": arm, "seed": seed} for seed in (3, 4) for arm in MAIN]
 
@@ -61,7 +61,7 @@ def settings() -> list[dict]:
 def train(
     rows: list[dict], seed: int, name: str = "almanac", progress: bool = False, steps: int = STEPS
 ):
-    """The base tuned on these rows; (model, tokenizer)."""
+    """Return the base model tuned on these rows, and its tokenizer."""
     model, tokenizer = load(name)
     examples = tokenize_conversations(tokenizer, [conversation(row) for row in rows]).examples
     inject_lora(model, target_modules="all-linear", r=8, lora_alpha=16, seed=seed)
@@ -72,16 +72,17 @@ def train(
 
 
 def questions() -> list[dict]:
-    """The exam: every question of ``evaluation.jsonl``, in its order."""
+    """Return the evaluation set: every question of ``evaluation.jsonl``, in order."""
     return read_jsonl(INSTRUCTIONS / "evaluation.jsonl")
 
 
 def examine(
     model, tokenizer, asked: list[dict], limit: int = 80
 ) -> tuple[dict[str, str], list[str]]:
-    """One character per question for each rubric line, "1" where it holds; and the answers.
+    """Return a string for each rubric line, with "1" where it holds, and the answers.
 
-    Only the end-of-turn marker ends an answer, as in a server of chat models.
+    Each string has one character per question. Only the end-of-turn token ends an answer, as in a
+    server of chat models.
     """
     strict = copy.deepcopy(tokenizer)
     strict.bos_token = None
@@ -92,7 +93,7 @@ def examine(
 
 
 def run(arm: str, seed: int) -> dict:
-    """Train one arm and examine it."""
+    """Train one arm and test it."""
     rows = ARMS[arm]()
     model, tokenizer = train(rows, seed)
     asked = questions()

@@ -1,4 +1,4 @@
-"""The clinic's eleven runs: what each fault does to the loss curve, the figures and the answers."""
+"""The clinic's eleven runs: the effect of each fault on the loss curve, figures and answers."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ SEEDS = 4
 
 
 def settings() -> list[dict]:
-    """Every fault, and none, with four seeds."""
+    """Return every fault, and none, with four seeds each."""
     return [{"fault": fault, "seed": seed} for seed in range(SEEDS) for fault in FAULTS]
 
 
 def questions(count: int = 200) -> list[dict]:
-    """Held-out questions, the same for every run."""
+    """Return held-out questions, the same for every run."""
     return Random(0).sample(read_jsonl(INSTRUCTIONS / "heldout.jsonl"), count)
 
 
 def measure(asked: Sequence[dict], replies: Sequence[Generation]) -> dict[str, float]:
-    """Shares of the replies: exactly right, right in content, ended by the model itself."""
+    """Return shares of the replies: exactly right, right in content, ended by the model itself."""
     scores = [score_answer(q, g.text, g.stopped) for q, g in zip(asked, replies, strict=True)]
     return {
         "exact": sum(s.correct for s in scores) / len(scores),
@@ -44,7 +44,7 @@ def _sound(seed: int) -> Run:
 
 
 def run(fault: str, seed: int, count: int = 200) -> dict:
-    """Train, serve, ask, and take every figure."""
+    """Train, serve, ask and measure all figures."""
     after = FAULTS[fault] in ("", "serving")
     found = served(_sound(seed), fault, seed) if after else trained(fault, seed)
     asked = questions(count)
