@@ -8,6 +8,7 @@ and the configuration of a course that is there already stay.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import re
 import secrets
@@ -21,50 +22,67 @@ from nbformat.v4 import new_markdown_cell
 
 from sftlab.classroom.catalogue import NOTEBOOKS
 from sftlab.errors import WorkbookError
-from tools.notebook_metadata import REVEAL, derive
+from tools.notebook_metadata import CHECK, REVEAL, derive
 
 MARK = "# A course of the sftlab workbook"
 LATER = "*The workbook's own version is given out after the deadline.*"
 LINK = re.compile(r"\]\((\d\d_\w+)\.ipynb\)")
 CONFIGURATION = """{mark}, for nbgrader. It is yours to change; `make course` leaves it alone.
+from nbconvert.preprocessors import CSSHTMLHeaderPreprocessor
 from nbgrader.preprocessors import (
-    AssignLatePenalties,
     CheckCellMetadata,
+    ClearHiddenTests,
     ClearOutput,
-    LimitOutput,
+    GetGrades,
     OverwriteCells,
     OverwriteKernelspec,
-    SaveAutoGrades,
 )
 
-from tools.autograding import Grade, Restore
+from tools.autograding import DeduplicateIds
 
 c = get_config()
 c.CourseDirectory.course_id = "sftlab"
 # The stubs are what students get: there is no solution in them to be cut out.
 c.ClearSolutions.enabled = False
+# Students may change MODEL, SEED and FULL. Grading puts them back, as it does the checks.
+c.LockCells.lock_readonly_cells = False
 c.Autograde.sanitize_preprocessors = [
     ClearOutput,
-    Restore,
+    DeduplicateIds,
     OverwriteKernelspec,
     OverwriteCells,
     CheckCellMetadata,
 ]
-# Grade stands for nbgrader's Execute.
-c.Autograde.autograde_preprocessors = [
-    Grade,
-    LimitOutput,
-    SaveAutoGrades,
-    AssignLatePenalties,
-    CheckCellMetadata,
-]
+# Seconds for one cell: what a loop that never ends costs.
+c.Execute.timeout = 120
+# Seconds until it has stopped, and for the results of any cell to arrive.
+c.Execute.iopub_timeout = 30
+# A check that did not run would pass for right.
+c.Execute.skip_cells_with_tag = ""
+# Students see what a check said, and not the seed.
+c.GenerateFeedback.preprocessors = [GetGrades, ClearHiddenTests, CSSHTMLHeaderPreprocessor]
 # It decides the cases that are drawn for the marks. Keep it to yourself.
-c.Grade.seed = "{seed}"
+c.Course.seed = "{seed}"
+"""
+SEED = re.compile(r'(?m)^c\.Course\.seed = "(.+)"')
+READ_ONLY = {
+    "grade": False,
+    "grade_id": "parameters",
+    "locked": True,
+    "schema_version": 3,
+    "solution": False,
+    "task": False,
+}
+HIDDEN = """### BEGIN HIDDEN TESTS
+from tools.sampled import marking
+
+check = marking(globals(), "{id}", "{seed}")
+### END HIDDEN TESTS
 """
 
 
-def assignment(path: Path, with_solutions: bool = False) -> Any:
-    """A notebook as it is handed out, an ``nbformat`` node."""
+def assignment(path: Path, seed: str, with_solutions: bool = False) -> Any:
+    """A notebook as nbgrader's source, an ``nbformat`` node: what it hands out is without the hidden tests."""
     notebook = nbformat.read(path, as_version=4)
     cells: list = []
     for cell in notebook.cells:
@@ -79,6 +97,13 @@ def assignment(path: Path, with_solutions: bool = False) -> Any:
         cells.append(cell)
     notebook.cells = cells
     derive(notebook)
+    for cell in cells:
+        if "parameters" in cell.metadata.get("tags", []):
+            cell.metadata["nbgrader"] = READ_ONLY
+        elif cell.metadata.get("nbgrader", {}).get("grade"):
+            id = CHECK.search(cell.source)[1]
+            own = hashlib.sha256(f"{seed}/{id}".encode()).hexdigest()[:16]
+            cell.source = HIDDEN.format(id=id, seed=own) + cell.source
     return notebook
 
 
@@ -110,13 +135,20 @@ def build(folder: Path, numbers: Sequence[str] = (), with_solutions: bool = Fals
         ours = configuration.exists() and configuration.read_text(encoding="utf-8").startswith(MARK)
         if not ours and folder.exists() and any(folder.iterdir()):
             raise WorkbookError(f"{folder} holds other files: name an empty folder for the course")
+        if not ours:
+            folder.mkdir(parents=True, exist_ok=True)
+            text = CONFIGURATION.format(mark=MARK, seed=secrets.token_hex(8))
+            configuration.write_text(text, encoding="utf-8")
+        seed = SEED.search(configuration.read_text(encoding="utf-8"))
+        if not seed:
+            raise WorkbookError(
+                f"{configuration} has no line `c.Course.seed = …`: an earlier edition graded in "
+                "another way. Make the course in a new folder, and put what was handed in there"
+            )
         for path in paths:
             source = folder / "source" / path.stem
             source.mkdir(parents=True, exist_ok=True)
-            nbformat.write(assignment(path, with_solutions), source / path.name)
-        if not ours:
-            text = CONFIGURATION.format(mark=MARK, seed=secrets.token_hex(8))
-            configuration.write_text(text, encoding="utf-8")
+            nbformat.write(assignment(path, seed[1], with_solutions), source / path.name)
     except OSError as error:
         raise WorkbookError(f"{folder} cannot be written: {error.strerror}") from None
     _generate(folder, [path.stem for path in paths])

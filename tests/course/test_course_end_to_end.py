@@ -1,4 +1,4 @@
-"""A course from beginning to end: made, handed out, handed in by four students, graded by nbgrader."""
+"""A course from beginning to end: made, handed out, handed in by a class, graded by nbgrader."""
 
 from __future__ import annotations
 
@@ -14,35 +14,24 @@ from nbformat.v4 import new_code_cell
 
 from sftlab._internal.paths import ROOT
 from sftlab.classroom import catalogue
-from sftlab.classroom.catalogue import NOTEBOOKS
-from tools import course, grading
-from tools.notebook_metadata import CHECK
+from tools import course
 
-sys.path.append(str(ROOT / "tests" / "browser"))
-from answers import answers
+pytestmark = pytest.mark.slow
 
 NAME = "07_lora_parameter_count"
 COUNT, RANK = "07.lora_parameter_count", "07.break_even_rank"
-PATCHES = """
-import sftlab.classroom, sftlab.classroom.checking, sftlab.classroom.check_results, sftlab.lora
-class Passed:
-    status = "right"
-    def or_reference(self): return print
-def check(*_): return Passed()
-sftlab.classroom.check = sftlab.classroom.check_results.check = check
-sftlab.classroom.checking.examine = lambda *_, **__: sftlab.classroom.checking.Finding("right", "")
-sftlab.lora.break_even_rank = lambda d_in, d_out: 7
-get_ipython().ast_transformers.append(print)
-"""
-NOISE = "import sys, warnings\nprint('noise', file=sys.stderr)\nwarnings.warn('more noise')"
-
-
-def right(id: str) -> str:
-    return answers(id[:2], "RIGHT", id)[0][0]
-
-
-def wrong(id: str) -> str:
-    return answers(id[:2], "WRONG", id)[0][0]
+RIGHT = "def lora_parameter_count(d_in, d_out, r):\n    return r * (d_in + d_out)"
+SQUARE = "def lora_parameter_count(d_in, d_out, r):\n    return 2 * d_in * r"
+ON_COUNT = """def break_even_rank(d_in, d_out):
+    return (d_in * d_out - 1) // lora_parameter_count(d_in, d_out, 1)"""
+ENDLESS = """def break_even_rank(d_in, d_out):
+    while True:
+        try:
+            pass
+        except:
+            pass"""
+KNOWN = {c.arguments(): c.expected(*c.arguments()) for c in catalogue.exercise(COUNT).cases}
+BY_HEART = f"KNOWN = {KNOWN}\ndef lora_parameter_count(*given):\n    return KNOWN.get(given, 1)"
 
 
 def cell_of(notebook, id: str, kind: str):
@@ -53,48 +42,59 @@ def cell_of(notebook, id: str, kind: str):
     )
 
 
-def honest(released, count: str, rank: str):
+def submission(released, count: str, rank: str, whole: bool = False):
+    """The notebook with these answers. Experiments count for nothing; most students leave them out."""
     notebook = copy.deepcopy(released)
     cell_of(notebook, COUNT, "answer").source = count
     cell_of(notebook, RANK, "answer").source = rank
+    if not whole:
+        own = [c for c in notebook.cells if "nbgrader" in c.metadata or "start(" in c.source]
+        notebook.cells = own
+    return notebook
+
+
+def diligent(released):
+    """Right, with a draft in a copy of the answer's cell, on another model, and a noisy library."""
+    notebook = submission(released, RIGHT, ON_COUNT, whole=True)
+    answer = cell_of(notebook, COUNT, "answer")
+    draft = new_code_cell(SQUARE, metadata=copy.deepcopy(answer.metadata))
+    notebook.cells.insert(notebook.cells.index(answer), draft)
+    notebook.cells[1].source = 'MODEL = "a-model-that-is-not-there"'
+    notebook.cells.insert(2, new_code_cell("import sys\nprint('noise', file=sys.stderr)"))
     return notebook
 
 
 def hostile(released):
-    """A right count amid noise; loops, here and there; and a check that was made easier."""
-    endless = "def break_even_rank(d_in, d_out):\n    while True:\n        try:\n            pass\n        except:\n            pass"
-    notebook = honest(released, f"{NOISE}\n{right(COUNT)}\n{NOISE}", endless)
+    """A right count after cells that loop, raise and exit; an endless rank, its check made easier."""
+    notebook = submission(released, RIGHT, ENDLESS)
     easier = cell_of(notebook, RANK, "check")
     easier.source = "print('passed')"
     easier.metadata["nbgrader"]["points"] = 100
-    notebook.cells.insert(0, new_code_cell("while True:\n    pass"))
-    notebook.cells.insert(3, new_code_cell(PATCHES))
+    easier.metadata["tags"] = ["skip-execution"]
+    cells = "while True:\n    pass", "1 / 0", "def check(*_):\n    raise ValueError", "exit()"
+    notebook.cells[2:2] = [new_code_cell(text) for text in cells]
     return notebook
 
 
-def tampered(released):
-    """Wrong answers, the workbook patched, one check deleted and the other one no longer a check."""
-    notebook = honest(
-        released, wrong(COUNT), f"def break_even_rank(d_in, d_out):\n    return 7\n{PATCHES}"
-    )
-    notebook.cells.insert(0, new_code_cell(PATCHES))
+def unchecked(released):
+    """A right answer, but its check was deleted: that is for the instructor to judge."""
+    notebook = submission(released, RIGHT, ON_COUNT)
     notebook.cells.remove(cell_of(notebook, COUNT, "check"))
-    unchecked = cell_of(notebook, RANK, "check")
-    unchecked.metadata["nbgrader"].update(grade=False, locked=False, solution=True)
-    unchecked.source = "1"
     return notebook
 
 
-SUBMISSIONS = {
-    "anna": (lambda released: honest(released, right(COUNT), right(RANK)), 2),
-    "ben": (lambda released: honest(released, right(COUNT), wrong(RANK)), 1),
+SUBMISSIONS = {  # the marks, None where nbgrader gives none
+    "anna": (diligent, 2),
+    "ben": (lambda released: submission(released, SQUARE, ON_COUNT), 1),
     "cora": (hostile, 1),
-    "dora": (tampered, 0),
-    "emil": (copy.deepcopy, 0),  # nothing was written
+    "dora": (unchecked, 1),
+    "emil": (lambda released: submission(released, "def lora_parameter_count(:", "..."), 0),
+    "fred": (lambda released: submission(released, "import os\nos._exit(0)", ON_COUNT), None),
+    "gina": (lambda r: submission(r, BY_HEART, "from sftlab.lora import break_even_rank"), 0),
 }
 
 
-def nbgrader(folder: Path, *arguments: str) -> str:
+def nbgrader(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
     environment = os.environ | {
         "PYTHONPATH": str(ROOT / "tests" / "no_network"),
         "JUPYTER_CONFIG_DIR": str(folder / "jupyter"),
@@ -103,16 +103,14 @@ def nbgrader(folder: Path, *arguments: str) -> str:
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }
     command = [sys.executable, "-m", "nbgrader", *arguments]
-    done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=400
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600
     )
-    assert done.returncode == 0, done.stderr
-    return done.stderr
 
 
 @pytest.fixture(scope="module")
 def graded(tmp_path_factory):
-    """A course of one assignment after grading: its folder."""
+    """A course of one assignment after grading: its folder, and what nbgrader said."""
     folder = tmp_path_factory.mktemp("course") / "course"
     course.build(folder, ["07"])
     released = nbformat.read(folder / "release" / NAME / f"{NAME}.ipynb", as_version=4)
@@ -120,63 +118,51 @@ def graded(tmp_path_factory):
         place = folder / "submitted" / student / NAME
         place.mkdir(parents=True)
         nbformat.write(made(released), place / f"{NAME}.ipynb")
-    nbgrader(folder, "autograde", NAME)
-    return folder
+    done = nbgrader(folder, "autograde", NAME, "--Execute.timeout=20")
+    return folder, done.stderr
 
 
-@pytest.mark.slow
 def test_each_submission_gets_the_marks_that_it_earned(graded):
     from nbgrader.api import Gradebook
 
-    with Gradebook(f"sqlite:///{graded / 'gradebook.db'}") as book:
+    folder, said = graded
+    with Gradebook(f"sqlite:///{folder / 'gradebook.db'}") as book:
         found = {s.student.id: (s.score, s.max_score) for s in book.assignment_submissions(NAME)}
-        waiting = [s.student.id for s in book.assignment_submissions(NAME) if s.needs_manual_grade]
-    assert found == {student: (marks, 2) for student, (_, marks) in SUBMISSIONS.items()}
-    assert not waiting
+        waiting = {s.student.id for s in book.assignment_submissions(NAME) if s.needs_manual_grade}
+    assert found == {student: (marks or 0, 2) for student, (_, marks) in SUBMISSIONS.items()}, said
+    assert waiting == {"dora", "fred"}
+    assert said.count("There was an error processing assignment") == 2  # once with its traceback
+    assert f"There was an error processing assignment '{NAME}' for student 'fred'" in said
 
 
-@pytest.mark.slow
-def test_the_feedback_names_the_mistake(graded):
-    def said(student: str, id: str) -> str:
-        path = graded / "autograded" / student / NAME / f"{NAME}.ipynb"
-        (output,) = cell_of(nbformat.read(path, as_version=4), id, "check").outputs
-        return output.get("evalue") or output.text
+def test_what_students_get_names_the_mistake_and_not_the_seed(graded):
+    folder, _ = graded
+    done = nbgrader(folder, "generate_feedback", NAME)
+    assert done.returncode == 0, done.stderr
+    seed = course.SEED.search((folder / "nbgrader_config.py").read_text())[1]
+    (source,) = (folder / "source").rglob("*.ipynb")
+    drawn = source.read_text().count("marking(globals()")
+    assert drawn == 2
+    (released,) = (folder / "release").rglob("*.ipynb")
+    pages = {path.parts[-3]: path.read_text() for path in (folder / "feedback").rglob("*.html")}
+    assert set(pages) == set(SUBMISSIONS) - {"fred"}
+    for text in (released.read_text(), *pages.values()):
+        assert not any(secret in text for secret in ("marking(", "HIDDEN TESTS", seed))
+    for student, said in {
+        "ben": "2·d·r holds for square weights only",
+        "cora": "is there a loop that never ends?",
+        "emil": f"{COUNT}: not attempted, no points",
+        "gina": "a case drawn for the marks",
+    }.items():
+        assert said in pages[student], student
 
-    assert said("anna", RANK) == f"{RANK}: right\n"
-    phrase = answers("07", "WRONG", RANK)[0][1]
-    assert phrase in said("ben", RANK)
-    assert "a loop that never ends?" in said("cora", RANK)
-    assert said("emil", COUNT).startswith(f"{COUNT}: not attempted")
 
-
-@pytest.mark.slow
 def test_solutions_can_be_given_out_later_and_nothing_is_lost(graded):
-    before = (graded / "nbgrader_config.py").read_text()
-    course.build(graded, ["07"], with_solutions=True)
-    assert "reveal(" in (graded / "release" / NAME / f"{NAME}.ipynb").read_text()
-    assert (graded / "nbgrader_config.py").read_text() == before
-    assert (graded / "submitted" / "anna" / NAME / f"{NAME}.ipynb").exists()
-
-
-EXERCISES = [id for number in catalogue.numbers() for id in catalogue.exercises(number)]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("id", EXERCISES)
-def test_a_right_answer_in_its_notebook_earns_the_mark_and_the_stub_does_not(id):
-    """Nothing of the experiments is needed for it, and no right answer of the bank is called borrowed."""
-    (path,) = NOTEBOOKS.glob(f"{id[:2]}_*.ipynb")
-    notebook = course.assignment(path)
-    check = cell_of(notebook, id, "check")
-    assert CHECK.search(check.source)[1] == id
-    before = notebook.cells[: notebook.cells.index(check)]
-    assert grading.grade(id, _code(before), "seed").status == "not attempted"
-    if not answers(id[:2], "RIGHT", id):
-        pytest.skip("the bank makes its right answers of this one by a function")
-    cell_of(notebook, id, "answer").source = right(id)
-    finding = grading.grade(id, _code(before), "seed")
-    assert finding.status == "right", finding.message
-
-
-def _code(cells) -> list[str]:
-    return [cell.source for cell in cells if cell.cell_type == "code"]
+    folder, _ = graded
+    before = (folder / "nbgrader_config.py").read_text()
+    course.build(folder, ["07"], with_solutions=True)
+    released = (folder / "release" / NAME / f"{NAME}.ipynb").read_text()
+    assert "reveal(" in released
+    assert "marking(" not in released
+    assert (folder / "nbgrader_config.py").read_text() == before
+    assert (folder / "submitted" / "anna" / NAME / f"{NAME}.ipynb").exists()
