@@ -44,7 +44,8 @@ def _estimate(value: Any, mean: Callable = np.mean) -> tuple[float, float, float
     return float(mean(each)), each.min(), each.max(), list(each) if np.ndim(value) else []
 
 
-def _told(value: float, fmt: Format) -> str:
+def _told(value: float, fmt: Any, panel: str = "") -> str:
+    fmt = fmt[panel] if isinstance(fmt, Mapping) else fmt
     return fmt(value) if callable(fmt) else f"{value:{fmt}}"
 
 
@@ -121,9 +122,12 @@ def _height(found: Mapping, panels: bool, each: float) -> float:
     return each * (len(nested[0]) * (1 + 0.5 * (len(nested) > 1)) if nested else len(data)) + 1.4
 
 
-def bars(found: Mapping, title: str, alt: str, *, panels: bool = False, fmt: Format = ".2f",
+def bars(found: Mapping, title: str, alt: str, *, panels: bool = False, fmt: Format | Mapping = ".2f",
          figsize: tuple | None = None, each: Mapping | None = None, **settings: Any):  # fmt: skip
-    """Horizontal bars from 0, their values written at the end. ``found``: label -> value, or series -> label -> value."""
+    """Horizontal bars from 0, their values written at the end (``fmt``: one format, or panel -> format).
+
+    ``found``: label -> value, or series -> label -> value.
+    """
     width = max(7, 3.6 * len(found)) if panels else 7.2
     figure, parts = _begin(found, panels, figsize or (width, _height(found, panels, 0.42)))
     before: list[str] = []
@@ -140,7 +144,7 @@ def bars(found: Mapping, title: str, alt: str, *, panels: bool = False, fmt: For
                 if high > low:
                     reach = [[max(0, mean - low)], [max(0, high - mean)]]
                     axis.errorbar(mean, at, xerr=reach, color="black", capsize=2.5, lw=1.1)
-                axis.annotate(_told(mean, fmt), (max(mean, high), at), xytext=(4, 0), va="center",
+                axis.annotate(_told(mean, fmt, name), (max(mean, high), at), xytext=(4, 0), va="center",
                               textcoords="offset points", fontsize=9.5)  # fmt: skip
                 top = max(top, mean, high)
         if labels == before:
@@ -201,7 +205,7 @@ def curves(found: Mapping, title: str, alt: str, *, panels: bool = False, spread
         spread: how repetitions are shown behind their mean: as a "range", as "dots" or as "lines".
         lines: False leaves the points alone: a scatter plot.
         direct: names stand at the lines' ends and not in a legend; without panels they do.
-        picked: the other series are thin and pale.
+        picked: this series stands out, the others of its panel are thin and pale.
         marked: (x, y) -> text of points that are marked; with panels, panel -> such points.
         columns: panels in a row.
     """
@@ -215,7 +219,7 @@ def curves(found: Mapping, title: str, alt: str, *, panels: bool = False, spread
         for (label, points), (colour, dash, shape, _) in zip(series.items(), cycle(LOOKS), strict=False):  # fmt: skip
             xs = list(points)
             ys, low, high, each_one = zip(*(_estimate(v, mean) for v in points.values()), strict=True)  # fmt: skip
-            pale = bool(picked) and label != picked
+            pale = picked in series and label != picked
             look = {"color": colour, "ls": dash, "marker": shape, "ms": 4.5 if len(xs) < 40 else 0}
             look |= {"lw": 1, "alpha": 0.45, "ms": 0} if pale else {}
             if not lines:

@@ -60,9 +60,9 @@ def test_the_figures_draw_without_a_complaint(recorded, capfd):
         for arm in ("known", "absent") for seed in range(3)
     ]  # fmt: skip
     for figure in (
-        over_n(recorded, "over n"),
-        by_place({"all": [1, 2, 3, 4], "the first": [9]}, "places"),
-        memorised(learned, "memorised"),
+        over_n(recorded),
+        by_place({"all": [1, 2, 3, 4], "the first": [9]}),
+        memorised(learned),
     ):
         figure.draw_without_rendering()
         plt.close(figure)

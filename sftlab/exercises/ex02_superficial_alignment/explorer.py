@@ -25,7 +25,7 @@ def slide_n(runs: Sequence[dict]) -> None:
         run = next(r for r in runs if r["pairs"] == pairs and r["seed"] == 0)
         rows = [
             [name, asked[stratum][0]["prompt"], run[stratum]["answers"][0]]
-            for stratum, (name, *_) in STRATA.items()
+            for stratum, name in STRATA.items()
         ]
         return stacked(n_table(runs, pairs), table(rows, ["stratum", "asked", "written (seed 0)"]))
 

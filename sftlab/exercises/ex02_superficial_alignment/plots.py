@@ -6,10 +6,9 @@ import html
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 
-from sftlab.classroom.plots import BLUE, GREEN, GREY, ORANGE, RED
+from sftlab.classroom.figures import curves, stacked
 from sftlab.classroom.views import FONT, View, table, visible
 from sftlab.exercises.ex02_superficial_alignment.experiment import SIZES
 from sftlab.exercises.ex02_superficial_alignment.rank_shift import CLASSES, shift_class
@@ -17,10 +16,10 @@ from sftlab.exercises.ex02_superficial_alignment.unknown_facts import MOMENTS
 from sftlab.statistics import chosen, mean_interval
 
 STRATA = {
-    "asked": ("known, kind asked", BLUE, "o", "-"),
-    "unasked": ("known, kind never asked", GREEN, "^", "--"),
-    "single": ("read in one fixed sentence", ORANGE, "s", "-."),
-    "absent": ("never read", RED, "D", ":"),
+    "asked": "known, kind asked",
+    "unasked": "known, kind never asked",
+    "single": "read in one fixed sentence",
+    "absent": "never read",
 }
 LOOKS = {
     CLASSES[0]: "background:rgba(128,128,128,.14);border-bottom:2px solid transparent;",
@@ -49,27 +48,28 @@ def enough(runs: Sequence[dict], stratum: str, line: str, part: float = 0.95) ->
     return next(n for n in SIZES if means[n] >= part * max(means.values()))
 
 
-def over_n(runs: Sequence[dict], title: str):
+def over_n(runs: Sequence[dict]):
     """Form on the left, right content on the right, one line per stratum; small dots are seeds."""
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.5), sharey=True)
-    for axis, line, label in zip(axes, ("form", "content"), ("right form", "right content"), strict=True):  # fmt: skip
-        for stratum, (name, colour, shape, dashes) in STRATA.items():
-            each = [shares(runs, n, stratum, line) for n in SIZES]
-            axis.plot(range(len(SIZES)), [np.mean(v) for v in each], color=colour, marker=shape, ls=dashes, label=name)  # fmt: skip
-            for place, values in enumerate(each):
-                axis.plot([place] * len(values), values, shape, color=colour, ms=3, alpha=0.5)
-        axis.set(xticks=range(len(SIZES)), xticklabels=SIZES, xlabel="training pairs (n)", ylim=(-0.04, 1.06))  # fmt: skip
-        axis.set_title(label, fontsize=10.5, weight="normal")
-    axes[0].yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    axes[0].set_ylabel("share of the questions")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=9)  # fmt: skip
-    figure.suptitle(title, x=0.01, ha="left", weight="bold")
-    return figure
+    found = {
+        label: {name: {k: shares(runs, n, stratum, line) for k, n in enumerate(SIZES)} for stratum, name in STRATA.items()}
+        for line, label in (("form", "right form"), ("content", "right content"))
+    }  # fmt: skip
+    form, facts = (enough(runs, "asked", line) for line in ("form", "content"))
+    most = {name: max(map(np.mean, points.values())) for name, points in found["right content"].items()}  # fmt: skip
+    told = ", ".join(f"{name} {share:.0%}" for name, share in most.items())
+    return curves(
+        found,
+        f"Form is there with {form} pairs, known facts with {facts}; facts never read: {most[STRATA['absent']]:.0%} at most",
+        f"Two panels over the number of pairs. Right form is near its height from {form} pairs on, right content of known "
+        f"facts from {facts}. The most that is right in content: {told}.",
+        panels=True, spread="dots", sharey=True, percent="y", ylim=(-0.04, 1.06), xticks=range(len(SIZES)),
+        xticklabels=SIZES, xlabel="training pairs (n)", ylabel="share of the questions", figsize=(9.4, 3.7),
+    )  # fmt: skip
 
 
 def n_table(runs: Sequence[dict], pairs: int) -> View:
     """Every stratum at one n: form, exact answers, content, and "I do not know", over the seeds."""
-    names = {key: name for key, (name, *_) in STRATA.items()} | {"lists": "lists of tips"}
+    names = STRATA | {"lists": "lists of tips"}
     rows = [
         [name, *(f"{np.mean(shares(runs, pairs, stratum, line)):.0%}"
                  for line in ("form", "correct", "content", "refuses"))]
@@ -91,25 +91,17 @@ def class_shares(ranks: Sequence[int]) -> dict[str, float]:
     return {name: counts[name] / len(ranks) for name in CLASSES}
 
 
-def by_place(places: Mapping[str, Sequence[int]], title: str):
-    """Stacked shares of the three classes, one bar for each group of tokens; ``places``: label -> ranks."""
-    figure, axis = plt.subplots(figsize=(7, 0.42 * len(places) + 1.4))
-    looks = ((GREY, ""), (ORANGE, "//"), (RED, "xx"))
-    left = np.zeros(len(places))
-    for name, (colour, hatch) in zip(CLASSES, looks, strict=True):
-        values = np.array([class_shares(ranks)[name] for ranks in places.values()])
-        axis.barh(range(len(places)), values, left=left, color=colour, hatch=hatch, edgecolor="white", height=0.66, label=name)  # fmt: skip
-        for place, (start, value) in enumerate(zip(left, values, strict=True)):
-            if value > 0.06:
-                axis.text(start + value / 2, place, f"{value:.0%}", ha="center", va="center", fontsize=9,
-                          bbox={"facecolor": "white", "edgecolor": "none", "pad": 1, "alpha": 0.85})  # fmt: skip
-        left += values
-    labels = [f"{label} ({len(ranks)})" for label, ranks in places.items()]
-    axis.set(yticks=range(len(places)), yticklabels=labels, xlim=(0, 1), xlabel="share of the tokens", title=title)  # fmt: skip
-    axis.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    axis.invert_yaxis()
-    figure.legend(loc="outside lower center", ncols=3, fontsize=9)
-    return figure
+def by_place(places: Mapping[str, Sequence[int]]):
+    """The three classes of tokens, one bar for each group of them; ``places``: label -> ranks."""
+    found = {f"{label} ({len(ranks)})": class_shares(ranks) for label, ranks in places.items()}
+    first, *_ = found.values()
+    told = "; ".join(f"{name} {parts[CLASSES[2]]:.0%}" for name, parts in found.items())
+    return stacked(
+        found,
+        f"{first[CLASSES[0]]:.0%} of the chat model’s tokens are the base’s own first choice",
+        f"Stacked bars of unshifted, marginal and shifted tokens. Shifted are: {told}.",
+        inside=".0%", percent="x", xlabel="share of the tokens",
+    )  # fmt: skip
 
 
 def rank_view(words: Sequence[str], ranks: Sequence[int], note: str, marked: int = -1) -> View:
@@ -133,20 +125,25 @@ def rank_view(words: Sequence[str], ranks: Sequence[int], note: str, marked: int
     )
 
 
-def memorised(runs: Sequence[dict], title: str):
+def memorised(runs: Sequence[dict]):
     """Exact answers over the steps of two trainings: on the 29 facts, and on known facts of no pair."""
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.3), sharey=True)
-    arms = {"known": ("29 known facts among the pairs", BLUE, "o", "-"), "absent": ("29 facts never read", RED, "D", "--")}  # fmt: skip
-    for axis, exam, label in zip(axes, ("trained", "held out"), ("the 29 facts themselves", "known facts of no pair"), strict=True):  # fmt: skip
-        for arm, (name, colour, shape, dashes) in arms.items():
-            each = np.array([run[f"{exam}, content"] for run in chosen(runs, arm=arm)])
-            ends = np.array([mean_interval(values) for values in each.T])
-            axis.errorbar(MOMENTS, each.mean(0), yerr=np.abs(ends.T - each.mean(0)), color=colour, marker=shape, ls=dashes, capsize=3, label=name)  # fmt: skip
-        axis.set(xscale="log", xlabel="optimiser step", xticks=MOMENTS, xticklabels=MOMENTS)
-        axis.minorticks_off()
-        axis.set_title(label, fontsize=10.5, weight="normal")
-    axes[0].yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    axes[0].set_ylabel("right content")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=9)  # fmt: skip
-    figure.suptitle(title, x=0.01, ha="left", weight="bold")
-    return figure
+    arms = {"known": "29 known facts among the pairs", "absent": "29 facts never read"}
+    exams = {"trained": "the 29 facts themselves", "held out": "known facts of no pair"}
+    found: dict[str, dict[str, dict]] = {}
+    for exam, panel in exams.items():
+        for arm, name in arms.items():
+            each = np.array([run[f"{exam}, content"] for run in chosen(runs, arm=arm)]).T
+            points = {k: (v.mean(), mean_interval(v)) for k, v in zip(MOMENTS, each, strict=True)}
+            found.setdefault(panel, {})[name] = points
+    known, never = found[exams["trained"]].values()
+    kept, lost = (points[MOMENTS[-1]][0] for points in found[exams["held out"]].values())
+    last = MOMENTS[-1]
+    rows = ", ".join(f"{known[k][0]:.0%} and {never[k][0]:.0%} at {k}" for k in MOMENTS)
+    return curves(
+        found,
+        f"Facts never read: {never[40][0]:.0%} after 40 steps, {never[last][0]:.0%} after {last}",
+        f"Two panels over training steps. Known facts and facts never read are told in {rows} steps. Known facts of no "
+        f"pair end at {kept:.0%} beside the known ones, at {lost:.0%} beside those never read.",
+        panels=True, sharey=True, percent="y", xscale="log", xticks=MOMENTS, xlabel="optimiser step",
+        ylabel="right content", figsize=(9.2, 3.6),
+    )  # fmt: skip

@@ -32,4 +32,4 @@ def ratio_slider(runs: Sequence[dict]) -> None:
         ),
         "size": widgets.ToggleButtons(options=[(f"{s} pairs", s) for s in SIZES], description="trained on", style=DESCRIBED),
     }  # fmt: skip
-    explorer(controls, lambda shape, size: one_cell(runs, shape, size), words)
+    explorer(controls, lambda shape, size: one_cell(runs, shape, size, words(shape, size)), words)
