@@ -247,16 +247,18 @@ def curves(found: Mapping, title: str, alt: str, *, panels: bool = False, spread
 
 
 def _name_ends(axis, ends: list[tuple]) -> None:
-    """Write the series' names at the ends of their lines, each clear of the one above."""
-    above = np.inf
+    """Write the series' names at the ends of their lines, clear of each other and above the axis."""
     per_point = axis.figure.dpi / 72
-    height = lambda end: axis.transData.transform(end[:2])[1] / per_point  # noqa: E731
-    for end in sorted(ends, key=height, reverse=True):
-        x, y, label, colour, pale = end
-        at = min(height(end), above - 12)
-        axis.annotate(label, (x, y), xytext=(7, at - height(end)), textcoords="offset points", va="center", fontsize=9.5,
+    height = [axis.transData.transform(end[:2])[1] / per_point for end in ends]
+    order = sorted(range(len(ends)), key=lambda k: -height[k])
+    at, above, below = list(height), np.inf, axis.bbox.y0 / per_point - 8
+    for k in order:
+        above = at[k] = min(at[k], above - 12)
+    for k in reversed(order):
+        below = at[k] = max(at[k], below + 12)
+    for (x, y, label, colour, pale), wanted, place in zip(ends, height, at, strict=True):
+        axis.annotate(label, (x, y), xytext=(7, place - wanted), textcoords="offset points", va="center", fontsize=9.5,
                       color=colour, weight="normal" if pale else "bold", annotation_clip=False)  # fmt: skip
-        above = at
 
 
 def stacked(found: Mapping[str, Mapping[str, float]], title: str, alt: str, *, inside: Format = "", total: Format = "",

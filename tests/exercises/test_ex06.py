@@ -81,10 +81,8 @@ def test_an_adapter_of_a_real_model_is_a_small_part_of_it():
 @pytest.mark.parametrize("tasks", [1, 1000])
 def test_the_explorer_draws_extreme_settings(tasks):
     for base, adapter in ((2.7e8, 4.9e6), (1.4e11, 2.1e8)):
-        figure = plots.storage("a model", tasks, base, adapter)
-        (axis,) = figure.axes
-        title = axis.get_title() + axis.get_title(loc="left")  # the style puts it to the left
-        assert ("no saving" in title) == (tasks == 1)
+        figure = plots.storage("a model", tasks, base, adapter, "words")
+        assert ("no saving" in figure.get_suptitle()) == (tasks == 1)
 
 
 # --- the recorded file -----------------------------------------------------------------------

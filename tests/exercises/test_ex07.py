@@ -59,8 +59,8 @@ def test_the_explorer_has_three_sliders(monkeypatch):
 
 def test_the_figures_draw():
     for figure in (
-        over_ranks({"k": (4096, 1024), "q": (4096, 4096), "up": (4096, 14336)}, "title"),
-        shares_of_models({"small": (0.003, 0.018), "large": (0.0002, 0.0015)}, "title"),
+        over_ranks({"k": (4096, 1024), "q": (4096, 4096), "up": (4096, 14336)}),
+        shares_of_models({"small": (0.003, 0.018), "large": (0.0002, 0.0015)}),
     ):
         figure.draw_without_rendering()
         plt.close(figure)

@@ -163,8 +163,8 @@ def test_a_run_measured_again_gives_what_is_recorded(how):
 def test_the_figures_draw():
     recorded = runs(NAME)
     zero = [0.0] * 20
-    figures = [four_losses(recorded, "t"), over_rates(recorded, "t"), norms_figure(zero, zero, "t")]
-    for figure in figures + [one_start(recorded, how) for how in INITS]:
+    figures = [four_losses(recorded), over_rates(recorded), norms_figure(zero, zero)]
+    for figure in figures + [one_start(recorded, how, "words") for how in INITS]:
         figure.draw_without_rendering()
         plt.close(figure)
 

@@ -164,7 +164,7 @@ def test_a_part_that_is_not_there_is_told_and_others_with_their_distance():
 
 
 def test_growth_draws_every_point():
-    figure = plots.growth({"a": [(64, 1e9), (128, 2e9)]}, {"a": [(64, 1.1e9)]}, "t", "tokens")
+    figure = plots.growth({"a": [(64, 1e9), (128, 2e9)]}, {"a": [(64, 1.1e9)]})
     assert [len(line.get_xdata()) for line in figure.axes[0].lines] == [2, 1]
     plt.close("all")
 

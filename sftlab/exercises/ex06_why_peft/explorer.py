@@ -29,7 +29,7 @@ def store_tasks() -> None:
     known = sizes()
 
     def draw(name: str, tasks: int):
-        return storage(name, tasks, *known[name])
+        return storage(name, tasks, *known[name], words(name, tasks))
 
     def words(name: str, tasks: int) -> str:
         base, adapter = known[name]

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 
-from sftlab.classroom.plots import BLUE, GREEN, GREY, ORANGE
+from sftlab.classroom.figures import dots, stacked
 from sftlab.exercises.ex06_why_peft.experiment import TARGETS
 from sftlab.memory.count import TrainingBytes
 from sftlab.statistics import change_by_seed, chosen
 
 LABELS = {"full": "full fine-tuning", "lora": "LoRA"}
 ARMS = {"method": "full"}, {"method": "lora"}
-PARTS = {"weights": (GREY, ""), "adapters": (ORANGE, ""), "gradients": (BLUE, "//"), "optimizer": (GREEN, ".."), "activations": ("#56B4E9", "xx")}  # fmt: skip
+PARTS = ("weights", "adapters", "gradients", "optimizer", "activations")
 
 
 def size(value: float) -> str:
@@ -26,61 +25,42 @@ def size(value: float) -> str:
     return f"{value:.3g} {units[0]}" if value < 999.5 else f"{value:,.0f} {units[0]}"
 
 
-def memory(found: Mapping[str, TrainingBytes], title: str, told: str = "measured peak"):
-    """The parts of a training step's memory, side by side, with the allocator's peak.
+def memory(
+    found: Mapping[str, TrainingBytes], title: str = "", alt: str = "", told: str = "measured peak"
+):
+    """The parts of a training step's memory, full fine-tuning's above LoRA's, with the allocator's peak.
 
-    ``told``: what the legend calls the peak.
+    ``told``: what the peak is.
     """
-    figure, axis = plt.subplots(figsize=(8.4, 2.7))
-    for place, held in enumerate(found.values()):
-        left = 0.0
-        for part, (colour, hatch) in PARTS.items():
-            width = getattr(held, part) / 1e6
-            axis.barh(place, width, left=left, color=colour, hatch=hatch, edgecolor="white", height=0.5,
-                      label=part if place == 0 else None)  # fmt: skip
-            left += width
-        axis.plot(held.peak / 1e6, place, "|", color="black", ms=30, mew=2.5, ls="",
-                  label=told if place == 0 else None)  # fmt: skip
-        axis.annotate(f"peak {held.peak / 1e6:.0f} MB", (max(left, held.peak / 1e6), place), xytext=(8, 0),
-                      textcoords="offset points", va="center", weight="bold")  # fmt: skip
-    widest = max(held.peak for held in found.values()) / 1e6
-    axis.set(yticks=range(len(found)), yticklabels=list(found), xlabel="MB", xlim=(0, 1.3 * widest), ylim=(-0.5, len(found) - 0.5))  # fmt: skip
-    axis.invert_yaxis()
-    figure.legend(
-        *axis.get_legend_handles_labels(), loc="outside lower center", ncols=6, fontsize=9
+    full, lora = found.values()
+    same, saved = lora.activations / full.activations, 1 - lora.peak / full.peak
+    each = "; ".join(
+        f"{name}: "
+        + ", ".join(f"{part} {size(getattr(held, part))}" for part in PARTS)
+        + f", {told} {size(held.peak)}"
+        for name, held in found.items()
     )
-    figure.suptitle(title, x=0.01, ha="left", weight="bold")
-    return figure
+    return stacked(
+        {name: {part: getattr(held, part) / 1e6 for part in PARTS} for name, held in found.items()},
+        title or f"LoRA's activations are {same:.0%} of full fine-tuning's; the peak falls by {saved:.0%}",
+        alt or f"Stacked bars of memory. {each}.",
+        peaks={name: held.peak / 1e6 for name, held in found.items()}, total=lambda peak: f"peak {peak:.0f} MB",
+        xlabel=f"MB; the upright mark is the {told}", figsize=(8.4, 2.8),
+    )  # fmt: skip
 
 
-def storage(name: str, tasks: int, base: float, adapter: float):
+def storage(name: str, tasks: int, base: float, adapter: float, alt: str):
     """Bytes on disk for a number of tasks: whole copies, or one base and an adapter for each."""
-    totals = {
-        "a copy for each task": tasks * base,
-        "one base, an adapter each": base + tasks * adapter,
+    found = {
+        "a copy for each task": {"models": tasks * base, "adapters": 0},
+        "one base, an adapter each": {"models": base, "adapters": tasks * adapter},
     }
-    figure, axis = plt.subplots(figsize=(8, 2.1))
-    axis.barh(0, totals["a copy for each task"], color=BLUE, height=0.55)
-    axis.barh(1, base, color=GREY, height=0.55)
-    axis.barh(
-        1, tasks * adapter, left=base, color=ORANGE, hatch="//", edgecolor="white", height=0.55
-    )
-    for place, value in enumerate(totals.values()):
-        axis.annotate(size(value), (value, place), xytext=(6, 0), textcoords="offset points", va="center", weight="bold")  # fmt: skip
-    top = max(totals.values())
-    axis.set(yticks=(0, 1), yticklabels=list(totals), xlim=(0, 1.2 * top))
-    axis.xaxis.set_major_formatter(lambda value, _: size(value) if value else "0")
-    axis.invert_yaxis()
-    noun = "task" if tasks == 1 else "tasks"
-    less = totals["a copy for each task"] / totals["one base, an adapter each"]
-    told = (
-        f"{less:.0f} times less"
-        if less > 1.95
-        else f"{less:.1f} times less"
-        if less > 1
-        else "no saving"
-    )
-    axis.set_title(f"{name}, {tasks:,} {noun}: {told} with adapters")
+    copies, one = (sum(parts.values()) for parts in found.values())
+    less = copies / one
+    told = f"{less:.{0 if less > 1.95 else 1}f} times less" if less > 1 else "no saving"
+    title = f"{name}, {tasks:,} {'task' if tasks == 1 else 'tasks'}: {told} with adapters"
+    figure = stacked(found, title, alt, total=size, figsize=(8, 2.4))
+    figure.axes[0].xaxis.set_major_formatter(lambda value, _: size(value) if value else "0")
     return figure
 
 
@@ -103,21 +83,19 @@ def compared(runs: Sequence[dict]) -> list[list]:
     return lines
 
 
-def forgetting(runs: Sequence[dict], before: float, title: str):
+def forgetting(runs: Sequence[dict], before: float):
     """The loss on base documents where a score is reached: a point per seed, a bar for the mean."""
-    figure, axis = plt.subplots(figsize=(7.4, 2.8))
-    arms = [(target, method) for target in TARGETS for method in LABELS]
-    for place, (target, method) in enumerate(arms):
-        found = chosen(at_target(runs, target), method=method)
-        values = [run["documents"] for run in found]
-        colour, mark = (BLUE, "o") if method == "full" else (ORANGE, "s")
-        axis.plot(values, [place] * len(values), mark, color=colour, ms=7, alpha=0.75, ls="")
-        axis.plot([np.mean(values)] * 2, [place - 0.3, place + 0.3], color="black", lw=2, ls="-")
-    axis.axvline(before, color=GREY, lw=1.2, ls=":")
-    axis.annotate(
-        "before tuning", (before, -0.55), xytext=(4, 0), textcoords="offset points", fontsize=9
-    )
-    axis.set(yticks=range(len(arms)), yticklabels=[f"{LABELS[m]}, stopped at {t:g}" for t, m in arms],
-             ylim=(len(arms) - 0.4, -0.9), xlabel="NLL of base documents (nats per token)")  # fmt: skip
-    figure.suptitle(title, x=0.01, ha="left", weight="bold")
-    return figure
+    found = {
+        label: {f"stopped at {target:g}": [run["documents"] for run in chosen(at_target(runs, target), method=method)]
+                for target in TARGETS}
+        for method, label in LABELS.items()
+    }  # fmt: skip
+    means = {stop: [np.mean(found[label][stop]) for label in found] for stop in found[LABELS["full"]]}  # fmt: skip
+    told = "; ".join(f"{stop}, {full:.2f} and {lora:.2f}" for stop, (full, lora) in means.items())
+    hard, (full, lora) = list(means.items())[-1]
+    return dots(
+        found,
+        f"{hard[0].upper()}{hard[1:]}: LoRA's loss on documents {lora:.2f}, full fine-tuning's {full:.2f}",
+        f"Points per seed: loss on base documents after full fine-tuning and LoRA. {told}; {before:.2f} before tuning.",
+        axvline={before: "before tuning"}, xlabel="NLL of base documents (nats per token)", figsize=(7.4, 3),
+    )  # fmt: skip

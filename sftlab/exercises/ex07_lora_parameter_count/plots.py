@@ -5,14 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
-import numpy as np
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import MultipleLocator
 
-from sftlab.classroom.plots import BLUE, GREEN, GREY, ORANGE, RED
+from sftlab.classroom.figures import BLUE, GREY, ORANGE, bars, curves
 from sftlab.lora import break_even_rank, lora_parameter_count
-
-LOOKS = ((BLUE, "-", "o"), (ORANGE, "--", "s"), (GREEN, "-.", "^"))
 
 
 def short(number: float) -> str:
@@ -23,53 +19,40 @@ def short(number: float) -> str:
     return f"{number:g}"
 
 
-def over_ranks(shapes: Mapping[str, tuple[int, int]], title: str):
+def over_ranks(shapes: Mapping[str, tuple[int, int]]):
     """Parameters of A and B over the rank, as a share of the weight, with the break-even ranks.
 
     ``shapes``: label -> (d_in, d_out).
     """
-    figure, axis = plt.subplots(figsize=(7.2, 3.6))
-    ranks = np.array([2.0**n for n in range(13)])
-    for place, ((label, (d_in, d_out)), (colour, line, mark)) in enumerate(
-        zip(shapes.items(), LOOKS, strict=False)
-    ):
-        share = ranks * (d_in + d_out) / (d_in * d_out)
-        axis.plot(ranks, share, color=colour, ls=line)
-        last = break_even_rank(d_in, d_out)
-        axis.plot(last, 1, mark, color=colour, ms=8, clip_on=False)
-        axis.annotate(
-            f"{label}: up to r = {last:,}", (0.03, 0.93 - 0.08 * place), xycoords="axes fraction",
-            color=colour, weight="bold", fontsize=9.5,
-        )  # fmt: skip
-        axis.plot(1.0, share[0], mark, color=colour, ms=6, clip_on=False)
-    axis.axhline(1, color=RED, lw=1.2, ls=":")
-    axis.text(1.1, 0.8, "as many as the weight itself", color=RED, fontsize=9, va="top")
-    axis.set(xscale="log", yscale="log", xlabel="rank r", xlim=(1, 4096), ylim=(2e-4, 300),
-             ylabel="A and B / the weight", title=title)  # fmt: skip
-    axis.set_xticks([1, 8, 64, 512, 4096], ["1", "8", "64", "512", "4,096"])
-    axis.set_yticks([1e-3, 1e-2, 0.1, 1, 10], ["0.1%", "1%", "10%", "100%", "10 times"])
-    axis.minorticks_off()
-    return figure
+    last = {label: break_even_rank(*sides) for label, sides in shapes.items()}
+    found = {
+        f"{label}: up to r = {last[label]:,}": {2**n: lora_parameter_count(*sides, 2**n) / (sides[0] * sides[1]) for n in range(13)}
+        for label, sides in shapes.items()
+    }  # fmt: skip
+    ends = ", ".join(f"{label} up to rank {r:,}" for label, r in last.items())
+    few, many = min(last, key=lambda k: last[k]), max(last, key=lambda k: last[k])
+    return curves(
+        found,
+        f"LoRA saves up to r = {last[few]:,} on {few}, up to {last[many]:,} on {many}",
+        "Parallel rising lines on logarithmic axes: the share of the weight that A and B add up to, over the rank. "
+        f"It is below 100% for {ends}.",
+        direct=False, percent="y", axhline={1: ""}, marked={(r, 1): "" for r in last.values()}, xscale="log", yscale="log",
+        xticks=[1, 8, 64, 512, 4096], yticks=[1e-3, 1e-2, 0.1, 1, 10], xlabel="rank r", ylabel="A and B / the weight", figsize=(8.4, 3.8),
+    )  # fmt: skip
 
 
-def shares_of_models(found: Mapping[str, tuple[float, float]], title: str):
+def shares_of_models(found: Mapping[str, tuple[float, float]]):
     """Which part of each model is trained. ``found``: name -> (share with q and v, with all)."""
-    figure, axis = plt.subplots(figsize=(7, 0.5 * len(found) + 1.3))
-    for place, (some, every) in enumerate(found.values()):
-        for shift, share, colour, hatch in ((-0.2, every, BLUE, ""), (0.2, some, ORANGE, "//")):
-            axis.barh(place + shift, share, height=0.38, color=colour, hatch=hatch, edgecolor="white")  # fmt: skip
-            axis.annotate(f"{share:.2%}", (share, place + shift), xytext=(4, 0), va="center",
-                          textcoords="offset points", fontsize=9)  # fmt: skip
-    axis.barh(0, 0, color=BLUE, label="every linear layer")
-    axis.barh(0, 0, color=ORANGE, hatch="//", edgecolor="white", label="q and v only")
-    axis.legend(loc="lower right", fontsize=9)
-    top = max(every for _, every in found.values())
-    axis.set(yticks=range(len(found)), yticklabels=list(found), xlim=(0, 1.15 * top), title=title,
-             xlabel="A and B / all parameters of the model, r = 8")  # fmt: skip
-    axis.xaxis.set_major_locator(MultipleLocator(0.005))
-    axis.xaxis.set_major_formatter(lambda value, _: f"{value:.1%}")
-    axis.invert_yaxis()
-    return figure
+    every = {name: pair[1] for name, pair in found.items()}
+    some = {name: pair[0] for name, pair in found.items()}
+    (first, most), *_, (last, least) = every.items()
+    told = "; ".join(f"{name} {every[name]:.2%} and {some[name]:.2%}" for name in found)
+    return bars(
+        {"every linear layer": every, "q and v only": some},
+        f"On every linear layer: {most:.1%} of {first}, {least:.2%} of {last}",
+        f"Bars of the share of A and B at rank 8, on every linear layer and on q and v only: {told}.",
+        fmt=".2%", percent="x", xlabel="A and B / all parameters of the model, r = 8",
+    )  # fmt: skip
 
 
 def to_scale(d_in: int, d_out: int, r: int):

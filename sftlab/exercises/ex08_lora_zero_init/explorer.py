@@ -22,4 +22,4 @@ def pick_a_start(runs: Sequence[dict]) -> None:
         )
 
     buttons = widgets.ToggleButtons(options=[(label, how) for how, label in LABELS.items()])
-    explorer({"how": buttons}, lambda how: one_start(runs, how), words)
+    explorer({"how": buttons}, lambda how: one_start(runs, how, words(how)), words)

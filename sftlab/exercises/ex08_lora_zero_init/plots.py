@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 
-from sftlab.classroom.plots import BLUE, GREEN, GREY, ORANGE, RED
-from sftlab.exercises.ex08_lora_zero_init.experiment import INITS, RATES
+from sftlab.classroom.figures import curves
+from sftlab.exercises.ex08_lora_zero_init.experiment import RATES
 from sftlab.statistics import chosen
 
 LABELS = {
@@ -18,41 +17,36 @@ LABELS = {
     "both random": "A random, B random",
 }
 STEP_TICKS = (1, 5, 10, 15, 20)
-LOOKS = dict(zip(INITS, ((BLUE, "-", "o"), (ORANGE, "--", "s"), (GREY, ":", "x"), (RED, "-.", "^")),
-                 strict=True))  # fmt: skip
+ORDER = ("A random", "B random", "both random", "both zero")
+# Linear near zero, so that zero has a place.
+NEAR_ZERO = {"value": "symlog", "linthresh": 0.01, "linscale": 0.4}
 
 
-def gradient_norms(norms_A: Sequence[float], norms_B: Sequence[float], title: str):
-    """The gradients' norms over the steps. The axis is linear near zero, so that zero has a place."""
-    figure, axis = plt.subplots(figsize=(6.8, 3.1))
-    _norm_lines(axis, norms_A, norms_B)
-    axis.set_title(title)
-    return figure
+def _norms(norms_A: Sequence[float], norms_B: Sequence[float]) -> tuple[dict, dict, dict]:
+    """Lines of both norms, marks where one is 0 at the first step only, and their axis."""
+    lines = {"A": dict(enumerate(norms_A, 1)), "B": dict(enumerate(norms_B, 1))}
+    if not any([*norms_A, *norms_B]):
+        lines = {"both are 0": lines["A"]}
+    at_zero = [f"{name}: exactly 0" for name, line in lines.items() if not line[1] and any(line.values())]  # fmt: skip
+    marked = {(1, 0): at_zero[0]} if at_zero else {}
+    high = 2 * max(*norms_A, *norms_B, 0.1)
+    ticks = [tick for tick in (0, 0.01, 0.1, 1, 10, 100) if tick <= high]
+    axis = {"yscale": NEAR_ZERO, "yticks": ticks, "ylim": (-0.003, high), "ylabel": "norm of the gradient"}  # fmt: skip
+    return lines, marked, axis
 
 
-def _norm_lines(axis, norms_A: Sequence[float], norms_B: Sequence[float]) -> None:
-    steps = range(1, len(norms_A) + 1)
-    for values, colour, mark, name in ((norms_B, ORANGE, "s", "B"), (norms_A, BLUE, "o", "A")):
-        axis.plot(steps, values, color=colour, marker=mark, ms=4, ls="-" if mark == "o" else "--")
-        if values[0] == 0 and any(values):
-            axis.annotate(f"{name}: exactly 0", (1, 0), xytext=(6, 3), textcoords="offset points",
-                          color=colour, fontsize=9, weight="bold")  # fmt: skip
-    high = max(*norms_A, *norms_B, 0.1)
-    axis.set_yscale("symlog", linthresh=0.01, linscale=0.4)
-    ticks = [t for t in (0, 0.01, 0.1, 1, 10, 100) if t <= 2 * high]
-    axis.set_yticks(ticks, [f"{t:g}" for t in ticks])
-    axis.set(ylim=(-0.003, 2 * high), xlabel="step", ylabel="norm of the gradient")
-    axis.minorticks_off()
-    ends = {"A": norms_A[-1], "B": norms_B[-1]}
-    if not any(ends.values()):
-        ends = {"both are 0": 0.0}
-    above = max(ends, key=lambda name: ends[name])
-    for name, value in ends.items():
-        axis.annotate(name, (len(norms_A), value), xytext=(7, 3 if name == above else -10),
-                      textcoords="offset points", weight="bold",
-                      color={"A": BLUE, "B": "#9a6700"}.get(name, "#4d4d4d"))  # fmt: skip
-    axis.set_xlim(0.5, len(norms_A) + (2.5 if any(ends.values()) else 8))
-    axis.set_xticks(STEP_TICKS)
+def gradient_norms(norms_A: Sequence[float], norms_B: Sequence[float]):
+    """The gradients' norms over the steps."""
+    lines, marked, axis = _norms(norms_A, norms_B)
+    zeros = {name: list(norms).count(0) for name, norms in (("A", norms_A), ("B", norms_B))}
+    steps = len(norms_A)
+    title = f"The gradient of A is zero at {zeros['A']} of {steps} steps, that of B at {zeros['B']}"
+    alt = (
+        f"Line chart over {steps} steps of the gradients' norms. A's begins at {norms_A[0]:.2g} and ends at "
+        f"{norms_A[-1]:.2g}, B's goes from {norms_B[0]:.2g} to {norms_B[-1]:.2g}; exactly zero are "
+        f"{zeros['A']} norms of A and {zeros['B']} of B."
+    )
+    return curves(lines, title, alt, marked=marked, xlabel="step", xticks=STEP_TICKS, **axis)
 
 
 def mean_curve(runs: Sequence[dict], name: str, how: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
@@ -61,36 +55,43 @@ def mean_curve(runs: Sequence[dict], name: str, how: str) -> tuple[np.ndarray, n
     return values.mean(0), values.min(0), values.max(0)
 
 
-def four_losses(runs: Sequence[dict], title: str):
+def four_losses(runs: Sequence[dict]):
     """The training loss from four starting points: mean over the seeds, and their range."""
-    figure, axis = plt.subplots(figsize=(7.4, 3.5))
-    for how, (colour, line, mark) in LOOKS.items():
-        mean, low, high = mean_curve(runs, "loss", how)
-        steps = range(1, len(mean) + 1)
-        axis.fill_between(steps, low, high, color=colour, alpha=0.15, lw=0)
-        axis.plot(steps, mean, color=colour, ls=line, marker=mark, ms=4, label=LABELS[how])
-    axis.legend(loc="upper right", fontsize=9)
-    axis.set(xlabel="step", ylabel="loss (nats per trained token)", ylim=(0, None), title=title, xticks=STEP_TICKS)  # fmt: skip
-    return figure
+    found = {LABELS[how]: _over_steps(runs, how) for how in ORDER}
+    ends = {how: [np.mean(points[n]) for n in (min(points), max(points))] for how, points in found.items()}  # fmt: skip
+    learn = sum(end < start / 2 for start, end in ends.values())
+    worst = max(ends, key=lambda how: ends[how][0])
+    told = "; ".join(f"{how} from {start:.1f} to {end:.1f}" for how, (start, end) in ends.items())
+    return curves(
+        found,
+        f"{learn} of {len(found)} starts halve their loss; the worst beginning: {worst}",
+        f"Line chart of the training loss from four starting points, means of the seeds with their range: {told}.",
+        direct=False, xlabel="step", ylabel="loss (nats per trained token)", ylim=(0, None), xticks=STEP_TICKS, figsize=(7.6, 3.8),
+    )  # fmt: skip
 
 
-def over_rates(runs: Sequence[dict], title: str):
+def _over_steps(runs: Sequence[dict], how: str) -> dict[int, list[float]]:
+    """Step -> the loss of every seed."""
+    each = [run["loss"] for run in chosen(runs, how=how, rate=RATES[1])]
+    return dict(enumerate(map(list, zip(*each, strict=True)), 1))
+
+
+def over_rates(runs: Sequence[dict]):
     """Held-out loss of the two starts with one zero matrix, over the learning rate: mean, range."""
-    figure, axis = plt.subplots(figsize=(7, 3.2))
-    for how in ("A random", "B random"):
-        colour, line, mark = LOOKS[how]
-        found = np.array([_ends(runs, how, rate) for rate in RATES])
-        axis.fill_between(RATES, found.min(1), found.max(1), color=colour, alpha=0.2, lw=0)
-        axis.plot(RATES, found.mean(1), color=colour, ls=line, marker=mark, label=LABELS[how])
-    axis.axhline(runs[0]["nll_base"], color=GREEN, lw=1.2, ls=":")
-    axis.text(RATES[0], runs[0]["nll_base"], "the base", color=GREEN, va="bottom", fontsize=9)
-    axis.set(xscale="log", yscale="log", xlabel="learning rate", ylabel="held-out NLL after 20 steps\n(nats per token)")  # fmt: skip
-    axis.set_xticks(RATES, [f"{rate:g}" for rate in RATES])
-    axis.set_yticks([0.1, 0.3, 1, 3, 10], ["0.1", "0.3", "1", "3", "10"])
-    axis.minorticks_off()
-    axis.legend(loc="upper left", fontsize=9, bbox_to_anchor=(0.1, 0.7))
-    figure.suptitle(title, x=0.01, ha="left", weight="bold")
-    return figure
+    starts = ("A random", "B random")
+    found = {LABELS[how]: {rate: _ends(runs, how, rate) for rate in RATES} for how in starts}
+    good = {how: max(good_rates(runs, how)) for how in starts}
+    more = max(good, key=lambda how: good[how])
+    title = f"{LABELS[more]} stands rates up to {good[more]:g}, the other up to {min(good.values()):g}"  # fmt: skip
+    told = "; ".join(
+        f"{how}: " + ", ".join(f"{np.mean(v):.2f} at {rate:g}" for rate, v in points.items())
+        for how, points in found.items()
+    )
+    return curves(
+        found, title, f"Line chart of held-out loss over four learning rates for two starts. {told}.",
+        direct=False, axhline={runs[0]["nll_base"]: "the base"}, xscale="log", yscale="log", xticks=RATES, xlabel="learning rate",
+        ylabel="held-out NLL after 20 steps\n(nats per token)", figsize=(7.4, 3.6),
+    )  # fmt: skip
 
 
 def _ends(runs: Sequence[dict], how: str, rate: float) -> list[float]:
@@ -104,21 +105,12 @@ def good_rates(runs: Sequence[dict], how: str) -> list[float]:
     return [rate for rate, mean in means.items() if mean < 2 * min(means.values())]
 
 
-def one_start(runs: Sequence[dict], how: str):
+def one_start(runs: Sequence[dict], how: str, alt: str):
     """The explorer's picture: loss and gradient norms from one starting point."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9.2, 3.2))
-    for other, (colour, line, mark) in LOOKS.items():
-        mean, low, high = mean_curve(runs, "loss", other)
-        steps, picked = range(1, len(mean) + 1), other == how
-        if picked:
-            left.fill_between(steps, low, high, color=colour, alpha=0.2, lw=0)
-            left.plot(steps, mean, color=colour, ls=line, marker=mark, ms=4, zorder=3)
-        else:
-            left.plot(steps, mean, color="#cfcfcf", ls="-", lw=1)
-    left.set(
-        xlabel="step", ylabel="loss (nats per token)", ylim=(0, 7), title="loss", xticks=STEP_TICKS
-    )
-    _norm_lines(right, mean_curve(runs, "norm_A", how)[0], mean_curve(runs, "norm_B", how)[0])
-    right.set_title("gradients")
-    figure.suptitle(LABELS[how], x=0.01, ha="left", weight="bold")
-    return figure
+    lines, marked, axis = _norms(*(mean_curve(runs, name, how)[0] for name in ("norm_A", "norm_B")))
+    losses = {LABELS[other]: _over_steps(runs, other) for other in ORDER}
+    return curves(
+        {"loss": losses, "gradients": lines}, LABELS[how], alt, panels=True, direct=True, picked=LABELS[how],
+        marked={"gradients": marked}, xlabel="step", xticks=STEP_TICKS,
+        each={"loss": {"ylim": (0, 7), "ylabel": "loss (nats per token)"}, "gradients": axis}, figsize=(9.6, 3.3),
+    )  # fmt: skip

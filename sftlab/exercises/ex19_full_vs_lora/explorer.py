@@ -37,7 +37,7 @@ def draw(r: int, target: str, length: int, recompute: bool):
     told = f"{-change:.0%} less" if change < 0 else f"{change:.0%} more"
     largest = max(("weights", "adapters", "gradients", "optimizer", "activations"), key=lambda part: getattr(lora, part))  # fmt: skip
     title = f"LoRA's peak: {told} than full fine-tuning's. Its largest part: {largest}"
-    return memory(found, title, told="planned peak")
+    return memory(found, title, words(r, target, length, recompute), told="planned peak")
 
 
 def words(r: int, target: str, length: int, recompute: bool) -> str:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib.pyplot as plt
-
-from sftlab.classroom.plots import BLUE, GREEN, ORANGE
+from sftlab.classroom.figures import curves
 from sftlab.exercises.ex06_why_peft.plots import size
 from sftlab.memory.count import TrainingBytes
 from sftlab.quant import bits_per_parameter
@@ -37,26 +35,24 @@ def beside(found: Mapping[str, tuple[TrainingBytes, TrainingBytes]]) -> list[lis
 def growth(
     planned: Mapping[str, Sequence[tuple[int, float]]],
     measured: Mapping[str, Sequence[tuple[int, float]]],
-    title: str,
-    xlabel: str,
 ):
     """Peaks over the length of the rows: lines as planned, crosses as the process was measured.
 
     Both: label -> (tokens, bytes) pairs.
     """
-    figure, axis = plt.subplots(figsize=(7.6, 3.3))
-    looks = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"))
-    for (label, points), (colour, mark) in zip(planned.items(), looks, strict=False):
-        lengths, peaks = zip(*points, strict=True)
-        axis.plot(lengths, [p / 1e9 for p in peaks], color=colour, marker=mark, ms=5)
-        axis.annotate(label, (lengths[-1], peaks[-1] / 1e9), xytext=(8, 0), textcoords="offset points", va="center", color=colour, weight="bold")  # fmt: skip
-        there = measured.get(label, ())
-        axis.plot([n for n, _ in there], [p / 1e9 for _, p in there], "x", color="black", ms=9, mew=2, ls="", zorder=5)  # fmt: skip
-    longest = max(n for points in planned.values() for n, _ in points)
-    axis.set(xlabel=xlabel, ylabel="peak (GB)", xlim=(0, 1.42 * longest), ylim=(0, None))
-    axis.set_xticks([n for n, _ in next(iter(planned.values()))])
-    axis.set_title(title)
-    return figure
+    lines = {label: {n: peak / 1e9 for n, peak in points} for label, points in planned.items()}
+    first, last = (end(n for points in planned.values() for n, _ in points) for end in (min, max))
+    ends = ", ".join(f"{label} {points[-1][1] / 1e9:.1f} GB" for label, points in planned.items())
+    off = max(abs(peak / dict(planned[label])[n] - 1) for label, points in measured.items() for n, peak in points)  # fmt: skip
+    return curves(
+        lines,
+        f"At {last} tokens a row: {ends}",
+        f"Peak memory over rows of {first} to {last} tokens, at the end {ends}. Crosses mark measured peaks, at most "
+        f"{off:.0%} away from the planned lines.",
+        marked={(n, peak / 1e9): "" for points in measured.values() for n, peak in points},
+        xticks=sorted({n for points in planned.values() for n, _ in points}), ylim=(0, None),
+        xlabel="tokens per row (4 rows); lines planned, crosses measured", ylabel="peak (GB)", figsize=(7.6, 3.4),
+    )  # fmt: skip
 
 
 def with_interval(mean: float, interval: tuple[float, float]) -> str:
