@@ -1,6 +1,6 @@
 """sftlab: a hands-on workbook on supervised fine-tuning.
 
-Import its modules one by one: they load what they need.
+Import the modules you need; each imports only its own dependencies.
 """
 
 import io

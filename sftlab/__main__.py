@@ -1,4 +1,4 @@
-"""``python -m sftlab`` is the command ``sftlab``."""
+"""Run ``python -m sftlab`` as the command ``sftlab``."""
 
 import sys
 
