@@ -1,14 +1,15 @@
-"""The answers of the banks as text, to be typed into a stub, with all that they lean on."""
+"""The answers that exercises declare as text, to be typed into a stub, with all that they lean on."""
 
 from __future__ import annotations
 
 import ast
+import inspect
+import sys
 
 from needed_cells import bound, used
 
-from sftlab._internal.paths import ROOT
-
-BANKS = ROOT / "tests" / "wrong_answers"
+from sftlab.classroom import catalogue
+from sftlab.classroom.answers import REFUSED, RIGHT
 
 
 def answers(number: str, kind: str, id: str) -> list[tuple[str, str]]:
@@ -19,40 +20,30 @@ def answers(number: str, kind: str, id: str) -> list[tuple[str, str]]:
         kind: "WRONG" or "RIGHT"; of a right answer the feedback is "".
         id: of the check, "07.break_even_rank".
     """
-    text = (BANKS / f"bank_{number}.py").read_text(encoding="utf-8")
-    statements = ast.parse(text).body
-    (listed,) = [
-        s for s in statements if isinstance(s, ast.Assign) and bound(ast.unparse(s)) == {kind}
-    ]
-    around = [
-        ast.unparse(s) if s is listed else ast.get_source_segment(text, s) for s in statements
-    ]
+    catalogue.package(number, "answers")
+    declared = [(known.answer, known.message) for known in catalogue.exercise(id).mistakes]
+    chosen = [*declared, *REFUSED[id]] if kind == "WRONG" else [(a, "") for a in RIGHT[id]]
     found = []
-    for key, value in zip(listed.value.keys, listed.value.values, strict=True):
-        if key.value != id:
-            continue
-        literal = value.right if isinstance(value, ast.BinOp) else value  # shared ones | its own
-        for entry in literal.values:
-            if kind == "WRONG" and not isinstance(entry, ast.Tuple):
-                continue  # made by an expression
-            node, phrase = entry.elts if kind == "WRONG" else (entry, ast.Constant(""))
-            cell = _cell(around, ast.get_source_segment(text, node), id.partition(".")[2])
-            if cell and isinstance(phrase, ast.Constant):
-                found.append((cell, phrase.value))
+    for answer, phrase in chosen:
+        text = inspect.getsource(sys.modules[answer.__module__])
+        statements = [ast.get_source_segment(text, s) for s in ast.parse(text).body]
+        if any(answer.__name__ in bound(part) for part in statements):  # not made by a function
+            cell = _cell(statements, answer.__name__, id.partition(".")[2])
+            found += [(cell, phrase)] if cell else []
     return found
 
 
-def _cell(around: list[str], expression: str, name: str) -> str | None:
-    """The statements that an expression needs, and the expression under the stub's name.
+def _cell(around: list[str], answer: str, name: str) -> str | None:
+    """The statements that an answer needs, and the answer under the stub's name.
 
-    None if the bank uses that name for something of its own, which the stub would hide.
+    None if they use that name for something of their own, which the stub would hide.
     """
     chosen: set[int] = set()
-    wanted = used(expression)
+    wanted = {answer}
     while more := {i for i, part in enumerate(around) if bound(part) & wanted} - chosen:
         chosen |= more
         wanted |= set().union(*(used(around[i]) for i in more))
     parts = [around[index] for index in sorted(chosen)]
     if any(name in bound(part) for part in parts):
-        return "\n".join(parts) if expression == name else None
-    return "\n".join([*parts, f"{name} = {expression}"])
+        return "\n".join(parts) if answer == name else None
+    return "\n".join([*parts, f"{name} = {answer}"])

@@ -3,6 +3,8 @@
 from answers import answers
 from needed_cells import bound, needed
 
+from sftlab.classroom import catalogue
+
 CELLS = {
     1: "MODEL = 'almanac'",
     3: "from sftlab.models import load\nmodel, tokenizer = load(MODEL)",
@@ -23,8 +25,11 @@ def test_names_inside_a_function_or_comprehension_are_not_bound_by_the_cell():
 
 
 def test_an_answer_is_typed_with_all_that_it_leans_on():
-    cell, phrase = answers("07", "WRONG", "07.break_even_rank")[0]
-    namespace = {}
-    exec(cell, namespace)
-    assert namespace["break_even_rank"](4, 4) == 2
-    assert phrase == "exactly as many"
+    id = "07.break_even_rank"
+    typed, mistakes = answers("07", "WRONG", id), catalogue.exercise(id).mistakes
+    assert [phrase for _, phrase in typed[: len(mistakes)]] == [m.message for m in mistakes]
+    for (cell, _), known in zip(typed, mistakes, strict=False):
+        namespace = {}
+        exec(cell, namespace)
+        assert namespace["break_even_rank"](48, 80) == known.answer(48, 80)
+    assert len(answers("07", "RIGHT", id)) >= 4
