@@ -26,10 +26,11 @@ def test_names_inside_a_function_or_comprehension_are_not_bound_by_the_cell():
 
 def test_an_answer_is_typed_with_all_that_it_leans_on():
     id = "07.break_even_rank"
-    typed, mistakes = answers("07", "WRONG", id), catalogue.exercise(id).mistakes
-    assert [phrase for _, phrase in typed[: len(mistakes)]] == [m.message for m in mistakes]
-    for (cell, _), known in zip(typed, mistakes, strict=False):
+    known = {mistake.message: mistake.answer for mistake in catalogue.exercise(id).mistakes}
+    typed = [(cell, known[said]) for cell, said in answers("07", "WRONG", id) if said in known]
+    assert len(typed) >= 6
+    for cell, answer in typed:
         namespace = {}
         exec(cell, namespace)
-        assert namespace["break_even_rank"](48, 80) == known.answer(48, 80)
+        assert namespace["break_even_rank"](48, 80) == answer(48, 80)
     assert len(answers("07", "RIGHT", id)) >= 4

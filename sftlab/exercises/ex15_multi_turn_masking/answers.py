@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import torch
 
+from sftlab import masking
 from sftlab.chat import encode, end_of_turn_id, render
 from sftlab.classroom.answers import refused, right
 from sftlab.loss import IGNORE_INDEX
-from sftlab.masking import Example, build_example, mask_all_but_assistant
+from sftlab.masking import Example, build_example
 
 ID = "15.mask_all_but_assistant"
 
@@ -57,7 +58,7 @@ def own_loop(tokenizer, messages):
 
 @right(ID)
 def as_dictionary(tokenizer, messages):
-    row = mask_all_but_assistant(tokenizer, messages)
+    row = masking.mask_all_but_assistant(tokenizer, messages)
     return {"input_ids": row.input_ids, "labels": row.labels}
 
 
@@ -152,71 +153,71 @@ def first_answer(tokenizer, messages):
 
 @refused(ID, "Some end-of-turn markers")
 def final_end_masked(tokenizer, messages):
-    row = mask_all_but_assistant(tokenizer, messages)
+    row = masking.mask_all_but_assistant(tokenizer, messages)
     last = max(k for k, y in enumerate(row.labels) if y != IGNORE_INDEX)
     return Example(row.input_ids, [*row.labels[:last], IGNORE_INDEX, *row.labels[last + 1 :]])
 
 
 @refused(ID, "first token of an answer is masked")
 def first_tokens_masked(tokenizer, messages):
-    row = mask_all_but_assistant(tokenizer, messages)
+    row = masking.mask_all_but_assistant(tokenizer, messages)
     pairs = zip([IGNORE_INDEX, *row.labels], row.labels, strict=False)
     return Example(row.input_ids, [y if before != IGNORE_INDEX else before for before, y in pairs])
 
 
 @refused(ID, "end-of-turn markers are masked")
 def padding_is_the_end(tokenizer, messages):
-    row = mask_all_but_assistant(tokenizer, messages)
+    row = masking.mask_all_but_assistant(tokenizer, messages)
     end = tokenizer.eos_token_id
     return Example(row.input_ids, [IGNORE_INDEX if y == end else y for y in row.labels])
 
 
 @refused(ID, "shifted already")
 def shifted(tokenizer, messages):
-    row = mask_all_but_assistant(tokenizer, messages)
+    row = masking.mask_all_but_assistant(tokenizer, messages)
     return Example(row.input_ids, [*row.labels[1:], IGNORE_INDEX])
 
 
 @refused(ID, "labelled 0")
 def masked_with_zero(tokenizer, messages):
-    row = mask_all_but_assistant(tokenizer, messages)
+    row = masking.mask_all_but_assistant(tokenizer, messages)
     return Example(row.input_ids, [0 if y == IGNORE_INDEX else y for y in row.labels])
 
 
 @refused(ID, "padding id")
 def masked_with_padding(tokenizer, messages):
-    row = mask_all_but_assistant(tokenizer, messages)
+    row = masking.mask_all_but_assistant(tokenizer, messages)
     pad = tokenizer.pad_token_id
     return Example(row.input_ids, [pad if y == IGNORE_INDEX else y for y in row.labels])
 
 
 @refused(ID, "masked in input_ids")
 def inputs_masked(tokenizer, messages):
-    row = mask_all_but_assistant(tokenizer, messages)
+    row = masking.mask_all_but_assistant(tokenizer, messages)
     pairs = zip(row.input_ids, row.labels, strict=True)
     return Example([i if y != IGNORE_INDEX else IGNORE_INDEX for i, y in pairs], row.labels)
 
 
 @refused(ID, "system turn is missing")
 def system_dropped(tokenizer, messages):
-    return mask_all_but_assistant(tokenizer, [m for m in messages if m["role"] != "system"])
+    return masking.mask_all_but_assistant(tokenizer, [m for m in messages if m["role"] != "system"])
 
 
 @refused(ID, "Only the last exchange")
 def last_exchange(tokenizer, messages):
-    return mask_all_but_assistant(tokenizer, messages[-2:])
+    return masking.mask_all_but_assistant(tokenizer, messages[-2:])
 
 
 @refused(ID, "row ends too early")
 def trimmed(tokenizer, messages):
-    row = mask_all_but_assistant(tokenizer, messages)
+    row = masking.mask_all_but_assistant(tokenizer, messages)
     stop = max(k for k, y in enumerate(row.labels) if y != IGNORE_INDEX) + 1
     return Example(row.input_ids[:stop], row.labels[:stop])
 
 
 @refused(ID, "labels for")
 def labels_of_answers(tokenizer, messages):
-    row = mask_all_but_assistant(tokenizer, messages)
+    row = masking.mask_all_but_assistant(tokenizer, messages)
     return Example(row.input_ids, [y for y in row.labels if y != IGNORE_INDEX])
 
 
@@ -241,7 +242,7 @@ def by_markers(tokenizer, messages):
 def by_role_lines(tokenizer, messages):
     """Looks for a line that says assistant, and for one that says user."""
     ids = encode(tokenizer, messages)
-    row, on = mask_all_but_assistant(tokenizer, messages), False
+    row, on = masking.mask_all_but_assistant(tokenizer, messages), False
     text, labels = render(tokenizer, messages), []
     found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     for k, (start, _) in enumerate(found["offset_mapping"]):
@@ -254,7 +255,7 @@ def by_role_lines(tokenizer, messages):
 @refused(ID, "only quotes a user")
 def quotes_masked(tokenizer, messages):
     """Masks whatever comes after the word user."""
-    row = mask_all_but_assistant(tokenizer, messages)
+    row = masking.mask_all_but_assistant(tokenizer, messages)
     word = tokenizer.encode("user")[0]
     labels = list(row.labels)
     for k, token in enumerate(row.input_ids):
@@ -279,17 +280,17 @@ def chatml_newline(tokenizer, messages):
 
 @refused(ID, "is a tensor, but a list is expected")
 def tensors(tokenizer, messages):
-    row = mask_all_but_assistant(tokenizer, messages)
+    row = masking.mask_all_but_assistant(tokenizer, messages)
     return Example(torch.tensor(row.input_ids), torch.tensor(row.labels))
 
 
 @refused(ID, "It has the fields input_ids, labels")
 def labels_alone(tokenizer, messages):
-    return mask_all_but_assistant(tokenizer, messages).labels
+    return masking.mask_all_but_assistant(tokenizer, messages).labels
 
 
 @refused(ID, "changes its own input (argument 2)")
 def system_popped(tokenizer, messages):
-    row = mask_all_but_assistant(tokenizer, messages)
+    row = masking.mask_all_but_assistant(tokenizer, messages)
     messages.pop(0)
     return row
