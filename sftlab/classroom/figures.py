@@ -240,7 +240,8 @@ def curves(found: Mapping, title: str, alt: str, *, panels: bool = False, spread
         _dress(axis, name, settings, each)
         for (x, y), text in ((marked or {}).get(name, {}) if panels else marked or {}).items():
             axis.plot(x, y, "o" if text else "x", color="black", ms=6 if text else 8, mew=2, zorder=5)  # fmt: skip
-            axis.annotate(text, (x, y), xytext=(5, 6), textcoords="offset points", fontsize=9)
+            if text:
+                axis.annotate(text, (x, y), xytext=(5, 6), textcoords="offset points", fontsize=9)
         if direct:
             _name_ends(axis, ends)
     return _end(figure, title, alt, "" if direct else "outside lower center", ncols=4)
@@ -312,7 +313,7 @@ def tokens(names: Sequence[str], values: Sequence[float], title: str, alt: str, 
         if at:
             drawn = axis.bar(at, [values[i] for i in at], color=colour, hatch=hatch, edgecolor="white", label=label)  # fmt: skip
             if fmt:
-                axis.bar_label(drawn, [_told(values[i], fmt) for i in at], padding=2, fontsize=9)
+                axis.bar_label(drawn, [_told(values[i], fmt) for i in at], padding=2, fontsize=9, bbox={"fc": "white", "ec": "none", "pad": 0.5})  # fmt: skip
     axis.set_xlim(-0.6, len(names) - 0.4)
     axis.set_xticks(range(len(names)), [visible(name) for name in names], rotation=60, ha="right", rotation_mode="anchor", fontsize=9)  # fmt: skip
     _dress(axis, "", settings, None)

@@ -133,8 +133,8 @@ class TestFigures:
         assert same_order({"x": one, "y": other}) == pytest.approx(1)
         turned = {"a": [3.0], "b": [2.0], "c": [1.0]}
         assert same_order({"x": one, "y": turned}) == pytest.approx(-1)
-        figure = two_models({"x": one, "y": {k: [*v, 1.0] for k, v in other.items()}}, "A title")
-        assert [axis.get_xlabel().partition("\n")[0] for axis in figure.axes] == ["x", "y"]
+        figure = two_models({"x": one, "y": {k: [*v, 1.0] for k, v in other.items()}})
+        assert [a.get_title() or a.get_title("left") for a in figure.axes] == ["x", "y"]
         plt.close(figure)
 
     def test_shares_of_the_first_answers(self):

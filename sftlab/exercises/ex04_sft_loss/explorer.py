@@ -6,15 +6,15 @@ from collections.abc import Sequence
 
 import ipywidgets as widgets
 
-from sftlab.classroom import plots
 from sftlab.classroom.explorer import DESCRIBED, explorer
+from sftlab.exercises.ex04_sft_loss.plots import loss_terms
 
 
 def edit_probabilities(tokens: Sequence[str], probabilities: Sequence[float]) -> None:
     """One slider per token; its term, the mean and the perplexity follow."""
 
     def draw(**chances: float):
-        return plots.loss_terms(tokens, list(chances.values()))
+        return loss_terms(tokens, list(chances.values()))
 
     controls = {
         f"p{i}": widgets.FloatLogSlider(

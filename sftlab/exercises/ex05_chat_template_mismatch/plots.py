@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 from scipy import stats
 
-from sftlab.classroom.plots import BLUE, GREEN, ORANGE
+from sftlab.classroom.figures import bars, grid
 from sftlab.exercises.ex05_chat_template_mismatch.experiment import bootstrap_mean
 from sftlab.statistics import share_interval
 
@@ -17,73 +16,68 @@ Found = Mapping[
 ]  # corruption -> exact, stops, nll, question by question
 
 
-def corruptions(found: Found, title: str):
+def corruptions(found: Found):
     """Exact match, stop rate and NLL of the reference answer for each corruption, with intervals."""
-    figure, axes = plt.subplots(
-        1, 3, figsize=(10, 0.36 * len(found) + 1.5), sharey=True, width_ratios=(1, 0.8, 1)
-    )
-    labels = list(found)
-    panels = (("exact", "exactly right", BLUE), ("stops", "stops by itself", GREEN), ("nll", "NLL of the right answer\n(nats per token)", ORANGE))  # fmt: skip
-    for axis, (name, label, colour) in zip(axes, panels, strict=True):
-        for place, values in enumerate(found[how][name] for how in labels):
-            if name == "nll":
-                mean, (low, high) = bootstrap_mean(values)
-            else:
-                mean, (low, high) = sum(values) / len(values), share_interval(sum(values), len(values))  # fmt: skip
-            axis.barh(place, mean, color=colour, height=0.66)
-            error = [[max(0, mean - low)], [max(0, high - mean)]]
-            axis.errorbar(mean, place, xerr=error, color="black", capsize=2.5, lw=1.1)
-            shown = f"{mean:.2f}" if name == "nll" else f"{100 * mean:.3g}%"
-            axis.annotate(shown, (max(mean, high), place), xytext=(4, 0), textcoords="offset points", va="center", fontsize=9.5)  # fmt: skip
-        axis.set(yticks=range(len(labels)), yticklabels=labels, xlabel=label)
-        if name == "nll":
-            axis.set_xlim(0, 1.22 * max(np.mean(found[how]["nll"]) for how in labels))
-        else:
-            axis.set_xlim(0, 1.28)
-            axis.set_xticks([0, 0.5, 1], ["0%", "50%", "100%"])
-    axes[0].invert_yaxis()
-    figure.suptitle(title, x=0.01, ha="left", weight="bold")
-    return figure
+
+    def share(marks: Sequence) -> tuple[float, tuple[float, float]]:
+        return sum(marks) / len(marks), share_interval(sum(marks), len(marks))
+
+    nll = "NLL of the right answer\n(nats per token)"
+    panels = {
+        "exactly right": {how: share(values["exact"]) for how, values in found.items()},
+        "stops by itself": {how: share(values["stops"]) for how, values in found.items()},
+        nll: {how: bootstrap_mean(values["nll"]) for how, values in found.items()},
+    }
+    exact, *slips = (mean for mean, _ in panels["exactly right"].values())
+    free, fatal = sum(x > exact - 0.05 for x in slips), sum(x < 0.2 for x in slips)
+    told = "; ".join(f"{how} {mean:.0%}" for how, (mean, _) in panels["exactly right"].items())
+    stops = min(mean for mean, _ in panels["stops by itself"].values())
+    whole = {"xlim": (0, 1.32), "xticks": [0, 0.5, 1], "percent": "x"}
+    return bars(
+        panels,
+        f"Of {len(slips)} slips {free} cost less than five points, {fatal} leave fewer than 20% right",
+        f"Bar charts for the exact template and {len(slips)} deviations. Exactly right: {told}. "
+        f"At least {stops:.0%} stop by themselves.",
+        panels=True, fmt={"exactly right": _percent, "stops by itself": _percent, nll: ".2f"},
+        each={"exactly right": whole, "stops by itself": whole}, figsize=(10, 0.36 * len(found) + 1.6),
+    )  # fmt: skip
 
 
-def agreement(shares: np.ndarray, labels: Sequence[str], title: str):
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g}%"
+
+
+def agreement(shares: np.ndarray, labels: Sequence[str]):
     """Exact answers for each form in training (rows) and in serving (columns)."""
-    figure, axis = plt.subplots(figsize=(6.6, 3.6))
-    axis.imshow(shares, vmin=0, vmax=1, cmap="cividis", aspect="auto")
-    for i, j in np.ndindex(shares.shape):
-        axis.text(j, i, f"{shares[i, j]:.0%}", ha="center", va="center", weight="bold" if i == j else "normal",
-                  color="black" if shares[i, j] > 0.5 else "white")  # fmt: skip
-    short = [label.replace(" ", "\n", 1) for label in labels]
-    axis.set(xticks=range(len(labels)), yticks=range(len(labels)), yticklabels=labels, xlabel="served with",
-             ylabel="trained with")  # fmt: skip
-    axis.set_xticklabels(short)
-    axis.spines[:].set_visible(False)
-    axis.tick_params(length=0)
-    figure.suptitle(title, x=0.01, ha="left", weight="bold")
-    return figure
+    own = np.eye(len(labels), dtype=bool)
+    low, high, least, most = shares[own].min(), shares[own].max(), shares[~own].min(), shares[~own].max()  # fmt: skip
+    told = "; ".join(f"{label}: {', '.join(f'{x:.0%}' for x in row)}" for label, row in zip(labels, shares, strict=True))  # fmt: skip
+    return grid(
+        shares, labels, labels,
+        f"Served as trained, {low:.0%} to {high:.0%} are right; otherwise {least:.0%} to {most:.0%}",
+        f"Table of shares of exact answers, trained with (rows) and served with (columns, in the same order): {told}.",
+        xlabel="served with", ylabel="trained with", figsize=(7.2, 3.6),
+    )  # fmt: skip
 
 
-def two_models(found: Mapping[str, Mapping[str, Sequence[float]]], title: str):
+def two_models(found: Mapping[str, Mapping[str, Sequence[float]]]):
     """The loss on the right answer for each corruption, one panel per model.
 
     ``found``: model -> corruption -> nats per token, question by question.
     """
-    labels = list(next(iter(found.values())))
-    figure, axes = plt.subplots(
-        1, len(found), figsize=(9.5, 0.3 * len(labels) + 1.5), sharey=True, squeeze=False
-    )
-    for axis, colour, (name, losses) in zip(axes[0], (ORANGE, BLUE), found.items(), strict=True):
-        for place, how in enumerate(labels):
-            mean, (low, high) = bootstrap_mean(losses[how])
-            axis.barh(place, mean, color=colour, height=0.66)
-            axis.errorbar(mean, place, xerr=[[mean - low], [high - mean]], color="black", capsize=2.5, lw=1.1)  # fmt: skip
-            axis.annotate(f"{mean:.2f}", (high, place), xytext=(4, 0), textcoords="offset points", va="center", fontsize=9)  # fmt: skip
-        widest = max(np.mean(losses[how]) for how in labels)
-        axis.set(yticks=range(len(labels)), yticklabels=labels, xlim=(0, 1.25 * widest),
-                 xlabel=f"{name}\nNLL of the right answer (nats per token)")  # fmt: skip
-    axes[0][0].invert_yaxis()
-    figure.suptitle(title, x=0.01, ha="left", weight="bold")
-    return figure
+    panels = {
+        name: {how: bootstrap_mean(values) for how, values in losses.items()}
+        for name, losses in found.items()
+    }
+    worst = {name: max(means, key=lambda how: means[how][0]) for name, means in panels.items()}
+    told = "; ".join(f"{name} {how} with {panels[name][how][0]:.2f}" for name, how in worst.items())
+    return bars(
+        panels,
+        "The worst form: " + ", ".join(f"{how} for {name}" for name, how in worst.items()),
+        f"Bars of the loss on the right answer for {len(next(iter(panels.values())))} prompt forms, with intervals, one "
+        f"panel for each model. The highest: {told} nats. Their rank correlation is {same_order(found):.2f}.",
+        panels=True, xlabel="NLL of the right answer (nats per token)", figsize=(9.5, 5.8),
+    )  # fmt: skip
 
 
 def same_order(found: Mapping[str, Mapping[str, Sequence[float]]]) -> float:
