@@ -53,8 +53,8 @@ c.Autograde.sanitize_preprocessors = [
     OverwriteCells,
     CheckCellMetadata,
 ]
-# Seconds for one cell: what a loop that never ends costs.
-c.Execute.timeout = 120
+# Seconds for one cell, what a loop that never ends costs. The longest experiment takes 30 of them.
+c.Execute.timeout = 300
 # Seconds until it has stopped, and for the results of any cell to arrive.
 c.Execute.iopub_timeout = 30
 # A check that did not run would pass for right.
