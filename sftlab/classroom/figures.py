@@ -20,9 +20,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.ticker import LogLocator
 
+from sftlab.classroom.plots import PALETTE
 from sftlab.classroom.views import visible
 
-BLUE, ORANGE, GREEN, RED, SKY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9"
+BLUE, ORANGE, GREEN, RED, SKY = PALETTE[:5]
 GREY, DARK = "#8c8c8c", "#4d4d4d"
 # colour, line, marker and hatch of the first series, the second …
 LOOKS = (
@@ -236,7 +237,7 @@ def curves(found: Mapping, title: str, alt: str, *, panels: bool = False, spread
                 else:
                     for x, values in zip(xs, each_one, strict=True):
                         axis.plot([x] * len(values), values, shape, color=colour, ms=3, alpha=0.5)
-            ends.append((xs[-1], ys[-1], label, colour, pale))
+            ends += [(xs[-1], ys[-1], label, colour, pale)] if label else []
         _dress(axis, name, settings, each)
         for (x, y), text in ((marked or {}).get(name, {}) if panels else marked or {}).items():
             axis.plot(x, y, "o" if text else "x", color="black", ms=6 if text else 8, mew=2, zorder=5)  # fmt: skip

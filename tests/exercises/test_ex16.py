@@ -66,10 +66,10 @@ def test_outside_a_notebook_the_explorer_tells_the_stored_answers(start, tokeniz
 
 
 def test_pictures_show_every_number():
-    figure = loss_and_rate([2.0, 1.0, 0.5], [0.1, 0.2, 0.1], 2, "It falls")
+    figure = loss_and_rate([2.0, 1.0, 0.5], [0.1, 0.2, 0.1], 2)
     assert len(figure.axes[0].lines[0].get_xdata()) == 3
     found = {"capital": (0.2, (0.1, 0.3)), "continent": (-0.1, (-0.2, 0.05))}
-    names = differences(found, "title", "points", {"capital": 40, "continent": 30}).axes[0]
+    names = differences(found, {"capital": 40, "continent": 30}).axes[0]
     assert [t.get_text() for t in names.get_yticklabels()] == ["capital (40)", "continent (30)"]
     plt.close("all")
     assert curve([], 10).count("polyline") == 1

@@ -43,7 +43,7 @@ def test_a_diagram_of_every_step(layer):
 
 
 def test_corrections_show_every_layer_once():
-    figure = corrections({"0.q_proj": 0.1, "1.q_proj": 0.2, "0.up_proj": 0.3, "odd": 0.4}, "t")
+    figure = corrections({"0.q_proj": 0.1, "1.q_proj": 0.2, "0.up_proj": 0.3, "odd": 0.4}, 20)
     (axis,) = figure.axes
     assert [t.get_text() for t in axis.get_yticklabels()] == ["q_proj", "up_proj", "others"]
     assert sum(len(line.get_xdata()) for line in axis.lines if line.get_marker() == "o") == 4

@@ -84,11 +84,10 @@ MODELS = {
 
 
 def test_figures_show_every_model():
-    figure = share_over_rank(MODELS, (1, 8, 64), "title")
+    figure = share_over_rank(MODELS, (1, 8, 64))
     assert all(len(axis.lines) == 3 for axis in figure.axes)  # two models and the 1% line
-    figure = shares_at(MODELS, "q and v", 8)
-    axis = figure.axes[0]
-    assert "1 of 2 models" in axis.get_title() + axis.get_title(loc="left")
+    figure = shares_at(MODELS, "q and v", 8, "words")
+    assert "1 of 2 models" in figure.get_suptitle()
     plt.close("all")
 
 

@@ -111,9 +111,9 @@ def test_an_adapter_belongs_to_the_weights_that_it_was_trained_on():
 
 
 def test_figures_show_every_number():
-    figure = rounding([0.1, 0.05], [(0.02, 0.01), (0.04, 0.03)], "t")
-    assert [len(line.get_xdata()) for line in figure.axes[0].lines] == [2, 2]
-    figure = strength_curve({0.0: 0, 1.0: 90, 3.0: 100}, 100, "t")
+    figure = rounding([0.1, 0.05], [(0.02, 0.01), (0.04, 0.03)])
+    assert [len(line.get_xdata()) for line in figure.axes[0].lines[:2]] == [2, 2]
+    figure = strength_curve({0.0: 0, 1.0: 90, 3.0: 100}, 100)
     assert [t.get_text() for t in figure.axes[0].texts] == ["as trained"]
     plt.close("all")
 

@@ -96,7 +96,7 @@ def test_other_systems_are_told_that_they_have_no_such_limit(monkeypatch):
 def test_the_figures_draw():
     report = memory_report(model())
     found = {"bf16": {"fits": False, "peak": 2e9}, "4 bits": {"fits": True, "peak": 1e9}}
-    for figure in (by_kind({"a": report, "b": report}, "t"), under_a_limit(found, 2e9, "t")):
+    for figure in (by_kind({"a": report, "b": report}), under_a_limit(found, 2e9)):
         figure.draw_without_rendering()
         plt.close(figure)
 
@@ -113,7 +113,7 @@ def test_the_explorer_plans_its_extremes(monkeypatch):
         plt.close(figure)
         assert "Peak" in shown["words"](**settings)
     assert explorers.told(1.5e9) == "1.50 GB" and explorers.told(2.5e6) == "2.50 MB"
-    assert isinstance(planned(plan(SMALL), "t"), plt.Figure)
+    assert isinstance(planned(plan(SMALL), "t", "words"), plt.Figure)
     plt.close("all")
 
 

@@ -14,9 +14,9 @@ from sftlab.exercises.ex23_broken_runs_clinic.plots import (
     bench,
     cost,
     costs_nothing,
-    curves,
     falls,
     harm,
+    loss_curves,
     told,
 )
 from sftlab.exercises.record import runs
@@ -62,11 +62,11 @@ def test_the_bench_shows_every_figure_beside_a_sound_runs():
 def test_figures_show_every_run():
     use_style()
     runs_of = {bed: Run([], None, None, None, "", [3.0, 1.0, 0.1]) for bed in "ABCDE"}
-    figure = curves(runs_of, "t")
+    figure = loss_curves(runs_of, "ABCD")
     drawn = [axis for axis in figure.axes if axis.get_visible()]
     assert [axis.get_title(loc="left") for axis in drawn] == [f"run {bed}" for bed in "ABCDE"]
     found = [{"fault": f, "seed": s, "exact": 0.5, "stops": 1.0} for f in FAULTS for s in range(3)]
-    labels = [text.get_text() for text in harm(found, "t").axes[0].get_yticklabels()]
+    labels = [text.get_text() for text in harm(found).axes[0].get_yticklabels()]
     assert sorted(labels) == sorted(FAULTS)
     plt.close("all")
 

@@ -21,7 +21,8 @@ def plan_memory() -> None:
 
     def draw(**settings):
         found = planned(**settings)
-        return against_cards(found, f"{settings['shape']}, {settings['weights']}: {found.peak / 1e9:.1f} GB; {smallest(found.peak)}")  # fmt: skip
+        title = f"{settings['shape']}, {settings['weights']}: {found.peak / 1e9:.1f} GB; {smallest(found.peak)}"
+        return against_cards(found, title, words(**settings))
 
     def words(**settings) -> str:
         found = planned(**settings)

@@ -4,45 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib.pyplot as plt
-
-from sftlab.classroom.plots import BLUE, GREEN, GREY, ORANGE, RED
+from sftlab.classroom.figures import curves, dots, stacked
 from sftlab.memory.count import TrainingBytes
 
 CARDS = (16, 24, 48, 80)  # GB
-PARTS = {
-    "weights": (BLUE, ""),
-    "adapters": (GREEN, ".."),
-    "gradients": (ORANGE, "//"),
-    "optimizer": (RED, "xx"),
-    "working memory": (GREY, "--"),
-}
 
 
-def codes(found: Mapping[str, Sequence[float]], title: str):
+def codes(found: Mapping[str, Sequence[float]]):
     """The values of each code as ticks on a line from −1 to 1."""
-    figure, axis = plt.subplots(figsize=(7.4, 0.6 * len(found) + 1.2))
-    for place, values in enumerate(found.values()):
-        axis.plot(values, [place] * len(values), "|", ms=22, mew=2, color=BLUE)
-    axis.set(yticks=range(len(found)), yticklabels=list(found), ylim=(len(found) - 0.4, -0.6),
-             xlabel="value, in units of the block's largest magnitude", title=title)  # fmt: skip
-    return figure
+    near = {name: sum(abs(v) < 0.5 for v in values) for name, values in found.items()}
+    told = ", ".join(f"{name} {n}" for name, n in near.items())
+    return dots(
+        found,
+        f"Values between −0.5 and 0.5: {told}",
+        f"Rows of ticks from −1 to 1, the values of each code. Between −0.5 and 0.5 lie: {told}.",
+        marker="|", mean=False, xlabel="value, in units of the block's largest magnitude", figsize=(7.4, 0.6 * len(found) + 1.3),
+    )  # fmt: skip
 
 
-def errors(found: Mapping[str, Mapping[int, float]], title: str):
-    """Relative error of the weights over the block's size, one line for each code."""
-    figure, axis = plt.subplots(figsize=(7.4, 3.4))
-    for (name, by_block), mark in zip(found.items(), "osD", strict=False):
-        axis.plot(
-            list(by_block), [100 * e for e in by_block.values()], marker=mark, ms=5, label=name
-        )
-    sizes = list(next(iter(found.values())))
-    axis.set_xscale("log", base=2)
-    axis.set_xticks(sizes, [str(size) for size in sizes])
-    axis.minorticks_off()
-    axis.set(xlabel="weights that share a scale", ylabel="error, % of the weights' size", ylim=(0, None), title=title)  # fmt: skip
-    axis.legend()
-    return figure
+def errors(found: Mapping[str, Mapping[int, float]], block: int = 64):
+    """Relative error of the weights over the block's size, one line for each code; the title tells of one size."""
+    lines = {name: {n: 100 * e for n, e in by_block.items()} for name, by_block in found.items()}
+    best = min(lines, key=lambda name: lines[name][block])
+    sizes = sorted(next(iter(lines.values())))
+    told = ", ".join(f"{name} {line[sizes[0]]:.1f} to {line[sizes[-1]]:.1f}%" for name, line in lines.items())  # fmt: skip
+    return curves(
+        lines,
+        f"On these weights {best} errs least in blocks of {block}",
+        f"Lines over the size of a block, {sizes[0]} to {sizes[-1]} weights. The error: {told}.",
+        xscale="log", xticks=sizes, xlabel="weights that share a scale", ylabel="error, % of the weights' size", ylim=(0, None),
+    )  # fmt: skip
 
 
 def parts_of(planned: TrainingBytes) -> dict[str, int]:
@@ -53,19 +44,10 @@ def parts_of(planned: TrainingBytes) -> dict[str, int]:
     return {**lasting, "gradients": gradients, "working memory": rest - gradients}
 
 
-def against_cards(planned: TrainingBytes, title: str):
+def against_cards(planned: TrainingBytes, title: str, alt: str):
     """One stacked bar up to the peak, and a line for each size of card."""
-    figure, axis = plt.subplots(figsize=(7.6, 2.5))
-    left, found = 0.0, parts_of(planned)
-    for name, (colour, hatch) in PARTS.items():
-        size = found[name] / 1e9
-        axis.barh(0, size, left=left, color=colour, hatch=hatch, edgecolor="white", label=name)
-        left += size
-    for card in CARDS:
-        axis.axvline(card, color="black", lw=1.2, ls="-" if planned.peak / 1e9 <= card else ":")
-        axis.text(card, 0.62, f"{card}", ha="center", fontsize=9.5,
-                  bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5})  # fmt: skip
-    axis.set(yticks=[], ylim=(-0.5, 0.8), xlim=(0, max(1.05 * left, 88)), xlabel="GB; lines are cards, dotted where it does not fit")  # fmt: skip
-    axis.set_title(title)
-    figure.legend(loc="outside lower center", ncols=5, fontsize=9)
-    return figure
+    found = {name: size / 1e9 for name, size in parts_of(planned).items()}
+    peak = sum(found.values())
+    cards = {card: f"{card}\n{'fits' if peak <= card else 'too small'}" for card in CARDS}
+    return stacked({"": found}, title, alt, axvline=cards, xlim=(0, max(1.05 * peak, 88)),
+                     xlabel="GB; dotted lines are cards", figsize=(7.6, 2.6))  # fmt: skip

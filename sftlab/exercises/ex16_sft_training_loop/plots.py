@@ -4,57 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib.pyplot as plt
-
-from sftlab.classroom.plots import BLUE, GREY, ORANGE, RED
+from sftlab.classroom.figures import BLUE, curves, dots
 from sftlab.classroom.views import View, table
 from sftlab.statistics import mcnemar, paired_difference
 
 
-def loss_and_rate(losses: Sequence[float], rates: Sequence[float], pause: int, title: str):
+def loss_and_rate(losses: Sequence[float], rates: Sequence[float], pause: int):
     """Loss and learning rate over the steps of a run, with a mark where it will be paused later."""
-    figure, (above, below) = plt.subplots(
-        2, 1, figsize=(7, 3.8), sharex=True, height_ratios=(2.2, 1)
-    )
-    steps = range(1, len(losses) + 1)
-    above.plot(steps, losses, color=BLUE, lw=2, marker="o", ms=2.5)
-    above.axvline(pause + 0.5, color=GREY, lw=1, ls=":")
-    above.annotate(
-        f"paused here below,\nafter step {pause}", (pause + 0.5, max(losses) * 0.8),
-        xytext=(6, 0), textcoords="offset points", fontsize=9,
+    ends = [sum(part) / len(part) for part in (losses[:5], losses[-5:])]
+    title = f"The loss falls from {ends[0]:.1f} to {ends[1]:.2f} (means of five steps)"
+    if ends[1] >= ends[0]:
+        title = title.replace("falls", "goes")
+    top = max(range(len(rates)), key=lambda step: rates[step]) + 1
+    return curves(
+        {"loss": dict(enumerate(losses, 1)), "rate": {n: 1000 * rate for n, rate in enumerate(rates, 1)}},
+        title,
+        f"Two line charts over {len(losses)} steps. Loss: {title}. Rate: up to {max(rates):g} at step {top}, at last {rates[-1]:.2g}.",
+        panels=True, columns=1, sharex=True, gridspec_kw={"height_ratios": (2.2, 1)}, ylim=(0, None), figsize=(7, 4.2),
+        each={
+            "loss": {"ylabel": "loss (nats per\ntrained token)", "axvline": {pause + 0.5: f"paused here below, after step {pause}"}},
+            "rate": {"ylabel": "rate (×0.001)", "xlabel": "optimiser step", "axvline": {pause + 0.5: ""}},
+        },
     )  # fmt: skip
-    above.set(ylabel="loss (nats per\ntrained token)", ylim=(0, None), title=title)
-    below.plot(steps, [1000 * rate for rate in rates], color=ORANGE, lw=2)
-    below.axvline(pause + 0.5, color=GREY, lw=1, ls=":")
-    below.set(ylabel="rate (×0.001)", xlabel="optimiser step", ylim=(0, None))
-    return figure
 
 
-def differences(
-    found: Mapping[str, tuple[float, tuple[float, float]]],
-    title: str,
-    xlabel: str,
-    counts: Mapping[str, int] | None = None,
-):
-    """Differences of two shares with their intervals, one line each, and 0 marked.
-
-    Args:
-        found: label -> (difference, (low, high)), all in shares from -1 to 1.
-        counts: how many questions are behind each label.
-    """
-    figure, axis = plt.subplots(figsize=(7, 0.32 * len(found) + 1.3))
-    for place, (difference, (low, high)) in enumerate(found.values()):
-        clear = low > 0 or high < 0
-        axis.plot([low, high], [place, place], color=BLUE if clear else GREY, lw=2, ls="-")
-        axis.plot(difference, place, "o" if clear else "D", color=BLUE if clear else GREY, ms=6)
-        axis.text(1.08, place, f"{100 * difference:+.0f}", va="center", ha="right", fontsize=9,
-                  transform=axis.get_yaxis_transform())  # fmt: skip
-    axis.axvline(0, color=RED, lw=1.2, ls="--")
-    names = [f"{label} ({counts[label]})" if counts else label for label in found]
-    axis.set(yticks=range(len(found)), yticklabels=names, xlabel=xlabel, title=title)
-    axis.xaxis.set_major_formatter(lambda x, _: f"{100 * x:+.0f}" if x else "0")
-    axis.invert_yaxis()
-    return figure
+def differences(found: Mapping[str, tuple[float, tuple[float, float]]], counts: Mapping[str, int]):
+    """Tuned − base for each kind of question, with intervals. ``counts``: how many questions each has."""
+    points = {
+        f"{kind} ({counts[kind]})": (100 * value, (100 * low, 100 * high))
+        for kind, (value, (low, high)) in found.items()
+    }
+    gained = sum(low > 0 for _, (low, _) in found.values()) or "none"
+    lost = sum(high < 0 for _, (_, high) in found.values()) or "none"
+    title = f"Of {len(found)} kinds of question {gained} gained clearly, {lost} lost"
+    told = ", ".join(f"{kind} {100 * value:+.0f}" for kind, (value, _) in found.items())
+    return dots(points, title, f"{title}. {told} points.", zero=True, fmt="+.0f",
+                xlabel="exactly right: tuned − base with two examples (points)")  # fmt: skip
 
 
 def paired_table(pairs: Mapping[str, tuple[Sequence[bool], Sequence[bool]]], seed: int = 0) -> View:

@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 from matplotlib.patches import FancyBboxPatch
 from torch import Tensor
 
-from sftlab.classroom.plots import BLUE, GREEN, GREY, ORANGE
+from sftlab.classroom.figures import BLUE, GREEN, GREY, ORANGE, dots
 from sftlab.lora import LoRALinear, effective_update
 
 KINDS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -29,24 +29,19 @@ def norms(layer: LoRALinear, start_of_A: Tensor) -> dict:
     }
 
 
-def corrections(shares: Mapping[str, float], title: str):
-    """‖ΔW‖/‖W‖ of every layer, one row of dots per kind of layer. ``shares``: name -> share."""
-    kinds = [k for k in KINDS if any(name.endswith(k) for name in shares)]
-    rest = [n for n in shares if not n.endswith(tuple(kinds))]
-    kinds += ["others"] if rest else []
-    figure, axis = plt.subplots(figsize=(7, 0.36 * len(kinds) + 1.4))
-    for place, kind in enumerate(kinds):
-        names = rest if kind == "others" else [n for n in shares if n.endswith(kind)]
-        values = [100 * shares[n] for n in names]
-        axis.plot(values, [place] * len(values), "o", color=BLUE, ms=7, alpha=0.6)
-        axis.plot(sum(values) / len(values), place, "|", color="black", ms=16, mew=2)
-    axis.set(
-        yticks=range(len(kinds)), yticklabels=kinds, title=title, xlim=(0, None),
-        xlabel="norm of the correction, % of the weight's norm  (dots: layers, bars: means)",
+def corrections(shares: Mapping[str, float], steps: int):
+    """‖ΔW‖/‖W‖ of every layer after some steps, one row of dots per kind. ``shares``: name -> share."""
+    found: dict[str, list[float]] = {}
+    for name, share in shares.items():
+        kind = next((kind for kind in KINDS if name.endswith(kind)), "others")
+        found.setdefault(kind, []).append(100 * share)
+    low, typical, high = (sorted(shares.values())[k] for k in (0, len(shares) // 2, -1))
+    return dots(
+        {kind: found[kind] for kind in (*KINDS, "others") if kind in found},
+        f"After {steps} steps a typical correction is {typical:.0%} of its weight",
+        f"Dots, one for each of {len(shares)} layers: the norm of the correction as a share of the weight's norm, from {low:.0%} to {high:.0%}.",
+        xlim=(0, None), xlabel="norm of the correction, % of the weight's norm  (dots: layers, bars: means)",
     )  # fmt: skip
-    axis.invert_yaxis()
-    axis.grid(axis="x", color=GREY, alpha=0.3)
-    return figure
 
 
 def _box(axis, x: float, y: float, width: float, height: float, text: str, colour: str) -> None:

@@ -22,7 +22,7 @@ def pick_rank(models: Mapping[str, Mapping]) -> None:
     }  # fmt: skip
 
     def draw(r: int, target: str):
-        return shares_at(models, target, r)
+        return shares_at(models, target, r, words(r, target))
 
     def words(r: int, target: str) -> str:
         shares = {name: trained(size, target, r) for name, size in models.items()}

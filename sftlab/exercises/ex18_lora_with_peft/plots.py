@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib.pyplot as plt
-
-from sftlab.classroom.plots import BLUE, GREY, ORANGE, RED
+from sftlab.classroom.figures import bars, curves
 from sftlab.lora import lora_parameter_count
 from sftlab.memory.count import targeted_layers
 
@@ -33,45 +31,40 @@ def trained(size: Mapping, target: str, r: int) -> tuple[int, float]:
     return count, count / (count + size["parameters"])
 
 
-def share_over_rank(models: Mapping[str, Mapping], ranks: Sequence[int], title: str):
+def share_over_rank(models: Mapping[str, Mapping], ranks: Sequence[int]):
     """The trained share over the rank, one line per model; q and v on the left, all on the right."""
     chosen = ("q and v", "all linear layers")
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.8), sharey=True)
-    for axis, target in zip(axes, chosen, strict=True):
-        for (name, size), line in zip(models.items(), ("-", "--", "-.", ":"), strict=False):
-            shares = [100 * trained(size, target, r)[1] for r in ranks]
-            axis.plot(ranks, shares, line, color=BLUE)
-            axis.annotate(name, (ranks[-1], shares[-1]), xytext=(5, 0), va="center", fontsize=9,
-                          textcoords="offset points", annotation_clip=False)  # fmt: skip
-        axis.axhline(1, color=RED, lw=1.2)
-        axis.set(xscale="log", yscale="log", xlabel="rank r")
-        axis.set_title(target, fontsize=11, weight="normal")
-        axis.set_xticks(list(ranks), [str(r) for r in ranks])
-        axis.set_yticks([0.01, 0.1, 1, 10, 100], ["0.01%", "0.1%", "1%", "10%", "100%"])
-        axis.minorticks_off()
-        axis.set_xlim(ranks[0], ranks[-1] * 14)
-    axes[0].set_ylabel("trained share of all weights")
-    figure.suptitle(title, x=0.01, ha="left", weight="bold")
-    return figure
-
-
-def shares_at(models: Mapping[str, Mapping], target: str, r: int):
-    """Count and share of every model at one rank, as bars, with 1% marked."""
-    figure, axis = plt.subplots(figsize=(8, 0.42 * len(models) + 1.6))
-    for place, (_, size) in enumerate(models.items()):
-        count, share = trained(size, target, r)
-        axis.barh(place, 100 * share, color=BLUE if share < 0.01 else ORANGE, height=0.6)
-        axis.text(100 * share * 1.12, place, f"{100 * share:.2g}%  ({count:,})", va="center", fontsize=9.5,
-                  bbox={"fc": "white", "ec": "none", "pad": 1.5})  # fmt: skip
-    axis.axvline(1, color=RED, lw=1.2, ls="--")
-    axis.set(yticks=range(len(models)), yticklabels=list(models), xscale="log", xlim=(0.001, 3000),
-             xlabel="trained share (trained parameters)")  # fmt: skip
-    axis.set_xticks(
-        [0.001, 0.01, 0.1, 1, 10, 100], ["0.001%", "0.01%", "0.1%", "1%", "10%", "100%"]
+    found = {
+        target: {name: {r: trained(size, target, r)[1] for r in ranks} for name, size in models.items()}
+        for target in chosen
+    }  # fmt: skip
+    under = sum(trained(size, chosen[1], 8)[1] < 0.01 for size in models.values())
+    told = "; ".join(
+        f"{target}: "
+        + ", ".join(
+            f"{name} {points[ranks[0]]:.2g} to {points[ranks[-1]]:.2g}"
+            for name, points in lines.items()
+        )
+        for target, lines in found.items()
     )
-    axis.minorticks_off()
-    below = sum(trained(size, target, r)[1] < 0.01 for size in models.values())
-    axis.set_title(f"r = {r} on {target}: {below} of {len(models)} models stay under 1%")
-    axis.invert_yaxis()
-    axis.spines["left"].set_color(GREY)
-    return figure
+    return curves(
+        found,
+        f"Rank 8 on all linear layers: {under} of {len(models)} models are under 1%",
+        f"Two panels: the trained share grows with the rank, from {ranks[0]} to {ranks[-1]}. {told}. A line marks 1%.",
+        panels=True, direct=True, sharey=True, percent="y", axhline={0.01: ""}, xscale="log", yscale="log", xticks=ranks,
+        yticks=[1e-4, 1e-3, 0.01, 0.1, 1], xlabel="rank r", ylabel="trained share of all weights", figsize=(9.6, 3.9),
+    )  # fmt: skip
+
+
+def shares_at(models: Mapping[str, Mapping], target: str, r: int, alt: str):
+    """Share of every model at one rank, as bars, with 1% marked; the count stands beside the name."""
+    found = {}
+    for name, size in models.items():
+        count, share = trained(size, target, r)
+        found[f"{name}\n{count:,}"] = share
+    below = sum(share < 0.01 for share in found.values())
+    return bars(
+        found, f"r = {r} on {target}: {below} of {len(models)} models stay under 1%", alt,
+        fmt=lambda share: f"{100 * share:.2g}%", percent="x", xscale="log", xlim=(1e-5, 3), xticks=[1e-5, 1e-4, 1e-3, 0.01, 0.1, 1],
+        axvline={0.01: "1%"}, xlabel="trained share (under the names: trained parameters)", figsize=(8, 0.5 * len(models) + 1.6),
+    )  # fmt: skip

@@ -4,48 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib.pyplot as plt
-
-from sftlab.classroom.plots import BLUE, GREY, ORANGE
+from sftlab.classroom.figures import curves
 from sftlab.statistics import share_interval
 
 
-def rounding(sizes: Sequence[float], lost: Sequence[tuple[float, float]], title: str):
+def rounding(sizes: Sequence[float], lost: Sequence[tuple[float, float]]):
     """Share of weights unchanged, and error of the update, over the size of the update.
 
     ``sizes``: ‖ΔW‖/‖W‖, the largest first. ``lost``: what ``merging.rounding_loss`` gives for each.
     """
-    figure, axis = plt.subplots(figsize=(7.4, 3.6))
-    labels = ("weights that do not move", "error of the update that arrives")
-    for which, (label, colour, line) in enumerate(zip(labels, (BLUE, ORANGE), ("-", "--"), strict=True)):  # fmt: skip
-        values = [100 * pair[which] for pair in lost]
-        axis.plot(
-            [100 * s for s in sizes], values, line, marker="o", ms=5, color=colour, label=label
-        )
-    axis.set_xscale("log", base=2)
-    axis.set_xlim(100 * min(sizes) / 1.3, 100 * max(sizes) * 1.5)
-    axis.legend(loc="upper right")
-    axis.set_xticks([100 * s for s in sizes], [f"{100 * s:.2g}" for s in sizes])
-    axis.annotate("as trained", (100 * sizes[0], 100 * lost[0][0]), xytext=(0, 14), ha="center",
-                  textcoords="offset points", color=GREY)  # fmt: skip
-    axis.set(xlabel="size of the update, % of the weight's norm", ylabel="%", ylim=(0, None))
-    axis.set_title(title)
-    axis.minorticks_off()
-    return figure
-
-
-def strength_curve(counts: Mapping[float, int], total: int, title: str):
-    """Exact answers over the merge strength, with 95% intervals; 1 is the trained α."""
-    figure, axis = plt.subplots(figsize=(7, 3.2))
-    shares = [100 * n / total for n in counts.values()]
-    spans = [share_interval(n, total) for n in counts.values()]
-    low = [max(0, s - 100 * a) for s, (a, _) in zip(shares, spans, strict=True)]
-    high = [max(0, 100 * b - s) for s, (_, b) in zip(shares, spans, strict=True)]
-    axis.axvline(1, color=GREY, lw=1, ls=":")
-    axis.annotate("as trained", (1, 4), xytext=(5, 0), textcoords="offset points", color=GREY)
-    axis.errorbar(list(counts), shares, yerr=[low, high], fmt="-o", color=BLUE, capsize=3, ms=5)
-    axis.set(
-        xlabel="merge strength (times the trained α)", ylabel="exactly right, %", ylim=(0, 105),
-        title=title,
+    found = {
+        label: {100 * size: pair[k] for size, pair in zip(sizes, lost, strict=True)}
+        for k, label in enumerate(("weights that do not move", "error of the update that arrives"))
+    }
+    (still, wrong), (still_small, wrong_small) = lost[0], lost[-1]
+    smaller = f"1/{sizes[0] / sizes[-1]:.0f}"
+    return curves(
+        found,
+        f"As trained, {still:.0%} of the weights do not move; at {smaller} of it, {still_small:.0%}",
+        "Two falling lines over the size of the update: the share of weights that a merge in bfloat16 leaves unchanged, "
+        f"from {still_small:.0%} for the smallest update to {still:.0%} as trained, and the error of the update that "
+        f"arrives, from {wrong_small:.0%} to {wrong:.0%}.",
+        direct=False, percent="y", axvline={100 * sizes[0]: "as trained"}, xscale="log", xticks=[100 * s for s in sizes],
+        xticklabels=[f"{100 * s:.2g}" for s in sizes], xlabel="size of the update, % of the weight's norm", ylim=(0, None), figsize=(7.4, 3.7),
     )  # fmt: skip
-    return figure
+
+
+def strength_curve(counts: Mapping[float, int], total: int):
+    """Exact answers over the merge strength, with 95% intervals; 1 is the trained α."""
+    found = {strength: (n / total, share_interval(n, total)) for strength, n in counts.items()}
+    told = ", ".join(f"{share:.0%} at {strength:g}" for strength, (share, _) in found.items())
+    best = max(found, key=lambda strength: found[strength][0])
+    ends = min(found), max(found)
+    return curves(
+        found,
+        f"Exactly right: {found[best][0]:.0%} at {best:g} times the trained α, {found[ends[1]][0]:.0%} at {ends[1]:g} times",
+        f"Line with intervals: the share of held-out questions answered exactly right over the merge strength: {told}.",
+        percent="y", axvline={1: "as trained"}, ylim=(0, 1.05), xlabel="merge strength (times the trained α)", ylabel="exactly right",
+    )  # fmt: skip

@@ -19,9 +19,8 @@ def plan_a_step() -> None:
 
     def draw(**settings):
         parts = plan(run(**settings))
-        return planned(
-            parts, f"{settings['shape']}, {settings['weights']}: {told(parts.peak)} at the most"
-        )
+        title = f"{settings['shape']}, {settings['weights']}: {told(parts.peak)} at the most"
+        return planned(parts, title, words(**settings))
 
     def words(**settings) -> str:
         parts = plan(run(**settings))

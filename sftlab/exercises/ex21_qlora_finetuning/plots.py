@@ -4,73 +4,59 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 
-from sftlab.classroom.plots import BLUE, GREEN, GREY, ORANGE, RED
+from sftlab.classroom.figures import bars, stacked
 from sftlab.memory.count import TrainingBytes
 
-LOOKS = {
-    "weights": (BLUE, ""),
-    "adapters": (GREEN, ".."),
-    "gradients": (ORANGE, "//"),
-    "optimizer": (RED, "xx"),
-    "activations": (GREY, "--"),
-}
+PARTS = ("weights", "adapters", "gradients", "optimizer", "activations")
 UNITS = ((1e9, "GB"), (1e6, "MB"))
 
 
-def by_kind(reports: Mapping[str, Mapping[str, tuple[int, int]]], title: str):
+def by_kind(reports: Mapping[str, Mapping[str, tuple[int, int]]]):
     """Megabytes of linear layers, embedding and the rest: one stacked bar for each report."""
-    figure, axis = plt.subplots(figsize=(7.4, 0.7 * len(reports) + 1.3))
-    for place, report in enumerate(reports.values()):
-        left = 0.0
-        for kind, colour, hatch in (("linear", BLUE, ""), ("embedding", ORANGE, "//"), ("other", GREY, "")):  # fmt: skip
-            size = report[kind][1] / 1e6
-            axis.barh(place, size, left=left, color=colour, hatch=hatch, edgecolor="white",
-                      height=0.6, label=kind if place == 0 else None)  # fmt: skip
-            left += size
-        axis.text(left, place, f" {left:.2f} MB", va="center")
-    longest = max(report["whole"][1] for report in reports.values()) / 1e6
-    axis.set(yticks=range(len(reports)), yticklabels=list(reports), xlabel="MB", xlim=(0, 1.18 * longest), title=title)  # fmt: skip
-    axis.invert_yaxis()
-    figure.legend(loc="outside lower center", ncols=3)
-    return figure
+    found = {name: {kind: report[kind][1] / 1e6 for kind in ("linear", "embedding", "other")} for name, report in reports.items()}  # fmt: skip
+    first, *_, last = reports.values()
+    linear, whole = (first[part][1] / last[part][1] for part in ("linear", "whole"))
+    told = "; ".join(
+        f"{name}: {sum(parts.values()):.2f} MB, of which linear layers {parts['linear']:.2f}, embedding {parts['embedding']:.2f}"
+        for name, parts in found.items()
+    )
+    title = f"Linear layers shrink {linear:.1f} times, the whole model {whole:.1f} times"
+    return stacked(
+        found, title, f"Stacked bars. {told}.", total=lambda size: f"{size:.2f} MB", xlabel="MB"
+    )
 
 
-def under_a_limit(found: Mapping[str, dict], allowed: int, title: str):
+def under_a_limit(found: Mapping[str, dict], allowed: int):
     """Each attempt's peak, beside the limit, and what became of it."""
-    figure, axis = plt.subplots(figsize=(7.4, 2.6))
-    for place, one in enumerate(found.values()):
-        colour, hatch = (BLUE, "") if one["fits"] else (RED, "xx")
-        peak = one["peak"] / 1e9
-        axis.barh(place, peak, color=colour, hatch=hatch, edgecolor="white", height=0.55)
-        word = "loads and trains" if one["fits"] else "refused while loading"
-        axis.text(0.03, place + 0.42, f"{peak:.1f} GB, {word}", va="center", fontsize=9.5)
-    axis.axvline(allowed / 1e9, color="black", ls="--", lw=1.4)
-    axis.text(allowed / 1e9, -0.55, f" limit {allowed / 1e9:.1f} GB", va="center")
-    axis.set(yticks=range(len(found)), yticklabels=list(found), ylim=(len(found) - 0.4, -0.75),
-             xlim=(0, 1.25 * allowed / 1e9), xlabel="most that the process held, beyond its libraries (GB)")  # fmt: skip
-    axis.set_title(title)
-    return figure
+    words = {True: "trains", False: "is refused"}
+    rows = {
+        f"{name}:\n{'loads and trains' if one['fits'] else 'refused while loading'}": one["peak"]
+        / 1e9
+        for name, one in found.items()
+    }
+    told = "; ".join(f"{name} {words[one['fits']]} at {one['peak'] / 1e9:.1f} GB" for name, one in found.items())  # fmt: skip
+    limit = allowed / 1e9
+    return bars(
+        rows,
+        "Under one limit " + ", ".join(f"{name} {words[one['fits']]}" for name, one in found.items()),
+        f"Bars beside a dotted line, the limit of {limit:.1f} GB: {told}.",
+        fmt=lambda peak: f"{peak:.1f} GB", axvline={limit: f"limit {limit:.1f} GB"}, xlim=(0, 1.25 * limit),
+        xlabel="most that the process held, beyond its libraries (GB)", figsize=(7.4, 2.6),
+    )  # fmt: skip
 
 
-def planned(parts: TrainingBytes, title: str):
+def planned(parts: TrainingBytes, title: str, alt: str):
     """The parts of one planned training step as bars, and its peak as a line."""
-    names = list(LOOKS)
-    largest = max(parts.peak, *(getattr(parts, name) for name in names))
+    held = {name: getattr(parts, name) for name in PARTS}
+    largest = max(parts.peak, *held.values())
     scale, unit = next((u for u in UNITS if largest >= u[0]), UNITS[-1])
-    figure, axis = plt.subplots(figsize=(7.4, 3))
-    for place, name in enumerate(names):
-        size = getattr(parts, name) / scale
-        colour, hatch = LOOKS[name]
-        axis.barh(place, size, color=colour, hatch=hatch, edgecolor="white", height=0.65)
-        axis.text(size, place, f" {size:.3g}", va="center", fontsize=9.5)
-    axis.axvline(parts.peak / scale, color="black", ls="--", lw=1.4)
-    axis.set(yticks=range(len(names)), yticklabels=names, xlabel=f"{unit}; dashed: the most held at one moment",
-             xlim=(0, 1.15 * largest / scale), title=title)  # fmt: skip
-    axis.invert_yaxis()
-    return figure
+    return bars(
+        {name: size / scale for name, size in held.items()}, title, alt, fmt=".3g",
+        axvline={parts.peak / scale: f"peak {parts.peak / scale:.3g}"}, xlim=(0, 1.15 * largest / scale),
+        xlabel=f"{unit}; dotted: the most held at one moment", figsize=(7.4, 3.1),
+    )  # fmt: skip
 
 
 def real_rows(recorded: Sequence[dict]) -> list[list[str]]:

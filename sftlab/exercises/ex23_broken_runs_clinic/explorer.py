@@ -8,7 +8,7 @@ import ipywidgets as widgets
 
 from sftlab.chat import end_of_turn_id
 from sftlab.classroom.explorer import DESCRIBED, explorer, text_box
-from sftlab.classroom.plots import loss_curve
+from sftlab.classroom.figures import curves
 from sftlab.classroom.views import View, table, token_view
 from sftlab.errors import WorkbookError
 from sftlab.exercises.ex05_chat_template_mismatch.explorer import prompt_view, stacked
@@ -17,6 +17,13 @@ from sftlab.exercises.ex23_broken_runs_clinic.evidence import SOUND, figures
 from sftlab.exercises.ex23_broken_runs_clinic.plots import told
 from sftlab.lora import lora_layers
 from sftlab.loss import IGNORE_INDEX
+
+
+def _curve(run: Run, _: str):
+    title = f"The last loss is {run.losses[-1]:.2f}"
+    alt = f"Line chart of the loss over {len(run.losses)} steps, from {run.losses[0]:.2f} to {run.losses[-1]:.2f}."
+    return curves(dict(enumerate(run.losses, 1)), title, alt, xlabel="optimiser step",
+                  ylabel="loss (nats per trained token)", ylim=(0, None))  # fmt: skip
 
 
 def _answer(run: Run, question: str) -> View:
@@ -74,7 +81,7 @@ def _all(run: Run, _: str) -> View:
 
 ASKS = "prompt and answer"  # the instrument that reads the question
 INSTRUMENTS: dict[str, Callable] = {
-    "loss curve": lambda run, _: loss_curve(run.losses, f"The last loss is {run.losses[-1]:.2f}"),
+    "loss curve": _curve,
     ASKS: _answer,
     "tokens of two rows": _tokens,
     "label counts": _labels,

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 
-from sftlab.classroom.plots import BLUE, ORANGE
+from sftlab.classroom.figures import curves, dots
 from sftlab.classroom.views import View, table
 from sftlab.exercises.ex23_broken_runs_clinic.clinic import FAULTS, HEALTHY, Run
 from sftlab.exercises.ex23_broken_runs_clinic.evidence import SOUND
@@ -20,27 +19,21 @@ def falls(losses: Sequence[float]) -> bool:
     return last < first * 2 / 3 and max(losses) <= 2 * first
 
 
-def curves(ward: Mapping[str, Run], title: str):
+def loss_curves(ward: Mapping[str, Run], broken: Sequence[str]):
     """One small panel for each run with an axis of its own, as a dashboard draws it."""
-    columns = 4
-    rows = -(-len(ward) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(8.6, 1.8 * rows), squeeze=False)
-    for axis in axes.flat[len(ward) :]:
-        axis.set_visible(False)
-    for axis, (bed, run) in zip(axes.flat, ward.items(), strict=False):
-        steps = range(1, len(run.losses) + 1)
-        axis.plot(steps, run.losses, color=BLUE)
-        axis.set_title(f"run {bed}", fontsize=10)
-        for step, across in ((0, "left"), (-1, "right")):
-            axis.annotate(
-                f"{run.losses[step]:.2f}", (steps[step], run.losses[step]), xytext=(5 if step == 0 else 0, 2 if step == 0 else 7),
-                textcoords="offset points", ha=across, fontsize=9, color="#4d4d4d",
-            )  # fmt: skip
-        axis.set(yticks=[], xticks=[1, 8, 16], xlim=(0.5, len(run.losses) + 0.5))
-        axis.margins(y=0.16)
+    lines = {f"run {bed}": dict(enumerate(run.losses, 1)) for bed, run in ward.items()}
+    ends = {name: [(step, points[step]) for step in (1, len(points))] for name, points in lines.items()}  # fmt: skip
+    told = "; ".join(f"{name} from {a[1]:.1f} to {b[1]:.2f}" for name, (a, b) in ends.items())
+    figure = curves(
+        lines,
+        f"Of {len(broken)} broken runs, {sum(falls(ward[bed].losses) for bed in broken)} have a curve that falls as it should",
+        f"Small line charts of the loss over the steps, each on its own axis: {told}.",
+        panels=True, columns=4, yticks=[], xticks=[1, 8, 16], ymargin=0.3,
+        marked={name: {at: f"{at[1]:.2f}" for at in points} for name, points in ends.items()},
+        figsize=(8.8, 1.9 * -(-len(ward) // 4)),
+    )  # fmt: skip
     figure.supylabel("loss, each on its own axis", fontsize=10)
     figure.supxlabel("optimiser step; the first and last loss are written, in nats per trained token", fontsize=10)  # fmt: skip
-    figure.suptitle(title, x=0.01, ha="left", weight="bold")
     return figure
 
 
@@ -80,21 +73,19 @@ def costs_nothing(runs: Sequence[dict], fault: str) -> bool:
     return cost(runs, fault)[1][1] >= 0
 
 
-def harm(runs: Sequence[dict], title: str):
-    """Exact and stopped answers under each fault: a small mark for each seed, a large one for the mean."""
+def harm(runs: Sequence[dict]):
+    """Exact and stopped answers under each fault: a mark for each seed, a bar for the mean."""
     order = sorted(FAULTS, key=lambda fault: -mean_with_interval(runs, "exact", fault=fault)[0])
-    figure, axis = plt.subplots(figsize=(7.8, 0.42 * len(order) + 1.2))
-    looks = (("exact", BLUE, "o", "exactly right"), ("stops", ORANGE, "s", "stopped by itself"))
-    for place, fault in enumerate(order):
-        for line, colour, shape, label in looks:
-            each = [run[line] for run in runs if run["fault"] == fault]
-            # A little apart, so that marks of the same share do not hide each other.
-            at = place - 0.14 if line == "exact" else place + 0.14
-            axis.plot(each, [at] * len(each), shape, color=colour, ms=4, alpha=0.5)
-            axis.plot(np.mean(each), at, shape, color=colour, ms=8, label="" if place else label)
-    axis.set(yticks=range(len(order)), yticklabels=order, xlim=(-0.04, 1.04), title=title,
-             xlabel="share of 200 held-out questions", ylim=(len(order) - 0.4, -0.6))  # fmt: skip
-    axis.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    axis.grid(axis="x", alpha=0.3)
-    figure.legend(loc="outside lower right", fontsize=9, ncols=2)
-    return figure
+    found = {
+        label: {fault: [run[line] for run in runs if run["fault"] == fault] for fault in order}
+        for label, line in (("exactly right", "exact"), ("stopped by itself", "stops"))
+    }
+    costs = {fault: cost(runs, fault)[0] for fault in order if fault != HEALTHY}
+    heavy = sum(change < -0.1 for change in costs.values())
+    told = "; ".join(f"{fault} {100 * change:+.0f} points" for fault, change in costs.items())
+    return dots(
+        found,
+        f"{heavy} of {len(costs)} faults cost more than ten points of exact answers",
+        f"Exact and stopped answers for each fault. Exact answers against the healthy run: {told}.",
+        percent="x", xlim=(-0.04, 1.04), xlabel="share of 200 held-out questions", figsize=(8, 5.6),
+    )  # fmt: skip
