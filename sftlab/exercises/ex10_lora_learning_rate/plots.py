@@ -151,7 +151,7 @@ def one_run(
     """The explorer's picture: the loss of one short run, and the held-out loss before and after."""
     lines = {
         "on the batch": dict(enumerate(losses, 1)),
-        f"held out:\n{before:.2f} → {after:.2f}": {0: before, len(losses): after},
+        "held out": {0: before, len(losses): after},
     }
     title = (
         f"{LABELS[method]}, rate {rate_name(rate)}: held-out loss from {before:.2f} to {after:.2f}"
