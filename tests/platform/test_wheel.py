@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -116,6 +117,8 @@ def test_the_wheel_carries_code_and_data_and_nothing_of_the_authors(wheel):
     assert "sftlab/_data/models/almanac-base/model.safetensors" in names
     assert "sftlab/_data/results/superficial.json" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
+    assert any(name.endswith("/check.py") for name in names)
+    assert not any(re.search(r"/ex\d\d_\w+/answers\.py", name) for name in names)
     assert {name.split("/")[0] for name in names if "dist-info" not in name} == {"sftlab"}
 
 
