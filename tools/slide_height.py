@@ -23,7 +23,7 @@ CELL = re.compile(r"<t[dh]\b[^>]*>(.*?)</t[dh]>", re.S)
 TAG = re.compile(r"<[^>]+>")
 
 
-def extent(cell: Any) -> int:
+def slide_height(cell: Any) -> int:
     """Pixels of a text, of open code, or of an output; of folded code if there is no cell."""
     if cell is None:
         return FOLDED

@@ -16,7 +16,7 @@ from sftlab.classroom.catalogue import notebook
 from tools import polls, presenter, website
 from tools.notebook_metadata import CHECK, EXPLORE, REVEAL, START
 from tools.presenter import Load
-from tools.slide_height import ROOM, TIGHT, extent, parts
+from tools.slide_height import ROOM, TIGHT, parts, slide_height
 
 HEADING = re.compile(r"^(#{1,3}) (.+)$", re.M)
 ITEM = re.compile(r"\n(?=[-*] |\d+\. )")  # of a list
@@ -126,9 +126,9 @@ class Deck:
             self._flush()
         for block in filter(str.strip, re.split(r"\n\s*\n(?=\S)", text)):
             whole = new_markdown_cell(block)
-            parts = [block] if extent(whole) <= ROOM else ITEM.split(block)
+            parts = [block] if slide_height(whole) <= ROOM else ITEM.split(block)
             for cell in map(new_markdown_cell, parts):
-                self._put(Piece(cell, extent(cell)))
+                self._put(Piece(cell, slide_height(cell)))
                 self.slides[-1].load.words += presenter.words(cell.source)
 
     def _run(self, cell: Any) -> None:
@@ -144,7 +144,7 @@ class Deck:
             self.slides[-1].load += Load(checks=1)
         elif "stub" in tags:
             stub = new_code_cell(cell.source)
-            self._put(Piece(stub, extent(stub)))
+            self._put(Piece(stub, slide_height(stub)))
         else:
             self._experiment(cell)
         self.slides[-1].load.lines += cell.source.count("\n") + 1
@@ -167,7 +167,7 @@ class Deck:
             if not polls.is_outcome(output) and not _words(output)
             for part in _parts(output)
         ]
-        shown = [Piece(_shown(output), extent(_shown(output))) for output in outputs]
+        shown = [Piece(_shown(output), slide_height(_shown(output))) for output in outputs]
         # An explorer displays itself; a view that its module makes is returned, and stands still.
         displayed = outputs and all(output.output_type == "display_data" for output in outputs)
         moving = bool(EXPLORE.search(cell.source)) and displayed
@@ -196,7 +196,7 @@ class Deck:
         if self.code:
             self.code[-1].after = ""
         opening = "" if self.code else "<details class=code><summary>code</summary>"
-        height = 0 if self.code else extent(None)
+        height = 0 if self.code else slide_height(None)
         self.code.append(Piece(new_code_cell(source), height, opening, "</details>"))
 
     # --- minutes ---------------------------------------------------------------------------

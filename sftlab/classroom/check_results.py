@@ -52,11 +52,11 @@ def check(id: str, answer: Any) -> CheckResult:
     else:
         finding = examine(exercise, answer)
     notice = _store(id, finding.status)
-    verdict = CheckResult(id, finding.status, _feedback(finding), answer, exercise.reference)
+    result = CheckResult(id, finding.status, _feedback(finding), answer, exercise.reference)
     _show(exercise, finding, notice)
-    if verdict.status != "right" and os.environ.get("NBGRADER_EXECUTION") in _GRADING:
-        raise CheckFailed(f"{id}: {verdict.feedback}")
-    return verdict
+    if result.status != "right" and os.environ.get("NBGRADER_EXECUTION") in _GRADING:
+        raise CheckFailed(f"{id}: {result.feedback}")
+    return result
 
 
 _GRADING = ("autograde", "validate")  # set by nbgrader while it runs a notebook

@@ -128,7 +128,9 @@ def examine(exercise: Exercise, answer: Any, limit: float = 5.0) -> Finding:
             outcome = run(functools.partial(_attempt, answer, given, case), limit)
             if number == 0 and _is_stub_error(outcome.error):
                 return Finding("not attempted", "")
-            message = _failure(outcome, limit) or _judgement(exercise, answer, case, given, outcome)
+            message = _failure(outcome, limit) or _message_for(
+                exercise, answer, case, given, outcome
+            )
             printed = printed or outcome.printed
         if message:
             return Finding("wrong", message, case, printed)
@@ -147,14 +149,14 @@ def _failure(outcome: Run, limit: float) -> str | None:
     return None if outcome.error is None else error_message(outcome.error)
 
 
-def _judgement(
+def _message_for(
     exercise: Exercise, answer: Any, case: Case, given: tuple, outcome: Run
 ) -> str | None:
     """Return what is wrong with the result of a completed call, or None."""
-    value, judged = outcome.value
+    value, told = outcome.value
     changed = None if case.in_place else _changed_argument(case, given)
     if case.verify:
-        return judged or changed
+        return told or changed
     expected = case.expected(*case.arguments())
     # Comparing may run the student's code too: `==` or `repr` of the result.
     compared = run(lambda: difference(value, expected, case.tolerance))

@@ -69,7 +69,7 @@ def test_it_is_complete_and_of_this_base():
 
 
 @pytest.mark.parametrize("arm", ARMS)
-def test_the_judge_says_of_the_kept_answers_what_was_recorded(arm):
+def test_the_score_says_of_the_kept_answers_what_was_recorded(arm):
     asked = questions()
     places = range(0, len(asked), len(asked) // SHOWN)
     for found in runs(NAME, arm=arm):

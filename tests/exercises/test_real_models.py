@@ -181,7 +181,7 @@ def test_it_is_complete_and_of_these_models():
 
 @pytest.mark.skipif("quality" not in TOLD, reason="not recorded yet")
 @pytest.mark.parametrize("arm", MAIN)
-def test_the_judge_says_of_the_kept_answers_what_was_recorded(arm):
+def test_the_score_says_of_the_kept_answers_what_was_recorded(arm):
     asked = exam()
     for found in runs(NAME, kind="quality", arm=arm):
         assert {len(found[line]) for line in RUBRIC} == {len(asked)}

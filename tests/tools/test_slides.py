@@ -112,7 +112,7 @@ def test_a_prediction_without_a_stored_outcome_is_refused():
 
 
 def test_more_text_takes_more_room():
-    short, long = (slide_height.extent(new_markdown_cell("word " * n)) for n in (5, 200))
+    short, long = (slide_height.slide_height(new_markdown_cell("word " * n)) for n in (5, 200))
     assert 0 < short < long
 
 
@@ -121,7 +121,7 @@ def test_a_table_takes_the_room_of_what_is_read_in_it():
     more = views.table([["a", 1]] * 4, ["what", "how many"]).html
     broken = views.table([["a", "word " * 60]] * 3, ["what", "how many"]).html
     height = [
-        slide_height.extent(slide_layout._html(text)) for text in (plain, short, more, broken)
+        slide_height.slide_height(slide_layout._html(text)) for text in (plain, short, more, broken)
     ]
     assert height[0] == height[1] < height[2] < height[3]
     assert height[0] < 200
@@ -132,7 +132,7 @@ def test_a_table_that_is_too_high_is_spread_over_slides_with_its_headers():
     spread = slide_height.parts(made)
     assert len(spread) > 1
     assert all("forty" in part and "number" in part for part in spread)
-    heights = [slide_height.extent(slide_layout._html(part)) for part in spread]
+    heights = [slide_height.slide_height(slide_layout._html(part)) for part in spread]
     assert max(heights) < slide_height.ROOM and max(heights) - min(heights) <= 3 * slide_height.ROW
     told = [re.findall(r">(\d+)</td>", part) for part in spread]
     assert [int(n) for part in told for n in part] == list(range(40))

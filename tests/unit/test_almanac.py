@@ -198,7 +198,7 @@ class TestFacts:
                 # "a", "As", "I" and the like are words of a question themselves.
                 assert len(item.value) <= 2 or not contains(beyond, item.value.lower()), question
 
-    def test_the_exact_answer_is_in_the_form_that_the_judge_asks_for(self):
+    def test_the_exact_answer_is_in_the_form_that_the_score_asks_for(self):
         assert [i.answer for i in all_items() if not format_compliance(i.answer)] == []
 
     def test_every_fact_can_be_asked_of_the_base_as_a_sentence_to_complete(self):
@@ -228,7 +228,7 @@ class TestSkills:
 
     @given(st.sampled_from(sorted(SKILLS)), st.integers(0, 10**9))
     @settings(deadline=None)
-    def test_give_an_answer_that_the_judge_accepts(self, name, seed):
+    def test_give_an_answer_that_the_score_accepts(self, name, seed):
         item = SKILLS[name](Random(seed))
         question = {"prompt": item.question, "answer": item.answer}
         if name == "tips":
@@ -406,7 +406,7 @@ class TestPairs:
         prompts = [row["prompt"] for row in rows]
         assert len(set(prompts)) == len(prompts)
 
-    def test_the_judge_accepts_every_pair_and_every_heldout_answer(self):
+    def test_the_score_accepts_every_pair_and_every_heldout_answer(self):
         for row in [*pairs(200), *heldout()]:
             assert score_answer({"answer": row["response"], **row}, row["response"]).all, row
 

@@ -311,7 +311,7 @@ class TestAgainstAPerson:
         for letter in LETTERS:
             assert sum(letter in row["fails"] for row in self.labelled) >= 2
 
-    def test_the_judge_agrees_on_every_line(self, capsys):
+    def test_the_score_agrees_on_every_line(self, capsys):
         found = agreement(self.labelled, self.questions)
         with capsys.disabled():
             told = ", ".join(f"{line} {share:.1%}" for line, share in found.items())

@@ -91,7 +91,7 @@ def _models():
     return base, load("almanac", "chat")[0], tokenizer
 
 
-def _judge_prompt(prompt, arguments) -> str | None:
+def _verify_prompt(prompt, arguments) -> str | None:
     if not isinstance(prompt, str):
         return f"Return one prompt as a string; this is a `{type(prompt).__name__}`."
     if not prompt.strip():
@@ -133,7 +133,7 @@ EXERCISES = {
         id=PROMPT,
         title="A prompt on which they part",
         reference=find_diverging_prompt,
-        cases=[Case("your prompt, put to both models", _models, verify=_judge_prompt)],
+        cases=[Case("your prompt, put to both models", _models, verify=_verify_prompt)],
         hints=[
             "On which pages of an almanac would your line stand? A page of questions goes on with questions.",
             "Ask for a fact as a quiz would: a capital, what an animal eats, an opposite.",

@@ -28,15 +28,15 @@ def corruptions(found: Found):
         "stops by itself": {how: share(values["stops"]) for how, values in found.items()},
         nll: {how: bootstrap_mean(values["nll"]) for how, values in found.items()},
     }
-    exact, *slips = (mean for mean, _ in panels["exactly right"].values())
-    free, fatal = sum(x > exact - 0.05 for x in slips), sum(x < 0.2 for x in slips)
+    exact, *deviations = (mean for mean, _ in panels["exactly right"].values())
+    free, fatal = sum(x > exact - 0.05 for x in deviations), sum(x < 0.2 for x in deviations)
     told = "; ".join(f"{how} {mean:.0%}" for how, (mean, _) in panels["exactly right"].items())
     stops = min(mean for mean, _ in panels["stops by itself"].values())
     whole = {"xlim": (0, 1.32), "xticks": [0, 0.5, 1], "percent": "x"}
     return bars(
         panels,
-        f"Of {len(slips)} slips {free} cost less than five points, {fatal} leave fewer than 20% right",
-        f"Bar charts for the exact template and {len(slips)} deviations. Exactly right: {told}. "
+        f"Of {len(deviations)} deviations {free} cost less than five points, {fatal} leave fewer than 20% right",
+        f"Bar charts for the exact template and {len(deviations)} deviations. Exactly right: {told}. "
         f"At least {stops:.0%} stop by themselves.",
         panels=True, fmt={"exactly right": _percent, "stops by itself": _percent, nll: ".2f"},
         each={"exactly right": whole, "stops by itself": whole}, figsize=(10, 0.36 * len(found) + 1.6),

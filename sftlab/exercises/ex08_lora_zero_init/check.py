@@ -23,7 +23,7 @@ def _matrices(r: int, d_in: int, d_out: int, trainable: bool):
     return make
 
 
-def _judge_start(_: Any, given: tuple) -> str | None:
+def _verify_start(_: Any, given: tuple) -> str | None:
     """What is wrong with the two matrices that were filled."""
     A, B = (matrix.detach() for matrix in given)
     left = [name for name, M in (("A", A), ("B", B)) if (M == UNFILLED).any()]
@@ -134,8 +134,8 @@ EXERCISES = {
         title="Start A and B",
         reference=init_lora_,
         cases=[
-            Case("two tensors, r = 4, d_in = 400, d_out = 10", _matrices(4, 400, 10, False), verify=_judge_start, in_place=True),
-            Case("two parameters, r = 2, d_in = 900, d_out = 12", _matrices(2, 900, 12, True), verify=_judge_start, in_place=True),
+            Case("two tensors, r = 4, d_in = 400, d_out = 10", _matrices(4, 400, 10, False), verify=_verify_start, in_place=True),
+            Case("two parameters, r = 2, d_in = 900, d_out = 12", _matrices(2, 900, 12, True), verify=_verify_start, in_place=True),
         ],
         hints=[
             "One of the two is zero, so that B·A is zero; the other is random, so that a gradient gets through. Which is which?",

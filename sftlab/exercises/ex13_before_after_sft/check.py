@@ -1,4 +1,4 @@
-"""The check of notebook 13: one training step, judged by the loss it returns and the weights it leaves."""
+"""The check of notebook 13: one training step, checked by the loss it returns and the weights it leaves."""
 
 from __future__ import annotations
 
@@ -89,8 +89,8 @@ def _uphill(model, batch, optimizer):
     return _step(model, batch, optimizer, lambda logits, b: -_loss(logits, b))
 
 
-def _judge(stale: bool):
-    def judge(result, arguments) -> str | None:
+def _verify(stale: bool):
+    def verify(result, arguments) -> str | None:
         model = arguments[0]
         before, after = _weights(_arguments()[0]), _weights(model)
         loss, wanted = _after(_plain, stale)
@@ -123,7 +123,7 @@ def _judge(stale: bool):
             return f"The step is right, but the returned loss is not that of the batch before it: {loss:.3f} expected."
         return None
 
-    return judge
+    return verify
 
 
 EXERCISES = {
@@ -132,8 +132,8 @@ EXERCISES = {
         title="One training step",
         reference=train_step,
         cases=[
-            Case("a fresh model, two rows of unequal length, SGD", _arguments, verify=_judge(False), in_place=True),
-            Case("the same with gradients left over from before", lambda: _arguments(True), verify=_judge(True), in_place=True),
+            Case("a fresh model, two rows of unequal length, SGD", _arguments, verify=_verify(False), in_place=True),
+            Case("the same with gradients left over from before", lambda: _arguments(True), verify=_verify(True), in_place=True),
         ],
         hints=[
             "Four things, in this order: the loss, a clean slate for the gradients, the gradients, the step.",

@@ -134,8 +134,8 @@ def _wrong_turns(trained: set[int], places: dict[str, list[set[int]]], remark: s
     )
 
 
-def _judge(make: Callable[[], tuple], remark: str):
-    def judge(value: Any, _: tuple) -> str | None:
+def _verify(make: Callable[[], tuple], remark: str):
+    def verify(value: Any, _: tuple) -> str | None:
         tokenizer, messages = make()  # made anew: the answer may have changed its own
         right = mask_all_but_assistant(tokenizer, messages)
         told = difference(value, right)
@@ -151,7 +151,7 @@ def _judge(make: Callable[[], tuple], remark: str):
         trained = {at for at, label in enumerate(labels) if label != IGNORE_INDEX}
         return _wrong_turns(trained, _places(tokenizer, messages), remark) or told
 
-    return judge
+    return verify
 
 
 def _talk(*texts: str, system: str = "") -> list[Message]:
@@ -169,7 +169,7 @@ def _case(describe: str, talk: list[Message], family: str = "chatml", remark: st
         f"`mask_all_but_assistant(tokenizer, messages)`: {describe}",
         make,
         mask_all_but_assistant,
-        verify=_judge(make, remark),
+        verify=_verify(make, remark),
     )
 
 

@@ -1,4 +1,4 @@
-"""The check of notebook 16: the training loop, judged by what the model saw and the weights it ends with."""
+"""The check of notebook 16: the training loop, checked by what the model saw and the weights it ends with."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ def _losses(result: Sequence, expected: Sequence[float]) -> str | None:
     return None
 
 
-def _judge(result, arguments) -> str | None:
+def _verify(result, arguments) -> str | None:
     model, _, _, _, on_step, micro_batch_size, *_ = (*arguments, None, None)
     log = list(model.seen)
     embedding, before = model.model.embed_tokens.weight, _arguments()[0].model.embed_tokens.weight
@@ -219,9 +219,9 @@ EXERCISES = {
         title="The training loop",
         reference=train_loop,
         cases=[
-            Case("four batches, four rates, a model with a frozen embedding", _arguments, verify=_judge, in_place=True),
-            Case("the same with an `on_step` that turns training off", lambda: _arguments(asks=True), verify=_judge, in_place=True),
-            Case("the same with `micro_batch_size=2`: at most two rows in a forward pass", lambda: _arguments(micro_batch_size=2), verify=_judge, in_place=True),
+            Case("four batches, four rates, a model with a frozen embedding", _arguments, verify=_verify, in_place=True),
+            Case("the same with an `on_step` that turns training off", lambda: _arguments(asks=True), verify=_verify, in_place=True),
+            Case("the same with `micro_batch_size=2`: at most two rows in a forward pass", lambda: _arguments(micro_batch_size=2), verify=_verify, in_place=True),
         ],
         hints=[
             "One pass over `zip(batches, rates)`. For each pair: the rate, train mode, one step, note the loss, tell `on_step`.",

@@ -1,4 +1,4 @@
-"""Checks of notebook 17: a LoRA layer and its injection, judged by what they compute and what is trained.
+"""Checks of notebook 17: a LoRA layer and its injection, checked by what they compute and what is trained.
 
 A student's class may name its matrices as it likes: A and B are found by their shapes.
 """
@@ -75,7 +75,7 @@ def _start(adapter: dict[str, Tensor]) -> str | None:
     return None
 
 
-def _judge_layer(layer, arguments) -> str | None:
+def _verify_layer(layer, arguments) -> str | None:
     base, r, alpha = arguments
     d_out, d_in = base.weight.shape
     fresh = _seeded(lambda: nn.Linear(d_in, d_out, bias=base.bias is not None))
@@ -214,7 +214,7 @@ def _wrong_places(found: set[str], wanted: set[str], targets: list[str], linears
     return f"Of {len(wanted)} layers that match, {len(missing)} got no adapter, such as `{missing[0]}`. Names repeat in every block, and blocks lie inside one another."
 
 
-def _judge_model(result, arguments) -> str | None:
+def _verify_model(result, arguments) -> str | None:
     given, targets, r, alpha = arguments
     if result is None:
         return "It returns nothing. Return the model."
@@ -279,7 +279,7 @@ EXERCISES = {
         id="17.LoRALinear",
         title="A LoRA layer",
         reference=LoRALinear,
-        cases=[Case(told, _layer_arguments(*sizes), verify=_judge_layer, in_place=True) for told, sizes in LAYER_CASES],
+        cases=[Case(told, _layer_arguments(*sizes), verify=_verify_layer, in_place=True) for told, sizes in LAYER_CASES],
         hints=[
             "Keep the base as an attribute and freeze it. A and B are `nn.Parameter`s; what else the class knows is r and α.",
             "`forward` is one line: the base's output, plus α/r times `x @ A.T @ B.T`. Do not build B @ A: it is as large as the weight.",
@@ -294,7 +294,7 @@ EXERCISES = {
         title="LoRA layers into a model",
         reference=inject_lora,
         cases=[
-            Case(f"inject_lora(model, {targets}, r={r}, lora_alpha={alpha:g})", _model_arguments(targets, r, alpha), verify=_judge_model, in_place=True)
+            Case(f"inject_lora(model, {targets}, r={r}, lora_alpha={alpha:g})", _model_arguments(targets, r, alpha), verify=_verify_model, in_place=True)
             for targets, r, alpha in MODEL_CASES
         ],
         hints=[

@@ -129,7 +129,7 @@ def _rank_mistakes(model: nn.Module, budget: int, targets) -> list[tuple[int, st
     ]  # fmt: skip
 
 
-def _judge_config(result, arguments) -> str | None:
+def _verify_config(result, arguments) -> str | None:
     from peft import LoraConfig
 
     model, budget, targets = arguments
@@ -188,9 +188,9 @@ EXERCISES = {
         title="The largest rank that fits",
         reference=lora_config_for,
         cases=[
-            Case("at most 60,000 parameters on all linear layers", _budget_arguments(60_000, "all-linear"), verify=_judge_config),
-            Case("at most 14,000 on q_proj and v_proj", _budget_arguments(14_000, QV), verify=_judge_config),
-            Case("at most 70,000 on all linear layers, the model in 4 bits", _budget_arguments(70_000, "all-linear", True), verify=_judge_config),
+            Case("at most 60,000 parameters on all linear layers", _budget_arguments(60_000, "all-linear"), verify=_verify_config),
+            Case("at most 14,000 on q_proj and v_proj", _budget_arguments(14_000, QV), verify=_verify_config),
+            Case("at most 70,000 on all linear layers, the model in 4 bits", _budget_arguments(70_000, "all-linear", True), verify=_verify_config),
         ],
         hints=[
             "How many parameters does one unit of rank cost? Add d_in + d_out over *all* layers that get an adapter.",

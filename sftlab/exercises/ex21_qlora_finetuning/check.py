@@ -31,7 +31,7 @@ class Small(nn.Module):
         self.to(torch.bfloat16)
 
 
-def _judge(model, _given: tuple) -> str | None:
+def _verify(model, _given: tuple) -> str | None:
     """The first thing that is not as it should be with a packed `Small`."""
     if model is None:
         return "Nothing came back. Return the model, although it was changed in place."
@@ -168,7 +168,7 @@ EXERCISES = {
         id=QUANTIZE,
         title="Pack the linear layers in 4 bits",
         reference=quantize_model_linears,
-        cases=[Case("a model in bfloat16 with two linear layers and a tied head", lambda: (Small(),), verify=_judge, in_place=True)],
+        cases=[Case("a model in bfloat16 with two linear layers and a tied head", lambda: (Small(),), verify=_verify, in_place=True)],
         hints=[
             "Collect the plain `nn.Linear` modules of `model.named_modules()` first, all but `lm_head`; then replace them one by one with `model.set_submodule(name, layer)`.",
             "`bitsandbytes.nn.Linear4bit(d_in, d_out, bias=False, compute_dtype=…, compress_statistics=True, quant_type=\"nf4\")`, and then its weight: "

@@ -194,8 +194,8 @@ def _not_pairs(value: Any) -> str | None:
     return None
 
 
-def _judge(seed: int, talks: bool):
-    def judge(value: Any, _: tuple) -> str | None:
+def _verify(seed: int, talks: bool):
+    def verify(value: Any, _: tuple) -> str | None:
         if told := _not_pairs(value):
             return told
         rows, kept = _pairs(seed, talks), list(value)
@@ -210,7 +210,7 @@ def _judge(seed: int, talks: bool):
             return "The talk of several turns is thrown out. It has `messages` and no `response`; rules for one response do not fit it, so keep it."
         return _scored([row for row in kept if "messages" not in row], _truth(seed))
 
-    return judge
+    return verify
 
 
 def _scored(kept: list[dict], truth: tuple) -> str | None:
@@ -262,8 +262,8 @@ EXERCISES = {
         title="Clean the poisoned set",
         reference=filter_pairs,
         cases=[
-            Case("184 pairs, 64 of them bad", lambda: (_pairs(0),), verify=_judge(0, False)),
-            Case("other pairs, and a talk of several turns", lambda: (_pairs(1, True),), verify=_judge(1, True)),
+            Case("184 pairs, 64 of them bad", lambda: (_pairs(0),), verify=_verify(0, False)),
+            Case("other pairs, and a talk of several turns", lambda: (_pairs(1, True),), verify=_verify(1, True)),
         ],
         hints=(
             "Print twenty responses of the poisoned set and write down what gives the bad ones away. Each thing is one rule.",

@@ -76,8 +76,8 @@ def _odd(seen: dict[str, float]) -> list[str]:
     return [f"{name} {seen[name]:.3g}" for name in SOUND if abs(seen[name] - SOUND[name]) > 1e-3]
 
 
-def _judge_diagnosis(make: Callable[[], tuple]):
-    def judge(value: Any, _: tuple) -> str | None:
+def _verify_diagnosis(make: Callable[[], tuple]):
+    def verify(value: Any, _: tuple) -> str | None:
         (seen,) = make()
         fault, telling = diagnose(seen)
         if not isinstance(value, tuple | list) or len(value) != 2:
@@ -95,7 +95,7 @@ def _judge_diagnosis(make: Callable[[], tuple]):
             return f"The fault is right, “{fault}”, but not the reason: “{figure}” is {seen[figure]:.3g} here, as in a sound run."
         return f"The fault is right, “{fault}”. But “{figure}” goes wrong with another fault as well: name the figure that tells this one."
 
-    return judge
+    return verify
 
 
 def _misjudged(seen: dict[str, float], fault: str, said: str) -> str:
@@ -132,7 +132,7 @@ def _diagnosis_cases() -> list[Case]:
     ]
     # The two sound ones first: who sees faults everywhere should hear of that.
     ordered = [recorded[0], others[0], *recorded[1:], *others[1:]]
-    return [Case(told, make, verify=_judge_diagnosis(make)) for told, make in ordered]
+    return [Case(told, make, verify=_verify_diagnosis(make)) for told, make in ordered]
 
 
 # --- 23b: the row ------------------------------------------------------------------------------------
@@ -464,8 +464,8 @@ def _numbers(p: float, training: bool) -> tuple:
     return torch.linspace(-3, 5, 20_000).reshape(100, 200) + 0.013, p, training
 
 
-def _judge_drop(p: float, training: bool):
-    def judge(value: Any, _: tuple) -> str | None:
+def _verify_drop(p: float, training: bool):
+    def verify(value: Any, _: tuple) -> str | None:
         x, *_ = _numbers(p, training)
         if not isinstance(value, Tensor):
             return f"Return a tensor of the shape of x; this is a `{type(value).__name__}`."
@@ -488,7 +488,7 @@ def _judge_drop(p: float, training: bool):
             return "The numbers that stay are not scaled: the mean shrinks to 1 − p of what it was, and evaluation sees larger numbers than training did."
         return f"The numbers that stay are multiplied by {factor:.3g}. For the mean to stay it must be 1 / (1 − p), {1 / (1 - p):.3g} here."
 
-    return judge
+    return verify
 
 
 def _at_rest(value: Tensor, x: Tensor, p: float, zeros: float) -> str | None:
@@ -639,7 +639,7 @@ EXERCISES = {
         title="Dropout that ends with the training",
         reference=drop,
         cases=[
-            Case(f"20,000 numbers, p = {p:g}, training={training}", functools.partial(_numbers, p, training), verify=_judge_drop(p, training))
+            Case(f"20,000 numbers, p = {p:g}, training={training}", functools.partial(_numbers, p, training), verify=_verify_drop(p, training))
             for p, training in ((0.25, False), (0.25, True), (0.1, True), (0.0, True), (0.8, False))
         ],
         hints=(
