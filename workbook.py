@@ -253,7 +253,8 @@ def test(arguments):
     set_up("test")
     lint([])
     python("-m", "tools.publish", "--check")
-    two = ["-n", "2", "--dist", "loadfile"]
+    # Files in their order: by number of tests, as is the default, the slowest would come last.
+    two = ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
     pytest(
         *two,
         "--durations=10",
