@@ -253,8 +253,7 @@ def test(arguments):
     set_up("test")
     lint([])
     python("-m", "tools.publish", "--check")
-    # Files in their order: by number of tests, as is the default, the slowest would come last.
-    two = ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
+    two = ["-n", "2", "--dist", "loadfile"]
     pytest(
         *two,
         "--durations=10",
