@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import importlib
+import pkgutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -12,11 +12,11 @@ from sftlab._internal.paths import ROOT
 
 # subcommand -> (module with a `main` function, description)
 PROGRAMS = {
-    "train": ("sftlab.pipeline", "train as a file says: sftlab train configs/sft.json"),
-    "preflight": ("sftlab.preflight", "look at data and adapters before a run"),
-    "fetch": ("sftlab.fetch", "download a real model once: sftlab fetch smollm2-instruct"),
-    "models": ("sftlab.cli", "what models are here, their size, licence and origin"),
-    "record": ("sftlab.exercises.recording", "record an experiment, or list them"),
+    "train": ("sftlab.pipeline:main", "train as a file says: sftlab train configs/sft.json"),
+    "preflight": ("sftlab.preflight:main", "look at data and adapters before a run"),
+    "fetch": ("sftlab.fetch:main", "download a real model once: sftlab fetch smollm2-instruct"),
+    "models": ("sftlab.cli:list_models", "what models are here, their size, licence and origin"),
+    "record": ("sftlab.exercises.recording:main", "record an experiment, or list them"),
 }
 # Subcommands that need the notebooks are passed to workbook.py in the checkout.
 IN_A_CHECKOUT = {
@@ -59,9 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(usage())
         return 0
     if name in PROGRAMS:
-        if name == "models":
-            return list_models(rest)
-        return importlib.import_module(PROGRAMS[name][0]).main(rest)
+        return pkgutil.resolve_name(PROGRAMS[name][0])(rest)
     if name not in IN_A_CHECKOUT:
         print(f"sftlab: there is no command {name!r}\n\n{usage()}", file=sys.stderr)
         return 2

@@ -174,7 +174,7 @@ REMEDY = (
 
 
 def _noting_updates(runtest):
-    """nbval passes over what a display is updated to (a progress bar's last line): note it."""
+    """nbval passes over what a display is updated to: note it."""
 
     def wrapped(self) -> None:
         receive, self.messages = self.parent.get_kernel_message, []

@@ -9,12 +9,15 @@ that was changed since is run again.
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import papermill
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
@@ -24,6 +27,7 @@ from papermill.parameterize import parameterize_notebook
 from sftlab._internal.paths import ROOT
 from sftlab.classroom.catalogue import NOTEBOOKS
 from sftlab.errors import WorkbookError
+from tools.publish import environment
 
 LIMIT = 1200  # seconds for one cell
 
@@ -36,7 +40,14 @@ def with_model(path: Path, model: str) -> Any:
 def try_notebook(path: Path, model: str, folder: Path) -> tuple[str, str]:
     """Run a copy, stored after every cell; ("runs" or "lacks" or "fails", what it said)."""
     folder.mkdir(parents=True, exist_ok=True)
-    running, state, said = folder / f"{path.stem}.running.ipynb", "runs", ""
+    running = folder / f"{path.stem}.running.ipynb"
+    with tempfile.TemporaryDirectory() as own, patch.dict(os.environ, environment(own)):
+        state, said = _run(path, running, model)
+    running.replace(folder / f"{path.stem}.{state}.ipynb")
+    return state, said
+
+
+def _run(path: Path, running: Path, model: str) -> tuple[str, str]:
     try:
         papermill.execute_notebook(
             path,
@@ -47,15 +58,12 @@ def try_notebook(path: Path, model: str, folder: Path) -> tuple[str, str]:
             execution_timeout=LIMIT,
         )
     except papermill.PapermillExecutionError as error:
-        state, said = "fails", f"cell {error.cell_index}: {error.ename}: {error.evalue}"
-        if (
-            error.ename == WorkbookError.__name__
-        ):  # said on purpose: the notebook tells what it needs
-            state, said = "lacks", error.evalue
+        if error.ename == WorkbookError.__name__:  # the notebook says what it needs
+            return "lacks", error.evalue
+        return "fails", f"cell {error.cell_index}: {error.ename}: {error.evalue}"
     except (CellTimeoutError, DeadKernelError) as error:
-        state, said = "fails", str(error).splitlines()[0]
-    running.replace(folder / f"{path.stem}.{state}.ipynb")
-    return state, said
+        return "fails", str(error).splitlines()[0]
+    return "runs", ""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -166,7 +166,7 @@ def execute(notebook: Any, path: Path, limit: int = TIMEOUT) -> None:
         resources={"metadata": {"path": str(path.resolve().parent)}},
     )
     client.reset_execution_trackers()
-    with tempfile.TemporaryDirectory() as folder, client.setup_kernel(env=_environment(folder)):
+    with tempfile.TemporaryDirectory() as folder, client.setup_kernel(env=environment(folder)):
         for index, cell in enumerate(notebook.cells):
             try:
                 client.execute_cell(cell, index)
@@ -182,7 +182,7 @@ def execute(notebook: Any, path: Path, limit: int = TIMEOUT) -> None:
             raise PublishError(f"{path.name}, cell {index + 1} ({first}): {reason}")
 
 
-def _environment(folder: str) -> dict[str, str]:
+def environment(folder: str) -> dict[str, str]:
     """A student's first day: no progress, no settings of one's own, no network, fixed hashes."""
     return os.environ | {
         "SFTLAB_PROGRESS": str(Path(folder) / "progress.json"),

@@ -7,7 +7,7 @@ import nbformat
 import pytest
 import torch
 
-from sftlab.classroom import catalogue
+from sftlab.classroom import catalogue, progress
 from sftlab.classroom.catalogue import NOTEBOOKS
 from sftlab.classroom.progress_overview import start
 from sftlab.errors import WorkbookError
@@ -100,6 +100,16 @@ class TestWhatNotebooksSay:
         found, told = try_notebook(tmp_path / "one.ipynb", "other", tmp_path / "kept")
         assert found == state and said in told
         assert [p.name for p in (tmp_path / "kept").iterdir()] == [f"one.{state}.ipynb"]
+
+    def test_a_copy_leaves_the_students_progress_alone(self, tmp_path):
+        code = "from sftlab.classroom import predict\npredict('13.a', '?', ['a', 'b'], answer='a')"
+        first = nbformat.v4.new_code_cell("MODEL = 'almanac'", metadata={"tags": ["parameters"]})
+        notebook = nbformat.v4.new_notebook(
+            cells=[first, nbformat.v4.new_code_cell(code)], metadata={"kernelspec": KERNELSPEC}
+        )
+        nbformat.write(notebook, tmp_path / "one.ipynb")
+        assert try_notebook(tmp_path / "one.ipynb", "other", tmp_path / "kept")[0] == "runs"
+        assert not progress.progress_path().exists()
 
     def test_the_tool_runs_copies_keeps_them_and_goes_on(self, tmp_path, monkeypatch, capsys):
         from tools import other_models
