@@ -1,23 +1,41 @@
 """Check a student's answer on small cases and recognize typical mistakes.
 
-An exercise consists of a reference, cases and known mistakes. A known mistake is a wrong answer,
-declared with `mistake` together with a message that explains it. If the student's result equals the
-result of a mistake, the student gets its message.
+An exercise consists of a reference, the rules that its text states, cases that test them, and known
+mistakes. A known mistake is a wrong answer, declared with `mistake` together with a message that
+explains it. A student gets the message of a mistake only if the answer behaves like that mistake on
+*every* case; otherwise the student is told what was seen on the first case that fails.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import dis
 import functools
 import inspect
 import linecache
+import random
+import textwrap
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
-from sftlab.classroom.first_difference import difference, is_tensor, shorten
-from sftlab.classroom.sandbox import Run, run
+from sftlab.classroom.first_difference import (
+    STRICT,
+    Broken,
+    cast,
+    difference,
+    is_plain_sequence,
+    is_tensor,
+    shorten,
+)
+from sftlab.classroom.sandbox import run
+from sftlab.classroom.watching import watch
+
+DRAWN = 3  # random cases of every check, where an exercise can draw some
+UNCHANGED = "unchanged"  # the key of the rule that arguments stay as they are
+SEED = "seed"  # the key of the rule about reseeding the random generators
 
 
 @dataclass(frozen=True)
@@ -54,13 +72,16 @@ class Case:
     Attributes:
         describe: the call in one line, for the student.
         arguments: returns the arguments, *new objects each time*, so that changes to them are
-            detected.
+            detected. A model or tokenizer that the answer only reads may be shared.
         expected: computes the right result from the arguments; usually the reference itself.
         tolerance: numbers agree if |got − expected| ≤ tolerance · (1 + |expected|).
         verify: for answers with no single right result, instead of ``expected``: takes (result,
-            arguments after the call) and returns None or a message. It may call what the student
-            returned and runs with the same protection.
-        in_place: the exercise is supposed to change its arguments.
+            arguments after the call) and returns None or a message, a `Broken` if it is about
+            another rule than the case's own. It may call what the student returned.
+        in_place: positions of the arguments that the answer may change; True for all.
+        rule: key of the rule that this case tests.
+        observe: takes (result, arguments after the call) and returns what is compared instead of
+            the result, for an answer that acts on its arguments.
     """
 
     describe: str
@@ -68,21 +89,40 @@ class Case:
     expected: Callable[..., Any] | None = None
     tolerance: float = 0.0
     verify: Callable[[Any, tuple], str | None] | None = None
-    in_place: bool = False
+    in_place: bool | Sequence[int] = False
+    rule: str = ""
+    observe: Callable[[Any, tuple], Any] | None = None
 
 
 @dataclass(frozen=True)
 class Exercise:
-    """The data of an exercise. ``shows`` are additional functions that ``reveal`` shows."""
+    """The data of an exercise.
+
+    Attributes:
+        hints: from the idea to the place, never the code. One that begins with a rule's key, as
+            (key, text), points to that line of the docstring.
+        why: why the workbook's version is written this way, for `reveal`.
+        shows: additional functions that `reveal` shows.
+        asks: the first lines of the stub's docstring: what is asked, the arguments, the result.
+        rules: the further lines of it, by key. Everything that a case tests stands here.
+        path: how one gets to the solution, for `reveal`: what to notice, in which order, and the
+            usual wrong turn.
+        draw: returns arguments for a random case. It gets a generator and the arguments of the
+            first case.
+    """
 
     id: str
     title: str
     reference: Callable[..., Any]
     cases: Sequence[Case]
-    hints: Sequence[str]
+    hints: Sequence[str | tuple[str, str]]
     why: str
     points: int = 1
     shows: Sequence[Callable[..., Any]] = ()
+    asks: str = ""
+    rules: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    path: str = ""
+    draw: Callable[..., tuple] | None = None
 
     @property
     def name(self) -> str:
@@ -94,122 +134,331 @@ class Exercise:
         """The mistakes declared with `mistake`, in the order of the file."""
         return tuple(_MISTAKES.get(self.id, ()))
 
+    @property
+    def strict(self) -> tuple[str, ...]:
+        """What is compared beyond the values, because a rule asks for it."""
+        return tuple(key for key in STRICT if key in self.rules)
+
+    def docstring(self, width: int = 88) -> str:
+        """Return the docstring of the stub: what is asked, and one line for each rule."""
+        lines = [textwrap.fill(line, width) for line in self.asks.splitlines()]
+        rules = [
+            textwrap.fill(f"- {rule}", width, subsequent_indent="  ")
+            for rule in self.rules.values()
+        ]
+        return "\n".join([*lines, "", *rules] if rules else lines)
+
+    def hint(self, number: int) -> str:
+        """Return a hint as text; the rule that it points to is quoted."""
+        hint = self.hints[number]
+        return hint if isinstance(hint, str) else f"Read again: “{self.rules[hint[0]]}” {hint[1]}"
+
 
 @dataclass(frozen=True)
 class Finding:
-    """The result of examining an answer: its ``status`` and the message for the student."""
+    """The result of examining an answer: its ``status`` and the message for the student.
+
+    ``rule`` is the text of the rule that the failing case tests. ``adapt`` turns the answer into
+    one whose results have the types that the next cells expect.
+    """
 
     status: str
     message: str
     case: Case | None = None
     printed: str = ""
+    rule: str = ""
+    passed: int = 0
+    total: int = 0
+    note: str = ""
+    adapt: Callable[[Any], Any] = lambda answer: answer
+
+
+@dataclass
+class Attempt:
+    """What an answer did on one case. ``message`` is None if that is right."""
+
+    case: Case
+    value: Any = None
+    error: BaseException | None = None
+    message: str | None = None
+    changed: bool = False
+    told: str | None = None
+    stopped: bool = False
+    printed: str = ""
+    cast_like: Any = None
+
+
+def drawn(exercise: Exercise, seed: str, number: int) -> list[Case]:
+    """Return random cases, the same for the same seed; none for an exercise that cannot draw."""
+    return [
+        _drawn(exercise, f"{seed}/{exercise.id}/{k}") for k in range(number * bool(exercise.draw))
+    ]
+
+
+def _drawn(exercise: Exercise, seed: str) -> Case:
+    model = next(case for case in exercise.cases if not case.verify)
+
+    def arguments() -> tuple:
+        return exercise.draw(random.Random(seed), *model.arguments())
+
+    data = (
+        a for a in arguments() if is_tensor(a) or isinstance(a, int | float | str | list | dict)
+    )
+    shown = ", ".join(shorten(argument, 60) for argument in data)
+    # Of large numbers two right ways differ in the last digits.
+    loose = max([1e-5, model.tolerance]) if any(c.tolerance for c in exercise.cases) else 0.0
+    return dataclasses.replace(
+        model,
+        describe=f"`{exercise.name}` on random values: {shown}",
+        arguments=arguments,
+        tolerance=loose,
+        rule="",
+    )
 
 
 def examine(exercise: Exercise, answer: Any, limit: float = 5.0) -> Finding:
-    """Check the answer on every case, stop at the first failure, and name the mistake.
+    """Check the answer on every case, and name the mistake.
 
     Args:
         answer: any object; only a callable can be right.
-        limit: time limit for each call, in seconds.
+        limit: time limit for each call, in seconds. After a call that exceeds it, no further
+            case is tried.
     """
     if answer is None or answer is Ellipsis or _is_empty(answer):
         return Finding("not attempted", "")
-    if not callable(answer):
+    if message := _not_a_function(exercise, answer):
+        return Finding("wrong", message)
+    cases = [*exercise.cases, *drawn(exercise, "check", DRAWN)]
+    attempts: list[Attempt] = []
+    for case in cases:
+        attempts.append(attempt(exercise, answer, case, limit))
+        if len(attempts) == 1 and _is_stub_error(attempts[0].error):
+            return Finding("not attempted", "")
+        if attempts[-1].stopped:
+            break
+    printed = next((tried.printed for tried in attempts if tried.printed), "")
+    failed = [tried for tried in attempts if tried.message]
+    passed = len(attempts) - len(failed)
+    outside = _outside_data(answer)
+    if not failed:
         return Finding(
-            "wrong",
-            f"`{exercise.name}` should be a function, but a `{type(answer).__name__}` was handed "
-            "in. Hand in its name alone, without calling it.",
+            "right", "", None, printed, "", passed, len(cases), outside, _adapter(attempts)
         )
-    printed = ""
-    for number, case in enumerate(exercise.cases):
-        given = case.arguments()
-        message = _signature_message(exercise, answer, given)
-        if message is None:
-            outcome = run(functools.partial(_attempt, answer, given, case), limit)
-            if number == 0 and _is_stub_error(outcome.error):
-                return Finding("not attempted", "")
-            message = _failure(outcome, limit) or _message_for(
-                exercise, answer, case, given, outcome
-            )
-            printed = printed or outcome.printed
-        if message:
-            return Finding("wrong", message, case, printed)
-    return Finding("right", "", printed=printed)
+    first = failed[0]
+    message = _named_mistake(exercise, attempts, limit) or first.message
+    rule = message.rule if isinstance(message, Broken) else first.case.rule
+    return Finding(
+        "wrong", str(message), first.case, printed, exercise.rules.get(rule, ""), passed,
+        len(cases), outside,
+    )  # fmt: skip
 
 
-def _attempt(answer: Callable[..., Any], given: tuple, case: Case) -> tuple[Any, str | None]:
-    """Call the answer and ``verify``, which may call the student's code again."""
-    value = answer(*given)
-    return value, case.verify(value, given) if case.verify else None
-
-
-def _failure(outcome: Run, limit: float) -> str | None:
+def attempt(
+    exercise: Exercise, answer: Callable[..., Any], case: Case, limit: float = 5.0
+) -> Attempt:
+    """Call the answer on one case, and judge what it returns and what it changes."""
+    given = case.arguments()
+    tried = Attempt(case, message=_signature_message(exercise, answer, given))
+    if tried.message:
+        tried.error = TypeError()
+        return tried
+    names = [*inspect.signature(exercise.reference).parameters, *map(str, range(len(given)))]
+    allowed = range(len(given)) if case.in_place is True else case.in_place or ()
+    changed = watch(given, names, allowed)
+    outcome = run(lambda: _materialized(answer(*given)), limit)
+    tried.printed, tried.error, tried.value = outcome.printed, outcome.error, outcome.value
     if outcome.timed_out:
-        return f"It ran for more than {limit:g} seconds: is there a loop that never ends?"
-    return None if outcome.error is None else error_message(outcome.error)
+        tried.stopped, tried.error = True, TimeoutError()
+        tried.message = _TOO_LONG.format(limit)
+    elif outcome.error is not None:
+        tried.message = error_message(outcome.error)
+    elif message := _odd_result(tried):
+        tried.message, tried.error = message, TypeError()
+    else:
+        _judge(exercise, tried, given, limit)
+    found = changed()
+    tried.changed = found is not None
+    if SEED in exercise.rules and outcome.reseeded and not tried.message:
+        tried.message = Broken(SEED, f"It sets the random seed itself ({outcome.reseeded}).")
+    if found and not tried.message:
+        tried.message = Broken(UNCHANGED, found)
+    return tried
 
 
-def _message_for(
-    exercise: Exercise, answer: Any, case: Case, given: tuple, outcome: Run
-) -> str | None:
-    """Return what is wrong with the result of a completed call, or None."""
-    value, told = outcome.value
-    changed = None if case.in_place else _changed_argument(case, given)
+_TOO_LONG = "It ran for more than {:g} seconds: is there a loop that never ends?"
+
+
+def _judge(exercise: Exercise, tried: Attempt, given: tuple, limit: float) -> None:
+    """Compare the value, or let the case verify it; the student's objects may run code again."""
+    case = tried.case
+    kind = type(tried.value).__name__
     if case.verify:
-        return told or changed
-    expected = case.expected(*case.arguments())
-    # Comparing may run the student's code too: `==` or `repr` of the result.
-    compared = run(lambda: difference(value, expected, case.tolerance))
+        told = run(lambda: case.verify(tried.value, given), limit)
+        tried.told = tried.message = _second_failure(told, kind, limit) or told.value
+        tried.stopped = told.timed_out
+        return
+    if case.observe:
+        seen = run(lambda: case.observe(tried.value, given), limit)
+        tried.message, tried.stopped = _second_failure(seen, kind, limit), seen.timed_out
+        if tried.message:
+            tried.error = seen.error or TimeoutError()
+            return
+        tried.value = seen.value
+    fresh = case.arguments()
+    expected = case.expected(*fresh)
+    tried.cast_like = expected
+    if case.observe:
+        expected = case.observe(expected, fresh)
+
+    def compare() -> str | None:
+        found = difference(tried.value, expected, case.tolerance, exercise.strict)
+        if found is None and "gradient" in exercise.rules:
+            found = _gradient_difference(tried.value, given, expected, fresh, case.tolerance)
+        return found
+
+    compared = run(compare, limit)
     if compared.error is not None or compared.timed_out:
-        kind = type(value).__name__
-        return f"The result, a `{kind}`, could not be compared with the expected one."
-    if compared.value is None:
-        return changed
-    return _named_mistake(exercise, answer, case, value) or changed or compared.value
+        tried.message = f"The result, a `{kind}`, could not be compared with the expected one."
+    else:
+        tried.message = compared.value
 
 
-def _named_mistake(exercise: Exercise, answer: Any, failing: Case, value: Any) -> str | None:
-    """Return the message of the known mistake that gives this result.
-
-    If several mistakes give the same result on this case, the one that agrees on most cases is
-    named.
-    """
-    found = [known for known in exercise.mistakes if _shows_as(known, failing, value)]
-    if len(found) > 1:
-        others = [case for case in exercise.cases if case is not failing and not case.verify]
-        results = [(case, run(lambda case=case: answer(*case.arguments()))) for case in others]
-        agreeing = [
-            sum(_gives(known, case, result.value) for case, result in results if not result.error)
-            for known in found
-        ]
-        return found[agreeing.index(max(agreeing))].message
-    return found[0].message if found else None
+def _second_failure(outcome: Any, kind: str, limit: float) -> str | None:
+    """Return a message if what the answer returned fails when it is used."""
+    if outcome.timed_out:
+        return _TOO_LONG.format(limit)
+    if outcome.error is None:
+        return None
+    if _their_frames(outcome.error):
+        return error_message(outcome.error)
+    if kind == "NoneType":
+        return "It returns nothing (None): is a `return` missing?"
+    return f"The result, a `{kind}`, cannot be used: {error_message(outcome.error)}"
 
 
-def _gives(known: Mistake, case: Case, value: Any) -> bool:
-    """Return whether the mistake gives this result on the case."""
-    found = run(lambda: difference(value, known.answer(*case.arguments()), case.tolerance))
+def _gradient_difference(
+    got: Any, given: tuple, expected: Any, fresh: tuple, tolerance: float
+) -> str | None:
+    """Compare the gradients of a result with respect to the arguments that require one."""
+    mine, theirs = _gradients(got, given), _gradients(expected, fresh)
+    if difference(mine, theirs, max(tolerance, 1e-5)) is None:
+        return None
+    return Broken(
+        "gradient", "The value is right, but its gradient with respect to the input is not."
+    )
+
+
+def _gradients(value: Any, arguments: tuple) -> list[Any]:
+    import torch
+
+    if not is_tensor(value) or not value.requires_grad:
+        return []
+    leaves = [t for t in _tensors(arguments) if t.requires_grad]
+    found = torch.autograd.grad(value.sum(), leaves, allow_unused=True, retain_graph=True)
+    pairs = zip(found, leaves, strict=True)
+    return [torch.zeros_like(leaf) if grad is None else grad for grad, leaf in pairs]
+
+
+def _tensors(value: Any) -> Iterator[Any]:
+    if is_tensor(value):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _tensors(item)
+
+
+def _materialized(value: Any) -> Any:
+    """Return a generator, a filter or another iterator as a list, while the answer is guarded."""
+    if inspect.iscoroutine(value):
+        value.close()
+        return value
+    is_view = isinstance(value, (type({}.keys()), type({}.values())))
+    return _Materialized(value) if isinstance(value, Iterator) or is_view else value
+
+
+class _Materialized(list):
+    """The items of an iterator. Its type tells that the answer did not return a list."""
+
+
+def _odd_result(tried: Attempt) -> str | None:
+    """Return a message about a result that shows a slip in the writing of the function."""
+    value = tried.value
+    if inspect.iscoroutine(value):
+        return "It is `async`, so a call returns a coroutine and no result. Leave out `async`."
+    if value is None and tried.printed.strip() and not tried.case.in_place:
+        return "It prints, but it returns nothing (None). Put `return` in place of `print`."
+    return None
+
+
+def _named_mistake(exercise: Exercise, attempts: Sequence[Attempt], limit: float) -> str | None:
+    """Return the message of the mistake that does the same on every case that was tried."""
+    if any(tried.stopped for tried in attempts):
+        return None
+    order = sorted(attempts, key=lambda tried: tried.message is None)  # failures tell most
+    for known in exercise.mistakes:
+        if all(
+            alike(exercise, tried, attempt(exercise, known.answer, tried.case, limit))
+            for tried in order
+        ):
+            return known.message
+    return None
+
+
+def alike(exercise: Exercise, one: Attempt, other: Attempt) -> bool:
+    """Return whether two answers did the same on a case."""
+    if one.error is not None or other.error is not None:
+        return type(one.error) is type(other.error)
+    if one.case.verify:
+        return one.told == other.told and one.changed == other.changed
+    if (one.message is None) != (other.message is None) or one.changed != other.changed:
+        return False
+    both = (one.value, other.value, one.case.tolerance, exercise.strict)
+    found = run(lambda: difference(*both))
     return found.value is None and found.error is None and not found.timed_out
 
 
-def _shows_as(known: Mistake, case: Case, value: Any) -> bool:
-    """Return whether the mistake gives this result and differs from the expected result.
+def _adapter(attempts: Sequence[Attempt]) -> Callable[[Any], Any]:
+    """Return a function that makes an answer return the types of the reference, if it does not."""
+    pairs = [
+        (a.value, a.cast_like) for a in attempts if a.cast_like is not None and not a.case.observe
+    ]
+    if not any(_other_kind(value, like) for value, like in pairs):
+        return lambda answer: answer
+    like = max((like for _, like in pairs), key=lambda like: len(repr(like)))
 
-    On some cases a mistake leads to the right result.
-    """
-    return _gives(known, case, value) and not _gives(known, case, case.expected(*case.arguments()))
+    def adapt(answer: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(answer)
+        def adapted(*arguments: Any, **named: Any) -> Any:
+            return cast(_materialized(answer(*arguments, **named)), like)
+
+        return adapted
+
+    return adapt
 
 
-def _changed_argument(case: Case, given: tuple) -> str | None:
-    """Return a message if the call changed its arguments. Only plain data is compared."""
-    for number, (after, before) in enumerate(zip(given, case.arguments(), strict=True), 1):
-        plain = is_tensor(before) or isinstance(before, (list, tuple, dict))
-        if plain and difference(after, before) is not None:
-            return (
-                f"It changes its own input (argument {number}): whoever called it would find the "
-                f"data altered. It was `{shorten(before, 80)}` and became `{shorten(after, 80)}`. "
-                "Work on a copy."
-            )
+def _other_kind(value: Any, like: Any) -> bool:
+    if is_plain_sequence(value) and is_plain_sequence(like) and type(value) is type(like):
+        return any(_other_kind(a, b) for a, b in zip(value, like, strict=False))
+    if isinstance(value, dict) and isinstance(like, dict):
+        return any(_other_kind(value[key], like[key]) for key in like if key in value)
+    if dataclasses.is_dataclass(like) and type(value) is type(like):
+        return any(
+            _other_kind(getattr(value, f.name), getattr(like, f.name))
+            for f in dataclasses.fields(like)
+        )
+    return type(value) is not type(like)
+
+
+def _not_a_function(exercise: Exercise, answer: Any) -> str | None:
+    name = exercise.name
+    if not callable(answer):
+        return (
+            f"`{name}` should be a function, but a `{type(answer).__name__}` was handed in. Hand in "
+            "its name alone, without calling it."
+        )
+    wants_class = isinstance(exercise.reference, type)
+    if isinstance(answer, type) and not wants_class:
+        return f"`{name}` should be a function, but `{answer.__name__}` is a class."
     return None
 
 
@@ -226,6 +475,27 @@ def _signature_message(exercise: Exercise, answer: Callable[..., Any], given: tu
         mine = ", ".join(signature.parameters) or "nothing"
         return f"It takes ({mine}), but it is called with {len(given)} arguments: ({names})."
     return None
+
+
+def _outside_data(answer: Any) -> str:
+    """Return a note if the function reads data of the notebook that are not among its arguments."""
+    if not inspect.isfunction(answer) or answer.__module__ != "__main__":
+        return ""
+    used = [s.argval for s in dis.get_instructions(answer) if s.opname == "LOAD_GLOBAL"]
+    found = [
+        name
+        for name in dict.fromkeys(used)
+        if name in answer.__globals__
+        and not name.isupper()
+        and not callable(answer.__globals__[name])
+        and not isinstance(answer.__globals__[name], ModuleType)
+    ]
+    if not found:
+        return ""
+    return (
+        f"It reads `{found[0]}` from the notebook: the value comes from another cell and is no "
+        "argument of the function."
+    )
 
 
 def _is_empty(answer: Any) -> bool:
@@ -256,10 +526,19 @@ def error_message(error: BaseException) -> str:
         message = "It calls itself without end (`RecursionError`). What ends the recursion?"
     elif isinstance(error, SystemExit):
         message = "It tries to end the program (`SystemExit`). Return a value instead."
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_theirs(frame)]
-    if frames and frames[-1].line:
+    elif isinstance(error, MemoryError) or "allocate memory" in text:
+        message = f"It asks for more memory than there is (`{type(error).__name__}`)."
+    elif isinstance(error, UnboundLocalError):
+        message += " A variable is read before the function gives it a value."
+    elif isinstance(error, NameError):
+        message += " Import it, or take it from the arguments."
+    if (frames := _their_frames(error)) and frames[-1].line:
         message += f" This happened in line {frames[-1].lineno} of your cell: `{frames[-1].line}`"
     return message
+
+
+def _their_frames(error: BaseException) -> list[traceback.FrameSummary]:
+    return [frame for frame in traceback.extract_tb(error.__traceback__) if _is_theirs(frame)]
 
 
 def _is_theirs(frame: traceback.FrameSummary) -> bool:

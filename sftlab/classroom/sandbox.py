@@ -1,7 +1,8 @@
 """Run a student's code so that it cannot harm the notebook.
 
-The code may loop forever, print, write to stderr, call ``exit()``, recurse without end or raise any
-exception. The caller gets a ``Run`` that says what happened.
+The code may loop forever, print, write to stderr, call ``exit()``, recurse without end, ask for all
+memory, seed the random generators or raise any exception. The caller gets a ``Run`` that says what
+happened.
 """
 
 from __future__ import annotations
@@ -16,20 +17,25 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 
 @dataclass
 class Run:
-    """The result of one call: its value or the exception that ended it, and the printed text."""
+    """The result of one call: its value or the exception that ended it, and the printed text.
+
+    ``reseeded`` names the function that set a random seed, such as "torch.manual_seed".
+    """
 
     value: Any = None
     error: BaseException | None = None
     timed_out: bool = False
     printed: str = ""
+    reseeded: str = ""
 
 
 class _TimeUp(BaseException):
@@ -54,7 +60,13 @@ def run(function: Callable[[], Any], limit: float = 5.0) -> Run:
         KeyboardInterrupt: only if the user interrupts, not if the code itself raises one.
     """
     result = Run()
-    with _captured(result), _random_state_kept(), _gradients_on(), _kernel_kept_alive():
+    with (
+        _captured(result),
+        _random_state_kept(result),
+        _torch_settings_kept(),
+        _memory_limited(),
+        _kernel_kept_alive(),
+    ):
         on_main = threading.current_thread() is threading.main_thread()
         if on_main and hasattr(signal, "setitimer"):
             _with_timer(function, limit, result)
@@ -187,15 +199,26 @@ def _captured(result: Run) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _random_state_kept() -> Iterator[None]:
-    """Restore the random states, so that a check does not change later experiments."""
+def _random_state_kept(result: Run) -> Iterator[None]:
+    """Restore the random states, so that a check does not change later experiments.
+
+    A seed is recognized by the state, because a function may have been imported under any name.
+    """
     numpy, torch = sys.modules.get("numpy"), sys.modules.get("torch")
     python_state, limit = random.getstate(), sys.getrecursionlimit()
     numpy_state = numpy.random.get_state() if numpy else None
     torch_state = torch.get_rng_state() if torch else None
+    if torch:
+        torch.manual_seed(_UNLIKELY_SEED)
     try:
         yield
     finally:
+        if torch and torch.initial_seed() != _UNLIKELY_SEED:
+            result.reseeded = "torch.manual_seed"
+        elif not _follows(random.getstate()[1], python_state[1]):
+            result.reseeded = "random.seed"
+        elif numpy and not _follows(numpy.random.get_state()[1], numpy_state[1]):
+            result.reseeded = "numpy.random.seed"
         random.setstate(python_state)
         sys.setrecursionlimit(limit)
         if numpy_state is not None:
@@ -204,15 +227,62 @@ def _random_state_kept() -> Iterator[None]:
             torch.set_rng_state(torch_state)
 
 
+_UNLIKELY_SEED = 0x5F7_1AB_C0DE
+
+
+def _follows(words: Sequence[int], before: Sequence[int]) -> bool:
+    """Return whether a state of a Mersenne Twister is reached from another by drawing numbers.
+
+    Args:
+        words, before: the states; their first 624 entries change once in 624 draws.
+    """
+    generator = random.Random()
+    generator.setstate((3, (*map(int, before[:624]), 624), None))
+    wanted = tuple(map(int, words[:624]))
+    for _ in range(50):
+        if generator.getstate()[1][:624] == wanted:
+            return True
+        generator.getrandbits(32 * 624)
+    return False
+
+
 @contextlib.contextmanager
-def _gradients_on() -> Iterator[None]:
-    """Enable gradients, and restore the caller's setting afterwards."""
+def _torch_settings_kept() -> Iterator[None]:
+    """Enable gradients, and restore the caller's setting and the default dtype afterwards."""
     torch = sys.modules.get("torch")
     if torch is None:
         yield
         return
-    with torch.enable_grad():
+    dtype = torch.get_default_dtype()
+    try:
+        with torch.enable_grad():
+            yield
+    finally:
+        torch.set_default_dtype(dtype)
+
+
+@contextlib.contextmanager
+def _memory_limited(extra: int = 4 * 2**30) -> Iterator[None]:
+    """Let an allocation of more than ``extra`` bytes fail, where the system has such a limit.
+
+    Without it Linux ends the kernel's process when memory runs out.
+    """
+    try:
+        import resource
+
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+        limit = pages * resource.getpagesize() + extra
+        if soft != resource.RLIM_INFINITY and soft <= limit:
+            raise OSError
+        resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+    except (ImportError, OSError, ValueError):  # Windows and macOS have no such file
         yield
+        return
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 @contextlib.contextmanager

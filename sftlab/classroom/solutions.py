@@ -12,8 +12,8 @@ from sftlab.classroom import catalogue, html_cards
 def reveal(id: str) -> None:
     """Show the source code of an exercise's function, folded until the student opens it.
 
-    The source is what the package runs and its tests test. The plain-text version leaves the
-    solution out.
+    Above it stand the path to the solution and why it is written this way. The source is what the
+    package runs and its tests test. The plain-text version leaves the solution out.
 
     Raises:
         WorkbookError: there is no such exercise.
@@ -21,11 +21,9 @@ def reveal(id: str) -> None:
     exercise = catalogue.exercise(id)
     shown = [exercise.reference, *exercise.shows]
     blocks = "".join(_source(function) for function in shown)
+    said = "".join(f"<p>{html_cards.inline(t)}</p>" for t in (exercise.path, exercise.why) if t)
     summary = f"Unfold the workbook's own `{exercise.name}`, and why it is written this way"
-    html = html_cards.card(
-        exercise.title,
-        html_cards.folded(summary, f"<p>{html_cards.inline(exercise.why)}</p>{blocks}"),
-    )
+    html = html_cards.card(exercise.title, html_cards.folded(summary, f"{said}{blocks}"))
     text = f"{exercise.title}\nThe solution is folded: open this notebook in Jupyter to unfold it."
     html_cards.show(html, text)
 

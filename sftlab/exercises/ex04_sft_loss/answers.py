@@ -76,7 +76,7 @@ def a_loss_per_token(logits, labels):
     return F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), reduction="none")
 
 
-@refused(LOSS, "changes its own input (argument 2)")
+@refused(LOSS, "changes its own input (argument 2")
 def labels_overwritten(logits, labels):
     result = by_cross_entropy(logits, labels)
     labels.fill_(IGNORE_INDEX)
@@ -148,7 +148,7 @@ def items_added(micro_batches):
     return total / count
 
 
-@refused(ACCUMULATED, "changes its own input (argument 1)")
+@refused(ACCUMULATED, "changes its own input (argument 1")
 def list_emptied(micro_batches):
     result = two_sums(micro_batches)
     micro_batches.clear()

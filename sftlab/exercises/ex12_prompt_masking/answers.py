@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from sftlab.chat import encode, end_of_turn_id, render
-from sftlab.classroom.answers import refused, right
+from sftlab.classroom.answers import equivalent, refused, right
 from sftlab.loss import IGNORE_INDEX
 from sftlab.masking import Example
 
@@ -41,16 +41,11 @@ def by_index(input_ids, prompt_length):
     return input_ids.index_fill(0, torch.arange(prompt_length), IGNORE_INDEX)
 
 
-@refused(MASK, "changes its own input (argument 1)")
+@refused(MASK, "changes its own input (argument 1")
 def in_place(input_ids, prompt_length):
     labels = input_ids
     labels[:prompt_length] = IGNORE_INDEX
     return labels
-
-
-@refused(MASK, "shifted already")
-def rolled(input_ids, prompt_length):
-    return by_where(input_ids, prompt_length).roll(-1)
 
 
 @refused(MASK, "dtype torch.bool")
@@ -118,22 +113,22 @@ def by_tensor(tokenizer, messages):
 
 
 @right(EXAMPLE)
-class Row:
-    def __init__(self, tokenizer, messages):
-        prompt, self.input_ids = parts(tokenizer, messages)
-        self.labels, open_ = [], True
-        for at, token in enumerate(self.input_ids):
-            self.labels.append(token if open_ and at >= len(prompt) else IGNORE_INDEX)
-            open_ = self.labels[-1] != end_of_turn_id(tokenizer) and open_
+def by_watching_for_the_end(tokenizer, messages):
+    prompt, ids = parts(tokenizer, messages)
+    labels, answering = [], True
+    for at, token in enumerate(ids):
+        labels.append(token if answering and at >= len(prompt) else IGNORE_INDEX)
+        answering = answering and labels[-1] != end_of_turn_id(tokenizer)
+    return {"input_ids": ids, "labels": labels}
 
 
-@refused(EXAMPLE, "is a tensor, but a list is expected")
-def tensors(tokenizer, messages):
+@right(EXAMPLE)
+def by_tensors(tokenizer, messages):
     row = by_slices(tokenizer, messages)
-    return Example(torch.tensor(row.input_ids), torch.tensor(row.labels))
+    return torch.tensor(row.input_ids), torch.tensor(row.labels)
 
 
-@refused(EXAMPLE, "marker is masked")
+@refused(EXAMPLE, "with any chat template")
 def newline_taken_for_granted(tokenizer, messages):
     prompt, whole = parts(tokenizer, messages)
     return Example(whole, [IGNORE_INDEX] * len(prompt) + whole[len(prompt) : -1] + [IGNORE_INDEX])
@@ -144,8 +139,11 @@ def labels_alone(tokenizer, messages):
     return by_slices(tokenizer, messages).labels
 
 
-@refused(EXAMPLE, "changes its own input (argument 2)")
+@refused(EXAMPLE, "changes its own input (argument 2")
 def messages_emptied(tokenizer, messages):
     row = by_slices(tokenizer, messages)
     messages.pop()
     return row
+
+
+equivalent(EXAMPLE, "The conversations of the cases are valid.", "without `validate(messages)`")

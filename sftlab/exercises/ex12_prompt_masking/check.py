@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import copy
 import functools
+import random
 
 import torch
 
 from sftlab._internal.paths import MODELS
 from sftlab.chat import encode
 from sftlab.classroom.checking import Case, Exercise, mistake
+from sftlab.exercises.drawing import conversation
 from sftlab.loss import IGNORE_INDEX
 from sftlab.masking import Example, build_example, mask_all_but_assistant, mask_prompt
 
 MASK, EXAMPLE = "12.mask_prompt", "12.build_example"
+SHIFTED = "The labels are shifted already. They stay in line with input_ids; the loss shifts them, and to do it twice would train the token after next."  # fmt: skip
 
 # --- mask_prompt ---------------------------------------------------------------------------
 
@@ -45,10 +47,15 @@ def _one_too_few(input_ids, prompt_length):
     return mask_prompt(input_ids, max(prompt_length - 1, 0))
 
 
-@mistake(MASK, "The labels are shifted already. They stay in line with input_ids; the loss shifts them, and to do it twice would train the token after next.")  # fmt: skip
+@mistake(MASK, SHIFTED)
 def _shifted(input_ids, prompt_length):
     labels = mask_prompt(input_ids, prompt_length)
     return torch.cat([labels[1:], torch.tensor([IGNORE_INDEX])])
+
+
+@mistake(MASK, SHIFTED)
+def _rolled(input_ids, prompt_length):
+    return mask_prompt(input_ids, prompt_length).roll(-1)
 
 
 @mistake(MASK, "The last token is masked as well. It is the end of the answer: without it the model never learns to stop.")  # fmt: skip
@@ -105,22 +112,28 @@ def _response_alone(input_ids, prompt_length):
     return input_ids[prompt_length:]
 
 
-def _mask_case(ids: list[int], prompt_length: int, remark: str) -> Case:
+def _mask_case(rule: str, ids: list[int], prompt_length: int, remark: str) -> Case:
     return Case(
         f"`mask_prompt(tensor({ids}), {prompt_length})`: {remark}",
         lambda: (torch.tensor(ids), prompt_length),
         mask_prompt,
+        rule=rule,
     )
 
 
 MASK_CASES = (
-    _mask_case([7, 3, 9, 4, 8, 2], 3, "three tokens of prompt, three of response"),
-    _mask_case([5, 6, 5, 6, 6, 2], 2, "the response repeats the prompt's tokens"),
-    _mask_case([4, 9, 0, 0, 2], 2, "the response contains token 0"),
-    _mask_case([8, 3, 2], 0, "no prompt"),
-    _mask_case([8, 3, 2], 3, "no response"),
-    _mask_case([8, 3, 5, 2], 3, "a response of one token"),
+    _mask_case("response", [7, 3, 9, 4, 8, 2], 2, "two tokens of prompt, four of response"),
+    _mask_case("position", [5, 6, 5, 6, 6, 2], 2, "the response repeats the prompt's tokens"),
+    _mask_case("position", [4, 9, 0, 0, 2], 2, "the response contains token 0"),
+    _mask_case("ends", [8, 3, 2], 0, "no prompt"),
+    _mask_case("ends", [8, 3, 2], 3, "no response"),
+    _mask_case("response", [8, 3, 5, 2], 3, "a response of one token"),
 )
+
+
+def _draw_mask(rng: random.Random, *_: object) -> tuple:
+    ids = [rng.randrange(6) for _ in range(rng.randint(3, 9))]
+    return torch.tensor(ids), rng.randint(0, len(ids))
 
 # --- build_example -------------------------------------------------------------------------
 
@@ -248,14 +261,10 @@ OTHER_FAMILY = (
 
 
 @functools.cache
-def _embedded_tokenizer():
+def _tokenizer(template: str | None = None):
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(MODELS / "almanac-base")
-
-
-def _tokenizer(template: str | None = None):
-    tokenizer = copy.deepcopy(_embedded_tokenizer())
+    tokenizer = AutoTokenizer.from_pretrained(MODELS / "almanac-base")
     tokenizer.chat_template = template or tokenizer.chat_template
     return tokenizer
 
@@ -267,29 +276,30 @@ def _conversation(*texts: str, system: str = "") -> list[dict[str, str]]:
     return [{"role": "system", "content": system}, *turns] if system else turns
 
 
-def _example_case(remark: str, *texts: str, system: str = "", template: str | None = None) -> Case:
+def _example_case(
+    rule: str, remark: str, *texts: str, system: str = "", template: str | None = None
+) -> Case:
     return Case(
         f"`build_example(tokenizer, messages)`: {remark}",
         lambda: (_tokenizer(template), _conversation(*texts, system=system)),
         build_example,
+        rule=rule,
     )
 
 
+FROGS = ("Where do frogs live?", "In ponds.")
+OPPOSITES = ("What is the opposite of hot?", "Cold.", "And of big?", "Small.")
 EXAMPLE_CASES = (
-    _example_case("one question, one answer", "What is the capital of Peru?", "Lima."),
-    _example_case("the answer repeats the question", "Say yes.", "Say yes."),
-    _example_case("with a system turn", "Where do frogs live?", "In ponds.", system="Be brief."),
-    _example_case(
-        "two questions: the first answer is part of the prompt",
-        "What is the opposite of hot?",
-        "Cold.",
-        "And of big?",
-        "Small.",
-    ),
-    _example_case(
-        "another family's template", "Where do frogs live?", "In ponds.", template=OTHER_FAMILY
-    ),
+    _example_case("answer", "one question, one answer", "What is the capital of Peru?", "Lima."),
+    _example_case("answer", "the answer repeats the question", "Say yes.", "Say yes."),
+    _example_case("whole", "with a system message", *FROGS, system="Be brief."),
+    _example_case("last", "two questions and two answers", *OPPOSITES),
+    _example_case("template", "another family's template", *FROGS, template=OTHER_FAMILY),
 )
+
+
+def _draw_example(rng: random.Random, tokenizer: object, *_: object) -> tuple:
+    return tokenizer, conversation(rng, rng.choice([2, 4, 6]))
 
 EXERCISES = {
     exercise.id: exercise
@@ -299,33 +309,54 @@ EXERCISES = {
             "Masking the prompt",
             mask_prompt,
             MASK_CASES,
+            asks="Return the labels of one training example, which the loss compares with the model's predictions.\n\n"
+            "input_ids: tensor (length,) of token ids, the prompt first. prompt_length: number of its tokens.",
+            rules={
+                "response": "Labels 0 to prompt_length - 1 are -100; every later label is the id at its own position, not shifted.",
+                "position": "The position alone decides, not the id: any id, 0 as well, may occur in prompt and response.",
+                "ends": "The prompt may be empty or be the whole sequence.",
+                "dtype": "The labels are a tensor of dtype int64 like input_ids, because cross_entropy takes no other.",
+                "unchanged": "input_ids stays as it is: the model still reads it.",
+            },
+            draw=_draw_mask,
             hints=(
-                "The result is as long as input_ids. Which of its entries are -100?",
-                "Begin with a copy of input_ids: what you were given must stay as it is.",
-                "A slice assignment on the copy sets all of the prompt at once.",
+                "The result is as long as input_ids. Which of its entries does the loss leave out?",
+                ("response", "Say it for one example: three ids and prompt_length 2."),
+                "You need a copy of input_ids and one assignment to a part of it: the part from the start up to prompt_length.",
             ),
-            why="The labels are a copy, because the inputs are still needed: the model reads the "
-            "prompt, it is only not trained to write it. -100 is the value that PyTorch's cross "
-            "entropy leaves out by default. Nothing is shifted here; the loss does that.",
+            path="Notice first that the result has the shape of the input and differs from it only in the prompt. So begin with a copy of "
+            "input_ids, then overwrite its first prompt_length entries. The usual wrong turn is to shift the labels here: the loss shifts "
+            "them, and shifted twice, each token would predict the token after next.",
+            why="The labels are a copy because the model still reads the prompt; it is only not trained to write it. PyTorch's cross entropy "
+            "ignores the label -100 by default.",
         ),
         Exercise(
             EXAMPLE,
-            "The training row of a conversation",
+            "The training example of a conversation",
             build_example,
             EXAMPLE_CASES,
+            asks="Return an Example(input_ids, labels) in which only the last answer is trained.\n\n"
+            "messages: a conversation that ends with an assistant message.",
+            rules={
+                "whole": "input_ids are the ids of the whole rendered conversation, as encode(tokenizer, messages) gives them.",
+                "answer": "The trained tokens are the content of the last answer and its end-of-turn token, nothing before (the assistant header "
+                "is part of the prompt) and nothing after; all other labels are -100. Labels are not shifted.",
+                "last": "Earlier answers are part of the prompt.",
+                "template": "It works with any chat template whose end-of-turn token is end_of_turn_id(tokenizer).",
+                "unchanged": "The tokenizer and messages stay as they are.",
+            },
+            draw=_draw_example,
             hints=(
                 "Render the prompt exactly as it will be at inference. What does the template add "
                 "when it is asked for a generation prompt?",
-                "The rendered prompt is the beginning of the rendered conversation, so its length "
-                "in tokens says where the answer begins.",
-                "The answer ends with the end-of-turn marker, `end_of_turn_id(tokenizer)`. Look at "
-                "what your template writes after it.",
+                ("answer", "The rendered prompt is the beginning of the rendered conversation, so its length in tokens says where the answer begins."),
+                "The place to look is the end of the rendered conversation: what does the template write after the end-of-turn token?",
             ),
-            why="The prompt is rendered as it will be at inference, and the whole conversation is "
-            "tokenised in one go: tokenised apart, the pieces may meet at another boundary than "
-            "they do in the whole. That the prompt is a beginning of the whole is checked and not "
-            "assumed. The end-of-turn marker is trained, because the model has to write it; the "
-            "newline after it is not, because generation has stopped by then.",
+            path="Two borders decide everything: where the answer begins and where it ends. For the first, render the prompt as the model "
+            "meets it at inference, with its generation prompt, and count its tokens. For the second, find the first end-of-turn token "
+            "after that. The usual wrong turn is to tokenize prompt and answer separately: at the joint they may be cut into other tokens.",
+            why="The whole conversation is tokenized at once, and the check that the prompt is its beginning is made and not assumed. The "
+            "end-of-turn token is trained because the model has to write it; the newline after it is not, because generation has stopped by then.",
         ),
     )
-}
+}  # fmt: skip

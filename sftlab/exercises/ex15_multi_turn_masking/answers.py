@@ -289,7 +289,7 @@ def labels_alone(tokenizer, messages):
     return masking.mask_all_but_assistant(tokenizer, messages).labels
 
 
-@refused(ID, "changes its own input (argument 2)")
+@refused(ID, "changes its own input (argument 2")
 def system_popped(tokenizer, messages):
     row = masking.mask_all_but_assistant(tokenizer, messages)
     messages.pop(0)

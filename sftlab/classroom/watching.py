@@ -1,0 +1,159 @@
+"""Watch what an answer may not change: its arguments, models, tokenizers and optimizers.
+
+Cases may share a model or a tokenizer, which takes time to load. A change is therefore undone, so
+that the next answer is not checked against a changed one.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from sftlab.classroom.first_difference import difference, is_tensor, shorten
+
+
+def watch(
+    arguments: Sequence[Any], names: Sequence[str], allowed: Sequence[int] = ()
+) -> Callable[[], str | None]:
+    """Remember the arguments of a call; return a function that undoes changes and names the first.
+
+    Args:
+        names: of the parameters.
+        allowed: positions of arguments that the exercise asks to change.
+    """
+    watched = [
+        (number, look)
+        for number, argument in enumerate(arguments)
+        if number not in allowed and (look := look_at(argument))
+    ]
+
+    def changed() -> str | None:
+        found = [(number, text) for number, look in watched if (text := look())]
+        if not found:
+            return None
+        number, text = found[0]
+        return f"It changes its own input (argument {number + 1}, `{names[number]}`): {text}"
+
+    return changed
+
+
+def look_at(value: Any) -> Callable[[], str | None] | None:
+    """Return a function that says what has changed in the value since now; None if nothing can."""
+    if hasattr(value, "named_parameters") and hasattr(value, "training"):
+        return _model(value)
+    if hasattr(value, "chat_template") and hasattr(value, "vocab_size"):
+        return _tokenizer(value)
+    if hasattr(value, "param_groups"):
+        return _optimizer(value)
+    if is_tensor(value) or isinstance(value, (list, tuple, dict)):
+        return _data(value)
+    return None
+
+
+def _data(value: Any) -> Callable[[], str | None]:
+    before = _copied(value)
+
+    def look() -> str | None:
+        if difference(value, before, strict=("dtype",)) is None:
+            return None
+        return (
+            f"it was `{shorten(before, 80)}` and became `{shorten(value, 80)}`. Whoever called it "
+            "would find the data altered. Work on a copy."
+        )
+
+    return look
+
+
+def _copied(value: Any) -> Any:
+    if is_tensor(value):
+        return value.detach().clone()
+    if isinstance(value, dict):
+        return {key: _copied(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_copied(item) for item in value]
+    return value
+
+
+def _model(model: Any) -> Callable[[], str | None]:
+    import torch
+
+    def tensors() -> dict[str, Any]:
+        named = [*model.named_parameters(remove_duplicate=False)]
+        return dict([*named, *model.named_buffers(remove_duplicate=False)])
+
+    def layers() -> list[tuple]:
+        hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks")
+        return [
+            (name, type(layer), tuple(len(getattr(layer, hook)) for hook in hooks))
+            for name, layer in model.named_modules()
+        ]
+
+    kept, built = tensors(), layers()
+    values = {name: tensor.detach().clone() for name, tensor in kept.items()}
+    trained = {name: tensor.requires_grad for name, tensor in kept.items()}
+    modes = {layer: layer.training for layer in model.modules()}
+
+    def look() -> str | None:
+        found = tensors()
+        if layers() != built or set(found) != set(kept):
+            return "the layers of the model, or their hooks, are no longer the same."
+        said = None
+        with torch.no_grad():
+            for name, tensor in found.items():
+                if tensor.requires_grad != trained[name]:
+                    tensor.requires_grad_(trained[name])
+                    said = said or f"`{name}` has another `requires_grad`."
+                if not _equal(tensor, values[name]):
+                    tensor.data = values[name].clone()
+                    said = said or f"the weight `{name}` has other values."
+        if any(layer.training != mode for layer, mode in modes.items()):
+            for layer, mode in modes.items():
+                layer.training = mode
+            said = said or "the model is in another mode (`train()` or `eval()`)."
+        return said and f"{said} Leave the model as it is."
+
+    return look
+
+
+def _equal(tensor: Any, before: Any) -> bool:
+    import torch
+
+    if tensor.dtype != before.dtype or tensor.shape != before.shape:
+        return False
+    return tensor.device.type == "meta" or torch.equal(tensor, before)
+
+
+_SETTINGS = ("chat_template", "padding_side", "truncation_side", "pad_token", "eos_token",
+             "bos_token", "add_bos_token", "add_eos_token", "model_max_length")  # fmt: skip
+
+
+def _tokenizer(tokenizer: Any) -> Callable[[], str | None]:
+    settings = {name: getattr(tokenizer, name, None) for name in _SETTINGS}
+    size = len(tokenizer)
+
+    def look() -> str | None:
+        said = None
+        for name, before in settings.items():
+            if getattr(tokenizer, name, None) != before:
+                setattr(tokenizer, name, before)
+                said = said or f"the tokenizer's `{name}`. Leave the tokenizer as it is."
+        if len(tokenizer) != size:
+            said = "the tokenizer has other tokens than before. Leave the tokenizer as it is."
+        return said
+
+    return look
+
+
+def _optimizer(optimizer: Any) -> Callable[[], str | None]:
+    def state() -> Any:
+        return _copied(optimizer.state_dict())
+
+    before, kept = state(), copy.copy(optimizer.param_groups)
+
+    def look() -> str | None:
+        after = state()
+        same = difference(after, before) is None and len(kept) == len(optimizer.param_groups)
+        return None if same else "the optimizer's settings or state. Leave the optimizer as it is."
+
+    return look
