@@ -16,7 +16,7 @@ import linecache
 import random
 import textwrap
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -311,6 +311,8 @@ def _judge(exercise: Exercise, tried: Attempt, given: tuple, limit: float) -> No
         expected = case.observe(expected, fresh)
 
     def compare() -> str | None:
+        if isinstance(tried.value, _Materialized) and not isinstance(expected, Collection):
+            return "A call returns an iterator and not one value: leave out `yield`."
         found = difference(tried.value, expected, case.tolerance, exercise.strict)
         if found is None and "gradient" in exercise.rules:
             found = _gradient_difference(tried.value, given, expected, fresh, case.tolerance)

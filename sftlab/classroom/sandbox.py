@@ -7,6 +7,7 @@ happened.
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import ctypes
 import io
@@ -208,16 +209,15 @@ def _random_state_kept(result: Run) -> Iterator[None]:
     python_state, limit = random.getstate(), sys.getrecursionlimit()
     numpy_state = numpy.random.get_state() if numpy else None
     torch_state = torch.get_rng_state() if torch else None
-    if torch:
-        torch.manual_seed(_UNLIKELY_SEED)
+    seeded = _seed_unlikely(numpy, torch)
     try:
         yield
     finally:
         if torch and torch.initial_seed() != _UNLIKELY_SEED:
             result.reseeded = "torch.manual_seed"
-        elif not _follows(random.getstate()[1], python_state[1]):
+        elif not _follows(random.getstate()[1], seeded[0]):
             result.reseeded = "random.seed"
-        elif numpy and not _follows(numpy.random.get_state()[1], numpy_state[1]):
+        elif numpy and not _follows(numpy.random.get_state()[1], seeded[1]):
             result.reseeded = "numpy.random.seed"
         random.setstate(python_state)
         sys.setrecursionlimit(limit)
@@ -227,7 +227,17 @@ def _random_state_kept(result: Run) -> Iterator[None]:
             torch.set_rng_state(torch_state)
 
 
-_UNLIKELY_SEED = 0x5F7_1AB_C0DE
+_UNLIKELY_SEED = 0xC0DE_5F7A  # no student's own
+
+
+def _seed_unlikely(numpy: Any, torch: Any) -> tuple[Sequence[int], Sequence[int]]:
+    """Seed all generators; return the states of Python's and NumPy's."""
+    random.seed(_UNLIKELY_SEED)
+    if numpy:
+        numpy.random.seed(_UNLIKELY_SEED)
+    if torch:
+        torch.default_generator.manual_seed(_UNLIKELY_SEED)  # of the CPU alone, which is fast
+    return random.getstate()[1], numpy.random.get_state()[1] if numpy else ()
 
 
 def _follows(words: Sequence[int], before: Sequence[int]) -> bool:
@@ -237,7 +247,7 @@ def _follows(words: Sequence[int], before: Sequence[int]) -> bool:
         words, before: the states; their first 624 entries change once in 624 draws.
     """
     generator = random.Random()
-    generator.setstate((3, (*map(int, before[:624]), 624), None))
+    generator.setstate((3, (*map(int, before[:624]), 624), None))  # 624: at the end of its block
     wanted = tuple(map(int, words[:624]))
     for _ in range(50):
         if generator.getstate()[1][:624] == wanted:
@@ -287,18 +297,23 @@ def _memory_limited(extra: int = 4 * 2**30) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _kernel_kept_alive() -> Iterator[None]:
-    """Let ``exit()`` raise SystemExit instead of ending the notebook's kernel."""
+    """Let ``exit()`` and ``os._exit()`` raise SystemExit, and refuse to wait for ``input()``."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython else None
-    if shell is None:
-        yield
-        return
+    ends, asks = os._exit, builtins.input
 
     def refuse(*_: Any) -> None:
         raise SystemExit
 
-    shell.ask_exit = refuse
+    def type_nothing(*_: Any) -> None:
+        raise EOFError("nobody types anything while a check runs; use the arguments")
+
+    os._exit, builtins.input = refuse, type_nothing
+    if shell is not None:
+        shell.ask_exit = refuse
     try:
         yield
     finally:
-        del shell.ask_exit
+        os._exit, builtins.input = ends, asks
+        if shell is not None:
+            del shell.ask_exit

@@ -14,7 +14,6 @@ import sftlab.classroom as classroom
 from sftlab.classroom import (
     catalogue,
     check_results,
-    first_difference,
     html_cards,
     outcome,
     predict,
@@ -325,56 +324,6 @@ def test_a_class_may_be_the_answer_and_a_judge_may_try_it():
     assert examine(exercise, Doubler).status == "right"
     assert examine(exercise, lambda factor: abs).message == "It does not double."
     assert "never ends" in examine(exercise, Loops, limit=0.2).message
-
-
-# --- comparing -----------------------------------------------------------------------------
-
-
-def test_equal_things_do_not_differ():
-    import numpy
-    import torch
-
-    for got, expected in [
-        (1.0000001, 1.0),
-        (numpy.float64(2.5), 2.5),
-        (3, 3.0),
-        ((1, 2), [1, 2]),
-        ({"a": [1, {"b": 2.0}]}, {"a": [1, {"b": 2.0}]}),
-        (float("nan"), float("nan")),
-        (torch.tensor([1.0], dtype=torch.float64), torch.tensor([1.0])),
-        ("text", "text"),
-        (None, None),
-    ]:
-        assert first_difference.difference(got, expected, 1e-6) is None
-
-
-def test_each_kind_of_difference_has_its_own_words():
-    import torch
-
-    grad = torch.ones(2, requires_grad=True).sum()
-    for got, expected, words in [
-        (2, 3, "Expected: `3`, got: `2`"),
-        (2.5, 3, "a whole number is expected"),
-        (True, 1, "`bool`"),
-        ("1", 1.0, "of type `str`"),
-        (None, [1], "is a `return` missing?"),
-        ([1, 2], [1], "has 2 entries, but 1 are expected"),
-        ([[1], [2]], [[1], [3]], "Expected at [1][0]: `3`, got: `2`"),
-        ({"a": 1}, {"b": 1}, "has no entry `'b'`"),
-        ({"a": 1, "b": 1}, {"b": 1}, "an entry `'a'` that is not expected"),
-        (float("nan"), 1.0, "NaN"),
-        ("taxt", "text", "part at character 1"),
-        (torch.tensor([1]), [1], "is a tensor, but a list is expected"),
-        (torch.tensor(1.0), 1.0, "`.item()` converts it"),
-        ([1.0], torch.tensor([1.0]), "of type `list`"),
-        (torch.ones(2), torch.ones(3), "has the shape (2,), but (3,) is expected"),
-        (torch.ones(2), torch.ones(2).long(), "has the dtype torch.float32"),
-        (torch.tensor([1.0, float("nan")]), torch.ones(2), "at position 1 is NaN"),
-        (torch.tensor([1, 2, 4]), torch.tensor([1, 2, 3]), "Expected at position 2: `3`, got: `4`"),
-        (2.0, grad, "its graph is lost"),
-        (torch.tensor(2.0), grad, "the graph is lost"),
-    ]:
-        assert words in (first_difference.difference(got, expected) or ""), (got, expected)
 
 
 def test_a_title_is_the_notebooks_own_heading_where_there_is_one(tmp_path, monkeypatch):
