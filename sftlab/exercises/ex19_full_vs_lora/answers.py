@@ -6,7 +6,7 @@ from itertools import accumulate
 
 import torch
 
-from sftlab.classroom.answers import refused, right
+from sftlab.classroom.answers import equivalent, refused, right
 
 ID = "19.peak_training_bytes"
 
@@ -58,15 +58,27 @@ def by_cases(weights, gradients, optimizer, activations, logits, in_flight, larg
     return weights + optimizer + (end if end > activations + backward else activations + backward)
 
 
-@refused(ID, "moment of the last layer something is missing")
-def nothing_in_flight(weights, gradients, optimizer, activations, logits, in_flight, largest):
-    end = gradients + 2 * largest
-    return weights + optimizer + max(activations + 2 * logits, activations - logits, end)
-
-
-@refused(ID, "a tensor")
+@right(ID)
 def a_tensor(*parts):
     return torch.tensor(by_a_matrix(*parts))
+
+
+@right(ID)
+def whole_float(weights, gradients, optimizer, activations, logits, in_flight, largest):
+    backward = max(2.0 * logits, in_flight - logits) + activations
+    return float(weights) + optimizer + max(backward, gradients + 2 * largest)
+
+
+@refused(ID, "The result is the total of the largest one")
+def by_the_larger_part(weights, gradients, optimizer, activations, logits, in_flight, largest):
+    end = gradients + 2 * largest
+    backward = activations + max(2 * logits, in_flight - logits)
+    return weights + optimizer + (end if gradients + largest > activations else backward)
+
+
+@refused(ID, "are held at every moment")
+def adapters_counted(weights, *parts):
+    return three_sums(weights + 1, *parts)
 
 
 @refused(ID, "of type `str`")
@@ -74,6 +86,13 @@ def in_words(*parts):
     return f"{three_sums(*parts) / 1e6:.0f} MB"
 
 
-@refused(ID, "is None, but")
+@refused(ID, "It prints, but it returns nothing")
 def printed(*parts):
     print(three_sums(*parts))
+
+
+equivalent(
+    ID,
+    "The largest of three sums does not depend on their order.",
+    "`max(loss, last_layer, end)` becomes `max(last_layer, loss, end)`",
+)

@@ -2,178 +2,140 @@
 
 from __future__ import annotations
 
+import random
+
 from sftlab.classroom.checking import Case, Exercise, mistake
 from sftlab.memory.plan import peak_training_bytes
 
 ID = "19.peak_training_bytes"
-MB = 1_000_000
-# weights, gradients, optimizer, activations, logits, in_flight, largest: SmolLM2-135M's, in rough
-# numbers, in runs that peak at another moment each; and a Gemma's, with its large vocabulary.
-LORA = (548 * MB, 10 * MB, 20 * MB, 334 * MB, 25 * MB, 3 * MB, 1 * MB)
-RECOMPUTED = (548 * MB, 10 * MB, 20 * MB, 43 * MB, 6 * MB, 91 * MB, 1 * MB)
-FULL = (538 * MB, 538 * MB, 1076 * MB, 369 * MB, 25 * MB, 3 * MB, 113 * MB)
-LARGE_VOCABULARY = (1072 * MB, 1072 * MB, 2144 * MB, 350 * MB, 134 * MB, 4 * MB, 671 * MB)
+
+# Each mistake as a formula. The arguments, in order: weights, gradients, optimizer, activations,
+# logits, in_flight, largest.
+MISTAKES = (
+    ("That is weights, gradients, optimizer and activations added up. They are never all held at once: the activations are freed before all gradients are there. Take the largest of the three moments.",
+     lambda w, g, o, a, x, f, m: w + g + o + a),
+    ("That is the sum of all seven arguments. They are never all held at once: take the largest of the three moments.",
+     lambda w, g, o, a, x, f, m: w + g + o + a + x + f + m),
+    ("The three moments are added. They follow one another, so only the largest of them counts.",
+     lambda w, g, o, a, x, f, m: w + o + (a + 2 * x) + (a - x + f) + (g + 2 * m)),
+    ("That is the smallest of the three moments. A run fails at its largest one.",
+     lambda w, g, o, a, x, f, m: w + o + min(a + 2 * x, a - x + f, g + 2 * m)),
+    ("That is moment 1, the backward pass of the loss. Moments 2 and 3 can be larger.",
+     lambda w, g, o, a, x, f, m: w + o + a + 2 * x),
+    ("That is moment 3, the end of the step. Moments 1 and 2 can be larger.",
+     lambda w, g, o, a, x, f, m: w + o + g + 2 * m),
+    ("The optimizer's state is missing. It is held from the first step on, at every moment.",
+     lambda w, g, o, a, x, f, m: w + max(a + 2 * x, a - x + f, g + 2 * m)),
+    ("The optimizer's state is counted at the end only. It is held at every moment.",
+     lambda w, g, o, a, x, f, m: w + max(a + 2 * x, a - x + f, g + o + 2 * m)),
+    ("The weights are missing. Frozen or not, they are held at every moment.",
+     lambda w, g, o, a, x, f, m: o + max(a + 2 * x, a - x + f, g + 2 * m)),
+    ("Weights and optimizer are missing. They are held at every moment: add them to the largest one.",
+     lambda w, g, o, a, x, f, m: max(a + 2 * x, a - x + f, g + 2 * m)),
+    ("The gradients are counted at every moment. All of them are held at the end only.",
+     lambda w, g, o, a, x, f, m: w + g + o + max(a + 2 * x, a - x + f, g + 2 * m)),
+    ("The gradients are counted at every moment. All of them are held at the end only.",
+     lambda w, g, o, a, x, f, m: w + g + o + max(a + 2 * x, a - x + f, 2 * m)),
+    ("The end of the step is left out. In full fine-tuning it is often the largest moment.",
+     lambda w, g, o, a, x, f, m: w + o + max(a + 2 * x, a - x + f)),
+    ("The backward pass of the loss (moment 1) is left out.",
+     lambda w, g, o, a, x, f, m: w + o + max(a - x + f, g + 2 * m)),
+    ("in_flight never counts. It belongs to the backward pass of the last layer, which can be the largest moment when activations are recomputed.",
+     lambda w, g, o, a, x, f, m: w + o + max(a + 2 * x, g + 2 * m)),
+    ("In the backward pass of the last layer, the activations are missing. Only the logits among them are freed by then.",
+     lambda w, g, o, a, x, f, m: w + o + max(a + 2 * x, f, g + 2 * m)),
+    ("In the backward pass of the loss, the two arrays of the size of the logits are missing.",
+     lambda w, g, o, a, x, f, m: w + o + max(a, a - x + f, g + 2 * m)),
+    ("In the backward pass of the loss, one array of the size of the logits is added to the activations. There are two.",
+     lambda w, g, o, a, x, f, m: w + o + max(a + x, a - x + f, g + 2 * m)),
+    ("In the backward pass of the loss, three arrays of the size of the logits are added. The logits themselves are part of the activations; two more come.",
+     lambda w, g, o, a, x, f, m: w + o + max(a + 3 * x, a - x + f, g + 2 * m)),
+    ("In the backward pass of the last layer, the logits are still counted. They are part of the activations and are freed by then.",
+     lambda w, g, o, a, x, f, m: w + o + max(a + 2 * x, a + f, g + 2 * m)),
+    ("In the backward pass of the last layer, the logits are added. They are freed by then: subtract them.",
+     lambda w, g, o, a, x, f, m: w + o + max(a + 2 * x, a + x + f, g + 2 * m)),
+    ("in_flight is counted at the loss as well. It belongs to the backward pass of the last layer.",
+     lambda w, g, o, a, x, f, m: w + o + max(a + 2 * x + f, a - x + f, g + 2 * m)),
+    ("At the end, the two arrays of the size `largest` are missing.",
+     lambda w, g, o, a, x, f, m: w + o + max(a + 2 * x, a - x + f, g)),
+    ("At the end, one array of the size `largest` is added. There are two.",
+     lambda w, g, o, a, x, f, m: w + o + max(a + 2 * x, a - x + f, g + m)),
+    ("At the end, the gradients are missing.",
+     lambda w, g, o, a, x, f, m: w + o + max(a + 2 * x, a - x + f, 2 * m)),
+    ("The activations are counted at the end as well. They are freed by then.",
+     lambda w, g, o, a, x, f, m: w + o + max(a + 2 * x, a - x + f, a + g + 2 * m)),
+)  # fmt: skip
+for _message, _formula in MISTAKES:
+    mistake(ID, _message)(_formula)
+
+NAMES = ("weights", "gradients", "optimizer", "activations", "logits", "in_flight", "largest")
 
 
-@mistake(ID, "That is the sum of the four parts. They are never all there at once: the activations go, layer by layer, while the gradients come. Take the largest of the three moments.")  # fmt: skip
-def _four_parts(weights, gradients, optimizer, activations, logits, in_flight, largest):
-    return weights + gradients + optimizer + activations
+def _case(rule: str, remark: str, **parts: int) -> Case:
+    given = {"weights": 101, "gradients": 7, "optimizer": 23, "activations": 59, "logits": 17,
+             "in_flight": 5, "largest": 2} | parts  # fmt: skip
+    told = ", ".join(f"{name}={size}" for name, size in given.items())
+    return Case(
+        f"`peak_training_bytes({told})`: {remark}",
+        lambda: tuple(given[name] for name in NAMES),
+        peak_training_bytes,
+        rule=rule,
+    )
 
 
-@mistake(ID, "That is the sum of everything. Not all of it is there at once: take the largest of the three moments.")  # fmt: skip
-def _everything(weights, gradients, optimizer, activations, logits, in_flight, largest):
-    return weights + gradients + optimizer + activations + logits + in_flight + largest
+CASES = (
+    _case("held", "weights and optimizer alone", gradients=0, activations=0, logits=0, in_flight=0, largest=0),
+    _case("loss", "moment 1 is the largest"),
+    _case("layer", "much in flight, so moment 2 is the largest", in_flight=151),
+    _case("end", "large gradients, so moment 3 is the largest", gradients=97, largest=31),
+    _case("end", "a large trained matrix, so moment 3 is the largest", largest=53),
+    _case("peak", "large gradients, and still moment 1 is the largest", gradients=71),
+    _case("peak", "the three moments differ little", gradients=79, in_flight=47, largest=6),
+)  # fmt: skip
 
 
-@mistake(ID, "You added the three moments up. They follow one another: only the largest of them counts.")  # fmt: skip
-def _moments_added(weights, gradients, optimizer, activations, logits, in_flight, largest):
+def _draw(rng: random.Random, *_: int) -> tuple[int, ...]:
+    weights, gradients, optimizer, rest, logits, in_flight = (
+        rng.randrange(10**6) for _ in range(6)
+    )
     return (
-        weights
-        + optimizer
-        + (activations + 2 * logits)
-        + (activations - logits + in_flight)
-        + (gradients + 2 * largest)
+        weights,
+        gradients,
+        optimizer,
+        rest + logits,
+        logits,
+        in_flight,
+        rng.randrange(gradients + 1),
     )
-
-
-@mistake(ID, "That is the *smallest* of the three moments. A run fails at its largest.")
-def _smallest(weights, gradients, optimizer, activations, logits, in_flight, largest):
-    return (
-        weights
-        + optimizer
-        + min(activations + 2 * logits, activations - logits + in_flight, gradients + 2 * largest)
-    )
-
-
-@mistake(ID, "AdamW's moments are missing. They stay from the first step on: the optimiser's state belongs to what is held all the time.")  # fmt: skip
-def _no_optimizer(weights, gradients, optimizer, activations, logits, in_flight, largest):
-    return weights + max(
-        activations + 2 * logits, activations - logits + in_flight, gradients + 2 * largest
-    )
-
-
-@mistake(ID, "The weights are missing. Frozen or not, they are held all the time.")
-def _no_weights(weights, gradients, optimizer, activations, logits, in_flight, largest):
-    return optimizer + max(
-        activations + 2 * logits, activations - logits + in_flight, gradients + 2 * largest
-    )
-
-
-@mistake(ID, "The gradients were counted as if they were there all the time. They are freed before the forward pass; only at the end all of them are there.")  # fmt: skip
-def _gradients_always(weights, gradients, optimizer, activations, logits, in_flight, largest):
-    return (
-        weights
-        + gradients
-        + optimizer
-        + max(activations + 2 * logits, activations - logits + in_flight, gradients + 2 * largest)
-    )
-
-
-@mistake(ID, "The end of the step is missing: all gradients, and two arrays of the size of the largest trained matrix. In full fine-tuning this is the largest moment.")  # fmt: skip
-def _no_end(weights, gradients, optimizer, activations, logits, in_flight, largest):
-    return weights + optimizer + max(activations + 2 * logits, activations - logits + in_flight)
-
-
-@mistake(ID, "The moment in which the loss is differentiated is missing: all activations, and two more arrays of the size of the logits.")  # fmt: skip
-def _no_loss(weights, gradients, optimizer, activations, logits, in_flight, largest):
-    return weights + optimizer + max(activations - logits + in_flight, gradients + 2 * largest)
-
-
-@mistake(ID, "In the moment of the last layer something is missing, or all of it: the activations without the logits, *and* what is in flight. With recomputation it is the largest moment.")  # fmt: skip
-def _no_last_layer(weights, gradients, optimizer, activations, logits, in_flight, largest):
-    return weights + optimizer + max(activations + 2 * logits, gradients + 2 * largest)
-
-
-@mistake(ID, "While the loss is differentiated two arrays of the size of the logits come on top of the activations. With a large vocabulary they are no small thing.")  # fmt: skip
-def _no_logits(weights, gradients, optimizer, activations, logits, in_flight, largest):
-    return (
-        weights
-        + optimizer
-        + max(activations, activations - logits + in_flight, gradients + 2 * largest)
-    )
-
-
-@mistake(ID, "One array of the size of the logits was added to the activations; there are two: the gradients of log-probabilities and of logits.")  # fmt: skip
-def _logits_once(weights, gradients, optimizer, activations, logits, in_flight, largest):
-    return (
-        weights
-        + optimizer
-        + max(activations + logits, activations - logits + in_flight, gradients + 2 * largest)
-    )
-
-
-@mistake(ID, "Three arrays of the size of the logits were added. The log-probabilities themselves count among the activations already; two come on top.")  # fmt: skip
-def _logits_thrice(weights, gradients, optimizer, activations, logits, in_flight, largest):
-    return (
-        weights
-        + optimizer
-        + max(activations + 3 * logits, activations - logits + in_flight, gradients + 2 * largest)
-    )
-
-
-@mistake(ID, "When the last layer is differentiated the logits are gone: take them off the activations.")  # fmt: skip
-def _logits_stay(weights, gradients, optimizer, activations, logits, in_flight, largest):
-    return (
-        weights
-        + optimizer
-        + max(activations + 2 * logits, activations + in_flight, gradients + 2 * largest)
-    )
-
-
-@mistake(ID, "At the end two arrays of the size of the largest trained matrix are there besides the gradients.")  # fmt: skip
-def _gradients_alone(weights, gradients, optimizer, activations, logits, in_flight, largest):
-    return (
-        weights
-        + optimizer
-        + max(activations + 2 * logits, activations - logits + in_flight, gradients)
-    )
-
-
-@mistake(ID, "At the end there are *two* arrays of the size of the largest trained matrix; you added one.")  # fmt: skip
-def _largest_once(weights, gradients, optimizer, activations, logits, in_flight, largest):
-    return (
-        weights
-        + optimizer
-        + max(activations + 2 * logits, activations - logits + in_flight, gradients + largest)
-    )
-
-
-@mistake(ID, "At the end all gradients are there; they are missing from your third moment.")
-def _no_gradients(weights, gradients, optimizer, activations, logits, in_flight, largest):
-    return (
-        weights
-        + optimizer
-        + max(activations + 2 * logits, activations - logits + in_flight, 2 * largest)
-    )
-
-
-@mistake(ID, "That is the largest moment alone. Weights and the optimiser's state are there all the time: add them.")  # fmt: skip
-def _moment_alone(weights, gradients, optimizer, activations, logits, in_flight, largest):
-    return max(activations + 2 * logits, activations - logits + in_flight, gradients + 2 * largest)
-
-
-def _case(describe: str, arguments: tuple) -> Case:
-    return Case(describe, lambda: arguments, peak_training_bytes)
 
 
 EXERCISES = {
     ID: Exercise(
-        id=ID,
-        title="The peak of a step from its parts",
-        reference=peak_training_bytes,
-        cases=[
-            _case("LoRA on SmolLM2-135M, in rounded numbers", LORA),
-            _case("full fine-tuning of it", FULL),
-            _case("LoRA with recomputation", RECOMPUTED),
-            _case("full fine-tuning with an embedding that is most of the model", LARGE_VOCABULARY),
-        ],
-        hints=[
-            "Two of the seven are there from the first moment to the last: the weights and the optimiser's state.",
-            "Write the three moments as three sums, one a line. Each begins with what is large then: activations, activations, gradients.",
-            "The result is  weights + optimizer + max(loss, last_layer, end).",
-        ],
-        why="A run fails at its largest moment, so that one decides whether it fits, and saving anything else saves nothing. LoRA shrinks the third moment to a few megabytes and leaves the "
-        "first two nearly as they are. Recomputation shrinks the first two and leaves the third. `sftlab.memory.plan.plan` finds the seven numbers from shapes alone and calls this function.",
+        ID,
+        "The peak of a step from its parts",
+        peak_training_bytes,
+        CASES,
+        asks="Return the largest number of bytes that a training step holds at one moment.\n\n"
+        "All arguments are sizes in bytes; weights include the adapters, optimizer is its state.",
+        rules={
+            "held": "weights and optimizer are held at every moment, gradients only at the end.",
+            "peak": "Three moments follow one another. The result is the total of the largest one.",
+            "loss": "Moment 1, backward pass of the loss: all activations (the logits are part of them), plus two more arrays of the size logits.",
+            "layer": "Moment 2, backward pass of the last layer: the activations without the logits, plus in_flight.",
+            "end": "Moment 3, end of the step: no activations; all gradients, plus two arrays of the size largest (of the largest trained matrix).",
+        },
+        draw=_draw,
+        hints=(
+            "Two of the seven sizes are held from the first moment to the last. Which?",
+            ("layer", "Write all three moments as sums before you compare them."),
+            "The place to look is what the three sums have in common: it can be added once, after the comparison.",
+        ),
+        path="Notice first what does not change: weights and optimizer state. Then write one sum for each moment, in the order of time, and "
+        "leave out what is freed by then. Compare last. The usual wrong turn is to add up all parts: the activations are freed layer by layer "
+        "while the gradients arrive, so they are never all held at once.",
+        why="A run fails at its largest moment. That moment decides whether it fits, and saving memory at another one does not help. LoRA shrinks the third moment to a few "
+        "megabytes and leaves the first two nearly as they are. Recomputation shrinks the first two and leaves the third. `sftlab.memory.plan.plan` computes the seven "
+        "sizes from shapes alone and calls this function.",
         points=2,
     )
 }  # fmt: skip
