@@ -9,7 +9,7 @@ from itertools import dropwhile
 import torch
 
 from sftlab.chat import encode, user
-from sftlab.classroom.answers import refused, right
+from sftlab.classroom.answers import equivalent, refused, right
 from sftlab.exercises.ex23_broken_runs_clinic.evidence import SOUND, diagnose
 from sftlab.exercises.ex23_broken_runs_clinic.repairs import repair_row, serving_prompt
 
@@ -103,7 +103,7 @@ def by_signatures(figures):
     return next((told for told in TOLD if off == {told[1]}), ("healthy", "nothing"))
 
 
-@refused(DIAGNOSE, "A cut takes the end marker as well")
+@refused(DIAGNOSE, "A cut removes the end-of-turn token as well")
 def end_markers_before_answers(figures):
     return asked_in_order(figures, ("answer trained", "end trained"))
 
@@ -113,18 +113,18 @@ def prompts_before_begin_tokens(figures):
     return asked_in_order(figures, ("begin tokens", "prompt fits rows"))
 
 
-@refused(DIAGNOSE, "Shifted labels reach back")
+@refused(DIAGNOSE, "Labels that are shifted twice move one answer token")
 def prompts_before_labels(figures):
     return asked_in_order(figures, ("labels in place", "prompt trained"))
 
 
-@refused(DIAGNOSE, "Were it not loaded")
+@refused(DIAGNOSE, "If the adapter were not loaded")
 def not_loaded_at_any_strange_strength(figures):
     fault, figure = diagnose(figures)
     return ("adapter not loaded" if figure == "strength" else fault), figure
 
 
-@refused(DIAGNOSE, "No factor helps here")
+@refused(DIAGNOSE, "A wrong factor would leave some of it")
 def a_factor_at_any_strange_strength(figures):
     fault, figure = diagnose(figures)
     return ("wrong factor in the merge" if figure == "strength" else fault), figure
@@ -136,7 +136,7 @@ def end_markers_are_cut(figures):
     return ("answers cut off" if figure == "end trained" else fault), figure
 
 
-@refused(DIAGNOSE, "Yet the served prompts do not fit them")
+@refused(DIAGNOSE, "Still the served prompts do not fit them")
 def prompts_that_do_not_fit_begin_twice(figures):
     fault, figure = diagnose(figures)
     return ("begin token doubled" if figure == "prompt fits rows" else fault), figure
@@ -157,7 +157,7 @@ def always_healthy(figures):
     return "healthy", ""
 
 
-@refused(DIAGNOSE, "Return two things")
+@refused(DIAGNOSE, "and not two values")
 def the_fault_alone(figures):
     return diagnose(figures)[0]
 
@@ -167,28 +167,50 @@ def fault_of_their_own(figures):
     return "mask all ones", "prompt trained"
 
 
-@refused(DIAGNOSE, "no figure of the bench")
+@refused(DIAGNOSE, "is not a name in `SOUND`")
 def figure_of_their_own(figures):
     fault, figure = diagnose(figures)
     return fault, "loss" if fault == "prompts trained too" else figure
 
 
-@refused(DIAGNOSE, "but not the reason")
+@refused(DIAGNOSE, "does not show it")
 def figure_that_is_fine(figures):
     fault, figure = diagnose(figures)
     return fault, "end trained" if fault == "prompts trained too" else figure
 
 
-@refused(DIAGNOSE, "name the figure that tells this one")
+@refused(DIAGNOSE, "another fault changes")
 def figure_that_two_faults_move(figures):
     fault, figure = diagnose(figures)
     return fault, "end trained" if fault == "answers cut off" else figure
 
 
-@refused(DIAGNOSE, "would show in")
+@refused(DIAGNOSE, "would change “passes differ”")
 def dropout_or_nothing(figures):
     healthy = diagnose(figures)[0] == "healthy"
     return ("healthy", "") if healthy else ("dropout in evaluation", "passes differ")
+
+
+@refused(DIAGNOSE, "changes its own input")
+def figures_used_up(figures):
+    found = diagnose(figures)
+    figures.pop("strength")
+    return found
+
+
+equivalent(
+    DIAGNOSE,
+    "No figure lies exactly on this border, which the rules leave open.",
+    "`seen['labels in place'] < 0.9` becomes `seen['labels in place'] <= 0.9`",
+    "`seen['prompt trained'] > 0.1` becomes `seen['prompt trained'] >= 0.1`",
+    "`seen['answer trained'] < 0.9` becomes `seen['answer trained'] <= 0.9`",
+    "`seen['end trained'] < 0.9` becomes `seen['end trained'] <= 0.9`",
+    "`seen['prompt fits rows'] < 0.9` becomes `seen['prompt fits rows'] <= 0.9`",
+    "`seen['split moves gradient'] > 0.01` becomes `seen['split moves gradient'] >= 0.01`",
+    "`abs(seen['strength']) < 0.1` becomes `abs(seen['strength']) <= 0.1`",
+    "`abs(seen['strength'] - 1) > 0.1` becomes `abs(seen['strength'] - 1) >= 0.1`",
+    "`seen['passes differ'] > 0.0001` becomes `seen['passes differ'] >= 0.0001`",
+)
 
 
 # --- rows ----------------------------------------------------------------------------------------------
@@ -237,13 +259,13 @@ def by_tensors(prompt, answer, begin, end, max_length):
     return ids.tolist(), labels.tolist()
 
 
-@refused(ROW, "The end marker is masked")
+@refused(ROW, "The end token has the label -100")
 def every_marker_masked(prompt, answer, begin, end, max_length):
     row = repair_row(prompt, answer, begin, end, max_length)
     return row and (row[0], [-100 if x == end else y for x, y in zip(*row, strict=True)])
 
 
-@refused(ROW, "A begin token that comes twice in front stays twice")
+@refused(ROW, "with several begin tokens, one of them stays")
 def three_tokens_in_front(prompt, answer, begin, end, max_length):
     many = prompt[:3] == [begin] * 3
     return repair_row(prompt, answer, begin if many else None, end, max_length)
@@ -260,6 +282,10 @@ def in_place(prompt, answer, begin, end, max_length):
 def as_a_batch_has_them(prompt, answer, begin, end, max_length):
     row = repair_row(prompt, answer, begin, end, max_length)
     return row and dict(zip(("input_ids", "labels"), row, strict=True))
+
+
+equivalent(ROW, "The order of two numbers does not change the larger one.",
+           "`max(front - 1, 0)` becomes `max(0, front - 1)`")  # fmt: skip
 
 
 # --- the weights of micro-batches ------------------------------------------------------------------------
@@ -288,7 +314,7 @@ def token_after_token(counts):
     return weights
 
 
-@refused(WEIGHTS, "is None, but")
+@refused(WEIGHTS, "It prints, but it returns nothing")
 def printed(counts):
     print(shares(counts))
 
@@ -456,17 +482,17 @@ def not_scaled(x, p, training):
     return x * (torch.rand_like(x) >= p) if training else x
 
 
-@refused(DROP, "the other convention")
+@refused(DROP, "the scaling happens in training")
 def old_convention(x, p, training):
     return x * (torch.rand_like(x) >= p) if training else x * (1 - p)
 
 
-@refused(DROP, "Out of training the numbers change")
+@refused(DROP, "With training=False the numbers change")
 def scaled_at_rest(x, p, training):
     return x * (torch.rand_like(x) >= p) / (1 - p) if training else x / (1 - p)
 
 
-@refused(DROP, "not to be kept")
+@refused(DROP, "75% of the numbers become 0")
 def p_kept(x, p, training):
     return x * (torch.rand_like(x) < p) / p if training and p else x
 
@@ -481,14 +507,48 @@ def scaled_by_p(x, p, training):
     return x * (torch.rand_like(x) >= p) / p if training and p else x
 
 
-@refused(DROP, "they do not go")
+@refused(DROP, "keep their places")
 def shortened(x, p, training):
     return x[torch.rand_like(x) >= p] if training else x
 
 
-@refused(DROP, "this is a `list`")
+@refused(DROP, "(torch.manual_seed)")
+def seeded(x, p, training):
+    torch.manual_seed(0)
+    return torch.nn.functional.dropout(x, p, training)
+
+
+@refused(DROP, "changes its own input")
+def dropped_in_place(x, p, training):
+    return torch.nn.functional.dropout(x, p, training, inplace=True)
+
+
+@refused(DROP, "depends on its value or its place")
+def the_smallest(x, p, training):
+    if not training or not p:
+        return x
+    border = x.abs().float().flatten().kthvalue(int(p * x.numel())).values
+    return torch.where(x.abs() <= border, 0, x / (1 - p))
+
+
+@refused(DROP, "pattern that repeats")
+def one_row_for_all(x, p, training):
+    zeros = torch.rand(len(x) // 2, x.shape[1]).repeat(2, 1) < p
+    return torch.where(zeros, 0, x / (1 - p)) if training else x
+
+
+@refused(DROP, "dtype changes")
+def in_float32(x, p, training):
+    return x * (torch.rand(x.shape) >= p).float() / (1 - p) if training else x
+
+
+@refused(DROP, "is a `list` and no tensor")
 def a_list(x, p, training):
     return x.tolist()
+
+
+equivalent(DROP, "A uniform number is almost never equal to p.",
+           "`torch.rand_like(x) >= p` becomes `torch.rand_like(x) > p`")  # fmt: skip
 
 
 # --- the prompt ------------------------------------------------------------------------------------------
@@ -528,15 +588,15 @@ def chatml_by_hand(tokenizer, question):
     return tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
-@refused(PROMPT, "a tensor")
+@right(PROMPT)
 def a_tensor(tokenizer, question):
     return torch.tensor(serving_prompt(tokenizer, question))
 
 
-@refused(PROMPT, "of type `dict`")
-def with_its_attention_mask(tokenizer, question):
-    ids = encode(tokenizer, user(question), add_generation_prompt=True)
-    return {"input_ids": ids, "attention_mask": [1] * len(ids)}
+@refused(PROMPT, "`chat_template`")
+def template_replaced(tokenizer, question):
+    tokenizer.chat_template = "{{ messages[0]['content'] }}"
+    return serving_prompt(tokenizer, question)
 
 
 @refused(PROMPT, "AttributeError")

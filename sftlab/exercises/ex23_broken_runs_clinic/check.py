@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +15,8 @@ from torch import Tensor
 from sftlab._internal.paths import MODELS
 from sftlab.chat import encode, render_prompt, user
 from sftlab.classroom.checking import Case, Exercise, mistake
+from sftlab.classroom.first_difference import Broken, is_plain_sequence, is_tensor, plain
+from sftlab.exercises.drawing import adapter, sentence, tensor
 from sftlab.exercises.ex23_broken_runs_clinic.clinic import FAULTS, HEALTHY
 from sftlab.exercises.ex23_broken_runs_clinic.evidence import SOUND, diagnose
 from sftlab.exercises.ex23_broken_runs_clinic.repairs import (
@@ -61,18 +65,18 @@ VARIANTS = {  # other data and settings: what is not named is as in a sound run
     "half of the prompt trained": {"prompt trained": 0.5},
 }  # fmt: skip
 CONFUSED = {  # (what it is, what was said): what tells them apart
-    ("answers cut off", "end marker masked as padding"): "A cut takes the end marker as well, so look at the answers first: only {answer trained:.0%} of their tokens carry loss here.",
-    ("end marker masked as padding", "answers cut off"): "Nothing is cut: all of the answers' tokens carry loss here ({answer trained:.0%}). Only their end markers do not.",
-    ("begin token doubled", "another family's template"): "A doubled begin token keeps prompts from fitting their rows as well. So count it first: {begin tokens:g} per row here.",
-    ("another family's template", "begin token doubled"): "The rows begin with {begin tokens:g} begin token here, as they should. Yet the served prompts do not fit them.",
-    ("wrong factor in the merge", "adapter not loaded"): "The update is in the served model, {strength:g} times. Were it not loaded, that would be 0 times.",
-    ("adapter not loaded", "wrong factor in the merge"): "No factor helps here: {strength:g} times the update is in the served model.",
-    ("labels shifted twice", "prompts trained too"): "Shifted labels reach back over the border by one token, hence {prompt trained:.0%} of the prompts. Look at where the labels stand first.",
+    ("answers cut off", "end marker masked as padding"): "A cut removes the end-of-turn token as well, so look at the answers first: only {answer trained:.0%} of their tokens carry loss here.",
+    ("end marker masked as padding", "answers cut off"): "Nothing is cut: {answer trained:.0%} of the answers' tokens carry loss here. Only their end-of-turn tokens do not.",
+    ("begin token doubled", "another family's template"): "A doubled begin token keeps prompts from fitting their examples as well. Count it first: {begin tokens:g} per example here.",
+    ("another family's template", "begin token doubled"): "The examples begin with {begin tokens:g} begin token here, as in a sound run. Still the served prompts do not fit them.",
+    ("wrong factor in the merge", "adapter not loaded"): "The update is in the served model, {strength:g} times. If the adapter were not loaded, that would be 0 times.",
+    ("adapter not loaded", "wrong factor in the merge"): "The update is {strength:g} times in the served model. A wrong factor would leave some of it.",
+    ("labels shifted twice", "prompts trained too"): "Labels that are shifted twice move one answer token into the prompt: {prompt trained:.0%} of the prompts here. Look at whether the labels are in place first.",
 }  # fmt: skip
 
 
 def _odd(seen: dict[str, float]) -> list[str]:
-    """The figures that are not a sound run's, in words."""
+    """Return the figures that differ from a sound run's, in words."""
     return [f"{name} {seen[name]:.3g}" for name in SOUND if abs(seen[name] - SOUND[name]) > 1e-3]
 
 
@@ -80,33 +84,49 @@ def _verify_diagnosis(make: Callable[[], tuple]):
     def verify(value: Any, _: tuple) -> str | None:
         (seen,) = make()
         fault, telling = diagnose(seen)
-        if not isinstance(value, tuple | list) or len(value) != 2:
-            return "Return two things: the fault, and the name of the figure that tells it."
+        value = plain(value)
+        if not is_plain_sequence(value) or len(value) != 2:
+            return Broken("two", f"It returns `{value!r}` and not two values.")
         said, figure = value
         if said not in FAULTS:
-            return f"There is no such fault as `{said!r}`. Take a name from `FAULTS`."
+            return Broken(
+                "two", f"There is no such fault as `{said!r}`. Take a name from `FAULTS`."
+            )
         if said != fault:
             return _misjudged(seen, fault, said)
         if fault == HEALTHY or figure == telling:
             return None
         if figure not in SOUND:
-            return f"The fault is right, “{fault}”, but `{figure!r}` is no figure of the bench. Take a name from `SOUND`."
+            return Broken(
+                "two", f"The fault is right, “{fault}”, but `{figure!r}` is not a name in `SOUND`."
+            )
         if abs(seen[figure] - SOUND[figure]) <= 1e-3:
-            return f"The fault is right, “{fault}”, but not the reason: “{figure}” is {seen[figure]:.3g} here, as in a sound run."
-        return f"The fault is right, “{fault}”. But “{figure}” goes wrong with another fault as well: name the figure that tells this one."
+            return Broken(
+                "figure",
+                f"The fault is right, “{fault}”, but “{figure}” does not show it: it is {seen[figure]:.3g} here, as in a sound run.",
+            )
+        return Broken(
+            "figure", f"The fault is right, “{fault}”, but another fault changes “{figure}” too."
+        )
 
-    return verify
+    return verify  # fmt: skip
 
 
 def _misjudged(seen: dict[str, float], fault: str, said: str) -> str:
     if fault == HEALTHY:
-        return f"A false alarm: every figure is a sound run's, up to rounding, and you say “{said}”. Compare with a tolerance."
+        return Broken(
+            "sound",
+            f"A false alarm, “{said}”: every figure is that of a sound run, up to rounding.",
+        )
     if said == HEALTHY:
-        return f"Missed: you call a run healthy that is not. Look at: {', '.join(_odd(seen))}."
+        return f"It calls this run healthy. Look at: {', '.join(_odd(seen))}."
     if (fault, said) in CONFUSED:
-        return CONFUSED[fault, said].format_map(seen)
+        rule = "strength" if WHICH[fault] == "strength" else "several"
+        return Broken(rule, CONFUSED[fault, said].format_map(seen))
     figure = WHICH[said]
-    return f"“{said}” would show in “{figure}”, which is {seen[figure]:.3g} here, as in a sound run. What is not: {', '.join(_odd(seen))}."
+    if abs(seen[figure] - SOUND[figure]) > 1e-3:
+        return Broken("several", f"“{said}” does not explain all of: {', '.join(_odd(seen))}.")
+    return f"“{said}” would change “{figure}”, which is {seen[figure]:.3g} here, as in a sound run. Different are: {', '.join(_odd(seen))}."  # fmt: skip
 
 
 @functools.cache
@@ -122,17 +142,27 @@ def _variant(name: str) -> tuple:
     return ({**SOUND, **VARIANTS[name]},)
 
 
+RULES_OF = {"cut off": "several", "doubled": "several", "shifted": "several", "begin twice": "several",
+            "cut at": "several", "merge": "strength", "not loaded": "strength", "α/r": "strength"}  # fmt: skip
+
+
 def _diagnosis_cases() -> list[Case]:
     recorded = [
-        (f"the figures of a recorded run, number {number}", functools.partial(_chart, fault))
+        (f"figures of a recorded run, number {number}", functools.partial(_chart, fault), fault)
         for number, fault in enumerate(FAULTS, 1)
     ]
     others = [
-        (f"figures of another run: {name}", functools.partial(_variant, name)) for name in VARIANTS
+        (f"figures of another run: {name}", functools.partial(_variant, name), name)
+        for name in VARIANTS
     ]
-    # The two sound ones first: who sees faults everywhere should hear of that.
+    # Sound runs first: an answer that sees faults everywhere should hear of that.
     ordered = [recorded[0], others[0], *recorded[1:], *others[1:]]
-    return [Case(told, make, verify=_verify_diagnosis(make)) for told, make in ordered]
+    rules = [next((RULES_OF[k] for k in RULES_OF if k in name), "one") for _, _, name in ordered]
+    rules[:2] = ["sound", "sound"]
+    return [
+        Case(told, make, verify=_verify_diagnosis(make), rule=rule)
+        for (told, make, _), rule in zip(ordered, rules, strict=True)
+    ]
 
 
 # --- 23b: the row ------------------------------------------------------------------------------------
@@ -142,41 +172,72 @@ def _joined(prompt, answer, end, max_length):
     return None if len(ids) > max_length else (ids, labels)
 
 
-@mistake(ROW, "The prompt is trained too: its labels are its ids. Mask it with -100.")
+@mistake(ROW, "The prompt is trained too: its labels are its ids.")
 def _prompt_trained(prompt, answer, begin, end, max_length):
     row = repair_row(prompt, answer, begin, end, max_length)
     return row and (row[0], row[0])
 
 
-@mistake(ROW, "The end marker is masked. It may serve as padding too, but here it ends the answer: without it in the loss the model never learns to stop.")  # fmt: skip
+@mistake(ROW, "The end token has the label -100: without it in the loss the model never learns to stop.")  # fmt: skip
 def _end_masked(prompt, answer, begin, end, max_length):
     row = repair_row(prompt, answer, begin, end, max_length)
     return row and (row[0], [*row[1][:-1], IGNORE_INDEX])
 
 
-@mistake(ROW, "The end marker is missing. The answer comes without it; put it behind, and train it.")  # fmt: skip
+END_MISSING = "The end token is missing. The answer comes without it: append it, and train it."
+
+
+@mistake(ROW, END_MISSING)
 def _end_missing(prompt, answer, begin, end, max_length):
     return repair_row(prompt, answer[:-1], begin, answer[-1], max_length)
 
 
-@mistake(ROW, "A begin token that comes twice in front stays twice. At inference it comes once.")
+@mistake(ROW, END_MISSING)
+def _end_counted_and_missing(prompt, answer, begin, end, max_length):
+    row = repair_row(prompt, answer, begin, end, max_length)
+    return row and (row[0][:-1], row[1][:-1])
+
+
+@mistake(ROW, "Begin tokens that come several times in front stay. At inference there is one.")
 def _begin_twice(prompt, answer, begin, end, max_length):
     return _joined(prompt, answer, end, max_length)
 
 
-@mistake(ROW, "All begin tokens are gone, the first one and those further on too. In front, one stays; elsewhere, each stays: some families open every turn with it.")  # fmt: skip
+@mistake(ROW, "Of several begin tokens in front only one is removed. One should be left, however many there are.")  # fmt: skip
+def _one_begin_removed(prompt, answer, begin, end, max_length):
+    return _joined(prompt[prompt[:2] == [begin, begin] :], answer, end, max_length)
+
+
+@mistake(ROW, "All begin tokens in front are gone. One stays if there were any.")
+def _no_begin_in_front(prompt, answer, begin, end, max_length):
+    row = repair_row(prompt, answer, begin, end, max_length + 1)
+    first = int(prompt[0] == begin)
+    return None if row is None or len(row[0]) - first > max_length else (row[0][first:], row[1][first:])  # fmt: skip
+
+
+@mistake(ROW, "All begin tokens are gone, in front and further on. In front, one stays; further on, all stay, because some families open every turn with one.")  # fmt: skip
 def _every_begin_gone(prompt, answer, begin, end, max_length):
     prompt = [token for token in prompt if token != begin]
     return _joined(prompt, answer, end, max_length)
 
 
-@mistake(ROW, "Begin tokens further on in the prompt are gone. Some families open every turn with it: only those in front become one.")  # fmt: skip
+BEGINS_GONE = "Begin tokens further on in the prompt are gone. Some families open every turn with one: only those in front become one."  # fmt: skip
+
+
+@mistake(ROW, BEGINS_GONE)
 def _begins_further_on_gone(prompt, answer, begin, end, max_length):
+    first = prompt[: prompt[0] == begin]
+    prompt = [*first, *(token for token in prompt if token != begin)]
+    return _joined(prompt, answer, end, max_length)
+
+
+@mistake(ROW, "A begin token is added to a prompt that has none, and those further on are gone. Only begin tokens in front become one; where there is none, none is added.")  # fmt: skip
+def _one_begin_in_any_case(prompt, answer, begin, end, max_length):
     prompt = [begin, *(token for token in prompt if token != begin)]
     return _joined(prompt, answer, end, max_length)
 
 
-@mistake(ROW, "A begin token was added to a prompt that has none. Not every family has one: make two into one, and leave none alone.")  # fmt: skip
+@mistake(ROW, "A begin token is added to a prompt that has none. Not every family has one.")
 def _begin_added(prompt, answer, begin, end, max_length):
     prompt = prompt if prompt[0] == begin else [begin, *prompt]
     return repair_row(prompt, answer, begin, end, max_length)
@@ -187,46 +248,61 @@ def _repeats_gone(prompt, answer, begin, end, max_length):
     return _joined(list(dict.fromkeys(prompt)), answer, end, max_length)
 
 
-@mistake(ROW, "The labels are one place too early. The loss shifts them; here they stand at their tokens.")  # fmt: skip
+@mistake(ROW, "Of equal tokens side by side in the prompt only one stays, whatever they are. Only begin tokens in front are one too many.")  # fmt: skip
+def _neighbors_merged(prompt, answer, begin, end, max_length):
+    return _joined([key for key, _ in itertools.groupby(prompt)], answer, end, max_length)
+
+
+@mistake(ROW, "The labels are one position too early. The loss shifts them; here each stands at its own token.")  # fmt: skip
 def _labels_shifted(prompt, answer, begin, end, max_length):
     row = repair_row(prompt, answer, begin, end, max_length)
     return row and (row[0], [*row[1][1:], IGNORE_INDEX])
 
 
-@mistake(ROW, "A row that is too long was cut, and its answer with it. Leave it out: return None.")
+@mistake(ROW, "An example that is too long is cut at its end, and its answer with it.")
 def _cut(prompt, answer, begin, end, max_length):
     ids, labels = repair_row(prompt, answer, begin, end, math.inf)
     return ids[:max_length], labels[:max_length]
 
 
-@mistake(ROW, "A row that is too long lost its front: the model would not see the whole question. Leave it out: return None.")  # fmt: skip
+@mistake(ROW, "An example that is too long loses its front: the model would not see the whole question.")  # fmt: skip
 def _cut_in_front(prompt, answer, begin, end, max_length):
     ids, labels = repair_row(prompt, answer, begin, end, math.inf)
     return ids[-max_length:], labels[-max_length:]
 
 
-@mistake(ROW, "A row longer than max_length came back. Return None for it.")
+@mistake(ROW, "Examples longer than max_length come back whole.")
 def _too_long_kept(prompt, answer, begin, end, max_length):
     return repair_row(prompt, answer, begin, end, math.inf)
 
 
-@mistake(ROW, "A row that is too long became an empty one. It has nothing to train, and its loss is undefined: return None.")  # fmt: skip
+@mistake(ROW, "An example that is too long becomes an empty one. It has nothing to train, and its loss is undefined.")  # fmt: skip
 def _too_long_emptied(prompt, answer, begin, end, max_length):
     return repair_row(prompt, answer, begin, end, max_length) or ([], [])
 
 
-@mistake(ROW, "A row of exactly max_length tokens fits, but was left out.")
+@mistake(ROW, "An example of exactly max_length tokens fits, but is left out.")
 def _full_row_left_out(prompt, answer, begin, end, max_length):
     return repair_row(prompt, answer, begin, end, max_length - 1)
 
 
-@mistake(ROW, "The prompt's labels are 0, a token like any other. The loss leaves out -100 alone.")
+@mistake(ROW, "The length is counted without the end token: an example of max_length + 1 tokens comes back.")  # fmt: skip
+def _end_not_counted(prompt, answer, begin, end, max_length):
+    return repair_row(prompt, answer, begin, end, max_length + 1)
+
+
+@mistake(ROW, "The length is counted before the begin tokens become one, so an example that fits is left out.")  # fmt: skip
+def _counted_too_early(prompt, answer, begin, end, max_length):
+    return _joined(prompt, answer, end, max_length) and repair_row(prompt, answer, begin, end, max_length)  # fmt: skip
+
+
+@mistake(ROW, "The prompt's labels are 0, a token like any other. The loss ignores only -100.")
 def _prompt_labels_zero(prompt, answer, begin, end, max_length):
     row = repair_row(prompt, answer, begin, end, max_length)
     return row and (row[0], [0 if y == IGNORE_INDEX else y for y in row[1]])
 
 
-@mistake(ROW, "The wrong side is masked: the answer is what is to be trained.")
+@mistake(ROW, "The wrong side is masked: the prompt is trained and the answer is not.")
 def _answer_masked(prompt, answer, begin, end, max_length):
     row = repair_row(prompt, answer, begin, end, max_length)
     if row is None:
@@ -235,149 +311,200 @@ def _answer_masked(prompt, answer, begin, end, max_length):
     return ids, [x if y == IGNORE_INDEX else IGNORE_INDEX for x, y in zip(ids, labels, strict=True)]
 
 
-ROWS = {
-    "a begin token, three tokens of prompt, two of answer": ([1, 11, 12, 13], [21, 22], 1, 2, 20),
-    "the begin token twice": ([1, 1, 11, 12, 12, 13], [21, 22, 23], 1, 2, 20),
-    "no begin token at all": ([11, 12], [21], 1, 2, 20),
-    "turns that open with the begin token and end with the end marker": (
-        [1, 1, 11, 2, 1, 12], [21, 22], 1, 2, 20),
-    "exactly max_length tokens": ([1, 11, 12], [21, 22], 1, 2, 6),
-    "a token more than max_length": ([1, 11, 12], [21, 22, 23], 1, 2, 6),
-    "a token more only as long as the begin token comes twice": ([1, 1, 11, 12], [21, 22], 1, 2, 6),
-}  # fmt: skip
+ROWS = (
+    ("mask", "one begin token, three more tokens of prompt, two of answer", [1, 11, 12, 13], [21, 22], 20),
+    ("front", "the begin token twice", [1, 1, 11, 12, 13], [21, 22, 23], 20),
+    ("front", "the begin token three times", [1, 1, 1, 11, 12, 12, 13], [21, 22, 23], 20),
+    ("further", "no begin token", [11, 12], [21], 20),
+    ("further", "turns that open with the begin token and close with the end token", [1, 1, 11, 2, 1, 12], [21, 22], 20),
+    ("further", "two begin tokens side by side, but not in front", [11, 1, 1, 12], [21, 22], 20),
+    ("long", "exactly max_length tokens", [1, 11, 12], [21, 22], 6),
+    ("long", "one token more than max_length", [1, 11, 12], [21, 22, 23], 6),
+    ("long", "four tokens more than max_length", [1, 11, 12], [21, 22, 23, 24, 25, 26], 6),
+    ("long", "one token more than max_length, but the begin token is there twice", [1, 1, 11, 12], [21, 22], 6),
+)  # fmt: skip
 
 
 def _row_cases() -> list[Case]:
-    def make(values: tuple) -> tuple:
-        return tuple(list(v) if isinstance(v, list) else v for v in values)
-
     return [
-        Case(f"{name}: {values}", functools.partial(make, values), repair_row)
-        for name, values in ROWS.items()
+        Case(
+            f"{name}: prompt {prompt}, answer {answer}, begin 1, end 2, max_length {length}",
+            lambda p=prompt, a=answer, n=length: (list(p), list(a), 1, 2, n),
+            repair_row,
+            rule=rule,
+        )
+        for rule, name, prompt, answer, length in ROWS
     ]
 
 
+def _draw_row(rng: random.Random, *_: object) -> tuple:
+    begin, end, *ids = rng.sample(range(100), 12)
+    prompt = [begin] * rng.randint(0, 3) + ids[: rng.randint(1, 5)]
+    answer = ids[5 : 5 + rng.randint(1, 5)]
+    return prompt, answer, begin, end, rng.randint(4, 14)
+
+
 # --- 23c: the weights of micro-batches -----------------------------------------------------------------
-@mistake(WEIGHTS, "Every micro-batch counts the same. That is the mean of means: a token in a short one would count for more.")  # fmt: skip
+@mistake(WEIGHTS, "Every micro-batch has the same weight. That is the mean of means: a token in a short micro-batch counts more.")  # fmt: skip
 def _equal(counts):
     return [1 / len(counts)] * len(counts)
 
 
-@mistake(WEIGHTS, "The means are added up as they are: the loss, and the gradient, grow with the number of micro-batches.")  # fmt: skip
+@mistake(WEIGHTS, "The micro-batches that hold trained tokens share the weight equally. That is the mean of means: a token in a short micro-batch counts more.")  # fmt: skip
+def _equal_where_any(counts):
+    return [(n > 0) / sum(m > 0 for m in counts) for n in counts]
+
+
+@mistake(WEIGHTS, "Every weight is 1: the loss, and the gradient, grow with the number of micro-batches.")  # fmt: skip
 def _ones(counts):
     return [1.0] * len(counts)
 
 
-@mistake(WEIGHTS, "These are the counts themselves. The result would be a sum over tokens: divide by all of them.")  # fmt: skip
+@mistake(WEIGHTS, "The weights are the counts themselves. The result is a sum over tokens and not their mean.")  # fmt: skip
 def _counts(counts):
     return [float(n) for n in counts]
 
 
-@mistake(WEIGHTS, "Divide by the number of all trained tokens, not of micro-batches.")
+@mistake(WEIGHTS, "Each count is divided by the number of micro-batches. Divide by the number of all trained tokens.")  # fmt: skip
 def _by_their_number(counts):
     return [n / len(counts) for n in counts]
 
 
-@mistake(WEIGHTS, "Divide by all trained tokens together, not by the largest count: the weights are to sum to 1.")  # fmt: skip
+@mistake(WEIGHTS, "Each count is divided by the largest. The weights should sum to 1.")
 def _by_the_largest(counts):
     return [n / max(counts) for n in counts]
 
 
-@mistake(WEIGHTS, "The wrong way round: short micro-batches weigh most here. Each counts by its tokens.")  # fmt: skip
+@mistake(WEIGHTS, "Short micro-batches get the large weights. A micro-batch counts by its trained tokens.")  # fmt: skip
 def _short_ones_most(counts):
     inverse = [1 / n if n else 0 for n in counts]
     return [x / sum(inverse) for x in inverse]
 
 
-@mistake(WEIGHTS, "Dividing by each count once more: the means are means already.")
+@mistake(WEIGHTS, "The weights are 1/count, but the losses are means already: that divides by the count twice.")  # fmt: skip
 def _inverse(counts):
     return [1 / n if n else 0.0 for n in counts]
 
 
-@mistake(WEIGHTS, "1/N would be right for *sums*. What is weighted here are means.")
+@mistake(WEIGHTS, "Every weight is 1/N, with N trained tokens in all. That is right for *sums*; here the means are weighted.")  # fmt: skip
 def _one_over_all(counts):
     return [1 / sum(counts)] * len(counts)
 
 
-@mistake(WEIGHTS, "Right up to a factor: the weights sum to the number of micro-batches, and so would the gradient grow. They are to sum to 1.")  # fmt: skip
+@mistake(WEIGHTS, "The weights sum to the number of micro-batches, so the gradient grows with it. They should sum to 1.")  # fmt: skip
 def _sum_to_their_number(counts):
     return [n / sum(counts) * len(counts) for n in counts]
 
 
-@mistake(WEIGHTS, "A softmax of the counts lets the longest take all. The weights are in proportion to the counts.")  # fmt: skip
+@mistake(WEIGHTS, "This is a softmax of the counts: the longest micro-batch takes nearly all. The weights are proportional to the counts.")  # fmt: skip
 def _softmax(counts):
     return torch.tensor(counts).float().softmax(0).tolist()
 
 
-COUNTS = ([7, 34], [12, 6, 6], [0, 5, 15], [1, 1, 1, 97], [31])
+@mistake(WEIGHTS, "The weights are whole numbers: `//` cuts off everything after the point.")
+def _whole_numbers(counts):
+    return [n // sum(counts) for n in counts]
+
+
+@mistake(WEIGHTS, "Micro-batches without trained tokens have no weight, so the weights no longer stand beside their micro-batches. Theirs is 0.")  # fmt: skip
+def _empty_ones_left_out(counts):
+    return [n / sum(counts) for n in counts if n]
+
+
+COUNTS = (("share", [7, 34]), ("share", [13, 5, 6]), ("share", [1, 2, 3, 97]), ("zero", [0, 5, 17]), ("share", [31]))  # fmt: skip
+
+
+def _draw_counts(rng: random.Random, *_: object) -> tuple:
+    return ([rng.randint(0, 9) * rng.randint(1, 9) for _ in range(rng.randint(1, 6))] + [rng.randint(1, 99)],)  # fmt: skip
 
 
 # --- 23d: the merge ------------------------------------------------------------------------------------
-def _merged(dtype: torch.dtype) -> tuple:
-    """W + α·B·A with α = 6, r = 3, d_in = 32, d_out = 40.
-
-    All numbers have so few digits that float32 adds and multiplies them exactly, in any order.
-    """
-    generator = torch.Generator().manual_seed(0)
-
-    def draw(rows: int, columns: int, limit: int, step: float) -> Tensor:
-        return torch.randint(-limit, limit, (rows, columns), generator=generator) * step
-
-    W, A, B = draw(40, 32, 255, 2.0**-6), draw(3, 32, 63, 2.0**-8), draw(40, 3, 63, 2.0**-7)
-    return (W + 6 * (B @ A)).to(dtype), A, B, 6.0, 3
+def _merged(dtype: torch.dtype, r: int, alpha: float) -> tuple:
+    """Return W + α·B·A in this dtype, with d_in = 31 and d_out = 23, and what it was made from."""
+    rng = random.Random(r)
+    W, A, B = tensor(rng, 23, 31), tensor(rng, r, 31), tensor(rng, 23, r)
+    return (W + alpha * (B @ A)).to(dtype), A, B, alpha, r
 
 
-@mistake(MERGE, "The whole update was taken out: this is the base, and what was trained is lost. α/r of it should stay.")  # fmt: skip
+MERGES = (
+    ("factor", torch.float32, 3, 5.0, 1e-5),
+    ("factor", torch.float32, 5, 2.0, 1e-5),
+    # Each rounding to bfloat16 moves a number by up to 1 part in 256; two are right as well.
+    ("dtype", torch.bfloat16, 2, 7.0, 2e-2),
+)
+
+
+def _draw_merged(rng: random.Random, *_: object) -> tuple:
+    A, B, alpha, r = adapter(rng)
+    return tensor(rng, len(B), A.shape[1]), A, B, alpha, r
+
+
+@mistake(MERGE, "The whole update is taken out: this is the base, and what was trained is lost. α/r · B·A should stay.")  # fmt: skip
 def _to_the_base(W, A, B, alpha, r):
     return (W - alpha * (B @ A)).to(W.dtype)
 
 
-@mistake(MERGE, "α/r was taken out of α: that leaves α − α/r. Which part should *stay*?")
+@mistake(
+    MERGE, "α/r · B·A is taken out, which leaves (α − α/r) · B·A. Look at which part should *stay*."
+)
 def _wrong_part_stays(W, A, B, alpha, r):
     return (W - alpha / r * (B @ A)).to(W.dtype)
 
 
-@mistake(MERGE, "r times B·A was taken out. In W there is α times B·A, and α/r times should stay.")
+@mistake(MERGE, "r · B·A is taken out. W holds α · B·A, of which α/r · B·A should stay.")
 def _r_times(W, A, B, alpha, r):
     return (W - r * (B @ A)).to(W.dtype)
 
 
-@mistake(MERGE, "This leaves 1 · B·A. The factor that was trained is α/r.")
+@mistake(MERGE, "This leaves 1 · B·A. The adapter was trained with the factor α/r.")
 def _factor_one(W, A, B, alpha, r):
     return (W - (alpha - 1) * (B @ A)).to(W.dtype)
 
 
-@mistake(MERGE, "This leaves α/√r, rank-stabilised LoRA's factor. This adapter was trained with α/r.")  # fmt: skip
+@mistake(MERGE, "This leaves α/√r · B·A, with the factor of rank-stabilized LoRA. This adapter was trained with α/r.")  # fmt: skip
 def _rank_stabilised(W, A, B, alpha, r):
     return (W - (alpha - alpha / math.sqrt(r)) * (B @ A)).to(W.dtype)
 
 
-@mistake(MERGE, "The factor is upside down: r/α stays in place of α/r.")
+@mistake(MERGE, "This leaves r/α · B·A. The factor is α/r.")
 def _upside_down(W, A, B, alpha, r):
     return (W - (alpha - r / alpha) * (B @ A)).to(W.dtype)
 
 
-@mistake(MERGE, "The update was added once more. There is too much of it already.")
+@mistake(MERGE, "α/r · B·A is added once more. W holds too much of the update already.")
 def _added_again(W, A, B, alpha, r):
     return (W + alpha / r * (B @ A)).to(W.dtype)
 
 
-@mistake(MERGE, "The base was divided by r with the update. Only the update is too large.")
+@mistake(MERGE, "The whole weight is divided by r, the base with it. Only the update is too large.")
 def _all_divided(W, A, B, alpha, r):
     return W / r
 
 
-@mistake(MERGE, "Nothing was changed: the update is still r times too large.")
+@mistake(MERGE, "W comes back unchanged: the update is still r times too large.")
 def _unchanged(W, A, B, alpha, r):
     return W
 
 
-@mistake(MERGE, "This is the right update alone. The weight of the base is missing.")
+@mistake(MERGE, "This is the update alone. The base weight is missing.")
 def _update_alone(W, A, B, alpha, r):
     return (alpha / r * (B @ A)).to(W.dtype)
 
 
-@mistake(MERGE, "The weight came back in float32. Return it in the dtype of W.")
+@mistake(MERGE, "A sign is turned: (α − α/r) · B·A is added and not taken out.")
+def _surplus_added(W, A, B, alpha, r):
+    return (W + (alpha - alpha / r) * (B @ A)).to(W.dtype)
+
+
+@mistake(
+    MERGE,
+    "(r − 1) · B·A is taken out. The surplus is the difference of the two factors, α and α/r.",
+)
+def _r_minus_one(W, A, B, alpha, r):
+    return (W - (r - 1) * (B @ A)).to(W.dtype)
+
+
+@mistake(MERGE, "The repaired weight comes back in float32 whatever the dtype of W.")
 def _in_float32(W, A, B, alpha, r):
     return W.float() - (alpha - alpha / r) * (B @ A)
 
@@ -393,112 +520,188 @@ def _fitted(saved, wanted, same: Callable) -> tuple:
     return _told(saved, wanted, {s: w for w in wanted for s in saved if same(s, w)})
 
 
-@mistake(NAMES, "Only equal names fit. A saved name may carry a prefix, “base_model.model.” for one: then nothing would be loaded.")  # fmt: skip
+@mistake(NAMES, "Only equal names fit. A saved name may carry a prefix, such as “base_model.model.”: then nothing is loaded.")  # fmt: skip
 def _equal_names(saved, wanted):
     return _fitted(saved, wanted, lambda s, w: s == w)
 
 
-@mistake(NAMES, "“layers.11.A” ends with “1.A” too. What stands before the wanted name must end with a dot.")  # fmt: skip
+@mistake(NAMES, "“m.11.A” ends with “1.A” too and is another tensor. Look at what stands before the wanted name.")  # fmt: skip
 def _ends_without_a_dot(saved, wanted):
     return _fitted(saved, wanted, lambda s, w: s.endswith(w))
 
 
-@mistake(NAMES, "Only one prefix is known here. Another library writes another one: compare the ends.")  # fmt: skip
+@mistake(NAMES, "Names without a prefix do not fit. A saved name may be equal to the wanted one.")
+def _never_equal(saved, wanted):
+    return _fitted(saved, wanted, lambda s, w: s.endswith(f".{w}"))
+
+
+@mistake(NAMES, "Only the prefix “base_model.model.” is known. Another library writes another one: compare the ends.")  # fmt: skip
 def _one_prefix(saved, wanted):
     return _fitted(saved, wanted, lambda s, w: s.removeprefix("base_model.model.") == w)
 
 
-@mistake(NAMES, "A wanted name in the middle of a saved one is another tensor. It must be its end.")
+@mistake(NAMES, "Exactly one part in front is ignored. A prefix may have several parts, or none.")
+def _first_part_cut(saved, wanted):
+    return _fitted(saved, wanted, lambda s, w: w in (s, s.partition(".")[2]))
+
+
+@mistake(NAMES, "A wanted name anywhere in a saved one is taken for a fit. It must be its end.")
 def _anywhere(saved, wanted):
     return _fitted(saved, wanted, lambda s, w: w in s)
 
 
-@mistake(NAMES, "Paired by their order: a file is not in the model's order, so A would land in B's place.")  # fmt: skip
+@mistake(NAMES, "A wanted name in front or in the middle of a saved one is taken for a fit. It must be its end.")  # fmt: skip
+def _anywhere_between_dots(saved, wanted):
+    return _fitted(saved, wanted, lambda s, w: f".{w}." in f".{s}.")
+
+
+@mistake(NAMES, "Names are paired by their order. A file is not in the model's order, so A would land in B's place.")  # fmt: skip
 def _in_their_order(saved, wanted):
     return _told(saved, wanted, dict(zip(saved, wanted, strict=False)))
 
 
-@mistake(NAMES, "The mapping is the wrong way round: from the saved name to the wanted one.")
+@mistake(NAMES, "The mapping leads from wanted to saved names. It should lead from the saved name to the wanted one.")  # fmt: skip
 def _turned_round(saved, wanted):
     found, missing, left = fit_names(saved, wanted)
     return {w: s for s, w in found.items()}, missing, left
 
 
-@mistake(NAMES, "A wanted name that finds no tensor is not told. It would stay at its start, silently.")  # fmt: skip
+@mistake(NAMES, "A wanted name without a tensor is not reported. Its weight would keep its initial value, silently.")  # fmt: skip
 def _missing_not_told(saved, wanted):
     found, _, left = fit_names(saved, wanted)
     return found, [], left
 
 
-@mistake(NAMES, "A saved tensor that no one wants is not told. It would be dropped, silently.")
+@mistake(NAMES, "A saved name that fits nothing is not reported. Its tensor would be dropped, silently.")  # fmt: skip
 def _left_over_not_told(saved, wanted):
     found, missing, _ = fit_names(saved, wanted)
     return found, missing, []
 
 
-@mistake(NAMES, "Neither what is missing nor what is left over is told: this is `strict=False`, the very fault.")  # fmt: skip
+@mistake(NAMES, "Neither the missing names nor the left-over ones are reported: that is the fault of this run, `strict=False`.")  # fmt: skip
 def _silent(saved, wanted):
     return fit_names(saved, wanted)[0], [], []
 
 
-@mistake(NAMES, "What is missing and what is left over have changed places.")
+@mistake(NAMES, "The missing names and the left-over ones have changed places.")
 def _changed_places(saved, wanted):
     found, missing, left = fit_names(saved, wanted)
     return found, left, missing
 
 
-FILES = {
-    "a prefix on each": (["base_model.model.h.1.A", "base_model.model.h.1.B"], ["h.1.A", "h.1.B"]),
-    "no prefix, another order": (["h.1.B", "h.1.A"], ["h.1.A", "h.1.B"]),
-    "another prefix": (["module.h.1.A"], ["h.1.A"]),
-    "layers 1 and 11": (["m.1.A", "m.11.A"], ["11.A", "1.A"]),
-    "a wanted tensor that is not there": (["m.h.1.A"], ["h.1.A", "h.1.B"]),
-    "a tensor that nobody wants": (["m.h.1.A", "m.head.weight"], ["h.1.A"]),
-    "a name within another": (["m.h.1.A.scale", "m.h.1.A"], ["h.1.A"]),
-    "both missing and left over": (["m.h.1.lora_A"], ["h.1.A"]),
-}
+FILES = (
+    ("equal", "no prefix, another order", ["h.1.B", "h.1.A"], ["h.1.A", "h.1.B"]),
+    ("prefix", "a prefix on each", ["base_model.model.h.1.A", "base_model.model.h.1.B"], ["h.1.A", "h.1.B"]),
+    ("prefix", "another prefix", ["module.h.1.A"], ["h.1.A"]),
+    ("prefix", "layers 1 and 11", ["m.1.A", "m.11.A"], ["11.A", "1.A"]),
+    ("missing", "a wanted tensor that is not there", ["m.h.1.A"], ["h.1.A", "h.1.B"]),
+    ("left", "a tensor that nothing wants", ["m.h.1.A", "m.head.weight"], ["h.1.A"]),
+    ("prefix", "a name within another", ["m.h.1.A.scale", "m.h.1.A", "m.h.1.Ab"], ["h.1.A"]),
+    ("missing", "both missing and left over", ["m.h.1.lora_A"], ["h.1.A"]),
+    ("missing", "an empty file", [], ["h.1.A"]),
+)  # fmt: skip
+
+
+def _fit_in_any_order(saved, wanted) -> tuple:
+    found, missing, left = fit_names(saved, wanted)
+    return found, set(missing), set(left)
+
+
+def _draw_names(rng: random.Random, *_: object) -> tuple:
+    wanted = [f"layers.{k}.{m}.A" for k in rng.sample(range(30), 3) for m in ("q", "v")]
+    prefix = rng.choice(["base_model.model.", "m.", ""])
+    saved = [prefix + name for name in rng.sample(wanted, rng.randint(2, 6))]
+    saved += [f"{prefix}layers.{k}.norm" for k in range(rng.randint(0, 2))]
+    rng.shuffle(saved)
+    return saved, wanted
 
 
 # --- 23f: dropout ----------------------------------------------------------------------------------------
-def _numbers(p: float, training: bool) -> tuple:
-    return torch.linspace(-3, 5, 20_000).reshape(100, 200) + 0.013, p, training
+def _numbers(p: float, training: bool, dtype: torch.dtype = torch.float32) -> tuple:
+    x = torch.linspace(-3, 5, 20_000, dtype=torch.float64) + 0.0131
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
+    return x[order].reshape(100, 200).to(dtype), p, training
 
 
-def _verify_drop(p: float, training: bool):
+def _verify_drop(make: Callable[[], tuple]):
+    """Judge one call of ``drop`` by its zeros and by the factor of the numbers that stay."""
+
     def verify(value: Any, _: tuple) -> str | None:
-        x, *_ = _numbers(p, training)
-        if not isinstance(value, Tensor):
-            return f"Return a tensor of the shape of x; this is a `{type(value).__name__}`."
+        x, p, training = make()
+        if not is_tensor(value):
+            return Broken("dtype", f"The result is a `{type(value).__name__}` and no tensor.")
         if value.shape != x.shape:
-            return f"The shape changed from {tuple(x.shape)} to {tuple(value.shape)}: dropped numbers become 0, they do not go."
-        zeros = (value == 0).float().mean().item()
+            return Broken(
+                "dtype",
+                f"The shape changes from {tuple(x.shape)} to {tuple(value.shape)}: numbers that are dropped become 0 and keep their places.",
+            )
+        if value.dtype != x.dtype:
+            return Broken("dtype", f"The dtype changes from {x.dtype} to {value.dtype}.")
+        zeros = (value == 0).double().mean().item()
         if not training:
             return _at_rest(value, x, p, zeros)
         if zeros == 0 and p:
-            return "In training nothing is dropped. Is `training` the wrong way round?"
-        if p > 0 and ((value == 0).all(0).any() or (value == 0).all(1).any()):
-            return "Whole rows or columns are dropped together. Every number is drawn by itself."
+            return "In training nothing is dropped."
+        if p and ((value == 0).all(0).any() or (value == 0).all(1).any()):
+            return Broken("alone", "Whole rows or columns are dropped together.")
         if abs(zeros - p) > 0.02:
-            return f"{zeros:.0%} of the numbers became 0 with p = {p}. p is the chance to be dropped, not to be kept."
-        kept = value != 0
-        factor = (value[kept] / x[kept]).mean().item()
-        if math.isclose(factor, 1 / (1 - p), rel_tol=1e-4):
-            return None
-        if math.isclose(factor, 1.0, rel_tol=1e-4):
-            return "The numbers that stay are not scaled: the mean shrinks to 1 − p of what it was, and evaluation sees larger numbers than training did."
-        return f"The numbers that stay are multiplied by {factor:.3g}. For the mean to stay it must be 1 / (1 − p), {1 / (1 - p):.3g} here."
+            return f"{zeros:.0%} of the numbers become 0 with p = {p}."
+        small = x.abs() < x.abs().float().median()
+        if any(abs((value[part] == 0).double().mean() - p) > 0.03 for part in (small, slice(50))):
+            return Broken(
+                "alone", "How likely a number becomes 0 depends on its value or its place."
+            )
+        return _scaled(value, x, p)
 
-    return verify
+    return verify  # fmt: skip
+
+
+def _scaled(value: Tensor, x: Tensor, p: float) -> str | None:
+    kept = value != 0
+    factors = value[kept].double() / x[kept].double()
+    precise = 1e-2 if x.dtype == torch.bfloat16 else 1e-4
+    if torch.allclose(factors, torch.full_like(factors, 1 / (1 - p)), rtol=precise):
+        return None
+    if p and torch.allclose(factors, torch.ones_like(factors), rtol=precise):
+        return Broken(
+            "scale",
+            f"The numbers that stay are not scaled: the mean shrinks to {1 - p:g} of what it was.",
+        )
+    return Broken("scale", f"The numbers that stay are multiplied by {factors.mean():.3g} on average. For the mean to stay it would have to be {1 / (1 - p):.3g} for each.")  # fmt: skip
 
 
 def _at_rest(value: Tensor, x: Tensor, p: float, zeros: float) -> str | None:
     if torch.equal(value, x):
         return None
-    if zeros > 0.01 and abs(zeros - p) < 0.02:
-        return "Out of training numbers are dropped all the same: this is the fault of the run. F.dropout(x, p) does so too, unless it is told `training=False`."
+    if zeros > 0.01:
+        return f"With training=False {zeros:.0%} of the numbers become 0: this is the fault of the run. F.dropout(x, p) does so unless its third argument is False."
     if torch.allclose(value, x * (1 - p)):
-        return "Out of training the numbers are multiplied by 1 − p. That is the other convention: here the scaling happens in training, and evaluation changes nothing."
-    return "Out of training the numbers change. They are to be returned as they are."
+        return "With training=False the numbers are multiplied by 1 − p. Here the scaling happens in training, and evaluation changes nothing."
+    return "With training=False the numbers change."  # fmt: skip
+
+
+def _drop_case(rule: str, p: float, training: bool, dtype: torch.dtype = torch.float32) -> Case:
+    make = functools.partial(_numbers, p, training, dtype)
+    kind = str(dtype).removeprefix("torch.")
+    told = f"20,000 numbers in {kind}, p = {p:g}, training={training}"
+    return Case(told, make, verify=_verify_drop(make), rule=rule)
+
+
+def _anew(*_: Any) -> tuple:
+    return _numbers(0.5, True)
+
+
+def _verify_anew(value: Any, _: tuple) -> str | None:
+    if (
+        not is_tensor(value)
+        or value.shape != (100, 200)
+        or not 0.4 < (value == 0).double().mean() < 0.6
+    ):
+        return "With p = 0.5 about half of the numbers should become 0."
+    first, second = (value == 0)[:50], (value == 0)[50:]
+    if torch.equal(first, second) or torch.equal(first[:, :100], first[:, 100:]):
+        return Broken("alone", "The zeros form a pattern that repeats.")
+    return None  # fmt: skip
 
 
 # --- 23g: the prompt ---------------------------------------------------------------------------------------
@@ -514,7 +717,7 @@ def _asked(family: str, question: str) -> tuple:
     return _tokenizer(family), question
 
 
-@mistake(PROMPT, "This writes ChatML by hand, whatever the model was trained with. Ask the tokenizer's own template.")  # fmt: skip
+@mistake(PROMPT, "This writes ChatML by hand, whatever the model was trained with. Use the tokenizer's own template.")  # fmt: skip
 def _typed(tokenizer, question):
     text = render_prompt(user(question))
     return tokenizer.encode(text, add_special_tokens=False)
@@ -525,12 +728,14 @@ def _no_generation_prompt(tokenizer, question):
     return encode(tokenizer, user(question))
 
 
-@mistake(PROMPT, "The question alone, without a template: the model was never asked like that.")
+@mistake(
+    PROMPT, "The question stands alone, without a template: the model was never asked like that."
+)
 def _bare(tokenizer, question):
     return tokenizer.encode(question, add_special_tokens=False)
 
 
-@mistake(PROMPT, "The first token comes twice: the template writes it already. Tokenise a rendering with add_special_tokens=False.")  # fmt: skip
+@mistake(PROMPT, "The first token comes twice. The template writes it already.")
 def _first_token_twice(tokenizer, question):
     ids = serving_prompt(tokenizer, question)
     return [ids[0], *ids]
@@ -541,13 +746,31 @@ def _text(tokenizer, question):
     return tokenizer.apply_chat_template(user(question), add_generation_prompt=True, tokenize=False)
 
 
-@mistake(PROMPT, "The question stands in the assistant's turn. It comes from the user.")
+@mistake(PROMPT, "This is a list that holds the list of ids: a batch of one prompt.")
+def _batch_of_one(tokenizer, question):
+    return [serving_prompt(tokenizer, question)]
+
+
+@mistake(PROMPT, "This is what the tokenizer returns, ids and attention mask in one object. Return the ids alone.")  # fmt: skip
+def _encoding(tokenizer, question):
+    return dict(tokenizer.apply_chat_template(user(question), add_generation_prompt=True, return_dict=True))  # fmt: skip
+
+
+@mistake(PROMPT, "The question stands in an assistant message. It comes from the user.")
 def _wrong_turn(tokenizer, question):
     messages = [{"role": "assistant", "content": question}]
     return encode(tokenizer, messages, add_generation_prompt=True)
 
 
-@mistake(PROMPT, "An empty answer was put behind and closed with its end marker: there is nothing left to answer. Leave the turn open.")  # fmt: skip
+@mistake(
+    PROMPT, "A system message is added that nobody asked for. The question is the only message."
+)
+def _system_added(tokenizer, question):
+    messages = [{"role": "system", "content": "You are a helpful assistant."}, *user(question)]
+    return encode(tokenizer, messages, add_generation_prompt=True)
+
+
+@mistake(PROMPT, "An empty answer is appended and closed with its end-of-turn token: nothing is left to answer. Leave the turn open.")  # fmt: skip
 def _closed(tokenizer, question):
     messages = [*user(question), {"role": "assistant", "content": ""}]
     return encode(tokenizer, messages)
@@ -558,9 +781,22 @@ def _last_token_missing(tokenizer, question):
     return serving_prompt(tokenizer, question)[:-1]
 
 
-@mistake(PROMPT, "The question was changed before it was asked. Put it in as it is.")
+@mistake(PROMPT, "The question mark is gone: the question is changed before it is asked.")
 def _question_changed(tokenizer, question):
     return serving_prompt(tokenizer, question.strip(" ?"))
+
+
+@mistake(PROMPT, "The question is stripped before it is asked. Leave that to the template.")
+def _question_stripped(tokenizer, question):
+    return serving_prompt(tokenizer, question.strip())
+
+
+ASKED = (("template", "llama3", "Where does the frog live?"), ("template", "gemma", "Name a pond animal?"),
+         ("template", "chatml", "What is the plural of city?"), ("question", "chatml", " Which is larger, 2 or 3? "))  # fmt: skip
+
+
+def _draw_prompt(rng: random.Random, *_: object) -> tuple:
+    return _tokenizer(rng.choice(["llama3", "gemma", "chatml"])), sentence(rng)[:-1] + "?"
 
 
 # --- Exercises -----------------------------------------------------------------------------------------
@@ -570,68 +806,131 @@ EXERCISES = {
         title="Diagnose a run from its figures",
         reference=diagnose,
         cases=_diagnosis_cases(),
+        asks="Return (fault, figure): what is wrong with a run, and the figure that proves it.\n\n"
+        "figures: those of one run, by their names in SOUND, which holds what a sound run has.",
+        rules={
+            "two": "The fault is a name in FAULTS, the figure a name in SOUND.",
+            "sound": "If every figure is within 0.001 of SOUND, the fault is “healthy”, and the figure does not matter.",
+            "one": "A figure further off is the sign of a fault, also if it is off only a little, as when half of the prompts are trained.",
+            "strength": "Strength 0 means “adapter not loaded”; any other strength than 1 means “wrong factor in the merge”.",
+            "several": "Three faults change two figures, and explain both: “answers cut off” the trained answers and ends, “begin token doubled” the begin "
+            "tokens and the prompts that fit, “labels shifted twice” the labels in place and the trained prompts.",
+            "figure": "The figure is one that no other fault changes; of the pairs above, the first one named.",
+            "unchanged": "figures stays as it is.",
+        },
         hints=(
-            "Go through the figures one by one: `if figures['labels in place'] < 0.9: return …`. `SOUND` holds what a sound run has.",
-            "Some faults move two figures. A cut takes end markers too; a doubled begin token keeps prompts from fitting. Ask for the fault that explains both first.",
-            "Compare with a tolerance: 0.99999 is 1 up to rounding.",
+            "Compare each figure with that of a sound run. Which fault does each of them show?",
+            ("several", "So the order of the questions matters: ask for the fault that explains both figures before the one that explains one."),
+            "Look at your comparisons: 0.99999 is 1 up to rounding, and 0.6 is not.",
         ),
-        why="The order of the questions is the art: a symptom that two faults share must be asked about last. "
-        "The tolerances are no art: these figures are exact for a sound run, up to rounding, whatever its data.",
+        path="Write one question for each fault first, each about its own figure and with a tolerance. Then look for faults that share a figure, "
+        "and move the fault that changes two figures in front of the fault that changes one. The usual wrong turn is to ask whether the prompts fit "
+        "before counting the begin tokens.",
+        why="The order of the questions is the difficult part: a symptom that two faults share must be asked about last. "
+        "The tolerances are easy: for a sound run these figures are exact up to rounding, whatever its data.",
         points=3,
     ),
     ROW: Exercise(
         id=ROW,
-        title="Build the row right",
+        title="Build the training example right",
         reference=repair_row,
         cases=_row_cases(),
+        asks="Return (input_ids, labels) of one training example.\n\n"
+        "prompt, answer: lists of ids, neither empty. begin, end: ids of the begin token and of the end-of-turn token.",
+        rules={
+            "mask": "input_ids are prompt, answer and one end token; the labels are -100 on the prompt and the ids themselves on the answer and the end token. Nothing is shifted.",
+            "front": "If the prompt begins with several begin tokens, one of them stays.",
+            "further": "Begin tokens further on stay, and where there is none, none is added.",
+            "long": "If that gives more than max_length tokens, return None: nothing is cut.",
+            "unchanged": "The lists stay as they are.",
+        },
+        draw=_draw_row,
         hints=(
-            "Three parts in a list: the prompt with at most one begin token in front, the answer, the end marker.",
-            "The labels have as many places: -100 for each token of the prompt, then the answer and the end marker themselves.",
-            "Count at the end, after the begin tokens became one: if there are more than max_length, return None.",
+            "Three parts make the example. Which of them may need a repair, and which of them is trained?",
+            ("front", "Count how many begin tokens stand before the first other token."),
+            "Look at the order of your steps: the length counts after the begin tokens have become one, and with the end token.",
         ),
-        why="Five of the ten faults are this function, written in a hurry. None of them raises, and each gives a loss that falls.",
+        path="Repair the prompt first, then join the three parts, then build the labels from the same parts, and compare the length last. "
+        "The usual wrong turn is to remove every begin token of the prompt, or to compare the length before the repair.",
+        why="Five of the ten faults are this function, written in a hurry. None of them raises an error, and with each the loss falls.",
         points=2,
     ),
     WEIGHTS: Exercise(
         id=WEIGHTS,
-        title="Weigh the micro-batches",
+        title="Weight the micro-batches",
         reference=micro_batch_weights,
         cases=[
-            Case(f"trained tokens per micro-batch: {c}", lambda c=c: (list(c),), micro_batch_weights, tolerance=1e-9)
-            for c in COUNTS
+            Case(f"trained tokens per micro-batch: {c}", lambda c=c: (list(c),), micro_batch_weights, 1e-6, rule=rule)
+            for rule, c in COUNTS
         ],
+        asks="Return one weight for each micro-batch, in order.\n\n"
+        "counts: list of the numbers of trained tokens in the micro-batches, at least one of them positive.",
+        rules={
+            "share": "The sum of weight times mean loss over the micro-batches is the mean loss over all trained tokens.",
+            "zero": "A micro-batch without trained tokens has the weight 0.",
+            "unchanged": "counts stays as it is.",
+        },
+        draw=_draw_counts,
         hints=(
-            "mean_i · n_i is the sum over micro-batch i. What do you divide all these sums by?",
-            "Each weight is its share of the trained tokens.",
+            "A mean loss times its count is the summed loss of the micro-batch. What do you divide the sum of all these by?",
+            ("share", "Write both sides with the summed losses of the micro-batches, and compare."),
+            "Look at the denominator: it is the same for every micro-batch.",
         ),
-        why="Only the trained tokens count, not the rows and not the padding. Across several processes the total is that of all of them.",
+        path="Write the mean over all trained tokens as a sum of the micro-batches' summed losses, divided by N. Put count times mean in place of each "
+        "summed loss, and read off the factor of each mean. The usual wrong turn is to average the means.",
+        why="Only the trained tokens count, not the examples and not the padding. Across several processes N is the total of all of them.",
     ),
     MERGE: Exercise(
         id=MERGE,
         title="Repair a merged weight",
         reference=repair_merge,
         cases=[
-            Case(f"W + α·B·A in {name}: d_in = 32, d_out = 40, r = 3, α = 6", functools.partial(_merged, dtype), repair_merge, tolerance=tolerance)
-            for name, dtype, tolerance in (("float32", torch.float32, 1e-6), ("bfloat16", torch.bfloat16, 0.0))
+            Case(f"W + α·B·A in {dtype}: d_in = 31, d_out = 23, r = {r}, α = {alpha:g}".replace("torch.", ""),
+                 functools.partial(_merged, dtype, r, alpha), repair_merge, tolerance, rule=rule)
+            for rule, dtype, r, alpha, tolerance in MERGES
         ],
+        asks="Return the weight that was meant, base + (α/r)·B·A, as a tensor.\n\n"
+        "W: base + α·B·A, shape (d_out, d_in). A: (r, d_in). B: (d_out, r).",
+        rules={
+            "factor": "Nothing but the factor of the update changes. The base is not known, only W.",
+            "dtype": "The result has the dtype of W, because the model is saved in it. A and B may have another.",
+            "unchanged": "W, A and B stay as they are.",
+        },
+        draw=_draw_merged,
         hints=(
-            "W holds the base plus α · B @ A. It should hold the base plus α/r · B @ A. What is the difference?",
-            "Take (α − α/r) · B @ A away, and return the dtype of W.",
+            "W holds the base and too much of the update. How much too much?",
+            ("factor", "Write down what W holds and what it should hold; the base is the same in both."),
+            "Look at the difference of the two factors, and at the dtype of what you return.",
         ),
-        why="It works because A and B were kept. Without them, or after rounding in 16 bits, only the original base helps: keep it.",
+        path="Write W and the wanted weight below each other and subtract: the base drops out, and what is left is a factor times B·A. Take it out of W, "
+        "then convert. The usual wrong turn is to take out the part that should stay.",
+        why="This works because A and B were kept. Without them, or after rounding in 16 bits, only the original base helps: keep it.",
     ),
     NAMES: Exercise(
         id=NAMES,
-        title="Fit an adapter's names, and tell what does not fit",
+        title="Fit an adapter's names, and report what does not fit",
         reference=fit_names,
         cases=[
-            Case(f"{name}: saved {s}, wanted {w}", lambda s=s, w=w: (list(s), list(w)), fit_names)
-            for name, (s, w) in FILES.items()
+            Case(f"{name}: saved {s}, wanted {w}", lambda s=s, w=w: (list(s), list(w)), _fit_in_any_order, rule=rule)
+            for rule, name, s, w in FILES
         ],
+        asks="Return (mapping, missing, left over).\n\n"
+        "saved, wanted: lists of different names; no name fits two others. mapping: dictionary {saved name: wanted name} of the names that fit.",
+        rules={
+            "equal": "A saved name fits a wanted name that is equal to it.",
+            "prefix": "A saved name also fits if it ends with a dot and the wanted name: “any.prefix.h.1.A” fits “h.1.A”.",
+            "missing": "missing holds the wanted names that no saved name fits, in any order.",
+            "left": "left over holds the saved names that fit no wanted name, in any order.",
+            "unchanged": "The lists stay as they are.",
+        },
+        draw=_draw_names,
         hints=(
-            "A saved name fits if it equals the wanted one, or ends with a dot and the wanted one.",
-            "Three results: the mapping {saved: wanted}; the wanted names that found nothing; the saved names that nobody took, both in their given order.",
+            "Try every saved name with every wanted name. When do the two name the same tensor?",
+            ("prefix", "Why is the end of the name alone not enough?"),
+            "Look at the character before the wanted name, and at the names that the mapping does not hold on either side.",
         ),
+        path="Write the test for one pair of names first, with and without a prefix. Build the mapping with it, and read the two lists off the mapping. "
+        "The usual wrong turn is to compare the ends without the dot: layer 11 then fits layer 1.",
         why="A loader that is not strict reports success for any file. The two lists turn silence into a sentence: refuse to go on unless both are empty.",
     ),
     DROP: Exercise(
@@ -639,27 +938,56 @@ EXERCISES = {
         title="Dropout that ends with the training",
         reference=drop,
         cases=[
-            Case(f"20,000 numbers, p = {p:g}, training={training}", functools.partial(_numbers, p, training), verify=_verify_drop(p, training))
-            for p, training in ((0.25, False), (0.25, True), (0.1, True), (0.0, True), (0.8, False))
+            _drop_case("rest", 0.25, False),
+            _drop_case("rest", 0.8, False),
+            _drop_case("share", 0.25, True),
+            _drop_case("share", 0.1, True),
+            _drop_case("share", 0.0, True),
+            _drop_case("dtype", 0.25, True, torch.bfloat16),
+            Case("20,000 numbers, p = 0.5, training=True", _anew, verify=_verify_anew, rule="alone"),
         ],
+        asks="Return x after dropout.\n\nx: tensor of any shape. p: probability, 0 <= p < 1. training: True or False.",
+        rules={
+            "rest": "If training is False, the numbers of x come back unchanged.",
+            "share": "If training is True, each number becomes 0 with probability p.",
+            "alone": "Each number is drawn by itself, whatever its value and its place.",
+            "scale": "The numbers that stay are divided by 1 - p, so that the mean stays what it was.",
+            "dtype": "The result is a tensor of the shape and dtype of x, because the next layer computes with it.",
+            "seed": "The random generator is not seeded: every step of a training draws anew.",
+            "unchanged": "x stays as it is.",
+        },
         hints=(
-            "Out of training, return x itself. In training: `torch.rand_like(x)` is at least p with probability 1 − p.",
-            "Divide what stays by 1 − p, so that the mean stays what it was.",
+            "Which of the two modes needs no random number at all?",
+            ("share", "A uniform random number between 0 and 1 is below p with probability p."),
+            "Look at the shape of your random numbers, at their dtype, and at what happens to the numbers that stay.",
         ),
-        why="`F.dropout(x, p)` has a third argument, `training`, that is True unless told: a layer that forgets it drops for ever. `nn.Dropout` passes its own mode on.",
+        path="Treat evaluation first and leave. In training draw one uniform number for each entry, keep an entry if its number is at least p, and divide "
+        "by what is kept on average. The usual wrong turn is to take p for the probability to be kept.",
+        why="`F.dropout(x, p)` has a third argument, `training`, whose default is True: a layer that omits it drops for ever. `nn.Dropout` passes its own mode on.",
     ),
     PROMPT: Exercise(
         id=PROMPT,
         title="Ask as it was trained",
         reference=serving_prompt,
         cases=[
-            Case(f"a tokenizer of the {family} family, {question!r}", functools.partial(_asked, family, question), serving_prompt)
-            for family, question in (("llama3", "Where does the frog live?"), ("gemma", "Name a pond animal?"), ("chatml", "What is the plural of city?"))
+            Case(f"a tokenizer of the {family} family, {question!r}", functools.partial(_asked, family, question), serving_prompt, rule=rule)
+            for rule, family, question in ASKED
         ],
+        asks="Return the ids with which a model is asked a question, as one flat list.\n\n"
+        "tokenizer: of any family, with a chat template. question: text.",
+        rules={
+            "template": "The ids are those of the tokenizer's own template for one user message, with the generation prompt that opens the answer; every special token is there once, as the template writes it.",
+            "question": "The question goes into the template as it is.",
+            "unchanged": "The tokenizer stays as it is.",
+        },
+        draw=_draw_prompt,
         hints=(
-            "`tokenizer.apply_chat_template(messages, add_generation_prompt=…)` renders with the model's own template.",
-            "`sftlab.chat.encode(tokenizer, user(question), add_generation_prompt=True)` gives plain ids.",
+            "Who knows how this family writes a conversation?",
+            ("template", "Look at what the tokenizer's method for chat templates returns by default, and at its argument about the generation prompt."),
+            "Look at the first tokens: if you render text first and tokenize it then, who writes the begin token?",
         ),
-        why="A prompt must begin the training row, token by token. Whoever renders with anything but the tokenizer that was saved with the model has to prove that.",
+        path="Put the question into one user message, apply the tokenizer's template with its generation prompt, and take the ids out of what comes back. "
+        "The usual wrong turn is to tokenize the rendered text with special tokens: the begin token then comes twice.",
+        why="A prompt must begin the training example, token by token. Whoever renders with anything but the tokenizer that was saved with the model has to prove that.",
     ),
 }  # fmt: skip
