@@ -8,7 +8,7 @@ import random
 import torch
 from torch import nn
 
-from sftlab.classroom.answers import refused, right
+from sftlab.classroom.answers import equivalent, refused, right
 
 START, STUCK = "08.init_lora_", "08.which_is_stuck"
 
@@ -31,13 +31,12 @@ def copied(A, B):
     with torch.no_grad():
         A.copy_((2 * torch.rand_like(A) - 1) / A.size(1) ** 0.5)
         B[:] = 0
-    return A, B
 
 
 @right(START)
 def orthogonal_rows(A, B):
     nn.init.orthogonal_(A)
-    B.data -= B.data
+    B.data.fill_(0)
 
 
 @right(START)
@@ -45,6 +44,7 @@ def from_a_linear_layer(A, B):
     r, d_in = A.shape
     A.data = nn.Linear(d_in, r).weight.data
     B.data = torch.zeros(B.shape)
+    return A, B
 
 
 @right(START)
@@ -54,107 +54,124 @@ def entry_by_entry(A, B):
         for row in A:
             for i in range(len(row)):
                 row[i] = random.uniform(-bound, bound)
-        B.mul_(0)
+        B.fill_(False)
 
 
-@refused(START, "other way round")
+def filled(fill_A, fill_B=torch.Tensor.zero_):
+    """An answer that fills A and B with these."""
+
+    def answer(A, B):
+        with torch.no_grad():
+            fill_A(A)
+            fill_B(B)
+
+    return answer
+
+
+@right(START)
+def signs(A, B):
+    signs = torch.randint(0, 2, A.shape) * 2 - 1
+    filled(lambda A: A.copy_(signs / A.shape[1] ** 0.5))(A, B)
+
+
+@refused(START, "The roles are exchanged")
 def swapped(A, B):
-    nn.init.zeros_(A)
-    nn.init.kaiming_uniform_(B, a=math.sqrt(5))
+    kaiming(B, A)
 
 
-@refused(START, "the layer is stuck")
+@refused(START, "Both matrices are zero")
 def both_zero(A, B):
-    nn.init.zeros_(A)
-    nn.init.zeros_(B)
+    filled(torch.Tensor.zero_)(A, B)
 
 
-@refused(START, "B is not zero")
+@refused(START, "B is not zero everywhere")
 def both_random(A, B):
-    nn.init.kaiming_uniform_(A, a=math.sqrt(5))
-    nn.init.kaiming_uniform_(B, a=math.sqrt(5))
+    filled(nn.init.xavier_normal_, nn.init.xavier_normal_)(A, B)
 
 
-@refused(START, "B is not zero")
+@refused(START, "B is not zero everywhere")
 def small_B(A, B):
-    nn.init.kaiming_uniform_(A, a=math.sqrt(5))
-    nn.init.normal_(B, std=1e-6)
+    filled(nn.init.xavier_normal_, lambda B: B.normal_(std=1e-6))(A, B)
 
 
-@refused(START, "A and B still hold")
+@refused(START, "A still holds the value 7")
 def new_tensors(A, B):
     A = torch.randn(A.shape) / A.shape[1] ** 0.5
     B = torch.zeros(B.shape)
     return A, B
 
 
-@refused(START, "B still holds")
+@refused(START, "B still holds the value 7")
 def B_forgotten(A, B):
     nn.init.kaiming_uniform_(A, a=math.sqrt(5))
 
 
-@refused(START, "infinite or not a number")
+@refused(START, "gives NaN again")
+def multiplied_by_zero(A, B):
+    filled(nn.init.xavier_normal_, lambda B: B.mul_(0))(A, B)
+
+
+@refused(START, "infinite or NaN")
 def divided_by_zero(A, B):
-    nn.init.zeros_(B)
-    with torch.no_grad():
-        A.uniform_(-1, 1).div_(B.sum())
+    filled(lambda A: A.uniform_(-1, 1).div_(0))(A, B)
 
 
-@refused(START, "rows of A are alike")
+@refused(START, "torch.float64")
+def another_dtype(A, B):
+    kaiming(A, B)
+    A.data = A.data.double()
+
+
+@refused(START, "All entries of A are equal")
 def ones(A, B):
-    nn.init.constant_(A, 1 / A.shape[1] ** 0.5)
-    nn.init.zeros_(B)
+    filled(lambda A: A.fill_(A.shape[1] ** -0.5))(A, B)
 
 
-@refused(START, "rows of A are alike")
+@refused(START, "The rows of A are equal")
 def one_row(A, B):
-    with torch.no_grad():
-        A.copy_(torch.randn(1, A.shape[1]).expand_as(A) / A.shape[1] ** 0.5)
-        B.zero_()
+    filled(lambda A: A.copy_(torch.randn(1, A.shape[1]).expand_as(A) / A.shape[1] ** 0.5))(A, B)
 
 
-@refused(START, "too large. Each row of A")
-def unscaled(A, B):
-    nn.init.normal_(A)
-    nn.init.zeros_(B)
+@refused(START, "The columns of A are equal")
+def one_column(A, B):
+    filled(lambda A: A.copy_(torch.randn(len(A), 1).expand_as(A) / A.shape[1] ** 0.5))(A, B)
 
 
-@refused(START, "too large. Each row of A")
-def by_rank(A, B):
-    bound = 1 / math.sqrt(A.shape[0])
-    nn.init.uniform_(A, -bound, bound)
-    nn.init.zeros_(B)
-
-
-@refused(START, "smaller than 1/√d_in")
-def tiny(A, B):
-    nn.init.normal_(A, std=1e-6)
-    nn.init.zeros_(B)
-
-
-@refused(START, "not centred at zero")
-def one_sided(A, B):
-    with torch.no_grad():
-        A.copy_(torch.rand_like(A) / A.shape[1] ** 0.5)
-        B.zero_()
-
-
-@refused(START, "Most of A is zero")
+@refused(START, "Most entries of A are zero")
 def identity(A, B):
-    nn.init.eye_(A)
-    nn.init.zeros_(B)
+    filled(nn.init.eye_)(A, B)
 
 
-@refused(START, "no longer require a gradient")
+@refused(START, "not 0 on average")
+def one_sided(A, B):
+    filled(lambda A: A.uniform_(0, A.shape[1] ** -0.5))(A, B)
+
+
+@refused(START, "it must be between 0.3 and 2")
+def by_rank(A, B):
+    filled(lambda A: A.normal_(std=A.shape[0] ** -0.5))(A, B)
+
+
+@refused(START, "it must be between 0.3 and 2")
+def one_size_for_all(A, B):
+    filled(lambda A: A.normal_(std=0.1))(A, B)
+
+
+@refused(START, "A.requires_grad was True and is now False")
 def frozen(A, B):
     kaiming(A.requires_grad_(False), B.requires_grad_(False))
 
 
 @refused(START, "leaf Variable that requires grad")
 def gradients_recorded(A, B):
-    bound = 1 / math.sqrt(A.shape[1])
-    A.uniform_(-bound, bound)
+    A.uniform_(-(A.shape[1] ** -0.5), A.shape[1] ** -0.5)
     B.zero_()
+
+
+@refused(START, "sets the random seed itself")
+def seeded(A, B):
+    torch.manual_seed(0)
+    kaiming(A, B)
 
 
 @right(STUCK)
@@ -196,12 +213,22 @@ def by_tensor(grad_norms):
     return [name for name, stuck in zip(grad_norms, zero, strict=True) if stuck]
 
 
-@refused(STUCK, "of type set")
+@refused(STUCK, "has no order")
 def a_set(grad_norms):
     return {name for name, pair in grad_norms.items() if not any(pair)}
 
 
-@refused(STUCK, "too many values to unpack")
+@refused(STUCK, "in the order of grad_norms")
+def reversed_order(grad_norms):
+    return by_loop(grad_norms)[::-1]
+
+
+@refused(STUCK, "in the order of grad_norms")
+def nothing_in_place_of_an_empty_list(grad_norms):
+    return by_loop(grad_norms) or None
+
+
+@refused(STUCK, "values to unpack")
 def items_forgotten(grad_norms):
     return [name for name, a, b in grad_norms if a == b == 0]
 
@@ -211,3 +238,17 @@ def deleted_from_the_input(grad_norms):
     for name in [name for name, pair in grad_norms.items() if any(pair)]:
         del grad_norms[name]
     return list(grad_norms)
+
+
+equivalent(
+    START,
+    "The standard deviation stays within the bounds of the rule.",
+    "`5` becomes `6`",
+    "`5` becomes `4`",
+    "without `a=` in `nn.init.kaiming_uniform_(matrix, a=math.sqrt(5), generator=generator)`",
+)
+equivalent(
+    START,
+    "The stub has no generator.",
+    "without `generator=` in `nn.init.kaiming_uniform_(matrix, a=math.sqrt(5), generator=generator)`",
+)

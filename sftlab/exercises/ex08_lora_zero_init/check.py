@@ -1,166 +1,267 @@
-"""The checks of notebook 08: how A and B start, and which layers can never move."""
+"""Checks of notebook 08: how A and B start, and which layers can never change."""
 
 from __future__ import annotations
 
-from typing import Any
+import math
+import random
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from sftlab.classroom.checking import Case, Exercise, mistake
+from sftlab.classroom.first_difference import Broken
 from sftlab.lora import init_lora_
 from sftlab.lora_statistics import which_is_stuck
 
 START, STUCK = "08.init_lora_", "08.which_is_stuck"
-UNFILLED = 7.0  # what the matrices hold before they are filled
+
+# --- init_lora_ ----------------------------------------------------------------------------
 
 
-def _matrices(r: int, d_in: int, d_out: int, trainable: bool):
+def _case(rule: str, r: int, d_in: int, d_out: int, held: float, trained: bool = False) -> Case:
     def make() -> tuple[Tensor, Tensor]:
-        A, B = torch.full((r, d_in), UNFILLED), torch.full((d_out, r), UNFILLED)
-        return (nn.Parameter(A), nn.Parameter(B)) if trainable else (A, B)
+        A, B = torch.full((r, d_in), held), torch.full((d_out, r), held)
+        return (nn.Parameter(A), nn.Parameter(B)) if trained else (A, B)
 
-    return make
+    def verify(_: object, given: tuple) -> str | None:
+        return _refilled(given, make(), held) or _wrong_start(*(M.detach() for M in given))
+
+    kind = "two parameters" if trained else "two tensors"
+    told = f"`init_lora_(A, B)`: {kind} full of {held:g}, r = {r}, d_in = {d_in}, d_out = {d_out}"
+    return Case(told, make, verify=verify, in_place=True, rule=rule)
 
 
-def _verify_start(_: Any, given: tuple) -> str | None:
-    """What is wrong with the two matrices that were filled."""
-    A, B = (matrix.detach() for matrix in given)
-    left = [name for name, M in (("A", A), ("B", B)) if (M == UNFILLED).any()]
-    if left:
-        return (
-            f"{' and '.join(left)} still {'holds' if len(left) == 1 else 'hold'} what was there before. `A = …` only gives the name to a new tensor: "
-            "fill the one you were given, with methods that end in an underscore, such as `zero_()`."
-        )
-    if not (A.isfinite().all() and B.isfinite().all()):
-        return "There are entries that are infinite or not a number."
+def _refilled(given: tuple, before: tuple, held: float) -> str | None:
+    """Return what is wrong with the tensors themselves, whatever numbers they hold now."""
+    for name, now, then in zip("AB", given, before, strict=True):
+        if (now.shape, now.dtype) != (then.shape, then.dtype):
+            return Broken(
+                "in place",
+                f"{name} was {then.dtype} of shape {tuple(then.shape)} and is now {now.dtype} of shape {tuple(now.shape)}.",
+            )
+        if math.isnan(held) and now.isnan().any():
+            return Broken(
+                "in place",
+                f"{name} held NaN before the call and still holds NaN: multiplying NaN by 0, or subtracting it from itself, gives NaN again.",
+            )
+        if (now == held).any():
+            return Broken(
+                "in place",
+                f"{name} still holds the value {held:g} that was there before the call. An assignment such as `{name} = …` only gives the name to a new tensor.",
+            )
+        if now.requires_grad != then.requires_grad:
+            return Broken(
+                "parameters",
+                f"{name}.requires_grad was {then.requires_grad} and is now {now.requires_grad}.",
+            )
+    return None
+
+
+def _wrong_start(A: Tensor, B: Tensor) -> str | None:
+    for name, M in (("A", A), ("B", B)):
+        if not M.isfinite().all():
+            return Broken("in place", f"{name} has entries that are infinite or NaN.")
     if not A.any() and not B.any():
-        return "Both are zero. The gradient of each passes through the other, so both gradients are zero too, for ever: the layer is stuck."
+        return Broken(
+            "random",
+            "Both matrices are zero. The gradient of each passes through the other, so both gradients stay zero and the layer never learns.",
+        )
     if not A.any():
-        return "The other way round: here B is random and A is zero. It would start at the base as well, but LoRA's own start is A random, B zero."
+        return Broken(
+            "zero",
+            "The roles are exchanged: A is zero and B is not. LoRA's own start is A random, B zero.",
+        )
     if B.any():
-        return "B is not zero, so B·A is not either: the model would start away from the base, with its output changed before the first step."
-    return _wrong_A(A) or _frozen(given)
+        return Broken(
+            "zero",
+            f"B is not zero everywhere (largest magnitude {B.abs().max():.2g}): B·A changes the model's output before the first training step.",
+        )
+    return _wrong_A(A)
 
 
 def _wrong_A(A: Tensor) -> str | None:
     d_in = A.shape[1]
+    if (A[:1, :1] == A).all():
+        return Broken("random", "All entries of A are equal. Equal rows get equal gradients and stay equal, so r rows do the work of one.")  # fmt: skip
     if (A[0] == A[1]).all():
-        return "The rows of A are alike. They would get like gradients and stay alike: r rows would do the work of one. Draw them at random."
+        return Broken("random", "The rows of A are equal. They get equal gradients and stay equal, so r rows do the work of one.")  # fmt: skip
+    if (A[:, :1] == A).all():
+        return Broken("random", "The columns of A are equal: every row only measures the sum of its inputs.")  # fmt: skip
     if (A == 0).float().mean() > 0.5:
-        return "Most of A is zero. Every entry is drawn at random."
-    if A.mean().abs() > 0.5 * A.std():
-        return "The entries of A are not centred at zero: every row would mostly measure the mean of its inputs."
-    size = (A.std() * (3 * d_in) ** 0.5).item()  # 1 if uniform within ±1/√d_in
-    if size > 5:
-        return (
-            f"The entries of A are about {size:.0f} times too large. Each row of A adds up d_in = {d_in} inputs: keep them within about ±1/√d_in. "
-            "Was another width used, or none?"
-        )
-    if size < 0.2:
-        return f"The entries of A are about {1 / size:,.0f} times smaller than 1/√d_in: hardly any gradient reaches B through them."
+        return Broken("random", "Most entries of A are zero. Draw every entry at random.")
+    spread = A.std().item()
+    if A.mean().abs() > 0.5 * spread:
+        return Broken("random", f"The mean of A's entries is {A.mean():.2g}, their standard deviation {spread:.2g}: they are not 0 on average.")  # fmt: skip
+    size = spread * math.sqrt(d_in)
+    if not 0.3 <= size <= 2:
+        return Broken("size", f"With d_in = {d_in}, the sum over a row of A has a standard deviation of {size:.2g}; it must be between 0.3 and 2. How does it grow with d_in?")  # fmt: skip
     return None
 
 
-def _frozen(given: tuple) -> str | None:
-    """A filled parameter must still be one that is trained."""
-    if any(isinstance(matrix, nn.Parameter) and not matrix.requires_grad for matrix in given):
-        return "The matrices no longer require a gradient: nothing would be trained. Fill them inside `torch.no_grad()` and leave the flag alone."
-    return None
+# Unequal sizes, far apart, so that no size fits all of them that depends on r or d_out or nothing.
+START_CASES = (
+    _case("zero", 3, 47, 5, held=7.0),
+    _case("size", 2, 4801, 11, held=7.0),
+    _case("in place", 3, 131, 7, held=math.nan),
+    _case("parameters", 5, 211, 13, held=7.0, trained=True),
+)
 
 
-@mistake(STUCK, "A without a gradient is how every LoRA starts: B is zero, and moves first. Stuck is a layer with no gradient at all.")  # fmt: skip
+# --- which_is_stuck ------------------------------------------------------------------------
+
+
+@mistake(STUCK, "Every layer whose A has no gradient is returned. That is how LoRA starts (B is zero): B has a gradient and moves, and then A gets one.")  # fmt: skip
 def _of_A(grad_norms):
     return [name for name, (a, b) in grad_norms.items() if a == 0]
 
 
-@mistake(STUCK, "B without a gradient means that A is zero; A has a gradient and moves. Stuck is a layer with no gradient at all.")  # fmt: skip
+@mistake(STUCK, "Every layer whose B has no gradient is returned. There A is zero, but A has a gradient and moves, and then B gets one.")  # fmt: skip
 def _of_B(grad_norms):
     return [name for name, (a, b) in grad_norms.items() if b == 0]
 
 
-@mistake(STUCK, "One zero is not enough: the matrix that has a gradient moves, and frees the other. Stuck means A *and* B.")  # fmt: skip
+@mistake(STUCK, "A layer is returned as soon as one of its norms is 0. The matrix that has a gradient moves, and then the other one gets a gradient too.")  # fmt: skip
 def _of_either(grad_norms):
     return [name for name, (a, b) in grad_norms.items() if a == 0 or b == 0]
 
 
-@mistake(STUCK, "A tiny gradient is not zero: Adam divides a step by the gradient's own size, so it moves all the same. Compare with 0.")  # fmt: skip
+@mistake(STUCK, "Layers with exactly one zero norm are returned. In these, one matrix moves and frees the other.")  # fmt: skip
+def _of_one(grad_norms):
+    return [name for name, (a, b) in grad_norms.items() if (a == 0) != (b == 0)]
+
+
+@mistake(STUCK, "A gradient of 1e-15 is taken for none, by a threshold or by rounding. Adam divides each gradient by its own size, so the layer moves.")  # fmt: skip
 def _tiny(grad_norms):
     return [name for name, (a, b) in grad_norms.items() if a < 1e-6 and b < 1e-6]
 
 
-@mistake(STUCK, "Those are the layers that *do* move. Asked for are the others.")
+@mistake(STUCK, "The layers that can change are returned. Return the others.")
 def _moving(grad_norms):
     return [name for name, pair in grad_norms.items() if any(pair)]
 
 
-@mistake(STUCK, "Those are layers in which both matrices have a gradient. Asked for are those in which neither has.")  # fmt: skip
+@mistake(STUCK, "The layers whose matrices both have a gradient are returned. These change; return those that cannot.")  # fmt: skip
 def _both_moving(grad_norms):
     return [name for name, pair in grad_norms.items() if all(pair)]
 
 
-@mistake(STUCK, "Equal is not zero: two gradients of the same size are healthy.")
+@mistake(STUCK, "The layers whose two norms are equal are returned. Two equal gradients above 0 both move their matrix.")  # fmt: skip
 def _equal(grad_norms):
     return [name for name, (a, b) in grad_norms.items() if a == b]
 
 
-@mistake(STUCK, "Only the first one is returned. There may be more.")
+@mistake(STUCK, "Only the first such layer is returned, although there are more.")
 def _first(grad_norms):
     return which_is_stuck(grad_norms)[:1]
 
 
-@mistake(STUCK, "That says whether there is one. Asked for are their names, in a list.")
+@mistake(STUCK, "The result says only whether there is such a layer. Return the names.")
 def _whether(grad_norms):
     return bool(which_is_stuck(grad_norms))
 
 
-@mistake(STUCK, "That is how many there are. Asked for are their names, in a list.")
+@mistake(STUCK, "The result is the number of such layers. Return their names.")
 def _how_many(grad_norms):
     return len(which_is_stuck(grad_norms))
 
 
-@mistake(STUCK, "Those are their norms. Asked for are their names.")
+@mistake(STUCK, "The pairs of norms are returned. Return the names.")
 def _norms(grad_norms):
     return [grad_norms[name] for name in which_is_stuck(grad_norms)]
 
 
-def _stuck(describe: str, **norms: tuple[float, float]) -> Case:
-    return Case(describe, lambda: (dict(norms),), which_is_stuck)
+@mistake(STUCK, "Each name is returned together with its norms. Return the names alone.")
+def _items(grad_norms):
+    return [(name, grad_norms[name]) for name in which_is_stuck(grad_norms)]
+
+
+@mistake(STUCK, "The positions of the layers are returned. Return their names.")
+def _positions(grad_norms):
+    return [list(grad_norms).index(name) for name in which_is_stuck(grad_norms)]
+
+
+@mistake(STUCK, "One True or False for each layer is returned. Return the names of the layers that cannot change.")  # fmt: skip
+def _mask(grad_norms):
+    return [not any(pair) for pair in grad_norms.values()]
+
+
+def _stuck(rule: str, describe: str, **norms: tuple[float, float]) -> Case:
+    told = f"`which_is_stuck({norms})`: {describe}"
+    return Case(told, lambda: (dict(norms),), which_is_stuck, rule=rule)
+
+
+STUCK_CASES = (
+    _stuck("stuck", "the second layer is stuck", up=(0.4, 0.3), down=(0.0, 0.0)),
+    _stuck("stuck", "B of q has a gradient", q=(0.0, 2.7), v=(0.0, 0.0)),
+    _stuck("stuck", "A of q has a gradient", q=(15.5, 0.0), v=(0.0, 0.0)),
+    _stuck("stuck", "two equal gradients", k=(0.2, 0.2), o=(0.0, 0.0)),
+    _stuck("tiny", "tiny gradients", q=(1e-15, 0.0), k=(0.0, 1e-15), v=(1e-15, 1e-15), o=(0.0, 0.0)),
+    _stuck("order", "three are stuck", v=(0.0, 0.0), k=(0.0, 0.7), q=(0.0, 0.0), a=(0.0, 0.0)),
+    _stuck("order", "no layer is stuck", q=(0.0, 1.5), v=(0.0, 0.7)),
+)  # fmt: skip
+
+
+def _draw(rng: random.Random, *_: object) -> tuple:
+    kinds: list[Callable[[], tuple]] = [
+        lambda: (0.0, rng.random() + 0.1), lambda: (0.0, 0.0), lambda: (rng.random() + 0.1, 0.0), lambda: (1e-15, 0.0),
+    ]  # fmt: skip
+    return ({f"layers.{k}.q_proj": rng.choice(kinds)() for k in range(rng.randint(2, 7))},)
 
 
 EXERCISES = {
-    START: Exercise(
-        id=START,
-        title="Start A and B",
-        reference=init_lora_,
-        cases=[
-            Case("two tensors, r = 4, d_in = 400, d_out = 10", _matrices(4, 400, 10, False), verify=_verify_start, in_place=True),
-            Case("two parameters, r = 2, d_in = 900, d_out = 12", _matrices(2, 900, 12, True), verify=_verify_start, in_place=True),
-        ],
-        hints=[
-            "One of the two is zero, so that B·A is zero; the other is random, so that a gradient gets through. Which is which?",
-            "B.zero_(), and A.uniform_(-bound, bound). Each row of A adds up d_in inputs; the bound shrinks with the root of that.",
-            "Parameters complain about changes in place while gradients are recorded: do it inside `with torch.no_grad():`.",
-        ],
-        why="B is zero, so the product is zero whatever A is. A's bound 1/√d_in is that of PyTorch's own linear layers (Kaiming, a = √5), and PEFT's; "
-        "functions of `nn.init` switch the recording of gradients off by themselves.",
-    ),
-    STUCK: Exercise(
-        id=STUCK,
-        title="Find the layers that cannot move",
-        reference=which_is_stuck,
-        cases=[
-            _stuck("one of each kind", young=(0.0, 2.7), stuck=(0.0, 0.0), turned=(15.5, 0.0), going=(0.2, 0.2), dead=(0.0, 0.0), late=(0.3, 0.9)),
-            _stuck("very small gradients", small=(1e-9, 0.0), smaller=(0.0, 1e-12), stuck=(0.0, 0.0)),
-            _stuck("none is stuck", q=(0.0, 1.5), v=(0.0, 0.7)),
-            _stuck("all are", k=(0.0, 0.0), o=(0.0, 0.0)),
-        ],
-        hints=[
-            "When does a layer never change? What must hold for A, and what for B?",
-            "`grad_norms.items()` gives a name and a pair (norm of A's gradient, norm of B's).",
-            "A list of names: those for which both norms equal 0.",
-        ],
-        why="One backward pass on the untrained model is enough to know. The check belongs in every training script: a stuck adapter raises no error, "
-        "and its loss curve moves, because the batches differ.",
-    ),
+    exercise.id: exercise
+    for exercise in (
+        Exercise(
+            START,
+            "Start A and B",
+            init_lora_,
+            START_CASES,
+            asks="Fill A and B in place with LoRA's own start. What the function returns does not matter.\n\n"
+            "A: tensor (r, d_in). B: tensor (d_out, r).",
+            rules={
+                "in place": "The two tensors themselves are filled, whatever they hold before the call (uninitialized memory, even NaN); their shape and dtype stay.",
+                "zero": "B is zero everywhere, so that B·A is exactly 0 and the model starts as the base model.",
+                "random": "A is random, because B's gradient passes through A: its entries are independent of each other and 0 on average.",
+                "size": "Each row of A adds up d_in inputs. If these are independent with standard deviation 1, the sum has a standard deviation between 0.3 and 2, for every d_in.",
+                "parameters": "A and B may be nn.Parameter objects. They can be filled as well, and requires_grad stays as it is, so that they are trained.",
+                "seed": "No random seed is set: the layers would all start with the same A.",
+            },
+            hints=(
+                "One of the two is zero, so that B·A is zero; the other is random, so that a gradient gets through. Decide first which is which.",
+                ("size", "The variance of a sum of independent terms is the sum of their variances."),
+                "Methods whose name ends in an underscore fill a tensor in place; so do the functions of nn.init, which also turn off the recording of gradients.",
+            ),
+            path="Begin with the matrix that is easy: B, filled with zeros in place. Then choose the size of A's entries: a sum of d_in independent "
+            "terms has d_in times the variance of one, so the standard deviation of an entry shrinks with the root of d_in. Last, turn off the recording "
+            "of gradients, because PyTorch refuses to change a parameter in place while it records. The usual wrong turn is to assign new tensors to the "
+            "names A and B, which leaves the layer's own tensors as they were.",
+            why="B is zero, so the product is zero whatever A is. The bound 1/√d_in of A is that of PyTorch's own linear layers (Kaiming with a = √5) and of PEFT; "
+            "the functions of `nn.init` turn off the recording of gradients themselves.",
+        ),
+        Exercise(
+            STUCK,
+            "Find the layers that cannot change",
+            which_is_stuck,
+            STUCK_CASES,
+            asks="Return the names of the LoRA layers that can never change, as a list.\n\n"
+            "grad_norms: {layer name: (norm of A's gradient, norm of B's gradient)} after one backward pass.",
+            rules={
+                "stuck": "A matrix with a gradient moves, and the gradient of each matrix passes through the other one. A layer is returned only if nothing in it will ever move.",
+                "tiny": "Only a norm of exactly 0 means that there is no gradient: Adam makes a full step of the smallest gradient.",
+                "order": "The names stand in the order of grad_norms; the list is empty if there are none.",
+                "unchanged": "grad_norms stays as it is.",
+            },
+            draw=_draw,
+            hints=(
+                "Go through the four cases: each of the two gradients is zero or not. In which of them does nothing move at the next step?",
+                ("stuck", "If one matrix moves, what happens to the gradient of the other one a step later?"),
+                "Go over the names with their pairs, and test both numbers of a pair.",
+            ),
+            path="Write down the four combinations of gradients first: both, only A's, only B's, none. One zero is the healthy start of LoRA, so it decides nothing. "
+            "What is left is one condition on both norms, tested for each name in order. The usual wrong turn is a threshold for small gradients.",
+            why="One backward pass on the untrained model is enough to know. The check belongs in every training script: a stuck adapter raises no error, "
+            "and its loss curve still moves, because the batches differ.",
+        ),
+    )
 }  # fmt: skip
