@@ -61,7 +61,7 @@ c.Execute.iopub_timeout = 30
 c.Execute.skip_cells_with_tag = ""
 # Students see what a check said, and not the seed.
 c.GenerateFeedback.preprocessors = [GetGrades, ClearHiddenTests, CSSHTMLHeaderPreprocessor]
-# It decides the cases that are drawn for the marks. Keep it to yourself.
+# It decides the random cases that are added for the marks. Keep it to yourself.
 c.Course.seed = "{seed}"
 """
 SEED = re.compile(r'(?m)^c\.Course\.seed = "(.+)"')
@@ -73,12 +73,15 @@ READ_ONLY = {
     "solution": False,
     "task": False,
 }
-HIDDEN = """### BEGIN HIDDEN TESTS
-from tools.sampled import marking
+GRADED = """### BEGIN HIDDEN TESTS
+from tools.marking import Marking
 
-check = marking(globals(), "{id}", "{seed}")
+check = Marking("{id}", "{seed}")
 ### END HIDDEN TESTS
-"""
+{cell}
+### BEGIN HIDDEN TESTS
+check.points
+### END HIDDEN TESTS"""
 
 
 def assignment(path: Path, seed: str, with_solutions: bool = False) -> Any:
@@ -103,7 +106,7 @@ def assignment(path: Path, seed: str, with_solutions: bool = False) -> Any:
         elif cell.metadata.get("nbgrader", {}).get("grade"):
             id = CHECK.search(cell.source)[1]
             own = hashlib.sha256(f"{seed}/{id}".encode()).hexdigest()[:16]
-            cell.source = HIDDEN.format(id=id, seed=own) + cell.source
+            cell.source = GRADED.format(id=id, seed=own, cell=cell.source)
     return notebook
 
 

@@ -1,7 +1,7 @@
 """What a notebook's cells carry beside their text, derived from the cells by rule.
 
-Slides, nbgrader's metadata, hidden sources and cell ids all follow from what a cell contains, so
-nobody sets them by hand and they cannot drift.
+Slides, nbgrader's metadata, hidden sources, cell ids and the docstrings of stubs all follow from what
+a cell contains, so nobody sets them by hand and they cannot drift.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 from sftlab.classroom.catalogue import exercise
 from sftlab.errors import WorkbookError
+from tools.stubs import with_docstring
 
 KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 LANGUAGE = {  # without the version, which differs between machines
@@ -29,7 +30,7 @@ START = re.compile(r"""(?<!\w)start\(\s*["']\d\d["']""")
 
 
 def derive(notebook: Any) -> None:
-    """Set ids and metadata of a notebook (an ``nbformat`` node) in place.
+    """Set ids, metadata and the stubs' docstrings of a notebook (an ``nbformat`` node) in place.
 
     Raises:
         WorkbookError: a check without a cell before it that defines the checked function.
@@ -113,6 +114,7 @@ def _graded(cells: list) -> dict[int, dict]:
             raise WorkbookError(
                 f"cell {index + 1} checks {asked.id}, but no cell before it defines {asked.name}"
             )
+        cells[stub].source = with_docstring(cells[stub].source, asked)
         grade_id = asked.id.replace(".", "-")  # nbgrader allows no dots
         common = {"schema_version": 3, "task": False}
         found[stub] = common | {

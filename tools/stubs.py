@@ -30,6 +30,8 @@ def with_docstring(source: str, exercise: Exercise) -> str:
     first = found.body[0]
     lines = source.splitlines()
     text = exercise.docstring()
+    if not text:
+        return source
     closing = "\n" if "\n" in text else ""
     made = textwrap.indent(f'"""{text}{closing}"""', " " * first.col_offset)
     has_one = ast.get_docstring(found) is not None

@@ -44,14 +44,15 @@ class CheckResult:
 _LOOK_UP = object()
 
 
-def check(id: str, answer: Any = _LOOK_UP) -> CheckResult:
+def check(id: str, answer: Any = _LOOK_UP, names: dict[str, Any] | None = None) -> CheckResult:
     """Check ``answer`` on the cases of an exercise and show the feedback.
 
     The answer may raise an exception, loop, print or exit; the notebook is not affected. An
     unchanged stub counts as "not attempted". The result is stored in the progress file.
 
     Args:
-        answer: default: the function of the exercise's name in the notebook that calls this.
+        answer: default: the function of the exercise's name among ``names``.
+        names: default: those of the notebook that calls this.
 
     Raises:
         WorkbookError: there is no such exercise.
@@ -59,7 +60,7 @@ def check(id: str, answer: Any = _LOOK_UP) -> CheckResult:
     """
     exercise = catalogue.exercise(id)
     if answer is _LOOK_UP:
-        names = sys._getframe(1).f_globals
+        names = sys._getframe(1).f_globals if names is None else names
         answer = names.get(exercise.name, _LOOK_UP)
         unknown = answer is _LOOK_UP or answer is exercise.reference
         finding = _missing(exercise, names) if unknown else None

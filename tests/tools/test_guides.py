@@ -10,7 +10,6 @@ from sftlab._internal.paths import ROOT
 from sftlab.classroom import catalogue
 from sftlab.classroom.catalogue import NOTEBOOKS
 from tools import presenter
-from tools.sampled import ARGUMENTS
 from tools.slide_layout import Deck
 
 GUIDES = {
@@ -92,7 +91,7 @@ def test_the_tasks_without_drawn_cases_are_listed():
     text = " ".join(GUIDES["instructors"].split())
     listed = re.search(r"None are drawn for ([\w, ]+?), most of", text)[1]
     found = ["".join(task) for task in TASK.findall(listed)]
-    assert found == [label(id) for id in EXERCISES if id not in ARGUMENTS]
+    assert found == [label(id) for id in EXERCISES if not catalogue.exercise(id).draw]
 
 
 def test_points_are_one_two_or_three():
