@@ -51,9 +51,20 @@ def nothing_for_plain(alpha, r, rule):
         return alpha / math.sqrt(r)
 
 
-@refused(SCALE, "is a tensor, but a number is expected")
-def a_tensor(alpha, r, rule):
-    return torch.tensor(by_power(alpha, r, rule))
+@right(SCALE)
+def in_tensors(alpha, r, rule):
+    power = torch.tensor({"lora": 1.0, "rslora": 0.5, "plain": 0.0}[rule])
+    return alpha / torch.tensor(float(r)) ** power
+
+
+@refused(SCALE, '"rslora": α/√r')
+def another_root(alpha, r, rule):
+    return {"lora": alpha / r, "rslora": alpha / r ** (1 / 3), "plain": alpha}[rule]
+
+
+@refused(SCALE, "The factor may be a fraction and is not rounded")
+def two_decimals(alpha, r, rule):
+    return round(by_power(alpha, r, rule), 6) if alpha > r else round(by_power(alpha, r, rule), 2)
 
 
 @right(UPDATE)
@@ -82,16 +93,6 @@ def by_entries(A, B, alpha, r):
     return torch.stack([torch.stack(row) for row in rows])
 
 
-@refused(UPDATE, "cannot be multiplied")
-def wrong_order(A, B, alpha, r):
-    return (alpha / r) * (A @ B)
-
-
-@refused(UPDATE, "must match the size")
-def elementwise(A, B, alpha, r):
-    return (alpha / r) * (B * A)
-
-
 @refused(UPDATE, "the graph is lost")
 def detached(A, B, alpha, r):
     return (alpha / r) * (B.detach() @ A.detach())
@@ -102,3 +103,18 @@ def in_place(A, B, alpha, r):
     with torch.no_grad():
         B.mul_(alpha / r)
     return B @ A
+
+
+@refused(UPDATE, "its gradient with respect to the input is not")
+def half_detached(A, B, alpha, r):
+    return (alpha / r) * (B @ A.detach())
+
+
+@refused(UPDATE, "because both are trained")
+def by_numpy(A, B, alpha, r):
+    return alpha / r * (B.detach().numpy() @ A.detach().numpy())
+
+
+@refused(UPDATE, "r = 1 and d_in = d_out = r as well")
+def squeezed(A, B, alpha, r):
+    return (alpha / r) * (B.squeeze() @ A.squeeze())

@@ -1,172 +1,326 @@
-"""The checks of notebook 09: the factor in front of B·A, and the update that it scales."""
+"""Checks of notebook 09: the factor in front of B·A, and the update that it scales."""
 
 from __future__ import annotations
 
 import math
+import random
 
 import torch
+from torch import Tensor
 
 from sftlab.classroom.checking import Case, Exercise, mistake
+from sftlab.exercises.drawing import adapter
 from sftlab.lora import effective_update, lora_scale
 
 SCALE, UPDATE = "09.lora_scale", "09.effective_update"
 
+# --- lora_scale ----------------------------------------------------------------------------
+
 
 def _by_rule(rule, lora, rslora, plain):
-    return float({"lora": lora, "rslora": rslora, "plain": plain}[rule])
+    return {"lora": lora, "rslora": rslora, "plain": plain}[rule]
 
 
-@mistake(SCALE, "α was not divided by r: at rank 8 the update is 8 times too strong. With α = r that would be just as wrong, only less so.")  # fmt: skip
+@mistake(SCALE, 'For "lora" the result is α: it is not divided by r.')
 def _not_divided(alpha, r, rule):
     return _by_rule(rule, alpha, alpha / math.sqrt(r), alpha)
 
 
-@mistake(SCALE, "Upside down: it is α over r, not r over α.")
-def _inverse(alpha, r, rule):
-    return r / alpha
+IGNORED = "The result does not depend on `rule`. Each of the three names stands for a formula of its own."  # fmt: skip
 
 
-@mistake(SCALE, 'The rule is not looked at: α/r holds for "lora" alone.')
-def _rule_ignored(alpha, r, rule):
+@mistake(SCALE, IGNORED)
+def _always_lora(alpha, r, rule):
     return alpha / r
 
 
-@mistake(SCALE, 'The two rules are swapped: "lora" divides by r, "rslora" by its root.')
-def _rules_swapped(alpha, r, rule):
+@mistake(SCALE, IGNORED)
+def _always_rslora(alpha, r, rule):
+    return alpha / math.sqrt(r)
+
+
+@mistake(SCALE, IGNORED)
+def _always_alpha(alpha, r, rule):
+    return alpha
+
+
+UPSIDE_DOWN = "The quotient is upside down: r over α in place of α over r."
+
+
+@mistake(SCALE, UPSIDE_DOWN)
+def _inverse(alpha, r, rule):
+    return _by_rule(rule, r / alpha, alpha / math.sqrt(r), alpha)
+
+
+@mistake(SCALE, UPSIDE_DOWN)
+def _inverse_for_all(alpha, r, rule):
+    return r / alpha
+
+
+@mistake(SCALE, UPSIDE_DOWN)
+def _both_inverse(alpha, r, rule):
+    return _by_rule(rule, r / alpha, math.sqrt(r) / alpha, alpha)
+
+
+@mistake(SCALE, 'The quotient of "rslora" is upside down: √r over α in place of α over √r.')
+def _rslora_inverse(alpha, r, rule):
+    return _by_rule(rule, alpha / r, math.sqrt(r) / alpha, alpha)
+
+
+@mistake(SCALE, 'Two rules are exchanged: "lora" divides by r, "rslora" by its square root.')
+def _rules_exchanged(alpha, r, rule):
     return _by_rule(rule, alpha / math.sqrt(r), alpha / r, alpha)
 
 
-@mistake(SCALE, "`//` cuts off the fraction: with α = 12 and r = 8 that is 1 and not 1.5, and with α < r it is 0.")  # fmt: skip
+FLOORED = "The quotient is cut down to a whole number, as by `//` or `int`. With α < r this gives 0, and the adapter would have no effect."  # fmt: skip
+
+
+@mistake(SCALE, FLOORED)
 def _floored(alpha, r, rule):
     return _by_rule(rule, alpha // r, alpha / math.sqrt(r), alpha)
 
 
-@mistake(SCALE, "The root is taken of r alone, not of the whole fraction: α/√r.")
+@mistake(SCALE, FLOORED)
+def _both_floored(alpha, r, rule):
+    return _by_rule(rule, alpha // r, alpha // math.sqrt(r), alpha)
+
+
+@mistake(SCALE, FLOORED)
+def _all_floored(alpha, r, rule):
+    return int(lora_scale(alpha, r, rule))
+
+
+ROUNDED = "The quotient is rounded to a whole number. The factor may be any number, such as 2.6."
+
+
+@mistake(SCALE, ROUNDED)
+def _rounded(alpha, r, rule):
+    return _by_rule(rule, round(alpha / r), alpha / math.sqrt(r), alpha)
+
+
+@mistake(SCALE, ROUNDED)
+def _both_rounded(alpha, r, rule):
+    return _by_rule(rule, round(alpha / r), round(alpha / math.sqrt(r)), alpha)
+
+
+@mistake(SCALE, 'For "rslora" the root is taken of the whole quotient. It is taken of r alone.')
 def _root_of_all(alpha, r, rule):
     return _by_rule(rule, alpha / r, math.sqrt(alpha / r), alpha)
 
 
-@mistake(SCALE, '"rslora" divides by the *root* of r, not by its square.')
+@mistake(SCALE, 'For "rslora" α is divided by the square of r, not by its square root.')
 def _squared(alpha, r, rule):
     return _by_rule(rule, alpha / r, alpha / r**2, alpha)
 
 
-@mistake(SCALE, 'For "rslora" both factors are applied: α/r and then 1/√r. The root takes the place of r.')  # fmt: skip
+@mistake(SCALE, 'For "rslora" α is multiplied by √r, not divided by it.')
+def _times_root(alpha, r, rule):
+    return _by_rule(rule, alpha / r, alpha * math.sqrt(r), alpha)
+
+
+@mistake(SCALE, 'For "rslora" α is divided by r and by √r. The square root takes the place of r.')
 def _both_factors(alpha, r, rule):
     return _by_rule(rule, alpha / r, alpha / r / math.sqrt(r), alpha)
 
 
-@mistake(SCALE, '"plain" is not "no factor": it is α, whatever the rank.')
+@mistake(SCALE, 'For "rslora" the root of r is a whole number, as `math.isqrt` gives it.')
+def _whole_root(alpha, r, rule):
+    return _by_rule(rule, alpha / r, alpha / math.isqrt(r), alpha)
+
+
+@mistake(SCALE, 'For "plain" the result is 1. "plain" does not mean "no factor".')
 def _plain_is_one(alpha, r, rule):
     return _by_rule(rule, alpha / r, alpha / math.sqrt(r), 1.0)
 
 
-@mistake(SCALE, '"plain" leaves the rank out altogether: the factor is α.')
+@mistake(SCALE, 'For "plain" the result is α·r. "plain" leaves the rank out altogether.')
 def _plain_times_r(alpha, r, rule):
     return _by_rule(rule, alpha / r, alpha / math.sqrt(r), alpha * r)
 
 
-def _scale(describe: str, alpha: float, r: int, rule: str) -> Case:
-    return Case(describe, lambda: (alpha, r, rule), lora_scale, 1e-6)
+@mistake(SCALE, 'For "plain" the result is α/r, as for "lora". "plain" leaves the rank out altogether.')  # fmt: skip
+def _plain_as_lora(alpha, r, rule):
+    return _by_rule(rule, alpha / r, alpha / math.sqrt(r), alpha / r)
 
 
-@mistake(UPDATE, "The factor α/r is missing.")
+def _scale(key: str, alpha: float, r: int, rule: str) -> Case:
+    describe = f'`lora_scale({alpha}, {r}, "{rule}")`'
+    return Case(describe, lambda: (alpha, r, rule), lora_scale, 1e-6, rule=key)
+
+
+SCALE_CASES = (
+    _scale("lora", 13, 5, "lora"),
+    _scale("rslora", 13, 5, "rslora"),
+    _scale("plain", 13, 5, "plain"),
+    _scale("fraction", 3, 11, "lora"),
+    _scale("fraction", 2, 131, "rslora"),
+    _scale("fraction", 2.5, 7, "plain"),
+)
+
+
+def _draw_scale(rng: random.Random, *_: object) -> tuple:
+    return rng.randint(1, 64), rng.randint(2, 256), rng.choice(["lora", "rslora", "plain"])
+
+
+# --- effective_update ----------------------------------------------------------------------
+
+
+@mistake(UPDATE, "The factor is missing: this is the product of B and A alone.")
 def _no_factor(A, B, alpha, r):
     return B @ A
 
 
-@mistake(UPDATE, "α was used without dividing by r: the update is r times too strong.")
+@mistake(UPDATE, "The product is multiplied by α, but not divided by r.")
 def _alpha_alone(A, B, alpha, r):
     return alpha * (B @ A)
 
 
-@mistake(UPDATE, "α is missing from the factor: it is α/r, not 1/r.")
+@mistake(UPDATE, "The product is divided by r, but not multiplied by α.")
 def _no_alpha(A, B, alpha, r):
     return (B @ A) / r
 
 
-@mistake(UPDATE, "Upside down: the factor is α/r, not r/α.")
+@mistake(UPDATE, "The factor is upside down: r/α in place of α/r.")
 def _r_over_alpha(A, B, alpha, r):
     return r / alpha * (B @ A)
 
 
-@mistake(UPDATE, "That is the rank-stabilised factor α/√r. LoRA's own is α/r.")
-def _stabilised(A, B, alpha, r):
+@mistake(UPDATE, "The factor is α/√r, that of rank-stabilized LoRA.")
+def _stabilized(A, B, alpha, r):
     return alpha / math.sqrt(r) * (B @ A)
 
 
-@mistake(UPDATE, "The factor is applied twice, to A and to B, say, or once here and once before. It stands in front of the product once.")  # fmt: skip
+@mistake(UPDATE, "The factor is applied twice, for example to A and to B, or to one of them and to the product.")  # fmt: skip
 def _twice(A, B, alpha, r):
     return (alpha / r * B) @ (alpha / r * A)
 
 
-@mistake(UPDATE, "`//` cuts off the fraction of α/r.")
+@mistake(UPDATE, "The factor is cut down to a whole number, as by `//` or `int`. It is 0 where α < r.")  # fmt: skip
 def _cut_off(A, B, alpha, r):
     return alpha // r * (B @ A)
 
 
-@mistake(UPDATE, "You divided by d_in. r is the number of *rows* of A.")
+@mistake(UPDATE, "The factor is rounded to a whole number. It may be any number.")
+def _rounded_factor(A, B, alpha, r):
+    return round(alpha / r) * (B @ A)
+
+
+@mistake(UPDATE, "α is divided by d_in. The rank r is the number of *rows* of A.")
 def _by_d_in(A, B, alpha, r):
     return alpha / A.shape[1] * (B @ A)
 
 
-@mistake(UPDATE, "You divided by d_out. r is the number of *columns* of B.")
+@mistake(UPDATE, "α is divided by d_out. The rank r is the number of *columns* of B.")
 def _by_d_out(A, B, alpha, r):
     return alpha / B.shape[0] * (B @ A)
 
 
-@mistake(UPDATE, "That is the transpose: ΔW is added to W, which is (d_out, d_in).")
+@mistake(UPDATE, "The sign is wrong: the adapter adds (α/r)·B·A, so ΔW has a plus sign.")
+def _negative(A, B, alpha, r):
+    return -effective_update(A, B, alpha, r)
+
+
+@mistake(
+    UPDATE, "The result is the transpose of ΔW. ΔW is added to W, whose shape is (d_out, d_in)."
+)
 def _transposed(A, B, alpha, r):
     return alpha / r * (A.T @ B.T)
 
 
-def _update(describe: str, r: int, d_in: int, d_out: int, alpha: float, trained=False) -> Case:
+@mistake(UPDATE, "The product is A·B. It has the shape (r, r) and exists only where d_in and d_out are equal; W is (d_out, d_in).")  # fmt: skip
+def _wrong_order(A, B, alpha, r):
+    return alpha / r * (A @ B)
+
+
+@mistake(UPDATE, "A and B are multiplied entry by entry, by `*`. ΔW needs the matrix product.")
+def _elementwise(A, B, alpha, r):
+    return alpha / r * (B * A)
+
+
+@mistake(UPDATE, "Only the first of the r terms is there: the first column of B times the first row of A.")  # fmt: skip
+def _first_rank(A, B, alpha, r):
+    return alpha / r * torch.outer(B[:, 0], A[0])
+
+
+def _matrices(r: int, d_in: int, d_out: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(d_in)
+    return torch.randn(r, d_in, generator=generator), torch.randn(d_out, r, generator=generator)
+
+
+def _update(rule: str, r: int, d_in: int, d_out: int, alpha: float, trained: bool = False) -> Case:
     def make() -> tuple:
-        generator = torch.Generator().manual_seed(d_in)
-        A = torch.randn(r, d_in, generator=generator)
-        B = torch.randn(d_out, r, generator=generator)
+        A, B = _matrices(r, d_in, d_out)
         return A.requires_grad_(trained), B.requires_grad_(trained), alpha, r
 
-    return Case(describe, make, effective_update, 1e-5)
+    told = f"`effective_update(A, B, {alpha}, {r})`, d_in = {d_in}, d_out = {d_out}"
+    told += ", A and B are trained" if trained else ""
+    return Case(told, make, effective_update, 1e-5, rule=rule)
+
+
+UPDATE_CASES = (
+    _update("factor", 2, 5, 3, 7),
+    _update("factor", 5, 3, 4, 3),
+    _update("product", 1, 4, 3, 3),
+    _update("product", 3, 3, 3, 5),
+    _update("gradient", 2, 4, 3, 5, trained=True),
+)
+
+
+def _draw_update(rng: random.Random, *_: object) -> tuple:
+    return adapter(rng)
 
 
 EXERCISES = {
-    SCALE: Exercise(
-        id=SCALE,
-        title="The factor, under three rules",
-        reference=lora_scale,
-        cases=[
-            _scale('α = 12, r = 8, "lora"', 12, 8, "lora"),
-            _scale('α = 16, r = 64, "lora"', 16, 64, "lora"),
-            _scale('α = 12, r = 8, "rslora"', 12, 8, "rslora"),
-            _scale('α = 12, r = 8, "plain"', 12, 8, "plain"),
-            _scale('α = 2, r = 128, "rslora"', 2, 128, "rslora"),
-            _scale('α = 5, r = 1, "plain"', 5, 1, "plain"),
-        ],
-        hints=[
-            'Three rules, three formulas: "lora" is α/r, "rslora" is α/√r, "plain" is α.',
-            "`math.sqrt(r)` or `r ** 0.5` gives the root; `/` divides without cutting anything off.",
-            "`if rule == ...` three times; what should happen for a rule that you do not know?",
-        ],
-        why="One place decides the factor, and every layer asks it: that is how the factor is applied once and only once. "
-        "A rule with a typing error in its name raises, rather than training with the wrong factor.",
-    ),
-    UPDATE: Exercise(
-        id=UPDATE,
-        title="The update ΔW",
-        reference=effective_update,
-        cases=[
-            _update("r = 2, d_in = 5, d_out = 3, α = 3", 2, 5, 3, 3),
-            _update("r = 4, d_in = 3, d_out = 7, α = 2", 4, 3, 7, 2),
-            _update("r = 8, d_in = 6, d_out = 6, α = 12", 8, 6, 6, 12),
-            _update("r = 2, d_in = 4, d_out = 3, α = 5, with gradients", 2, 4, 3, 5, trained=True),
-        ],
-        hints=[
-            "ΔW is added to W, so it has its shape, (d_out, d_in). Which product of A and B has that shape?",
-            "B is (d_out, r), A is (r, d_in): `B @ A`.",
-            "The factor α/r stands in front of the product, once.",
-        ],
-        why="This is what merging adds to the weight (notebook 20) and what a LoRA layer computes without ever forming it: "
-        "x Aᵀ Bᵀ costs r(d_in + d_out) products for each token, x ΔWᵀ would cost d_in·d_out.",
-    ),
+    exercise.id: exercise
+    for exercise in (
+        Exercise(
+            SCALE,
+            "The factor, under three rules",
+            lora_scale,
+            SCALE_CASES,
+            asks="Return the factor in front of B·A, a number.\n\n"
+            'alpha: a number above 0. r: the rank. rule: the name of a scaling rule, "lora", "rslora" or "plain".',
+            rules={
+                "lora": '"lora": α/r, LoRA\'s own rule.',
+                "rslora": '"rslora": α/√r, the rank-stabilized rule; only r is under the root.',
+                "plain": '"plain": α, whatever the rank is.',
+                "fraction": "The factor may be a fraction and is not rounded; alpha may be smaller than r.",
+            },
+            draw=_draw_scale,
+            hints=(
+                "There are three names and three formulas. In which of them does the rank not occur at all?",
+                ("rslora", "What does it give for alpha = 13 and r = 5, on paper?"),
+                "The place to decide is a comparison of `rule` with each name; what follows each is one division, or none.",
+            ),
+            path="Read the three rules as three branches and write the simplest one first. Then check the two divisions by hand on one pair of "
+            "numbers in which α and r differ: with α = r or with r = 1 most mistakes do not show. The usual wrong turn is a division that drops the fraction.",
+            why="One function decides the factor, and every layer asks it: that is how the factor is applied once and only once. "
+            "A rule with a typing error in its name raises an error, rather than training with the wrong factor.",
+        ),
+        Exercise(
+            UPDATE,
+            "The update ΔW",
+            effective_update,
+            UPDATE_CASES,
+            asks="Return ΔW, the matrix that a LoRA adapter adds to its layer's weight W of shape (d_out, d_in).\n\n"
+            "A: tensor (r, d_in). B: tensor (d_out, r). alpha: a number. r: the rank.",
+            rules={
+                "factor": "ΔW = (α/r)·B·A: LoRA's own factor, applied once and not rounded.",
+                "product": "B·A is the matrix product, over all r terms; it works for every shape, r = 1 and d_in = d_out = r as well.",
+                "gradient": "Gradients flow through ΔW to A and to B, because both are trained.",
+                "unchanged": "A and B stay as they are.",
+            },
+            draw=_draw_update,
+            hints=(
+                "ΔW has the shape of W. Which product of A and B has this shape?",
+                ("factor", "Where does the factor stand, and how often?"),
+                "Use the operator for matrix products with B on the left, and put the number in front of the result.",
+            ),
+            path="Begin with the shapes: (d_out, r) times (r, d_in) gives the shape of W, and no other product of the two does. Then multiply by the one "
+            "number α/r. Test with α ≠ r and with d_in ≠ d_out. The usual wrong turn is to apply the factor to A or B in place, "
+            "or to leave the graph by `.data`, `detach` or NumPy.",
+            why="This is what merging adds to the weight (notebook 20) and what a LoRA layer computes without ever forming it: "
+            "x Aᵀ Bᵀ costs r(d_in + d_out) products for each token, x ΔWᵀ would cost d_in·d_out.",
+        ),
+    )
 }  # fmt: skip
