@@ -150,7 +150,8 @@ def _details(finding: Finding) -> list[str]:
         lines.append(f"Tried: {finding.case.describe}")
         if finding.rule:
             lines.append(f"The rule: {finding.rule}")
-        lines.append(f"{finding.passed} of {finding.total} cases pass.")
+        alone = "; those that fail test this rule" if finding.rule and finding.alone else ""
+        lines.append(f"{finding.passed} of {finding.total} cases pass{alone}.")
     return [*lines, finding.note]
 
 

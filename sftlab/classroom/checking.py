@@ -158,8 +158,9 @@ class Exercise:
 class Finding:
     """The result of examining an answer: its ``status`` and the message for the student.
 
-    ``rule`` is the text of the rule that the failing case tests. ``adapt`` turns the answer into
-    one whose results have the types that the next cells expect.
+    ``rule`` is the text of the rule that the failing case tests; ``alone`` says that all failing
+    cases test this rule. ``adapt`` turns the answer into one whose results have the types that the
+    next cells expect.
     """
 
     status: str
@@ -169,6 +170,7 @@ class Finding:
     rule: str = ""
     passed: int = 0
     total: int = 0
+    alone: bool = False
     note: str = ""
     adapt: Callable[[Any], Any] = lambda answer: answer
 
@@ -240,17 +242,15 @@ def examine(exercise: Exercise, answer: Any, limit: float = 5.0) -> Finding:
     failed = [tried for tried in attempts if tried.message]
     passed = len(attempts) - len(failed)
     outside = _outside_data(answer)
+    counts = {"printed": printed, "passed": passed, "total": len(cases), "note": outside}
     if not failed:
-        return Finding(
-            "right", "", None, printed, "", passed, len(cases), outside, _adapter(attempts)
-        )
+        return Finding("right", "", **counts, adapt=_adapter(attempts))
     first = failed[0]
     message = _named_mistake(exercise, attempts, limit) or first.message
     rule = message.rule if isinstance(message, Broken) else first.case.rule
-    return Finding(
-        "wrong", str(message), first.case, printed, exercise.rules.get(rule, ""), passed,
-        len(cases), outside,
-    )  # fmt: skip
+    alone = {rule} == {tried.case.rule for tried in failed if tried.case in exercise.cases}
+    text = exercise.rules.get(rule, "")
+    return Finding("wrong", str(message), first.case, **counts, rule=text, alone=alone)
 
 
 def attempt(

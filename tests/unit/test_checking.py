@@ -453,5 +453,7 @@ result = check("12.mask_prompt")
 """)
     result = space["result"]
     assert 0 < result.passed < result.total
-    assert f"{result.passed} of {result.total} cases pass." in result.feedback
+    assert f"{result.passed} of {result.total} cases pass; those that fail test this rule." in (
+        result.feedback
+    )
     assert "The rule: The prompt may be empty or be the whole sequence." in result.feedback
