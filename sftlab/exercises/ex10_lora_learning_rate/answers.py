@@ -11,7 +11,7 @@ from scipy import stats
 from scipy.interpolate import BarycentricInterpolator
 from scipy.optimize import minimize_scalar
 
-from sftlab.classroom.answers import refused, right
+from sftlab.classroom.answers import equivalent, refused, right
 from sftlab.statistics import best_rate, mean_interval
 
 BEST, RATIO = "10.best_rate", "10.rate_ratio"
@@ -58,19 +58,42 @@ def by_search(sweep):
     return math.exp(minimize_scalar(parabola, bracket=tuple(x)).x)
 
 
-@refused(BEST, "a run that broke down")
-def nan_is_lowest(sweep):
-    rates = np.array(sorted(sweep))
-    losses = np.array([sweep[rate] for rate in rates])
-    at = int(np.argmin(losses))
-    x, y = np.log(rates[at - 1 : at + 2]), np.log(losses[at - 1 : at + 2])
+@right(BEST)
+def in_tensors(sweep):
+    x, y = torch.tensor(three_points(sweep), dtype=torch.float64).log().T
+    a, b, _ = torch.linalg.solve(torch.stack([x * x, x, torch.ones_like(x)], dim=1), y)
+    return torch.exp(-b / (2 * a))
+
+
+def unguarded(points):
+    """The usual computation, on points that are taken as they are."""
+    points = sorted(points)
+    at = int(np.argmin([loss for _, loss in points]))
+    x, y = np.log(points[at - 1 : at + 2]).T
     a, b, _ = np.polyfit(x, y, 2)
     return np.exp(-b / (2 * a))
 
 
-@refused(BEST, "is a tensor, but a number is expected")
-def a_tensor(sweep):
-    return torch.tensor(by_polyfit(sweep))
+@refused(BEST, "nan or inf are left out before anything else")
+def nan_is_lowest(sweep):
+    return unguarded(sweep.items())
+
+
+@refused(BEST, "nan or inf are left out before anything else")
+def inf_is_kept(sweep):
+    return unguarded((rate, loss) for rate, loss in sweep.items() if not math.isnan(loss))
+
+
+@refused(BEST, "nan or inf are left out before anything else")
+def large_in_place_of_inf(sweep):
+    return by_polyfit({rate: min(loss, 100) for rate, loss in sweep.items()})
+
+
+@refused(BEST, "changes its own input")
+def cleaned_in_place(sweep):
+    for rate in [rate for rate in sweep if not math.isfinite(sweep[rate])]:
+        del sweep[rate]
+    return by_polyfit(sweep)
 
 
 @right(RATIO)
@@ -108,7 +131,36 @@ def flat(full, lora):
     return ratio, low, high
 
 
-@refused(RATIO, "is a NumPy array")
+@right(RATIO)
 def ends_as_array(full, lora):
     ratio, ends = usual(full, lora)
     return ratio, np.array(ends)
+
+
+@refused(RATIO, "Student's t over the seeds' log ratios")
+def by_bootstrap(full, lora):
+    logs = np.log([best_rate(b) / best_rate(a) for a, b in zip(full, lora, strict=True)])
+    means = np.random.default_rng(0).choice(logs, (999, len(logs))).mean(axis=1)
+    low, high = np.exp(np.quantile(means, [0.025, 0.975]))
+    return math.exp(logs.mean()), (low, high)
+
+
+@refused(RATIO, "changes its own input")
+def emptied(full, lora):
+    found = usual(full, lora)
+    full.clear()
+    return found
+
+
+equivalent(
+    BEST,
+    "A sweep is never empty.",
+    "`0` becomes `1`",
+    "without `default=` in `min(range(len(rates)), key=lambda i: sweep[rates[i]], default=0)`",
+)
+equivalent(
+    RATIO,
+    "Both methods have the same number of seeds.",
+    "`True` becomes `False`",
+    "without `strict=` in `zip(full, lora, strict=True)`",
+)
