@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+import numpy as np
 import torch
 
 from sftlab.classroom.answers import refused, right
@@ -41,12 +42,30 @@ def by_counter(labels):
 
 @right(ID)
 def by_tensor(labels):
-    return (torch.tensor(labels) != IGNORE_INDEX).sum().item()
+    return (torch.tensor(labels) != IGNORE_INDEX).sum()
 
 
-@refused(ID, "Id 0 is a token")
+@right(ID)
+def by_array(labels):
+    return np.count_nonzero(np.array(labels) != IGNORE_INDEX)
+
+
+@refused(ID, "Id 0 is left out")
 def truthiness(labels):
     return len([label for label in labels if label and label != IGNORE_INDEX])
+
+
+@refused(ID, "The rule: Trained tokens can be at any position")
+def the_last_run(labels):
+    trained = 0
+    while trained < len(labels) and labels[-1 - trained] != IGNORE_INDEX:
+        trained += 1
+    return trained
+
+
+@refused(ID, "The rule: Return 0 if no token is trained")
+def none_for_nothing(labels):
+    return by_loop(labels) or None
 
 
 @refused(ID, "changes its own input")
@@ -56,6 +75,6 @@ def removed(labels):
     return len(labels)
 
 
-@refused(ID, "is a `return` missing?")
+@refused(ID, "Put return in place of print")
 def printed(labels):
     print(sum(label != IGNORE_INDEX for label in labels))
