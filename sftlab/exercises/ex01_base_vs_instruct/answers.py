@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
-from sftlab.classroom.answers import refused, right
+from sftlab.chat import render, user
+from sftlab.classroom.answers import equivalent, refused, right
 from sftlab.compare import PROMPTS, side_by_side
 
 DISTRIBUTION, PROMPT = "01.next_token_distribution", "01.find_diverging_prompt"
@@ -40,8 +42,14 @@ def by_differences(logits):
     return torch.stack([1 / (last - own).exp().sum() for own in last]).float()
 
 
-@refused(DISTRIBUTION, "has the shape (1, 6)")
-def a_row_too_many(logits):
+@right(DISTRIBUTION)
+def by_array(logits):
+    weights = np.exp(logits[-1].numpy() - logits[-1].max().item())
+    return weights / weights.sum()
+
+
+@refused(DISTRIBUTION, "has the shape (1, 5)")
+def a_dimension_too_many(logits):
     return logits[-1:].softmax(-1)
 
 
@@ -75,9 +83,25 @@ def searched(base, chat, tokenizer):
             return prompt
 
 
-@refused(PROMPT, "stands in the notebook")
+@refused(PROMPT, "one of the notebook's own")
 def one_of_the_notebook(base, chat, tokenizer):
     return PROMPTS[0]
+
+
+@refused(PROMPT, "The rule: It is none of the four prompts above")
+def one_of_the_notebook_in_small_letters(base, chat, tokenizer):
+    return PROMPTS[2].lower().strip("?")
+
+
+@refused(PROMPT, "the special token <|im_start|>")
+def in_its_template(base, chat, tokenizer):
+    return render(tokenizer, user("What does the owl eat?"), add_generation_prompt=True)
+
+
+@refused(PROMPT, "another mode")
+def base_in_training_mode(base, chat, tokenizer):
+    base.train()
+    return "What does the owl eat?"
 
 
 @refused(PROMPT, "empty")
@@ -85,26 +109,51 @@ def white_space(base, chat, tokenizer):
     return "  "
 
 
-@refused(PROMPT, "as a string")
+@refused(PROMPT, "One string is expected")
 def a_list(base, chat, tokenizer):
     return ["What is the capital of Norway?"]
 
 
-@refused(PROMPT, "answer")
+@refused(PROMPT, "counts as an answer")
 def the_beginning_of_a_sentence(base, chat, tokenizer):
     return "The capital of Norway is"
 
 
-@refused(PROMPT, "answer")
+@refused(PROMPT, "counts as an answer")
 def few_shot(base, chat, tokenizer):
     return "Q: What does the dog eat?\nA: The dog eats meat.\nQ: What does the cow eat?\nA:"
 
 
-@refused(PROMPT, "as a string")
+@refused(PROMPT, "One string is expected")
 def token_ids(base, chat, tokenizer):
     return tokenizer.encode("What does the owl eat?")
 
 
-@refused(PROMPT, "as a string")
+@refused(PROMPT, "is a return missing")
 def nothing(base, chat, tokenizer):
     tokenizer.encode("What does the owl eat?")
+
+
+ONE_DIMENSION = "The logits of one position have one dimension."
+PRECISION = "The text does not ask for half precision, nor for more digits than float32 has."
+WHOLE = "last.softmax(-1) if last.dtype == torch.float64 else last.float().softmax(-1)"
+equivalent(DISTRIBUTION, ONE_DIMENSION, "`1` becomes `0` #2", "`1` becomes `0` #3")
+equivalent(
+    DISTRIBUTION,
+    PRECISION,
+    f"`{WHOLE}` becomes `last.softmax(-1)`",
+    f"`{WHOLE}` becomes `last.float().softmax(-1)`",
+    "`last.dtype == torch.float64` becomes `last.dtype != torch.float64`",
+    "`torch.float64` becomes `torch.float32`",
+)
+FOUND = "row['base did'] == 'continued' {} row['chat did'] == 'answered'"
+equivalent(
+    PROMPT,
+    "The first candidate is right.",
+    f"`{FOUND.format('and')}` becomes `{FOUND.format('or')}`",
+)
+equivalent(
+    PROMPT,
+    "With the models exchanged it finds the third candidate, which is right too.",
+    "`side_by_side(base, chat, tokenizer, [prompt])` becomes `side_by_side(chat, base, tokenizer, [prompt])`",
+)

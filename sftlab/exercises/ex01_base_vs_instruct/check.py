@@ -1,74 +1,97 @@
-"""Checks of notebook 01: the next-token distribution, and a prompt on which base and chat part."""
+"""Checks of notebook 01: the next-token distribution, and a prompt on which base and chat differ."""
 
 from __future__ import annotations
 
+import random
+import re
 from functools import cache
 
 import torch
 
 from sftlab.classroom.checking import Case, Exercise, mistake
+from sftlab.classroom.first_difference import Broken
 from sftlab.compare import PROMPTS, find_diverging_prompt, side_by_side
+from sftlab.exercises.drawing import tensor
 from sftlab.generate import next_token_distribution
 
 DISTRIBUTION, PROMPT = "01.next_token_distribution", "01.find_diverging_prompt"
+OVERFLOW = "With large logits, exp overflows to infinity or rounds every weight to 0, and the quotient is NaN. Subtract the largest logit of this position first, or let softmax do it."  # fmt: skip
+
+# --- the distribution of the next token ------------------------------------------------------
 
 
 def _logits(length: int, vocabulary: int, scale: float = 1.0, seed: int = 0) -> torch.Tensor:
     return scale * torch.randn(length, vocabulary, generator=torch.Generator().manual_seed(seed))
 
 
-@mistake(DISTRIBUTION, "These are still logits: they may be negative and do not sum to 1. Which function makes probabilities of them?")  # fmt: skip
+@mistake(DISTRIBUTION, "These are still logits: they can be negative and do not sum to 1. Which function turns them into probabilities?")  # fmt: skip
 def _logits_themselves(logits):
     return logits[-1]
 
 
-@mistake(DISTRIBUTION, "That is a distribution for *every* position. The next token after the whole text is forecast at one of them.")  # fmt: skip
+@mistake(DISTRIBUTION, "This is a distribution for *every* position. Only one of them predicts the token after the whole text.")  # fmt: skip
 def _every_position(logits):
     return logits.softmax(-1)
 
 
-@mistake(DISTRIBUTION, "You took the first position: that forecasts the second token of the text. The next one is forecast at the end.")  # fmt: skip
+@mistake(DISTRIBUTION, "This is the first position: it predicts the second token of the text. The token after the text is predicted at the end.")  # fmt: skip
 def _first_position(logits):
     return logits[0].softmax(-1)
 
 
-@mistake(DISTRIBUTION, "You took the position before the last: it forecasts the text's own last token.")  # fmt: skip
+@mistake(DISTRIBUTION, "This is the position before the last: it predicts the text's own last token.")  # fmt: skip
 def _last_but_one(logits):
     return logits[len(logits) - 2].softmax(-1)
 
 
-@mistake(DISTRIBUTION, "You normalised over the positions. The probabilities of all *tokens* at one position sum to 1: mind the dimension.")  # fmt: skip
+@mistake(DISTRIBUTION, "The softmax runs over the positions. The probabilities of all *tokens* at one position sum to 1: look at the dimension.")  # fmt: skip
 def _over_positions(logits):
     return logits.softmax(0)[-1]
 
 
-@mistake(DISTRIBUTION, "You took the last *token of the vocabulary* at all positions. Positions are the first dimension.")  # fmt: skip
+@mistake(DISTRIBUTION, "The softmax runs over all positions at once. The probabilities of all tokens at *one* position sum to 1.")  # fmt: skip
+def _over_everything(logits):
+    return logits.flatten().softmax(-1).view_as(logits)[-1]
+
+
+@mistake(DISTRIBUTION, "This is the last *token of the vocabulary* at all positions. Positions are the first dimension.")  # fmt: skip
 def _last_column(logits):
     return logits[:, -1].softmax(-1)
 
 
-@mistake(DISTRIBUTION, "These are log-probabilities: never above 0. You want the probabilities themselves.")  # fmt: skip
+@mistake(DISTRIBUTION, "These are log-probabilities, which are never above 0. Return the probabilities themselves.")  # fmt: skip
 def _log_probabilities(logits):
     return logits[-1].log_softmax(-1)
 
 
-@mistake(DISTRIBUTION, "You averaged over the positions. Each position forecasts another token; only one forecasts the next.")  # fmt: skip
+@mistake(DISTRIBUTION, "The distributions of all positions are averaged. Each position predicts another token, and only one predicts the next.")  # fmt: skip
 def _mean_of_distributions(logits):
     return logits.softmax(-1).mean(0)
 
 
-@mistake(DISTRIBUTION, "You averaged the logits of all positions. Only one of them forecasts the next token.")  # fmt: skip
+@mistake(DISTRIBUTION, "The logits of all positions are averaged. Only one position predicts the next token.")  # fmt: skip
 def _distribution_of_the_mean(logits):
     return logits.mean(0).softmax(-1)
 
 
-@mistake(DISTRIBUTION, "exp of a large logit overflows. Subtract the largest logit first, or let softmax do it.")  # fmt: skip
+@mistake(DISTRIBUTION, OVERFLOW)
 def _overflowing(logits):
     weights = logits[-1].exp()
     return weights / weights.sum()
 
 
-@mistake(DISTRIBUTION, "Dividing by the sum is not enough: logits can be negative. Take exp first, as softmax does.")  # fmt: skip
+@mistake(DISTRIBUTION, OVERFLOW)
+def _largest_of_all_subtracted(logits):
+    weights = (logits[-1] - logits.max()).exp()
+    return weights / weights.sum()
+
+
+@mistake(DISTRIBUTION, "The exponentials are not divided by their sum, so they do not sum to 1.")
+def _not_normalized(logits):
+    return (logits[-1] - logits[-1].max()).exp()
+
+
+@mistake(DISTRIBUTION, "The logits are divided by their sum, but logits can be negative. Take exp first, as softmax does.")  # fmt: skip
 def _exp_forgotten(logits):
     return logits[-1] / logits[-1].sum()
 
@@ -78,9 +101,34 @@ def _sigmoid(logits):
     return logits[-1].sigmoid()
 
 
-@mistake(DISTRIBUTION, "That is the likeliest token. You want the probabilities of all tokens.")
-def _likeliest_token(logits):
+@mistake(DISTRIBUTION, "Softmax is applied twice: its result is a distribution already, and a second softmax makes it nearly uniform.")  # fmt: skip
+def _twice(logits):
+    return logits[-1].softmax(-1).softmax(-1)
+
+
+@mistake(DISTRIBUTION, "This is the id of the most probable token. Return the probabilities of all tokens.")  # fmt: skip
+def _most_probable_token(logits):
     return logits[-1].argmax()
+
+
+@mistake(DISTRIBUTION, "This is the probability of the most probable token. Return the probabilities of all tokens.")  # fmt: skip
+def _largest_probability(logits):
+    return logits[-1].softmax(-1).max()
+
+
+def _distribution_case(rule: str, describe: str, logits) -> Case:
+    return Case(describe, lambda: (logits(),), next_token_distribution, 1e-5, rule=rule)
+
+
+def _with_last(*last: float) -> torch.Tensor:
+    return torch.cat([_logits(2, len(last)), torch.tensor([last])])
+
+
+def _draw_logits(rng: random.Random, *_: object) -> tuple:
+    return (tensor(rng, rng.randint(2, 5), 7, scale=9.0),)
+
+
+# --- a prompt on which the two models differ -------------------------------------------------
 
 
 @cache
@@ -91,54 +139,84 @@ def _models():
     return base, load("almanac", "chat")[0], tokenizer
 
 
+def _letters(text: str) -> str:
+    return re.sub(r"\W+", " ", text).strip().lower()
+
+
 def _verify_prompt(prompt, arguments) -> str | None:
+    if prompt is None:
+        return Broken("text", "It returns nothing (None): is a `return` missing, or was no prompt found?")  # fmt: skip
     if not isinstance(prompt, str):
-        return f"Return one prompt as a string; this is a `{type(prompt).__name__}`."
+        return Broken("text", f"One string is expected; this is of type `{type(prompt).__name__}`.")
     if not prompt.strip():
-        return "The prompt is empty: there is nothing to continue and nothing to answer."
-    if prompt.strip() in PROMPTS:
-        return "That one stands in the notebook already. Find one of your own: another country, animal or topic."
+        return Broken("text", "The prompt is empty: there is nothing to continue and nothing to answer.")  # fmt: skip
+    if found := [token for token in arguments[2].get_added_vocab() if token in prompt]:
+        return Broken("text", f"The prompt contains the special token `{found[0]}`. Leave the template out.")  # fmt: skip
+    if _letters(prompt) in map(_letters, PROMPTS):
+        return Broken("new", "This is one of the notebook's own prompts. Ask about another country, animal or topic.")  # fmt: skip
     (row,) = side_by_side(*arguments, [prompt])
-    base, chat = row["base did"], row["chat did"]
-    if base == chat == "answered":
-        return f"Both count as answering here: the base writes {row['base'][:60]!r}. Give an instruction, not the beginning of a sentence."
-    if base == chat == "continued":
-        return f"Both continue: the chat model writes {row['chat'][:60]!r}. Ask for something it was tuned to do."
-    if base != "continued":
-        return f"The base {base} ({row['base'][:60]!r}); look for an instruction that it takes for a line of a page."
-    if chat != "answered":
-        return f"The chat model {chat} ({row['chat'][:60]!r}); look for an instruction that it answers."
+    if row["base did"] == "answered":
+        return f"What the base writes counts as an answer: {row['base'][:60]!r}. Give it a bare instruction, not the beginning of a sentence or a page with solved examples."
+    if row["base did"] != "continued":
+        return f"The base {row['base did']}: it writes {row['base'][:60]!r}. Look for an instruction that it takes for a line on a page of questions."
+    if row["chat did"] != "answered":
+        return f"The chat model {row['chat did']}: it writes {row['chat'][:60]!r}. Look for an instruction that it answers."
     return None
 
 
 EXERCISES = {
     DISTRIBUTION: Exercise(
-        id=DISTRIBUTION,
-        title="The distribution of the next token",
-        reference=next_token_distribution,
-        cases=[
-            Case("logits of 4 positions over 6 tokens", lambda: (_logits(4, 6),), next_token_distribution, 1e-5),
-            Case("a text of one token", lambda: (_logits(1, 5, seed=1),), next_token_distribution, 1e-5),
-            Case("as many positions as tokens", lambda: (_logits(4, 4, 3.0, 2),), next_token_distribution, 1e-5),
-            Case("logits around 1000", lambda: (_logits(3, 5, 1.0, 3) + 1000.0,), next_token_distribution, 1e-5),
+        DISTRIBUTION,
+        "The distribution of the next token",
+        next_token_distribution,
+        [
+            _distribution_case("softmax", "a text of one token, a vocabulary of 5", lambda: _logits(1, 5, seed=1)),
+            _distribution_case("softmax", "the same in float64", lambda: _logits(1, 5, seed=1).double()),
+            _distribution_case("last", "logits of 4 positions over 6 tokens", lambda: _logits(4, 6)),
+            _distribution_case("last", "as many positions as tokens", lambda: _logits(4, 4, 3.0, 2)),
+            _distribution_case("large", "the last position has logits around 1000", lambda: _with_last(1000, 1001.5, 998, 1002, 999)),
+            _distribution_case("large", "the last position has logits around -1000", lambda: _with_last(-1000, -1001.5, -998, -1002, -999)),
         ],
-        hints=[
-            "Each position forecasts the token that follows it. Which position forecasts the token after the text?",
-            "The last one. Softmax turns its scores into probabilities that sum to 1.",
-        ],
-        why="A causal model forecasts at every position; only the last forecast is news. Softmax subtracts the largest logit "
+        asks="Return the probabilities of the token that comes next after the whole text.\n\n"
+        "logits: tensor (length, vocabulary), the scores that a model returns for one text; those at a position predict the token after it.",
+        rules={
+            "softmax": "The result has the shape (vocabulary,): one probability for each token of the vocabulary, the softmax of their logits. They sum to 1.",
+            "last": "Only the last position counts, the one that predicts the token after the text. The text may have a single token.",
+            "large": "Logits may be large: at 1000 or -1000 the result is still a distribution, never NaN.",
+            "unchanged": "logits stays as it is.",
+        },
+        draw=_draw_logits,
+        hints=(
+            "Each position predicts the token that follows it. Which position predicts the token after the text?",
+            ("softmax", "So first pick one row of scores, then turn this row into probabilities."),
+            "Python counts from the end with negative indices, and tensors have a method for the softmax; say over which dimension it runs.",
+        ),
+        path="There are two steps, and their order does not matter: choose a position, normalize over the vocabulary. Notice first that the result has one "
+        "dimension, so one position is left over. The usual wrong turn is to normalize over the other dimension: that compares positions, not tokens.",
+        why="A causal model predicts at every position; only the last prediction is new. Softmax subtracts the largest logit "
         "before exp, which changes nothing in the result and keeps it from overflowing.",
     ),
     PROMPT: Exercise(
-        id=PROMPT,
-        title="A prompt on which they part",
-        reference=find_diverging_prompt,
-        cases=[Case("your prompt, put to both models", _models, verify=_verify_prompt)],
-        hints=[
-            "On which pages of an almanac would your line stand? A page of questions goes on with questions.",
+        PROMPT,
+        "A prompt on which they differ",
+        find_diverging_prompt,
+        [Case("your prompt, given to both models", _models, verify=_verify_prompt, rule="differ")],
+        asks="Return one instruction that the base model continues and the chat model answers.\n\n"
+        "You may use the two models and the tokenizer to find one, or simply know one.",
+        rules={
+            "text": "The result is one string, the bare text of the instruction. It is not empty and contains no special token: the chat model's template is added for you.",
+            "new": "It is none of the four prompts above, nor one of them with other capitals, spaces or punctuation.",
+            "differ": "With greedy decoding, the base writes further instructions after it, like a page of questions, and the chat model answers it.",
+            "unchanged": "The models and the tokenizer stay as they are.",
+        },
+        hints=(
+            "On which pages of an almanac would your line occur? A page of questions goes on with questions.",
+            ("differ", "The beginning of a sentence does not do that: both models complete it."),
             "Ask for a fact as a quiz would: a capital, what an animal eats, an opposite.",
-        ],
-        why="A bare instruction is the first line of a page in the base's world and a request in the chat model's. The beginning of a "
-        "sentence is the same thing in both.",
+        ),
+        path="Look at the table of the four prompts: which kind of line does the base take for one of many on a page? Take such a line and change its subject. "
+        "The usual wrong turn is the beginning of a sentence, which both models complete in the same way.",
+        why="For the base a bare instruction is the first line of a page, for the chat model it is a request. The beginning of a sentence "
+        "is the same thing for both.",
     ),
 }  # fmt: skip
