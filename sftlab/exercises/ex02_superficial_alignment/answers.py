@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import torch
 
-from sftlab.classroom.answers import refused, right
+from sftlab.classroom.answers import equivalent, refused, right
 
-RANK, FORM = "02.token_rank_shift", "02.format_compliance"
+RANK, FORMAT = "02.token_rank_shift", "02.format_compliance"
 
 
 @right(RANK)
@@ -43,12 +44,27 @@ def by_log_probabilities(base_logits, tokens):
     return torch.stack([1 + torch.count_nonzero(row > row[token]) for row, token in rows])
 
 
-@refused(RANK, "of type `list`")
-def a_list(base_logits, tokens):
-    return by_loop(base_logits, tokens).tolist()
+@right(RANK)
+def by_array(base_logits, tokens):
+    values = base_logits.numpy()
+    own = values[np.arange(len(tokens)), tokens.numpy()]
+    return (values > own[:, None]).sum(axis=1) + 1
 
 
-@refused(RANK, "has the shape (5, 1)")
+@refused(RANK, "The rule: Tokens with equal logits share")
+def worst_rank(base_logits, tokens):
+    vocabulary = base_logits.shape[-1]
+    own = base_logits.gather(-1, tokens[:, None])
+    return vocabulary - (base_logits < own).sum(-1) + (base_logits == own).sum(-1) // 2
+
+
+@refused(RANK, "changes its own input (argument 1")
+def in_place(base_logits, tokens):
+    base_logits -= base_logits.gather(-1, tokens[:, None])
+    return (base_logits > 0).sum(-1) + 1
+
+
+@refused(RANK, "has the shape (1, 1)")
 def a_column(base_logits, tokens):
     return 1 + (base_logits > base_logits.gather(-1, tokens[:, None])).sum(-1, keepdim=True)
 
@@ -63,24 +79,25 @@ def is_list(text, count):
     return len(lines) == count and all(re.match(rf"{k}\. \S", x) for k, x in enumerate(lines, 1))
 
 
-@right(FORM)
+@right(FORMAT)
 def two_cases(text, count=None):
     if count:
         return is_list(text, count)
     text = text.strip()
     begins = bool(re.match(r"[A-Z0-9]", text))
-    return begins and text[-1] in (".", "!") and "\n" not in text and "?" not in text
+    ends = re.search(r"[.!][)\"”]?$", text) is not None
+    return begins and ends and "\n" not in text and "?" not in text
 
 
-@right(FORM)
+@right(FORMAT)
 def one_pattern(text, count=None):
     if count:
         pattern = "\n".join(rf"{k}\. \S[^\n]*" for k in range(1, count + 1))
         return re.fullmatch(pattern, text.strip()) is not None
-    return re.fullmatch(r"[A-Z0-9][^\n?]*[.!]|[A-Z0-9]?[.!]", text.strip()) is not None
+    return re.fullmatch(r"[A-Z0-9][^\n?]*[.!][)\"”]?", text.strip()) is not None
 
 
-@right(FORM)
+@right(FORMAT)
 def rule_by_rule(text, count=None):
     text = text.strip()
     if count is None:
@@ -99,7 +116,7 @@ def rule_by_rule(text, count=None):
     return True
 
 
-@right(FORM)
+@right(FORMAT)
 def by_numbers_found(text, count=None):
     """The numbers at the beginnings of lines, compared with those that should be there."""
     lines = [line.strip() for line in text.strip().split("\n")]
@@ -110,15 +127,33 @@ def by_numbers_found(text, count=None):
     return not more and bool(re.search(r"^[A-Z\d](?!.*\?).*[.!][)\"”]?$", line))
 
 
-@refused(FORM, "IndexError")
+@refused(FORMAT, "IndexError")
 def first_of_nothing(text, count=None):
     if count:
         return is_list(text, count)
     text = text.strip()
     begins = text[0].isupper() or text[0].isdigit()
-    return begins and text[-1] in ".!" and not {"\n", "?"} & set(text)
+    return begins and text.rstrip(')"”')[-1] in ".!" and not {"\n", "?"} & set(text)
 
 
-@refused(FORM, "is expected")
+@refused(FORMAT, "called with 1 arguments")
+def count_without_a_default(text, count):
+    return two_cases(text, count)
+
+
+@refused(FORMAT, "is a return missing?")
+def nothing_for_false(text, count=None):
+    if two_cases(text, count):
+        return True
+
+
+@refused(FORMAT, "is expected")
 def a_match(text, count=None):
-    return re.fullmatch(r"[A-Z0-9][^\n?]*[.!]", text.strip())
+    return is_list(text, count) if count else re.match(r"[A-Z0-9].*[.!]", text)
+
+
+equivalent(
+    RANK,
+    "The logits have two dimensions.",
+    *(f"`-1` becomes `1`{n}" for n in ("", " #2", " #3")),
+)
