@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from sftlab.classroom.answers import refused, right
+from sftlab.classroom.answers import equivalent, refused, right
 from sftlab.loss import IGNORE_INDEX, sft_loss
 
 ID = "13.train_step"
@@ -82,72 +82,61 @@ def row_by_row(model, batch, optimizer):
     return total
 
 
-@refused(ID, "who takes the step")
-def no_step(model, batch, optimizer):
+@right(ID)
+def without_graph(model, batch, optimizer):
+    """Returns a tensor without a graph, which holds the number alone."""
+    for p in model.parameters():
+        p.grad = None
+    loss = loss_of(model, batch)
+    torch.autograd.backward(loss)
+    optimizer.step()
+    return loss.detach()
+
+
+@right(ID)
+def numpy_number(model, batch, optimizer):
+    """Divides by the number of trained tokens itself, and returns a NumPy number."""
+    model.train()
     optimizer.zero_grad()
+    log = model(**{k: batch[k] for k in FIELDS[:2]}).logits[:, :-1].log_softmax(-1)
+    targets = batch["labels"][:, 1:]
+    nll = -log.gather(-1, targets.clamp(min=0)[..., None])[..., 0][targets >= 0]
+    (nll.sum() / len(nll)).backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    return nll.detach().numpy().mean()
+
+
+@refused(ID, "Gradients left over")
+def zeroed_only_afterwards(model, batch, optimizer):
     loss = loss_of(model, batch)
     loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+    optimizer.step()
+    optimizer.zero_grad()
     return loss.item()
 
 
-@refused(ID, "was `backward()` called")
-def no_backward(model, batch, optimizer):
-    optimizer.zero_grad()
-    loss = loss_of(model, batch)
-    optimizer.step()
-    return loss.item()
+@refused(ID, "as sft_loss(logits, labels) computes it")
+def first_sequence_only(model, batch, optimizer):
+    return usual(model, {name: tensor[:1] for name, tensor in batch.items()}, optimizer)
 
 
-@refused(ID, "was `backward()` called")
-def zeroed_too_late(model, batch, optimizer):
-    loss = loss_of(model, batch)
-    loss.backward()
-    optimizer.zero_grad()
-    optimizer.step()
-    return loss.item()
-
-
-@refused(ID, "not by one step along the gradient")
-def two_steps(model, batch, optimizer):
-    loss = usual(model, batch, optimizer)
-    usual(model, batch, optimizer)
-    return loss
-
-
-@refused(ID, "five times too large")
-def loss_summed_as_well(model, batch, optimizer):
-    optimizer.zero_grad()
-    logits = model(batch["input_ids"], batch["attention_mask"]).logits[:, :-1]
-    loss = F.cross_entropy(logits.flatten(0, 1), batch["labels"][:, 1:].flatten(), reduction="sum")
-    loss.backward()
-    optimizer.step()
-    return loss.item()
-
-
-@refused(ID, "as a number")
-def a_tensor(model, batch, optimizer):
+@refused(ID, "takes exactly one step")
+def steps_by_hand(model, batch, optimizer):
     optimizer.zero_grad()
     loss = loss_of(model, batch)
     loss.backward()
-    optimizer.step()
-    return loss
-
-
-@refused(ID, "returns nothing")
-def nothing_returned(model, batch, optimizer):
-    usual(model, batch, optimizer)
-
-
-@refused(ID, "*after* it")
-def loss_afterwards(model, batch, optimizer):
-    usual(model, batch, optimizer)
     with torch.no_grad():
-        return loss_of(model, batch).item()
+        for group in optimizer.param_groups:
+            for p in group["params"]:
+                p -= group["lr"] * p.grad
+    return loss.item()
 
 
-@refused(ID, "not that of the batch")
-def another_loss_returned(model, batch, optimizer):
-    return 10 * usual(model, batch, optimizer)
+@refused(ID, "as sft_loss(logits, labels) computes it")
+def perplexity(model, batch, optimizer):
+    return 2.718281828 ** usual(model, batch, optimizer)
 
 
 @refused(ID, "does not require grad")
@@ -157,3 +146,33 @@ def detached(model, batch, optimizer):
     loss.backward()
     optimizer.step()
     return loss.item()
+
+
+@refused(ID, "changes its own input (argument 2")
+def labels_popped(model, batch, optimizer):
+    labels = batch.pop("labels")
+    loss = usual(model, {**batch, "labels": labels}, optimizer)
+    return loss
+
+
+equivalent(
+    ID,
+    "The stub has neither settings nor several processes, and the cases' gradients have a norm below 1, which clipping leaves alone.",
+    "without `check_clipping(max_grad_norm)`",
+    "without `if micro_batch_size is not None:`",
+    "without `check_whole('micro_batch_size', micro_batch_size, 1)`",
+    "`check_whole('micro_batch_size', micro_batch_size, 1)` becomes `check_whole(micro_batch_size, 'micro_batch_size', 1)`",
+    "`1` becomes `2`",
+    "`1` becomes `0`",
+    "without `add_gradients(trainable)`",
+    "without `if max_grad_norm:`",
+    "without `torch.nn.utils.clip_grad_norm_(trainable, max_grad_norm)`",
+)
+equivalent(
+    ID,
+    "No batch is empty, and no sequence is as short as one token.",
+    "`max(rows, 1)` becomes `max(1, rows)`",
+    "`1` becomes `2` #2",
+    "`1` becomes `0` #2",
+    "`1` becomes `0` #3",
+)
