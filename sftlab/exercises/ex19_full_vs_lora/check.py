@@ -66,6 +66,7 @@ MISTAKES = (
      lambda w, g, o, a, x, f, m: w + o + max(a + 2 * x, a - x + f, a + g + 2 * m)),
 )  # fmt: skip
 for _message, _formula in MISTAKES:
+    _formula.__name__ = f"formula: {_message[:60]}"
     mistake(ID, _message)(_formula)
 
 NAMES = ("weights", "gradients", "optimizer", "activations", "logits", "in_flight", "largest")
