@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from sftlab.classroom.answers import refused, right
@@ -39,14 +40,30 @@ def by_the_rest(per_token_loss, labels):
     return 1 - (prompt / per_token_loss.sum()).item()
 
 
+@right(ID)
+def by_array(per_token_loss, labels):
+    losses, response = per_token_loss.numpy(), labels.numpy()[:, 1:] != IGNORE_INDEX
+    return np.where(response, losses, 0).sum() / losses.sum()
+
+
+@right(ID)
+def by_parts_of_the_whole(per_token_loss, labels):
+    parts = per_token_loss.double() / per_token_loss.double().sum()
+    return torch.einsum("bt,bt->", parts, (labels[:, 1:] != IGNORE_INDEX).double())
+
+
 @refused(ID, "IndexError")
 def mask_as_long_as_labels(losses, labels):
     return (losses[labels != IGNORE_INDEX].sum() / losses.sum()).item()
 
 
-@refused(ID, "is a tensor")
-def a_tensor(losses, labels):
-    return losses[labels[:, 1:] != IGNORE_INDEX].sum() / losses.sum()
+@refused(ID, "The first label of a sequence belongs to no loss")
+def as_many_from_the_end(losses, labels):
+    pairs = zip(losses, (labels != IGNORE_INDEX).sum(1), strict=True)
+    return (
+        sum(row[len(row) - n :].sum() if n < len(row) else row.sum() for row, n in pairs)
+        / losses.sum()
+    )
 
 
 @refused(ID, "changes its own input")
