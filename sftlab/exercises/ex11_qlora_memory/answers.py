@@ -9,8 +9,8 @@ from statistics import NormalDist
 import numpy as np
 import torch
 
-from sftlab.classroom.answers import refused, right
-from sftlab.quant import nf4_code
+from sftlab.classroom.answers import equivalent, refused, right
+from sftlab.quant import bits_per_parameter, nf4_code
 
 CODE, BLOCK, BITS = "11.nf4_code", "11.quantize_block", "11.bits_per_parameter"
 OUTERMOST = 0.9677083
@@ -56,21 +56,39 @@ def by_bisection():
     return torch.tensor([*below, 0.0, *above], dtype=torch.float32).div(above[-1])
 
 
-@refused(CODE, "of type list, but a tensor")
+@refused(CODE, "The dtype is float32")
 def a_list():
     return nf4_code().tolist()
 
 
-@refused(CODE, "of type ndarray, but a tensor")
+@refused(CODE, "The dtype is float32")
 def an_array():
     return nf4_code().numpy()
 
 
+@refused(CODE, "dtype torch.float64")
+def in_float64():
+    return nf4_code().double()
+
+
+@refused(CODE, "Below: likewise with eight probabilities")
+def evenly_below():
+    code = nf4_code()
+    return torch.cat([torch.linspace(-1, 0, 8)[:-1], code[7:]])
+
+
+@refused(CODE, "Above: nine probabilities")
+def half_probabilities():
+    code = nf4_code()
+    return torch.cat([code[:8], code[8:] ** 1.01])
+
+
 @right(BLOCK)
 def by_distance(x):
+    x = x.float()
     absmax = x.abs().amax(-1, keepdim=True)
-    indices = ((x / absmax)[..., None] - nf4_code()).abs().argmin(-1)
-    return indices.to(torch.uint8), absmax
+    scaled = torch.where(absmax == 0, x, x / absmax)
+    return (scaled[..., None] - nf4_code()).abs().argmin(-1).to(torch.uint8), absmax
 
 
 @right(BLOCK)
@@ -81,24 +99,28 @@ def number_by_number(x):
         largest = max(abs(v) for v in row)
         scales.append([largest])
         for j, v in enumerate(row):
-            indices[i, j] = min(range(16), key=lambda k, v=v / largest: abs(levels[k] - v))
+            scaled = v / (largest or 1)
+            indices[i, j] = min(range(16), key=lambda k, v=scaled: abs(levels[k] - v))
     return indices, torch.tensor(scales)
 
 
 @right(BLOCK)
 def by_counting_midpoints(x):
+    x = x.to(torch.float32)
     scale = torch.maximum(x.max(dim=1, keepdim=True).values, -x.min(dim=1, keepdim=True).values)
     code = nf4_code()
     passed = x.unsqueeze(2) > scale.unsqueeze(2) * (code[1:] + code[:-1]) / 2
-    return passed.sum(2, dtype=torch.uint8), scale
+    return passed.sum(2, dtype=torch.uint8).masked_fill(scale == 0, 7), scale
 
 
 @right(BLOCK)
 def by_numpy(x):
+    x = x.double()
     scale = torch.linalg.vector_norm(x, ord=math.inf, dim=-1, keepdim=True)
     code = nf4_code().numpy()
-    found = np.searchsorted((code[1:] + code[:-1]) / 2, (x / scale).numpy())
-    return [torch.from_numpy(found.astype(np.uint8)), scale]
+    scaled = torch.nan_to_num(x / scale).numpy()
+    found = np.searchsorted((code[1:] + code[:-1]) / 2, scaled)
+    return [torch.from_numpy(found.astype(np.uint8)), scale.float()]
 
 
 @refused(BLOCK, "has the dtype torch.int64")
@@ -107,15 +129,29 @@ def indices_of_64_bits(x):
     return indices.long(), absmax
 
 
-@refused(BLOCK, "is a tensor, but a tuple is expected")
+@refused(BLOCK, "has the dtype torch.bfloat16")
+def scales_in_the_dtype_of_x(x):
+    indices, absmax = by_distance(x)
+    return indices, absmax.to(x.dtype)
+
+
+@refused(BLOCK, "the division is done in float32")
+def divided_in_the_dtype_of_x(x):
+    absmax = x.abs().amax(-1, keepdim=True)
+    scaled = (x / absmax).nan_to_num()
+    return (scaled[..., None] - nf4_code()).abs().argmin(-1).to(torch.uint8), absmax.float()
+
+
+@refused(BLOCK, "but (2, 1) is expected")
 def indices_alone(x):
     return by_distance(x)[0]
 
 
 @refused(BLOCK, "changes its own input")
 def divided_in_place(x):
-    absmax = x.abs().amax(-1, keepdim=True)
-    return by_distance(x.div_(absmax))[0], absmax
+    found = by_distance(x)
+    x.div_(x.abs().amax(-1, keepdim=True).clamp(min=1e-9))
+    return found
 
 
 @right(BITS)
@@ -131,12 +167,6 @@ def of_256_blocks(block, double):
 
 
 @right(BITS)
-def by_fractions(block, double):
-    scale = Fraction(8) + Fraction(32, 256) if double else Fraction(32)
-    return 4 + scale / block
-
-
-@right(BITS)
 def by_measuring_memory(block, double):
     weights = torch.empty(256 * block // 2, dtype=torch.uint8)
     scales = torch.empty(256, dtype=torch.uint8 if double else torch.float32)
@@ -144,11 +174,36 @@ def by_measuring_memory(block, double):
     return 8 * sum(part.nbytes for part in parts) / (256 * block)
 
 
-@refused(BITS, "is a tensor, but a number is expected")
+@right(BITS)
+def by_fractions(block, double):
+    scale = Fraction(8) + Fraction(32, 256) if double else Fraction(32)
+    return 4 + scale / block
+
+
+@right(BITS)
 def a_tensor(block, double):
     return torch.tensor(of_a_block(block, double))
+
+
+@refused(BITS, "divided equally among them")
+def two_decimals(block, double):
+    found = of_a_block(block, double)
+    return found if block == 61 else round(found, 2)
+
+
+@refused(BITS, "share one further float32")
+def second_scale_of_16_bits(block, double):
+    return 4 + (8 / block + 16 / (256 * block)) if double else bits_per_parameter(block)
 
 
 @refused(BITS, "of type str")
 def a_text(block, double):
     return f"{of_a_block(block, double):.3f}"
+
+
+equivalent(
+    BLOCK,
+    "The stub has no other code.",
+    "`nf4_code() if code is None else code` becomes `nf4_code()`",
+)
+equivalent(BLOCK, "x has two dimensions.", "`-1` becomes `1`")

@@ -1,14 +1,23 @@
-"""Checks of notebook 11: the NF4 code, blocks and their scales, and what a weight then takes."""
+"""Checks of notebook 11: the NF4 code, blocks and their scales, and the bits of a weight."""
 
 from __future__ import annotations
 
+import random
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from scipy.stats import norm
+from torch import Tensor
 
 from sftlab.classroom.checking import Case, Exercise, mistake
+from sftlab.classroom.first_difference import difference
+from sftlab.exercises.drawing import tensor
 from sftlab.quant import bits_per_parameter, int4_code, nf4_code, quantize_block
 
 CODE, BLOCK, BITS = "11.nf4_code", "11.quantize_block", "11.bits_per_parameter"
+
+# --- nf4_code ------------------------------------------------------------------------------
 
 
 def _quantiles(count, outermost=0.9677083):
@@ -20,57 +29,114 @@ def _joined(above, below):
     return code / code.max()
 
 
-@mistake(CODE, "The code is not scaled: divide by the largest value, so that it reaches from −1 to 1.")  # fmt: skip
+@mistake(CODE, "The largest value is not 1: the values are not divided by it.")
 def _not_scaled():
     return nf4_code() * float(_quantiles(8).max())
 
 
-@mistake(CODE, "It is mirrored: NF4 has 8 values above zero and 7 below.")
+@mistake(CODE, "The sides are exchanged: there are 8 values above zero and 7 below.")
 def _mirrored():
     return -nf4_code().flip(0)
 
 
-@mistake(CODE, "The outermost quantile is ½(29/30 + 31/32) = 0.9677083, not 31/32.")
+OUTERMOST = "The outermost probability is not 0.9677083, the mean of 29/30 and 31/32."
+
+
+@mistake(CODE, OUTERMOST)
 def _outermost_of_16():
     return _joined(_quantiles(8, 31 / 32), _quantiles(7, 31 / 32))
 
 
-@mistake(CODE, "The outermost quantile is ½(29/30 + 31/32) = 0.9677083, not 29/30.")
+@mistake(CODE, OUTERMOST)
 def _outermost_of_15():
     return _joined(_quantiles(8, 29 / 30), _quantiles(7, 29 / 30))
 
 
-@mistake(CODE, "These are 16 equal parts of one normal distribution. Zero is not among them, and NF4 has it: build both sides apart.")  # fmt: skip
+@mistake(CODE, "These are 16 equal parts of one normal distribution. Zero is not among them: build both sides apart.")  # fmt: skip
 def _sixteen_parts():
     code = torch.tensor(norm.ppf(((torch.arange(16) + 0.5) / 16).numpy()), dtype=torch.float32)
     return code / code.max()
 
 
-@mistake(CODE, "These values are evenly spaced. NF4's lie denser around zero, as weights do.")
+@mistake(CODE, "The values are evenly spaced. Those of NF4 are quantiles, denser around zero.")
 def _evenly_spaced():
     return torch.linspace(-1, 1, 16)
 
 
-@mistake(CODE, "The values descend. Sort them: the nearest one is looked up by bisection.")
+@mistake(CODE, "The probabilities themselves are used. `norm.ppf` turns a probability into a quantile.")  # fmt: skip
+def _probabilities():
+    above, below = (torch.linspace(0.9677083, 0.5, n + 1)[:-1].numpy() for n in (8, 7))
+    return _joined(above, below)
+
+
+@mistake(CODE, "The values descend. The largest comes last.")
 def _descending():
     return nf4_code().flip(0)
 
 
-@mistake(CODE, "There are 17 values, 8 on either side. Four bits tell 16 apart: take 7 quantiles below zero.")  # fmt: skip
+@mistake(CODE, "The values are not sorted.")
+def _unsorted():
+    code = torch.tensor([*-_quantiles(7)[::-1], 0.0, *_quantiles(8)], dtype=torch.float32)
+    return code / code.max()
+
+
+@mistake(CODE, "There are 17 values, 8 on either side. Four bits tell 16 apart.")
 def _seventeen_values():
     return _joined(_quantiles(8), _quantiles(8))
 
 
-def _rows() -> tuple:
-    """Four blocks of very different size, none of whose scales is 1; the largest may be negative."""
-    generator = torch.Generator().manual_seed(2)
-    x = torch.randn(4, 24, generator=generator) * torch.tensor([[0.02], [50.0], [3.0], [0.4]])
-    x[2, 5] = -20.0
-    return (x,)
+@mistake(CODE, "There are 15 values, 7 on either side. Four bits tell 16 apart.")
+def _fifteen_values():
+    return _joined(_quantiles(7), _quantiles(7))
+
+
+@mistake(CODE, "Zero is missing: there are 8 values on either side of it.")
+def _no_zero():
+    code = _joined(_quantiles(8), _quantiles(8))
+    return code[code != 0]
+
+
+@mistake(CODE, "The quantile of the last probability, 0.5, is zero. It is kept on both sides, so that zero comes three times.")  # fmt: skip
+def _zero_three_times():
+    return _joined(
+        *(norm.ppf(torch.linspace(0.9677083, 0.5, n).numpy()) for n in (9, 8)),
+    ).sort().values  # fmt: skip
+
+
+@mistake(CODE, "One probability too few is used on each side: nine of them, the end included, leave 8 quantiles above zero when the last is dropped.")  # fmt: skip
+def _probabilities_too_few():
+    above, below = (norm.ppf(torch.linspace(0.9677083, 0.5, n).numpy()) for n in (8, 7))
+    return _joined(above[:-1], below[:-1])
+
+
+def _seen(what: Callable[[Tensor], Any]) -> Callable[[object, tuple], Any]:
+    def observe(result: Any, _: tuple) -> Any:
+        return what(torch.as_tensor(result).detach().double().flatten())
+
+    return observe
+
+
+def _code_case(rule: str, told: str, what: Callable[[Tensor], Any] | None = None) -> Case:
+    observe = what and _seen(what)
+    told = f"`nf4_code()`: {told}"
+    return Case(told, lambda: (), nf4_code, tolerance=1e-5, rule=rule, observe=observe)
+
+
+CODE_CASES = (
+    _code_case("sides", "how many values there are on each side of zero", lambda code: {
+        "below zero": int((code < 0).sum()), "zero": int((code == 0).sum()), "above zero": int((code > 0).sum())}),
+    _code_case("largest", "the largest value", lambda code: float(code.max())),
+    _code_case("sorted", "whether the values ascend", lambda code: bool((code.diff() > 0).all())),
+    _code_case("above", "the values above zero", lambda code: code[code > 0].sort().values.tolist()),
+    _code_case("below", "the values below zero", lambda code: code[code < 0].sort().values.tolist()),
+    _code_case("dtype", "the whole code"),
+)  # fmt: skip
+
+# --- quantize_block ------------------------------------------------------------------------
 
 
 def _absmax(x):
-    return x.abs().amax(dim=-1, keepdim=True)
+    return x.float().abs().amax(dim=-1, keepdim=True)
 
 
 def _nearest(scaled, code):
@@ -78,162 +144,320 @@ def _nearest(scaled, code):
 
 
 def _scaled_by(x, scale):
-    return _nearest(x / scale, nf4_code()), scale
+    return _nearest(x.float() / scale.clamp(min=1e-38), nf4_code()), scale
 
 
-@mistake(BLOCK, "One scale for everything: each row is a block of its own, and has its own largest magnitude.")  # fmt: skip
+@mistake(BLOCK, "All blocks have the same scale. Each row of x is a block with its own largest magnitude.")  # fmt: skip
 def _one_scale(x):
-    return _scaled_by(x, x.abs().max().repeat(len(x), 1))
+    return _scaled_by(x, _absmax(x).max().repeat(len(x), 1))
 
 
-@mistake(BLOCK, "The scale is the largest *value*. A block's largest magnitude may be negative: take `abs()` first.")  # fmt: skip
+@mistake(BLOCK, "The scale is the largest value of the block. Its largest magnitude may belong to a negative number: take absolute values first.")  # fmt: skip
 def _largest_value(x):
-    return _scaled_by(x, x.amax(dim=-1, keepdim=True))
+    return _scaled_by(x, x.float().amax(dim=-1, keepdim=True))
 
 
-@mistake(BLOCK, "The scale is the standard deviation. Then a value beyond it is cut to the end of the code: use the largest magnitude.")  # fmt: skip
+@mistake(BLOCK, "The scale is the standard deviation of the block, so larger numbers are cut to the end of the code.")  # fmt: skip
 def _deviation(x):
-    return _scaled_by(x, x.std(dim=-1, keepdim=True))
+    return _scaled_by(x, x.float().std(dim=-1, keepdim=True))
 
 
-@mistake(BLOCK, "The block is not divided by its scale before the nearest value is looked up.")
+@mistake(BLOCK, "The scale is the mean magnitude of the block, so larger numbers are cut to the end of the code.")  # fmt: skip
+def _mean(x):
+    return _scaled_by(x, x.float().abs().mean(dim=-1, keepdim=True))
+
+
+@mistake(BLOCK, "The scales go down the columns. A block is a row: take the largest magnitude over the last dimension.")  # fmt: skip
+def _by_column(x):
+    return _scaled_by(x, x.float().abs().amax(dim=0, keepdim=True))
+
+
+@mistake(BLOCK, "The numbers are not divided by the scale before the nearest value is looked up.")
 def _not_divided(x):
-    return _nearest(x, nf4_code()), _absmax(x)
+    return _nearest(x.float(), nf4_code()), _absmax(x)
 
 
-@mistake(BLOCK, "These are indices of evenly spaced values. Use NF4's.")
+@mistake(BLOCK, "The indices are those of evenly spaced values. Use the values of NF4.")
 def _even_code(x):
-    return _nearest(x / _absmax(x), int4_code()), _absmax(x)
+    return _nearest(x.float() / _absmax(x).clamp(min=1e-38), int4_code()), _absmax(x)
 
 
-@mistake(BLOCK, "Each number takes the value of the code *below* it. Asked for is the nearest: compare with the midpoints.")  # fmt: skip
+@mistake(BLOCK, "Each number gets the value of the code below it, not the nearest one.")
 def _rounded_down(x):
-    reached = (x / _absmax(x))[..., None] >= nf4_code()
+    reached = (x.float() / _absmax(x).clamp(min=1e-38))[..., None] >= nf4_code()
     return (reached.sum(-1) - 1).to(torch.uint8), _absmax(x)
 
 
-@mistake(BLOCK, "Each number takes the value of the code *above* it. Asked for is the nearest: compare with the midpoints.")  # fmt: skip
+@mistake(BLOCK, "Each number gets the value of the code above it, not the nearest one.")
 def _rounded_up(x):
-    passed = (x / _absmax(x))[..., None] > nf4_code()
+    passed = (x.float() / _absmax(x).clamp(min=1e-38))[..., None] > nf4_code()
     return passed.sum(-1).to(torch.uint8), _absmax(x)
 
 
-@mistake(BLOCK, "The signs are turned round.")
+@mistake(BLOCK, "The signs of the numbers are lost or turned round before the nearest value is looked up.")  # fmt: skip
 def _signs_turned(x):
     return quantize_block(-x)
 
 
-@mistake(BLOCK, "The scale is upside down: it is what the code's values are multiplied with to come back.")  # fmt: skip
+@mistake(BLOCK, "The signs of the numbers are lost or turned round before the nearest value is looked up.")  # fmt: skip
+def _signs_lost(x):
+    return quantize_block(x.abs())
+
+
+@mistake(BLOCK, "A block of zeros is divided by its scale 0. That gives NaN, and the index of NaN is arbitrary.")  # fmt: skip
+def _zeros_divided(x):
+    scaled = x.float() / _absmax(x)
+    return (scaled[..., None] - nf4_code()).abs().argmin(-1).to(torch.uint8), _absmax(x)
+
+
+@mistake(BLOCK, "A block of zeros is divided by its scale 0. That gives NaN, and the index of NaN is arbitrary.")  # fmt: skip
+def _zeros_divided_bisection(x):
+    return _nearest(x.float() / _absmax(x), nf4_code()), _absmax(x)
+
+
+@mistake(BLOCK, "A block of zeros gets the scale 1. Its scale is its largest magnitude, 0.")
+def _scale_1_for_zeros(x):
+    indices, absmax = quantize_block(x)
+    return indices, absmax.masked_fill(absmax == 0, 1)
+
+
+@mistake(BLOCK, "The scale is upside down: it is what the values of the code are multiplied by.")
 def _inverse_scale(x):
     indices, absmax = quantize_block(x)
     return indices, 1 / absmax
 
 
-@mistake(BLOCK, "Indices first, then scales.")
+@mistake(BLOCK, "The scales come first. Return (indices, scales).")
 def _scales_first(x):
     return quantize_block(x)[::-1]
 
 
-@mistake(BLOCK, "These are the values of the code. Asked for are their indices, 0 to 15, as uint8: they take 4 bits.")  # fmt: skip
+@mistake(BLOCK, "The values of the code are returned. Return their indices, 0 to 15.")
 def _values(x):
     indices, absmax = quantize_block(x)
     return nf4_code()[indices.int()], absmax
 
 
-@mistake(BLOCK, "The scales have lost a dimension. Keep it, as (…, 1), so that they multiply row by row.")  # fmt: skip
+@mistake(BLOCK, "The indices count from 1. They are 0 to 15.")
+def _from_one(x):
+    indices, absmax = quantize_block(x)
+    return indices + 1, absmax
+
+
+@mistake(BLOCK, "The scales have lost a dimension. With the shape (blocks, 1) they multiply the numbers of their own block.")  # fmt: skip
 def _dimension_lost(x):
     indices, absmax = quantize_block(x)
     return indices, absmax.squeeze(-1)
 
 
-@mistake(BITS, "The scales are left out. Each block has one, and each weight bears its share.")
+def _two_blocks() -> tuple:
+    """Two blocks of very different size; the second one's largest magnitude is negative."""
+    return (torch.tensor([[0.25, -0.5, 0.0625, 0.875, 0], [11, -47, 29, 3, -19.0]]),)
+
+
+def _four_blocks() -> tuple:
+    generator = torch.Generator().manual_seed(2)
+    return (torch.randn(4, 23, generator=generator) * torch.tensor([[0.02], [50.0], [3.0], [0.4]]),)
+
+
+def _half_precision() -> tuple:
+    return (torch.randn(3, 37, generator=torch.Generator().manual_seed(5)).bfloat16(),)
+
+
+def _with_zeros() -> tuple:
+    return (torch.tensor([[0.3, -0.8, 0.1], [0.0, 0.0, 0.0]]),)
+
+
+def _wrong_scales(result: Any, _: tuple) -> str | None:
+    """Return the first difference of the scales, whatever the indices are."""
+    return difference(result[1], _absmax(*_two_blocks()), 1e-6, ("dtype",), "scales")
+
+
+def _block_case(rule: str, told: str, make: Callable[[], tuple], verify=None) -> Case:
+    told = f"`quantize_block(x)`: {told}"
+    expected = None if verify else quantize_block
+    return Case(told, make, expected, tolerance=1e-6, rule=rule, verify=verify)
+
+
+BLOCK_CASES = (
+    _block_case("scales", f"the scales alone, x = {_two_blocks()[0].tolist()}", _two_blocks, _wrong_scales),
+    _block_case("nearest", f"x = {_two_blocks()[0].tolist()}", _two_blocks),
+    _block_case("nearest", "4 blocks of 23 numbers, of sizes from 0.02 to 50", _four_blocks),
+    _block_case("zeros", f"x = {_with_zeros()[0].tolist()}", _with_zeros),
+    _block_case("dtype", "3 blocks of 37 numbers in bfloat16", _half_precision),
+)  # fmt: skip
+
+
+def _draw_blocks(rng: random.Random, *_: object) -> tuple:
+    blocks = rng.randint(2, 5)
+    return (tensor(rng, blocks, rng.randint(5, 40)) * tensor(rng, blocks, 1).exp() * 3,)
+
+
+# --- bits_per_parameter --------------------------------------------------------------------
+
+
+@mistake(
+    BITS, "The scales are left out. Each block has one, and each weight bears its share of it."
+)
 def _no_scales(block, double):
     return 4.0
 
 
-@mistake(BITS, "With double quantisation the scales take 8 bits each, and not 32.")
-def _never_doubled(block, double):
+@mistake(BITS, "`double` has no effect on the result. With double quantization a scale takes 8 bits.")  # fmt: skip
+def _never_double(block, double):
     return 4 + 32 / block
 
 
-@mistake(BITS, "A scale is a float32 here: 32 bits, not 16.")
+@mistake(BITS, "`double` has no effect on the result. Without double quantization a scale takes 32 bits.")  # fmt: skip
+def _always_double(block, double):
+    return bits_per_parameter(block, True)
+
+
+@mistake(BITS, "A float32 scale is counted with 16 bits. It takes 32.")
 def _scales_of_16_bits(block, double):
-    return 4 + 16 / block
+    return bits_per_parameter(block, True) if double else 4 + 16 / block
 
 
-@mistake(BITS, "The scales of the scales are left out: 32 bits for each 256 blocks.")
+@mistake(BITS, "With double quantization the further float32 for each 256 scales is left out.")
 def _second_scales_forgotten(block, double):
     return 4 + (8 if double else 32) / block
 
 
-@mistake(BITS, "One second scale serves 256 *blocks*, that is 256 times the block's size in weights.")  # fmt: skip
+@mistake(BITS, "The further float32 is divided among 256 weights. It belongs to 256 scales, and each of these to a whole block of weights.")  # fmt: skip
 def _second_scale_for_256_weights(block, double):
     return 4 + (8 / block + 32 / 256 if double else 32 / block)
 
 
-@mistake(BITS, "A second scale is shared by 256 scales, whatever the size of a block.")
+@mistake(BITS, "The further float32 is shared by as many scales as a block has weights. It is shared by 256 scales, for every block size.")  # fmt: skip
 def _second_scale_for_a_block_of_scales(block, double):
     return 4 + (8 / block + 32 / block**2 if double else 32 / block)
 
 
-@mistake(BITS, "These are bytes. Asked for are bits.")
+@mistake(BITS, "With double quantization each block bears a whole float32 besides its 8 bits. 256 scales share it.")  # fmt: skip
+def _second_scale_for_each_block(block, double):
+    return 4 + (40 if double else 32) / block
+
+
+@mistake(BITS, "The result is in bytes. Return bits.")
 def _bytes(block, double):
     return bits_per_parameter(block, double) / 8
 
 
-@mistake(BITS, "The two cases are swapped.")
-def _swapped(block, double):
+@mistake(BITS, "The two cases are exchanged: double quantization makes the scales smaller.")
+def _exchanged(block, double):
     return bits_per_parameter(block, not double)
 
 
-@mistake(BITS, "The scale is counted as 4 bits. It is 4 *bytes*.")
+@mistake(BITS, "Scales are counted in bytes and the index in bits. A float32 takes 32 bits.")
 def _bytes_for_bits(block, double):
-    return 4 + 4 / block
+    return 4 + ((1 + 4 / 256) / block if double else 4 / block)
 
 
-def _bits(describe: str, block: int, double: bool) -> Case:
-    return Case(describe, lambda: (block, double), bits_per_parameter, tolerance=1e-6)
+@mistake(BITS, "The 4 bits of the index are left out: this is the share of the scales alone.")
+def _scales_alone_counted(block, double):
+    return bits_per_parameter(block, double) - 4
+
+
+@mistake(BITS, "The result is the number of bits of the whole block. Return those of one weight.")
+def _whole_block(block, double):
+    return bits_per_parameter(block, double) * block
+
+
+@mistake(BITS, "The share of a scale is cut down to a whole number, as by `//`. A weight bears a fraction of it.")  # fmt: skip
+def _floored(block, double):
+    return 4 + ((8 // block) + 32 // (block * 256) if double else 32 // block)
+
+
+def _bits(rule: str, block: int, double: bool) -> Case:
+    told = f"`bits_per_parameter({block}, {double})`"
+    return Case(told, lambda: (block, double), bits_per_parameter, tolerance=1e-7, rule=rule)
+
+
+BITS_CASES = (
+    _bits("single", 61, False),
+    _bits("double", 61, True),
+    _bits("share", 20, False),
+    _bits("share", 1000, True),
+)
+
+
+def _draw_bits(rng: random.Random, *_: object) -> tuple:
+    return rng.randint(16, 2000), rng.random() < 0.5
 
 
 EXERCISES = {
-    CODE: Exercise(
-        id=CODE,
-        title="The 16 values of NF4",
-        reference=nf4_code,
-        cases=[Case("the code", lambda: (), nf4_code, tolerance=1e-5)],
-        hints=[
-            "Three parts: 7 quantiles below zero, zero, 8 quantiles above. `scipy.stats.norm.ppf` turns a probability into a quantile.",
-            "Above: the probabilities run in 9 even steps from 0.9677083 to 0.5, and the last, which is zero, is dropped. Below: 8 steps, mirrored.",
-            "Sort, divide by the largest, return float32.",
-        ],
-        why="Quantiles lie densest where most weights are. They are not used equally often, as is often said: a block is stretched to its largest magnitude, and the outer values are rare. Zero is built in, because padding and pruned weights must stay exactly zero; that is what makes the two sides differ.",
-    ),
-    BLOCK: Exercise(
-        id=BLOCK,
-        title="A block and its scale",
-        reference=quantize_block,
-        cases=[Case("4 blocks of 24 numbers, of sizes from 0.02 to 50", _rows, quantize_block, tolerance=1e-6)],
-        hints=[
-            "The scale of a row is its largest magnitude: `x.abs().amax(dim=-1, keepdim=True)`.",
-            "Divide by it. Everything lies within [−1, 1] now, as the code does.",
-            "The nearest value: `torch.bucketize` with the 15 midpoints between neighbours of the code gives its index.",
-        ],
-        why="Midpoints make the nearest value one bisection instead of 16 comparisons. The scale is the largest magnitude, so that nothing is cut off; one outlier therefore coarsens its whole block, and blocks are small for that reason.",
-    ),
-    BITS: Exercise(
-        id=BITS,
-        title="Bits for each weight",
-        reference=bits_per_parameter,
-        cases=[
-            _bits("blocks of 64, scales in 32 bits", 64, False),
-            _bits("blocks of 64, double quantisation", 64, True),
-            _bits("blocks of 128, double quantisation", 128, True),
-            _bits("blocks of 32, scales in 32 bits", 32, False),
-        ],
-        hints=[
-            "4 bits, and the share of one scale: its bits divided by the weights of a block.",
-            "Doubled: the scale has 8 bits, and 256 scales share a float32.",
-        ],
-        why="4.5 bits against 4.127: 0.37 bits sound like nothing, and are 3 GB on 65 billion weights.",
-    ),
+    exercise.id: exercise
+    for exercise in (
+        Exercise(
+            CODE,
+            "The 16 values of NF4",
+            nf4_code,
+            CODE_CASES,
+            asks="Return the 16 values of the NF4 code, quantiles of the standard normal distribution, as a tensor.",
+            rules={
+                "sides": "There are 8 values above zero, 7 below, and zero itself.",
+                "above": "Above: nine probabilities run evenly from 0.9677083 to 0.5, both included. The values are the quantiles of all but the last, whose quantile is zero.",
+                "below": "Below: likewise with eight probabilities from 0.9677083 to 0.5; the sign of these quantiles is turned round.",
+                "largest": "All values are divided by the largest one, so that the code reaches from -1 to 1.",
+                "sorted": "The values ascend.",
+                "dtype": "The dtype is float32, because quantized weights are computed in it.",
+            },
+            hints=(
+                "Build three parts and put them together: the values above zero, zero, the values below zero.",
+                ("above", "`torch.linspace` or `np.linspace` makes the probabilities, `scipy.stats.norm.ppf` the quantiles."),
+                "Sort and divide once all 16 values are in one list; the tensor comes last.",
+            ),
+            path="Begin with the side above zero: nine probabilities, nine quantiles, and the last one is zero, so drop it. The side below has one probability less and the other sign. "
+            "Put zero between them, sort, and divide by the largest. The usual wrong turn is to count: `linspace` is told how many points there are, not how many steps.",
+            why="Quantiles lie densest where most weights are. They are not used equally often, as is often said: a block is stretched to its largest magnitude, and the outer values are rare. "
+            "Zero is built in, because padding and pruned weights must stay exactly zero; that is what makes the two sides differ.",
+        ),
+        Exercise(
+            BLOCK,
+            "A block and its scale",
+            quantize_block,
+            BLOCK_CASES,
+            asks="Quantize each block with the NF4 code; return (indices, scales).\n\n"
+            "x: tensor (blocks, size); every row is a block of weights. `nf4_code()` gives the 16 values.",
+            rules={
+                "scales": "scales: (blocks, 1), for each block its largest magnitude.",
+                "nearest": "indices: (blocks, size). Every number is divided by the scale of its block; its index, 0 to 15, is that of the nearest value of the code.",
+                "zeros": "A block of zeros has the scale 0, and every index is that of the value 0 in the code.",
+                "dtype": "x may be in 16 bits. Scales are float32 and the division is done in float32, which loses nothing; indices are uint8, because they are packed into 4 bits later.",
+                "unchanged": "x stays as it is.",
+            },
+            draw=_draw_blocks,
+            hints=(
+                "Each block is stretched so that it reaches from -1 or to 1, as the code does. Which number of the block decides how far?",
+                ("nearest", "With 16 values, the nearest one can be found by 16 distances, or by the 15 midpoints between neighbors."),
+                "Three places need care: keep the dimension of the scales, avoid the division 0 / 0, and convert x and the indices to their dtypes.",
+            ),
+            path="Take the scales first: the largest magnitude over the last dimension, with the dimension kept, so that the division works row by row. After the division everything lies within "
+            "[-1, 1]. For the nearest value compare with all 16, or count the midpoints below the number. The usual wrong turns are the largest value in place of the largest magnitude, and 0 / 0 in a block of zeros.",
+            why="Midpoints make the nearest value one bisection instead of 16 comparisons. The scale is the largest magnitude, so that nothing is cut off; one outlier therefore coarsens "
+            "its whole block, and blocks are small for that reason.",
+        ),
+        Exercise(
+            BITS,
+            "Bits for each weight",
+            bits_per_parameter,
+            BITS_CASES,
+            asks="Return the number of bits that one weight takes in NF4, its share of the scales included.\n\n"
+            "block: number of weights that share a scale. double: True for double quantization.",
+            rules={
+                "single": "A weight has an index of 4 bits. Without double quantization the scale of its block is one float32.",
+                "double": "With double quantization the scale takes 8 bits, and every 256 scales, so 256 blocks, share one further float32.",
+                "share": "What several weights share is divided equally among them; the result is in bits and is not rounded.",
+            },
+            draw=_draw_bits,
+            hints=(
+                "Count the bits of one block, or of 256 blocks, and divide by the number of weights in it.",
+                ("double", "How many weights share the further float32?"),
+                "The index is the same in both cases; only the share of the scales depends on `double`.",
+            ),
+            path="Write the case without double quantization first: an index, and a share of 32 bits. With double quantization the share has two parts, one over the weights of a block and one over those of 256 blocks. "
+            "The usual wrong turn is to divide the second part by 256 alone.",
+            why="4.5 bits against 4.127 with blocks of 64: 0.37 bits sound like nothing, and are 3 GB on 65 billion weights.",
+        ),
+    )
 }  # fmt: skip
