@@ -90,6 +90,6 @@ def of_check(id: str) -> str:
     asked = exercise(id)
     mistakes = dict.fromkeys(known.message for known in asked.mistakes)
     named = "".join(f"<li>{html_cards.inline(message)}</li>" for message in mistakes)
-    hints = "".join(f"<li>{html_cards.inline(hint)}</li>" for hint in asked.hints)
+    hints = "".join(f"<li>{html_cards.inline(hint)}</li>" for hint in asked.hint_texts)
     expected = f"<p>Wrong suggestions to expect:</p><ul>{named}</ul>" if named else ""
     return f"{expected}<p>Hints, one at a time:</p><ol>{hints}</ol>"

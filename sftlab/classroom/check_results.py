@@ -174,7 +174,7 @@ def _show(exercise: Exercise, finding: Finding, notice: str) -> None:
     body += f"<div><small>{html_cards.inline(_GOES_ON[finding.status])}</small></div>"
     text = f"{heading}\n{_feedback(finding)}"
     if finding.status == "wrong" and exercise.hints:
-        body += _nested_hints([exercise.hint(number) for number in range(len(exercise.hints))])
+        body += _nested_hints(exercise.hint_texts)
         text += f"\nHints: {len(exercise.hints)}, to be unfolded one by one in the notebook."
     if notice:
         body += f"<div>{html_cards.inline(notice)}</div>"

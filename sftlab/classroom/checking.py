@@ -148,10 +148,13 @@ class Exercise:
         ]
         return "\n".join([*lines, "", *rules] if rules else lines)
 
-    def hint(self, number: int) -> str:
-        """Return a hint as text; the rule that it points to is quoted."""
-        hint = self.hints[number]
-        return hint if isinstance(hint, str) else f"Read again: “{self.rules[hint[0]]}” {hint[1]}"
+    @property
+    def hint_texts(self) -> list[str]:
+        """The hints as text; the rule that a hint points to is quoted."""
+        return [
+            hint if isinstance(hint, str) else f"Read again: “{self.rules[hint[0]]}” {hint[1]}"
+            for hint in self.hints
+        ]
 
 
 @dataclass(frozen=True)

@@ -199,7 +199,7 @@ def test_reveal_shows_the_packages_own_source_closed_and_not_in_plain_text(shown
 def test_hints_unfold_one_inside_the_other_and_only_when_wrong(shown):
     classroom.check("12.mask_prompt", lambda ids, n: ids.clone())
     classroom.check("12.mask_prompt", lambda ids, n: mask_prompt(ids, n))
-    hints = catalogue.exercise("12.mask_prompt").hints
+    hints = catalogue.exercise("12.mask_prompt").hint_texts
     wrong, right = shown[0][0], shown[1][0]
     assert wrong.count("<details") == len(hints)
     assert wrong.rindex("<details") < wrong.index("</details>")
