@@ -25,7 +25,7 @@ SAID = {  # what a notebook has to say once, each in a sentence
 # Where macOS takes a branch of its own, or one of Windows' beside one of Linux': the limit of memory
 # is refused as on Windows, and checks are timed by a signal as on Linux.
 NOTEBOOKS = [
-    *(("win32", number) for number in ("00", "06", "11", "13", "19", "21", "22")),
+    *(("win32", number) for number in ("00", "11", "13", "19", "21")),
     ("darwin", "21"),
 ]
 IMPORT_ALL = """
