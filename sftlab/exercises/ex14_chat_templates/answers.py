@@ -5,13 +5,16 @@ from __future__ import annotations
 import io
 import re
 from collections import Counter
+from itertools import groupby
 
+import numpy as np
 import torch
 from jinja2 import Environment
 
 from sftlab.chat import chatml
 from sftlab.classroom.answers import refused, right
 from sftlab.templates import CHATML as TEMPLATE
+from sftlab.templates import count_turns
 
 CHATML, COUNT = "14.chatml", "14.count_turns"
 
@@ -106,11 +109,35 @@ def by_tensor(tokenizer, ids):
     return int((torch.tensor(ids) == start).sum())
 
 
-@refused(COUNT, "bool")
-def true_or_false(tokenizer, ids):
-    return tokenizer.convert_tokens_to_ids("<|im_start|>") in ids
+@right(COUNT)
+def by_numpy(tokenizer, ids):
+    return np.count_nonzero(np.array(ids) == tokenizer.convert_tokens_to_ids("<|im_start|>"))
 
 
-@refused(COUNT, "is a tensor, but a whole number is expected")
+@right(COUNT)
 def a_tensor(tokenizer, ids):
     return (torch.tensor(ids) == tokenizer.convert_tokens_to_ids("<|im_start|>")).sum()
+
+
+@refused(COUNT, "No other special token opens a turn")
+def padding_too(tokenizer, ids):
+    return count_turns(tokenizer, ids) + ids.count(tokenizer.pad_token_id)
+
+
+@refused(COUNT, "changes its own input (argument 2")
+def emptied(tokenizer, ids):
+    found = count_turns(tokenizer, ids)
+    ids.clear()
+    return found
+
+
+@refused(COUNT, "Each special token <|im_start|> opens one turn")
+def runs(tokenizer, ids):
+    start = tokenizer.convert_tokens_to_ids("<|im_start|>")
+    return sum(found for found, _ in groupby(ids, lambda token: token == start))
+
+
+@refused(CHATML, "braces and special tokens")
+def formatted_twice(messages, add_generation_prompt=False):
+    text = "".join(f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>\n" for m in messages)
+    return text.format(role="user") + "<|im_start|>assistant\n" * add_generation_prompt
