@@ -56,7 +56,18 @@ def by_one_hot(logits, labels):
     return -torch.einsum("btv,btv->", logits[:, :-1].log_softmax(-1), hot.float()) / kept.sum()
 
 
-@refused(LOSS, "plain number: its graph is lost")
+@right(LOSS)
+def by_early_return(logits, labels):
+    """log p is the logit less the logsumexp; nothing to train is a case of its own."""
+    logits, targets = logits[:, :-1], labels[:, 1:]
+    keep = targets != IGNORE_INDEX
+    if not keep.any():
+        return torch.tensor(math.nan)
+    own = logits[keep].take_along_dim(targets[keep][:, None], dim=1)
+    return (logits[keep].logsumexp(1) - own.squeeze(1)).mean()
+
+
+@refused(LOSS, "of type float")
 def graph_lost_by_item(logits, labels):
     return by_cross_entropy(logits, labels).item()
 
@@ -71,9 +82,9 @@ def a_list(logits, labels):
     return [by_cross_entropy(logits, labels)]
 
 
-@refused(LOSS, "has the shape (6,)")
-def a_loss_per_token(logits, labels):
-    return F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), reduction="none")
+@refused(LOSS, "has the shape (1,)")
+def a_list_of_one(logits, labels):
+    return by_cross_entropy(logits, labels).reshape(1)
 
 
 @refused(LOSS, "changes its own input (argument 2")
@@ -109,20 +120,22 @@ def total_known_first(micro_batches):
         total += int(trained(labels))
     loss = 0.0
     for logits, labels in micro_batches:
-        loss = loss + summed(logits, labels) / total
+        loss = loss + summed(logits, labels) / torch.tensor(total)
     return loss
 
 
 @right(ACCUMULATED)
 def joined(micro_batches):
-    forecasts = torch.cat([logits[:, :-1].flatten(0, 1) for logits, _ in micro_batches])
-    return F.cross_entropy(forecasts, torch.cat([y[:, 1:].flatten() for _, y in micro_batches]))
+    predictions = torch.cat([logits[:, :-1].flatten(0, 1) for logits, _ in micro_batches])
+    return F.cross_entropy(predictions, torch.cat([y[:, 1:].flatten() for _, y in micro_batches]))
 
 
 @right(ACCUMULATED)
 def by_weights(micro_batches):
     """Each mean weighs as much as its tokens; a micro-batch without any is passed over."""
     counts = torch.tensor([trained(labels) for _, labels in micro_batches])
+    if not counts.any():
+        return torch.tensor(math.nan)
     weights = (counts / counts.sum()).tolist()
     pairs = zip(weights, micro_batches, strict=True)
     return torch.stack([w * by_cross_entropy(*batch) for w, batch in pairs if w]).sum()
@@ -132,14 +145,28 @@ def by_weights(micro_batches):
 def running_mean(micro_batches):
     def step(so_far, batch):
         mean, seen = so_far
-        count = int(trained(batch[1]))
+        count = trained(batch[1])
         change = summed(*batch) - count * mean
-        return mean + change / (seen + count), seen + count
+        return (mean + change / (seen + count) if seen + count else mean), seen + count
 
-    return reduce(step, micro_batches, (torch.tensor(0.0), 0))[0]
+    mean, seen = reduce(step, micro_batches, (torch.tensor(0.0), torch.tensor(0)))
+    return mean if seen else mean * math.nan
 
 
-@refused(ACCUMULATED, "graph is lost")
+@refused(ACCUMULATED, "The rule: Micro-batches can differ")
+def joined_as_they_are(micro_batches):
+    logits, labels = (torch.cat(parts) for parts in zip(*micro_batches, strict=True))
+    return by_cross_entropy(logits, labels)
+
+
+@refused(ACCUMULATED, "its gradient with respect to the input is not")
+def graph_to_the_last_alone(micro_batches):
+    *others, last = micro_batches
+    total = sum(summed(logits.detach(), labels) for logits, labels in others) + summed(*last)
+    return total / sum(trained(labels) for _, labels in micro_batches)
+
+
+@refused(ACCUMULATED, "because training calls backward()")
 def items_added(micro_batches):
     total, count = 0.0, 0
     for logits, labels in micro_batches:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import random
 
 import torch
 import torch.nn.functional as F
 
 from sftlab.classroom.checking import Case, Exercise, mistake
+from sftlab.exercises.drawing import batch
 from sftlab.loss import (
     IGNORE_INDEX,
     accumulated_loss,
@@ -19,14 +21,21 @@ from sftlab.loss import (
 
 LOSS, ACCUMULATED = "04.sft_loss", "04.accumulated_loss"
 TOLERANCE = 1e-5
+M = IGNORE_INDEX
 
 
-def _batch(labels: list[list[int]], vocabulary: int = 5, scale: float = 1.5, seed: int = 0):
-    """Logits that require gradients, the same each time, and the labels."""
+def _batch(
+    labels: list[list[int]],
+    vocabulary: int = 5,
+    scale: float = 1.5,
+    seed: int = 0,
+    graph: bool = False,
+):
+    """Return logits, the same each time, and the labels."""
     labels = torch.tensor(labels)
-    random = torch.Generator().manual_seed(seed)
-    logits = scale * torch.randn(*labels.shape, vocabulary, generator=random)
-    return logits.requires_grad_(), labels
+    generator = torch.Generator().manual_seed(seed)
+    logits = scale * torch.randn(*labels.shape, vocabulary, generator=generator)
+    return logits.requires_grad_(graph), labels
 
 
 # --- the loss -------------------------------------------------------------------------------
@@ -38,39 +47,66 @@ def _picked(scores, labels):
     return scores[:, : labels.shape[1] - 1][trained].gather(-1, labels[:, 1:][trained][:, None])
 
 
-@mistake(LOSS, "The shift is missing: the logits at position t are a forecast of token t+1, but here they are compared with token t. Look at which logits meet which labels.")  # fmt: skip
+UNSHIFTED = "The shift is missing: the logits at position t predict token t + 1, but here they are compared with token t."  # fmt: skip
+
+
+@mistake(LOSS, UNSHIFTED)
 def _unshifted(logits, labels):
     return F.cross_entropy(logits.flatten(0, 1), labels.flatten())
 
 
-@mistake(LOSS, "The shift goes the wrong way: each token is compared with the forecast made after it was read. The forecast of token t+1 stands at position t.")  # fmt: skip
+@mistake(LOSS, UNSHIFTED)
+def _both_cut_at_the_end(logits, labels):
+    return F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, :-1].flatten())
+
+
+@mistake(LOSS, "The shift goes the wrong way: each token is compared with a prediction made after it was read. The prediction of token t + 1 is at position t.")  # fmt: skip
 def _shifted_back(logits, labels):
     return F.cross_entropy(logits[:, 1:].flatten(0, 1), labels[:, :-1].flatten())
 
 
-@mistake(LOSS, "Shifted twice: the logits at t are compared with token t+2. The labels come unshifted; one step is enough.")  # fmt: skip
+@mistake(LOSS, "Shifted twice: the logits at position t are compared with token t + 2. The labels come unshifted; one step is enough.")  # fmt: skip
 def _shifted_twice(logits, labels):
     return F.cross_entropy(logits[:, :-2].flatten(0, 1), labels[:, 2:].flatten())
 
 
-@mistake(LOSS, "The mask is ignored: labels of -100 are scored as if they were token 0. Only positions whose label is not -100 may count.")  # fmt: skip
+@mistake(LOSS, "The mask is not shifted with the labels: a position is masked where the label *before* its target is -100.")  # fmt: skip
+def _mask_unshifted(logits, labels):
+    nll, mask = token_nll(logits, labels.clamp(min=0)), labels[:, :-1] != IGNORE_INDEX
+    return nll[mask].mean()
+
+
+@mistake(LOSS, "The mask is ignored: labels of -100 count as if they were token 0. Only positions whose label is not -100 count.")  # fmt: skip
 def _not_masked(logits, labels):
     return sft_loss(logits, labels.clamp(min=0))
 
 
-@mistake(LOSS, "The sum is right, the count is too big: the first token of a row has no forecast, so its label is never scored and must not be counted.")  # fmt: skip
+@mistake(LOSS, "The sum is right, but the count is too large: no logits predict the first token of a sequence, so its label is never scored and must not be counted.")  # fmt: skip
 def _over_all_trained_labels(logits, labels):
     return _summed(logits, labels) / (labels != IGNORE_INDEX).sum()
 
 
-@mistake(LOSS, "Divided by all positions, masked ones included. The mean is over the trained tokens alone: count the targets that are not -100.")  # fmt: skip
+@mistake(LOSS, "The sum is divided by the number of all positions, masked ones included. The mean is over the trained tokens alone.")  # fmt: skip
 def _over_all_positions(logits, labels):
     return token_nll(logits, labels).mean()
 
 
-@mistake(LOSS, "Divided by the number of all labels, masked ones included. The mean is over the trained tokens alone: count the targets that are not -100.")  # fmt: skip
+@mistake(LOSS, "The sum is divided by the number of all labels, masked ones included. The mean is over the trained tokens alone.")  # fmt: skip
 def _over_all_labels(logits, labels):
     return _summed(logits, labels) / labels.numel()
+
+
+PER_TOKEN = "This is one number for each position. The loss is one number: the mean over the trained tokens."  # fmt: skip
+
+
+@mistake(LOSS, PER_TOKEN)
+def _per_token(logits, labels):
+    return token_nll(logits, labels)
+
+
+@mistake(LOSS, PER_TOKEN)
+def _per_token_in_one_row(logits, labels):
+    return token_nll(logits, labels).flatten()
 
 
 @mistake(LOSS, "This is the sum over the trained tokens. The loss is their mean: what is it divided by?")  # fmt: skip
@@ -78,15 +114,20 @@ def _summed(logits, labels):
     return token_nll(logits, labels).sum()
 
 
-@mistake(LOSS, "Divided by the number of rows. The loss is a mean per trained token, so a long answer weighs more than a short one.")  # fmt: skip
-def _per_row(logits, labels):
+@mistake(LOSS, "The sum is divided by the number of sequences. The loss is a mean per trained token, so a long answer weighs more than a short one.")  # fmt: skip
+def _per_sequence(logits, labels):
     return _summed(logits, labels) / len(labels)
 
 
-@mistake(LOSS, "A mean of row means: a token in a short answer weighs more than one in a long answer. Sum over the whole batch, count over the whole batch, divide once.")  # fmt: skip
-def _mean_of_row_means(logits, labels):
+@mistake(LOSS, "The means of the sequences are averaged: a token in a short answer weighs more than one in a long answer. Sum over the whole batch, count over the whole batch, divide once.")  # fmt: skip
+def _mean_of_sequence_means(logits, labels):
     rows = zip(logits.split(1), labels.split(1), strict=True)
     return torch.stack([sft_loss(*row) for row in rows]).mean()
+
+
+@mistake(LOSS, "Only the first sequence is in the result. The mean is over all of the batch.")
+def _first_sequence(logits, labels):
+    return sft_loss(logits[:1], labels[:1])
 
 
 @mistake(LOSS, "The minus sign is missing: log-probabilities are never positive, and a loss is what training makes smaller.")  # fmt: skip
@@ -94,23 +135,28 @@ def _sign_missing(logits, labels):
     return -sft_loss(logits, labels)
 
 
-@mistake(LOSS, "Token 0 is left out. 0 is an id like any other; only -100 marks a masked label.")  # fmt: skip
+@mistake(LOSS, "Token 0 is left out. 0 is an id like any other; only -100 stands for a masked label.")  # fmt: skip
 def _id_zero_masked(logits, labels):
     return sft_loss(logits, labels.masked_fill(labels == 0, IGNORE_INDEX))
 
 
-@mistake(LOSS, "With large logits this overflows: a tiny probability is rounded to 0, and its log is infinite. Take the log-probabilities in one step that never forms the probability.")  # fmt: skip
+@mistake(LOSS, "With large logits this fails: a tiny probability is rounded to 0, and its log is infinite. Compute the log-probabilities in one step that never forms the probability.")  # fmt: skip
 def _softmax_then_log(logits, labels):
     return -_picked(logits.softmax(-1), labels).log().mean()
 
 
-@mistake(LOSS, "With large logits this overflows: exp becomes infinite, and infinite over infinite is NaN. Take the log-probabilities in one step that never forms the probability.")  # fmt: skip
+@mistake(LOSS, "A small number is added inside the logarithm: it hides how improbable a token is. Compute the log-probabilities in one step.")  # fmt: skip
+def _epsilon(logits, labels):
+    return -(_picked(logits.softmax(-1), labels) + 1e-8).log().mean()
+
+
+@mistake(LOSS, "With large logits this overflows: exp becomes infinite, and infinite over infinite is NaN. Compute the log-probabilities in one step that never forms the probability.")  # fmt: skip
 def _exp_then_log(logits, labels):
     weights = logits.exp()
     return -_picked(weights / weights.sum(-1, keepdim=True), labels).log().mean()
 
 
-@mistake(LOSS, "Softmax is applied twice: the probabilities go through a function that expects raw logits. Look at what `cross_entropy` or `log_softmax` takes.")  # fmt: skip
+@mistake(LOSS, "Softmax is applied twice: the probabilities are given to a function that expects raw logits. Look at what `cross_entropy` or `log_softmax` takes.")  # fmt: skip
 def _softmax_twice(logits, labels):
     return sft_loss(logits.softmax(-1), labels)
 
@@ -125,27 +171,22 @@ def _negative_probability(logits, labels):
     return -_picked(logits.softmax(-1), labels).mean()
 
 
-@mistake(LOSS, "The logits are used as if they were log-probabilities. They become ones only after normalising over the vocabulary.")  # fmt: skip
+@mistake(LOSS, "The logits are used as if they were log-probabilities. They become that only after normalizing over the vocabulary.")  # fmt: skip
 def _raw_logits(logits, labels):
     return -_picked(logits, labels).mean()
 
 
-@mistake(LOSS, "Normalised over the wrong dimension: the probabilities of one position must add up to 1 over the vocabulary, which is the last dimension.")  # fmt: skip
+@mistake(LOSS, "Normalized over the wrong dimension: the probabilities of one position add up to 1 over the vocabulary, which is the last dimension.")  # fmt: skip
 def _wrong_dimension(logits, labels):
     return -_picked(logits[:, :-1].log_softmax(1), labels).mean()
 
 
-@mistake(LOSS, "These are bits: the logarithm has base 2. The loss is in nats, with the natural log.")  # fmt: skip
+@mistake(LOSS, "These are bits: the logarithm has base 2. The loss is in nats, with the natural logarithm.")  # fmt: skip
 def _base_2(logits, labels):
     return sft_loss(logits, labels) / math.log(2)
 
 
-@mistake(LOSS, "The logarithm has base 10. The loss is in nats, with the natural log.")  # fmt: skip
-def _base_10(logits, labels):
-    return sft_loss(logits, labels) / math.log(10)
-
-
-@mistake(LOSS, "This is the perplexity, exp(loss). The loss itself is asked for.")  # fmt: skip
+@mistake(LOSS, "This is the perplexity, exp(loss). Return the loss itself.")
 def _perplexity(logits, labels):
     return sft_loss(logits, labels).exp()
 
@@ -155,63 +196,74 @@ def _zero_for_nothing(logits, labels):
     return _summed(logits, labels) / trained_tokens(labels).clamp(min=1)
 
 
-def _sft_case(labels: list[list[int]], remark: str, **batch) -> Case:
-    size = f"{len(labels)} × {len(labels[0])} × {batch.get('vocabulary', 5)}"
+def _sft_case(rule: str, labels: list[list[int]], remark: str, **how) -> Case:
+    size = f"{len(labels)} × {len(labels[0])} × {how.get('vocabulary', 5)}"
     return Case(
         f"`sft_loss(logits, labels)` with logits of {size} and labels `{labels}`: {remark}",
-        lambda: _batch(labels, **batch),
+        lambda: _batch(labels, **how),
         sft_loss,
         TOLERANCE,
+        rule=rule,
     )
 
 
+UNEQUAL = [[M, 1, 3, 2, 4, 2], [M, M, M, 2, M, M]]
 SFT_CASES = (
-    _sft_case([[IGNORE_INDEX, IGNORE_INDEX, 2, 3, 1, 4, 2]], "one row, two prompt tokens"),
-    _sft_case(
-        [
-            [IGNORE_INDEX, 1, 3, 2, 4, 2],
-            [IGNORE_INDEX, IGNORE_INDEX, IGNORE_INDEX, 2, IGNORE_INDEX, IGNORE_INDEX],
-        ],
-        "answers of five tokens and of one",
-        seed=1,
-    ),
-    _sft_case([[IGNORE_INDEX, IGNORE_INDEX, 0, 3, 0, 1]], "the answer contains token 0", seed=2),
-    _sft_case([[2, 1, 4, 3]], "no prompt at all", seed=3),
-    _sft_case(
-        [[IGNORE_INDEX, IGNORE_INDEX, 1, 3, 2, 4]], "logits in the hundreds", scale=400.0, seed=4
-    ),
-    _sft_case(
-        [[IGNORE_INDEX, IGNORE_INDEX, IGNORE_INDEX, IGNORE_INDEX]],
-        "nothing is trained",
-    ),
+    _sft_case("mean", [[M, M, 2, 3, 1, 4, 2]], "two tokens of prompt, five of response"),
+    _sft_case("shift", [[2, 1, 4, 3]], "no prompt at all", seed=3),
+    _sft_case("mask", [[M, M, 0, 3, 0, 1]], "the answer contains token 0", seed=2),
+    _sft_case("mask", [[M, 1, 3, M, M, 4, 2]], "two answers and a prompt between them", seed=6),
+    _sft_case("mean", UNEQUAL, "answers of five tokens and of one", seed=1),
+    _sft_case("gradient", UNEQUAL, "logits that require gradients", seed=1, graph=True),
+    _sft_case("large", [[M, M, 1, 3, 2, 4]], "logits in the hundreds", scale=400.0, seed=4),
+    _sft_case("none", [[M, M, M, M]], "nothing is trained"),
 )
+
+
+def _draw_batch(rng: random.Random, *_: object) -> tuple:
+    return batch(rng, rng.randint(3, 11))
+
 
 # --- the same from micro-batches ---------------------------------------------------------------
 
 
-@mistake(ACCUMULATED, "It is NaN, because one micro-batch has no trained token: its mean is NaN, and NaN × 0 is NaN. Work with sums and counts; never form the mean of a micro-batch.")  # fmt: skip
+@mistake(ACCUMULATED, "This is NaN because one micro-batch has no trained token: its mean is NaN, and NaN × 0 is NaN. Work with sums and counts; never compute the mean of a micro-batch.")  # fmt: skip
 def _weighted_means(micro_batches):
     means = [sft_loss(*batch) * trained_tokens(batch[1]) for batch in micro_batches]
     return sum(means) / sum(trained_tokens(labels) for _, labels in micro_batches)
 
 
-@mistake(ACCUMULATED, "This is a mean of means: every micro-batch weighs the same, however many tokens it trains. Sum everything, count everything, divide once.")  # fmt: skip
+MEANS = "The means of the micro-batches are averaged, so each micro-batch weighs the same, however many tokens it trains. Sum everything, count everything, divide once."  # fmt: skip
+
+
+@mistake(ACCUMULATED, MEANS)
 def _mean_of_means(micro_batches):
     return mean_of_means(micro_batches)
 
 
-@mistake(ACCUMULATED, "The micro-batches are weighted by their rows. What counts is how many tokens each one trains.")  # fmt: skip
-def _weighted_by_rows(micro_batches):
+@mistake(ACCUMULATED, MEANS)
+def _mean_of_those_that_train(micro_batches):
+    return torch.stack([sft_loss(*batch) for batch in micro_batches]).nanmean()
+
+
+@mistake(ACCUMULATED, "The micro-batches are weighted by their number of sequences. What counts is how many tokens each one trains.")  # fmt: skip
+def _weighted_by_sequences(micro_batches):
     rows = sum(len(labels) for _, labels in micro_batches)
     return sum(sft_loss(logits, labels) * len(labels) for logits, labels in micro_batches) / rows
 
 
-@mistake(ACCUMULATED, "The micro-batch means are added up and never averaged: with k micro-batches the gradient would be about k times too big.")  # fmt: skip
+@mistake(ACCUMULATED, "The micro-batches are weighted by their size, masked tokens included. What counts is how many tokens each one trains.")  # fmt: skip
+def _weighted_by_size(micro_batches):
+    size = sum(y.numel() for _, y in micro_batches)
+    return sum(sft_loss(logits, y) * y.numel() for logits, y in micro_batches) / size
+
+
+@mistake(ACCUMULATED, "The means of the micro-batches are added up and never averaged: with k micro-batches the gradient is about k times too large.")  # fmt: skip
 def _sum_of_means(micro_batches):
     return sum(sft_loss(*batch) for batch in micro_batches)
 
 
-@mistake(ACCUMULATED, "The sums are divided by the number of micro-batches. The loss is per trained token: count the tokens.")  # fmt: skip
+@mistake(ACCUMULATED, "The sum is divided by the number of micro-batches. The loss is per trained token: count the tokens.")  # fmt: skip
 def _sums_over_batches(micro_batches):
     return _sum_of_sums(micro_batches) / len(micro_batches)
 
@@ -221,25 +273,30 @@ def _sum_of_sums(micro_batches):
     return sum(_summed(*batch) for batch in micro_batches)
 
 
-@mistake(ACCUMULATED, "The count is too big: the first token of a row has no forecast, so its label is never scored and must not be counted.")  # fmt: skip
+@mistake(ACCUMULATED, "The count is too large: no logits predict the first token of a sequence, so its label is never scored and must not be counted.")  # fmt: skip
 def _over_trained_labels(micro_batches):
     labels = [labels for _, labels in micro_batches]
     return _sum_of_sums(micro_batches) / sum((y != IGNORE_INDEX).sum() for y in labels)
 
 
-@mistake(ACCUMULATED, "Divided by all positions, masked ones included. Count the targets that are not -100.")  # fmt: skip
+@mistake(ACCUMULATED, "The sum is divided by the number of all positions, masked ones included. Count the trained tokens alone.")  # fmt: skip
 def _all_positions(micro_batches):
     return _sum_of_sums(micro_batches) / sum(y[:, 1:].numel() for _, y in micro_batches)
 
 
-@mistake(ACCUMULATED, "Divided by the number of all labels, masked ones included. Count the targets that are not -100.")  # fmt: skip
+@mistake(ACCUMULATED, "The sum is divided by the number of all labels, masked ones included. Count the trained tokens alone.")  # fmt: skip
 def _all_labels(micro_batches):
     return _sum_of_sums(micro_batches) / sum(y.numel() for _, y in micro_batches)
 
 
-@mistake(ACCUMULATED, "The sum runs over all micro-batches, but the count is that of the last one alone. Both have to be accumulated.")  # fmt: skip
+@mistake(ACCUMULATED, "The sum runs over all micro-batches, but the count is that of the last one alone. Accumulate both.")  # fmt: skip
 def _count_overwritten(micro_batches):
     return _sum_of_sums(micro_batches) / trained_tokens(micro_batches[-1][1])
+
+
+@mistake(ACCUMULATED, "The count runs over all micro-batches, but the sum is that of the last one alone. Accumulate both.")  # fmt: skip
+def _sum_overwritten(micro_batches):
+    return _summed(*micro_batches[-1]) / sum(trained_tokens(y) for _, y in micro_batches)
 
 
 @mistake(ACCUMULATED, "Only the last micro-batch is in the result: the ones before it were overwritten.")  # fmt: skip
@@ -247,32 +304,67 @@ def _last_alone(micro_batches):
     return sft_loss(*micro_batches[-1])
 
 
-@mistake(ACCUMULATED, "Only the first micro-batch is in the result: does it return inside the loop?")  # fmt: skip
+@mistake(ACCUMULATED, "Only the first micro-batch is in the result: does the function return inside the loop?")  # fmt: skip
 def _first_alone(micro_batches):
     return sft_loss(*micro_batches[0])
 
 
-def _accumulated_case(batches: list[list[list[int]]], remark: str) -> Case:
-    shown = " and ".join(f"`{labels}`" for labels in batches)
-    return Case(
-        f"`accumulated_loss(micro_batches)` with labels {shown}: {remark}",
-        lambda: ([_batch(labels, seed=seed) for seed, labels in enumerate(batches)],),
-        accumulated_loss,
-        TOLERANCE,
+@mistake(
+    ACCUMULATED, "The shift is missing: the logits at position t predict token t + 1, as in 4a."
+)
+def _unshifted_too(micro_batches):
+    return F.cross_entropy(
+        torch.cat([logits.flatten(0, 1) for logits, _ in micro_batches]),
+        torch.cat([labels.flatten() for _, labels in micro_batches]),
     )
 
 
-LONG = [[IGNORE_INDEX, 1, 3, 0, 4, 2], [IGNORE_INDEX, IGNORE_INDEX, 2, 1, 1, 3]]
-SHORT = [[IGNORE_INDEX, IGNORE_INDEX, IGNORE_INDEX, 2, IGNORE_INDEX, IGNORE_INDEX]]
-MIDDLE = [[2, 1, 4, IGNORE_INDEX, IGNORE_INDEX]]
-NOTHING = [[IGNORE_INDEX, IGNORE_INDEX, IGNORE_INDEX]]
+@mistake(ACCUMULATED, "The micro-batches are joined and only then shifted, so the last logits of each are compared with the first token of the next.")  # fmt: skip
+def _joined_before_the_shift(micro_batches):
+    logits = torch.cat([logits.flatten(0, 1) for logits, _ in micro_batches])
+    labels = torch.cat([labels.flatten() for _, labels in micro_batches])
+    return sft_loss(logits[None], labels[None])
+
+
+@mistake(ACCUMULATED, "If no micro-batch has a trained token, there is no mean: the result is NaN, as in 4a. A 0 would look like a perfect fit.")  # fmt: skip
+def _zero_if_all_are_empty(micro_batches):
+    count = sum(trained_tokens(labels) for _, labels in micro_batches)
+    return _sum_of_sums(micro_batches) / count.clamp(min=1)
+
+
+def _accumulated_case(rule: str, batches: list[list[list[int]]], remark: str, **how) -> Case:
+    shown = " and ".join(f"`{labels}`" for labels in batches)
+    return Case(
+        f"`accumulated_loss(micro_batches)` with labels {shown}: {remark}",
+        lambda: ([_batch(labels, seed=seed, **how) for seed, labels in enumerate(batches)],),
+        accumulated_loss,
+        TOLERANCE,
+        rule=rule,
+    )
+
+
+FIVE, ONE = [[M, 1, 3, 0, 4, 2]], [[M, M, M, 2, M, M]]
+NINE = [*FIVE, [M, M, 2, 1, 1, 3]]
+NO_PROMPT = [[2, 1, 4, 3, M, M]]
+NOTHING = [[M, M, M]]
 ACCUMULATED_CASES = (
-    _accumulated_case([LONG, SHORT], "9 trained tokens and 1"),
-    _accumulated_case([SHORT, MIDDLE, LONG], "three of different size"),
-    _accumulated_case([LONG], "a single micro-batch"),
-    _accumulated_case([LONG, NOTHING, SHORT], "one of them trains nothing"),
+    _accumulated_case("whole", [FIVE, ONE], "5 trained tokens and 1"),
+    _accumulated_case("whole", [NINE, ONE], "9 trained tokens in two sequences, and 1"),
+    _accumulated_case("whole", [FIVE], "a single micro-batch"),
+    _accumulated_case("shift", [FIVE, NO_PROMPT], "the first label of a sequence is set"),
+    _accumulated_case("lengths", [ONE, [[M, 4, 1]], NINE], "three of different size and length"),
+    _accumulated_case("gradient", [FIVE, ONE], "logits that require gradients", graph=True),
+    _accumulated_case("empty", [FIVE, NOTHING, ONE], "one of them trains nothing"),
+    _accumulated_case("none", [NOTHING, NOTHING], "none of them trains anything"),
 )
 
+
+def _draw_batches(rng: random.Random, *_: object) -> tuple:
+    vocabulary = rng.randint(3, 11)
+    return ([batch(rng, vocabulary) for _ in range(rng.randint(2, 4))],)
+
+
+SHIFT = "The logits at position t predict token t + 1: the first label of a sequence is never scored, and its last logits have no label."
 EXERCISES = {
     exercise.id: exercise
     for exercise in (
@@ -281,15 +373,27 @@ EXERCISES = {
             "The SFT loss",
             sft_loss,
             SFT_CASES,
+            asks="Return the mean negative log-probability of the trained tokens of a batch, in nats (natural logarithm).\n\n"
+            "logits: tensor (batch, length, vocabulary). labels: tensor (batch, length), the token ids, not shifted; -100 where a token is not trained.",
+            rules={
+                "shift": SHIFT,
+                "mask": "Labels of -100 do not count. Any other label does, id 0 as well, wherever it is in the sequence.",
+                "mean": "The loss is the mean over all trained tokens of the batch together: not a sum, and not a mean of sequences.",
+                "large": "Logits may be in the hundreds or thousands: the result stays finite.",
+                "none": "Without any trained token the result is NaN, as in PyTorch; a 0 would look like a perfect fit.",
+                "gradient": "The result is a scalar tensor with its graph, because training calls backward() on it.",
+                "unchanged": "logits and labels stay as they are.",
+            },
+            draw=_draw_batch,
             hints=(
-                "The logits at position t forecast token t+1. Which logits have no target, and "
-                "which label has no forecast?",
-                "Turn logits into log-probabilities over the vocabulary, then pick at every "
-                "position the one of its target (`gather` needs an index that exists, so give the "
-                "masked positions any valid one).",
-                "Set the masked positions to 0, add everything up, and divide by the number of "
-                "targets that are not -100.",
+                "First bring logits and labels into line. Then there is one number for each trained token, and their mean is the loss.",
+                ("shift", "So both tensors lose one position: the logits at the end, the labels at the beginning."),
+                "By hand: `log_softmax` over the vocabulary, then `gather` at each position the value of its target. `gather` needs an index that exists, so "
+                "give the masked positions any valid one and remove them before you add up. Or look at what `F.cross_entropy` ignores.",
             ),
+            path="Begin with the shift: cut off the last logits and the first labels, so that both have the same positions. Then turn logits into "
+            "log-probabilities, pick the one of each target, and take sum and count over the positions that are not -100. The usual wrong "
+            "turn is a mean too early: over all positions, or sequence by sequence.",
             why="The sum and the count are kept apart until the last line: that is what makes it "
             "possible to split a batch and still get the same loss. `log_softmax` subtracts the "
             "largest logit before it exponentiates, so no logit is too large. With nothing to "
@@ -301,16 +405,30 @@ EXERCISES = {
             "The same loss from micro-batches",
             accumulated_loss,
             ACCUMULATED_CASES,
+            asks="Return the loss of a batch that was split into micro-batches: the number that 4a gives for the whole batch.\n\n"
+            "micro_batches: a list of (logits, labels), at least one, each as in 4a.",
+            rules={
+                "whole": "Every trained token weighs the same, whichever micro-batch it is in.",
+                "shift": SHIFT,
+                "lengths": "Micro-batches can differ in their number of sequences and in length.",
+                "empty": "A micro-batch without a trained token changes nothing.",
+                "none": "If no micro-batch has a trained token, the result is NaN.",
+                "gradient": "The result is a scalar tensor with its graph to the logits of every micro-batch, because training calls backward() on it.",
+                "unchanged": "The list and the tensors in it stay as they are.",
+            },
+            draw=_draw_batches,
             hints=(
-                "Compare a micro-batch that trains 9 tokens with one that trains 1: how much "
-                "should each token weigh?",
-                "Carry two numbers through the loop: a sum of losses, and a count of tokens.",
-                "Divide once, after the loop.",
+                "Compare a micro-batch that trains 9 tokens with one that trains 1: how much should each token weigh?",
+                ("whole", "So carry two numbers through the loop: a sum of losses, and a count of tokens."),
+                "Divide once, after the loop. A division inside it forms the mean of a micro-batch.",
             ),
-            why="How a batch is cut is a matter of memory and must not change what is learned. "
+            path="Write the loss of the whole batch as one fraction. The sum above and the count below can both be collected piece by piece; the "
+            "fraction cannot. So the loop adds to two numbers, and the division comes last. The usual wrong turn is to call the loss of 4a "
+            "for each micro-batch and average: that is right only if all train equally many tokens.",
+            why="How a batch is split is a matter of memory and must not change what is learned. "
             "Every trained token weighs 1/N, with N counted over all micro-batches. A mean of "
             "micro-batch means gives a token in a short micro-batch more weight, and the gradient "
-            "then points elsewhere.",
+            "then points in another direction.",
         ),
     )
-}
+}  # fmt: skip
