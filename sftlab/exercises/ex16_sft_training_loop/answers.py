@@ -7,7 +7,7 @@ import random
 import torch
 import torch.nn.functional as F
 
-from sftlab.classroom.answers import refused, right
+from sftlab.classroom.answers import equivalent, refused, right
 from sftlab.loss import IGNORE_INDEX, sft_loss
 from sftlab.train import train_step
 
@@ -48,7 +48,7 @@ def written_out(model, batches, optimizer, rates, on_step=None, micro_batch_size
     losses = []
     for number in range(len(batches)):
         batch = batches[number]
-        optimizer.param_groups[0]["lr"] = rates[number]
+        set_rate(optimizer, rates[number])
         model.train()
         model.zero_grad()
         trained = (batch["labels"][:, 1:] != IGNORE_INDEX).sum()
@@ -127,229 +127,72 @@ def by_autograd(model, batches, optimizer, rates, on_step=None, micro_batch_size
     return losses
 
 
-@refused(ID, "PyTorch accumulates")
-def gradients_left_over(model, batches, optimizer, rates, on_step=None, micro_batch_size=None):
+@right(ID)
+def with_the_models_loss(model, batches, optimizer, rates, on_step=None, micro_batch_size=None):
+    """Calls the model with positional ids, and returns tensors without graphs."""
     losses = []
-    for batch, rate in zip(batches, rates, strict=True):
+    for batch, rate in zip(batches, rates, strict=False):
         set_rate(optimizer, rate)
         model.train()
-        loss = loss_of(model, batch)
-        loss.backward()
+        optimizer.zero_grad()
+        total = (batch["labels"][:, 1:] != IGNORE_INDEX).sum()
+        summed = 0
+        for part in parts_of(batch, micro_batch_size):
+            targets = part["labels"][:, 1:].reshape(-1)
+            logits = model(part["input_ids"], part["attention_mask"]).logits[:, :-1]
+            nll = F.nll_loss(
+                logits.log_softmax(-1).reshape(len(targets), -1), targets, reduction="sum"
+            )
+            (nll / total).backward()
+            summed += nll.detach()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        losses.append(loss.item())
+        optimizer.zero_grad()
+        losses.append(summed / total)
+        on_step and on_step(len(losses), losses[-1].item())
     model.eval()
-    return losses
+    return torch.stack(losses)
 
 
-@refused(ID, "one batch too early")
-def last_batch_forgotten(model, batches, optimizer, rates, on_step=None, micro_batch_size=None):
-    return with_train_step(model, batches[:-1], optimizer, rates[:-1], on_step, micro_batch_size)
-
-
-@refused(ID, "Batch 1 of 4 was never")
-def first_batch_forgotten(model, batches, optimizer, rates, on_step=None, micro_batch_size=None):
-    return with_train_step(model, batches[1:], optimizer, rates[1:], on_step, micro_batch_size)
-
-
-@refused(ID, "take them as they come")
+@refused(ID, "in the given order")
 def shuffled(model, batches, optimizer, rates, on_step=None, micro_batch_size=None):
     batches = list(batches)
     random.Random(1).shuffle(batches)
     return with_train_step(model, batches, optimizer, rates, on_step, micro_batch_size)
 
 
-@refused(ID, "more than once")
-def two_epochs(model, batches, optimizer, rates, on_step=None, micro_batch_size=None):
-    first = with_train_step(model, batches, optimizer, rates, on_step, micro_batch_size)
-    return first + with_train_step(model, batches, optimizer, rates, on_step, micro_batch_size)
-
-
-@refused(ID, "was in eval mode: dropout would be off")
-def never_train(model, batches, optimizer, rates, on_step=None, micro_batch_size=None):
-    losses = []
-    for batch, rate in zip(batches, rates, strict=True):
-        set_rate(optimizer, rate)
-        losses.append(train_step(model, batch, optimizer, micro_batch_size=micro_batch_size))
-        if on_step:
-            on_step(len(losses), losses[-1])
-    return losses
-
-
-@refused(ID, "training went on in it")
-def train_only_once(model, batches, optimizer, rates, on_step=None, micro_batch_size=None):
-    model.train()
-    losses = never_train(model, batches, optimizer, rates, on_step, micro_batch_size)
-    model.eval()
-    return losses
-
-
-@refused(ID, "left in train mode")
-def left_in_train_mode(model, batches, optimizer, rates, on_step=None, micro_batch_size=None):
-    losses = with_train_step(model, batches, optimizer, rates, on_step, micro_batch_size)
-    model.train()
-    return losses
-
-
-@refused(ID, "sets the random seed itself")
+@refused(ID, "It sets the random seed itself (torch.manual_seed)")
 def reseeds(model, batches, optimizer, rates, on_step=None, micro_batch_size=None):
-    losses = []
-    for batch, rate in zip(batches, rates, strict=True):
-        torch.manual_seed(0)
-        losses += with_train_step(model, [batch], optimizer, [rate], None, micro_batch_size)
-        if on_step:
-            on_step(len(losses), losses[-1])
-    return losses
+    torch.manual_seed(0)
+    return with_train_step(model, batches, optimizer, rates, on_step, micro_batch_size)
 
 
-@refused(ID, "the optimiser's own rate")
-def rates_ignored(model, batches, optimizer, rates, on_step=None, micro_batch_size=None):
-    own = [optimizer.param_groups[0]["lr"]] * len(rates)
-    return with_train_step(model, batches, optimizer, own, on_step, micro_batch_size)
-
-
-@refused(ID, "one step late")
-def rates_late(model, batches, optimizer, rates, on_step=None, micro_batch_size=None):
-    own = [optimizer.param_groups[0]["lr"], *rates[:-1]]
-    return with_train_step(model, batches, optimizer, own, on_step, micro_batch_size)
-
-
-@refused(ID, "one step early")
-def rates_early(model, batches, optimizer, rates, on_step=None, micro_batch_size=None):
-    early = [*rates[1:], rates[-1]]
-    return with_train_step(model, batches, optimizer, early, on_step, micro_batch_size)
-
-
-@refused(ID, "planned were")
+@refused(ID, "step's learning rate")
 def rates_reversed(model, batches, optimizer, rates, on_step=None, micro_batch_size=None):
     return with_train_step(model, batches, optimizer, rates[::-1], on_step, micro_batch_size)
 
 
-@refused(ID, "A frozen weight")
-def unfreezes(model, batches, optimizer, rates, on_step=None, micro_batch_size=None):
-    model.requires_grad_(True)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    return with_train_step(model, batches, optimizer, rates, on_step, micro_batch_size)
-
-
-@refused(ID, "never took a step")
-def own_optimizer(model, batches, optimizer, rates, on_step=None, micro_batch_size=None):
-    optimizer = torch.optim.AdamW(model.parameters())
-    return with_train_step(model, batches, optimizer, rates, on_step, micro_batch_size)
-
-
-@refused(ID, "weighs more")
-def mean_of_micro_means(model, batches, optimizer, rates, on_step=None, micro_batch_size=None):
+@refused(ID, "changes its own input (argument 2")
+def batches_popped(model, batches, optimizer, rates, on_step=None, micro_batch_size=None):
     losses = []
-    for batch, rate in zip(batches, rates, strict=True):
-        set_rate(optimizer, rate)
-        model.train()
-        optimizer.zero_grad()
-        parts = list(parts_of(batch, micro_batch_size))
-        for part in parts:
-            (loss_of(model, part) / len(parts)).backward()
-        with torch.no_grad():
-            losses.append(loss_of(model, batch).item())
-        optimizer.step()
+    while batches:
+        step = len(losses)
+        losses += with_train_step(
+            model, [batches.pop(0)], optimizer, [rates[step]], None, micro_batch_size
+        )
         if on_step:
-            on_step(len(losses), losses[-1])
-    model.eval()
+            on_step(step + 1, losses[-1])
     return losses
 
 
-@refused(ID, "then step once")
-def a_step_per_micro_batch(model, batches, optimizer, rates, on_step=None, micro_batch_size=None):
-    losses = []
-    for batch, rate in zip(batches, rates, strict=True):
-        set_rate(optimizer, rate)
-        model.train()
-        found = [train_step(model, part, optimizer) for part in parts_of(batch, micro_batch_size)]
-        losses.append(sum(found) / len(found))
-        if on_step:
-            on_step(len(losses), losses[-1])
-    model.eval()
-    return losses
+@refused(ID, "It takes (model, batches, optimizer, rates)")
+def without_options(model, batches, optimizer, rates):
+    return with_train_step(model, batches, optimizer, rates)
 
 
-@refused(ID, "`micro_batch_size` allows 2")
-def micro_batch_ignored(model, batches, optimizer, rates, on_step=None, micro_batch_size=None):
-    return with_train_step(model, batches, optimizer, rates, on_step)
-
-
-@refused(ID, "cover the whole batch")
-def only_the_first_micro_batch(
-    model, batches, optimizer, rates, on_step=None, micro_batch_size=None
-):
-    cut = [next(parts_of(batch, micro_batch_size)) for batch in batches]
-    return with_train_step(model, cut, optimizer, rates, on_step)
-
-
-@refused(ID, "prompts and padding")
-def trained_on_everything(model, batches, optimizer, rates, on_step=None, micro_batch_size=None):
-    changed = [{**batch, "labels": batch["input_ids"]} for batch in batches]
-    return with_train_step(model, changed, optimizer, rates, on_step, micro_batch_size)
-
-
-@refused(ID, "not of their mean")
-def summed(model, batches, optimizer, rates, on_step=None, micro_batch_size=None):
-    losses = []
-    for batch, rate in zip(batches, rates, strict=True):
-        set_rate(optimizer, rate)
-        model.train()
-        optimizer.zero_grad()
-        loss = loss_of(model, batch)
-        (loss * (batch["labels"][:, 1:] != IGNORE_INDEX).sum()).backward()
-        optimizer.step()
-        losses.append(loss.item())
-    model.eval()
-    return losses
-
-
-@refused(ID, "never took a step")
-def no_step(model, batches, optimizer, rates, on_step=None, micro_batch_size=None):
-    model.train()
-    losses = []
-    for batch in batches:
-        loss = loss_of(model, batch)
-        loss.backward()
-        losses.append(loss.item())
-    model.eval()
-    return losses
-
-
-@refused(ID, "once after every step")
-def on_step_forgotten(model, batches, optimizer, rates, on_step=None, micro_batch_size=None):
-    return with_train_step(model, batches, optimizer, rates, None, micro_batch_size)
-
-
-@refused(ID, "once after every step")
-def on_step_from_zero(model, batches, optimizer, rates, on_step=None, micro_batch_size=None):
-    tell = (lambda done, loss: on_step(done - 1, loss)) if on_step else None
-    return with_train_step(model, batches, optimizer, rates, tell, micro_batch_size)
-
-
-@refused(ID, "returns nothing")
-def nothing_returned(model, batches, optimizer, rates, on_step=None, micro_batch_size=None):
-    with_train_step(model, batches, optimizer, rates, on_step, micro_batch_size)
-
-
-@refused(ID, "returns one number")
-def last_loss(model, batches, optimizer, rates, on_step=None, micro_batch_size=None):
-    return with_train_step(model, batches, optimizer, rates, on_step, micro_batch_size)[-1]
-
-
-@refused(ID, "are tensors")
-def tensors(model, batches, optimizer, rates, on_step=None, micro_batch_size=None):
-    found = with_train_step(model, batches, optimizer, rates, on_step, micro_batch_size)
-    return [torch.tensor(loss) for loss in found]
-
-
-@refused(ID, "before the step")
-def loss_afterwards(model, batches, optimizer, rates, on_step=None, micro_batch_size=None):
-    losses = []
-    for batch, rate in zip(batches, rates, strict=True):
-        with_train_step(model, [batch], optimizer, [rate], None, micro_batch_size)
-        with torch.no_grad():
-            losses.append(loss_of(model, batch).item())
-        if on_step:
-            on_step(len(losses), losses[-1])
-    return losses
+equivalent(
+    ID,
+    "There are as many rates as batches, float32 is the default, and these short gradients need no clipping.",
+    "without `strict=` in `zip(batches, rates, strict=True)`",
+    "`True` becomes `False`",
+)

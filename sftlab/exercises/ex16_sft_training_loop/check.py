@@ -1,234 +1,389 @@
-"""The check of notebook 16: the training loop, checked by what the model saw and the weights it ends with."""
+"""The check of notebook 16: the training loop, checked by what the model saw, the steps, and the weights."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable
+from typing import Any
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
-from sftlab.classroom.checking import Case, Exercise
-from sftlab.loss import IGNORE_INDEX, mean_of_means, sft_loss
+from sftlab.classroom.checking import Case, Exercise, mistake
+from sftlab.exercises.ex13_before_after_sft.check import batch_of, tiny_model
+from sftlab.loss import IGNORE_INDEX, sft_loss
 from sftlab.train import sft_train, train_loop
 
-RATES = (0.2, 0.8, 0.6, 0.3)
-OWN_RATE = 0.05  # what the optimiser starts with: to be replaced at every step
-LENGTHS = ((3, 6, 4), (8, 3, 3), (5, 7, 3), (4, 3, 8))  # of the rows of each batch
-FIRST = 10  # row n begins with token FIRST + n, so that a forward pass tells which rows it got
+ID = "16.train_loop"
+OWN_RATE = 0.7  # what the optimizer starts with
 
 
-class _Batches(list):
-    """Batches that set the random state when their turn comes, as the package's do."""
+def _arguments(
+    batches: list[list], rates: tuple = (), asks: bool = False, micro: int | None = None
+):
+    """A model and an optimizer with two groups of parameters, both of which log what happens.
 
-    seed = None
+    ``rates`` defaults to the optimizer's own, so that only the cases about rates test them.
+    """
+    model, log = tiny_model(), []
+    model.log, model.start = log, [p.detach().clone() for p in model.parameters()]
 
-    def __iter__(self):
-        for number, batch in enumerate(super().__iter__()):
-            self.seed = 7000 + number
-            torch.manual_seed(self.seed)
-            yield batch
-
-
-def _batches() -> _Batches:
-    found, row = _Batches(), 0
-    for lengths in LENGTHS:
-        ids = torch.zeros(len(lengths), max(lengths), dtype=torch.long)
-        labels, mask = torch.full_like(ids, IGNORE_INDEX), torch.zeros_like(ids)
-        for place, length in enumerate(lengths):
-            tokens = torch.tensor([FIRST + row, 1, *(2 + (row + k) % 8 for k in range(length - 2))])
-            ids[place, :length], mask[place, :length] = tokens, 1
-            labels[place, 2:length] = tokens[2:]
-            row += 1
-        found.append({"input_ids": ids, "labels": labels, "attention_mask": mask})
-    return found
-
-
-def _arguments(asks: bool = False, micro_batch_size: int | None = None):
-    """A tiny random model that notes what happens to it; its embedding is frozen. SGD, whose step shows the gradient."""
-    config = LlamaConfig(vocab_size=24, hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2,
-                         num_key_value_heads=1, tie_word_embeddings=True)  # fmt: skip
-    state = torch.get_rng_state()
-    torch.manual_seed(5)
-    model = LlamaForCausalLM(config).eval()
-    torch.set_rng_state(state)
-    model.model.embed_tokens.requires_grad_(False)
-    batches, log = _batches(), []
-    model.seen = log
-
-    def note_forward(module, _, inputs):
+    def forward(module, given, named):
         if torch.is_grad_enabled():
-            rows = (inputs["input_ids"][:, 0] - FIRST).tolist()
-            own_seed = batches.seed in (None, torch.initial_seed())
-            log.append(("forward", rows, module.training, own_seed))
+            ids = next(
+                x
+                for x in (*given, named.get("input_ids"), named.get("inputs_embeds"))
+                if x is not None
+            )
+            log.append(("forward", len(ids), module.training))
 
-    model.model.register_forward_pre_hook(note_forward, with_kwargs=True)
-    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=OWN_RATE)
-    optimizer.register_step_pre_hook(lambda o, *_: log.append(("step", o.param_groups[0]["lr"])))
+    def step(optimizer, *_):
+        change = [p.detach() - a for p, a in zip(model.parameters(), model.start, strict=True)]
+        rates = [group["lr"] for group in optimizer.param_groups]
+        log.append(("step", rates, torch.cat([c.flatten() for c in change])))
 
     def on_step(done, loss):
         log.append(("told", done, loss))
-        model.eval()  # whoever asks the model something turns training off
+        model.eval()  # as whoever asks the model something does
 
-    given = (model, batches, optimizer, list(RATES), on_step if asks else None, micro_batch_size)
-    return given[: 6 if micro_batch_size else 5 if asks else 4]
+    model.model.register_forward_pre_hook(forward, with_kwargs=True)
+    weights = list(model.parameters())
+    optimizer = torch.optim.SGD([{"params": weights[:3]}, {"params": weights[3:]}], lr=OWN_RATE)
+    optimizer.register_step_post_hook(step)
+    rates = list(rates) or [OWN_RATE] * len(batches)
+    given = (
+        model,
+        [batch_of(*rows) for rows in batches],
+        optimizer,
+        rates,
+        on_step if asks else None,
+        micro,
+    )
+    return given[: 6 if micro else 5 if asks else 4]
 
 
-def _weights(model) -> torch.Tensor:
-    return torch.cat([p.detach().flatten() for p in model.parameters()])
+# --- Mistakes: a right loop, in which one part is exchanged -------------------------------------
+def _parts(batch, size):
+    rows = len(batch["labels"])
+    for start in range(0, rows, size or rows):
+        yield {name: tensor[start : start + (size or rows)] for name, tensor in batch.items()}
 
 
-def _plain(zero=True, means=False, everything=False, summed=False, micro_batch_size=None):
-    """The losses and weights after a loop written out, or one with a known mistake."""
-    model, batches, optimizer, rates, *_ = _arguments()
+def _loss(model, batch):
+    logits = model(batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+    return sft_loss(logits, batch["labels"])
+
+
+def _count(batch):
+    return (batch["labels"][:, 1:] != IGNORE_INDEX).sum()
+
+
+def _step(
+    model,
+    batch,
+    optimizer,
+    size,
+    zero=True,
+    parts=_parts,
+    share=lambda part, batch: _count(part) / _count(batch),
+):
+    if zero:
+        optimizer.zero_grad()
+    total = 0.0
+    for part in parts(batch, size):
+        loss = _loss(model, part) * share(part, batch)
+        loss.backward()
+        total += loss.item()
+    optimizer.step()
+    return total
+
+
+def _set_rate(optimizer, rate):
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def _loop(model, batches, optimizer, rates, on_step=None, size=None, *, step=_step, rate=_set_rate, late=None,
+          train="always", end=True, tell=lambda on_step, done, loss: on_step(done, loss)):  # fmt: skip
     losses = []
-    for batch, rate in zip(batches, rates, strict=True):
-        optimizer.param_groups[0]["lr"] = rate
-        logits = model(batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-        labels = batch["input_ids"] if everything else batch["labels"]
-        loss = sft_loss(logits, labels)
-        losses.append(loss.item())
-        if means:
-            size = micro_batch_size or 1
-            parts = range(0, len(labels), size)
-            loss = mean_of_means((logits[k : k + size], labels[k : k + size]) for k in parts)
-        if zero:
-            optimizer.zero_grad()
-        (loss * ((labels[:, 1:] != IGNORE_INDEX).sum() if summed else 1)).backward()
-        optimizer.step()
-    return losses, _weights(model)
+    for batch, planned in zip(batches, rates, strict=True):
+        rate(optimizer, planned)
+        if train == "always" or (train == "once" and not losses):
+            model.train()
+        losses.append(step(model, batch, optimizer, size))
+        if late:
+            late(optimizer, planned)
+        if on_step:
+            tell(on_step, len(losses), losses[-1])
+    if end:
+        model.eval()
+    return losses
 
 
-# Weights that known mistakes leave behind.
-WEIGHT_MISTAKES = (
-    ({"zero": False}, "Gradients of earlier batches were added to later ones: PyTorch accumulates them. Set them to zero for every batch."),
-    ({"means": True}, "Each micro-batch's own mean was averaged, so a token in a short one weighs more. Divide the summed loss of every micro-batch by the trained tokens of the **whole** batch."),
-    ({"everything": True}, "It trained on prompts and padding too: the weights moved as if `input_ids` were the labels. A batch has `labels`."),
-    ({"summed": True}, "The steps are too large: the gradient is that of the **sum** over the trained tokens, not of their mean."),
+def _declared(message: str, loop: Callable[[tuple], Any]) -> None:
+    def answer(model, batches, optimizer, rates, on_step=None, micro_batch_size=None):
+        return loop((model, batches, optimizer, rates, on_step, micro_batch_size))
+
+    answer.__name__ = message[:60]
+    mistake(ID, message)(answer)
+
+
+def _flawed(message: str, **parts: Any) -> None:
+    """Declare a loop of which one part is wrong."""
+    _declared(message, lambda given: _loop(*given, **parts))
+
+
+def _given(message: str, change: Callable[..., tuple]) -> None:
+    """Declare a loop that uses other arguments than the given ones."""
+    _declared(message, lambda given: _loop(*change(*given)))
+
+
+def _returning(message: str, change: Callable[[list], Any]) -> None:
+    """Declare a right loop that returns something else."""
+    _declared(message, lambda given: change(_loop(*given)))
+
+
+_flawed(
+    "Gradients of earlier batches are added to those of later ones: PyTorch accumulates them. Set them to zero for every batch.",
+    step=lambda *given: _step(*given, zero=False),
+)
+_flawed(
+    "The steps use prompt and padding tokens too, as if input_ids were the labels. A batch has labels of its own.",
+    step=lambda model, batch, *rest: _step(model, {**batch, "labels": batch["input_ids"]}, *rest),
+)
+_flawed(
+    "The steps are too large: their gradients are those of the sum over the trained tokens, not of the mean.",
+    step=lambda *given: _step(*given, share=lambda part, batch: _count(part)),
+)
+_given("The last batch is left out. The loop ends one step too early.",
+       lambda model, batches, optimizer, rates, *rest: (model, batches[:-1], optimizer, rates[:-1], *rest))  # fmt: skip
+_given("The first batch is left out.",
+       lambda model, batches, optimizer, rates, *rest: (model, batches[1:], optimizer, rates[1:], *rest))  # fmt: skip
+_given("The batches are not taken in the given order. They are shuffled already, by a plan that a resumed run repeats.",
+       lambda model, batches, *rest: (model, batches[::-1], *rest))  # fmt: skip
+_given("Every batch is used twice. Each batch is for one step.",
+       lambda model, batches, optimizer, rates, *rest: (model, [*batches, *batches], optimizer, [*rates, *rates], *rest))  # fmt: skip
+_given("The given optimizer never takes a step. With another one, its state and that of a resumed run would be lost.",
+       lambda model, batches, optimizer, *rest: (model, batches, torch.optim.AdamW(model.parameters()), *rest))  # fmt: skip
+_flawed("The given optimizer never takes a step. Gradients alone move no weight.",
+        step=lambda model, batch, *_: _loss(model, batch).item())  # fmt: skip
+
+_flawed(
+    "Every step has the optimizer's own learning rate. Before each step, put the planned rate into the optimizer's parameter groups.",
+    rate=lambda *_: None,
+)
+_flawed(
+    "Only the first parameter group gets the learning rate. The optimizer may have several.",
+    rate=lambda optimizer, rate: optimizer.param_groups[0].update(lr=rate),
+)
+_flawed(
+    "The learning rates come one step late: each is set after the step that it is meant for.",
+    rate=lambda *_: None, late=_set_rate,
+)  # fmt: skip
+_flawed(
+    "The optimizer's learning rate is multiplied by the planned one. The planned rate replaces it.",
+    rate=lambda optimizer, rate: [
+        group.update(lr=group["lr"] * rate) for group in optimizer.param_groups
+    ],
+)
+_given("The first learning rate is used for every step. Each step has a rate of its own.",
+       lambda model, batches, optimizer, rates, *rest: (model, batches, optimizer, rates[:1] * len(rates), *rest))  # fmt: skip
+
+_given("The learning rates come one step early: the first step has the second one.",
+       lambda model, batches, optimizer, rates, *rest: (model, batches, optimizer, [*rates[1:], rates[-1]], *rest))  # fmt: skip
+
+_flawed("The model is never put into train mode, so dropout would be off.", train="never")
+_flawed(
+    "The model is put into train mode once, before the loop. An on_step that generates text leaves it in eval mode, and training goes on in that mode.",
+    train="once",
+)
+_flawed("The model is left in train mode, so its next answer would be drawn with dropout.", end=False)  # fmt: skip
+
+_given("on_step is never called. It is called after every step, with the number of steps done and the loss.",
+       lambda model, batches, optimizer, rates, on_step, *rest: (model, batches, optimizer, rates, None, *rest))  # fmt: skip
+_flawed("on_step is told the number of the step from 0. It is told how many steps are done: 1 after the first one.",
+        tell=lambda on_step, done, loss: on_step(done - 1, loss))  # fmt: skip
+_flawed("The arguments of on_step are in the wrong order: first the number of steps done, then the loss.",
+        tell=lambda on_step, done, loss: on_step(loss, done))  # fmt: skip
+
+
+def _told_at_the_end(given: tuple) -> list:
+    *others, on_step, size = given
+    losses = _loop(*others, None, size)
+    if on_step:
+        on_step(len(losses), losses[-1])
+    given[0].eval()
+    return losses
+
+
+_declared("on_step is called once, after the last step. It is called after every step.", _told_at_the_end)  # fmt: skip
+
+_given("micro_batch_size is not used: a whole batch goes through one forward pass, for which the memory may not suffice.",
+       lambda *given: (*given[:5], None))  # fmt: skip
+_flawed(
+    "The mean losses of the micro-batches are averaged, so a token in a short one weighs more. Divide each one's summed loss by the trained tokens of the whole batch.",
+    step=lambda model, batch, optimizer, size: _step(
+        model, batch, optimizer, size, share=lambda part, whole: 1 / len(list(_parts(whole, size)))
+    ),
+)
+_flawed(
+    "Each micro-batch is weighted by its number of examples. Its weight is its share of the batch's trained tokens.",
+    step=lambda *given: _step(
+        *given, share=lambda part, batch: len(part["labels"]) / len(batch["labels"])
+    ),
+)
+
+
+def _zero_for_each_part(model, batch, optimizer, size):
+    total = 0.0
+    for part in _parts(batch, size):
+        optimizer.zero_grad()
+        loss = _loss(model, part) * _count(part) / _count(batch)
+        loss.backward()
+        total += loss.item()
+    optimizer.step()
+    return total
+
+
+_flawed("Gradients are set to zero for every micro-batch, so only the last one counts. Set them to zero once for the batch.", step=_zero_for_each_part)  # fmt: skip
+_flawed(
+    "The losses of the micro-batches are added without a division, so the step grows with their number.",
+    step=lambda *given: _step(*given, share=lambda part, batch: 1),
+)
+
+
+def _a_step_each(model, batch, optimizer, size):
+    losses = [_step(model, part, optimizer, None) for part in _parts(batch, size)]
+    return sum(losses) / len(losses)
+
+
+_flawed("The optimizer takes a step after each micro-batch. Add up their gradients, and step once for the batch.", step=_a_step_each)  # fmt: skip
+_flawed(
+    "The rest of the batch is left out: the last micro-batch may be smaller than the others.",
+    step=lambda *given: _step(*given, parts=lambda batch, size: [
+        part for part in _parts(batch, size) if size is None or len(part["labels"]) == size
+    ]),
+)  # fmt: skip
+_flawed(
+    "Only the first micro-batch of each batch is used.",
+    step=lambda *given: _step(*given, parts=lambda batch, size: list(_parts(batch, size))[:1]),
+)
+_flawed(
+    "micro_batch_size is taken for the number of micro-batches. It is the number of examples in each.",
+    step=lambda *given: _step(
+        *given, parts=lambda batch, size: _parts(batch, size and -(-len(batch["labels"]) // size))
+    ),
+)
+
+_returning("It returns nothing. Return the losses, one per step, so that they can be plotted.", lambda losses: None)  # fmt: skip
+_returning("Only the last loss is returned. Return all of them, one per step.", lambda losses: losses[-1])  # fmt: skip
+_returning("The mean of the losses is returned. Return all of them, one per step.", lambda losses: sum(losses) / len(losses))  # fmt: skip
+_returning("The losses keep their graphs, and with them all activations stay in memory. Collect their numbers.",
+           lambda losses: [torch.tensor(loss, requires_grad=True) for loss in losses])  # fmt: skip
+
+
+def _loss_afterwards(model, batch, optimizer, size):
+    _step(model, batch, optimizer, size)
+    with torch.no_grad():
+        return _loss(model, batch).item()
+
+
+_flawed("The steps are right, but each loss is computed after its step. Return the losses before it.", step=_loss_afterwards)  # fmt: skip
+
+
+# --- Cases ---------------------------------------------------------------------------------------
+def _events(given: tuple, kind: str) -> list[tuple]:
+    return [event[1:] for event in given[0].log if event[0] == kind]
+
+
+def _losses(result: Any, given: tuple) -> dict:
+    graphs = any(getattr(loss, "requires_grad", False) for loss in result)
+    return {"losses": result, "losses keep a graph": graphs}
+
+
+def _changes(result: Any, given: tuple) -> dict:
+    changes = [change for _, change in _events(given, "step")]
+    return {
+        "number of steps of the optimizer": len(changes),
+        "losses": result,
+        "length of the change of the weights after each step": [c.norm().item() for c in changes],
+        "change": changes,
+    }
+
+
+def _rates(result: Any, given: tuple) -> dict:
+    return {
+        "learning rates of the groups in each step": [rates for rates, _ in _events(given, "step")]
+    }
+
+
+def _modes(result: Any, given: tuple) -> dict:
+    in_steps, training = [], []
+    for event in given[0].log:
+        if event[0] == "forward":
+            training.append(event[2])
+        elif event[0] == "step":
+            in_steps.append(all(training))
+            training = []
+    return {"train mode in each step": in_steps, "train mode at the end": given[0].training}
+
+
+def _told(result: Any, given: tuple) -> dict:
+    return {"calls of on_step": _events(given, "told")}
+
+
+def _micro(result: Any, given: tuple) -> dict:
+    largest = max(rows for rows, _ in _events(given, "forward"))
+    return {"most examples in a forward pass": max(largest, given[5])} | _changes(result, given)
+
+
+SHORT, LONG, MIDDLE = ([1, 6, 2], 2), ([1, 5, 0, 9, 8, 2], 0), ([1, 7, 4, 2], 2)
+THREE = [[SHORT, LONG], [MIDDLE], [LONG, MIDDLE, SHORT]]
+FIVE = [[SHORT, LONG, MIDDLE, LONG, SHORT], [MIDDLE]]
+
+
+def _case(rule: str, describe: str, observe, *arguments, **options) -> Case:
+    return Case(
+        f"`train_loop` on {describe}", lambda: _arguments(*arguments, **options), train_loop, 3e-6,
+        in_place=(0, 2), rule=rule, observe=observe,
+    )  # fmt: skip
+
+
+CASES = (
+    _case("losses", "one batch", _losses, [[MIDDLE]]),
+    _case("step", "three batches, the planned rates are the optimizer's own", _changes, THREE),
+    _case("rate", "three batches with three learning rates", _rates, THREE, (0.2, 0.5, 0.3)),
+    _case("mode", "two batches", _modes, THREE[:2]),
+    _case("on_step", "three batches, with an on_step", _told, THREE, asks=True),
+    _case("mode", "two batches, with an on_step that calls model.eval()", _modes, THREE[:2], asks=True),
+    _case("micro", "batches of five examples and of one, with micro_batch_size=2", _micro, FIVE, micro=2),
 )  # fmt: skip
 
-
-def _seen(log: Sequence[tuple], micro_batch_size: int | None) -> str | None:
-    """What is wrong with the rows that the model was trained on, or with how."""
-    forwards = [event for event in log if event[0] == "forward"]
-    if not forwards:
-        return "The model was given no batch (with gradients on). Go through `batches` and train on each."
-    rows = [row for event in forwards for row in event[1]]
-    batch_of = [number for number, lengths in enumerate(LENGTHS, 1) for _ in lengths]
-    order = list(dict.fromkeys(batch_of[row] for row in rows))
-    if missing := [n for n in range(1, len(LENGTHS) + 1) if n not in order]:
-        last = " The loop ends one batch too early." if missing == [len(LENGTHS)] else ""
-        return f"Batch {missing[0]} of {len(LENGTHS)} was never trained on.{last}"
-    if order != sorted(order):
-        return f"The batches came in the order {order}. They are shuffled already, by a plan that a resumed run repeats: take them as they come."
-    if len(set(rows)) < len(batch_of):
-        return f"Of {len(batch_of)} rows the model saw only {len(set(rows))}: do the micro-batches cover the whole batch?"
-    if len(rows) > len(batch_of):
-        return "Some rows were trained on more than once. Each batch is for one step."
-    if micro_batch_size and (size := max(len(event[1]) for event in forwards)) > micro_batch_size:
-        return f"A forward pass had {size} rows, but `micro_batch_size` allows {micro_batch_size}: the memory may not hold more."
-    if not forwards[0][2]:
-        return (
-            "The model was in eval mode: dropout would be off. Say `model.train()` before the step."
-        )
-    if not all(event[2] for event in forwards):
-        return "After `on_step` the model was in eval mode, and training went on in it. Say `model.train()` for **every** step."
-    if not all(event[3] for event in forwards):
-        return "It sets the random seed itself, so every step would draw the same dropout. The batches bring their own random state: leave it alone."
-    return None
-
-
-def _steps(log: Sequence[tuple]) -> str | None:
-    """What is wrong with the optimiser's steps and their rates."""
-    rates = [event[1] for event in log if event[0] == "step"]
-    if not rates:
-        return "The given `optimizer` never took a step. With one of your own, its state (and a resumed run's) would be lost."
-    if len(rates) != len(RATES):
-        many = (
-            "A step after each micro-batch? Add their gradients up, then step once."
-            if len(rates) > len(RATES)
-            else "Step once for each batch."
-        )
-        return f"The optimiser took {len(rates)} steps on {len(RATES)} batches. {many}"  # fmt: skip
-    if rates == [OWN_RATE] * len(RATES):
-        return "Every step had the optimiser's own rate. Put each step's rate into `group['lr']` of `optimizer.param_groups`."
-    if rates[1:] == list(RATES[:-1]):
-        return "The rates come one step late: each was set after the step that it was meant for."
-    if rates[:-1] == list(RATES[1:]):
-        return "The rates come one step early: the first step had the second rate."
-    if rates != list(RATES):
-        return f"The steps had the rates {[round(rate, 3) for rate in rates]}; planned were {list(RATES)}."
-    return None
-
-
-def _shape(result) -> str | None:
-    """What is wrong with the kind of thing that was returned."""
-    if result is None:
-        return "It returns nothing. Return the losses, one per step, so that they can be plotted."
-    if isinstance(result, (int, float, torch.Tensor)):
-        return "It returns one number. Return the list of all losses, one per step."
-    if not isinstance(result, (list, tuple)):
-        return f"Return a list of the losses; this is a `{type(result).__name__}`."
-    if any(isinstance(loss, torch.Tensor) for loss in result):
-        return "The losses are tensors, and each keeps the graph of its step alive. `.item()` gives the number."
-    return None
-
-
-def _losses(result: Sequence, expected: Sequence[float]) -> str | None:
-    if len(result) != len(expected):
-        return f"It returns {len(result)} losses for {len(expected)} steps."
-    for number, (got, wanted) in enumerate(zip(result, expected, strict=True), 1):
-        if not isinstance(got, (int, float)) or not math.isclose(got, wanted, rel_tol=1e-4):
-            return f"The steps are right, but the loss returned for step {number} is not that of the batch before the step: {wanted:.4f} expected."
-    return None
-
-
-def _verify(result, arguments) -> str | None:
-    model, _, _, _, on_step, micro_batch_size, *_ = (*arguments, None, None)
-    log = list(model.seen)
-    embedding, before = model.model.embed_tokens.weight, _arguments()[0].model.embed_tokens.weight
-    if embedding.requires_grad or not torch.equal(embedding, before):
-        return "A frozen weight (the embedding) was trained. What requires no gradient is to stay as it is."
-    message = _seen(log, micro_batch_size) or _steps(log) or _shape(result)
-    if message:
-        return message
-    losses, wanted = _plain()
-    after = _weights(model)
-    if not torch.allclose(after, wanted, atol=2e-6):
-        for mistake, told in WEIGHT_MISTAKES:
-            if torch.allclose(
-                after, _plain(**mistake, micro_batch_size=micro_batch_size)[1], atol=2e-6
-            ):
-                return told
-        return "The weights moved, but not by one step per batch along the gradient of its mean loss over its trained tokens."
-    told = [event[1:] for event in log if event[0] == "told"]
-    if on_step and [done for done, _ in told] != list(range(1, len(RATES) + 1)):
-        return f"`on_step(steps_done, loss)` is to be called once after every step, with 1, 2, 3, …; it was told {[done for done, _ in told]}."
-    if message := _losses(result, losses) or (
-        _losses([x for _, x in told], losses) if on_step else None
-    ):
-        return message  # fmt: skip
-    if model.training:
-        return "The model is left in train mode: the next answer would be drawn with dropout. End with `model.eval()`."
-    return None
-
-
 EXERCISES = {
-    "16.train_loop": Exercise(
-        id="16.train_loop",
-        title="The training loop",
-        reference=train_loop,
-        cases=[
-            Case("four batches, four rates, a model with a frozen embedding", _arguments, verify=_verify, in_place=True),
-            Case("the same with an `on_step` that turns training off", lambda: _arguments(asks=True), verify=_verify, in_place=True),
-            Case("the same with `micro_batch_size=2`: at most two rows in a forward pass", lambda: _arguments(micro_batch_size=2), verify=_verify, in_place=True),
-        ],
-        hints=[
-            "One pass over `zip(batches, rates)`. For each pair: the rate, train mode, one step, note the loss, tell `on_step`.",
-            "The optimiser reads its rate from `group['lr']` of each group in `optimizer.param_groups`, at the moment of the step.",
-            "`train_step(model, batch, optimizer, micro_batch_size=micro_batch_size)` does the rest: it zeroes the gradients, divides by the trained tokens "
-            "of the whole batch, steps, and returns the loss as a number.",
-        ],
+    ID: Exercise(
+        ID,
+        "The training loop",
+        train_loop,
+        CASES,
+        asks="Train the model on every batch, and return the list of losses, one per step.\n\n"
+        "batches: a list of batches as in notebook 13. rates: the learning rate of each step.",
+        rules={
+            "step": "On each batch, in the given order, the optimizer takes one step on the mean loss over the batch's trained tokens, as "
+            "train_step does. Gradients of earlier batches have no effect.",
+            "rate": "In each step, all parameter groups of the optimizer have the step's learning rate.",
+            "mode": "The model is in train mode in every step, even if on_step calls model.eval(), and in eval mode at the end.",
+            "on_step": "If on_step is given, it is called as on_step(steps_done, loss) after every step: 1, 2, 3, ...",
+            "micro": "With micro_batch_size, no forward pass has more examples than that; losses and weights are the same as without it.",
+            "losses": "Each loss is that of the whole batch before its step, a number without its graph, which would keep the activations in memory.",
+            "seed": "No random seed is set: every step would draw the same dropout.",
+            "unchanged": "batches and rates stay as they are.",
+        },
+        hints=(
+            "Go through batches and rates together. What has to be set before a step, and what has to happen after it?",
+            ("rate", "The optimizer looks up its rate at the moment of the step, in each group of optimizer.param_groups."),
+            "The place to look is the step itself: train_step of notebook 13 takes micro_batch_size as well, and returns the loss as a number.",
+        ),
+        path="Write the loop over pairs of batch and rate first, with one step and the list of losses. Then add, in the order of time: the rate "
+        "before the step, train mode before the step, on_step after it, eval mode after the loop. The usual wrong turn is to call model.train() "
+        "once before the loop: an on_step that generates text leaves the model in eval mode.",
         why="`sft_train` below plans the batches and rates, hands them to this loop, and uses `on_step` for the bar and the checkpoints. It needs no "
         "loop of its own to pause or to resume: a resumed run is the same call with the batches and rates that are left.",
         points=3,
