@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from itertools import accumulate, takewhile
+from difflib import SequenceMatcher
+from itertools import accumulate, takewhile, zip_longest
 from operator import and_, eq
 
 from jinja2 import Template
 
-from sftlab.classroom.answers import refused, right
+from sftlab.classroom.answers import equivalent, refused, right
 
 SPOT, RENDER = "05.spot_the_difference", "05.render"
 
@@ -64,6 +65,29 @@ def by_two_positions(right_ids, wrong_ids):
     return start, tuple(right_ids[start:a]), tuple(wrong_ids[start:b])
 
 
+@right(SPOT)
+def by_first_and_last(right_ids, wrong_ids):
+    """The position of the first difference from the front, and from the back of what is left."""
+
+    def first(a, b):
+        differ = (k for k, (x, y) in enumerate(zip_longest(a, b)) if x != y)
+        return next(differ, len(a))
+
+    start = first(right_ids, wrong_ids)
+    end = first(right_ids[start:][::-1], wrong_ids[start:][::-1])
+    return start, right_ids[start : len(right_ids) - end], wrong_ids[start : len(wrong_ids) - end]
+
+
+@refused(SPOT, "The rule: If there are several differences")
+def first_block_that_differs(right_ids, wrong_ids):
+    blocks = SequenceMatcher(None, right_ids, wrong_ids, autojunk=False).get_opcodes()
+    found = [block for block in blocks if block[0] != "equal"]
+    if not found:
+        return len(right_ids), [], []
+    _, start, stop, wrong_start, wrong_stop = found[0]
+    return start, right_ids[start:stop], wrong_ids[wrong_start:wrong_stop]
+
+
 @refused(SPOT, "is a `return` missing")
 def nothing_if_equal(right_ids, wrong_ids):
     return None if right_ids == wrong_ids else by_popping(right_ids, wrong_ids)
@@ -87,6 +111,12 @@ def in_place(right_ids, wrong_ids):
         right_ids.pop(), wrong_ids.pop()
     return start, right_ids, wrong_ids
 
+
+equivalent(
+    SPOT,
+    "The smaller of two numbers.",
+    "`min(len(right), len(wrong))` becomes `min(len(wrong), len(right))`",
+)
 
 BEGIN, END = "<|im_start|>", "<|im_end|>"
 
@@ -128,6 +158,22 @@ def by_recursion_from_the_back(messages):
     (first, *others) = messages
     turn = BEGIN + "\n".join(first[key] for key in ("role", "content")) + END + "\n"
     return turn + by_recursion_from_the_back(others)
+
+
+@refused(RENDER, "The rule: After the last message comes")
+def cut_at_the_end(messages):
+    return by_loop(messages).replace("assistant\n", "assistant").rstrip("n")
+
+
+@refused(RENDER, "The rule: Contents are inserted as they are")
+def formatted_twice(messages):
+    return (by_loop(messages).removesuffix("assistant\n") + "{}\n").format("assistant")
+
+
+@refused(RENDER, "changes its own input")
+def system_taken_out(messages):
+    system = [messages.pop(0)] if messages[0]["role"] == "system" else []
+    return by_loop(system + messages)
 
 
 @refused(RENDER, "but a text is expected")

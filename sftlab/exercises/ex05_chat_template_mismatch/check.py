@@ -1,13 +1,16 @@
-"""Checks of notebook 05: where two prompts part, and the right prompt written by hand."""
+"""Checks of notebook 05: where two prompts differ, and the right prompt written by hand."""
 
 from __future__ import annotations
 
+import random
+
 from sftlab.chat import render_prompt, spot_the_difference
 from sftlab.classroom.checking import Case, Exercise, mistake
+from sftlab.exercises.drawing import conversation
 
 SPOT, RENDER = "05.spot_the_difference", "05.render"
 
-# --- where two prompts part ------------------------------------------------------------------
+# --- where two prompts differ ----------------------------------------------------------------
 
 
 def _beginning(right, wrong):
@@ -21,31 +24,49 @@ def _end(right, wrong):
     return _beginning(right[::-1], wrong[::-1])
 
 
-@mistake(SPOT, "That is where they part. Return three things: (start, what the right one has there, what the wrong one has there).")  # fmt: skip
+@mistake(SPOT, "This is the position of the first difference alone. Return three things: start, what the right one has there, what the wrong one has there.")  # fmt: skip
 def _start_alone(right, wrong):
     return _beginning(right, wrong)
 
 
-@mistake(SPOT, "The common end is still in both parts. Take it away too, so that only what differs is left.")  # fmt: skip
+@mistake(SPOT, "The start is missing. Return three things: start, what the right one has there, what the wrong one has there.")  # fmt: skip
+def _parts_alone(right, wrong):
+    return spot_the_difference(right, wrong)[1:]
+
+
+@mistake(SPOT, "These are lengths. Return the ids that differ, as two lists.")
+def _lengths(right, wrong):
+    start, *parts = spot_the_difference(right, wrong)
+    return start, *map(len, parts)
+
+
+@mistake(SPOT, "The common end is still in both parts. Cut it off too, so that only what differs is left.")  # fmt: skip
 def _end_kept(right, wrong):
     start = _beginning(right, wrong)
     return start, right[start:], wrong[start:]
 
 
-@mistake(SPOT, "The common end overlaps the common beginning: a token was taken away twice. Stop before the end reaches `start`.")  # fmt: skip
+@mistake(SPOT, "One token too many is left at the end of both parts: the common end is cut off one token short.")  # fmt: skip
+def _end_one_short(right, wrong):
+    start = _beginning(right, wrong)
+    end = max(_end(right[start:], wrong[start:]) - 1, 0)
+    return start, right[start : len(right) - end], wrong[start : len(wrong) - end]
+
+
+@mistake(SPOT, "The common end overlaps the common beginning: a token was cut off twice. Look for the common end in what is left after the beginning.")  # fmt: skip
 def _overlapping(right, wrong):
     start, end = _beginning(right, wrong), _end(right, wrong)
     return start, right[start : len(right) - end], wrong[start : len(wrong) - end]
 
 
-@mistake(SPOT, "With no common end, `x[start:-0]` is empty: in Python, -0 is 0. Count the end from the front: `len(x) - end`.")  # fmt: skip
+@mistake(SPOT, "With no common end, `x[start:-0]` is empty: in Python, -0 is 0. Count the end from the front, with the length.")  # fmt: skip
 def _minus_zero(right, wrong):
     start = _beginning(right, wrong)
     end = _end(right[start:], wrong[start:])
     return start, right[start:-end], wrong[start:-end]
 
 
-@mistake(SPOT, "The start is one too large: count from 0, as Python's positions do.")  # fmt: skip
+@mistake(SPOT, "The start is one too large: positions count from 0.")
 def _from_one(right, wrong):
     start, *parts = spot_the_difference(right, wrong)
     return start + 1, *parts
@@ -56,31 +77,37 @@ def _exchanged(right, wrong):
     return spot_the_difference(wrong, right)
 
 
-@mistake(SPOT, "Only the first differing token is shown. The difference goes on up to the common end.")  # fmt: skip
+@mistake(SPOT, "Only the first differing token is returned. The difference goes on up to the common end.")  # fmt: skip
 def _one_token(right, wrong):
     start = _beginning(right, wrong)
     return start, right[start : start + 1], wrong[start : start + 1]
 
 
-@mistake(SPOT, "You compared position by position. After a token that is missing or added, all later positions are shifted: cut off the common end instead.")  # fmt: skip
+@mistake(SPOT, "The lists are compared position by position. After a missing or added token all later positions are shifted: cut off the common end instead.")  # fmt: skip
 def _position_by_position(right, wrong):
     at = [i for i, (a, b) in enumerate(zip(right, wrong, strict=False)) if a != b]
     start = _beginning(right, wrong)
     return start, [right[i] for i in at], [wrong[i] for i in at]
 
 
-@mistake(SPOT, "You kept ids that occur in one of them only. Markers occur several times: go by position, not by value.")  # fmt: skip
+@mistake(SPOT, "The ids that occur in only one of the lists are returned. Special tokens occur several times: go by position, not by value.")  # fmt: skip
 def _by_value(right, wrong):
     start = _beginning(right, wrong)
     return start, [x for x in right if x not in wrong], [x for x in wrong if x not in right]
 
 
-@mistake(SPOT, "For equal sequences the common beginning is all of it: start is their length.")  # fmt: skip
+@mistake(SPOT, "The longer list is cut to the length of the shorter one before its end is compared. Compare the ends as they are.")  # fmt: skip
+def _cut_to_the_shorter(right, wrong):
+    shorter = min(len(right), len(wrong))
+    return spot_the_difference(right[:shorter], wrong[:shorter])
+
+
+@mistake(SPOT, "For equal lists the common beginning is all of them: start is their length, not 0.")
 def _zero_if_equal(right, wrong):
     return (0, [], []) if right == wrong else spot_the_difference(right, wrong)
 
 
-@mistake(SPOT, "You took the common end away first. Where a token repeats, that places the difference elsewhere: the beginning comes first.")  # fmt: skip
+@mistake(SPOT, "The common end is cut off first. Where a token repeats, that places the difference elsewhere: the beginning comes first.")  # fmt: skip
 def _end_first(right, wrong):
     end = _end(right, wrong)
     right, wrong = right[: len(right) - end], wrong[: len(wrong) - end]
@@ -88,44 +115,63 @@ def _end_first(right, wrong):
     return start, right[start:], wrong[start:]
 
 
-def _spot(remark: str, right: list[int], wrong: list[int]) -> Case:
+def _spot(rule: str, remark: str, right: list[int], wrong: list[int]) -> Case:
     return Case(
         f"`spot_the_difference({right}, {wrong})`: {remark}",
         lambda: (list(right), list(wrong)),
         spot_the_difference,
+        rule=rule,
     )
 
 
 SPOT_CASES = (
-    _spot("one token is another one", [1, 7, 3, 9, 5], [1, 7, 4, 9, 5]),
-    _spot("one token is missing", [1, 5, 202, 6, 2], [1, 5, 6, 2]),
-    _spot("the begin marker is doubled", [1, 8, 9], [1, 1, 8, 9]),
-    _spot("two differences: both lie between start and end", [1, 2, 3, 4, 5, 6], [1, 9, 3, 4, 8, 6]),
-    _spot("the wrong one breaks off", [4, 5, 6, 7], [4, 5]),
-    _spot("the last token differs", [4, 5, 6], [4, 5, 7]),
-    _spot("an id occurs again elsewhere", [1, 2, 3, 2, 5], [1, 3, 3, 2, 5]),
-    _spot("the same", [3, 1, 2], [3, 1, 2]),
-    _spot("nothing in common", [1, 2], [3, 4, 5]),
+    _spot("parts", "one token is another one", [1, 7, 3, 9, 5], [1, 7, 4, 9, 5]),
+    _spot("between", "two differences", [1, 2, 3, 4, 5, 6], [1, 9, 3, 4, 8, 6]),
+    _spot("between", "an id of the difference occurs elsewhere too", [1, 2, 3, 2, 5], [1, 3, 3, 2, 5]),
+    _spot("empty", "one token is missing", [1, 5, 202, 6, 2], [1, 5, 6, 2]),
+    _spot("empty", "the last token differs", [4, 5, 6], [4, 5, 7]),
+    _spot("empty", "the wrong one breaks off", [4, 5, 6, 7], [4, 5]),
+    _spot("empty", "nothing in common", [1, 2], [3, 4, 5]),
+    _spot("order", "the begin token is doubled", [1, 8, 9], [1, 1, 8, 9]),
+    _spot("order", "a repeated token is missing", [3, 6, 6, 6, 4], [3, 6, 6, 4]),
+    _spot("equal", "the same", [3, 1, 2], [3, 1, 2]),
 )  # fmt: skip
+
+
+def _draw_spot(rng: random.Random, *_: object) -> tuple:
+    def ids(shortest: int) -> list[int]:
+        return [rng.randint(1, 5) for _ in range(rng.randint(shortest, 4))]
+
+    before, after = ids(1), ids(0)
+    return before + ids(0) + after, before + ids(1) + after
+
 
 # --- the right prompt by hand ----------------------------------------------------------------
 
 HEADER = "<|im_start|>assistant\n"
 
 
-@mistake(RENDER, "The generation prompt is missing: the text must end with the header of the assistant's turn, which the model fills.")  # fmt: skip
+@mistake(RENDER, "The header of the assistant's turn is missing at the end. Without it the model would not know that it is to answer.")  # fmt: skip
 def _not_opened(messages):
     return render_prompt(messages).removesuffix(HEADER)
 
 
-@mistake(RENDER, "The line end after the last header is missing. In training the answer came after that line end.")  # fmt: skip
-def _header_without_line_end(messages):
+@mistake(RENDER, "The newline after the last header is missing. In training the answer came after that newline.")  # fmt: skip
+def _header_without_newline(messages):
     return render_prompt(messages).removesuffix("\n")
 
 
-@mistake(RENDER, "The assistant's turn is closed before it is written. Leave it open: the model writes the end marker.")  # fmt: skip
+CLOSED = "The assistant's turn is closed before it is written. Leave it open: the model writes the end-of-turn token."  # fmt: skip
+
+
+@mistake(RENDER, CLOSED)
 def _closed(messages):
     return render_prompt(messages) + "<|im_end|>\n"
+
+
+@mistake(RENDER, CLOSED)
+def _closed_without_newline(messages):
+    return render_prompt(messages) + "<|im_end|>"
 
 
 @mistake(RENDER, "There is a space after the last header. Nothing stood between header and answer in training.")  # fmt: skip
@@ -133,65 +179,83 @@ def _space_at_the_end(messages):
     return render_prompt(messages) + " "
 
 
-@mistake(RENDER, "There is an empty line after the last header: one line end is enough.")  # fmt: skip
+@mistake(RENDER, "There is an empty line after the last header: one newline is enough.")
 def _empty_line_at_the_end(messages):
     return render_prompt(messages) + "\n"
 
 
-@mistake(RENDER, "The line end after a role is missing.")  # fmt: skip
-def _role_without_line_end(messages):
-    text = render_prompt(messages)
-    return text.replace("user\n", "user").replace("system\n", "system")
+@mistake(RENDER, "The header of the assistant's turn follows every message. It comes once, after the last one.")  # fmt: skip
+def _opened_after_every_message(messages):
+    return "".join(render_prompt([message]) for message in messages)
 
 
-@mistake(RENDER, "The line end after the end marker is missing.")  # fmt: skip
-def _turn_without_line_end(messages):
-    return render_prompt(messages).replace("<|im_end|>\n", "<|im_end|>")
+def _turns(before, between, after, messages):
+    """The turns with other text before the role, between role and content, and after it."""
+    return "".join(f"{before}{m['role']}{between}{m['content']}{after}" for m in messages) + HEADER
 
 
-@mistake(RENDER, "The line end between the last turn and the generation prompt is missing: every turn ends with one, the last too.")  # fmt: skip
-def _joined_by_line_ends(messages):
+@mistake(RENDER, "The newline after each role is missing.")
+def _role_without_newline(messages):
+    return _turns("<|im_start|>", "", "<|im_end|>\n", messages)
+
+
+@mistake(RENDER, "Each role is followed by a space. The template writes a newline.")
+def _space_after_the_role(messages):
+    return _turns("<|im_start|>", " ", "<|im_end|>\n", messages)
+
+
+@mistake(RENDER, "Each role is followed by an empty line. That is how Llama 3 does it; ChatML has one newline.")  # fmt: skip
+def _empty_line_after_a_role(messages):
+    return _turns("<|im_start|>", "\n\n", "<|im_end|>\n", messages).removesuffix("\n") + "\n\n"
+
+
+@mistake(RENDER, "The newline after each end-of-turn token is missing.")
+def _turn_without_newline(messages):
+    return _turns("<|im_start|>", "\n", "<|im_end|>", messages)
+
+
+@mistake(RENDER, "The newline between the last turn and the assistant's header is missing: every turn ends with one, the last too.")  # fmt: skip
+def _joined_by_newlines(messages):
     turns = [f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>" for m in messages]
     return "\n".join(turns) + HEADER
 
 
-@mistake(RENDER, "There is a line end between a text and its end marker. The marker follows the text at once.")  # fmt: skip
-def _line_end_before_the_marker(messages):
-    return render_prompt(messages).replace("<|im_end|>", "\n<|im_end|>")
+@mistake(RENDER, "There is a newline between each content and its end-of-turn token. The token follows the content at once.")  # fmt: skip
+def _newline_before_the_end(messages):
+    return _turns("<|im_start|>", "\n", "\n<|im_end|>\n", messages)
 
 
-@mistake(RENDER, "The end markers are missing: every turn that was said is closed.")  # fmt: skip
-def _end_markers_missing(messages):
-    return render_prompt(messages).replace("<|im_end|>", "")
+@mistake(RENDER, "There is a space between each content and its end-of-turn token. The token follows the content at once.")  # fmt: skip
+def _space_before_the_end(messages):
+    return _turns("<|im_start|>", "\n", " <|im_end|>\n", messages)
 
 
-@mistake(RENDER, "There is a space between the begin marker and the role.")  # fmt: skip
+@mistake(RENDER, "The end-of-turn tokens are missing: every turn before the answer is closed.")
+def _ends_missing(messages):
+    return _turns("<|im_start|>", "\n", "\n", messages)
+
+
+@mistake(RENDER, "There is a space between `<|im_start|>` and the role.")
 def _space_before_the_role(messages):
     return render_prompt(messages).replace("<|im_start|>", "<|im_start|> ")
 
 
-@mistake(RENDER, "A role is followed by an empty line. That is Llama 3's way; ChatML has one line end.")  # fmt: skip
-def _empty_line_after_a_role(messages):
-    text = render_prompt(messages).replace("\n", "\n\n")
-    return text.replace("<|im_end|>\n\n", "<|im_end|>\n")
-
-
-@mistake(RENDER, "The markers are written without their bars: `<|im_start|>` and `<|im_end|>`, to the character.")  # fmt: skip
+@mistake(RENDER, "The special tokens are written without their bars. They are `<|im_start|>` and `<|im_end|>`, to the character.")  # fmt: skip
 def _without_bars(messages):
     return render_prompt(messages).replace("|", "")
 
 
-@mistake(RENDER, "The first begin marker stands there twice.")  # fmt: skip
-def _begin_marker_doubled(messages):
+@mistake(RENDER, "The first `<|im_start|>` is written twice.")
+def _begin_doubled(messages):
     return "<|im_start|>" + render_prompt(messages)
 
 
-@mistake(RENDER, "The system turn is missing. It is a turn like the others.")  # fmt: skip
+@mistake(RENDER, "The system message is missing. It is a turn like the others.")
 def _system_dropped(messages):
     return render_prompt([m for m in messages if m["role"] != "system"])
 
 
-@mistake(RENDER, "A system turn was added that is not in the messages. This template adds none.")  # fmt: skip
+@mistake(RENDER, "A system message was added that is not in the conversation. This template adds none.")  # fmt: skip
 def _system_added(messages):
     system = {"role": "system", "content": "You are a helpful assistant."}
     return render_prompt(messages if messages[0]["role"] == "system" else [system, *messages])
@@ -202,69 +266,130 @@ def _last_only(messages):
     return render_prompt(messages[-1:])
 
 
-@mistake(RENDER, "White space was removed from a text. This template passes texts on as they are.")  # fmt: skip
+@mistake(RENDER, "Only the first message is rendered: does the function return inside the loop?")
+def _first_only(messages):
+    return render_prompt(messages[:1])
+
+
+@mistake(RENDER, "The earlier answers of the assistant are missing. The model reads the whole conversation.")  # fmt: skip
+def _answers_dropped(messages):
+    return render_prompt([m for m in messages if m["role"] != "assistant"])
+
+
+@mistake(RENDER, "White space was removed from a content. This template inserts contents as they are.")  # fmt: skip
 def _stripped(messages):
     return render_prompt([{**m, "content": m["content"].strip()} for m in messages])
 
 
-@mistake(RENDER, "Every turn is called user. Take the role from the message.")  # fmt: skip
+@mistake(RENDER, "Every turn is called user. Take the role from the message.")
 def _all_user(messages):
     return render_prompt([{**m, "role": "user"} for m in messages])
 
 
-@mistake(RENDER, "The roles are capitalised. For the model “User” is another word than “user”.")  # fmt: skip
+@mistake(RENDER, "The roles are capitalized. For the model “User” is another word than “user”.")
 def _capitals(messages):
     return render_prompt([{**m, "role": m["role"].capitalize()} for m in messages])
 
 
-def _talk(*texts: str, system: str = "") -> list[dict[str, str]]:
-    turns = [
-        {"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(texts)
-    ]
+def _conversation(*texts: str, system: str = "") -> list[dict[str, str]]:
+    roles = ("user", "assistant")
+    turns = [{"role": roles[i % 2], "content": text} for i, text in enumerate(texts)]
     return [{"role": "system", "content": system}, *turns] if system else turns
 
 
-def _render(remark: str, *texts: str, system: str = "") -> Case:
+def _render(rule: str, remark: str, *texts: str, system: str = "", observe=None) -> Case:
     return Case(
         f"`render(messages)`: {remark}",
-        lambda: (_talk(*texts, system=system),),
+        lambda: (_conversation(*texts, system=system),),
         render_prompt,
+        rule=rule,
+        observe=observe,
     )
 
 
+def _before_the_answer(text, arguments):
+    """The turns that were said; how the text goes on is compared in the next case."""
+    said, header, _ = text.rpartition(HEADER.strip()) if isinstance(text, str) else ("", "", "")
+    return said if header else text
+
+
+FROG = "Where does the frog live?"
 RENDER_CASES = (
-    _render("a system turn and a question", "What is the capital of France?", system="Be brief."),
-    _render("a question alone", "Where does the frog live?"),
-    _render("a talk of three messages after a system turn", "Hi.", "Hello.", "Who wrote Hamlet?", system="Answer in one word."),
-    _render("a text of two lines with white space around it", " Rewrite this:\nI go. "),
-)  # fmt: skip
+    _render("turn", f"the turn of one question, {FROG!r}", FROG, observe=_before_the_answer),
+    _render("open", f"one question, {FROG!r}, and the header after it", FROG),
+    _render(
+        "all",
+        "a question after a system message",
+        "What is the capital of France?",
+        system="Be brief.",
+    ),
+    _render(
+        "all",
+        "three messages after a system message",
+        "Hi.",
+        "Hello.",
+        "Who wrote Hamlet?",
+        system="Answer in one word.",
+    ),
+    _render(
+        "content", "a content of two lines with white space around it", " Rewrite this:\nI go. "
+    ),
+    _render("content", "a content with braces and a percent sign", "Explain {role} and {} in %s."),
+)
+
+# --------------------------------------------------------------------------------------------
 
 EXERCISES = {
     SPOT: Exercise(
-        id=SPOT,
-        title="Where two prompts part",
-        reference=spot_the_difference,
-        cases=SPOT_CASES,
-        hints=[
-            "Walk from the front while both agree: that is `start`. Then walk from the back while both agree.",
-            "The two walks must not meet: a token that belongs to the common beginning cannot be part of the common end.",
-            "If `end` tokens agree at the back, the parts are `x[start : len(x) - end]`. (`x[start:-end]` goes wrong for end = 0.)",
-        ],
+        SPOT,
+        "Where two prompts differ",
+        spot_the_difference,
+        SPOT_CASES,
+        asks="Return where two prompts differ: (start, part of the right one, part of the wrong one).\n\n"
+        "right_ids, wrong_ids: two lists of token ids.",
+        rules={
+            "parts": "start is the position of the first difference, counted from 0; the parts are the ids from there up to the common end of both lists.",
+            "between": "If there are several differences, everything from the first to the last is in the parts, equal ids too.",
+            "empty": "The common beginning, the common end and the parts can each be empty: [1, 5, 2] and [1, 2] give (1, [5], []).",
+            "order": "The longest common beginning is cut off first, then the longest common end of what is left: no id belongs to both.",
+            "equal": "For equal lists, start is their length and both parts are empty.",
+            "unchanged": "The two lists stay as they are.",
+        },
+        draw=_draw_spot,
+        hints=(
+            "Go from the front while both agree: that gives start. Then go from the back while both agree.",
+            ("order", "So the way from the back has to stop before it reaches start, in the shorter of the two lists."),
+            "For the slices, count the common end from the front, with the length of each list. A negative index goes wrong where the common end is empty.",
+        ),
+        path="There are two walks, one from each side, and each stops at the first difference. Write the first, then apply the same to what is left, from the back. "
+        "Notice that the lists can have different lengths, so the parts have different ends. The usual wrong turns: the two walks overlap, or the slice ends at -0.",
         why="Two prompts that look alike on a page can differ in their ids, so compare ids. Cutting off the common ends shows one difference at a "
         "glance; where there are several, they lie between start and end, and `sftlab.chat.difference` lists them one by one.",
         points=2,
     ),
     RENDER: Exercise(
-        id=RENDER,
-        title="The right prompt, by hand",
-        reference=render_prompt,
-        cases=RENDER_CASES,
-        hints=[
-            "One turn: begin marker, role, line end, text, end marker, line end. Look at the string with `repr`, so that line ends show.",
-            "After the last turn comes the header of the assistant's turn: begin marker, the word assistant, line end. Nothing more.",
-            "No special case is needed for the system turn: it is a message with a role.",
-        ],
-        why="It is the same for every role, and no text is touched: what the template of the training rows wrote is written again, to the character. "
-        "In practice call `apply_chat_template` and never write this by hand; the point is to have seen how little may differ.",
+        RENDER,
+        "The right prompt, by hand",
+        render_prompt,
+        RENDER_CASES,
+        asks="Return the ChatML text of a conversation, ready for the assistant's answer.\n\n"
+        'messages: a list of {"role", "content"}; the roles are system, user and assistant.',
+        rules={
+            "turn": "A message becomes <|im_start|>, its role, a newline, its content, <|im_end|> and a newline, with nothing else in between.",
+            "open": "After the last message comes the header of the assistant's turn, <|im_start|>assistant and a newline, and nothing more.",
+            "all": "All messages are rendered in their order. A system message is a turn like the others; none is added.",
+            "content": "Contents are inserted as they are, with their white space, newlines and braces.",
+            "unchanged": "messages stays as it is.",
+        },
+        draw=lambda rng, *_: (conversation(rng, rng.choice([1, 3, 5])),),
+        hints=(
+            "Print the prompt above with `repr`, so that newlines show. Which text comes back for each message?",
+            ("open", "So the last line is not a whole turn: it has no content and no end."),
+            "A loop over the messages needs no special case for the system message: it has a role like the others.",
+        ),
+        path="Write one turn first and compare it with the template's, character by character. Join the turns without anything between them, then add the header "
+        "of the turn that the model is to write. The usual wrong turns are in the newlines: after the role, after the end-of-turn token, after the last header.",
+        why="The code is the same for every role, and no content is changed: what the template of the training examples wrote is written again, to the character. "
+        "In practice call `apply_chat_template` and never write this by hand; the purpose is to have seen how little may differ.",
     ),
-}
+}  # fmt: skip
