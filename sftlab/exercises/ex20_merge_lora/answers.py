@@ -90,13 +90,33 @@ def nothing_returned(W, A, B, alpha, r):
     W + alpha / r * (B @ A)
 
 
-@refused(MERGE, "RuntimeError")
-@refused(UNMERGE, "RuntimeError")
-def transposed(W, A, B, alpha, r):
-    return (W + alpha / r * (A.T @ B.T)).to(W.dtype)
-
-
-@refused(MERGE, "a tensor")
-@refused(UNMERGE, "a tensor")
+@refused(MERGE, "a tensor of the dtype of W")
+@refused(UNMERGE, "a tensor of the dtype of W")
 def a_list(W, A, B, alpha, r):
-    return (W + alpha / r * (B @ A)).tolist()
+    return W.tolist()
+
+
+@refused(MERGE, "changes its own input (argument 3")
+def scaled_in_place(W, A, B, alpha, r):
+    B *= alpha / r
+    return (W + B @ A).to(W.dtype)
+
+
+def cut_off(W):
+    """W with the last binary digit of its 16 set to 0; in float32 W itself."""
+    return W if W.dtype == torch.float32 else (W.view(torch.int16) & -2).view(W.dtype)
+
+
+@refused(MERGE, "All is computed in float32 and rounded once")
+def merged_with_a_digit_less(W, A, B, alpha, r):
+    return cut_off(added(W, A, B, alpha, r))
+
+
+@refused(UNMERGE, "All is computed in float32 and rounded once")
+def unmerged_with_a_digit_less(W, A, B, alpha, r):
+    return cut_off(subtracted(W, A, B, alpha, r))
+
+
+@refused(UNMERGE, "torch.float64")
+def in_float64_and_left_there(W, A, B, alpha, r):
+    return W.double() - alpha / r * (B @ A)
