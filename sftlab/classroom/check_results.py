@@ -150,7 +150,9 @@ def _details(finding: Finding) -> list[str]:
         lines.append(f"Tried: {finding.case.describe}")
         if finding.rule:
             lines.append(f"The rule: {finding.rule}")
-        alone = "; those that fail test this rule" if finding.rule and finding.alone else ""
+        one = finding.total - finding.passed == 1
+        said = "; the one that fails tests this rule" if one else "; those that fail test this rule"
+        alone = said if finding.rule and finding.alone else ""
         lines.append(f"{finding.passed} of {finding.total} cases pass{alone}.")
     return [*lines, finding.note]
 
