@@ -1,6 +1,8 @@
-"""The check of notebook 06: the bytes that an optimiser will keep, before its first step."""
+"""The check of notebook 06: the bytes that an optimizer will keep, before its first step."""
 
 from __future__ import annotations
+
+import random
 
 import torch
 from torch import nn
@@ -10,166 +12,309 @@ from sftlab.lora import inject_lora
 from sftlab.memory.count import measured_optimizer_state_bytes, optimizer_state_bytes
 
 ID = "06.optimizer_state_bytes"
+AdamW, SGD = torch.optim.AdamW, torch.optim.SGD
+
+# --- models and optimizers -------------------------------------------------------------------
 
 
 def _model(dtype: torch.dtype = torch.float32) -> nn.Module:
+    """77 and 11 numbers, then 65: three parameter tensors of odd sizes."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return nn.Sequential(nn.Linear(24, 40), nn.Tanh(), nn.Linear(40, 10, bias=False)).to(dtype)
+        return nn.Sequential(nn.Linear(7, 11), nn.Tanh(), nn.Linear(11, 5, bias=False)).to(dtype)
 
 
-def _adamw():
+def _one_tensor():
+    model = nn.Linear(7, 11, bias=False)
+    return model, AdamW(model.parameters())
+
+
+def _three_tensors():
     model = _model()
-    return model, torch.optim.AdamW(model.parameters())
-
-
-def _lora():
-    """The optimiser is handed everything; the base under the adapters is frozen."""
-    model = inject_lora(_model(), "all-linear", r=3, lora_alpha=7, seed=0)
-    return model, torch.optim.AdamW(model.parameters())
+    return model, AdamW(model.parameters())
 
 
 def _half():
     model = _model(torch.bfloat16)
-    return model, torch.optim.AdamW(model.parameters())
+    return model, AdamW(model.parameters())
 
 
-def _some():
-    """All is trainable, but the optimiser was handed the last layer only."""
+def _mixed():
     model = _model()
-    return model, torch.optim.AdamW(model[2].parameters())
+    model[2].to(torch.bfloat16)
+    return model, AdamW(model.parameters())
+
+
+def _lora():
+    """The optimizer is given everything; the base beside the adapters is frozen."""
+    model = inject_lora(_model(), "all-linear", r=3, lora_alpha=7, seed=0)
+    return model, AdamW(model.parameters())
+
+
+def _frozen_layer():
+    """One layer is frozen, without any adapter."""
+    model = _model()
+    model[0].requires_grad_(False)
+    return model, AdamW(model.parameters())
+
+
+def _last_layer():
+    """Everything is trainable, but the optimizer was given the last layer only."""
+    model = _model()
+    return model, AdamW(model[2].parameters())
+
+
+def _two_groups():
+    model = _model()
+    groups = [{"params": model[2].parameters()}, {"params": model[0].parameters(), "lr": 1e-5}]
+    return model, AdamW(groups)
 
 
 def _sgd():
     model = _model()
-    return model, torch.optim.SGD(model.parameters(), lr=0.1)
+    return model, SGD(model.parameters(), lr=0.1)
 
 
 def _momentum():
-    model = _model(torch.bfloat16)
-    return model, torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    model = _model()
+    return model, SGD(model.parameters(), lr=0.1, momentum=0.9)
 
 
-def _held(optimizer):
-    return [p for group in optimizer.param_groups for p in group["params"]]
+def _momentum_in_one_group():
+    model = _model()
+    groups = [{"params": model[2].parameters(), "momentum": 0.9}, {"params": model[0].parameters()}]
+    return model, SGD(groups, lr=0.1)
+
+
+def _draw(rng: random.Random, *_: object) -> tuple:
+    a, b, c = rng.sample([3, 5, 7, 11, 13], 3)
+    model = nn.Sequential(nn.Linear(a, b), nn.Linear(b, c))
+    model[rng.randrange(2)].to(rng.choice([torch.float32, torch.bfloat16]))
+    model[rng.randrange(2)].requires_grad_(rng.random() < 0.5)
+    optimizer = rng.choice([AdamW, SGD])
+    momentum = {} if optimizer is AdamW else {"momentum": rng.choice([0, 0.8])}
+    return model, optimizer([{"params": layer.parameters()} for layer in model], lr=0.1, **momentum)
+
+
+# --- mistakes --------------------------------------------------------------------------------
+
+
+def _given(optimizer):
+    return [(p, group) for group in optimizer.param_groups for p in group["params"]]
 
 
 def _trained(optimizer):
-    return [p for p in _held(optimizer) if p.requires_grad]
+    return [(p, group) for p, group in _given(optimizer) if p.requires_grad]
+
+
+def _of_first_group(parameters, optimizer):
+    return [(p, optimizer.param_groups[0]) for p in parameters]
 
 
 def _is_sgd(optimizer) -> bool:
-    return isinstance(optimizer, torch.optim.SGD)
+    return isinstance(optimizer, SGD)
 
 
-def _bytes(parameters, optimizer, copies=None, counter=None, size=None) -> int:
+def _bytes(chosen, optimizer, copies=None, counter=None, size=None) -> int:
     """The right formula; what is given by name replaces a part of it."""
-    if copies is None:
-        copies = int(optimizer.param_groups[0]["momentum"] > 0) if _is_sgd(optimizer) else 2
     if counter is None:
         counter = 0 if _is_sgd(optimizer) else 4
-    return sum(copies * p.numel() * (size or p.element_size()) + counter for p in parameters)
+    total = 0
+    for p, group in chosen:
+        own = int(group["momentum"] > 0) if _is_sgd(optimizer) else 2
+        kept = own if copies is None else copies
+        total += kept * p.numel() * (size or p.element_size()) + counter
+    return total
 
 
-@mistake(ID, "Frozen parameters were counted. The optimiser was handed them, but without a gradient they never get a state: that is what LoRA saves. Look at `requires_grad`.")  # fmt: skip
+@mistake(ID, "Frozen parameters are counted. The optimizer was given them, but without a gradient they never get a state: that is what LoRA saves. Look at `requires_grad`.")  # fmt: skip
 def _frozen_too(model, optimizer):
-    return _bytes(_held(optimizer), optimizer)
+    return _bytes(_given(optimizer), optimizer)
 
 
-@mistake(ID, "You counted the model's trainable parameters. What has a state are those that the *optimiser* was handed: go through its `param_groups`.")  # fmt: skip
+@mistake(ID, "The model's trainable parameters are counted. Only those that the *optimizer* was given have a state: look at its `param_groups`.")  # fmt: skip
 def _of_the_model(model, optimizer):
-    return _bytes([p for p in model.parameters() if p.requires_grad], optimizer)
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    return _bytes(_of_first_group(trainable, optimizer), optimizer)
 
 
-@mistake(ID, "You counted all parameters of the model. Only those that the optimiser was handed *and* that require a gradient get a state.")  # fmt: skip
+@mistake(ID, "All parameters of the model are counted. Only those that the optimizer was given *and* that require a gradient get a state.")  # fmt: skip
 def _whole_model(model, optimizer):
-    return _bytes(model.parameters(), optimizer)
+    return _bytes(_of_first_group(model.parameters(), optimizer), optimizer)
 
 
-@mistake(ID, "AdamW keeps *two* moments for each parameter: the mean of its gradients, and of their squares.")  # fmt: skip
+@mistake(ID, "Only the optimizer's first group is counted. `param_groups` is a list: go through all of them.")  # fmt: skip
+def _first_group(model, optimizer):
+    first = optimizer.param_groups[0]
+    return _bytes([(p, group) for p, group in _trained(optimizer) if group is first], optimizer)
+
+
+SETTINGS = "One momentum is used for all groups. Each group of an optimizer has settings of its own: look into the group that the parameter is in."  # fmt: skip
+
+
+@mistake(ID, SETTINGS)
+def _momentum_of_the_first_group(model, optimizer):
+    return _bytes(_of_first_group([p for p, _ in _trained(optimizer)], optimizer), optimizer)
+
+
+@mistake(ID, SETTINGS)
+def _momentum_of_the_defaults(model, optimizer):
+    return _bytes([(p, optimizer.defaults) for p, _ in _trained(optimizer)], optimizer)
+
+
+@mistake(ID, "One moment is counted for AdamW. It keeps *two*: the mean of the gradients, and of their squares.")  # fmt: skip
 def _one_moment(model, optimizer):
-    return _bytes(_trained(optimizer), optimizer, copies=1)
+    return _bytes(_trained(optimizer), optimizer, copies=None if _is_sgd(optimizer) else 1)
 
 
-@mistake(ID, "You took 4 bytes a number. The moments have the dtype of their parameter, here 2 bytes: `p.element_size()`.")  # fmt: skip
+@mistake(ID, "4 bytes are counted for every number. The state has the dtype of its parameter, and bfloat16 takes 2: `element_size()` tells.")  # fmt: skip
 def _always_four(model, optimizer):
     return _bytes(_trained(optimizer), optimizer, size=4)
 
 
-@mistake(ID, "Nearly: besides the moments each parameter *tensor* has a step counter, one float32 of 4 bytes.")  # fmt: skip
+@mistake(ID, "The dtype of the first parameter is used for all. A model can hold several: ask each parameter.")  # fmt: skip
+def _dtype_of_the_first(model, optimizer):
+    size = next(model.parameters()).element_size()
+    return _bytes(_trained(optimizer), optimizer, size=size)
+
+
+@mistake(ID, "The step counters are missing: AdamW keeps 4 bytes more for each parameter *tensor*.")
 def _no_counter(model, optimizer):
     return _bytes(_trained(optimizer), optimizer, counter=0)
 
 
-@mistake(ID, "16 bytes a parameter is everything that is held for it: weight 4, gradient 4, moments 8. Asked for is the optimiser's part.")  # fmt: skip
+@mistake(ID, "One step counter is counted for the whole optimizer. There is one for each parameter *tensor*.")  # fmt: skip
+def _one_counter(model, optimizer):
+    return _no_counter(model, optimizer) + 4 * (not _is_sgd(optimizer))
+
+
+@mistake(ID, "A step counter is counted for each *number*. There is one for each parameter tensor.")
+def _counter_for_each_number(model, optimizer):
+    numbers = sum(p.numel() for p, _ in _trained(optimizer))
+    return _no_counter(model, optimizer) + 4 * numbers * (not _is_sgd(optimizer))
+
+
+@mistake(ID, "The step counter is counted in the parameter's dtype. It has 4 bytes, whatever the parameter has.")  # fmt: skip
+def _counter_in_the_dtype(model, optimizer):
+    sizes = sum(p.element_size() for p, _ in _trained(optimizer))
+    return _no_counter(model, optimizer) + sizes * (not _is_sgd(optimizer))
+
+
+COUNTER_OF_SGD = "A step counter is counted for SGD. Only AdamW has one."
+
+
+@mistake(ID, COUNTER_OF_SGD)
+def _counter_for_sgd(model, optimizer):
+    return _bytes(_trained(optimizer), optimizer, counter=4)
+
+
+@mistake(ID, COUNTER_OF_SGD)
+def _counter_for_momentum(model, optimizer):
+    with_momentum = sum(group.get("momentum", 0) > 0 for _, group in _trained(optimizer))
+    return optimizer_state_bytes(model, optimizer) + 4 * with_momentum
+
+
+@mistake(ID, "16 bytes for each number are everything that is held for it in training: weight 4, gradient 4, state 8. Return the optimizer's part.")  # fmt: skip
 def _sixteen(model, optimizer):
-    return 16 * sum(p.numel() for p in _trained(optimizer))
+    return 16 * sum(p.numel() for p, _ in _trained(optimizer))
 
 
-@mistake(ID, "12 bytes a parameter: the gradient (4) was counted too. It belongs to the parameter (`p.grad`), not to the optimiser's state.")  # fmt: skip
+@mistake(ID, "12 bytes for each number: the gradient's 4 are in it. A gradient belongs to the parameter (`p.grad`), not to the optimizer's state.")  # fmt: skip
 def _with_gradient(model, optimizer):
-    return 12 * sum(p.numel() for p in _trained(optimizer))
+    return 12 * sum(p.numel() for p, _ in _trained(optimizer))
 
 
-@mistake(ID, "That is how many *numbers* are kept. Each takes `p.element_size()` bytes; and each tensor has a counter of 4.")  # fmt: skip
+@mistake(ID, "8 bytes for each number hold for AdamW in float32 alone, and the step counters are missing. Look at the optimizer, at each dtype, at each tensor.")  # fmt: skip
+def _eight(model, optimizer):
+    return 8 * sum(p.numel() for p, _ in _trained(optimizer))
+
+
+@mistake(ID, "This is how many *numbers* are kept. Each takes `element_size()` bytes, and each tensor has a step counter of 4.")  # fmt: skip
 def _numbers(model, optimizer):
-    return 2 * sum(p.numel() for p in _trained(optimizer))
+    return 2 * sum(p.numel() for p, _ in _trained(optimizer))
 
 
-@mistake(ID, "That is in bits. Asked for are bytes.")  # fmt: skip
+@mistake(ID, "This is in bits. Return bytes.")
 def _bits(model, optimizer):
     return 8 * optimizer_state_bytes(model, optimizer)
 
 
-@mistake(ID, "This optimiser is SGD, and was counted like AdamW. SGD keeps one copy if it has momentum, nothing otherwise, and no counter.")  # fmt: skip
+LIKE_ADAM = "SGD is counted like AdamW. It keeps one copy of a parameter if it has momentum, nothing otherwise, and no counter."  # fmt: skip
+
+
+@mistake(ID, LIKE_ADAM)
 def _sgd_like_adam(model, optimizer):
     return _bytes(_trained(optimizer), optimizer, copies=2, counter=4)
 
 
-@mistake(ID, "This optimiser is SGD, and was counted like AdamW. SGD keeps one copy if it has momentum, and nothing otherwise.")  # fmt: skip
+@mistake(ID, LIKE_ADAM)
 def _sgd_like_adam_without_counter(model, optimizer):
     return _bytes(_trained(optimizer), optimizer, copies=2)
 
 
-@mistake(ID, "SGD with momentum does keep something: one copy of each parameter, the running gradient.")  # fmt: skip
+@mistake(ID, "A copy is counted for SGD without momentum. It keeps nothing then.")
+def _always_a_copy(model, optimizer):
+    return _bytes(_trained(optimizer), optimizer, copies=1 if _is_sgd(optimizer) else None)
+
+
+@mistake(ID, "SGD with momentum keeps something: one copy of each parameter, the running gradient.")
 def _momentum_forgotten(model, optimizer):
     return 0 if _is_sgd(optimizer) else optimizer_state_bytes(model, optimizer)
 
 
-@mistake(ID, "That is what the optimiser holds *now*: nothing. The state is made at its first step. You are asked to say it beforehand.")  # fmt: skip
+@mistake(ID, "The result is always 0: before the first step there is no state, and no parameter has a gradient. Compute what the optimizer will keep.")  # fmt: skip
 def _as_it_is_now(model, optimizer):
     return measured_optimizer_state_bytes(optimizer)
 
 
-@mistake(ID, "Those are the bytes of the parameters themselves. Each has two moments of its size, and a counter.")  # fmt: skip
+@mistake(ID, "These are the bytes of the trained parameters themselves. What does the optimizer keep for each of them?")  # fmt: skip
 def _weights(model, optimizer):
-    return sum(p.nbytes for p in _trained(optimizer))
+    return sum(p.nbytes for p, _ in _trained(optimizer))
 
 
-def _case(describe: str, arguments) -> Case:
-    return Case(describe, arguments, optimizer_state_bytes)
+def _case(rule: str, describe: str, arguments) -> Case:
+    return Case(describe, arguments, optimizer_state_bytes, rule=rule)
 
 
 EXERCISES = {
     ID: Exercise(
-        id=ID,
-        title="What the optimiser will keep",
-        reference=optimizer_state_bytes,
-        cases=[
-            _case("AdamW, everything trained, float32", _adamw),
-            _case("AdamW, adapters beside a frozen base", _lora),
-            _case("AdamW in bfloat16", _half),
-            _case("AdamW that was handed the last layer only", _some),
-            _case("SGD", _sgd),
-            _case("SGD with momentum, in bfloat16", _momentum),
+        ID,
+        "What the optimizer will keep",
+        optimizer_state_bytes,
+        [
+            _case("adamw", "AdamW on one tensor of 11 × 7 in float32", _one_tensor),
+            _case("counter", "AdamW on three tensors of 11 × 7, 11 and 5 × 11 in float32", _three_tensors),
+            _case("dtype", "AdamW on the same three tensors in bfloat16", _half),
+            _case("dtype", "AdamW on two tensors in float32 and one in bfloat16", _mixed),
+            _case("trained", "AdamW on everything, of which the first layer is frozen", _frozen_layer),
+            _case("trained", "AdamW on everything: adapters beside a frozen base", _lora),
+            _case("given", "AdamW that was given the last layer only", _last_layer),
+            _case("given", "AdamW with two groups of parameters", _two_groups),
+            _case("sgd", "SGD without momentum", _sgd),
+            _case("sgd", "SGD with momentum", _momentum),
+            _case("sgd", "SGD with momentum in the first of two groups", _momentum_in_one_group),
         ],
-        hints=[
-            "`optimizer.param_groups` is a list of dictionaries; `group['params']` are the parameters, and for SGD `group['momentum']` says whether there is any.",
-            "Per parameter tensor that requires a gradient: copies · numel · element_size, and for AdamW 4 more for the step counter.",
-            "Copies: AdamW 2, SGD with momentum 1, SGD without 0. `isinstance(optimizer, torch.optim.SGD)` tells them apart.",
-        ],
+        asks="Return how many bytes of state an optimizer will keep after its first step, which has not been taken yet.\n\n"
+        "optimizer: a torch.optim.AdamW or SGD that was given parameters of model, all or some.",
+        rules={
+            "adamw": "For each number of a parameter, AdamW keeps two numbers (the moments).",
+            "counter": "AdamW also keeps a step counter of 4 bytes for each parameter tensor, whatever its dtype.",
+            "dtype": "The kept numbers have the dtype of their own parameter; a model may hold several dtypes.",
+            "sgd": "SGD keeps one copy of a parameter if its group has momentum, otherwise nothing, and no counter.",
+            "trained": "A parameter that requires no gradient gets no state, although the optimizer was given it.",
+            "given": "Only parameters that the optimizer was given count, in all of its param_groups.",
+            "unchanged": "The model and the optimizer stay as they are: no step is taken.",
+        },
+        draw=_draw,
+        hints=(
+            "`optimizer.param_groups` is a list of dictionaries: `params` are the parameters of a group, the other entries its settings, for SGD its momentum.",
+            ("counter", "So there are two counts for each parameter tensor: its numbers, times their size in bytes, and 4 for the tensor itself."),
+            "First find out how many copies a parameter gets: for AdamW 2, for SGD 1 or 0. `isinstance` tells the two optimizers apart.",
+        ),
+        path="Two loops, over the groups and over the parameters in each, leave one question: how many bytes for this parameter? Leave out the frozen ones, decide on "
+        "the number of copies, multiply by the numbers and their size, and add the counter. The usual wrong turn is to go through the model's parameters: the optimizer knows which it has.",
         why="It needs no step, no memory and no GPU: the same function works for a 70B model on the `meta` device. The package's version also knows `amsgrad` (three moments) and refuses "
-        "optimisers for which it has no formula.",
+        "optimizers for which it has no formula.",
         points=2,
     )
 }  # fmt: skip
