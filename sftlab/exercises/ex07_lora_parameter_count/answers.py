@@ -39,14 +39,19 @@ def by_adapters(d_in, d_out, r):
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
-@refused(COUNT, "is a return missing?")
+@refused(COUNT, "Put return in place of print")
 def printed(d_in, d_out, r):
     print(r * (d_in + d_out))
 
 
-@refused(COUNT, "but a whole number is expected")
-def a_float(d_in, d_out, r):
+@right(COUNT)
+def a_whole_float(d_in, d_out, r):
     return r * (d_in + d_out) / 1
+
+
+@refused(COUNT, "The rule: Every entry of A and of B is one parameter")
+def in_millions(d_in, d_out, r):
+    return r * (d_in + d_out) / 1e6
 
 
 @right(RANK)
@@ -78,6 +83,17 @@ def by_bisection(d_in, d_out):
 def from_above(d_in, d_out):
     ranks = reversed(range(min(d_in, d_out) + 1))
     return next(r for r in ranks if d_in * d_out - r * d_in - r * d_out > 0)
+
+
+@refused(RANK, "The rule: The result is a whole number")
+def widest_half(d_in, d_out):
+    return (d_in + d_out) // 3
+
+
+@refused(RANK, "The rule: Return 0 if there is no such rank")
+def searched_from_one(d_in, d_out):
+    ranks = range(1, min(d_in, d_out) + 1)
+    return max(r for r in ranks if r * (d_in + d_out) < d_in * d_out)
 
 
 @refused(RANK, "exactly as many")

@@ -9,165 +9,312 @@ from sftlab.lora import break_even_rank, lora_parameter_count
 
 COUNT, RANK = "07.lora_parameter_count", "07.break_even_rank"
 
+# --- how many parameters ---------------------------------------------------------------------
 
-@mistake(COUNT, "2·d·r holds for square weights only, and you took d = d_in. A is r × d_in, B is d_out × r.")  # fmt: skip
+
+SAME_WIDTH = "The same width is used for A and for B, as if the weight were square. A is r × d_in, B is d_out × r."  # fmt: skip
+
+
+@mistake(COUNT, SAME_WIDTH)
 def _square_of_d_in(d_in, d_out, r):
     return 2 * d_in * r
 
 
-@mistake(COUNT, "2·d·r holds for square weights only, and you took d = d_out. A is r × d_in, B is d_out × r.")  # fmt: skip
+@mistake(COUNT, SAME_WIDTH)
 def _square_of_d_out(d_in, d_out, r):
     return 2 * d_out * r
 
 
-@mistake(COUNT, "That is A alone. B, d_out × r, is trained too.")  # fmt: skip
+@mistake(COUNT, SAME_WIDTH)
+def _square_of_the_smaller(d_in, d_out, r):
+    return 2 * min(d_in, d_out) * r
+
+
+@mistake(COUNT, SAME_WIDTH)
+def _square_of_the_larger(d_in, d_out, r):
+    return 2 * max(d_in, d_out) * r
+
+
+@mistake(COUNT, "This is A alone. B, of the shape (d_out, r), is trained too.")
 def _only_A(d_in, d_out, r):
     return r * d_in
 
 
-@mistake(COUNT, "That is B alone. A, r × d_in, is trained too.")  # fmt: skip
+@mistake(COUNT, "This is B alone. A, of the shape (r, d_in), is trained too.")
 def _only_B(d_in, d_out, r):
     return d_out * r
 
 
-@mistake(COUNT, "That is the frozen weight. Count what is trained beside it: A and B.")  # fmt: skip
+@mistake(COUNT, "This is the frozen weight. Count what is trained beside it: A and B.")
 def _the_weight(d_in, d_out, r):
     return d_out * d_in
 
 
-@mistake(COUNT, "You multiplied the two widths, as if each of r matrices were as large as the weight. A and B share no such side: add their sizes.")  # fmt: skip
+@mistake(COUNT, "The two widths are multiplied, as if each of r matrices were as large as the weight. Count the entries of A and of B, and add them.")  # fmt: skip
 def _product_of_all(d_in, d_out, r):
     return r * d_in * d_out
 
 
-@mistake(COUNT, "The frozen weight is counted as well. LoRA does not train it.")  # fmt: skip
+@mistake(COUNT, "The frozen weight is counted as well. LoRA does not train it.")
 def _weight_too(d_in, d_out, r):
     return d_out * d_in + lora_parameter_count(d_in, d_out, r)
 
 
-@mistake(COUNT, "There is no r × r matrix between A and B: B·A multiplies them directly.")  # fmt: skip
+@mistake(COUNT, "This is the number of parameters that LoRA *saves*. Return how many it trains.")
+def _saved(d_in, d_out, r):
+    return d_out * d_in - lora_parameter_count(d_in, d_out, r)
+
+
+@mistake(COUNT, "An r × r matrix between A and B is counted. There is none: B·A multiplies them directly.")  # fmt: skip
 def _matrix_between(d_in, d_out, r):
     return r * d_in + r * r + d_out * r
 
 
-@mistake(COUNT, "A bias of d_out is in your count. LoRA adds none.")  # fmt: skip
+@mistake(COUNT, "A bias of d_out entries is counted. LoRA adds none.")
 def _with_bias(d_in, d_out, r):
     return r * d_in + d_out * r + d_out
 
 
-@mistake(COUNT, "That is how many times fewer they are. Asked for is their number.")  # fmt: skip
+@mistake(COUNT, "Biases of r and d_out entries are counted, one for each matrix. LoRA adds none.")
+def _with_two_biases(d_in, d_out, r):
+    return r * d_in + d_out * r + r + d_out
+
+
+@mistake(COUNT, "This is how many times fewer parameters LoRA trains. Return their number.")
 def _ratio(d_in, d_out, r):
     return d_out * d_in / lora_parameter_count(d_in, d_out, r)
 
 
-@mistake(COUNT, "Four times too many: are these bytes? Asked for are parameters.")  # fmt: skip
+@mistake(COUNT, "This is the share of the weight's parameters. Return the number of LoRA's.")
+def _share(d_in, d_out, r):
+    return lora_parameter_count(d_in, d_out, r) / (d_out * d_in)
+
+
+@mistake(COUNT, "The number is four times too large: are these bytes? Return parameters.")
 def _in_bytes(d_in, d_out, r):
     return 4 * lora_parameter_count(d_in, d_out, r)
 
 
-@mistake(COUNT, "You added the widths and the rank. A matrix has rows *times* columns entries.")  # fmt: skip
+@mistake(COUNT, "The number is twice too large. A and B are different matrices, and each counts once.")  # fmt: skip
+def _twice(d_in, d_out, r):
+    return 2 * lora_parameter_count(d_in, d_out, r)
+
+
+@mistake(COUNT, "The widths and the rank are added. A matrix has rows *times* columns entries.")
 def _added(d_in, d_out, r):
     return d_in + d_out + r
 
 
-@mistake(RANK, "At this rank A and B have exactly as many parameters as the weight: that is not fewer. Mind the case where the division leaves no rest.")  # fmt: skip
-def _draw_counted(d_in, d_out):
+@mistake(COUNT, "This is the count at rank 1. Each unit of rank adds a row to A and a column to B.")
+def _rank_forgotten(d_in, d_out, r):
+    return d_in + d_out
+
+
+PARENTHESES = "The rank multiplies only one of the two widths: are parentheses missing?"
+
+
+@mistake(COUNT, PARENTHESES)
+def _parentheses_missing(d_in, d_out, r):
+    return r * d_in + d_out
+
+
+@mistake(COUNT, PARENTHESES)
+def _parentheses_missing_before(d_in, d_out, r):
+    return d_in + d_out * r
+
+
+@mistake(COUNT, "These are two numbers, one for A and one for B. Return their sum.")
+def _two_numbers(d_in, d_out, r):
+    return r * d_in, d_out * r
+
+
+CAPPED = "The rank is limited to the smaller width. A larger r makes no sense in practice, but A and B have r rows and columns all the same."  # fmt: skip
+
+
+@mistake(COUNT, CAPPED)
+def _rank_limited(d_in, d_out, r):
+    return lora_parameter_count(d_in, d_out, min(r, d_in, d_out))
+
+
+@mistake(COUNT, "The count is limited to the size of the weight. A and B can have more parameters than the weight.")  # fmt: skip
+def _count_limited(d_in, d_out, r):
+    return min(lora_parameter_count(d_in, d_out, r), d_in * d_out)
+
+
+def _count(rule: str, describe: str, d_in: int, d_out: int, r: int) -> Case:
+    return Case(
+        f"`lora_parameter_count({d_in}, {d_out}, {r})`: {describe}",
+        lambda: (d_in, d_out, r),
+        lora_parameter_count,
+        rule=rule,
+    )
+
+
+# --- up to which rank ------------------------------------------------------------------------
+
+
+@mistake(RANK, "At this rank A and B have exactly as many parameters as the weight: that is not fewer. Look at the case where the division leaves no remainder.")  # fmt: skip
+def _equal_counted(d_in, d_out):
     return d_in * d_out // (d_in + d_out)
 
 
-@mistake(RANK, "That is the first rank at which LoRA is *not* smaller any more. Asked for is the last one at which it is.")  # fmt: skip
+@mistake(RANK, "This is the first rank at which LoRA is *not* smaller any more. Return the last one at which it is.")  # fmt: skip
 def _first_that_is_not_smaller(d_in, d_out):
     return math.ceil(d_in * d_out / (d_in + d_out))
 
 
-@mistake(RANK, "Do not round to the nearest: if that goes up, A and B are already larger than the weight.")  # fmt: skip
+@mistake(RANK, "The quotient is rounded to the nearest rank: where that goes up, A and B are already larger than the weight.")  # fmt: skip
 def _rounded(d_in, d_out):
     return round(d_in * d_out / (d_in + d_out))
 
 
-@mistake(RANK, "Ranks are whole numbers. Which is the last one *below* this quotient?")  # fmt: skip
+@mistake(RANK, "The quotient is rounded down, and then one is taken off: right where it is a whole number, one too few elsewhere.")  # fmt: skip
+def _one_less_than_the_floor(d_in, d_out):
+    return d_in * d_out // (d_in + d_out) - 1
+
+
+@mistake(RANK, "Ranks are whole numbers. Which is the last one *below* this quotient?")
 def _quotient(d_in, d_out):
     return d_in * d_out / (d_in + d_out)
 
 
-@mistake(RANK, "d/2 is the border of square weights. Here d_in and d_out differ: r·(d_in + d_out) < d_in·d_out.")  # fmt: skip
+SQUARE = "Half of d is the border of square weights. Here d_in and d_out differ, so write the condition with both: parameters of A and B on one side, of the weight on the other."  # fmt: skip
+
+
+@mistake(RANK, SQUARE)
 def _half_of_d_in(d_in, d_out):
     return d_in // 2
 
 
-@mistake(RANK, "The last rank below d/2 is the answer for square weights. Here d_in and d_out differ: r·(d_in + d_out) < d_in·d_out.")  # fmt: skip
+@mistake(RANK, SQUARE)
+def _half_of_d_out(d_in, d_out):
+    return d_out // 2
+
+
+@mistake(RANK, SQUARE)
 def _below_half_of_d_in(d_in, d_out):
-    return d_in // 2 - 1
+    return (d_in - 1) // 2
 
 
-@mistake(RANK, "Half of the smaller width is too few for weights that are not square: r·(d_in + d_out) < d_in·d_out.")  # fmt: skip
+@mistake(RANK, SQUARE)
+def _below_half_of_d_out(d_in, d_out):
+    return (d_out - 1) // 2
+
+
+SMALLER = "Half of the smaller width is too few for weights that are not square: write the condition with both widths."  # fmt: skip
+
+
+@mistake(RANK, SMALLER)
 def _half_of_the_smaller(d_in, d_out):
     return min(d_in, d_out) // 2
 
 
-@mistake(RANK, "That is the highest rank that the weight can have. LoRA stops being smaller long before.")  # fmt: skip
+@mistake(RANK, SMALLER)
+def _below_half_of_the_smaller(d_in, d_out):
+    return (min(d_in, d_out) - 1) // 2
+
+
+@mistake(RANK, "This is the highest rank that the weight can have. LoRA stops being smaller long before.")  # fmt: skip
 def _full_rank(d_in, d_out):
     return min(d_in, d_out)
 
 
-@mistake(RANK, "Half of what is expected: is there a 2 too many? A and B together have r·(d_in + d_out) parameters.")  # fmt: skip
+@mistake(RANK, "The result is half of what it should be: is there a 2 too many? A has r·d_in parameters, B has d_out·r.")  # fmt: skip
 def _a_2_too_many(d_in, d_out):
     return (d_in * d_out - 1) // (2 * (d_in + d_out))
 
 
-@mistake(RANK, "For a weight as thin as this one there is no such rank: even r = 1 is no smaller. Return 0.")  # fmt: skip
+ONE_MATRIX = "Only one of the two matrices is counted. A and B together have to be smaller than the weight."  # fmt: skip
+
+
+@mistake(RANK, ONE_MATRIX)
+def _only_A_in_the_condition(d_in, d_out):
+    return (d_in * d_out - 1) // d_in
+
+
+@mistake(RANK, ONE_MATRIX)
+def _only_B_in_the_condition(d_in, d_out):
+    return (d_in * d_out - 1) // d_out
+
+
+@mistake(RANK, "For a weight as thin as this one there is no such rank: even r = 1 is not smaller. Return 0.")  # fmt: skip
 def _at_least_one(d_in, d_out):
     return max(1, break_even_rank(d_in, d_out))
 
 
-@mistake(RANK, "One too few: at the next rank A and B together are still smaller than the weight.")  # fmt: skip
+@mistake(RANK, "The result is one too small: at the next rank A and B together are still smaller than the weight.")  # fmt: skip
 def _one_too_few(d_in, d_out):
     return math.ceil(d_in * d_out / (d_in + d_out)) - 2
 
 
-def _count(describe: str, d_in: int, d_out: int, r: int) -> Case:
-    return Case(describe, lambda: (d_in, d_out, r), lora_parameter_count)
-
-
-def _rank(describe: str, d_in: int, d_out: int) -> Case:
-    return Case(describe, lambda: (d_in, d_out), break_even_rank)
+def _rank(rule: str, describe: str, d_in: int, d_out: int) -> Case:
+    return Case(
+        f"`break_even_rank({d_in}, {d_out})`: {describe}",
+        lambda: (d_in, d_out),
+        break_even_rank,
+        rule=rule,
+    )
 
 
 EXERCISES = {
     COUNT: Exercise(
-        id=COUNT,
-        title="Count A and B",
-        reference=lora_parameter_count,
-        cases=[
-            _count("the k projection of Llama 3 8B: 4,096 to 1,024 at rank 8", 4096, 1024, 8),
-            _count("its MLP's way up: 4,096 to 14,336 at rank 16", 4096, 14336, 16),
-            _count("a square weight of 4,096 at rank 8", 4096, 4096, 8),
-            _count("5 to 3 at rank 2", 5, 3, 2),
+        COUNT,
+        "Count A and B",
+        lora_parameter_count,
+        [
+            _count("parts", "a square weight", 13, 13, 5),
+            _count("shape", "a wide weight", 17, 7, 3),
+            _count("shape", "a tall weight", 5, 11, 2),
+            _count("shape", "the k projection of Llama 3 8B", 4096, 1024, 7),
+            _count("shape", "its MLP's first matrix", 4096, 14336, 16),
+            _count("rank", "a rank larger than both widths", 5, 3, 9),
         ],
-        hints=[
-            "Two matrices. Write down the shape of each, in terms of d_in, d_out and r.",
-            "A turns d_in numbers into r; B turns r numbers into d_out.",
-            "r·d_in + d_out·r.",
-        ],
+        asks="Return how many parameters LoRA of rank r trains beside one weight of shape (d_out, d_in).",
+        rules={
+            "parts": "Every entry of A and of B is one parameter; nothing else is counted. The weight is frozen, and LoRA adds no bias.",
+            "shape": "A has the shape (r, d_in), B the shape (d_out, r). The weight need not be square.",
+            "rank": "r may be larger than d_in and d_out; A and B have their shapes all the same.",
+        },
+        draw=lambda rng, *_: tuple(rng.randint(2, 300) for _ in range(3)),
+        hints=(
+            "There are two matrices. How many entries does each have?",
+            ("shape", "So A turns d_in numbers into r, and B turns r numbers into d_out."),
+            "Multiply rows by columns for each matrix, then add the two products.",
+        ),
+        path="Write down the shape of A and of B before you write any code; the count follows from them. The usual wrong turn is a formula for "
+        "square weights, with one width: it is right in the first example and wrong for most weights of today's models.",
         why="The sum of the two widths replaces their product: that is the whole saving. It does not depend on α, nor on what the weight is for.",
     ),
     RANK: Exercise(
-        id=RANK,
-        title="The last rank that saves anything",
-        reference=break_even_rank,
-        cases=[
-            _rank("4,096 to 1,024", 4096, 1024),
-            _rank("5 to 7", 5, 7),
-            _rank("4,096 to 14,336", 4096, 14336),
-            _rank("a square weight of 4,096: at rank 2,048 it is a draw", 4096, 4096),
-            _rank("6 to 3: at rank 2 it is a draw", 6, 3),
-            _rank("1 to 8: no rank is low enough", 1, 8),
+        RANK,
+        "The last rank that saves anything",
+        break_even_rank,
+        [
+            _rank("largest", "a square weight", 7, 7),
+            _rank("shape", "a wide weight", 17, 11),
+            _rank("shape", "a tall weight", 5, 37),
+            _rank("shape", "4,096 to 14,336, as in an MLP", 4096, 14336),
+            _rank("fewer", "a square weight, equal at rank 6", 12, 12),
+            _rank("fewer", "a wide weight, equal at rank 2", 6, 3),
+            _rank("fewer", "A and B have 5 parameters at rank 1, one less than the weight", 2, 3),
+            _rank("zero", "no rank is low enough", 1, 8),
+            _rank("zero", "rank 1 is equal", 2, 2),
         ],
-        hints=[
+        asks="Return the largest rank r at which A and B together have fewer parameters than their weight of shape (d_out, d_in).",
+        rules={
+            "largest": "The result is a whole number; at the next rank, A and B do not have fewer parameters any more.",
+            "shape": "A has the shape (r, d_in), B the shape (d_out, r). The weight need not be square.",
+            "fewer": "Equally many is not fewer.",
+            "zero": "Return 0 if there is no such rank.",
+        },
+        draw=lambda rng, *_: (rng.randint(1, 900), rng.randint(1, 900)),
+        hints=(
             "Write the condition first: the parameters of A and B on the left, those of the weight on the right, and < between them.",
-            "Solve it for r. The quotient is rarely a whole number; when it is, that rank is a draw.",
-            "The largest whole number strictly below n/d is (n − 1) // d.",
-        ],
-        why="With whole numbers throughout there is no rounding to think about, and a draw counts as no saving. For a square weight this is just below d/2.",
+            ("fewer", "So solve the condition for r, and then ask what happens if the quotient is a whole number."),
+            "You want the largest whole number strictly below a quotient of whole numbers. You can search for it, or take 1 off the numerator before a division that rounds down.",
+        ),
+        path="Write the condition as an inequality, with the count of 7a on the left, and solve it for r. Then look at the two borders: a quotient that is a whole number, "
+        "and a weight so thin that no rank helps. The usual wrong turn is to round down, which counts an equal number as fewer.",
+        why="With whole numbers throughout there is no rounding to think about, and equally many counts as no saving. For a square weight this is just below d/2.",
     ),
 }  # fmt: skip
