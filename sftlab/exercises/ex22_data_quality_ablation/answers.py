@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from itertools import pairwise
 
-from sftlab.classroom.answers import refused, right
+from sftlab.classroom.answers import equivalent, refused, right
 from sftlab.exercises.ex22_data_quality_ablation.filtering import complaints
 from sftlab.exercises.ex22_data_quality_ablation.filtering import filter_pairs as right_filter
 from sftlab.scoring import format_compliance, repeats
@@ -14,13 +14,17 @@ from sftlab.scoring import format_compliance, repeats
 REPEATS, FILTER = "22.repeats", "22.filter_pairs"
 
 
+def without_numbers(text):
+    return re.sub(r"(?m)^\d+[.)]", "", text.lower())
+
+
 def parts(text):
-    text = re.sub(r"(?m)^\d+[.)]", "", text.lower())
-    return [p.strip() for p in re.split(r"[.!?\n]+", text) if len(p.strip()) > 8]
+    found = [p.strip() for p in re.split(r"[.!?\n]+", without_numbers(text))]
+    return [p for p in found if len(p) > 8]
 
 
 def circles(text):
-    words = re.findall(r"\w+", text.lower())
+    words = re.findall(r"\w+", without_numbers(text))
     for n in range(1, 13):
         for i in range(len(words)):
             chunks = [tuple(words[i + k * n : i + (k + 1) * n]) for k in range(3)]
@@ -39,7 +43,7 @@ def with_counts(text):
 
 @right(REPEATS)
 def with_a_pattern(text):
-    words = " ".join(re.findall(r"\w+", text.lower())) + " "
+    words = " ".join(re.findall(r"\w+", without_numbers(text))) + " "
     twice = len(parts(text)) != len(set(parts(text)))
     return twice or bool(re.search(r"\b((?:\w+ ){1,12})\1\1", words))
 
@@ -47,7 +51,7 @@ def with_a_pattern(text):
 @right(REPEATS)
 def with_runs(text):
     """A phrase of n words three times in a row is a run of 2n words that equal the one n before."""
-    words = [word.strip(".,:;!?()\"'“”").casefold() for word in text.split()]
+    words = [word.strip(".,:;!?()\"'“”").casefold() for word in without_numbers(text).split()]
     for n in range(1, min(12, len(words) // 3) + 1):
         run = 0
         for i in range(n, len(words)):
@@ -69,14 +73,14 @@ def line_by_line(text):
     return any(a == b for a, b in pairwise(found)) or circles(text)
 
 
-@refused(REPEATS, "is None, but")
+@refused(REPEATS, "It prints")
 def printed(text):
     print(repeats(text))
 
 
-@refused(REPEATS, "of type `int`")
+@refused(REPEATS, "got: 2")
 def how_often(text):
-    return len(parts(text)) - len(set(parts(text))) + circles(text)
+    return 2 * circles(text) + len(parts(text)) - len(set(parts(text)))
 
 
 @refused(REPEATS, "IndexError")
@@ -162,32 +166,32 @@ def thrown_out_one_by_one(pairs):
     return remaining
 
 
-@refused(FILTER, "Nothing is thrown out")
+@refused(FILTER, "Nothing is left out")
 def keeps_everything(pairs):
     return list(pairs)
 
 
-@refused(FILTER, "Everything is thrown out")
+@refused(FILTER, "Everything is left out")
 def throws_everything_out(pairs):
     return []
 
 
-@refused(FILTER, "the pairs that you object to")
+@refused(FILTER, "Most pairs that are returned are bad")
 def returns_the_bad_ones(pairs):
     return [row for row in pairs if row not in right_filter(pairs)]
 
 
-@refused(FILTER, "verdicts, True or False")
+@refused(FILTER, "holds True and False")
 def verdicts(pairs):
     return [bool(row) for row in pairs]
 
 
-@refused(FILTER, "places in the list")
+@refused(FILTER, "perhaps positions")
 def places(pairs):
     return list(range(len(pairs)))
 
 
-@refused(FILTER, "with all their keys")
+@refused(FILTER, "as they came")
 def responses(pairs):
     return [row["response"] for row in pairs]
 
@@ -197,7 +201,7 @@ def a_number(pairs):
     return 0.9
 
 
-@refused(FILTER, "does not rewrite")
+@refused(FILTER, "not given, at least not like this")
 def rewrites(pairs):
     return [
         {**row, "response": row["response"].capitalize()} if "response" in row else row
@@ -205,7 +209,7 @@ def rewrites(pairs):
     ]
 
 
-@refused(FILTER, "Some pairs come twice")
+@refused(FILTER, "Some pairs are returned twice")
 def doubled(pairs):
     return right_filter(pairs) + right_filter(pairs)[:1]
 
@@ -235,14 +239,31 @@ def refusals_and_the_honest(pairs):
     return kept(pairs, lambda prompt, response: not re.search(r"sorry|cannot|not ", response))
 
 
-@refused(FILTER, "Still in: echo, ramble, off topic, truncated")
+@refused(FILTER, "Still among the pairs: echo, ramble, off topic, truncated")
 def refusals_alone(pairs):
     return kept(pairs, lambda prompt, response: not re.search(r"sorry|cannot|rather not", response))
 
 
-@refused(FILTER, "Still in: echo, ramble, off topic, refusal")
+@refused(FILTER, "Still among the pairs: echo, ramble, off topic, refusal")
 def form_alone(pairs):
     return kept(pairs, sentence_like)
+
+
+@right(FILTER)
+def as_an_iterator(pairs):
+    return filter(lambda row: row in right_filter(pairs), pairs)
+
+
+@right(FILTER)
+def as_a_tuple(pairs):
+    return tuple(right_filter(pairs))
+
+
+@refused(FILTER, "changes its own input")
+def removed_from_the_list(pairs):
+    good = right_filter(pairs)
+    pairs[:] = good
+    return pairs
 
 
 @refused(FILTER, "KeyError: 'defect'")
@@ -255,8 +276,16 @@ def fails_at_a_talk(pairs):
     return [row for row in pairs if not complaints(row["prompt"], row["response"])]
 
 
-@refused(FILTER, "talk of several turns is thrown out")
+@refused(FILTER, "conversation of several turns")
 def throws_talks_out(pairs):
     return [
         row for row in pairs if "response" in row and not complaints(row["prompt"], row["response"])
     ]
+
+
+equivalent(
+    REPEATS,
+    "Where three phrases no longer fit, the last slice is shorter than the others.",
+    "`1` becomes `2` #2",
+    "`3` becomes `2` #2",
+)

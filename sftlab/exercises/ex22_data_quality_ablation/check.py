@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 from functools import cache
 from itertools import pairwise
@@ -11,19 +12,21 @@ from typing import Any
 from sftlab.almanac.curated import curated
 from sftlab.almanac.defects import DEFECTS, low_quality
 from sftlab.classroom.checking import Case, Exercise, mistake
+from sftlab.classroom.first_difference import Broken, is_plain_sequence, plain
+from sftlab.exercises.drawing import WORDS, sentence
 from sftlab.exercises.ex22_data_quality_ablation.filtering import complaints, filter_pairs
 from sftlab.scoring import repeats
 
 REPEATS, FILTER = "22.repeats", "22.filter_pairs"
 
+# --- repeats -------------------------------------------------------------------------------
 
-# --- 22a: does a text go in circles? -----------------------------------------------------------
+NUMBER = r"(?m)^\d+[.)]"
 
 
-def _parts(text: str, split: str = r"[.!?\n]+", lower: bool = True, numbers: bool = False) -> list:
+def _parts(text: str, split: str = r"[.!?\n]+", lower: bool = True, number: str = NUMBER) -> list:
     text = text.lower() if lower else text
-    text = text if numbers else re.sub(r"(?m)^\d+[.)]", "", text)
-    return [part.strip() for part in re.split(split, text)]
+    return [part.strip() for part in re.split(split, re.sub(number, "", text) if number else text)]
 
 
 def _twice(parts: list, longer: int = 8) -> bool:
@@ -32,112 +35,275 @@ def _twice(parts: list, longer: int = 8) -> bool:
 
 
 def _in_a_row(
-    text: str, times: int = 3, most: int = 12, least: int = 1, lower: bool = True
+    text: str,
+    times: int = 3,
+    most: int = 12,
+    least: int = 1,
+    lower: bool = True,
+    number: str = NUMBER,
+    word: str = r"\w+",
+    last: int = 1,
 ) -> bool:
-    words = re.findall(r"\d[\d.,]*|\w+", text.lower() if lower else text)
+    text = re.sub(number, "", text) if number else text
+    words = re.findall(word, text.lower() if lower else text)
     return any(
         all(words[i : i + n] == words[i + k * n : i + (k + 1) * n] for k in range(1, times))
         for n in range(least, most + 1)
-        for i in range(len(words) - times * n + 1)
+        for i in range(len(words) - times * n + last)
     )
 
 
-@mistake(REPEATS, "It is the wrong way round: True stands for a text that does go in circles.")
+@mistake(REPEATS, "The answer is the wrong way round: True stands for a text that repeats itself.")
 def _wrong_way_round(text):
     return not repeats(text)
 
 
-@mistake(REPEATS, "It is True for every text. A text that says each thing once is fine.")
+@mistake(REPEATS, "The result is True for every text.")
 def _always(text):
     return True
 
 
-@mistake(REPEATS, "It is False for every text, even one that says a sentence twice.")
+@mistake(REPEATS, "The result is False for every text.")
 def _never(text):
     return False
 
 
-@mistake(REPEATS, "A single word may well come twice: “The plural of sheep is sheep.” Look at sentences, and at phrases three times in a row.")  # fmt: skip
+@mistake(REPEATS, "A single word that comes twice is enough here. It may: “The plural of sheep is sheep.”")  # fmt: skip
 def _any_word_twice(text):
     words = re.findall(r"\w+", text.lower())
     return len(set(words)) < len(words)
 
 
-@mistake(REPEATS, "Phrases are left out: “and so on and so on and so on” is one sentence, and goes in circles.")  # fmt: skip
+@mistake(REPEATS, "A word that comes three times anywhere in the text is enough here. A phrase has to come three times in a row.")  # fmt: skip
+def _any_word_three_times(text):
+    words = re.findall(r"\w+", text.lower())
+    return _twice(_parts(text)) or any(words.count(word) > 2 for word in words)
+
+
+@mistake(REPEATS, "Only sentences and lines are compared. A phrase that comes three times in a row is a repetition as well.")  # fmt: skip
 def _sentences_alone(text):
     return _twice(_parts(text))
 
 
-@mistake(REPEATS, "Sentences are left out: one that comes again later, with others between, is a repetition as well.")  # fmt: skip
+@mistake(REPEATS, "Only phrases are compared. A sentence that occurs twice is a repetition as well.")  # fmt: skip
 def _phrases_alone(text):
     return _in_a_row(text)
 
 
-@mistake(REPEATS, "Only neighbours are compared. A sentence may come again after another one.")
-def _neighbours(text):
+@mistake(REPEATS, "True needs both here, a sentence twice and a phrase three times in a row. Either one is enough.")  # fmt: skip
+def _both_needed(text):
+    return _twice(_parts(text)) and _in_a_row(text)
+
+
+@mistake(REPEATS, "Only neighboring sentences are compared. A sentence may come again after another one.")  # fmt: skip
+def _neighbors(text):
     long = [part for part in _parts(text) if len(part) > 8]
     return any(a == b for a, b in pairwise(long)) or _in_a_row(text)
 
 
-@mistake(REPEATS, "Short parts count here. “Yes.” may come twice: only those longer than 8 characters are to be compared.")  # fmt: skip
+@mistake(REPEATS, "A sentence has to come three times here. Twice is enough.")
+def _sentence_three_times(text):
+    long = [part for part in _parts(text) if len(part) > 8]
+    return any(long.count(part) > 2 for part in long) or _in_a_row(text)
+
+
+@mistake(REPEATS, "Parts of any length count here. “Yes.” may come twice: only parts of more than 8 characters count.")  # fmt: skip
 def _short_parts_too(text):
     return _twice(_parts(text), longer=0) or _in_a_row(text)
 
 
-@mistake(REPEATS, "Upper and lower case make a difference here. A sentence that begins with a small letter the second time is the same one.")  # fmt: skip
+@mistake(REPEATS, "The length is counted in words here. Parts of more than 8 characters count.")
+def _length_in_words(text):
+    long = [part for part in _parts(text) if len(part.split()) > 8]
+    return len(set(long)) < len(long) or _in_a_row(text)
+
+
+@mistake(REPEATS, "A part of exactly 8 characters counts here. More than 8 are needed.")
+def _eight_is_enough(text):
+    return _twice(_parts(text), longer=7) or _in_a_row(text)
+
+
+@mistake(REPEATS, "A part of 9 characters does not count here. More than 8 are enough.")
+def _nine_is_short(text):
+    return _twice(_parts(text), longer=9) or _in_a_row(text)
+
+
+@mistake(REPEATS, "The end mark counts as a part's character here, so that a part of 8 characters is taken for longer.")  # fmt: skip
+def _mark_counted(text):
+    text = re.sub(NUMBER, "", text.lower())
+    return _twice([p.strip() for p in re.split(r"(?<=[.!?])|\n", text)]) or _in_a_row(text)
+
+
+CASE = "Upper and lower case make a difference here: a sentence that begins with a small letter the second time is not recognized."  # fmt: skip
+
+
+@mistake(REPEATS, CASE)
 def _case_matters(text):
     return _twice(_parts(text, lower=False)) or _in_a_row(text, lower=False)
 
 
-@mistake(REPEATS, "Only full stops end a part here. A line ends one as well: the items of a list may have no full stop.")  # fmt: skip
-def _full_stops_alone(text):
+@mistake(REPEATS, CASE)
+def _case_matters_in_sentences(text):
+    return _twice(_parts(text, lower=False)) or _in_a_row(text)
+
+
+@mistake(REPEATS, "Upper and lower case make a difference in phrases here: “No no no” is not recognized.")  # fmt: skip
+def _case_matters_in_phrases(text):
+    return _twice(_parts(text)) or _in_a_row(text, lower=False)
+
+
+@mistake(REPEATS, "Line breaks do not end a part here. The lines of a list may have no full stop.")
+def _lines_ignored(text):
     return _twice(_parts(text, split=r"[.!?]+")) or _in_a_row(text)
 
 
-@mistake(REPEATS, "Only lines are compared. A line may hold several sentences.")
+@mistake(REPEATS, "Only full stops and line breaks end a part here. A question mark and an exclamation mark end one too.")  # fmt: skip
+def _full_stops_alone(text):
+    return _twice(_parts(text, split=r"[.\n]+")) or _in_a_row(text)
+
+
+@mistake(REPEATS, "Only whole lines are compared. A line may hold several sentences.")
 def _lines_alone(text):
     return _twice(_parts(text, split=r"\n+")) or _in_a_row(text)
 
 
-@mistake(REPEATS, "The numbers of a list are compared too, so that its items always differ. Take them off first.")  # fmt: skip
+@mistake(REPEATS, "White space around a part makes a difference here, so that a sentence at the start of the text differs from one after a space.")  # fmt: skip
+def _spaces_matter(text):
+    found = re.split(r"[.!?\n]+", re.sub(NUMBER, "", text.lower()))
+    return _twice(found) or _in_a_row(text)
+
+
+NUMBERS = "Numbers at the start of a line are compared too, so that the items of a list always differ."  # fmt: skip
+
+
+@mistake(REPEATS, NUMBERS)
 def _numbers_compared(text):
-    return _twice(_parts(text, numbers=True)) or _in_a_row(text)
+    return _twice(_parts(text, number="")) or _in_a_row(text, number="")
 
 
-@mistake(REPEATS, "A phrase twice in a row is enough here. That happens in good prose; three times is the rule.")  # fmt: skip
+@mistake(REPEATS, NUMBERS)
+def _numbers_compared_in_parts(text):
+    return _twice(_parts(text, number="")) or _in_a_row(text)
+
+
+@mistake(REPEATS, "In phrases the numbers at the start of a line count here. They are left out there as well.")  # fmt: skip
+def _numbers_compared_in_phrases(text):
+    return _twice(_parts(text)) or _in_a_row(text, number="")
+
+
+@mistake(REPEATS, "Only list numbers with a full stop are left out. “1)” is one too.")
+def _dots_alone(text):
+    dotted = r"(?m)^\d+\."
+    return _twice(_parts(text, number=dotted)) or _in_a_row(text, number=dotted)
+
+
+@mistake(REPEATS, "Only list numbers of one digit are left out. “10.” is one too.")
+def _one_digit(text):
+    digit = r"(?m)^\d[.)]"
+    return _twice(_parts(text, number=digit)) or _in_a_row(text, number=digit)
+
+
+@mistake(REPEATS, "All digits are left out, so that “in 1950” and “in 1960” become the same. Only the number that begins a line is left out.")  # fmt: skip
+def _no_digits(text):
+    return _twice(_parts(text, number=r"\d+")) or _in_a_row(text, number=r"\d+")
+
+
+@mistake(REPEATS, "A phrase twice in a row is enough here. That happens in good prose; three times are needed.")  # fmt: skip
 def _two_in_a_row(text):
     return _twice(_parts(text)) or _in_a_row(text, times=2)
 
 
-@mistake(REPEATS, "Only single words are looked for three times in a row. A phrase may have up to twelve.")  # fmt: skip
+@mistake(REPEATS, "A phrase has to come four times in a row here. Three times are enough.")
+def _four_in_a_row(text):
+    return _twice(_parts(text)) or _in_a_row(text, times=4)
+
+
+@mistake(REPEATS, "Only phrases of one word are found. A phrase may have up to twelve words.")
 def _single_words_alone(text):
     return _twice(_parts(text)) or _in_a_row(text, most=1)
 
 
-@mistake(REPEATS, "Phrases of one word are left out: “very very very” goes in circles too.")
+@mistake(REPEATS, "Phrases of one word are not found: “very very very” is a repetition too.")
 def _no_single_words(text):
     return _twice(_parts(text)) or _in_a_row(text, least=2)
 
 
-TEXTS = {
-    "each thing said once": "The frog lives in ponds. It eats insects.",
-    "a sentence twice": "The frog lives in ponds. The frog lives in ponds.",
-    "a sentence again, later": "The frog lives in ponds. It eats insects. The frog lives in ponds.",
-    "a word twice": "The plural of sheep is sheep.",
-    "a short part twice": "Yes. The frog is an animal. Yes.",
-    "another case": "The frog lives in ponds. As ever. the frog lives in ponds.",
-    "lines without full stops": "keep calm and go on\ndrink water\nkeep calm and go on",
-    "a list": "1. Arrive early.\n2. Dress neatly.\n3. Ask a question.",
-    "a list with an item twice": "1) Dress neatly and well\n2) Arrive early\n3) Dress neatly and well",
-    "a phrase three times": "It goes on and on and so on and so on and so on",
-    "a phrase twice": "They talked about this, about this and other things.",
-    "a word three times": "That is a very very very good tip.",
-    "a phrase of five words three times": "go to the next page go to the next page go to the next page",
-    "nothing": "",
-}
+@mistake(REPEATS, "A phrase of twelve words is not found: `range` leaves out its end.")
+def _eleven_words(text):
+    return _twice(_parts(text)) or _in_a_row(text, most=11)
 
 
-# --- 22b: the filter ---------------------------------------------------------------------------
+LONGER = "A phrase of more than twelve words counts here."
+
+
+@mistake(REPEATS, LONGER)
+def _thirteen_words(text):
+    return _twice(_parts(text)) or _in_a_row(text, most=13)
+
+
+@mistake(REPEATS, LONGER)
+def _any_length(text):
+    return _twice(_parts(text)) or _in_a_row(text, most=1000)
+
+
+@mistake(REPEATS, "A repetition at the very end of the text is not found: the last place where it can begin is left out, as by a forgotten `+ 1` in a range.")  # fmt: skip
+def _last_place_forgotten(text):
+    return _twice(_parts(text)) or _in_a_row(text, last=0)
+
+
+@mistake(REPEATS, "Punctuation belongs to the words here, so that “so on, and so on, and so on.” is not recognized.")  # fmt: skip
+def _punctuation_in_words(text):
+    return _twice(_parts(text)) or _in_a_row(text, word=r"\S+")
+
+
+ELEVEN = "the heron stands in the shallow water and waits for fish"
+TWELVE = "if you are late take the bus to the market and walk"
+THIRTEEN = "in spring the small birds come back from the south and build nests"
+TEXTS = (
+    ("parts", "each thing said once", "The frog lives in ponds. It eats insects."),
+    ("parts", "a sentence twice", "The frog lives in ponds. The frog lives in ponds."),
+    ("parts", "a sentence again, later", "The frog lives in ponds. It eats insects. The frog lives in ponds."),
+    ("parts", "a sentence three times", "The frog lives in ponds. It eats insects. The frog lives in ponds. It is green. The frog lives in ponds."),
+    ("parts", "two equal sentences within a text", "As ever. It lives in ponds. It is green. It lives in ponds."),
+    ("parts", "a long sentence twice", "Every frog in this old pond eats many insects. Herons do not. Every frog in this old pond eats many insects."),
+    ("parts", "an exclamation and a question twice", "What lives in ponds? A frog lives in ponds! What lives in ponds? No."),
+    ("parts", "lines without full stops", "keep calm and go on\ndrink water\nkeep calm and go on"),
+    ("parts", "years that differ", "He was born in 1950. He was born in 1960."),
+    ("length", "a part of 3 characters twice", "Yes. The frog is an animal. Yes."),
+    ("length", "a part of 8 characters twice", "It rains. So we read. It rains."),
+    ("length", "a line of 8 characters twice", "it rains\nso we read\nit rains"),
+    ("length", "a part of 9 characters twice", "It snowed. So we read. It snowed."),
+    ("phrases", "a word twice", "The plural of sheep is sheep."),
+    ("phrases", "a word three times, not in a row", "The frog is green, the pond is deep, the heron is gray."),
+    ("phrases", "a word three times in a row", "That is a very very very good tip."),
+    ("phrases", "a word four times in a row", "That is a very very very very good tip."),
+    ("phrases", "a phrase twice in a row", "They talked about this, about this and other things."),
+    ("phrases", "a phrase three times in a row", "It goes on and on, and so on, and so on, and so on."),
+    ("phrases", "a phrase of five words three times, at the end", " ".join(["Then", *["go to the next page"] * 3])),
+    ("phrases", "a phrase of eleven words three times", " ".join([ELEVEN] * 3)),
+    ("phrases", "a phrase of twelve words three times", " ".join([TWELVE] * 3)),
+    ("phrases", "a phrase of thirteen words three times", " ".join([THIRTEEN] * 3)),
+    ("case", "a sentence in another case", "The frog lives in ponds. As ever. the frog lives in ponds."),
+    ("case", "a word in another case", "Ha ha HA, that is funny."),
+    ("numbers", "a list", "1. Arrive early.\n2. Dress neatly.\n3. Ask a question."),
+    ("numbers", "a list with an item twice", "1. Dress neatly and well\n2. Arrive early\n3. Dress neatly and well"),
+    ("numbers", "list numbers of two digits", "9) Dress neatly and well\n10) Arrive early\n11) Dress neatly and well"),
+    ("numbers", "list numbers of one digit", "1) Dress neatly and well\n2) Arrive early\n3) Dress neatly and well"),
+    ("numbers", "a list with a word three times in a row", "1. Run.\n2. Run.\n3. Run."),
+    ("numbers", "other list numbers, a word three times", "1) Run\n2) Run\n3) Run"),
+    ("phrases", "a sentence twice, and a word three times in a row", "It is a nice frog. No, no, no. It is a nice frog."),
+    ("parts", "nothing", ""),
+)  # fmt: skip
+
+
+def _draw_text(rng: random.Random, *_: object) -> tuple:
+    a, b, c = (sentence(rng, 6) for _ in range(3))
+    phrase = " ".join(rng.sample(WORDS, rng.randint(2, 5)))
+    kinds = [f"{a} {b} {c}", f"{a} {b} {a}", f"{a}\n{a}", f"It {phrase} {phrase} {phrase}.", a]
+    return (rng.choice(kinds),)
+
+
+# --- filter_pairs --------------------------------------------------------------------------
 
 PRECISION, RECALL = 0.9, 0.6
 
@@ -182,96 +348,180 @@ def _sort_of_good(prompt: str, response: str) -> str:
 
 
 def _not_pairs(value: Any) -> str | None:
-    if isinstance(value, (set, tuple)) or not hasattr(value, "__len__"):
-        return f"Return a list of pairs; this is a `{type(value).__name__}`."
-    items = list(value)
-    if any(isinstance(item, bool) for item in items):
-        return "These are verdicts, True or False. Return the pairs themselves, those to keep."
-    if any(isinstance(item, int) for item in items):
-        return "These are places in the list. Return the pairs themselves, those to keep."
-    if not all(isinstance(item, dict) for item in items):
-        return "Return the pairs as they came, as dictionaries with all their keys."
+    if not is_plain_sequence(value):
+        return f"The result is of type `{type(value).__name__}`. Return a list of pairs."
+    if any(isinstance(item, bool) for item in value):
+        return "The result holds True and False. Return the pairs themselves, those to keep."
+    if any(isinstance(item, int) for item in value):
+        return "The result holds numbers, perhaps positions. Return the pairs themselves, those to keep."
+    if not all(isinstance(item, dict) for item in value):
+        return "Not all entries of the result are dictionaries. Return the pairs as they came."
     return None
 
 
-def _verify(seed: int, talks: bool):
+def _kept(rows: list[dict], value: Any) -> list[dict]:
+    """Return the result as a list of pairs, or raise `_Odd` with what is wrong with it."""
+    value = plain(value)
+    if told := _not_pairs(value):
+        raise _Odd(Broken("pairs", told))
+    kept = list(value)
+    if other := next((row for row in kept if row not in rows), None):
+        raise _Odd(
+            Broken(
+                "pairs",
+                f"A pair is returned that was not given, at least not like this: {str(other)[:90]!r} …",
+            )
+        )
+    places = [rows.index(row) for row in kept]
+    if len(set(places)) < len(places):
+        raise _Odd(Broken("pairs", "Some pairs are returned twice."))
+    if places != sorted(places):
+        raise _Odd(Broken("order", "The pairs are in another order."))
+    return kept
+
+
+class _Odd(Exception):
+    """The result is no selection of the pairs in their order."""
+
+
+def _verify(seed: int, talks: bool, judge):
     def verify(value: Any, _: tuple) -> str | None:
-        if told := _not_pairs(value):
-            return told
-        rows, kept = _pairs(seed, talks), list(value)
-        if any(row not in rows for row in kept):
-            return "Some of the pairs you return were not handed in: a filter keeps or throws out, it does not rewrite."
-        places = [rows.index(row) for row in kept]
-        if len(set(places)) < len(places):
-            return "Some pairs come twice."
-        if places != sorted(places):
-            return "The pairs are in another order. Keep theirs: then two filters can be compared row by row."
-        if talks and TALK not in kept:
-            return "The talk of several turns is thrown out. It has `messages` and no `response`; rules for one response do not fit it, so keep it."
-        return _scored([row for row in kept if "messages" not in row], _truth(seed))
+        rows = _pairs(seed, talks)
+        try:
+            kept = _kept(rows, value)
+        except _Odd as odd:
+            return odd.args[0]
+        return judge(kept, _truth(seed))
 
     return verify
 
 
-def _scored(kept: list[dict], truth: tuple) -> str | None:
-    """What precision and recall say, with the first thing to look at."""
-    stay = {(row["prompt"], row["response"]) for row in kept}
-    out = [t for t in truth if t[:2] not in stay]
-    bad = [t for t in truth if t[2]]
-    hits = [t for t in out if t[2]]
-    if not out:
-        return "Nothing is thrown out. About a third of these pairs is bad; read ten of them."
-    if not kept:
-        return "Everything is thrown out: recall is perfect, and nothing is left to train on."
-    precision, recall = len(hits) / len(out), len(hits) / len(bad)
-    figures = f"Precision {precision:.0%}, recall {recall:.0%}. "
-    if precision < len(bad) / len(truth) and len(kept) < len(truth) / 2:
-        return f"{figures}You return the pairs that you object to. Return the others."
-    if precision < PRECISION:
-        lost = [_sort_of_good(*t[:2]) for t in out if not t[2]]
-        worst = max(sorted(set(lost)), key=lost.count)
-        example = next(t for t in out if not t[2] and _sort_of_good(*t[:2]) == worst)
-        return f"{figures}Good pairs are thrown out, most of them {worst}: {example[0][:60]!r} → {example[1][:50]!r}."
-    if recall < RECALL:
-        missed = {d: sum(t[2] == d for t in bad) - sum(t[2] == d for t in hits) for d in DEFECTS}
-        most = [d for d in DEFECTS if missed[d] > 4 and d != "wrong fact"]
-        example = next(t for t in bad if t[2] == most[0] and t[:2] in stay)
-        return f"{figures}Too few bad pairs are found. Still in: {', '.join(most)}. One of them: {example[0][:60]!r} → {example[1][:50]!r}."
+def _selected(kept: list[dict], truth: tuple) -> str | None:
     return None
 
 
+def _with_conversations(kept: list[dict], truth: tuple) -> str | None:
+    return (
+        None
+        if TALK in kept
+        else "The conversation of several turns, which has `messages` and no `response`, is left out."
+    )
+
+
+def _counts(kept: list[dict], truth: tuple) -> tuple[list, list, str]:
+    """Return what is left out, the bad pairs of it, and precision and recall as a sentence."""
+    stay = {(row["prompt"], row["response"]) for row in kept if "prompt" in row}
+    out = [t for t in truth if t[:2] not in stay]
+    hits = [t for t in out if t[2]]
+    bad = sum(bool(t[2]) for t in truth)
+    precision = f"{len(hits) / len(out):.0%}" if out else "undefined"
+    return out, hits, f"Precision {precision}, recall {len(hits) / bad:.0%}. "
+
+
+def _precise(kept: list[dict], truth: tuple) -> str | None:
+    out, hits, figures = _counts(kept, truth)
+    if not out:
+        return Broken(
+            "recall", "Nothing is left out. About a third of these pairs is bad: read ten of them."
+        )
+    if not kept:
+        return "Everything is left out: nothing is left to train on."
+    precision = len(hits) / len(out)
+    if sum(bool(t[2]) for t in truth) - len(hits) > len(kept) / 2:
+        return f"{figures}Most pairs that are returned are bad: are these the ones that the rules object to?"
+    if precision >= PRECISION:
+        return None
+    lost = [_sort_of_good(*t[:2]) for t in out if not t[2]]
+    worst = max(sorted(set(lost)), key=lost.count)
+    example = next(t for t in out if not t[2] and _sort_of_good(*t[:2]) == worst)
+    return f"{figures}Good pairs are left out, most of them {worst}: {example[0][:60]!r} → {example[1][:50]!r}."
+
+
+def _complete(kept: list[dict], truth: tuple) -> str | None:
+    _, hits, figures = _counts(kept, truth)
+    bad = [t for t in truth if t[2]]
+    if len(hits) / len(bad) >= RECALL:
+        return None
+    missed = {d: sum(t[2] == d for t in bad) - sum(t[2] == d for t in hits) for d in DEFECTS}
+    most = [d for d in DEFECTS if missed[d] > 4 and d != "wrong fact"]
+    example = next(t for t in bad if t[2] == most[0] and t not in hits)
+    return f"{figures}Still among the pairs: {', '.join(most)}. One of them: {example[0][:60]!r} → {example[1][:50]!r}."
+
+
+def _filter_case(rule: str, told: str, seed: int, judge, talks: bool = False) -> Case:
+    return Case(
+        f"`filter_pairs(pairs)`: {told}",
+        lambda: (_pairs(seed, talks),),
+        verify=_verify(seed, talks, judge),
+        rule=rule,
+    )
+
+
+FILTER_CASES = (
+    _filter_case("pairs", "184 pairs, 64 of them bad", 0, _selected),
+    _filter_case("precision", "the same pairs", 0, _precise),
+    _filter_case("recall", "the same pairs", 0, _complete),
+    _filter_case("precision", "other pairs", 1, _precise),
+    _filter_case("recall", "other pairs", 1, _complete),
+    _filter_case("conversations", "with a conversation of several turns among them", 1, _with_conversations, talks=True),
+)  # fmt: skip
+
+
 EXERCISES = {
-    REPEATS: Exercise(
-        id=REPEATS,
-        title="A rubric line: no repetition",
-        reference=repeats,
-        cases=[
-            Case(f"`repeats({text!r})`: {name}", lambda text=text: (text,), repeats)
-            for name, text in TEXTS.items()
-        ],
-        hints=(
-            "Two questions, joined by `or`. First: cut the text at full stops, question marks, exclamation marks and line ends, in lower case. Is any part of more than 8 characters there twice?",
-            "For the list's numbers: re.sub(r'(?m)^\\d+[.)]', '', text) takes them off.",
-            "Second: words = re.findall(r'\\w+', text). For n from 1 to 12 and every place i, compare words[i:i+n] with the next n and the n after them.",
+    exercise.id: exercise
+    for exercise in (
+        Exercise(
+            REPEATS,
+            "A rubric line: no repetition",
+            repeats,
+            [
+                Case(f"`repeats({text!r})`: {told}", lambda text=text: (text,), repeats, rule=rule)
+                for rule, told, text in TEXTS
+            ],
+            asks="Return True if the text repeats itself, else False. It does if a part occurs twice, or a phrase three times in a row.",
+            rules={
+                "parts": "Parts are what lies between full stops, question marks, exclamation marks and line breaks, without white space at both ends. A part may come again anywhere.",
+                "length": "Only parts of more than 8 characters count; the mark at the end is no character of a part.",
+                "phrases": "A phrase is 1 to 12 words, and three times in a row means that only white space and punctuation stand between.",
+                "case": "Upper and lower case are the same, in parts and in phrases.",
+                "numbers": "The number of a list item, digits with “.” or “)” at the start of a line, is left out first, for parts and for phrases.",
+            },
+            draw=_draw_text,
+            hints=(
+                "There are two separate questions, joined by “or”: does a part occur twice, and does a phrase come three times in a row? Answer each with a list of its own.",
+                ("numbers", "`re.sub` with the flag re.MULTILINE can remove them before anything else; `re.split` cuts the parts, `re.findall` gives the words."),
+                "For phrases, go over every length and every place where three of them still fit; count that last place by hand for a text of exactly three words.",
+            ),
+            path="Clean the text first: lower case, list numbers removed. For the parts, cut at the four kinds of marks, strip, keep those of more than 8 characters, and compare the number of parts with the number of different ones. "
+            "For the phrases, make a list of words and compare three neighboring slices for each length and place. The usual wrong turn is an end that is one too small: the length 12, and the last place.",
+            why="A rubric line is a promise about every text, so its edges matter more than its middle: “Yes. Yes.” and “sheep is sheep” are fine, "
+            "and the numbers of a list must not make two items differ. Each rule here was taken from answers that a model really wrote.",
         ),
-        why="A rubric line is a promise about every text, so its edges matter more than its middle: “Yes. Yes.” and “sheep is sheep” are fine, "
-        "and the numbers of a list make no two items differ. Each rule here was read off answers that a model really wrote.",
-    ),
-    FILTER: Exercise(
-        id=FILTER,
-        title="Clean the poisoned set",
-        reference=filter_pairs,
-        cases=[
-            Case("184 pairs, 64 of them bad", lambda: (_pairs(0),), verify=_verify(0, False)),
-            Case("other pairs, and a talk of several turns", lambda: (_pairs(1, True),), verify=_verify(1, True)),
-        ],
-        hints=(
-            "Print twenty responses of the poisoned set and write down what gives the bad ones away. Each thing is one rule.",
-            "Rules worth having: it begins with its own prompt; it apologises; `repeats(response)`; it does not end as a sentence does. Keep rows that have `messages`.",
-            "`sftlab.scoring.format_compliance(response, count)` knows what a sentence and a list look like; “three tips” in the prompt tells the count.",
+        Exercise(
+            FILTER,
+            "Clean the poisoned set",
+            filter_pairs,
+            FILTER_CASES,
+            asks="Return the pairs that are worth training on, as a list.\n\n"
+            'pairs: list of {"prompt": ..., "response": ...}, good and bad mixed, without labels.',
+            rules={
+                "pairs": "The pairs are returned as they came: whole dictionaries, nothing rewritten or added, none twice.",
+                "order": "They stay in the order of the given list, so that two filters can be compared pair by pair.",
+                "precision": "Precision, the share of bad pairs among those that you leave out, is at least 90%.",
+                "recall": "Recall, the share of the bad pairs that you leave out, is at least 60%.",
+                "conversations": "An entry with `messages` in place of prompt and response is a conversation; it is kept.",
+                "unchanged": "The given list and its pairs stay as they are.",
+            },
+            hints=(
+                "Print twenty responses of the poisoned set and write down what gives the bad ones away. Each thing is one rule.",
+                ("recall", "Rules worth having: the response begins with its own prompt; it apologizes; it repeats itself; it does not end as a sentence does."),
+                "`sftlab.scoring.format_compliance(response, count)` knows what a sentence and a list look like; “three tips” in the prompt gives the count.",
+            ),
+            path="Begin with the loop: keep an entry with messages, and ask of every other one whether any rule objects to it. Start with one precise rule, look at what it leaves out, and add the next. "
+            "Precision falls with each rule that also meets good pairs: very short answers, lists and honest “I do not know” are good. The usual wrong turn is to judge a list like a single sentence.",
+            why="Precision counts what good you lose, recall what bad stays. Rules of form are precise and cheap, and blind to a wrong fact that is well said: "
+            "for that you need knowledge, from a table, a person or a large model.",
+            shows=(complaints,),
         ),
-        why="Precision counts what good you lose, recall what bad stays. Rules of form are precise and cheap, and blind to a wrong fact that is well said: "
-        "for that you need knowledge, from a table, a person or a large model.",
-        shows=(complaints,),
-    ),
+    )
 }  # fmt: skip
