@@ -7,7 +7,7 @@ import torch
 from peft import LoraConfig, PeftModel
 from torch import nn
 
-from sftlab.classroom.answers import refused, right
+from sftlab.classroom.answers import equivalent, refused, right
 from sftlab.lora import inject_lora, lora_parameters
 from sftlab.memory.shapes import linear_layers
 
@@ -57,9 +57,27 @@ def by_peft(model):
     return trained / every
 
 
-@refused(SHARE, "is None, but")
+@refused(SHARE, "It prints, but it returns nothing")
 def printed(model):
     print(f"{two_sums(model):.2%}")
+
+
+@refused(SHARE, "changes its own input (argument 1")
+def frozen_afterwards(model):
+    share = two_sums(model)
+    model.requires_grad_(False)
+    return share
+
+
+@refused(SHARE, "The rule: A packed 4-bit parameter")
+def packed_ones_forgotten(model):
+    parts = [p for p in model.parameters() if p.dtype != torch.uint8]
+    return sum(size(p) for p in parts if p.requires_grad) / sum(map(size, parts))
+
+
+@refused(SHARE, "The rule: A weight is trained")
+def half_if_only_b(model):
+    return two_sums(model) if two_sums(model) else 1e-3
 
 
 # --- A configuration for a budget ----------------------------------------------------------------
@@ -104,103 +122,69 @@ def names_listed(model, budget, targets):
 
 
 @right(CONFIG)
-class HalvingTheRange(LoraConfig):
+def halving_the_range(model, budget, targets):
     """Put rank 1 into a small copy, count it, and halve the range of ranks until one is left."""
-
-    def __init__(self, model, budget, targets):
-        with torch.device("meta"):
-            copy = type(model)(model.config)
-        inject_lora(copy, targets, r=1, lora_alpha=1)
-        one = sum(p.numel() for p in lora_parameters(copy))
-        low, high = 0, budget
-        while low < high:
-            middle = (low + high + 1) // 2
-            low, high = (middle, high) if middle * one <= budget else (low, middle - 1)
-        super().__init__(r=low, lora_alpha=low + low, target_modules=targets)
+    with torch.device("meta"):
+        copy = type(model)(model.config)
+    inject_lora(copy, targets, r=1, lora_alpha=1)
+    one = sum(p.numel() for p in lora_parameters(copy))
+    low, high = 0, budget
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if middle * one <= budget else (low, middle - 1)
+    return LoraConfig(r=low, lora_alpha=low + low, target_modules=targets)
 
 
-@refused(CONFIG, "packed weights")
-def shapes_of_packed_weights(model, budget, targets):
-    cost = sum(sum(model.get_submodule(n).weight.shape) for n in layers_for(model, targets))
-    return config(budget // cost, targets)
+@right(CONFIG)
+def full_layer_names(model, budget, targets="all-linear"):
+    r = int(budget / cost(model, targets))
+    return LoraConfig(r=r, lora_alpha=r * 2.0, target_modules=list(layers_for(model, targets)))
 
 
-@refused(CONFIG, "occurs in every block")
-def one_block(model, budget, targets):
-    first = [a + b for n, (a, b) in layers_for(model, targets).items() if ".0." in n]
-    return config(budget // sum(first), targets)
+@right(CONFIG)
+def by_a_regular_expression(model, budget, targets="all-linear"):
+    names = SEVEN if targets == "all-linear" else targets
+    pattern = rf".*\.({'|'.join(names)})"
+    return config(budget // cost(model, targets), pattern, bias="none", task_type="CAUSAL_LM")
 
 
-@refused(CONFIG, "counted as square")
-def square(model, budget, targets):
-    count = len(layers_for(model, targets))
-    return config(budget // (count * 2 * model.config.hidden_size), targets)
+@refused(CONFIG, "Expected at ['r']: 11, got: 0")
+def cost_and_budget_swapped(model, budget, targets):
+    return config(cost(model, targets) // budget, targets)
 
 
-@refused(CONFIG, "Only A was counted")
-def only_A(model, budget, targets):
-    return config(budget // sum(a for a, _ in layers_for(model, targets).values()), targets)
-
-
-@refused(CONFIG, "Only B was counted")
-def only_B(model, budget, targets):
-    return config(budget // sum(b for _, b in layers_for(model, targets).values()), targets)
-
-
-@refused(CONFIG, "output head was counted")
-def head_counted(model, budget, targets):
-    head = model.lm_head.in_features + model.lm_head.out_features
-    return config(budget // (cost(model, targets) + head), targets)
-
-
-@refused(CONFIG, "rounded up")
-def rounded_up(model, budget, targets):
-    return config(-(-budget // cost(model, targets)), targets)
-
-
-@refused(CONFIG, "no power of two")
-def power_of_two(model, budget, targets):
-    r = 1
-    while 2 * r * cost(model, targets) <= budget:
-        r *= 2
-    return config(r, targets)
-
-
-@refused(CONFIG, "more than the budget")
-def budget_as_rank(model, budget, targets):
-    return config(budget, targets)
-
-
-@refused(CONFIG, "PEFT then takes its default")
-def pefts_default(model, budget, targets):
-    return config(budget // cost(model, targets), None)
-
-
-@refused(CONFIG, "asked for were")
-def always_q_and_v(model, budget, targets):
-    return config(budget // cost(model, targets), ["q_proj", "v_proj"])
-
-
-@refused(CONFIG, "output head is among")
-def head_targeted(model, budget, targets):
-    return config(budget // cost(model, targets), ["q_proj", "v_proj", "lm_head"])
-
-
-@refused(CONFIG, "more than A and B")
+@refused(CONFIG, "The rule: The layers with an adapter")
 def embeddings_saved(model, budget, targets):
     return config(budget // cost(model, targets), targets, modules_to_save=["embed_tokens"])
 
 
-@refused(CONFIG, "twice the rank")
-def alpha_forgotten(model, budget, targets):
-    return config(budget // cost(model, targets), targets, lora_alpha=8)
+@refused(CONFIG, "The rule: The layers with an adapter")
+def head_targeted(model, budget, targets):
+    names = SEVEN if targets == "all-linear" else targets
+    return config(budget // cost(model, targets), [*names, "lm_head"])
 
 
-@refused(CONFIG, "That is a rank")
-def a_rank(model, budget, targets):
-    return budget // cost(model, targets)
+@refused(CONFIG, "The rule: lora_alpha is 2 * r")
+def rank_stabilized(model, budget, targets):
+    return config(budget // cost(model, targets), targets, use_rslora=True)
 
 
-@refused(CONFIG, "this is a dict")
+@refused(CONFIG, "changes its own input (argument 1")
+def adapters_put_in(model, budget, targets):
+    found = config(budget // cost(model, targets), targets)
+    inject_lora(model, targets if isinstance(targets, str) else list(targets), found.r, 1)
+    return found
+
+
+@refused(CONFIG, "expected 'LoraConfig', got 'dict'")
 def a_dictionary(model, budget, targets):
     return {"r": budget // cost(model, targets)}
+
+
+equivalent(
+    CONFIG,
+    "The two widths are added; PEFT copies the targets; a task type is not asked for.",
+    "`lora_parameter_count(d_in, d_out, 1)` becomes `lora_parameter_count(d_out, d_in, 1)`",
+    "`targets if isinstance(targets, str) else list(targets)` becomes `targets`",
+    "without `task_type=` in `LoraConfig(r=r, lora_alpha=2 * r, target_modules=chosen, task_type='CAUSAL_LM')`",
+)

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+import functools
+import itertools
+import random
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import nn
-from transformers import LlamaConfig, LlamaForCausalLM
 
+from sftlab._internal.random_state import own_random_state
 from sftlab.classroom.checking import Case, Exercise, mistake
 from sftlab.lora import inject_lora
 from sftlab.memory.count import lora_config_for, targeted_layers, trainable_share, weight_count
@@ -14,189 +21,379 @@ from sftlab.quantized_layers import quantize_model_linears
 SHARE, CONFIG = "18.trainable_share", "18.lora_config_for"
 
 
-def _llama(device: str = "cpu", tied: bool = True) -> nn.Module:
+@functools.cache
+def _llama(device: str = "meta", tied: bool = True) -> nn.Module:
     """A tiny Llama with narrow k and v; on the meta device it has shapes alone."""
-    config = LlamaConfig(vocab_size=96, hidden_size=64, intermediate_size=128, num_hidden_layers=3, num_attention_heads=4,
-                         num_key_value_heads=1, tie_word_embeddings=tied)  # fmt: skip
-    state = torch.get_rng_state()
-    with torch.device(device):
-        model = LlamaForCausalLM(config)
-    torch.set_rng_state(state)
-    return model
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(vocab_size=97, hidden_size=64, intermediate_size=192, num_hidden_layers=3, num_attention_heads=4,
+                         num_key_value_heads=1, tie_word_embeddings=tied, attention_bias=True, mlp_bias=True)  # fmt: skip
+    with own_random_state(seed=0), torch.device(device):
+        return LlamaForCausalLM(config)
 
 
-def _untied() -> tuple:
-    return (inject_lora(_llama("meta", tied=False).to(torch.bfloat16), ["q_proj", "v_proj"], 4, 8),)
+@functools.cache
+def _packed() -> nn.Module:
+    return quantize_model_linears(copy.deepcopy(_llama("cpu")))
 
 
-def _tied() -> tuple:
-    return (inject_lora(_llama("meta"), "all-linear", 4, 8),)
+def _new(model: nn.Module) -> nn.Module:
+    return copy.deepcopy(model)
 
 
-def _four_bit() -> tuple:
-    return (inject_lora(quantize_model_linears(_llama()), "all-linear", 4, 8),)
+# --- The trained share ---------------------------------------------------------------------------
+@functools.cache
+def _with_lora(kind: str) -> nn.Module:
+    """A model with adapters, to be copied."""
+    made = {
+        "untied": lambda: inject_lora(_new(_llama(tied=False)).to(torch.bfloat16), ["q_proj", "v_proj"], 3, 8),
+        "tied": lambda: inject_lora(_new(_llama()), "all-linear", 3, 8),
+        "packed": lambda: inject_lora(_new(_packed()), "all-linear", 3, 8),
+        "for inference": lambda: inject_lora(_new(_llama(tied=False)), "all-linear", 3, 8).requires_grad_(False),
+        "only B": lambda: inject_lora(_new(_llama(tied=False)), ["down_proj"], 3, 8),
+        "full": lambda: nn.Sequential(nn.Linear(7, 3).bfloat16(), nn.BatchNorm1d(3), nn.Linear(3, 5)).requires_grad_(True),
+    }[kind]()  # fmt: skip
+    if kind == "only B":
+        for name, parameter in made.named_parameters():
+            parameter.requires_grad_(name.endswith((".B", "norm.weight")))
+    return made
 
 
-def _for_inference() -> tuple:
-    return (inject_lora(_llama("meta"), "all-linear", 4, 8).requires_grad_(False),)
-
-
-def _counts(model: nn.Module, count=weight_count) -> tuple[int, int]:
+def _counts(model: nn.Module, count: Callable = weight_count) -> tuple[int, int]:
     parameters = list(model.parameters())
     return sum(count(p) for p in parameters if p.requires_grad), sum(map(count, parameters))
 
 
-def _ratio(model: nn.Module, count) -> float:
+def _ratio(model: nn.Module, count: Callable) -> float:
     trained, every = _counts(model, count)
     return trained / every
 
 
-@mistake(SHARE, "The output head of this model *is* its embedding, and is counted twice. `model.parameters()` gives a shared weight once.")  # fmt: skip
+@mistake(SHARE, "A shared weight is counted twice: the output head of this model is its embedding.")
 def _tied_twice(model):
     every = [p for _, p in model.named_parameters(remove_duplicate=False)]
     return _counts(model)[0] / sum(map(weight_count, every))
 
 
-@mistake(SHARE, "A 4-bit parameter packs two weights into each byte, so `numel()` gives half of them and the share comes out too large. `p.quant_state.shape` has the real shape, where there is one.")  # fmt: skip
-def _packed(model):
+PACKED = "A packed 4-bit parameter is counted by its elements, each of which holds two weights, so the share is too large. Its quant_state has the real shape."
+
+
+@mistake(SHARE, PACKED)
+def _by_elements(model):
     return _ratio(model, lambda p: p.numel())
 
 
-@mistake(SHARE, "It counts what is *called* an adapter. This one was loaded for inference: nothing requires a gradient, so the share is 0.")  # fmt: skip
+@mistake(SHARE, PACKED + " Shared weights are counted twice as well.")
+def _by_elements_and_twice(model):
+    every = [p for _, p in model.named_parameters(remove_duplicate=False)]
+    return _counts(model)[0] / sum(p.numel() for p in every)
+
+
+BY_NAME = "The share is that of the parameters that are called adapters. What is trained is decided by requires_grad, whatever its name."
+
+
+@mistake(SHARE, BY_NAME)
 def _by_name(model):
     adapters = [p for n, p in model.named_parameters() if n.endswith((".A", ".B"))]
     return sum(map(weight_count, adapters)) / _counts(model)[1]
 
 
-@mistake(SHARE, "That is in per cent. A share lies between 0 and 1.")
-def _per_cent(model):
+@mistake(SHARE, BY_NAME)
+def _by_name_and_gradient(model):
+    named = [p for n, p in model.named_parameters() if n.endswith((".A", ".B"))]
+    return sum(weight_count(p) for p in named if p.requires_grad) / _counts(model)[1]
+
+
+@mistake(SHARE, "That is in percent. A share lies between 0 and 1.")
+def _percent(model):
     return 100 * trainable_share(model)
 
 
-@mistake(SHARE, "It divides by the *frozen* parameters. The adapter belongs to the whole.")
+@mistake(SHARE, "The trained weights are divided by the frozen ones. Divide by all weights, the trained ones among them.")  # fmt: skip
 def _over_frozen(model):
     trained, every = _counts(model)
     return trained / (every - trained)
 
 
-@mistake(SHARE, "It counts tensors. Count the numbers in them: `p.numel()`.")
+@mistake(SHARE, "Tensors are counted, not the weights in them.")
 def _tensors(model):
     return _ratio(model, lambda p: 1)
 
 
-@mistake(SHARE, "That is the share of the *bytes*: adapters in float32 weigh twice as much as a base in bfloat16. Count numbers.")  # fmt: skip
+@mistake(SHARE, "That is the share of the bytes. A float32 weight takes twice the bytes of a bfloat16 one; count weights.")  # fmt: skip
 def _bytes(model):
     return _ratio(model, lambda p: weight_count(p) * p.element_size())
 
 
-@mistake(SHARE, "That is the number of trained parameters. Divide it by the number of all of them.")
+@mistake(SHARE, "That is the number of trained weights. Divide it by the number of all weights.")
 def _count(model):
     return _counts(model)[0]
 
 
-@mistake(SHARE, "That is the share that is *not* trained.")
+@mistake(SHARE, "That is the share that is not trained.")
 def _not_trained(model):
     return 1 - trainable_share(model)
 
 
+@mistake(SHARE, "Buffers are counted too. They are no weights: model.parameters() leaves them out.")
+def _buffers(model):
+    trained, every = _counts(model)
+    return trained / (every + sum(b.numel() for b in model.buffers()))
+
+
+@mistake(SHARE, "The share is upside down: all weights are divided by the trained ones.")
+def _upside_down(model):
+    trained, every = _counts(model)
+    return every / trained
+
+
+def _share_case(rule: str, describe: str, kind: str) -> Case:
+    return Case(
+        describe, lambda: (_new(_with_lora(kind)),), trainable_share, tolerance=1e-7, rule=rule
+    )
+
+
+SHARE_CASES = (
+    _share_case(
+        "share", "a model in bfloat16 with float32 adapters on q_proj and v_proj", "untied"
+    ),
+    _share_case(
+        "share", "two linear layers, one of them in bfloat16, and a batch norm, all trained", "full"
+    ),
+    _share_case("trained", "an adapter loaded for inference", "for inference"),
+    _share_case("trained", "only the matrices B and the norms are trained", "only B"),
+    _share_case("tied", "a model whose output head is its embedding", "tied"),
+    _share_case("packed", "the same with its linear layers in 4 bits", "packed"),
+)
+
+
+def _draw_share(rng: random.Random, *_: object) -> tuple:
+    widths = [rng.randint(1, 40) for _ in range(rng.randint(2, 5))]
+    with torch.device("meta"):
+        layers = [nn.Linear(a, b) for a, b in itertools.pairwise(widths)]
+    for parameter in nn.ModuleList(layers).parameters():
+        parameter.requires_grad_(rng.random() < 0.5)
+    layers.append(layers[0])  # used twice, so its weights are shared
+    return (nn.Sequential(*layers),)
+
+
 # --- A configuration for a budget ----------------------------------------------------------------
-SEVEN = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
-QV = ["q_proj", "v_proj"]
+def _peft_config(r: int, targets: Any, **changes: Any):
+    from peft import LoraConfig
+
+    return LoraConfig(**({"r": r, "lora_alpha": 2 * r, "target_modules": targets} | changes))
 
 
-def _budget_arguments(budget: int, targets, four_bit: bool = False):
-    return lambda: (
-        quantize_model_linears(_llama()) if four_bit else _llama("meta"), budget,
-        targets if isinstance(targets, str) else list(targets),
+def _per_rank(model, targets) -> int:
+    return sum(a + b for a, b in targeted_layers(model, targets).values())
+
+
+def _declared(message: str, make: Callable[[nn.Module, int, Any], Any]) -> None:
+    def answer(model, budget, targets="all-linear"):
+        return make(model, budget, targets)
+
+    answer.__name__ = message[:60]
+    mistake(CONFIG, message)(answer)
+
+
+def _with_cost(message: str, cost: Callable[[nn.Module, Any], int]) -> None:
+    """Declare a right configuration of a wrong rank: the budget divided by another cost."""
+    _declared(
+        message,
+        lambda model, budget, targets: _peft_config(
+            max(budget // cost(model, targets), 1), targets
+        ),
+    )
+
+
+def _changed(message: str, *without: str, **changes: Callable[[int, Any], Any]) -> None:
+    """Declare a configuration of the right rank with another setting."""
+
+    def make(model, budget, targets):
+        r = budget // _per_rank(model, targets)
+        return _peft_config(
+            r, targets, **{name: value(r, targets) for name, value in changes.items()}
+        )
+
+    _declared(message, make)
+
+
+def _kinds(model, targets):
+    return {name.split(".")[-1]: shape for name, shape in targeted_layers(model, targets).items()}
+
+
+_with_cost("The shapes are read from packed weights: a 4-bit weight is stored as one column of bytes. The layer knows its real widths.",
+           lambda model, t: sum(sum(model.get_submodule(n).weight.shape) for n in targeted_layers(model, t)))  # fmt: skip
+_with_cost("Each kind of layer is counted once, but it occurs in every block of the model.",
+           lambda model, t: sum(map(sum, _kinds(model, t).values())))  # fmt: skip
+_with_cost("Every layer is counted as a square of the model's width. Layers for k, v and the MLP are not square: r * (d_in + d_out).",
+           lambda model, t: len(targeted_layers(model, t)) * 2 * model.config.hidden_size)  # fmt: skip
+_with_cost("Only A is counted, r * d_in for each layer. B has r * d_out more.",
+           lambda model, t: sum(a for a, _ in targeted_layers(model, t).values()))  # fmt: skip
+_with_cost("Only B is counted, r * d_out for each layer. A has r * d_in more.",
+           lambda model, t: sum(b for _, b in targeted_layers(model, t).values()))  # fmt: skip
+_with_cost("The parameters of whole weights are counted, d_in * d_out. An adapter of rank r has r * (d_in + d_out).",
+           lambda model, t: sum(a * b for a, b in targeted_layers(model, t).values()))  # fmt: skip
+_with_cost("The output head is counted, although it gets no adapter.",
+           lambda model, t: _per_rank(model, t) + model.lm_head.in_features + model.lm_head.out_features)  # fmt: skip
+_with_cost("All linear layers are counted, although only some are targets.",
+           lambda model, t: _per_rank(model, "all-linear"))  # fmt: skip
+
+_declared("The rank is rounded up, so the adapter is over the budget.",
+          lambda model, budget, t: _peft_config(-(-budget // _per_rank(model, t)), t))  # fmt: skip
+_declared("The adapter stays below the budget, also where the next rank uses exactly the whole of it. At most `budget` includes the budget.",
+          lambda model, budget, t: _peft_config((budget - 1) // _per_rank(model, t), t))  # fmt: skip
+_declared("The rank is a power of two. A larger one fits: any whole number is a rank.",
+          lambda model, budget, t: _peft_config(1 << ((budget // _per_rank(model, t)).bit_length() - 1), t))  # fmt: skip
+_declared("The rank is limited by the width of the layers. A larger one fits into the budget.",
+          lambda model, budget, t: _peft_config(min(budget // _per_rank(model, t), min(map(min, targeted_layers(model, t).values()))), t))  # fmt: skip
+_declared("The budget itself is the rank. Divide it by what one unit of rank costs.",
+          lambda model, budget, t: _peft_config(budget, t))  # fmt: skip
+_declared("The result is the rank. Return the LoraConfig that holds it.",
+          lambda model, budget, t: budget // _per_rank(model, t))  # fmt: skip
+_changed("target_modules is not set. PEFT then adapts q_proj and v_proj, whatever the targets are.", target_modules=lambda r, t: None)  # fmt: skip
+_changed("All linear layers get an adapter, although only some are targets.", target_modules=lambda r, t: "all-linear")  # fmt: skip
+_changed("lora_alpha is not set: PEFT's default is 8. It is twice the rank, so that the factor alpha / r is 2.", lora_alpha=lambda r, t: 8)  # fmt: skip
+_changed("lora_alpha is the rank. It is twice the rank.", lora_alpha=lambda r, t: r)
+_changed("lora_alpha is 2. It is twice the rank, so that the factor alpha / r is 2.", lora_alpha=lambda r, t: 2)  # fmt: skip
+
+
+@functools.lru_cache(maxsize=512)
+def _adapted(settings: str, config: _Hidden) -> dict:
+    """What PEFT does with a configuration on a model of the same shapes."""
+    import peft
+
+    model = _new(_llama())
+    peft.inject_adapter_in_model(copy.deepcopy(config.value), model, low_cpu_mem_usage=True)
+    layers = {n: m for n, m in model.named_modules() if isinstance(m, peft.tuners.lora.LoraLayer)}
+    return {
+        "layers with an adapter": set(layers),
+        "trained parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "factors of the adapters": sorted({m.scaling["default"] for m in layers.values()}),
+    }
+
+
+class _Hidden:
+    """A value that does not count in the key of a cache."""
+
+    def __init__(self, value: Any):
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Hidden)
+
+    def __hash__(self) -> int:
+        return 0
+
+
+KEYS = {
+    "rank": ("r",),
+    "packed": ("r",),
+    "layers": ("layers with an adapter", "trained parameters"),
+    "alpha": ("lora_alpha", "factors"),
+}
+
+
+def _observe(rule: str) -> Callable[[Any, tuple], dict]:
+    def observe(config: Any, given: tuple) -> dict:
+        from peft import LoraConfig
+
+        if config is None:
+            return None
+        if not isinstance(config, LoraConfig):
+            return {"type of the result": type(config).__name__} | dict.fromkeys(KEYS[rule], config)
+        found = {"type of the result": "LoraConfig"}
+        if rule in ("rank", "packed"):
+            return found | {"r": config.r}
+        adapted = _adapted(str(sorted(config.to_dict().items(), key=str)), _Hidden(config))
+        factors = {"lora_alpha": config.lora_alpha, "factors": adapted["factors of the adapters"]}
+        layers = {name: adapted[name] for name in ("layers with an adapter", "trained parameters")}
+        return found | (factors if rule == "alpha" else layers)
+
+    return observe
+
+
+def _config_case(
+    rule: str, budget: int, targets: str | list[str], remark: str = "", packed: bool = False
+) -> Case:
+    def arguments() -> tuple:
+        model = _packed() if packed else _llama()
+        return _new(model), budget, targets if isinstance(targets, str) else list(targets)
+
+    return Case(
+        f"`lora_config_for(model, {budget}, {targets!r})`{remark}", arguments, lora_config_for,
+        1e-9, rule=rule, observe=_observe(rule),
     )  # fmt: skip
 
 
-def _rank_mistakes(model: nn.Module, budget: int, targets) -> list[tuple[int, str]]:
-    """Ranks that known mistakes lead to, and what they are."""
-    layers = targeted_layers(model, targets)
-    shapes, hidden = list(layers.values()), 64
-    per_rank = sum(a + b for a, b in shapes)
-    packed = [model.get_submodule(n).weight.shape for n in layers]
-    kinds = {n.split(".")[-1]: s for n, s in layers.items()}
-    return [
-        (budget // sum(sum(s) for s in packed), "The shapes were read from packed weights: a 4-bit weight is stored as one column of bytes. `in_features` and `out_features` tell the real ones."),
-        (budget // sum(sum(s) for s in kinds.values()), "Each kind of layer was counted once, but it occurs in every block of the model."),
-        (budget // (len(shapes) * 2 * hidden), "Every layer was counted as square, 2·d·r. The layers for k, v and the MLP are not: r·(d_in + d_out)."),
-        (budget // sum(a for a, _ in shapes), "Only A was counted, r·d_in. B has r·d_out more."),
-        (budget // sum(b for _, b in shapes), "Only B was counted, r·d_out. A has r·d_in more."),
-        (budget // (per_rank + 96 + hidden), "The output head was counted, but it gets no adapter: it is not among the targets."),
-        (-(-budget // per_rank), "The rank was rounded up, so the adapter is just over the budget. Round down."),
-    ]  # fmt: skip
+QV = ["q_proj", "v_proj"]
+CONFIG_CASES = (
+    _config_case("rank", 7400, QV),
+    _config_case("rank", 13_104, ["down_proj", "k_proj"], ", which is exactly the cost of rank 13"),
+    _config_case("rank", 59_999, ["v_proj"], ", where the rank exceeds the layers' width"),
+    _config_case("rank", 43_000, "all-linear"),
+    _config_case("packed", 50_000, "all-linear", ", the model in 4 bits", packed=True),
+    _config_case("layers", 7400, QV, ", the layers that get an adapter"),
+    _config_case("layers", 43_000, "all-linear", ", the layers that get an adapter"),
+    _config_case("alpha", 7400, QV, ", its lora_alpha"),
+)
 
 
-def _verify_config(result, arguments) -> str | None:
-    from peft import LoraConfig
-
-    model, budget, targets = arguments
-    if isinstance(result, int):
-        return "That is a rank. Return a `peft.LoraConfig` that holds it, with the targets."
-    if not isinstance(result, LoraConfig):
-        return f"Return a `peft.LoraConfig`; this is a `{type(result).__name__}`."
-    asked = SEVEN if targets == "all-linear" else set(targets)
-    chosen = result.target_modules
-    if chosen is None:
-        return "`target_modules` is not set: PEFT then takes its default, for Llama models `q_proj` and `v_proj` alone, whatever was asked for."
-    if chosen != "all-linear" and isinstance(chosen, str):
-        chosen = {chosen}
-    chosen = SEVEN if chosen == "all-linear" else set(chosen)
-    if "lm_head" in chosen:
-        return "The output head is among the targets. It shares its weight with the embedding here: leave it out."
-    if chosen != asked:
-        return f"The targets are {', '.join(sorted(chosen))}; asked for were {', '.join(sorted(asked))}."
-    if result.modules_to_save or result.bias != "none":
-        return "It trains more than A and B: `modules_to_save` keeps a full copy of whole layers (embeddings make an adapter huge), and `bias` trains biases."
-    per_rank = sum(a + b for a, b in targeted_layers(model, targets).values())
-    right = budget // per_rank
-    if result.r != right:
-        for rank, message in _rank_mistakes(model, budget, targets):
-            if rank == result.r:
-                return message
-        if result.r > right:
-            return f"Rank {result.r} trains {result.r * per_rank:,} parameters, more than the budget of {budget:,}."
-        return f"Rank {result.r} trains {result.r * per_rank:,} parameters. The budget of {budget:,} allows a larger rank; it need be no power of two."
-    if result.lora_alpha != 2 * result.r:
-        return f"`lora_alpha` is {result.lora_alpha}; asked for is twice the rank, so that the factor α/r is 2 whatever the budget."
-    return None
+def _draw_config(rng: random.Random, model: nn.Module, *_: object) -> tuple:
+    kinds = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    targets = rng.sample(kinds, rng.randint(1, 4))
+    return model, _per_rank(model, targets) * rng.randint(1, 40) + rng.randint(0, 200), targets
 
 
 EXERCISES = {
     SHARE: Exercise(
-        id=SHARE,
-        title="What share is trained?",
-        reference=trainable_share,
-        cases=[
-            Case("a model in bfloat16 with adapters on q and v", _untied, trainable_share, tolerance=1e-9),
-            Case("a model whose head is its embedding", _tied, trainable_share, tolerance=1e-9),
-            Case("the same with its linear layers in 4 bits", _four_bit, trainable_share, tolerance=1e-9),
-            Case("an adapter loaded for inference", _for_inference, trainable_share, tolerance=1e-9),
-        ],
-        hints=[
-            "Two sums over `model.parameters()`: one of those with `requires_grad`, one of all. Divide.",
-            "How many weights does a parameter hold? `p.numel()`, unless it is packed: then it has a `quant_state`, and that has a `shape`.",
-        ],
+        SHARE,
+        "What share is trained?",
+        trainable_share,
+        SHARE_CASES,
+        asks="Return the share of the model's weights that is trained.",
+        rules={
+            "share": "It is the number of trained weights divided by the number of all weights, from 0 to 1. Adapters count in both numbers, buffers in none.",
+            "trained": "A weight is trained if it requires a gradient, whatever its name.",
+            "tied": "A weight that two modules share counts once.",
+            "packed": "A packed 4-bit parameter has a quant_state, and quant_state.shape is the shape of the weights in it. Other parameters have none.",
+            "unchanged": "The model stays as it is.",
+        },
+        draw=_draw_share,
+        hints=(
+            "Two sums over the model's parameters are needed. Which parameters belong to each?",
+            ("packed", "So the number of weights in a parameter is not always its number of elements."),
+            "The place to look is how you count one parameter. Write that as a function of its own, and use it in both sums.",
+        ),
+        path="Begin with one parameter: how many weights does it hold? Then add over all parameters of the model, and over those that require a "
+        "gradient. model.parameters() already gives a shared weight once. The usual wrong turn is numel(), which counts bytes in a packed model.",
         why="PEFT's `print_trainable_parameters()` does the same: it counts a packed parameter double. The share says how much is trained, not how much memory is saved: "
         "notebooks 06 and 19 measure that.",
         shows=(weight_count,),
     ),
     CONFIG: Exercise(
-        id=CONFIG,
-        title="The largest rank that fits",
-        reference=lora_config_for,
-        cases=[
-            Case("at most 60,000 parameters on all linear layers", _budget_arguments(60_000, "all-linear"), verify=_verify_config),
-            Case("at most 14,000 on q_proj and v_proj", _budget_arguments(14_000, QV), verify=_verify_config),
-            Case("at most 70,000 on all linear layers, the model in 4 bits", _budget_arguments(70_000, "all-linear", True), verify=_verify_config),
-        ],
-        hints=[
-            "How many parameters does one unit of rank cost? Add d_in + d_out over *all* layers that get an adapter.",
-            "`sftlab.memory.shapes.linear_layers(model)` gives (d_in, d_out) by name, without the head. A target is the last part of the name.",
-            "The rank is the budget divided by that cost, rounded down. Hand `targets` on as `target_modules`.",
-        ],
+        CONFIG,
+        "The largest rank that fits",
+        lora_config_for,
+        CONFIG_CASES,
+        asks="Return the peft.LoraConfig of the largest rank that trains at most `budget` parameters.\n\n"
+        'targets: the kinds of layers that get an adapter, such as ["q_proj", "v_proj"], or "all-linear".',
+        rules={
+            "rank": "A layer trains r * (d_in + d_out) parameters. r is the largest whole number for which all adapters together have at most `budget`; "
+            "it need not be a power of two and may exceed a layer's width. The budget suffices for r = 1.",
+            "alpha": "lora_alpha is 2 * r.",
+            "layers": 'The layers with an adapter are those whose name ends in one of targets; for "all-linear", every linear layer except lm_head. Nothing else is trained.',
+            "packed": "In a 4-bit model, d_in and d_out are the widths that the layer computes with, not those of the packed weight.",
+            "unchanged": "The model stays as it is: it gets no adapters here.",
+        },
+        draw=_draw_config,
+        hints=(
+            "How many parameters does one unit of rank cost, over all layers that get an adapter?",
+            ("rank", "`sftlab.memory.shapes.linear_layers(model)` gives (d_in, d_out) by name, without the head."),
+            "The place to look is the sum: it goes over every block, and the kind of a layer is the last part of its name.",
+        ),
+        path="Find the layers first: all whose kind is among the targets, in every block. Then the cost of rank 1, the sum of their d_in + d_out. The rank is "
+        "how often that cost fits into the budget. Hand the targets on, and set alpha. The usual wrong turn is to count each kind of layer once.",
         why="A rank is usually chosen as 8, 16 or 64 by habit. Nothing requires a power of two; what matters more is which layers carry it. "
         "α goes with the rank here, so that a larger budget does not weaken the update.",
         points=2,
