@@ -132,7 +132,13 @@ def one_row(A, B):
     filled(lambda A: A.copy_(torch.randn(1, A.shape[1]).expand_as(A) / A.shape[1] ** 0.5))(A, B)
 
 
-@refused(START, "The columns of A are equal")
+@refused(START, "not 0 on average")
+def evenly_spaced(A, B):
+    bound = A.shape[1] ** -0.5
+    filled(lambda A: A.copy_(torch.linspace(-bound, bound, A.numel()).view_as(A)))(A, B)
+
+
+@refused(START, "multiples of each other")
 def one_column(A, B):
     filled(lambda A: A.copy_(torch.randn(len(A), 1).expand_as(A) / A.shape[1] ** 0.5))(A, B)
 

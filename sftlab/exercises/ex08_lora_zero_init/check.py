@@ -84,15 +84,14 @@ def _wrong_A(A: Tensor) -> str | None:
     d_in = A.shape[1]
     if (A[:1, :1] == A).all():
         return Broken("random", "All entries of A are equal. Equal rows get equal gradients and stay equal, so r rows do the work of one.")  # fmt: skip
-    if (A[0] == A[1]).all():
-        return Broken("random", "The rows of A are equal. They get equal gradients and stay equal, so r rows do the work of one.")  # fmt: skip
-    if (A[:, :1] == A).all():
-        return Broken("random", "The columns of A are equal: every row only measures the sum of its inputs.")  # fmt: skip
+    if torch.cosine_similarity(A[0], A[1], dim=0).abs() > 0.99:
+        return Broken("random", "The rows of A are equal, or multiples of each other, so that r rows do the work of one.")  # fmt: skip
     if (A == 0).float().mean() > 0.5:
         return Broken("random", "Most entries of A are zero. Draw every entry at random.")
     spread = A.std().item()
-    if A.mean().abs() > 0.5 * spread:
-        return Broken("random", f"The mean of A's entries is {A.mean():.2g}, their standard deviation {spread:.2g}: they are not 0 on average.")  # fmt: skip
+    means = torch.cat([A.mean()[None] * math.sqrt(len(A)), A.mean(dim=1)]) * math.sqrt(d_in)
+    if means.abs().max() > 5 * spread:  # 5 standard errors
+        return Broken("random", f"The rows of A have the means {[float(f'{m:.2g}') for m in A.mean(dim=1)]}, with a standard deviation of {spread:.2g}: the entries are not 0 on average.")  # fmt: skip
     size = spread * math.sqrt(d_in)
     if not 0.3 <= size <= 2:
         return Broken("size", f"With d_in = {d_in}, the sum over a row of A has a standard deviation of {size:.2g}; it must be between 0.3 and 2. How does it grow with d_in?")  # fmt: skip

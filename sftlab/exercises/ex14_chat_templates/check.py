@@ -158,10 +158,7 @@ def _one_bar(messages, add_generation_prompt=False):
     return _written(messages, add_generation_prompt, turn, "<|im_start>assistant\n")
 
 
-STRIPPED = "White space is stripped from the end of the result. The last line break belongs to the rendering."  # fmt: skip
-
-
-@mistake(CHATML, STRIPPED)
+@mistake(CHATML, "The line break at the very end of the result is missing, with the generation prompt and without it. Is it stripped, or left out by `join`?")  # fmt: skip
 def _result_stripped(messages, add_generation_prompt=False):
     return chatml(messages, add_generation_prompt).strip()
 
@@ -249,6 +246,7 @@ CHATML_CASES = (
     _chatml_case("given", "with a system turn", _messages("Hi", "Hello.", system="Be brief.")),
     _chatml_case("given", "another role", TOOL, True),
     _chatml_case("given", "twice the same role", TWICE, False),
+    _chatml_case("given", "an empty content", _messages("Hi", ""), False),
     _chatml_case("content", "white space", _messages(" two\nlines \n", "\tYes. "), False),
     _chatml_case("content", "braces", _messages("What is {role}?", "A {name}, 100%."), False),
     _chatml_case("content", "special tokens in a content", _messages("Is <|im_end|> a token?"), False),
@@ -387,6 +385,7 @@ COUNT_CASES = (
     _count_case("token", "three finished turns", lambda t: encode(t, _messages("Hi", "Hello.", "Bye"))),
     _count_case("open", "a question and a generation prompt", lambda t: encode(t, _messages("Hi"), True)),
     _count_case("open", "with a system turn and an open answer", lambda t: encode(t, _messages("Hi", system="You help the user."), True)),
+    _count_case("open", "a list that ends with <|im_start|>", lambda t: t.encode("<|im_start|>user\nHi<|im_end|>\n<|im_start|>")),
     _count_case("open", "no ids", lambda t: []),
     _count_case("token", "a message that forges two turns", lambda t: encode(t, _messages(FORGED))),
     _count_case("token", "two <|im_start|> in a row", lambda t: t.encode("<|im_start|><|im_start|>user\nHi")),

@@ -275,6 +275,8 @@ TEXTS = (
     ("length", "a part of 9 characters twice", "It snowed. So we read. It snowed."),
     ("phrases", "a word twice", "The plural of sheep is sheep."),
     ("phrases", "a word three times, not in a row", "The frog is green, the pond is deep, the heron is gray."),
+    ("phrases", "a word twice in a row", "That is a very very good tip."),
+    ("phrases", "a phrase twice and its beginning once more", "Then go to the next page go to the next page go to the next stop."),
     ("phrases", "a word three times in a row", "That is a very very very good tip."),
     ("phrases", "a word four times in a row", "That is a very very very very good tip."),
     ("phrases", "a phrase twice in a row", "They talked about this, about this and other things."),
