@@ -70,6 +70,11 @@ def _shifted_twice(logits, labels):
     return F.cross_entropy(logits[:, :-2].flatten(0, 1), labels[:, 2:].flatten())
 
 
+@mistake(LOSS, "The labels are rolled, so the last logits of a sequence are compared with its first token. They have no label: cut both off.")  # fmt: skip
+def _rolled(logits, labels):
+    return F.cross_entropy(logits.flatten(0, 1), labels.roll(-1, 1).flatten())
+
+
 @mistake(LOSS, "The mask is not shifted with the labels: a position is masked where the label *before* its target is -100.")  # fmt: skip
 def _mask_unshifted(logits, labels):
     nll, mask = token_nll(logits, labels.clamp(min=0)), labels[:, :-1] != IGNORE_INDEX
@@ -213,7 +218,7 @@ SFT_CASES = (
     _sft_case("shift", [[2, 1, 4, 3]], "no prompt at all", seed=3),
     _sft_case("mask", [[M, M, 0, 3, 0, 1]], "the answer contains token 0", seed=2),
     _sft_case("mask", [[M, 1, 3, M, M, 4, 2]], "two answers and a prompt between them", seed=6),
-    _sft_case("mean", UNEQUAL, "answers of five tokens and of one", seed=1),
+    _sft_case("mean", UNEQUAL, "answers of five tokens and of one", vocabulary=7, seed=1),
     _sft_case("gradient", UNEQUAL, "logits that require gradients", seed=1, graph=True),
     _sft_case("large", [[M, M, 1, 3, 2, 4]], "logits in the hundreds", scale=400.0, seed=4),
     _sft_case("none", [[M, M, M, M]], "nothing is trained"),

@@ -308,9 +308,9 @@ def _render(rule: str, remark: str, *texts: str, system: str = "", observe=None)
 
 
 def _before_the_answer(text, arguments):
-    """The turns that were said; how the text goes on is compared in the next case."""
-    said, header, _ = text.rpartition(HEADER.strip()) if isinstance(text, str) else ("", "", "")
-    return said if header else text
+    """As much of the text as the turns take; how it goes on is compared in the next case."""
+    turns = render_prompt(*arguments).removesuffix(HEADER)
+    return text[: len(turns)] if isinstance(text, str) else text
 
 
 FROG = "Where does the frog live?"

@@ -80,6 +80,11 @@ def _momentum():
     return model, SGD(model.parameters(), lr=0.1, momentum=0.9)
 
 
+def _momentum_in_half():
+    model = _model(torch.bfloat16)
+    return model, SGD(model.parameters(), lr=0.1, momentum=0.9)
+
+
 def _momentum_in_one_group():
     model = _model()
     groups = [{"params": model[2].parameters(), "momentum": 0.9}, {"params": model[0].parameters()}]
@@ -292,6 +297,7 @@ EXERCISES = {
             _case("given", "AdamW with two groups of parameters", _two_groups),
             _case("sgd", "SGD without momentum", _sgd),
             _case("sgd", "SGD with momentum", _momentum),
+            _case("dtype", "SGD with momentum in bfloat16", _momentum_in_half),
             _case("sgd", "SGD with momentum in the first of two groups", _momentum_in_one_group),
         ],
         asks="Return how many bytes of state an optimizer will keep after its first step, which has not been taken yet.\n\n"
