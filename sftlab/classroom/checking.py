@@ -141,11 +141,9 @@ class Exercise:
 
     def docstring(self, width: int = 88) -> str:
         """Return the docstring of the stub: what is asked, and one line for each rule."""
-        lines = [textwrap.fill(line, width) for line in self.asks.splitlines()]
-        rules = [
-            textwrap.fill(f"- {rule}", width, subsequent_indent="  ")
-            for rule in self.rules.values()
-        ]
+        fill = functools.partial(textwrap.fill, width=width, break_on_hyphens=False)
+        lines = [fill(line) for line in self.asks.splitlines()]
+        rules = [fill(f"- {rule}", subsequent_indent="  ") for rule in self.rules.values()]
         return "\n".join([*lines, "", *rules] if rules else lines)
 
     @property
@@ -359,6 +357,8 @@ def _gradients(value: Any, arguments: tuple) -> list[Any]:
     if not is_tensor(value) or not value.requires_grad:
         return []
     leaves = [t for t in _tensors(arguments) if t.requires_grad]
+    if not leaves:
+        return []
     found = torch.autograd.grad(value.sum(), leaves, allow_unused=True, retain_graph=True)
     pairs = zip(found, leaves, strict=True)
     return [torch.zeros_like(leaf) if grad is None else grad for grad, leaf in pairs]

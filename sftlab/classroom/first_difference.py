@@ -313,7 +313,8 @@ def _tensor_difference(
 def _first_in_tensor(mine: Any, theirs: Any, same: Any, where: str) -> str:
     index = tuple((~same).nonzero()[0].tolist())
     a, b = mine[index].item(), theirs[index].item()
-    place = f" at position {index[0] if len(index) == 1 else index}" if index else where
+    position = f"position {index[0] if len(index) == 1 else index}"
+    place = (f"{where}, {position}" if where else f" at {position}") if index else where
     if isinstance(a, float) and math.isnan(a):
         return f"The result{place} is NaN (not a number); expected `{shorten(b)}`."
     if isinstance(a, float) and math.isinf(a):
@@ -335,7 +336,8 @@ def cast(value: Any, like: Any) -> Any:
         return type(like)(**{name: cast(v, getattr(like, name)) for name, v in fields.items()})
     value = plain(value)
     if isinstance(like, (bool, int, float)) and _is_number(value):
-        return type(like)(value) if type(like)(value) == value else value
+        made = type(like)(value)
+        return made if made == value or isinstance(like, float) else value
     if isinstance(like, Mapping) and isinstance(value, Mapping):
         return {key: cast(item, like.get(key)) for key, item in value.items()}
     if isinstance(like, list) and isinstance(value, Collection):

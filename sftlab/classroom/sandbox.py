@@ -18,7 +18,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -203,22 +203,23 @@ def _captured(result: Run) -> Iterator[None]:
 def _random_state_kept(result: Run) -> Iterator[None]:
     """Restore the random states, so that a check does not change later experiments.
 
-    A seed is recognized by the state, because a function may have been imported under any name.
+    A seed for torch shows in ``torch.initial_seed``; Python's and NumPy's functions are watched.
     """
     numpy, torch = sys.modules.get("numpy"), sys.modules.get("torch")
     python_state, limit = random.getstate(), sys.getrecursionlimit()
     numpy_state = numpy.random.get_state() if numpy else None
     torch_state = torch.get_rng_state() if torch else None
-    seeded = _seed_unlikely(numpy, torch)
+    if torch:
+        torch.default_generator.manual_seed(_UNLIKELY_SEED)  # of the CPU alone, which is fast
     try:
-        yield
+        with (
+            _noted(random, "random.seed", result),
+            _noted(numpy and numpy.random, "numpy.random.seed", result),
+        ):
+            yield
     finally:
         if torch and torch.initial_seed() != _UNLIKELY_SEED:
             result.reseeded = "torch.manual_seed"
-        elif not _follows(random.getstate()[1], seeded[0]):
-            result.reseeded = "random.seed"
-        elif numpy and not _follows(numpy.random.get_state()[1], seeded[1]):
-            result.reseeded = "numpy.random.seed"
         random.setstate(python_state)
         sys.setrecursionlimit(limit)
         if numpy_state is not None:
@@ -230,30 +231,23 @@ def _random_state_kept(result: Run) -> Iterator[None]:
 _UNLIKELY_SEED = 0xC0DE_5F7A  # no student's own
 
 
-def _seed_unlikely(numpy: Any, torch: Any) -> tuple[Sequence[int], Sequence[int]]:
-    """Seed all generators; return the states of Python's and NumPy's."""
-    random.seed(_UNLIKELY_SEED)
-    if numpy:
-        numpy.random.seed(_UNLIKELY_SEED)
-    if torch:
-        torch.default_generator.manual_seed(_UNLIKELY_SEED)  # of the CPU alone, which is fast
-    return random.getstate()[1], numpy.random.get_state()[1] if numpy else ()
+@contextlib.contextmanager
+def _noted(module: Any, name: str, result: Run) -> Iterator[None]:
+    """Note in the result if the code calls the module's ``seed``."""
+    if module is None:
+        yield
+        return
+    seed = module.seed
 
+    def noted(*arguments: Any, **named: Any) -> None:
+        result.reseeded = name
+        seed(*arguments, **named)
 
-def _follows(words: Sequence[int], before: Sequence[int]) -> bool:
-    """Return whether a state of a Mersenne Twister is reached from another by drawing numbers.
-
-    Args:
-        words, before: the states; their first 624 entries change once in 624 draws.
-    """
-    generator = random.Random()
-    generator.setstate((3, (*map(int, before[:624]), 624), None))  # 624: at the end of its block
-    wanted = tuple(map(int, words[:624]))
-    for _ in range(50):
-        if generator.getstate()[1][:624] == wanted:
-            return True
-        generator.getrandbits(32 * 624)
-    return False
+    module.seed = noted
+    try:
+        yield
+    finally:
+        module.seed = seed
 
 
 @contextlib.contextmanager
