@@ -212,7 +212,7 @@ def _drawn(exercise: Exercise, seed: str) -> Case:
     loose = max([1e-5, model.tolerance]) if any(c.tolerance for c in exercise.cases) else 0.0
     return dataclasses.replace(
         model,
-        describe=f"`{exercise.name}` on random values: {shown}",
+        describe=f"`{exercise.name}` on random values: {shown}".removesuffix(": "),
         arguments=arguments,
         tolerance=loose,
         rule="",
@@ -263,7 +263,7 @@ def attempt(
     if tried.message:
         tried.error = TypeError()
         return tried
-    names = [*inspect.signature(exercise.reference).parameters, *map(str, range(len(given)))]
+    names = [*_parameters(answer), *map(str, range(len(given)))]
     allowed = range(len(given)) if case.in_place is True else case.in_place or ()
     changed = watch(given, names, allowed)
     outcome = run(lambda: _materialized(answer(*given)), limit)
@@ -281,11 +281,12 @@ def attempt(
     tried.changed = found is not None
     if SEED in exercise.rules and outcome.reseeded and not tried.message:
         tried.message = Broken(SEED, f"It sets the random seed itself ({outcome.reseeded}).")
-    if found and not tried.message:
+    if found and (not tried.message or tried.message.endswith(_NOT_COMPARED)):
         tried.message = Broken(UNCHANGED, found)
     return tried
 
 
+_NOT_COMPARED = "could not be compared with the expected one."
 _TOO_LONG = "It ran for more than {:g} seconds: is there a loop that never ends?"
 
 
@@ -321,7 +322,7 @@ def _judge(exercise: Exercise, tried: Attempt, given: tuple, limit: float) -> No
 
     compared = run(compare, limit)
     if compared.error is not None or compared.timed_out:
-        tried.message = f"The result, a `{kind}`, could not be compared with the expected one."
+        tried.message = f"The result, a `{kind}`, {_NOT_COMPARED}"
     else:
         tried.message = compared.value
 
@@ -412,7 +413,7 @@ def _named_mistake(exercise: Exercise, attempts: Sequence[Attempt], limit: float
 def alike(exercise: Exercise, one: Attempt, other: Attempt) -> bool:
     """Return whether two answers did the same on a case."""
     if one.error is not None or other.error is not None:
-        return type(one.error) is type(other.error)
+        return (type(one.error), str(one.error)) == (type(other.error), str(other.error))
     if one.case.verify:
         return one.told == other.told and one.changed == other.changed
     if (one.message is None) != (other.message is None) or one.changed != other.changed:
@@ -469,17 +470,21 @@ def _not_a_function(exercise: Exercise, answer: Any) -> str | None:
 
 def _signature_message(exercise: Exercise, answer: Callable[..., Any], given: tuple) -> str | None:
     try:
-        signature = inspect.signature(answer)
-    except (TypeError, ValueError):  # some built-in functions have none
+        inspect.signature(answer).bind(*given)
+    except ValueError:  # some built-in functions have no signature
         return None
-    try:
-        signature.bind(*given)
     except TypeError:
-        wanted = inspect.signature(exercise.reference)
-        names = ", ".join(list(wanted.parameters)[: len(given)])
-        mine = ", ".join(signature.parameters) or "nothing"
+        names = ", ".join(_parameters(exercise.reference)[: len(given)])
+        mine = ", ".join(_parameters(answer)) or "nothing"
         return f"It takes ({mine}), but it is called with {len(given)} arguments: ({names})."
     return None
+
+
+def _parameters(answer: Callable[..., Any]) -> list[str]:
+    try:
+        return list(inspect.signature(answer).parameters)
+    except (TypeError, ValueError):
+        return []
 
 
 def _outside_data(answer: Any) -> str:

@@ -26,8 +26,9 @@ def test_names_inside_a_function_or_comprehension_are_not_bound_by_the_cell():
 
 def test_an_answer_is_typed_with_all_that_it_leans_on():
     id = "07.break_even_rank"
-    known = {mistake.message: mistake.answer for mistake in catalogue.exercise(id).mistakes}
-    typed = [(cell, known[said]) for cell, said in answers("07", "WRONG", id) if said in known]
+    known = {mistake.answer.__name__: mistake.answer for mistake in catalogue.exercise(id).mistakes}
+    cells = {cell.rpartition(" = ")[2]: cell for cell, _ in answers("07", "WRONG", id)}
+    typed = [(cell, known[name]) for name, cell in cells.items() if name in known]
     assert len(typed) >= 6
     for cell, answer in typed:
         namespace = {}

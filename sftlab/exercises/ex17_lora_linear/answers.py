@@ -2,47 +2,21 @@
 
 from __future__ import annotations
 
-import copy
 import math
+import re
+from functools import reduce
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from sftlab.classroom.answers import refused, right
+from sftlab.classroom.answers import equivalent, refused, right
+from sftlab.exercises.ex17_lora_linear.check import Right
 
 LAYER, INJECT = "17.LoRALinear", "17.inject_lora"
 
 
-@right(LAYER)
-class Usual(nn.Module):
-    def __init__(self, base, r, alpha):
-        super().__init__()
-        self.base = self.keep(base)
-        self.freeze()
-        self.scale = self.factor(alpha, r)
-        self.A = nn.Parameter(self.start_A(r, base.in_features))
-        self.B = nn.Parameter(self.start_B(base.out_features, r))
-
-    def keep(self, base):
-        return base
-
-    def freeze(self):
-        self.base.weight.requires_grad = False
-        if self.base.bias is not None:
-            self.base.bias.requires_grad = False
-
-    def factor(self, alpha, r):
-        return alpha / r
-
-    def start_A(self, r, d_in):
-        return torch.randn(r, d_in) / math.sqrt(d_in)
-
-    def start_B(self, d_out, r):
-        return torch.zeros(d_out, r)
-
-    def forward(self, x):
-        return self.base(x) + self.scale * (x @ self.A.T @ self.B.T)
+right(LAYER)(Right)
 
 
 @right(LAYER)
@@ -114,179 +88,90 @@ class Inherited(nn.Linear):
         return super().forward(x) + self.scaling * F.linear(down, self.adapter["B"])
 
 
-@refused(LAYER, "without dividing by r")
-class AlphaAlone(Usual):
-    def factor(self, alpha, r):
-        return alpha
+class Update(nn.Module):
+    def __init__(self, base, r, alpha):
+        super().__init__()
+        self.A = nn.Parameter(torch.randn(r, base.in_features))
+        self.B = nn.Parameter(torch.zeros(base.out_features, r))
+        self.scale = alpha / r
+
+    def forward(self, weight):
+        return torch.addmm(weight, self.B, self.A, alpha=self.scale)
 
 
-@refused(LAYER, "without the factor")
-class NoFactor(Usual):
-    def factor(self, alpha, r):
-        return 1
+@right(LAYER)
+class Parametrized(nn.Module):
+    """The weight of base is a parametrization, so its product with x is rounded in another order."""
 
-
-@refused(LAYER, "upside down")
-class UpsideDown(Usual):
-    def factor(self, alpha, r):
-        return r / alpha
-
-
-@refused(LAYER, "rank-stabilised")
-class RankStabilised(Usual):
-    def factor(self, alpha, r):
-        return alpha / r**0.5
-
-
-@refused(LAYER, "applied twice")
-class ScaledTwice(Usual):
-    def factor(self, alpha, r):
-        return (alpha / r) ** 2
-
-
-@refused(LAYER, "subtracted")
-class Subtracted(Usual):
-    def factor(self, alpha, r):
-        return -alpha / r
-
-
-@refused(LAYER, "both start at zero")
-class BothZero(Usual):
-    def start_A(self, r, d_in):
-        return torch.zeros(r, d_in)
-
-
-@refused(LAYER, "other way round")
-class BRandomAZero(BothZero):
-    def start_B(self, d_out, r):
-        return torch.randn(d_out, r)
-
-
-@refused(LAYER, "B does not start at zero")
-class BothRandom(Usual):
-    def start_B(self, d_out, r):
-        return torch.randn(d_out, r)
-
-
-@refused(LAYER, "All numbers in A are equal")
-class Ones(Usual):
-    def start_A(self, r, d_in):
-        return torch.ones(r, d_in)
-
-
-@refused(LAYER, "frozen weight would be trained")
-class NotFrozen(Usual):
-    def freeze(self):
-        pass
-
-
-@refused(LAYER, "bias would be trained")
-class BiasNotFrozen(Usual):
-    def freeze(self):
-        self.base.weight.requires_grad = False
-
-
-@refused(LAYER, "plain tensor is not found")
-class PlainTensors(nn.Module):
     def __init__(self, base, r, alpha):
         super().__init__()
         self.base = base.requires_grad_(False)
-        self.A = torch.randn(r, base.in_features)
-        self.B = torch.zeros(base.out_features, r)
-        self.s = alpha / r
+        nn.utils.parametrize.register_parametrization(base, "weight", Update(base, r, alpha))
 
     def forward(self, x):
-        return self.base(x) + self.s * (x @ self.A.T @ self.B.T)
+        return self.base(x)
 
 
-@refused(LAYER, "The trained parameters have the shapes")
-class SquareMatrices(Usual):
-    def start_A(self, r, d_in):
+@right(LAYER)
+def a_function(base, r, alpha):
+    """Makes the layer without a class of its own."""
+    return Sequential(base, r, alpha)
+
+
+@refused(LAYER, "It sets the random seed itself")
+class Seeded(Right):
+    def first_A(self, r, d_in):
+        torch.manual_seed(0)
+        return torch.randn(r, d_in)
+
+
+@refused(LAYER, "shapes of the trained parameters")
+class SquareMatrices(Right):
+    def first_A(self, r, d_in):
         return torch.randn(d_in, d_in)
 
-    def start_B(self, d_out, r):
+    def first_B(self, d_out, r):
         return torch.zeros(d_out, self.base.in_features)
 
 
-@refused(LAYER, "is to make an nn.Module")
+@refused(LAYER, "a `Tensor`, cannot be used")
 def not_a_module(base, r, alpha):
-    return lambda x: base(x)
+    return base(torch.ones(base.in_features))
 
 
-@refused(LAYER, "once more")
-class IntoTheBaseAtEachCall(Usual):
+@refused(LAYER, "A call changes no number")
+class CountingCalls(Right):
+    calls = 0
+
+    def correction(self, x):
+        self.calls += 1
+        return super().correction(x) * (1 if self.calls < 2 else 2)
+
+
+@refused(LAYER, "The output is base(x)")
+class DropoutAlwaysOn(Right):
+    def correction(self, x):
+        return super().correction(F.dropout(x, 0.5))
+
+
+@refused(LAYER, "x may have any number of dimensions")
+class LastDimensionAlone(Right):
     def forward(self, x):
-        with torch.no_grad():
-            self.base.weight += self.scale * (self.B @ self.A)
-        return self.base(x) + 0 * (x @ self.A.T @ self.B.T)
+        return F.linear(x, self.base.weight, self.base.bias) + self.correction(x).reshape(
+            -1, self.base.out_features
+        )
 
 
-@refused(LAYER, "added twice")
-class MergedAndBeside(Usual):
+@refused(LAYER, "['first output'] is None")
+class NoReturn(Right):
     def forward(self, x):
-        weight = self.base.weight + self.scale * (self.B @ self.A)
-        return F.linear(x, weight, self.base.bias) + self.scale * (x @ self.A.T @ self.B.T)
+        self.base(x) + self.correction(x)
 
 
-@refused(LAYER, "bias is added twice")
-class BiasTwice(Usual):
-    def forward(self, x):
-        out = super().forward(x)
-        return out if self.base.bias is None or not self.B.any() else out + self.base.bias
-
-
-@refused(LAYER, "no gradient reaches")
-class Detached(Usual):
-    def forward(self, x):
-        return self.base(x) + self.scale * (x @ self.A.detach().T @ self.B.detach().T)
-
-
-@refused(LAYER, "A and B change nothing")
-class ProductOnce(Usual):
-    def __init__(self, base, r, alpha):
-        super().__init__(base, r, alpha)
-        self.update = self.scale * (self.B @ self.A)
-
-    def forward(self, x):
-        return self.base(x) + x @ self.update.T
-
-
-@refused(LAYER, "dropout is on")
-class DropoutAlwaysOn(Usual):
-    def forward(self, x):
-        return self.base(x) + self.scale * (F.dropout(x, 0.5) @ self.A.T @ self.B.T)
-
-
-@refused(LAYER, "frozen layer's exactly")
-class CorrectionAlone(Usual):
-    def forward(self, x):
-        return self.scale * (x @ self.A.T @ self.B.T)
-
-
-@refused(LAYER, "frozen layer's exactly")
-class NewBase(Usual):
-    def keep(self, base):
-        return nn.Linear(base.in_features, base.out_features, base.bias is not None)
-
-
-@refused(LAYER, "is not base(x)")
-class Nonlinear(Usual):
-    def forward(self, x):
-        return self.base(x) + self.scale * (torch.relu(x @ self.A.T) @ self.B.T)
-
-
-@refused(LAYER, "expected is (3, 4")
-class FirstToken(Usual):
-    def forward(self, x):
-        return super().forward(x)[:, 0]
-
-
-@refused(LAYER, "frozen layer's output as well")
-class EverythingScaled(Usual):
-    def forward(self, x):
-        if not self.B.any():
-            return self.base(x)
-        return self.scale * (self.base(x) + x @ self.A.T @ self.B.T)
+@refused(LAYER, "cannot be multiplied")
+class NotTransposed(Right):
+    def correction(self, x):
+        return self.factor(self.alpha, self.r) * (x @ self.A @ self.B)
 
 
 # --- Injection --------------------------------------------------------------------------------
@@ -298,7 +183,7 @@ def matching(model, target_modules):
     return [n for n in linears(model) if any(n == t or n.endswith("." + t) for t in target_modules)]
 
 
-def put(model, names, r, lora_alpha, make=Usual):
+def put(model, names, r, lora_alpha, make=Right):
     for name in names:
         model.set_submodule(name, make(model.get_submodule(name), r, lora_alpha))
     return model
@@ -351,94 +236,102 @@ def frozen_by_name_afterwards(model, target_modules, r, lora_alpha):
     return model
 
 
-@refused(INJECT, "would still be trained")
-def not_frozen(model, target_modules, r, lora_alpha):
-    return put(model, matching(model, target_modules), r, lora_alpha)
+@right(INJECT)
+def by_a_pattern(model, target_modules, r, lora_alpha):
+    frozen(model)
+    pattern = re.compile(r"(.*\.)?(" + "|".join(map(re.escape, target_modules)) + ")")
+    found = {n: m for n, m in model.named_modules() if pattern.fullmatch(n)}
+    for name, module in found.items():
+        if isinstance(module, nn.Linear):
+            *path, last = name.split(".")
+            parent = reduce(getattr, path, model)
+            parent.add_module(last, Parametrized(module, r, lora_alpha))
+    return model
 
 
-@refused(INJECT, "frozen *after*")
-def frozen_too_late(model, target_modules, r, lora_alpha):
-    return frozen(put(model, matching(model, target_modules), r, lora_alpha))
-
-
-@refused(INJECT, "returns nothing")
-def nothing_returned(model, target_modules, r, lora_alpha):
-    put(frozen(model), matching(model, target_modules), r, lora_alpha)
-
-
-@refused(INJECT, "another model")
-def a_copy(model, target_modules, r, lora_alpha):
-    model = copy.deepcopy(model)
-    return put(frozen(model), matching(model, target_modules), r, lora_alpha)
-
-
-@refused(INJECT, "this is a list")
+@refused(INJECT, "cannot be used")
 def a_list(model, target_modules, r, lora_alpha):
     return list(model.parameters())
 
 
-@refused(INJECT, "ends in up and is another layer")
-def substrings(model, target_modules, r, lora_alpha):
-    names = [n for n in linears(model) if any(t in n for t in target_modules)]
+@refused(INJECT, "LayerNorm")
+def whatever_the_kind(model, target_modules, r, lora_alpha):
+    names = [
+        n
+        for n, _ in model.named_modules()
+        if any(f".{n}".endswith(f".{t}") for t in target_modules)
+    ]
     return put(frozen(model), names, r, lora_alpha)
 
 
-@refused(INJECT, "the output head too")
-def every_linear(model, target_modules, r, lora_alpha):
-    return put(frozen(model), linears(model), r, lora_alpha)
-
-
-@refused(INJECT, "PEFT's default for Llama")
-def pefts_default(model, target_modules, r, lora_alpha):
-    return put(frozen(model), matching(model, ["q_proj", "v_proj"]), r, lora_alpha)
-
-
-@refused(INJECT, "got no adapter, such as")
+@refused(INJECT, "layers.1.v_proj")
 def first_block(model, target_modules, r, lora_alpha):
-    names = [n for n in matching(model, target_modules) if "layers.0" in n]
+    names = [n for n in matching(model, target_modules) if "layers.1" not in n]
     return put(frozen(model), names, r, lora_alpha)
 
 
-@refused(INJECT, "lie inside blocks")
-def top_level(model, target_modules, r, lora_alpha):
-    frozen(model)
-    for name, child in model.named_children():
-        if isinstance(child, nn.Linear) and name in target_modules:
-            setattr(model, name, Usual(child, r, lora_alpha))
-    return model
-
-
-@refused(INJECT, "No layer got an adapter")
-def exact_names(model, target_modules, r, lora_alpha):
-    for name, module in list(model.named_modules()):
-        if isinstance(module, nn.Linear) and name in target_modules:
-            model.set_submodule(name, Usual(module, r, lora_alpha))
-    return model
-
-
-@refused(INJECT, "share one A and B")
-def shared(model, target_modules, r, lora_alpha):
-    A, B = {}, {}
-
-    def make(base, r, alpha):
-        made = Usual(base, r, alpha)
-        made.A = A.setdefault(made.A.shape, made.A)
-        made.B = B.setdefault(made.B.shape, made.B)
-        return made
-
-    return put(frozen(model), matching(model, target_modules), r, lora_alpha, make)
-
-
-@refused(INJECT, "differs from the base's")
-def new_base(model, target_modules, r, lora_alpha):
-    return put(frozen(model), matching(model, target_modules), r, lora_alpha, NewBase)
-
-
-@refused(INJECT, "another size than")
-def swapped(model, target_modules, r, lora_alpha):
-    return put(frozen(model), matching(model, target_modules), r, lora_alpha, UpsideDown)
-
-
-@refused(INJECT, "the adapter has the shapes")
+@refused(INJECT, "Each new layer has an A and a B of its own, of rank r")
 def rank_fixed(model, target_modules, r, lora_alpha):
-    return put(frozen(model), matching(model, target_modules), 1, lora_alpha)
+    return put(frozen(model), matching(model, target_modules), 4, lora_alpha * 4 / r)
+
+
+@refused(INJECT, "changes its own input (argument 2")
+def targets_used_up(model, target_modules, r, lora_alpha):
+    frozen(model)
+    names = []
+    while target_modules:
+        names += [n for n in matching(model, [target_modules.pop()]) if n not in names]
+    return put(model, names, r, lora_alpha)
+
+
+equivalent(
+    LAYER,
+    "The stub has no merging, switching off, devices, dtypes or modes of its own.",
+    "without `device=` in `torch.empty(r, base.in_features, device=device)`",
+    "without `device=` in `torch.empty(base.out_features, r, device=device)`",
+    "without `self.train(base.training)`",
+    "without `if self.merged or not self.enabled:`",
+    "`self.merged or not self.enabled` becomes `self.merged and (not self.enabled)`",
+    "without `if not torch.is_autocast_enabled(x.device.type):`",
+    "`not torch.is_autocast_enabled(x.device.type)` becomes `torch.is_autocast_enabled(x.device.type)`",
+    "without `if not self.merged:`",
+    "`not self.merged` becomes `self.merged`",
+    "without `self._add_to_base(self.scale)`",
+    "without `self.merged = True`",
+    "`True` becomes `False` #2",
+    "without `if self.merged:`",
+    "without `self._add_to_base(-self.scale)`",
+    "`-self.scale` becomes `self.scale`",
+    "without `self.merged = False` #2",
+    "`False` becomes `True` #3",
+    "without `W.copy_((W + scale * (self.B @ self.A)).to(W.dtype))`",
+    "`W + scale * (self.B @ self.A)` becomes `W - scale * (self.B @ self.A)`",
+    "`scale * (self.B @ self.A)` becomes `scale / (self.B @ self.A)`",
+)
+equivalent(
+    INJECT,
+    'The stub has no seed and no "all-linear", and the arguments of the cases are valid.',
+    "without `check_lora_settings(target_modules, r, lora_alpha, lora_dropout, rule)`",
+    "without `if seed is not None:`",
+    "without `check_seed(seed)`",
+    "`[target_modules] if isinstance(target_modules, str) else list(target_modules)` becomes `list(target_modules)`",
+    "without `if target_modules == ['all-linear']:`",
+    "`name.split('.')[-1] != 'lm_head'` becomes `name.split('.')[-1] == 'lm_head'`",
+    "`-1` becomes `1`",
+    "`1` becomes `2`",
+    "`1` becomes `0`",
+    "without `if unmatched or not chosen:`",
+    "`unmatched or not chosen` becomes `unmatched and (not chosen)`",
+    "`', '.join(sorted({name.split('.')[-1] for name in linears})) or 'none'` becomes `', '.join(sorted({name.split('.')[-1] for name in linears})) and 'none'`",
+    "`-1` becomes `1` #2",
+    "`1` becomes `2` #2",
+    "`1` becomes `0` #2",
+    "`None if seed is None else torch.Generator().manual_seed(seed)` becomes `None`",
+    "`generator is None` becomes `generator is not None`",
+    "without `device=` in `own_random_state(device=linears[name].weight.device)`",
+    "`LoRALinear(linears[name], r, lora_alpha, lora_dropout, rule)` becomes `LoRALinear(r, linears[name], lora_alpha, lora_dropout, rule)` #2",
+    "without `init_lora_(A, B, generator=generator)`",
+    "`init_lora_(A, B, generator=generator)` becomes `init_lora_(B, A, generator=generator)`",
+    "without `generator=` in `init_lora_(A, B, generator=generator)`",
+    "without `layer.A.data.copy_(A)`",
+)

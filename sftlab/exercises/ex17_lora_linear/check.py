@@ -1,164 +1,423 @@
-"""Checks of notebook 17: a LoRA layer and its injection, checked by what they compute and what is trained.
+"""Checks of notebook 17: a LoRA layer and its injection, by what they compute and what is trained.
 
 A student's class may name its matrices as it likes: A and B are found by their shapes.
 """
 
 from __future__ import annotations
 
+import copy
 import math
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sftlab.classroom.checking import Case, Exercise
+from sftlab._internal.random_state import own_random_state
+from sftlab.classroom.checking import Case, Exercise, mistake
 from sftlab.lora import LoRALinear, inject_lora
 
-# Factors that known mistakes put in front of x Aᵀ Bᵀ, tried in this order.
-FACTOR_MISTAKES = (
-    (lambda alpha, r: alpha, "The correction is {r} times too large: α was used without dividing by r."),
-    (lambda alpha, r: 1.0, "x Aᵀ Bᵀ is added without the factor α/r. With α = r nobody would notice; here α = {alpha:g} and r = {r}."),
-    (lambda alpha, r: r / alpha, "The factor is upside down: it is r/α = {inverse:g}, but α/r = {scale:g} is asked for."),
-    (lambda alpha, r: alpha / math.sqrt(r), "The factor is α/√r, that of rank-stabilised LoRA. Here it is α/r."),
-    (lambda alpha, r: (alpha / r) ** 2, "The factor α/r was applied twice: once is enough."),
-    (lambda alpha, r: 2 * alpha / r, "The correction is added twice, once into the weight and once beside it perhaps."),
-    (lambda alpha, r: -alpha / r, "The correction is subtracted. It is to be added."),
-    (lambda alpha, r: 0.0, "A and B change nothing: the output is the frozen layer's whatever they hold. Is their product computed in `forward`?"),
-)  # fmt: skip
+LAYER, INJECT = "17.LoRALinear", "17.inject_lora"
 
 
-def _seeded(make, seed: int = 1):
-    """What `make` builds, without disturbing the random state."""
-    state = torch.get_rng_state()
-    torch.manual_seed(seed)
-    try:
+def _seeded(make: Callable[[], Any]) -> Any:
+    with own_random_state(seed=1):
         return make()
-    finally:
-        torch.set_rng_state(state)
 
 
-def _layer_arguments(d_in: int, d_out: int, r: int, alpha: float, bias: bool):
-    return lambda: (_seeded(lambda: nn.Linear(d_in, d_out, bias=bias)), r, alpha)
+# --- The layer -----------------------------------------------------------------------------------
+class Right(nn.Module):
+    """A right layer, whose parts the mistakes exchange."""
+
+    def __init__(self, base, r, alpha):
+        super().__init__()
+        self.base, self.r, self.alpha = self.kept(base), r, alpha
+        self.freeze()
+        self.A = nn.Parameter(self.first_A(r, base.in_features))
+        self.B = nn.Parameter(self.first_B(base.out_features, r))
+
+    def kept(self, base):
+        return base
+
+    def freeze(self):
+        self.base.requires_grad_(False)
+
+    def first_A(self, r, d_in):
+        return torch.randn(r, d_in) / math.sqrt(d_in)
+
+    def first_B(self, d_out, r):
+        return torch.zeros(d_out, r)
+
+    def factor(self, alpha, r):
+        return alpha / r
+
+    def correction(self, x):
+        return self.factor(self.alpha, self.r) * (x @ self.A.T @ self.B.T)
+
+    def forward(self, x):
+        return self.base(x) + self.correction(x)
 
 
-def _adapter(named: dict[str, Tensor], d_in: int, d_out: int, r: int) -> dict[str, Tensor] | None:
+def _wrong(message: str, **parts: Callable) -> None:
+    """Declare a layer of which some parts are wrong."""
+    mistake(LAYER, message)(type(f"Wrong: {message[:60]}", (Right,), parts))
+
+
+def _zeros(self, *shape):
+    return torch.zeros(*shape)
+
+
+def _random(self, *shape):
+    return torch.randn(*shape)
+
+
+_wrong("The base layer would be trained too, weight and bias. Freeze all of its parameters.", freeze=lambda self: None)  # fmt: skip
+_wrong("The bias of the base layer would be trained. Freeze all of its parameters, not the weight alone.",
+       freeze=lambda self: self.base.weight.requires_grad_(False))  # fmt: skip
+
+
+@mistake(LAYER, "Nothing in the layer is trained. A and B have to be nn.Parameters that require a gradient; parameters() finds no plain tensors.")  # fmt: skip
+class _PlainTensors(Right):
+    def __init__(self, base, r, alpha):
+        super().__init__(base, r, alpha)
+        A, B = self.A.data, self.B.data
+        del self.A, self.B
+        self.A, self.B = A, B
+
+
+_wrong("A and B both start at zero. Then neither ever gets a gradient, and nothing is learned. A is random.", first_A=_zeros)  # fmt: skip
+_wrong("Here A starts at zero and B at random. It is the other way round: A is random and B is zero.", first_A=_zeros, first_B=_random)  # fmt: skip
+_wrong("B does not start at zero, so the first output differs from that of base: the model is changed before it is trained.", first_B=_random)  # fmt: skip
+_wrong("All numbers in A are equal, so all its rows would learn the same. Draw them at random.",
+       first_A=lambda self, *shape: torch.ones(*shape))  # fmt: skip
+
+for _message, _factor in (
+    ("The factor is alpha: it is not divided by r.", lambda alpha, r: alpha),
+    ("The correction is added without the factor alpha / r. With alpha = r nobody would notice.", lambda alpha, r: 1.0),
+    ("The factor is upside down: it is r / alpha, and should be alpha / r.", lambda alpha, r: r / alpha),
+    ("The factor is alpha / sqrt(r), that of rank-stabilized LoRA. Here it is alpha / r.", lambda alpha, r: alpha / r**0.5),
+    ("The factor is applied twice: the correction is multiplied by the square of alpha / r.", lambda alpha, r: (alpha / r) ** 2),
+    ("The factor is 1 / r: alpha is missing.", lambda alpha, r: 1 / r),
+    ("The factor is alpha * r. It is alpha / r.", lambda alpha, r: alpha * r),
+    ("The factor is rounded down to a whole number. alpha / r need not be whole.", lambda alpha, r: alpha // r),
+    ("The correction is added twice, perhaps once in the weight and once beside it.", lambda alpha, r: 2 * alpha / r),
+    ("The correction is subtracted. It is added.", lambda alpha, r: -alpha / r),
+):  # fmt: skip
+    _wrong(_message, factor=lambda self, alpha, r, factor=_factor: factor(alpha, r))
+
+
+WITHOUT_THEM = (
+    "The output is that of base, whatever A and B hold. Is their product computed at every call?"
+)
+
+
+@mistake(LAYER, WITHOUT_THEM)
+class _ProductOnce(Right):
+    def __init__(self, base, r, alpha):
+        super().__init__(base, r, alpha)
+        self.update = self.factor(alpha, r) * (self.B @ self.A).detach()
+
+    def forward(self, x):
+        return self.base(x) + x @ self.update.T
+
+
+def _into_the_base(self, x):
+    with torch.no_grad():
+        self.base.weight += self.factor(self.alpha, self.r) * (self.B @ self.A)
+    return self.base(x)
+
+
+_wrong("Each call adds the correction to the frozen weight once more. Add it to the output, and leave the weight as it is.", forward=_into_the_base)  # fmt: skip
+_wrong("The bias of base is added twice: base(x) includes it.",
+       forward=lambda self, x: self.base(x) + self.correction(x) + (0 if self.base.bias is None else self.base.bias))  # fmt: skip
+_wrong("The bias of base is left out.", forward=lambda self, x: F.linear(x, self.base.weight) + self.correction(x))  # fmt: skip
+_wrong("The output is the correction alone. It is added to base(x).", forward=lambda self, x: self.correction(x))  # fmt: skip
+_wrong(WITHOUT_THEM, forward=lambda self, x: self.base(x))  # fmt: skip
+_wrong("The factor is applied to the output of base as well. It belongs to the correction.",
+       forward=lambda self, x: self.factor(self.alpha, self.r) * (self.base(x) + x @ self.A.T @ self.B.T))  # fmt: skip
+_wrong("The correction is computed from the output of base. It is computed from x.",
+       forward=lambda self, x: self.base(x) + self.factor(self.alpha, self.r) * F.pad(self.base(x), (0, 99))[..., : x.shape[-1]] @ self.A.T @ self.B.T)  # fmt: skip
+_wrong("There is a nonlinear function between A and B. The correction is a product of matrices.",
+       correction=lambda self, x: self.factor(self.alpha, self.r) * (torch.relu(x @ self.A.T) @ self.B.T))  # fmt: skip
+_wrong("The base is a new layer with numbers of its own. Keep the layer that is given.",
+       kept=lambda self, base: nn.Linear(base.in_features, base.out_features, base.bias is not None))  # fmt: skip
+
+CUT = "The output is right, but no gradient reaches {}. Something cuts the graph: detach(), .data or no_grad()."
+_wrong(CUT.format("A"), correction=lambda self, x: self.factor(self.alpha, self.r) * (x @ self.A.detach().T @ self.B.T))  # fmt: skip
+_wrong(CUT.format("B"), correction=lambda self, x: self.factor(self.alpha, self.r) * (x @ self.A.T @ self.B.detach().T))  # fmt: skip
+_wrong(CUT.format("A and B"), correction=lambda self, x: self.factor(self.alpha, self.r) * (x @ self.A.detach().T @ self.B.detach().T))  # fmt: skip
+_wrong(CUT.format("A, B and x"), forward=lambda self, x: (self.base(x) + self.correction(x)).detach())  # fmt: skip
+_wrong("The gradient of x is incomplete: the part that passes through A and B is cut off by detach() or .data.",
+       forward=lambda self, x: self.base(x) + self.correction(x.detach()))  # fmt: skip
+_wrong("The gradient of x is incomplete: the part that passes through the frozen base is cut off, so no layer below would learn from it.",
+       forward=lambda self, x: self.base(x).detach() + self.correction(x))  # fmt: skip
+
+
+# --- The layer: what is compared -----------------------------------------------------------------
+def _adapter(
+    parameters: Iterable[Tensor], d_in: int, d_out: int, r: int, of=lambda p: p.data
+) -> dict | None:
     """A as (r, d_in) and B as (d_out, r), views of whatever was written; None if they are not there."""
-    found = {}
-    for p in named.values():
+    found, named = {}, list(parameters)
+    for p in named:
         for which, shape in (("A", (r, d_in)), ("B", (d_out, r))):
             if tuple(p.shape) in (shape, shape[::-1]) and which not in found:
-                found[which] = p.data if tuple(p.shape) == shape else p.data.T
+                value = of(p)
+                turned = value is not None and tuple(p.shape) != shape
+                found[which] = value.T if turned else value
                 break
     return found if len(found) == len(named) == 2 else None
 
 
-def _fill(adapter: dict[str, Tensor], seed: int) -> None:
+def _fill(adapter: dict[str, Tensor] | None, seed: int) -> None:
     """Write known numbers into A and B, through the views."""
     generator = torch.Generator().manual_seed(seed)
-    for which in "AB":
-        matrix = adapter[which]
-        matrix.copy_(torch.randn(matrix.shape, generator=generator))
+    for which in "AB" if adapter else "":
+        adapter[which].copy_(torch.randn(adapter[which].shape, generator=generator))
 
 
-def _start(adapter: dict[str, Tensor]) -> str | None:
-    """What is wrong with the numbers that A and B start with."""
-    A, B = adapter["A"], adapter["B"]
-    if not A.any() and not B.any():
-        return "A and B both start at zero: then neither ever gets a gradient, and nothing is learnt. A is to be random."
-    if not A.any():
-        return "It starts at the base, but the other way round: here A is random and B is zero."
-    if B.any():
-        return "B does not start at zero, so the model is changed before the first step: the first output differs from the frozen layer's."
-    if A.std() < 1e-6 * A.abs().max():
-        return (
-            "All numbers in A are equal, so all its rows would learn the same. Draw them at random."
-        )
-    return None
+def _x(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(2))
 
 
-def _verify_layer(layer, arguments) -> str | None:
-    base, r, alpha = arguments
-    d_out, d_in = base.weight.shape
-    fresh = _seeded(lambda: nn.Linear(d_in, d_out, bias=base.bias is not None))
-    if not isinstance(layer, nn.Module):
-        return f"`LoRALinear(base, r, alpha)` is to make an `nn.Module`; it made a `{type(layer).__name__}`."
-    trained = {n: p for n, p in layer.named_parameters() if p.requires_grad}
-    if any(torch.equal(p, base.weight) for p in trained.values()):
-        return "The frozen weight would be trained: it still requires a gradient. Freeze the base with `requires_grad_(False)`."
-    if any(p.shape == (d_out,) for p in trained.values()):
-        return "The base's bias would be trained. Freeze the whole base, not its weight alone."
-    if not trained:
-        return "Nothing in it would be trained. Are A and B `nn.Parameter`s (a plain tensor is not found by `parameters()`), made after the freezing?"
-    adapter = _adapter(trained, d_in, d_out, r)
-    if adapter is None:
-        shapes = ", ".join(str(tuple(p.shape)) for p in trained.values())
-        return f"The trained parameters have the shapes {shapes}. With {d_in} inputs, {d_out} outputs and r = {r}, A is {(r, d_in)} and B is {(d_out, r)}."
-    if message := _start(adapter):
-        return message
+def _trained(layer: nn.Module) -> list[Tensor]:
+    return [p for p in layer.parameters() if p.requires_grad]
 
-    x = torch.randn(3, 4, d_in, generator=torch.Generator().manual_seed(2))
+
+def _shapes(parameters: Iterable[Tensor]) -> set[tuple[int, ...]]:
+    """The shapes, the smaller dimension first, because a matrix may be stored as its transpose."""
+    return {tuple(sorted(p.shape)) for p in parameters}
+
+
+def _known(layer: Any, given: tuple) -> dict[str, Tensor] | None:
+    """Put the layer into eval mode, and known numbers into its A and B."""
+    base, r, _ = given
     layer.eval()
-    out = layer(x)
-    if not isinstance(out, Tensor) or out.shape != (3, 4, d_out):
-        shape = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
-        return f"For an input of shape (3, 4, {d_in}) the output is {shape}; expected is (3, 4, {d_out})."
-    plain = fresh(x)
-    if not torch.equal(out, plain):
-        largest = (out - plain).abs().max().item()
-        return f"B is zero, so the first output must be the frozen layer's exactly. It differs by up to {largest:.2g}: was the base scaled, left out, or made anew?"
+    adapter = _adapter(_trained(layer), base.in_features, base.out_features, r)
     _fill(adapter, seed=3)
-    return _corrected(layer, x, fresh, adapter, r, alpha, base) or _gradients(layer, x)
+    return adapter
 
 
-def _corrected(layer, x, fresh, adapter, r, alpha, base) -> str | None:
-    """What is wrong with the output once B is not zero any more."""
-    first, second = layer(x), layer(x)
-    if not torch.equal(base.weight, fresh.weight):
-        return "`forward` changes the frozen weight: each call adds the correction to it once more."
-    if not torch.equal(first, second):
-        return "Asked twice in eval mode it gives two outputs: dropout is on. It belongs to training: an `nn.Dropout` knows the mode."
-    plain, correction = fresh(x), x @ adapter["A"].T @ adapter["B"].T
-
-    def close(wanted: Tensor) -> bool:
-        return torch.allclose(first, wanted, rtol=1e-4, atol=1e-4)
-
-    if close(plain + alpha / r * correction):
-        return None
-    words = {"r": r, "alpha": alpha, "scale": alpha / r, "inverse": r / alpha}
-    for factor, message in FACTOR_MISTAKES:
-        if close(plain + factor(alpha, r) * correction):
-            return message.format(**words)
-    if close(alpha / r * (plain + correction)):
-        return "The factor α/r was applied to the frozen layer's output as well. It belongs to the correction alone."
-    if fresh.bias is not None and close(plain + alpha / r * correction + fresh.bias):
-        return "The bias is added twice: `base(x)` has it already."
-    largest = (first - plain - alpha / r * correction).abs().max().item()
-    return f"With numbers in A and B the output is not base(x) + (α/r) · x Aᵀ Bᵀ: it differs by up to {largest:.2g}."
+def _see_trained(layer: Any, given: tuple) -> dict:
+    return {"shapes of the trained parameters": _shapes(_trained(layer))}
 
 
-def _gradients(layer, x) -> str | None:
-    layer.train()
+def _see_start(layer: Any, given: tuple) -> dict:
+    base, r, _ = given
+    layer.eval()
+    found = _adapter(_trained(layer), base.in_features, base.out_features, r) or {}
+    A, B = found.get("A"), found.get("B")
+    return {
+        "first output": layer(_x(3, base.in_features)),
+        "A is zero": A is not None and not A.any(),
+        "A holds different numbers": A is not None and bool(A.unique().numel() > 1),
+        "B is zero": B is not None and not B.any(),
+    }
+
+
+def _see_output(layer: Any, given: tuple) -> dict:
+    _known(layer, given)
+    return {"output": layer(_x(3, given[0].in_features))}
+
+
+def _see_shapes(layer: Any, given: tuple) -> dict:
+    _known(layer, given)
+    d_in = given[0].in_features
+    return {
+        f"output for x of shape {shape}": layer(_x(*shape)) for shape in ((d_in,), (2, 3, d_in))
+    }
+
+
+def _see_again(layer: Any, given: tuple) -> dict:
+    _known(layer, given)
+    x = _x(3, given[0].in_features)
+    return {f"output of the {which} call": layer(x) for which in ("first", "second")}
+
+
+def _see_gradients(layer: Any, given: tuple) -> dict:
+    base, r, _ = given
+    _known(layer, given)
+    x = _x(3, base.in_features).requires_grad_()
     out = layer(x)
     if out.requires_grad:
         out.square().sum().backward()
-    if missing := [n for n, p in layer.named_parameters() if p.requires_grad and p.grad is None]:
-        names = " and ".join(f"`{n}`" for n in missing)
-        return f"The numbers are right, but no gradient reaches {names}: `.data`, `.detach()`, `torch.no_grad()` or a product made once in `__init__` cuts it off."
-    return None
+    sizes = (base.in_features, base.out_features, r)
+    found = (_adapter(_trained(layer), *sizes, of=lambda p: p.grad) or {}) | {"x": x.grad}
+    reached = {name: found[name] for name in "ABx" if found.get(name) is not None}
+    return {"reached by a gradient": list(reached)} | {
+        f"gradient of {n}": g for n, g in reached.items()
+    }
 
 
-# --- Injection --------------------------------------------------------------------------------
+def _layer_case(
+    rule: str,
+    observe: Callable,
+    remark: str,
+    d_in: int,
+    d_out: int,
+    r: int,
+    alpha: float,
+    bias=True,
+) -> Case:
+    def arguments() -> tuple:
+        return _seeded(lambda: nn.Linear(d_in, d_out, bias=bias)), r, alpha
+
+    ends = "with" if bias else "without"
+    return Case(
+        f"`LoRALinear(base, r={r}, alpha={alpha})`, base with {d_in} inputs, {d_out} outputs and {ends} a bias: {remark}",
+        arguments, LoRALinear, 1e-5, in_place=(0,), rule=rule, observe=observe,
+    )  # fmt: skip
+
+
+LAYER_CASES = (
+    _layer_case("trained", _see_trained, "what is trained", 7, 5, 3, 11),
+    _layer_case("start", _see_start, "at the start", 7, 5, 3, 11),
+    _layer_case("formula", _see_output, "with known numbers in A and B", 7, 5, 3, 11),
+    _layer_case("formula", _see_output, "with known numbers in A and B", 5, 11, 4, 1.0, bias=False),
+    _layer_case("again", _see_again, "called twice in eval mode", 7, 5, 3, 11),
+    _layer_case("shape", _see_shapes, "x with one dimension and with three", 7, 5, 3, 11),
+    _layer_case(
+        "backward", _see_gradients, "the gradients of the sum of the squared outputs", 7, 5, 3, 11
+    ),
+)
+
+
+# --- Injection: mistakes -------------------------------------------------------------------------
+def _linears(model: nn.Module) -> list[str]:
+    return [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+
+
+def _matching(model: nn.Module, targets: list[str]) -> list[str]:
+    return [n for n in _linears(model) if any(f".{n}".endswith(f".{t}") for t in targets)]
+
+
+def _put(
+    model: nn.Module, names: Iterable[str], r: int, alpha: float, layer: Callable = Right
+) -> nn.Module:
+    for name in names:
+        model.set_submodule(name, layer(model.get_submodule(name), r, alpha))
+    return model
+
+
+def _declared(message: str, inject: Callable[..., Any]) -> None:
+    def answer(model, target_modules, r, lora_alpha):
+        return inject(model, target_modules, r, lora_alpha)
+
+    answer.__name__ = message[:60]
+    mistake(INJECT, message)(answer)
+
+
+def _choosing(message: str, choose: Callable[[nn.Module, list[str]], list[str]]) -> None:
+    """Declare an injection into the wrong layers."""
+    _declared(
+        message,
+        lambda model, t, r, alpha: _put(model.requires_grad_(False), choose(model, t), r, alpha),
+    )
+
+
+def _adapting(message: str, **parts: Callable) -> None:
+    """Declare an injection of a layer of which some parts are wrong."""
+    layer = type("Other", (Right,), parts)
+    _declared(
+        message,
+        lambda model, t, r, alpha: _put(
+            model.requires_grad_(False), _matching(model, t), r, alpha, layer
+        ),
+    )
+
+
+_choosing("Layers are chosen because a target occurs somewhere in their names: `group` contains `up` and is another layer. Compare the end of the name, after a dot.",
+          lambda model, targets: [n for n in _linears(model) if any(t in n for t in targets)])  # fmt: skip
+_choosing("Layers are chosen because their names end in the letters of a target: `group` ends in `up` and is another layer. Before a target there is a dot or nothing.",
+          lambda model, targets: [n for n in _linears(model) if n.endswith(tuple(targets))])  # fmt: skip
+_choosing("A layer whose whole name is a target is left out: before it there is no dot.",
+          lambda model, targets: [n for n in _linears(model) if n.endswith(tuple(f".{t}" for t in targets))])  # fmt: skip
+_choosing("Only the last part of a name is compared. A target may have several, such as `layers.1.group`.",
+          lambda model, targets: [n for n in _linears(model) if n.split(".")[-1] in targets])  # fmt: skip
+_choosing("Every linear layer gets an adapter, whatever the targets are.", lambda model, targets: _linears(model))  # fmt: skip
+_choosing("Only layers whose whole name is a target get an adapter. Most layers lie inside blocks: compare the end of the name.",
+          lambda model, targets: [n for n in _linears(model) if n in targets])  # fmt: skip
+_choosing("Only the first matching layer gets an adapter. Names repeat in every block.",
+          lambda model, targets: _matching(model, targets)[:1])  # fmt: skip
+_choosing("Only the first target is used.", lambda model, targets: _matching(model, targets[:1]))
+_choosing("q_proj and v_proj get an adapter, PEFT's default for Llama models, whatever the targets are.",
+          lambda model, targets: _matching(model, ["q_proj", "v_proj"]))  # fmt: skip
+
+_declared("The model's other parameters would still be trained. Freeze all of them, not only those of the chosen layers.",
+          lambda model, t, r, alpha: _put(model, _matching(model, t), r, alpha))  # fmt: skip
+_declared("Nothing in the model is trained. Are the new layers put in, and is the model frozen before that, not after?",
+          lambda model, t, r, alpha: _put(model, _matching(model, t), r, alpha).requires_grad_(False))  # fmt: skip
+_declared("Nothing in the model is trained. Are the new layers put in, and is the model frozen before that, not after?",
+          lambda model, t, r, alpha: model.requires_grad_(False))  # fmt: skip
+_declared("It returns nothing. Return the model, although it is changed in place.",
+          lambda model, t, r, alpha: _put(model.requires_grad_(False), _matching(model, t), r, alpha) and None)  # fmt: skip
+_declared("A copy of the model is changed and returned. Two large models may not fit into memory: change the given one.",
+          lambda model, t, r, alpha: _put(copy.deepcopy(model).requires_grad_(False), _matching(model, t), r, alpha))  # fmt: skip
+_declared("A layer that two targets name is wrapped twice. Collect the names first, each once.",
+          lambda model, t, r, alpha: _put(model.requires_grad_(False), [n for one in t for n in _matching(model, [one])], r, alpha,
+                                          lambda base, r, alpha: _Nested(base, r, alpha)))  # fmt: skip
+_declared("r and lora_alpha are handed to the layer in the wrong order.",
+          lambda model, t, r, alpha: _put(model.requires_grad_(False), _matching(model, t), int(alpha), r))  # fmt: skip
+
+
+class _Nested(Right):
+    """A layer that can be wrapped in turn."""
+
+    @property
+    def in_features(self):
+        return self.base.in_features
+
+    @property
+    def out_features(self):
+        return self.base.out_features
+
+
+def _shared(model, targets, r, alpha):
+    A, B = {}, {}
+
+    def make(base, r, alpha):
+        layer = Right(base, r, alpha)
+        layer.A = A.setdefault(layer.A.shape, layer.A)
+        layer.B = B.setdefault(layer.B.shape, layer.B)
+        return layer
+
+    return _put(model.requires_grad_(False), _matching(model, targets), r, alpha, make)
+
+
+_declared("Layers of the same size share one A and B. Each layer needs its own: make it inside the loop.", _shared)  # fmt: skip
+_adapting("The new layers do not contain the old ones but linear layers with numbers of their own.",
+          kept=lambda self, base: nn.Linear(base.in_features, base.out_features, base.bias is not None).requires_grad_(False))  # fmt: skip
+_adapting(
+    "The new layers have another factor than lora_alpha / r.", factor=lambda self, alpha, r: 1.0
+)
+_adapting(
+    "The new layers have another factor than lora_alpha / r.", factor=lambda self, alpha, r: alpha
+)
+_adapting(
+    "The new layers have another factor than lora_alpha / r.", factor=lambda self, alpha, r: 2
+)
+
+
+# --- Injection: what is compared -----------------------------------------------------------------
 class _Block(nn.Module):
     def __init__(self):
         super().__init__()
-        self.q_proj = nn.Linear(6, 8)
-        self.v_proj = nn.Linear(6, 4, bias=False)
-        self.up = nn.Linear(6, 10)
-        self.group = nn.Linear(10, 6)  # "group" ends in "up", and is not called "up"
-        self.norm = nn.LayerNorm(6)
+        self.q_proj = nn.Linear(5, 7)
+        self.v_proj = nn.Linear(5, 3, bias=False)
+        self.up = nn.Linear(5, 11)
+        self.group = nn.Linear(11, 5)  # "group" ends in "up", and is not called "up"
+        self.upper = nn.Linear(5, 13)  # contains "up" in its name, as another layer
+        self.mix = nn.Linear(5, 19)
 
     def forward(self, x):
-        mixed = torch.cat([self.q_proj(x), self.v_proj(x)], -1)[..., :10]
-        return self.norm(x + self.group(torch.relu(self.up(x)) + torch.tanh(mixed)))
+        mixed = torch.cat([self.q_proj(x), self.v_proj(x)], -1)
+        return x + self.group(
+            torch.relu(self.up(x))
+            + F.pad(
+                torch.tanh(mixed) + self.mix(x).sum(-1, True) * self.upper(x).mean(-1, True), (0, 1)
+            )
+        )
 
 
 class _Model(nn.Module):
@@ -166,142 +425,163 @@ class _Model(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.embed = nn.Embedding(20, 6)
+        self.embed = nn.Embedding(17, 5)
         self.layers = nn.ModuleList([_Block(), _Block()])
-        self.lm_head = nn.Linear(6, 20, bias=False)
+        self.mix = nn.LayerNorm(5)  # called like a linear layer of the blocks
+        self.lm_head = nn.Linear(5, 17, bias=False)
         object.__setattr__(self, "originals", dict(self.named_parameters()))
 
     def forward(self, ids):
         x = self.embed(ids)
         for layer in self.layers:
             x = layer(x)
-        return self.lm_head(x)
+        return self.lm_head(self.mix(x))
 
 
-def _model_arguments(targets: list[str], r: int, alpha: float):
-    return lambda: (_seeded(_Model), list(targets), r, alpha)
-
-
-def _linears(model: nn.Module) -> dict[str, nn.Linear]:
-    return {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear)}
-
-
-def _groups(model: nn.Module, given: _Model, names) -> dict[str, dict[str, Tensor]]:
-    """The new trainable parameters inside each of the places `names`."""
-    old = {id(p) for p in given.originals.values()}
-    found: dict[str, dict[str, Tensor]] = {}
+def _new_matrices(model: nn.Module, given: _Model) -> dict[str, list[Tensor]]:
+    """The new trained parameters by the layer of the given model that they were put into."""
+    old, names = {id(p) for p in given.originals.values()}, _linears(_seeded(_Model))
+    found: dict[str, list[Tensor]] = {}
     for name, p in model.named_parameters(remove_duplicate=False):
         place = next((n for n in names if name.startswith(f"{n}.")), None)
         if place and p.requires_grad and id(p) not in old:
-            found.setdefault(place, {})[name] = p
+            found.setdefault(place, []).append(p)
     return found
 
 
-def _wrong_places(found: set[str], wanted: set[str], targets: list[str], linears) -> str | None:
-    """What is wrong with the set of layers that got an adapter."""
-    if found == wanted:
+def _see_places(model: Any, given: tuple) -> dict | None:
+    if model is None:
         return None
-    asked = " and ".join(f"`{t}`" for t in targets)
-    extra, missing = sorted(found - wanted), sorted(wanted - found)
-    if found == {n for n in linears if n.endswith(("q_proj", "v_proj"))}:
-        return f"Only `q_proj` and `v_proj` got a layer (PEFT's default for Llama), but {asked} were asked for."
-    if found == set(linears) or "lm_head" in extra:
-        return (
-            f"Every linear layer got an adapter, the output head too. Only {asked} were asked for."
-        )
-    if extra:
-        return f"`{extra[0]}` got an adapter, but the targets are {asked}. Compare the end of the name after a dot: `group` ends in `up` and is another layer."
-    return f"Of {len(wanted)} layers that match, {len(missing)} got no adapter, such as `{missing[0]}`. Names repeat in every block, and blocks lie inside one another."
+    found = _new_matrices(model, given[0])
+    old, fresh = {id(p) for p in given[0].originals.values()}, _seeded(_Model)
+
+    def count(name: str) -> int:
+        own = sorted(fresh.get_submodule(name).weight.shape)
+        new = [p for p in model.get_submodule(name).parameters() if id(p) not in old]
+        return sum(p.dim() == 2 and sorted(p.shape) != own for p in new)
+
+    return {
+        "layers with an adapter": set(found),
+        "number of matrices A and B in each": {name: count(name) for name in sorted(found)},
+    }
 
 
-def _verify_model(result, arguments) -> str | None:
-    given, targets, r, alpha = arguments
-    if result is None:
-        return "It returns nothing. Return the model."
-    if not isinstance(result, nn.Module):
-        return f"Return the model; this is a `{type(result).__name__}`."
-    if result is not given:
-        return "It returns another model than it was given. A copy of a large model may not fit into memory: change the given one in place."
-    fresh = _seeded(_Model)
-    linears = _linears(fresh)
-    wanted = {n for n in linears for t in targets if n == t or n.endswith(f".{t}")}
-    left = [n for n, p in given.originals.items() if p.requires_grad]
-    trained = [n for n, p in result.named_parameters() if p.requires_grad]
-    if not trained and len(list(result.parameters())) == len(given.originals):
-        return "The model is frozen, but no layer got an adapter. The linear layers lie inside blocks: `named_children()` alone does not reach them."
-    if not trained:
-        return "Nothing would be trained: the model was frozen *after* the new layers were put in. Freeze first."
-    groups = _groups(result, given, linears)
-    if not groups:
-        return "No layer got an adapter: every parameter that is trained was there before. Are the names compared with the *end* of `layers.0.q_proj`?"
-    if message := _wrong_places(set(groups), wanted, targets, linears):
-        return message
-    if left:
-        rest = ", ".join(f"`{n}`" for n in left[:3])
-        return f"{len(left)} of the model's own parameters would still be trained, such as {rest}. Freeze the whole model, not the chosen layers alone."
-    if len({id(p) for g in groups.values() for p in g.values()}) < 2 * len(wanted):
-        return "Layers share one A and B. Each linear layer needs a LoRA layer of its own: make it inside the loop."
-    ids = torch.arange(12).reshape(2, 6)
-    if not torch.equal(result(ids), fresh(ids)):
-        return "At the start the model's output differs from the base's. Is the model's own layer inside the LoRA layer, with its weight and bias, or a new one?"
-    return _filled(result, groups, linears, ids, targets, r, alpha)
-
-
-def _filled(result, groups, linears, ids, targets, r, alpha) -> str | None:
-    """Known numbers in every A and B: the output must be that of the package's own injection."""
-    reference = inject_lora(_seeded(_Model), targets, r, alpha)
-    for number, (name, group) in enumerate(groups.items()):
-        d_out, d_in = linears[name].weight.shape
-        adapter = _adapter(group, d_in, d_out, r)
-        if adapter is None:
-            shapes = ", ".join(str(tuple(p.shape)) for p in group.values())
-            return f"In `{name}` ({d_in} inputs, {d_out} outputs) the adapter has the shapes {shapes}; with r = {r}, A is {(r, d_in)} and B is {(d_out, r)}."
-        own = reference.get_submodule(name)
-        for matrices in (adapter, {"A": own.A.data, "B": own.B.data}):
-            _fill(matrices, seed=number)
-    if torch.allclose(result(ids), reference(ids), rtol=1e-4, atol=1e-4):
+def _see_frozen(model: Any, given: tuple) -> dict | None:
+    if model is None:
         return None
-    return f"The layers are in place, but their corrections have another size than α/r = {alpha:g}/{r}. Were `r` and `alpha` handed on, in this order?"
+    own = [name for name, p in given[0].originals.items() if p.requires_grad]
+    old = {id(p) for p in given[0].originals.values()}
+    named = model.named_parameters(remove_duplicate=False)
+    new = [name for name, p in named if p.requires_grad and id(p) not in old]
+    return {"parameters of the model that are trained": own, "number of the new ones": len(new)}
 
 
-LAYER_CASES = (
-    ("LoRALinear(base, r=3, alpha=12), base with 5 inputs, 4 outputs and a bias", (5, 4, 3, 12.0, True)),
-    ("LoRALinear(base, r=4, alpha=1), base with 6 inputs and 9 outputs, no bias", (6, 9, 4, 1.0, False)),
-)  # fmt: skip
+def _see_same(model: Any, given: tuple) -> dict | None:
+    return None if model is None else {"it is the given model": model is given[0]}
+
+
+IDS = torch.arange(12).reshape(2, 6)
+
+
+def _see_first_output(model: Any, given: tuple) -> dict | None:
+    return None if model is None else {"output": model.eval()(IDS)}
+
+
+def _see_known_output(model: Any, given: tuple) -> dict | None:
+    if model is None:
+        return None
+    fresh, found = _seeded(_Model), sorted(_new_matrices(model, given[0]).items())
+    for number, (name, matrices) in enumerate(found):
+        linear = fresh.get_submodule(name)
+        _fill(_adapter(matrices, linear.in_features, linear.out_features, given[2]), seed=number)
+    return {
+        "shapes of A and B": {name: _shapes(matrices) for name, matrices in found},
+        "output with known numbers in every A and B": model.eval()(IDS),
+    }
+
+
+def _model_case(
+    rule: str, observe: Callable, remark: str, targets: list[str], r: int = 2, alpha: float = 5.0
+) -> Case:
+    return Case(
+        f"`inject_lora(model, {targets}, r={r}, lora_alpha={alpha:g})`: {remark}",
+        lambda: (_seeded(_Model), list(targets), r, alpha),
+        inject_lora, 1e-5, in_place=(0,), rule=rule, observe=observe,
+    )  # fmt: skip
+
+
 MODEL_CASES = (
-    (["up"], 3, 1.5),
-    (["q_proj", "v_proj"], 2, 6.0),
-    (["layers.1.group", "q_proj", "up"], 2, 5.0),
+    _model_case("place", _see_places, "which layers get an adapter", ["v_proj"]),
+    _model_case("place", _see_places, "which layers get an adapter", ["q_proj", "up"]),
+    _model_case("place", _see_places, "which layers get an adapter", ["layers.1.group"]),
+    _model_case("place", _see_places, "which layers get an adapter", ["lm_head"]),
+    _model_case(
+        "once", _see_places, "the second target names a layer again", ["q_proj", "layers.0.q_proj"]
+    ),
+    _model_case("once", _see_places, "the model has a LayerNorm of this name as well", ["mix"]),
+    _model_case("same", _see_same, "what is returned", ["v_proj"]),
+    _model_case("frozen", _see_frozen, "what is trained", ["v_proj"]),
+    _model_case("start", _see_first_output, "the output at the start", ["q_proj", "group"]),
+    _model_case(
+        "settings", _see_known_output, "with known numbers in every A and B", ["q_proj", "v_proj"]
+    ),
+    _model_case(
+        "settings", _see_known_output, "with known numbers in every A and B", ["group"], 4, 3.0
+    ),
 )
 
 EXERCISES = {
-    "17.LoRALinear": Exercise(
-        id="17.LoRALinear",
-        title="A LoRA layer",
-        reference=LoRALinear,
-        cases=[Case(told, _layer_arguments(*sizes), verify=_verify_layer, in_place=True) for told, sizes in LAYER_CASES],
-        hints=[
-            "Keep the base as an attribute and freeze it. A and B are `nn.Parameter`s; what else the class knows is r and α.",
-            "`forward` is one line: the base's output, plus α/r times `x @ A.T @ B.T`. Do not build B @ A: it is as large as the weight.",
-            "`nn.init.kaiming_uniform_` or `torch.randn(...)` for A, `torch.zeros(...)` for B. Nothing random may be left on in eval mode.",
-        ],
+    LAYER: Exercise(
+        LAYER,
+        "A LoRA layer",
+        LoRALinear,
+        LAYER_CASES,
+        asks="A linear layer with a low-rank correction. Only its two small matrices A and B are trained.\n\n"
+        "base: an nn.Linear with d_in inputs and d_out outputs. r: the rank. alpha: a number.",
+        rules={
+            "formula": "The output is base(x) + (alpha / r) · x Aᵀ Bᵀ, with the numbers that A and B have when it is called.",
+            "shape": "A is (r, d_in) and B is (d_out, r), or their transposes; their names are free. x may have any number of dimensions before the last.",
+            "trained": "A and B are the only parameters that require a gradient: weight and bias of base do not.",
+            "start": "A starts with random numbers and B with zeros, so the first output is that of base.",
+            "seed": "No random seed is set: all layers would start with the same A.",
+            "again": "A call changes no number, and in eval mode nothing is random.",
+            "backward": "Gradients reach A, B and x.",
+        },
+        hints=(
+            "What does the class have to keep from __init__, and which parts of it are trained?",
+            ("formula", "In the order x Aᵀ first, nothing larger than the output is made. B A would be as large as the weight."),
+            "The places to look are the four lines of __init__: base kept, base frozen, A made, B made. forward adds two terms.",
+        ),
+        path="Begin with forward: write the formula with the names you want to have. It tells what __init__ must keep: base, A, B and the factor. Then "
+        "decide for each of them whether it is trained, and with which numbers it starts. The usual wrong turns are a bias that is not frozen and "
+        "a factor that a test with alpha = r cannot tell from the right one.",
         why="The package's version keeps A and B in float32 whatever the base is stored in, can be switched off, and can be merged (notebook 20). "
         "`init_lora_` is the start of notebook 08, `lora_scale` the factor of notebook 09. Note the order of the products: x Aᵀ first, so that nothing larger than the output is made.",
         points=3,
     ),
-    "17.inject_lora": Exercise(
-        id="17.inject_lora",
-        title="LoRA layers into a model",
-        reference=inject_lora,
-        cases=[
-            Case(f"inject_lora(model, {targets}, r={r}, lora_alpha={alpha:g})", _model_arguments(targets, r, alpha), verify=_verify_model, in_place=True)
-            for targets, r, alpha in MODEL_CASES
-        ],
-        hints=[
-            "Three steps: freeze every parameter, find the linear layers that match, replace each by a LoRA layer around it.",
-            "Collect the matching names first (`list(model.named_modules())`), then replace: otherwise you walk through what you have just put in.",
-            "`name == target or name.endswith('.' + target)` is a match; `target in name` matches too much.",
-        ],
+    INJECT: Exercise(
+        INJECT,
+        "LoRA layers into a model",
+        inject_lora,
+        MODEL_CASES,
+        asks="Put a LoRALinear around each layer that target_modules names, in place, and return the model.\n\n"
+        'target_modules: a list of names, such as ["q_proj", "layers.1.up"].',
+        rules={
+            "place": 'A target names every linear layer whose full name is the target, or ends in a dot and the target: "up" names "layers.0.up", not "layers.0.group".',
+            "once": "A layer that several targets name gets one LoRALinear. Modules that are no nn.Linear get none.",
+            "frozen": "All parameters that the model had before are frozen; only the new A and B are trained.",
+            "start": "Each new layer contains the old one, so the model's first output does not change.",
+            "settings": "Each new layer has an A and a B of its own, of rank r, and the factor lora_alpha / r.",
+            "same": "The given model is changed and returned; a copy might not fit into memory.",
+            "unchanged": "target_modules stays as it is.",
+        },
+        hints=(
+            "Three things are to be done: freeze the model, find the layers, replace them. Which has to come first?",
+            ("place", "named_modules() gives the full names. Collect those that match before you replace the first: otherwise you walk through what you have put in."),
+            "The place to look is the comparison of a name with a target. Try it on `up`, `layers.0.up`, `layers.0.group`.",
+        ),
+        path="Freeze everything first: what is put in afterwards is trained. Then list the names of the layers to replace, before anything is replaced, each once. "
+        "Last, replace them one by one. The usual wrong turn is to look for the target anywhere in the name.",
         why="Freezing comes first: after it, only what is put in is trained. The package's version refuses targets that match nothing (a run would train nothing, without a word) "
         "and layers that share their weight with another one: merging into a tied head would change the embedding.",
         points=2,

@@ -1,97 +1,248 @@
-"""Checks of notebook 21: packing a model's linear layers, and telling what its weights take."""
+"""Checks of notebook 21: packing a model's linear layers, and reporting what its weights take."""
 
 from __future__ import annotations
 
-from functools import cache
+import copy
+import functools
+import random
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
 
+from sftlab._internal.random_state import own_random_state
 from sftlab.classroom.checking import Case, Exercise, mistake
 from sftlab.lora import inject_lora
 from sftlab.memory.count import memory_report, stored_bytes, weight_count
-from sftlab.quant import dequantize_nf4, quantize_nf4
 from sftlab.quantized_layers import _bitsandbytes, keep_weights_in_place, quantize_model_linears
 
 QUANTIZE, REPORT = "21.quantize_model_linears", "21.memory_report"
 
 
-class Small(nn.Module):
-    """An embedding that is the output head as well, two linear layers of different shapes, a norm."""
-
+class _Block(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        torch.manual_seed(0)
-        self.embed = nn.Embedding(50, 64)
         self.up = nn.Linear(64, 128)
-        self.norm = nn.LayerNorm(128)
         self.down = nn.Linear(128, 64, bias=False)
-        self.lm_head = nn.Linear(64, 50, bias=False)
-        self.lm_head.weight = self.embed.weight
-        self.to(torch.bfloat16)
+        self.norm = nn.LayerNorm(64)
 
 
-def _verify(model, _given: tuple) -> str | None:
-    """The first thing that is not as it should be with a packed `Small`."""
-    if model is None:
-        return "Nothing came back. Return the model, although it was changed in place."
-    if not all(hasattr(model, name) for name in ("embed", "up", "norm", "down", "lm_head")):
-        return f"A `{type(model).__name__}` came back. Return the model itself."
-    packed, layers, before = _bitsandbytes().nn.Linear4bit, [model.up, model.down], Small()
-    if isinstance(model.lm_head, packed):
-        return "The output head was packed as well. It shares its weight with the embedding, and it writes the logits: skip `lm_head`."
-    if any(weight.dtype == torch.float32 for weight in (model.embed.weight, model.norm.weight)):
-        return "Embedding or norm was cast to float32. That doubles them, and on models with large vocabularies it undoes what 4 bits save."
-    if not any(isinstance(layer, packed) for layer in layers):
-        return "No linear layer is packed. Are new layers put into the model with `set_submodule`?"
-    if not all(isinstance(layer, packed) for layer in layers):
-        return "Only one of the linear layers was packed. Go through all of `named_modules()`, at every depth."
-    if any(layer.weight.dtype != torch.uint8 for layer in layers):
-        return "The weights are not packed yet: bitsandbytes does it when a `Params4bit` is moved with `.to(device)`."
-    if any(layer.weight.quant_state.quant_type != "nf4" for layer in layers):
-        return 'These are fp4 weights, bitsandbytes\' default. Say `quant_type="nf4"`.'
-    if not all(layer.weight.quant_state.nested for layer in layers):
-        return "The scales are still in 32 bits: 4.5 bits for each weight in place of 4.127. Double quantisation is `compress_statistics=True`."
-    if any(layer.compute_dtype != torch.bfloat16 for layer in layers):
-        return "The products are not computed in bfloat16, the dtype that the weights had. Give `compute_dtype`."
-    if model.up.bias is None or model.down.bias is not None:
-        return "The biases are not those of the model: `up` has one, `down` has none."
-    if any(layer.support_avx512bf16_for_cpu for layer in layers):
-        return "The guard is missing: on some processors the first answer in eval mode repacks the weights for good, and no gradient passes any more. End with `keep_weights_in_place(model)`."
-    return _wrong_values(model, before)
+class Small(nn.Module):
+    """An embedding that is the output head as well, and a block of two linear layers and a norm."""
+
+    def __init__(self, tied: bool = True) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(53, 64)
+        self.block = _Block()
+        self.gate = nn.Linear(64, 7)
+        self.scale = nn.Parameter(torch.ones(5))
+        self.register_buffer("positions", torch.arange(11.0))
+        self.lm_head = nn.Linear(64, 53, bias=False)
+        if tied:
+            self.lm_head.weight = self.embed.weight
 
 
-def _wrong_values(model, before) -> str | None:
+@functools.cache
+def _model(dtype: torch.dtype = torch.bfloat16, tied: bool = True) -> nn.Module:
+    with own_random_state(seed=0):
+        return Small(tied).to(dtype).eval()
+
+
+# --- Packing: mistakes ---------------------------------------------------------------------------
+def pack(
+    model: nn.Module, choose: Callable[[str, nn.Module], bool] = lambda name, m: type(m) is nn.Linear and name != "lm_head",
+    quant_type: str = "nf4", double: bool = True, dtype: Callable[[torch.Tensor], Any] = lambda weight: weight.dtype,
+    bias: Callable[[Any], Any] = lambda bias: bias, moved: bool = True, guard: bool = True,
+    data: Callable[[torch.Tensor], torch.Tensor] = lambda weight: weight,
+) -> nn.Module:  # fmt: skip
+    """Replace the chosen linear layers by 4-bit ones. Other settings than these are mistakes."""
     bnb = _bitsandbytes()
-    for name in ("up", "down"):
-        layer = getattr(model, name)
-        found = bnb.functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state)
-        wanted = dequantize_nf4(quantize_nf4(getattr(before, name).weight.data, double=True))
-        if found.shape != wanted.shape or not torch.equal(found.to(wanted.dtype), wanted):
-            return f"`{name}` is packed, but with other numbers than the model's own weight."
-    if not torch.equal(model.up.bias, before.up.bias):
-        return "The bias of `up` has other numbers than the model's own."
-    return None
+    for name, old in [(n, m) for n, m in model.named_modules() if choose(n, m)]:
+        new = bnb.nn.Linear4bit(
+            old.in_features, old.out_features, bias=False, compute_dtype=dtype(old.weight),
+            compress_statistics=double, quant_type=quant_type, device="meta",
+        )  # fmt: skip
+        weight = bnb.nn.Params4bit(
+            data(old.weight.data),
+            requires_grad=False,
+            compress_statistics=double,
+            quant_type=quant_type,
+            module=new,
+        )
+        new.weight, new.bias = weight.to("cpu") if moved else weight, bias(old.bias)
+        if not guard:
+            new.support_avx512bf16_for_cpu = True  # as on a processor that has it
+        model.set_submodule(name, new)
+    return keep_weights_in_place(model) if guard else model
 
 
-@cache
-def _model(kind: str) -> nn.Module:
-    """Read only, so it is shared between calls."""
-    model = Small()
-    if kind != "16 bits":
-        quantize_model_linears(model)
-    if kind == "with adapters":
-        inject_lora(model, "all-linear", r=4, lora_alpha=8, seed=0)
+def _packing(message: str, after: Callable[[nn.Module], Any] = lambda model: model,
+             before: Callable[[nn.Module], nn.Module] = lambda model: model, **settings: Any) -> None:  # fmt: skip
+    def answer(model):
+        return after(pack(before(model), **settings))
+
+    answer.__name__ = message[:60]
+    mistake(QUANTIZE, message)(answer)
+
+
+def _plain(module: nn.Module) -> bool:
+    return type(module) is nn.Linear
+
+
+_packing("The output head is packed as well. It shares its weight with the embedding and writes the logits: leave lm_head as it is.",
+         choose=lambda name, m: _plain(m))  # fmt: skip
+_packing("No linear layer is packed. The new layers have to be put into the model.", choose=lambda name, m: False)  # fmt: skip
+_packing("Only linear layers at the top of the model are packed. Most of them lie inside blocks: named_modules() lists every depth.",
+         choose=lambda name, m: _plain(m) and name != "lm_head" and "." not in name)  # fmt: skip
+_packing("Only the first linear layer is packed.", choose=lambda name, m: name == "block.up")
+_packing("Layers without a bias are left out. They are linear layers like the others.",
+         choose=lambda name, m: _plain(m) and name != "lm_head" and m.bias is not None)  # fmt: skip
+_packing("The weights are of type fp4, the default of bitsandbytes. Set quant_type to nf4.", quant_type="fp4")  # fmt: skip
+_packing("The scales are kept in 32 bits, so a weight takes 4.5 bits and not 4.127. Double quantization is compress_statistics.", double=False)  # fmt: skip
+_packing("The weights are not packed yet. bitsandbytes packs a Params4bit when it is moved to a device with to().", moved=False)  # fmt: skip
+_packing("Products are computed in float32, whatever dtype the weight had. Set compute_dtype.", dtype=lambda weight: torch.float32)  # fmt: skip
+_packing("Products are computed in bfloat16, whatever dtype the weight had.", dtype=lambda weight: torch.bfloat16)  # fmt: skip
+_packing(
+    "compute_dtype is not set, so bitsandbytes chooses it by the input.", dtype=lambda weight: None
+)
+_packing("The biases are lost.", bias=lambda bias: None)
+_packing("The biases are not those of the model but new ones.", bias=lambda bias: None if bias is None else nn.Parameter(torch.zeros_like(bias)))  # fmt: skip
+_packing("The biases are cast to float32. They keep their dtype.", bias=lambda bias: None if bias is None else nn.Parameter(bias.detach().float()))  # fmt: skip
+_packing("The packed weights have other numbers than the model's: they are those of new layers.",
+         data=lambda weight: torch.ones_like(weight))  # fmt: skip
+_packing("keep_weights_in_place is not called at the end. On some processors the first answer in eval mode then rearranges the weights, and no gradient passes any more.",
+         guard=False)  # fmt: skip
+_packing("It returns nothing. Return the model, although it is changed in place.", after=lambda model: None)  # fmt: skip
+_packing("A copy of the model is packed and returned. Two models may not fit into memory: change the given one.", before=copy.deepcopy)  # fmt: skip
+
+
+def _cast(model):
+    for module in model.modules():
+        if isinstance(module, (nn.Embedding, nn.LayerNorm)):
+            module.float()
     return model
 
 
-def _report(model, weights=weight_count, size=stored_bytes, twice=False, skip=()):
+_packing("Embedding and norm are cast to float32, which doubles them. Only the linear layers change.", before=_cast)  # fmt: skip
+
+
+# --- Packing: what is compared -------------------------------------------------------------------
+def _packed_layers(model: nn.Module) -> dict[str, nn.Module]:
+    layer = _bitsandbytes().nn.Linear4bit
+    return {name: m for name, m in model.named_modules() if isinstance(m, layer)}
+
+
+def _of_each(see: Callable[[nn.Module], Any]) -> Callable[[Any, tuple], dict | None]:
+    """Compare something of each packed layer."""
+
+    def observe(model: Any, given: tuple) -> dict | None:
+        return (
+            None if model is None else {n: see(m) for n, m in sorted(_packed_layers(model).items())}
+        )
+
+    return observe
+
+
+def _see_layers(model: Any, given: tuple) -> dict | None:
+    if model is None:
+        return None
+    return {"packed layers": set(_packed_layers(model)), "it is the given model": model is given[0]}
+
+
+def _see_weight(layer: nn.Module) -> dict:
+    state = getattr(layer.weight, "quant_state", None)
+    kept = {
+        "dtype of the weight": str(layer.weight.dtype),
+        "quant_type": getattr(state, "quant_type", None),
+    }
+    if state is None:
+        return kept
+    unpack = _bitsandbytes().functional.dequantize_4bit
+    return kept | {
+        "double quantization": bool(state.nested),
+        "weights": unpack(layer.weight.data, state).float(),
+        "trained": layer.weight.requires_grad,
+    }
+
+
+def _see_bias(layer: nn.Module) -> dict:
+    bias = layer.bias
+    return (
+        {}
+        if bias is None
+        else {"dtype of the bias": str(bias.dtype), "bias": bias.detach().float()}
+    )
+
+
+def _see_rest(model: Any, given: tuple) -> dict | None:
+    if model is None:
+        return None
+    return {
+        n: str(p.dtype)
+        for n, p in model.named_parameters()
+        if p.dtype != torch.uint8 and not n.endswith("bias")
+    }
+
+
+def _pack_case(
+    rule: str, remark: str, observe: Callable, dtype: torch.dtype = torch.bfloat16
+) -> Case:
+    stored = str(dtype).removeprefix("torch.")
+    return Case(
+        f"`quantize_model_linears(model)`, a model in {stored}: {remark}",
+        lambda: (copy.deepcopy(_model(dtype)),), quantize_model_linears, 1e-6,
+        in_place=True, rule=rule, observe=observe,
+    )  # fmt: skip
+
+
+PACK_CASES = (
+    _pack_case("layers", "which layers are packed", _see_layers),
+    _pack_case("weights", "the packed weights", _of_each(_see_weight)),
+    _pack_case("compute", "in which dtype products are computed", _of_each(lambda layer: str(layer.compute_dtype))),
+    _pack_case("compute", "in which dtype products are computed", _of_each(lambda layer: str(layer.compute_dtype)), torch.float32),
+    _pack_case("rest", "the biases", _of_each(_see_bias)),
+    _pack_case("rest", "the dtypes of embedding, head and norm", _see_rest),
+    _pack_case("guard", "whether its layers may be rearranged", _of_each(lambda layer: {"may be rearranged": bool(layer.support_avx512bf16_for_cpu)})),
+)  # fmt: skip
+
+
+# --- The report: mistakes ------------------------------------------------------------------------
+@functools.cache
+def _kept(kind: str) -> nn.Module:
+    """A model to be copied."""
+    model = copy.deepcopy(_model(tied="untied" not in kind))
+    if "mixed" in kind:
+        model.embed.float()
+    if "4 bits" in kind:
+        quantize_model_linears(model)
+    if "LoRA" in kind:
+        inject_lora(model, ["up", "down"], r=3, lora_alpha=8, seed=0)
+    return model
+
+
+KINDS = {
+    "LoRALinear": "adapter",
+    "Linear": "linear",
+    "Linear4bit": "linear",
+    "Embedding": "embedding",
+}
+
+
+def _report(
+    model,
+    weights=weight_count,
+    size=stored_bytes,
+    twice=False,
+    skip=(),
+    kinds=KINDS,
+    of=lambda m: m.parameters(recurse=False),
+):
     found = {kind: [0, 0] for kind in ("embedding", "linear", "adapter", "other", "whole")}
-    names = {"LoRALinear": "adapter", "Linear": "linear", "Linear4bit": "linear", "Embedding": "embedding"}  # fmt: skip
     seen = set()
     for module in model.modules():
-        kind = names.get(type(module).__name__, "other")
-        for p in module.parameters(recurse=False):
+        kind = kinds.get(type(module).__name__, "other")
+        for p in of(module):
             if kind in skip or (id(p) in seen and not twice):
                 continue
             seen.add(id(p))
@@ -101,98 +252,118 @@ def _report(model, weights=weight_count, size=stored_bytes, twice=False, skip=()
     return {kind: tuple(pair) for kind, pair in found.items()}
 
 
-def _elements(parameter) -> int:
-    return parameter.numel()
+def _reporting(
+    message: str, after: Callable[[dict], Any] = lambda report: report, **settings: Any
+) -> None:
+    def answer(model):
+        return after(_report(model, **settings))
+
+    answer.__name__ = message[:60]
+    mistake(REPORT, message)(answer)
 
 
-def _bare(parameter) -> int:
-    return parameter.numel() * parameter.element_size()
+def _bare(p):
+    return p.numel() * p.element_size()
 
 
-@mistake(REPORT, "The embedding is counted twice: the output head is the same tensor. Remember what you have seen, by `id`.")  # fmt: skip
-def _tied_twice(model):
-    return _report(model, twice=True)
+_reporting("A shared tensor counts twice. The output head of this model is its embedding: remember which tensors you have seen.", twice=True)  # fmt: skip
+_reporting("A packed tensor counts by its elements, each of which holds two weights. weight_count(p) knows better.", weights=lambda p: p.numel())  # fmt: skip
+_reporting("The scales of packed weights are left out. They are kept beside the weights, in quant_state; stored_bytes(p) includes them.", size=_bare)  # fmt: skip
+_reporting("Packed weights are counted by their elements, and their scales are left out. weight_count(p) and stored_bytes(p) know both.",
+           weights=lambda p: p.numel(), size=_bare)  # fmt: skip
+_reporting("Every weight is taken for 2 bytes. The tensors have several dtypes.", size=lambda p: 2 * weight_count(p))  # fmt: skip
+_reporting("Every weight is taken for 4 bytes. The tensors have several dtypes.", size=lambda p: 4 * weight_count(p))  # fmt: skip
+_reporting(
+    "The sizes are in bits. They are asked for in bytes.", size=lambda p: 8 * stored_bytes(p)
+)
+_reporting("Every weight is taken for half a byte. That holds for packed ones alone, and without their scales.", size=lambda p: weight_count(p) // 2)  # fmt: skip
+_reporting('Norms and other parameters are left out. They belong to "other".', skip=("other",))
+_reporting("The adapter's A and B are left out. They are parameters of LoRALinear itself.", skip=("adapter",))  # fmt: skip
+_reporting("A and B count as \"other\". They are parameters of LoRALinear, and belong to \"adapter\".",
+           kinds={k: v for k, v in KINDS.items() if v != "adapter"})  # fmt: skip
+_reporting("A and B count as \"linear\". They are parameters of LoRALinear, and belong to \"adapter\".", kinds=KINDS | {"LoRALinear": "linear"})  # fmt: skip
+_reporting("Packed layers count as \"other\". They are linear layers too.", kinds={k: v for k, v in KINDS.items() if k != "Linear4bit"})  # fmt: skip
+_reporting("Buffers count as well. They are no parameters.", of=lambda m: [*m.parameters(recurse=False), *m.buffers(recurse=False)])  # fmt: skip
+_reporting("The pairs are in the wrong order: first the number of weights, then the bytes.", after=lambda report: {k: v[::-1] for k, v in report.items()})  # fmt: skip
+_reporting("The sizes are in megabytes. They are asked for in bytes.", size=lambda p: stored_bytes(p) / 1e6)  # fmt: skip
+_reporting("Kinds of which the model has none are left out. They count as (0, 0).", after=lambda report: {k: v for k, v in report.items() if v[0]})  # fmt: skip
+_reporting("The entry \"whole\" is missing, the sum over all kinds.", after=lambda report: {k: v for k, v in report.items() if k != "whole"})  # fmt: skip
 
 
-@mistake(REPORT, "A packed tensor has half as many elements as it holds weights, and `numel()` tells the elements. Its `quant_state.shape` knows.")  # fmt: skip
-def _elements_counted(model):
-    return _report(model, weights=_elements)
+def _report_case(rule: str, describe: str, kind: str) -> Case:
+    return Case(describe, lambda: (copy.deepcopy(_kept(kind)),), memory_report, rule=rule)
 
 
-@mistake(REPORT, "The scales are left out. They are kept in `quant_state`, beside the packed weights.")  # fmt: skip
-def _no_scales(model):
-    return _report(model, size=_bare)
+REPORT_CASES = (
+    _report_case("kinds", "a model in bfloat16", "untied"),
+    _report_case("bytes", "the same with its embedding in float32", "untied, mixed"),
+    _report_case("shared", "a model whose output head is its embedding", "16 bits"),
+    _report_case("packed", "the linear layers in 4 bits", "untied, 4 bits"),
+    _report_case("kinds", "a model with LoRA", "untied, LoRA"),
+    _report_case("kinds", "a packed model with LoRA", "4 bits, LoRA"),
+)
 
 
-@mistake(REPORT, "The count is `numel()`, half of the packed weights, and the bytes leave out the scales in `quant_state`.")  # fmt: skip
-def _elements_and_no_scales(model):
-    return _report(model, weights=_elements, size=_bare)
-
-
-@mistake(REPORT, "Not every weight takes 2 bytes. Ask each tensor for its `element_size()`.")
-def _two_bytes_each(model):
-    return _report(model, size=lambda p: 2 * weight_count(p))
-
-
-@mistake(REPORT, "Not every weight takes 4 bytes. Ask each tensor for its `element_size()`.")
-def _four_bytes_each(model):
-    return _report(model, size=lambda p: 4 * weight_count(p))
-
-
-@mistake(REPORT, "These are bits. Asked for are bytes.")
-def _bits(model):
-    return _report(model, size=lambda p: 8 * stored_bytes(p))
-
-
-@mistake(REPORT, "Half a byte for every weight holds for packed ones, without their scales. Embedding, norm and bias stay in 16 bits.")  # fmt: skip
-def _half_a_byte_each(model):
-    return _report(model, size=lambda p: weight_count(p) // 2)
-
-
-@mistake(REPORT, "The norm is missing, with all that is neither linear, nor an embedding, nor an adapter.")  # fmt: skip
-def _no_norm(model):
-    return _report(model, skip=("other",))
-
-
-@mistake(REPORT, "The adapter's A and B are missing. They are parameters of `LoRALinear` itself.")
-def _no_adapter(model):
-    return _report(model, skip=("adapter",))
-
-
-def _case(describe: str, kind: str) -> Case:
-    return Case(describe, lambda: (_model(kind),), memory_report)
+def _draw_report(rng: random.Random, *_: object) -> tuple:
+    sizes = [rng.randint(1, 30) for _ in range(8)]
+    with torch.device("meta"):
+        parts = [nn.Embedding(*sizes[:2]), nn.Linear(*sizes[2:4]), nn.LayerNorm(sizes[4]),
+                 nn.Linear(*sizes[5:7], bias=False), nn.BatchNorm1d(sizes[7])]  # fmt: skip
+    chosen = [
+        part.to(rng.choice([torch.float32, torch.bfloat16]))
+        for part in rng.sample(parts, rng.randint(1, 5))
+    ]
+    return (nn.Sequential(*chosen, chosen[0]),)
 
 
 EXERCISES = {
     QUANTIZE: Exercise(
-        id=QUANTIZE,
-        title="Pack the linear layers in 4 bits",
-        reference=quantize_model_linears,
-        cases=[Case("a model in bfloat16 with two linear layers and a tied head", lambda: (Small(),), verify=_verify, in_place=True)],
-        hints=[
-            "Collect the plain `nn.Linear` modules of `model.named_modules()` first, all but `lm_head`; then replace them one by one with `model.set_submodule(name, layer)`.",
-            "`bitsandbytes.nn.Linear4bit(d_in, d_out, bias=False, compute_dtype=…, compress_statistics=True, quant_type=\"nf4\")`, and then its weight: "
-            "`Params4bit(weight.data, requires_grad=False, compress_statistics=True, quant_type=\"nf4\", module=layer).to(device)`.",
-            "Hand the old bias on, and return `keep_weights_in_place(model)`.",
-        ],
+        QUANTIZE,
+        "Pack the linear layers in 4 bits",
+        quantize_model_linears,
+        PACK_CASES,
+        asks="Replace the linear layers of a model by bitsandbytes.nn.Linear4bit, in place, and return the model.",
+        rules={
+            "layers": "Every nn.Linear at any depth is replaced, except lm_head. The given model itself is returned.",
+            "weights": 'The new weight is the old one, packed and frozen: a Params4bit of quant_type "nf4" with double quantization (compress_statistics). '
+            "bitsandbytes packs it when it is moved to a device with to().",
+            "compute": "compute_dtype is the dtype that the old weight had.",
+            "rest": "Biases, embeddings, norms and lm_head keep their numbers and dtypes; a layer without a bias has none.",
+            "guard": "At the end, sftlab.quantized_layers.keep_weights_in_place(model) is called: otherwise some processors rearrange the weights at the first answer.",
+        },
+        hints=(
+            "Which layers are to be replaced, and what does a new layer take over from the old one?",
+            ("weights", "Each of these settings has another default in bitsandbytes."),
+            "The place to look is the weight: a new layer begins with numbers of its own. Collect the names before you replace the first layer.",
+        ),
+        path="Collect the plain linear layers and their names first. For each: make a Linear4bit of the same size, give it the old weight as a Params4bit and move that to the "
+        "weight's device, hand the old bias on, and put the layer in. Protect the whole model last. The usual wrong turn is to leave a setting to its default.",
         why="Every argument that is stated here has another default in bitsandbytes: fp4, float32 products. The guard at the end costs speed on one kind of "
         "processor and keeps gradients right on all.",
         shows=[keep_weights_in_place],
     ),
     REPORT: Exercise(
-        id=REPORT,
-        title="Tell what the weights take",
-        reference=memory_report,
-        cases=[
-            _case("a model in 16 bits, its head tied to its embedding", "16 bits"),
-            _case("the same model, linear layers in 4 bits", "packed"),
-            _case("the packed model with LoRA", "with adapters"),
-        ],
-        hints=[
-            "Go through `model.modules()`, and for each through `module.parameters(recurse=False)`: its own parameters, not those of its parts.",
-            "`sftlab.memory.count.weight_count(p)` and `sftlab.memory.count.stored_bytes(p)` know about packed weights and their scales. Which kind is the module?",
-            "Keep a set of `id(p)`, so that a shared tensor counts once, for the module that comes first.",
-        ],
-        why="The factor that is printed on the tin, 3.9, belongs to one row of this report. What a machine must hold is the last row.",
+        REPORT,
+        "Report what the weights take",
+        memory_report,
+        REPORT_CASES,
+        asks='Return a dictionary of (number of weights, bytes) for "embedding", "linear", "adapter", "other" and "whole".',
+        rules={
+            "kinds": 'A parameter belongs to the module that has it itself: nn.Embedding, nn.Linear (bias included), LoRALinear ("adapter", its A and B) or any other. '
+            '"whole" is the sum; a kind without parameters has (0, 0). Buffers do not count.',
+            "bytes": "The bytes are those of each tensor in its own dtype.",
+            "shared": "A tensor that two modules share counts once, for the module that comes first in model.modules().",
+            "packed": "A 4-bit parameter counts with all weights packed in it, and its bytes include the scales, as weight_count(p) and stored_bytes(p) give them.",
+            "unchanged": "The model stays as it is.",
+        },
+        draw=_draw_report,
+        hints=(
+            "Which module does a parameter belong to, and how do you find all of them, each once?",
+            ("kinds", "`module.parameters(recurse=False)` gives a module's own parameters, not those of its parts."),
+            "The place to look is a tensor that comes a second time: something has to remember the ones that are counted.",
+        ),
+        path="Begin with one module: its kind, and its own parameters. Then go through all modules, adding to the module's kind and to the whole. Last, skip tensors "
+        "that came before. The usual wrong turn is to go through model.parameters() alone, which gives no kinds.",
+        why="The factor that is usually quoted, 3.9, belongs to one row of this report. What a machine must hold is the last row.",
     ),
 }  # fmt: skip
