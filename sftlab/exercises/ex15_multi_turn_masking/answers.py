@@ -116,7 +116,7 @@ def newlines_are_trained_elsewhere(tokenizer, messages):
     return turns(tokenizer, messages, after=not in_chatml, header=not in_chatml)
 
 
-@refused(ID, "a list, cannot be used")
+@refused(ID, "It has the fields input_ids, labels")
 def labels_alone(tokenizer, messages):
     return masking.mask_all_but_assistant(tokenizer, messages).labels
 
