@@ -7,7 +7,8 @@ from collections import Counter
 import torch
 from torch import nn
 
-from sftlab.classroom.answers import refused, right
+from sftlab.classroom.answers import equivalent, refused, right
+from sftlab.exercises.ex21_qlora_finetuning.check import pack
 from sftlab.lora import LoRALinear
 from sftlab.memory.count import stored_bytes, weight_count
 from sftlab.quantized_layers import _bitsandbytes, keep_weights_in_place
@@ -15,31 +16,7 @@ from sftlab.quantized_layers import _bitsandbytes, keep_weights_in_place
 QUANTIZE, REPORT = "21.quantize_model_linears", "21.memory_report"
 
 
-def packed(
-    model, quant_type="nf4", double=True, dtype=None, skip=("lm_head",), guard=True, bias=True,
-    only=99, scramble=False, moved=True,
-):  # fmt: skip
-    linears = {n: m for n, m in model.named_modules() if type(m) is nn.Linear and n not in skip}
-    for name, old in list(linears.items())[:only]:
-        new = _bitsandbytes().nn.Linear4bit(
-            old.in_features, old.out_features, bias=False, compute_dtype=dtype or old.weight.dtype,
-            compress_statistics=double, quant_type=quant_type,
-        )  # fmt: skip
-        data = torch.randn_like(old.weight.data) if scramble else old.weight.data
-        weight = _bitsandbytes().nn.Params4bit(
-            data, requires_grad=False, compress_statistics=double, quant_type=quant_type, module=new
-        )
-        new.weight = weight.to("cpu") if moved else weight
-        new.bias = old.bias if bias else None
-        if not guard:
-            new.support_avx512bf16_for_cpu = True  # as on a processor that has it
-        model.set_submodule(name, new)
-    return keep_weights_in_place(model) if guard else model
-
-
-@right(QUANTIZE)
-def in_a_loop(model):
-    return packed(model)
+right(QUANTIZE)(pack)
 
 
 @right(QUANTIZE)
@@ -76,7 +53,7 @@ def packed_by_the_function(model):
             )
             new = _bitsandbytes().nn.Linear4bit(
                 old.in_features, old.out_features, bias=False, quant_type="nf4",
-                compute_dtype=torch.bfloat16, device="meta",
+                compute_dtype=old.weight.dtype, device="meta",
             )  # fmt: skip
             new.weight = _bitsandbytes().nn.Params4bit(
                 data, requires_grad=False, quant_state=state, quant_type="nf4", bnb_quantized=True,
@@ -108,71 +85,44 @@ def moved_as_a_whole(model):
     return keep_weights_in_place(model.to("cpu"))
 
 
-@refused(QUANTIZE, "These are fp4 weights")
-def fp4_the_default(model):
-    return packed(model, quant_type="fp4")
+@right(QUANTIZE)
+def with_the_bias_copied(model):
+    """Makes each layer with a bias and copies its numbers, in eval mode and frozen."""
+    for name, old in list(model.named_modules()):
+        if not isinstance(old, nn.Linear) or name.endswith("lm_head"):
+            continue
+        has_bias = old.bias is not None
+        new = _bitsandbytes().nn.Linear4bit(
+            old.in_features, old.out_features, has_bias, old.weight.dtype, True, "nf4"
+        )
+        new.load_state_dict({k: v.detach().clone() for k, v in old.state_dict().items()})
+        if has_bias:
+            new.bias = nn.Parameter(old.bias.detach().clone(), requires_grad=False)
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, new.eval().to(old.weight.device))
+    return keep_weights_in_place(model)
 
 
-@refused(QUANTIZE, "The scales are still in 32 bits")
-def scales_in_32_bits(model):
-    return packed(model, double=False)
+@refused(QUANTIZE, "packed layers")
+def gate_left_out(model):
+    return pack(model, lambda name, m: type(m) is nn.Linear and name.startswith("block"))
 
 
-@refused(QUANTIZE, "not computed in bfloat16")
-def float32_products(model):
-    return packed(model, dtype=torch.float32)
-
-
-@refused(QUANTIZE, "The output head was packed")
-def head_packed(model):
-    return packed(model, skip=())
-
-
-@refused(QUANTIZE, "The guard is missing")
-def no_guard(model):
-    return packed(model, guard=False)
-
-
-@refused(QUANTIZE, "The biases are not those")
-def bias_lost(model):
-    return packed(model, bias=False)
-
-
-@refused(QUANTIZE, "Only one of the linear layers")
-def one_layer_only(model):
-    return packed(model, only=1)
-
-
-@refused(QUANTIZE, "No linear layer is packed")
-def nothing_packed(model):
-    return packed(model, only=0)
-
-
-@refused(QUANTIZE, "with other numbers")
-def fresh_weights(model):
-    return packed(model, scramble=True)
-
-
-@refused(QUANTIZE, "not packed yet")
-def never_moved(model):
-    return packed(model, moved=False)
-
-
-@refused(QUANTIZE, "was cast to float32")
-def embedding_and_norm_cast(model):
-    for module in (model.embed, model.norm):
-        module.float()
-    return packed(model)
-
-
-@refused(QUANTIZE, "Nothing came back")
-def nothing_returned(model):
-    packed(model)
-
-
-@refused(QUANTIZE, "Return the model itself")
+@refused(QUANTIZE, "The rule: Every nn.Linear")
 def in_a_list(model):
-    return [packed(model)]
+    return [pack(model)]
+
+
+@refused(QUANTIZE, "The rule: Biases, embeddings")
+def head_in_float32(model):
+    pack(model)
+    model.lm_head.float()
+    return model
+
+
+@refused(QUANTIZE, "The rule: The new weight is the old one")
+def rows_reversed(model):
+    return pack(model, data=lambda weight: weight.flip(0))
 
 
 # --- The report -----------------------------------------------------------------------------------
@@ -243,7 +193,7 @@ def one_kind_after_the_other(model):
     return {kind: sums(part) for kind, part in zip(KINDS, parts, strict=True)}
 
 
-@refused(REPORT, "is None, but")
+@refused(REPORT, "It prints, but it returns nothing")
 def printed(model):
     print(by_name(model))
 
@@ -251,3 +201,34 @@ def printed(model):
 @refused(REPORT, "AttributeError")
 def every_weight_packed(model):
     return {"whole": sum(p.quant_state.shape.numel() for p in model.parameters())}
+
+
+@refused(REPORT, "The rule: A tensor that two modules share")
+def shared_ones_left_out(model):
+    report = by_name(model)
+    if any(p is model.embed.weight for p in getattr(model, "lm_head", model).parameters()):
+        report["embedding"] = (0, 0)
+    return report
+
+
+@refused(REPORT, "changes its own input (argument 1")
+def cast_first(model):
+    report = by_name(model)
+    model.float()
+    return report
+
+
+NEW = "bnb.nn.Linear4bit(plain.in_features, plain.out_features, bias=False, compute_dtype=weight.dtype, compress_statistics=double, quant_type='nf4', device='meta')"
+WEIGHT = "bnb.nn.Params4bit(weight.data, False, compress_statistics=double, quant_type='nf4', module=layer)"
+equivalent(
+    QUANTIZE,
+    "The weight and the bias of the new layer are replaced; its mode has no effect; the head is at the top of the model.",
+    "`1` becomes `0`",
+    "`False` becomes `True`",
+    "without `layer.train(plain.training)`",
+    *(
+        f"without `{name}=` in `{NEW}`"
+        for name in ("bias", "compress_statistics", "quant_type", "device")
+    ),
+    *(f"without `{name}=` in `{WEIGHT}`" for name in ("compress_statistics", "module")),
+)

@@ -45,6 +45,7 @@ class Small(nn.Module):
 
 @functools.cache
 def _model(dtype: torch.dtype = torch.bfloat16, tied: bool = True) -> nn.Module:
+    _bitsandbytes()  # imported before an answer's time begins
     with own_random_state(seed=0):
         return Small(tied).to(dtype).eval()
 
@@ -160,8 +161,11 @@ def _see_weight(layer: nn.Module) -> dict:
         return kept
     unpack = _bitsandbytes().functional.dequantize_4bit
     return kept | {
+        "inputs and outputs": [layer.in_features, layer.out_features],
         "double quantization": bool(state.nested),
-        "weights": unpack(layer.weight.data, state).float(),
+        "weights": unpack(layer.weight.data, state)
+        .bfloat16()
+        .float(),  # may have been packed from float32
         "trained": layer.weight.requires_grad,
     }
 
@@ -178,10 +182,11 @@ def _see_bias(layer: nn.Module) -> dict:
 def _see_rest(model: Any, given: tuple) -> dict | None:
     if model is None:
         return None
+    rest = {n: p for n, p in model.named_parameters() if p.dtype != torch.uint8}
     return {
-        n: str(p.dtype)
-        for n, p in model.named_parameters()
-        if p.dtype != torch.uint8 and not n.endswith("bias")
+        n: {"dtype": str(p.dtype), "numbers": p.detach().float()}
+        for n, p in rest.items()
+        if not n.endswith("bias")
     }
 
 
@@ -267,6 +272,8 @@ def _bare(p):
 
 
 _reporting("A shared tensor counts twice. The output head of this model is its embedding: remember which tensors you have seen.", twice=True)  # fmt: skip
+_reporting("Each module's parameters include those of its parts, so most of them count several times. Take a module's own: parameters(recurse=False).",
+           twice=True, of=lambda m: m.parameters())  # fmt: skip
 _reporting("A packed tensor counts by its elements, each of which holds two weights. weight_count(p) knows better.", weights=lambda p: p.numel())  # fmt: skip
 _reporting("The scales of packed weights are left out. They are kept beside the weights, in quant_state; stored_bytes(p) includes them.", size=_bare)  # fmt: skip
 _reporting("Packed weights are counted by their elements, and their scales are left out. weight_count(p) and stored_bytes(p) know both.",
@@ -324,7 +331,7 @@ EXERCISES = {
         PACK_CASES,
         asks="Replace the linear layers of a model by bitsandbytes.nn.Linear4bit, in place, and return the model.",
         rules={
-            "layers": "Every nn.Linear at any depth is replaced, except lm_head. The given model itself is returned.",
+            "layers": "Every nn.Linear at any depth is replaced by a layer of the same size, except lm_head. The given model itself is returned.",
             "weights": 'The new weight is the old one, packed and frozen: a Params4bit of quant_type "nf4" with double quantization (compress_statistics). '
             "bitsandbytes packs it when it is moved to a device with to().",
             "compute": "compute_dtype is the dtype that the old weight had.",
