@@ -15,6 +15,7 @@ import inspect
 import linecache
 import random
 import textwrap
+import time
 import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -224,8 +225,8 @@ def examine(exercise: Exercise, answer: Any, limit: float = 5.0) -> Finding:
 
     Args:
         answer: any object; only a callable can be right.
-        limit: time limit for each call, in seconds. After a call that exceeds it, no further
-            case is tried.
+        limit: time limit for each call, in seconds. After a call that exceeds it, or after three
+            times as long in all, no further case is tried.
     """
     if answer is None or answer is Ellipsis or _is_empty(answer):
         return Finding("not attempted", "")
@@ -233,11 +234,19 @@ def examine(exercise: Exercise, answer: Any, limit: float = 5.0) -> Finding:
         return Finding("wrong", message)
     cases = [*exercise.cases, *drawn(exercise, "check", DRAWN)]
     attempts: list[Attempt] = []
+    end = time.monotonic() + 3 * limit
     for case in cases:
         attempts.append(attempt(exercise, answer, case, limit))
         if len(attempts) == 1 and _is_stub_error(attempts[0].error):
             return Finding("not attempted", "")
         if attempts[-1].stopped:
+            break
+        if time.monotonic() > end:
+            attempts[-1].stopped = True
+            attempts[-1].message = attempts[-1].message or (
+                f"{len(attempts)} of {len(cases)} small cases took more than {3 * limit:g} seconds: "
+                "it is too slow."
+            )
             break
     printed = next((tried.printed for tried in attempts if tried.printed), "")
     failed = [tried for tried in attempts if tried.message]

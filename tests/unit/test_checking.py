@@ -182,6 +182,18 @@ def test_a_loop_that_never_ends_is_tried_once(doubling):
     assert calls == [2] and (finding.passed, finding.total) == (0, 3)
 
 
+def test_an_answer_that_is_slow_on_every_case_is_stopped(doubling, monkeypatch):
+    from sftlab.classroom import checking
+
+    clock = iter(range(0, 1000, 4))
+    monkeypatch.setattr(checking.time, "monotonic", lambda: next(clock))
+    finding = examine(doubling, lambda x: 2 * x, limit=2.0)
+    assert (
+        finding.status == "wrong"
+        and "2 of 3 small cases took more than 6 seconds" in finding.message
+    )
+
+
 def test_an_answer_may_be_judged_by_what_it_does_to_its_arguments(monkeypatch):
     monkeypatch.setitem(_MISTAKES, "90.fill", [])
     mistake("90.fill", "It fills with twos.")(lambda x: x.fill_(2))
