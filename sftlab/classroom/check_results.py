@@ -145,16 +145,11 @@ def _store(id: str, status: str) -> str:
 
 def _details(finding: Finding) -> list[str]:
     """Return what the feedback says after the message, in lines."""
-    lines = []
-    if finding.case:
-        lines.append(f"Tried: {finding.case.describe}")
-        if finding.rule:
-            lines.append(f"The rule: {finding.rule}")
-        one = finding.total - finding.passed == 1
-        said = "; the one that fails tests this rule" if one else "; those that fail test this rule"
-        alone = said if finding.rule and finding.alone else ""
-        lines.append(f"{finding.passed} of {finding.total} cases pass{alone}.")
-    return [*lines, finding.note]
+    if finding.case is None:
+        return [finding.note]
+    rule = [f"The rule: {finding.rule}"] if finding.rule and finding.alone else []
+    count = f"{finding.passed} of {finding.total} cases pass."
+    return [f"Tried: {finding.case.describe}", *rule, count, finding.note]
 
 
 def _feedback(finding: Finding) -> str:

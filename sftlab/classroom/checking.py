@@ -29,6 +29,7 @@ from sftlab.classroom.first_difference import (
     difference,
     is_plain_sequence,
     is_tensor,
+    plain,
     shorten,
 )
 from sftlab.classroom.sandbox import run
@@ -160,8 +161,8 @@ class Exercise:
 class Finding:
     """The result of examining an answer: its ``status`` and the message for the student.
 
-    ``rule`` is the text of the rule that the failing case tests; ``alone`` says that all failing
-    cases test this rule. ``adapt`` turns the answer into one whose results have the types that the
+    ``rule`` is the text of the rule that the failing case tests; ``alone`` says that it is this rule
+    that is broken: no known mistake was found, and all failing cases test it. ``adapt`` turns the answer into one whose results have the types that the
     next cells expect.
     """
 
@@ -234,9 +235,10 @@ def examine(exercise: Exercise, answer: Any, limit: float = 5.0) -> Finding:
         return Finding("wrong", message)
     cases = [*exercise.cases, *drawn(exercise, "check", DRAWN)]
     attempts: list[Attempt] = []
+    expected: dict[int, tuple] = {}
     end = time.monotonic() + 3 * limit
     for case in cases:
-        attempts.append(attempt(exercise, answer, case, limit))
+        attempts.append(attempt(exercise, answer, case, limit, expected))
         if len(attempts) == 1 and _is_stub_error(attempts[0].error):
             return Finding("not attempted", "")
         if attempts[-1].stopped:
@@ -256,17 +258,28 @@ def examine(exercise: Exercise, answer: Any, limit: float = 5.0) -> Finding:
     if not failed:
         return Finding("right", "", **counts, adapt=_adapter(attempts))
     first = failed[0]
-    message = _named_mistake(exercise, attempts, limit) or first.message
-    rule = message.rule if isinstance(message, Broken) else first.case.rule
-    alone = {rule} == {tried.case.rule for tried in failed if tried.case in exercise.cases}
+    named = _named_mistake(exercise, attempts, limit, expected)
+    message = named or first.message
+    broken = isinstance(message, Broken)
+    rule = message.rule if broken else first.case.rule
+    own = {tried.case.rule for tried in failed if tried.case in exercise.cases}
+    alone = not named and (broken or own == {rule})
     text = exercise.rules.get(rule, "")
     return Finding("wrong", str(message), first.case, **counts, rule=text, alone=alone)
 
 
 def attempt(
-    exercise: Exercise, answer: Callable[..., Any], case: Case, limit: float = 5.0
+    exercise: Exercise,
+    answer: Callable[..., Any],
+    case: Case,
+    limit: float = 5.0,
+    expected: dict[int, tuple] | None = None,
 ) -> Attempt:
-    """Call the answer on one case, and judge what it returns and what it changes."""
+    """Call the answer on one case, and judge what it returns and what it changes.
+
+    Args:
+        expected: the right results by the cases' ids, to which this one is added.
+    """
     given = case.arguments()
     tried = Attempt(case, message=_signature_message(exercise, answer, given))
     if tried.message:
@@ -285,41 +298,65 @@ def attempt(
     elif message := _odd_result(tried):
         tried.message, tried.error = message, TypeError()
     else:
-        _judge(exercise, tried, given, limit)
-    found = changed()
+        _look(tried, given, limit)
+    found = changed()  # before the reference gets a model that cases share
+    if tried.message is None and not case.verify:
+        _compare(exercise, tried, given, limit, {} if expected is None else expected)
     tried.changed = found is not None
     if SEED in exercise.rules and outcome.reseeded and not tried.message:
         tried.message = Broken(SEED, f"It sets the random seed itself ({outcome.reseeded}).")
-    if found and (not tried.message or tried.message.endswith(_NOT_COMPARED)):
+    elif (
+        case.rule == SEED
+        and not tried.message
+        and _repeats(answer, case, limit)
+        and not _repeats(exercise.reference, case, limit)
+    ):
+        tried.message = "Each call draws the same numbers: it has a seed of its own."
+    if found and outcome.error is None and not outcome.timed_out:
         tried.message = Broken(UNCHANGED, found)
     return tried
 
 
-_NOT_COMPARED = "could not be compared with the expected one."
 _TOO_LONG = "It ran for more than {:g} seconds: is there a loop that never ends?"
 
 
-def _judge(exercise: Exercise, tried: Attempt, given: tuple, limit: float) -> None:
-    """Compare the value, or let the case verify it; the student's objects may run code again."""
+def _repeats(answer: Callable[..., Any], case: Case, limit: float) -> bool:
+    """Return whether two calls draw the same numbers from different states of the generators."""
+    results = []
+    for seed in (1, 2):
+        given = case.arguments()
+        outcome = run(lambda given=given: answer(*given), limit, seed)
+        results.append([plain(tensor) for tensor in _tensors((outcome.value, given))])
+    return results[0] == results[1]
+
+
+def _look(tried: Attempt, given: tuple, limit: float) -> None:
+    """Let the case verify or observe the result; the student's objects may run code again."""
     case = tried.case
-    kind = type(tried.value).__name__
-    if case.verify:
-        told = run(lambda: case.verify(tried.value, given), limit)
-        tried.told = tried.message = _second_failure(told, kind, limit) or told.value
-        tried.stopped = told.timed_out
+    judge = case.verify or case.observe
+    if judge is None:
         return
-    if case.observe:
-        seen = run(lambda: case.observe(tried.value, given), limit)
-        tried.message, tried.stopped = _second_failure(seen, kind, limit), seen.timed_out
-        if tried.message:
-            tried.error = seen.error or TimeoutError()
-            return
+    seen = run(lambda: judge(tried.value, given), limit)
+    tried.message = _second_failure(seen, type(tried.value).__name__, limit)
+    tried.stopped = seen.timed_out
+    if tried.message:
+        tried.told, tried.error = tried.message, None if case.verify else seen.error
+    elif case.verify:
+        tried.told = tried.message = seen.value
+    else:
         tried.value = seen.value
-    fresh = case.arguments()
-    expected = case.expected(*fresh)
-    tried.cast_like = expected
-    if case.observe:
-        expected = case.observe(expected, fresh)
+
+
+def _compare(
+    exercise: Exercise, tried: Attempt, given: tuple, limit: float, known: dict[int, tuple]
+) -> None:
+    """Compare the value, or what was observed, with the expected one."""
+    case = tried.case
+    if id(case) not in known:
+        fresh = case.arguments()
+        like = expected = case.expected(*fresh)
+        known[id(case)] = like, case.observe(expected, fresh) if case.observe else expected, fresh
+    tried.cast_like, expected, fresh = known[id(case)]
 
     def compare() -> str | None:
         if isinstance(tried.value, _Materialized) and not isinstance(expected, Collection):
@@ -331,7 +368,8 @@ def _judge(exercise: Exercise, tried: Attempt, given: tuple, limit: float) -> No
 
     compared = run(compare, limit)
     if compared.error is not None or compared.timed_out:
-        tried.message = f"The result, a `{kind}`, {_NOT_COMPARED}"
+        kind = type(tried.value).__name__
+        tried.message = f"The result, a `{kind}`, could not be compared with the expected one."
     else:
         tried.message = compared.value
 
@@ -375,11 +413,14 @@ def _gradients(value: Any, arguments: tuple) -> list[Any]:
 
 
 def _tensors(value: Any) -> Iterator[Any]:
+    """Yield the tensors in a value: in lists, tuples, and the states of modules."""
     if is_tensor(value):
         yield value
     elif isinstance(value, (list, tuple)):
         for item in value:
             yield from _tensors(item)
+    elif not isinstance(value, type) and hasattr(value, "named_parameters"):
+        yield from value.state_dict().values()
 
 
 def _materialized(value: Any) -> Any:
@@ -405,14 +446,16 @@ def _odd_result(tried: Attempt) -> str | None:
     return None
 
 
-def _named_mistake(exercise: Exercise, attempts: Sequence[Attempt], limit: float) -> str | None:
+def _named_mistake(
+    exercise: Exercise, attempts: Sequence[Attempt], limit: float, expected: dict[int, tuple]
+) -> str | None:
     """Return the message of the mistake that does the same on every case that was tried."""
     if any(tried.stopped for tried in attempts):
         return None
     order = sorted(attempts, key=lambda tried: tried.message is None)  # failures tell most
     for known in exercise.mistakes:
         if all(
-            alike(exercise, tried, attempt(exercise, known.answer, tried.case, limit))
+            alike(exercise, tried, attempt(exercise, known.answer, tried.case, limit, expected))
             for tried in order
         ):
             return known.message

@@ -94,9 +94,7 @@ def difference(
     if dataclasses.is_dataclass(expected) and not isinstance(expected, type):
         return _fields_difference(got, expected, tolerance, strict, at)
     if got is None and expected is not None:
-        return (
-            f"The result{where} is None, but {_kind(expected)} is expected: is a `return` missing?"
-        )
+        return f"The result{where} is None, but {_kind(expected)} is expected{_missing(at)}"
     if callable(got) and not callable(expected):
         kind = "class" if isinstance(got, type) else "function"
         return f"The result{where} is a {kind}, but {_kind(expected)} is expected: are parentheses missing?"
@@ -112,6 +110,10 @@ def difference(
     if is_plain_sequence(expected):
         return _sequence_difference(got, expected, tolerance, strict, at)
     return _plain_difference(got, expected, where)
+
+
+def _missing(at: str) -> str:
+    return "." if at else ": is a `return` missing?"
 
 
 def _kind(value: Any) -> str:
@@ -264,9 +266,7 @@ def _tensor_difference(
     import torch
 
     if got is None:
-        return (
-            f"The result{where} is None, but {_kind(expected)} is expected: is a `return` missing?"
-        )
+        return f"The result{where} is None, but {_kind(expected)} is expected{_missing(where)}"
     if not is_tensor(got):
         if "gradient" in strict and expected.requires_grad and _is_number(got):
             return Broken(

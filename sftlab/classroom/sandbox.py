@@ -50,8 +50,13 @@ class _TimeUpAgain(_TimeUp):
         _stop_at_next_line(sys._getframe(1))
 
 
-def run(function: Callable[[], Any], limit: float = 5.0) -> Run:
+SEED = 0xC0DE_5F7A  # no student's own
+
+
+def run(function: Callable[[], Any], limit: float = 5.0, seed: int = SEED) -> Run:
     """Call ``function`` for at most ``limit`` seconds; catch all exceptions and printed text.
+
+    All random generators begin with ``seed``, and have their states back afterwards.
 
     On the main thread, where notebooks run their cells, a timer signal enforces the limit. On other
     threads, and on Windows, which has no such signal, the code runs in a new thread that is told to
@@ -63,7 +68,7 @@ def run(function: Callable[[], Any], limit: float = 5.0) -> Run:
     result = Run()
     with (
         _captured(result),
-        _random_state_kept(result),
+        _random_state_kept(result, seed),
         _torch_settings_kept(),
         _memory_limited(),
         _kernel_kept_alive(),
@@ -200,17 +205,21 @@ def _captured(result: Run) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _random_state_kept(result: Run) -> Iterator[None]:
+def _random_state_kept(result: Run, seed: int) -> Iterator[None]:
     """Restore the random states, so that a check does not change later experiments.
 
-    A seed for torch shows in ``torch.initial_seed``; Python's and NumPy's functions are watched.
+    A student's own seed for torch shows in ``torch.initial_seed``; those for Python and NumPy are
+    noted when they are set.
     """
     numpy, torch = sys.modules.get("numpy"), sys.modules.get("torch")
     python_state, limit = random.getstate(), sys.getrecursionlimit()
     numpy_state = numpy.random.get_state() if numpy else None
     torch_state = torch.get_rng_state() if torch else None
+    random.seed(seed)
+    if numpy:
+        numpy.random.seed(seed)
     if torch:
-        torch.default_generator.manual_seed(_UNLIKELY_SEED)  # of the CPU alone, which is fast
+        torch.default_generator.manual_seed(seed)  # of the CPU alone, which is fast
     try:
         with (
             _noted(random, "random.seed", result),
@@ -218,7 +227,7 @@ def _random_state_kept(result: Run) -> Iterator[None]:
         ):
             yield
     finally:
-        if torch and torch.initial_seed() != _UNLIKELY_SEED:
+        if torch and torch.initial_seed() != seed:
             result.reseeded = "torch.manual_seed"
         random.setstate(python_state)
         sys.setrecursionlimit(limit)
@@ -226,9 +235,6 @@ def _random_state_kept(result: Run) -> Iterator[None]:
             numpy.random.set_state(numpy_state)
         if torch_state is not None:
             torch.set_rng_state(torch_state)
-
-
-_UNLIKELY_SEED = 0xC0DE_5F7A  # no student's own
 
 
 @contextlib.contextmanager

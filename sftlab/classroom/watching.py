@@ -92,6 +92,7 @@ def _model(model: Any) -> Callable[[], str | None]:
     kept, built = tensors(), layers()
     values = {name: tensor.detach().clone() for name, tensor in kept.items()}
     trained = {name: tensor.requires_grad for name, tensor in kept.items()}
+    graded = {name: tensor.grad is not None for name, tensor in kept.items()}
     modes = {layer: layer.training for layer in model.modules()}
 
     def look() -> str | None:
@@ -104,6 +105,14 @@ def _model(model: Any) -> Callable[[], str | None]:
                 if tensor.requires_grad != trained[name]:
                     tensor.requires_grad_(trained[name])
                     said = said or f"`{name}` has another `requires_grad`."
+                if (tensor.grad is not None) != graded[name]:
+                    tensor.grad = None
+                    said = (
+                        said or f"the gradient of `{name}` is {'gone' if graded[name] else 'left'}."
+                    )
+                if tensor.dtype != values[name].dtype:
+                    tensor.data = values[name].clone()
+                    said = said or f"the weight `{name}` has another dtype."
                 if not _equal(tensor, values[name]):
                     tensor.data = values[name].clone()
                     said = said or f"the weight `{name}` has other values."

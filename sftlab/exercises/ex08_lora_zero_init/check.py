@@ -104,6 +104,8 @@ START_CASES = (
     _case("size", 2, 4801, 11, held=7.0),
     _case("in place", 3, 131, 7, held=math.nan),
     _case("parameters", 5, 211, 13, held=7.0, trained=True),
+    _case("size", 61, 31, 7, held=7.0),
+    _case("seed", 3, 53, 5, held=7.0),
 )
 
 

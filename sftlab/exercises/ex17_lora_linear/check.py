@@ -273,6 +273,7 @@ def _layer_case(
 LAYER_CASES = (
     _layer_case("trained", _see_trained, "what is trained", 7, 5, 3, 11),
     _layer_case("start", _see_start, "at the start", 7, 5, 3, 11),
+    _layer_case("seed", _see_start, "two layers, one after the other", 7, 5, 3, 11),
     _layer_case("formula", _see_output, "with known numbers in A and B", 7, 5, 3, 11),
     _layer_case("formula", _see_output, "with known numbers in A and B", 5, 11, 4, 1.0, bias=False),
     _layer_case("again", _see_again, "called twice in eval mode", 7, 5, 3, 11),
