@@ -528,7 +528,7 @@ def _signature_message(exercise: Exercise, answer: Callable[..., Any], given: tu
     except TypeError:
         names = ", ".join(_parameters(exercise.reference)[: len(given)])
         mine = ", ".join(_parameters(answer)) or "nothing"
-        return f"It takes ({mine}), but it is called with {len(given)} arguments: ({names})."
+        return f"It takes ({mine}), but it is called with ({names})."
     return None
 
 

@@ -127,7 +127,8 @@ def _kind(value: Any) -> str:
         return "a number"
     names = {"list": "a list", "tuple": "a tuple", "dict": "a dictionary", "str": "a text"}
     names |= {"set": "a collection", "frozenset": "a collection", "NoneType": "None"}
-    return names.get(type(value).__name__, f"a {type(value).__name__}")
+    name = type(value).__name__
+    return names.get(name, f"{'an' if name[0] in 'AEIOU' else 'a'} {name}")
 
 
 def _wrong_type(got: Any, expected: Any, where: str) -> str:
@@ -195,6 +196,9 @@ def _sequence_difference(
     for index, (mine, theirs) in enumerate(zip(got, expected, strict=True)):
         found = difference(mine, theirs, tolerance, strict, f"{at}[{index}]")
         if found:
+            names = all(isinstance(item, str) for item in (*got, *expected))
+            if names and sorted(got) == sorted(expected):
+                return f"The result{where} has the right entries in another order: expected `{shorten(expected)}`, got `{shorten(got)}`."
             return found
     return None
 

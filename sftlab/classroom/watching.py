@@ -52,17 +52,27 @@ def look_at(value: Any) -> Callable[[], str | None] | None:
 
 
 def _data(value: Any) -> Callable[[], str | None]:
-    before = _copied(value)
+    before, grown = _copied(value), [t.requires_grad for t in _flags(value)]
 
     def look() -> str | None:
-        if difference(value, before, strict=("dtype",)) is None:
-            return None
-        return (
-            f"it was `{shorten(before, 80)}` and became `{shorten(value, 80)}`. Whoever called it "
-            "would find the data altered. Work on a copy."
-        )
+        changed = difference(value, before, strict=("dtype",))
+        if changed is None:
+            if [t.requires_grad for t in _flags(value)] == grown:
+                return None
+            return "`requires_grad` is no longer what it was."
+        was, became = shorten(before, 80), shorten(value, 80)
+        seen = f"it was `{was}` and became `{became}`." if was != became else changed
+        return f"{seen} Whoever called it would find the data altered. Work on a copy."
 
     return look
+
+
+def _flags(value: Any) -> list[Any]:
+    """Return the tensors in plain data."""
+    if is_tensor(value):
+        return [value]
+    items = value.values() if isinstance(value, dict) else value
+    return [t for item in items for t in _flags(item)] if isinstance(value, (list, tuple, dict)) else []  # fmt: skip
 
 
 def _copied(value: Any) -> Any:
@@ -71,7 +81,11 @@ def _copied(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _copied(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_copied(item) for item in value]
+        return (
+            type(value)(_copied(item) for item in value)
+            if type(value) in (list, tuple)
+            else [*map(_copied, value)]
+        )
     return value
 
 
@@ -134,12 +148,14 @@ def _equal(tensor: Any, before: Any) -> bool:
 
 
 _SETTINGS = ("chat_template", "padding_side", "truncation_side", "pad_token", "eos_token",
-             "bos_token", "add_bos_token", "add_eos_token", "model_max_length")  # fmt: skip
+             "bos_token", "split_special_tokens", "model_max_length")  # fmt: skip
 
 
 def _tokenizer(tokenizer: Any) -> Callable[[], str | None]:
     settings = {name: getattr(tokenizer, name, None) for name in _SETTINGS}
-    size = len(tokenizer)
+    own, size = dict(vars(tokenizer)), len(tokenizer)
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    state = backend and (backend.truncation, backend.padding)
 
     def look() -> str | None:
         said = None
@@ -147,6 +163,14 @@ def _tokenizer(tokenizer: Any) -> Callable[[], str | None]:
             if getattr(tokenizer, name, None) != before:
                 setattr(tokenizer, name, before)
                 said = said or f"the tokenizer's `{name}`. Leave the tokenizer as it is."
+        for name in set(vars(tokenizer)) - set(own):  # `tokenizer.encode = …`
+            if callable(vars(tokenizer)[name]):
+                delattr(tokenizer, name)
+                said = said or f"the tokenizer's `{name}`. Leave the tokenizer as it is."
+        if backend and (backend.truncation, backend.padding) != state:
+            # A call with truncation=True leaves it on; that is no fault of the answer.
+            backend.enable_truncation(**state[0]) if state[0] else backend.no_truncation()
+            backend.enable_padding(**state[1]) if state[1] else backend.no_padding()
         if len(tokenizer) != size:
             said = "the tokenizer has other tokens than before. Leave the tokenizer as it is."
         return said

@@ -84,6 +84,7 @@ def grown():
         (dict, [1], "is a class"),
         ([1, 2], [1], "has 2 entries, but 1 are expected"),
         ([[1], [2]], [[1], [3]], "Expected at [1][0]: `3`, got: `2`"),
+        (["b", "a"], ["a", "b"], "the right entries in another order"),
         ({1, 2}, [1, 2], "a set, which has no order"),
         (["a", "a"], {"a"}, "more than once"),
         (["a"], {"a", "b"}, "lacks `'b'`"),
@@ -282,7 +283,10 @@ def test_a_generator_with_a_seed_of_its_own_is_noticed():
 
 
 class Tokenizer:
-    chat_template, vocab_size, pad_token = "a", 3, "<pad>"
+    chat_template, vocab_size, pad_token, split_special_tokens = "a", 3, "<pad>", False
+
+    def encode(self, text):
+        return [1]
 
     def __len__(self):
         return 3
@@ -305,6 +309,9 @@ def spoil_weight(model):
         (lambda: torch.ones(2), lambda x: x.mul_(2), "became"),
         (Tokenizer, lambda x: setattr(x, "chat_template", "b"), "`chat_template`"),
         (Tokenizer, lambda x: setattr(x, "pad_token", "b"), "`pad_token`"),
+        (Tokenizer, lambda x: setattr(x, "split_special_tokens", True), "`split_special_tokens`"),
+        (Tokenizer, lambda x: setattr(x, "encode", len), "`encode`"),
+        (lambda: [torch.ones(2)], lambda x: x[0].requires_grad_(), "`requires_grad`"),
         (model, spoil_weight, "`0.weight` has other values"),
         (model, lambda m: m.requires_grad_(False), "another `requires_grad`"),
         (model, lambda m: m.train(), "another mode"),
@@ -410,7 +417,7 @@ class Doubled:
         (runs_a_loop, "Expected"),
         (Doubled, "`Doubled` is a class"),
         (lambda: 3, "It takes (nothing)"),
-        (lambda x, y: 3, "It takes (x, y), but it is called with 1 arguments"),
+        (lambda x, y: 3, "It takes (x, y), but it is called with (x)"),
         (3, "should be a function"),
     ],
 )
