@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from functools import reduce
 
 import torch
 import torch.nn.functional as F
@@ -75,6 +76,43 @@ def _rolled(logits, labels):
     return F.cross_entropy(logits.flatten(0, 1), labels.roll(-1, 1).flatten())
 
 
+FLATTENED = "The batch is flattened and only then shifted, so the last logits of a sequence are compared with the first token of the next one. Shift within each sequence."  # fmt: skip
+
+
+@mistake(LOSS, FLATTENED)
+def _flattened_then_shifted(logits, labels):
+    return F.cross_entropy(logits.flatten(0, 1)[:-1], labels.flatten()[1:])
+
+
+@mistake(LOSS, FLATTENED)
+def _flattened_then_rolled(logits, labels):
+    return F.cross_entropy(logits.flatten(0, 1), labels.flatten().roll(-1))
+
+
+@mistake(LOSS, "The last token of each sequence is left out, often the end-of-turn token. Its prediction stands one position before it and counts.")  # fmt: skip
+def _last_label_left_out(logits, labels):
+    return F.cross_entropy(logits[:, :-2].flatten(0, 1), labels[:, 1:-1].flatten())
+
+
+@mistake(LOSS, "Positions and vocabulary are mixed up: `reshape` and `view` keep the order of the numbers in memory. To exchange two dimensions, transpose them.")  # fmt: skip
+def _reshaped(logits, labels):
+    rows, length, vocabulary = logits.shape
+    return F.cross_entropy(logits[:, :-1].reshape(rows, vocabulary, length - 1), labels[:, 1:])
+
+
+@mistake(LOSS, "The labels are smoothed: other tokens than the right one have a share in the loss. The loss asks for the right token's probability alone.")  # fmt: skip
+def _label_smoothing(logits, labels):
+    predicted = logits[:, :-1].flatten(0, 1)
+    return F.cross_entropy(predicted, labels[:, 1:].flatten(), label_smoothing=0.1)
+
+
+@mistake(LOSS, "Everything from the first trained token on counts: masked labels after it are taken for token 0. Look at each label by itself.")  # fmt: skip
+def _gaps_trained(logits, labels):
+    begun = (labels[:, 1:] != IGNORE_INDEX).int().cummax(1).values.bool()
+    nll = token_nll(logits, labels.clamp(min=0))
+    return nll[begun].mean()
+
+
 @mistake(LOSS, "The mask is not shifted with the labels: a position is masked where the label *before* its target is -100.")  # fmt: skip
 def _mask_unshifted(logits, labels):
     nll, mask = token_nll(logits, labels.clamp(min=0)), labels[:, :-1] != IGNORE_INDEX
@@ -114,9 +152,17 @@ def _per_token_in_one_row(logits, labels):
     return token_nll(logits, labels).flatten()
 
 
-@mistake(LOSS, "This is the sum over the trained tokens. The loss is their mean: what is it divided by?")  # fmt: skip
+SUM = "This is the sum over the trained tokens. The loss is their mean: what is it divided by?"
+
+
+@mistake(LOSS, SUM)
 def _summed(logits, labels):
     return token_nll(logits, labels).sum()
+
+
+@mistake(LOSS, SUM)
+def _summed_or_nan(logits, labels):
+    return sft_loss(logits, labels) * trained_tokens(labels)
 
 
 @mistake(LOSS, "The sum is divided by the number of sequences. The loss is a mean per trained token, so a long answer weighs more than a short one.")  # fmt: skip
@@ -216,6 +262,7 @@ UNEQUAL = [[M, 1, 3, 2, 4, 2], [M, M, M, 2, M, M]]
 SFT_CASES = (
     _sft_case("mean", [[M, M, 2, 3, 1, 4, 2]], "two tokens of prompt, five of response"),
     _sft_case("shift", [[2, 1, 4, 3]], "no prompt at all", seed=3),
+    _sft_case("shift", [[M, 2, 3], [4, 0, 1]], "the second sequence has no prompt", seed=8),
     _sft_case("mask", [[M, M, 0, 3, 0, 1]], "the answer contains token 0", seed=2),
     _sft_case("mask", [[M, 1, 3, M, M, 4, 2]], "two answers and a prompt between them", seed=6),
     _sft_case("mean", UNEQUAL, "answers of five tokens and of one", vocabulary=7, seed=1),
@@ -238,6 +285,10 @@ def _weighted_means(micro_batches):
     return sum(means) / sum(trained_tokens(labels) for _, labels in micro_batches)
 
 
+def _that_train(micro_batches):
+    return [batch for batch in micro_batches if trained_tokens(batch[1])]
+
+
 MEANS = "The means of the micro-batches are averaged, so each micro-batch weighs the same, however many tokens it trains. Sum everything, count everything, divide once."  # fmt: skip
 
 
@@ -251,10 +302,32 @@ def _mean_of_those_that_train(micro_batches):
     return torch.stack([sft_loss(*batch) for batch in micro_batches]).nanmean()
 
 
-@mistake(ACCUMULATED, "The micro-batches are weighted by their number of sequences. What counts is how many tokens each one trains.")  # fmt: skip
+@mistake(ACCUMULATED, "The micro-batches are averaged two at a time, so the last one weighs half of all. Sum everything, count everything, divide once.")  # fmt: skip
+def _averaged_in_pairs(micro_batches):
+    losses = [sft_loss(*batch) for batch in _that_train(micro_batches)]
+    return reduce(lambda so_far, loss: (so_far + loss) / 2, losses or [torch.tensor(math.nan)])
+
+
+@mistake(ACCUMULATED, "The means of the sequences are averaged: a token in a short answer weighs more than one in a long answer. Sum everything, count everything, divide once.")  # fmt: skip
+def _mean_of_all_sequences(micro_batches):
+    rows = [
+        row for batch in micro_batches for row in zip(*(t.split(1) for t in batch), strict=True)
+    ]
+    return torch.stack([sft_loss(*row) for row in rows]).nanmean()
+
+
+SEQUENCES = "The micro-batches are weighted by their number of sequences. What counts is how many tokens each one trains."  # fmt: skip
+
+
+@mistake(ACCUMULATED, SEQUENCES)
 def _weighted_by_sequences(micro_batches):
     rows = sum(len(labels) for _, labels in micro_batches)
     return sum(sft_loss(logits, labels) * len(labels) for logits, labels in micro_batches) / rows
+
+
+@mistake(ACCUMULATED, SEQUENCES)
+def _weighted_by_sequences_where_any_train(micro_batches):
+    return _weighted_by_sequences(_that_train(micro_batches) or micro_batches)
 
 
 @mistake(ACCUMULATED, "The micro-batches are weighted by their size, masked tokens included. What counts is how many tokens each one trains.")  # fmt: skip
@@ -273,9 +346,22 @@ def _sums_over_batches(micro_batches):
     return _sum_of_sums(micro_batches) / len(micro_batches)
 
 
-@mistake(ACCUMULATED, "This is the sum over all trained tokens. It still has to be divided by their number.")  # fmt: skip
+UNDIVIDED = "This is the sum over all trained tokens. It still has to be divided by their number."
+
+
+@mistake(ACCUMULATED, UNDIVIDED)
 def _sum_of_sums(micro_batches):
     return sum(_summed(*batch) for batch in micro_batches)
+
+
+@mistake(ACCUMULATED, UNDIVIDED)
+def _sum_of_sums_or_nan(micro_batches):
+    return accumulated_loss(micro_batches) * sum(trained_tokens(y) for _, y in micro_batches)
+
+
+@mistake(ACCUMULATED, "Token 0 is left out. 0 is an id like any other; only -100 stands for a masked label.")  # fmt: skip
+def _id_zero_left_out(micro_batches):
+    return accumulated_loss([(x, y.masked_fill(y == 0, IGNORE_INDEX)) for x, y in micro_batches])
 
 
 @mistake(ACCUMULATED, "The count is too large: no logits predict the first token of a sequence, so its label is never scored and must not be counted.")  # fmt: skip
@@ -324,6 +410,12 @@ def _unshifted_too(micro_batches):
     )
 
 
+@mistake(ACCUMULATED, "Each micro-batch is flattened and only then shifted, so the last logits of a sequence are compared with the first token of the next one. Shift within each sequence.")  # fmt: skip
+def _flattened_before_the_shift(micro_batches):
+    flat = [(logits.flatten(0, 1)[None], y.flatten()[None]) for logits, y in micro_batches]
+    return accumulated_loss(flat)
+
+
 @mistake(ACCUMULATED, "The micro-batches are joined and only then shifted, so the last logits of each are compared with the first token of the next.")  # fmt: skip
 def _joined_before_the_shift(micro_batches):
     logits = torch.cat([logits.flatten(0, 1) for logits, _ in micro_batches])
@@ -350,15 +442,16 @@ def _accumulated_case(rule: str, batches: list[list[list[int]]], remark: str, **
 
 FIVE, ONE = [[M, 1, 3, 0, 4, 2]], [[M, M, M, 2, M, M]]
 NINE = [*FIVE, [M, M, 2, 1, 1, 3]]
-NO_PROMPT = [[2, 1, 4, 3, M, M]]
-NOTHING = [[M, M, M]]
+NO_PROMPT = [[2, 1, 4, 3, M, M], [4, 0, 1, M, M, M]]
+NOTHING = [[M, M, M, M, M, M]]
 ACCUMULATED_CASES = (
     _accumulated_case("whole", [FIVE, ONE], "5 trained tokens and 1"),
     _accumulated_case("whole", [NINE, ONE], "9 trained tokens in two sequences, and 1"),
     _accumulated_case("whole", [FIVE], "a single micro-batch"),
-    _accumulated_case("shift", [FIVE, NO_PROMPT], "the first label of a sequence is set"),
+    _accumulated_case("shift", [FIVE, NO_PROMPT], "two sequences have no prompt"),
     _accumulated_case("lengths", [ONE, [[M, 4, 1]], NINE], "three of different size and length"),
     _accumulated_case("gradient", [FIVE, ONE], "logits that require gradients", graph=True),
+    _accumulated_case("large", [FIVE, ONE], "logits in the hundreds", scale=400.0),
     _accumulated_case("empty", [FIVE, NOTHING, ONE], "one of them trains nothing"),
     _accumulated_case("none", [NOTHING, NOTHING], "none of them trains anything"),
 )
@@ -370,6 +463,7 @@ def _draw_batches(rng: random.Random, *_: object) -> tuple:
 
 
 SHIFT = "The logits at position t predict token t + 1: the first label of a sequence is never scored, and its last logits have no label."
+LARGE = "Logits may be in the hundreds or thousands: the result stays finite."
 EXERCISES = {
     exercise.id: exercise
     for exercise in (
@@ -384,9 +478,9 @@ EXERCISES = {
                 "shift": SHIFT,
                 "mask": "Labels of -100 do not count. Any other label does, id 0 as well, wherever it is in the sequence.",
                 "mean": "The loss is the mean over all trained tokens of the batch together: not a sum, and not a mean of sequences.",
-                "large": "Logits may be in the hundreds or thousands: the result stays finite.",
+                "large": LARGE,
                 "none": "Without any trained token the result is NaN, as in PyTorch; a 0 would look like a perfect fit.",
-                "gradient": "The result is a scalar tensor with its graph, because training calls backward() on it.",
+                "gradient": "The result is a scalar tensor, with its graph if any token is trained, because training calls backward() on it.",
                 "unchanged": "logits and labels stay as they are.",
             },
             draw=_draw_batch,
@@ -413,12 +507,13 @@ EXERCISES = {
             asks="Return the loss of a batch that was split into micro-batches: the number that 4a gives for the whole batch.\n\n"
             "micro_batches: a list of (logits, labels), at least one, each as in 4a.",
             rules={
-                "whole": "Every trained token weighs the same, whichever micro-batch it is in.",
+                "whole": "The loss is one mean over all trained tokens: each weighs the same, whichever micro-batch it is in.",
                 "shift": SHIFT,
                 "lengths": "Micro-batches can differ in their number of sequences and in length.",
+                "large": LARGE,
                 "empty": "A micro-batch without a trained token changes nothing.",
                 "none": "If no micro-batch has a trained token, the result is NaN.",
-                "gradient": "The result is a scalar tensor with its graph to the logits of every micro-batch, because training calls backward() on it.",
+                "gradient": "The result is a scalar tensor, with its graph to the logits of every micro-batch that trains a token, because training calls backward() on it.",
                 "unchanged": "The list and the tensors in it stay as they are.",
             },
             draw=_draw_batches,
