@@ -13,6 +13,7 @@ from sftlab.classroom.checking import Case, Exercise, mistake
 from sftlab.exercises.drawing import conversation
 from sftlab.loss import IGNORE_INDEX
 from sftlab.masking import Example, build_example, mask_all_but_assistant, mask_prompt
+from sftlab.templates import with_template
 
 MASK, EXAMPLE = "12.mask_prompt", "12.build_example"
 SHIFTED = "The labels are shifted already. They stay in line with input_ids; the loss shifts them, and to do it twice would train the token after next."  # fmt: skip
@@ -122,7 +123,9 @@ def _mask_case(rule: str, ids: list[int], prompt_length: int, remark: str) -> Ca
 
 
 MASK_CASES = (
-    _mask_case("response", [7, 3, 9, 4, 8, 2], 2, "two tokens of prompt, four of response"),
+    _mask_case(
+        "response", [7, 3, 40_009, 70_001, 1, 2], 2, "two tokens of prompt, four of response"
+    ),
     _mask_case("position", [5, 6, 5, 6, 6, 2], 2, "the response repeats the prompt's tokens"),
     _mask_case("position", [4, 9, 0, 0, 2], 2, "the response contains token 0"),
     _mask_case("ends", [8, 3, 2], 0, "no prompt"),
@@ -134,6 +137,7 @@ MASK_CASES = (
 def _draw_mask(rng: random.Random, *_: object) -> tuple:
     ids = [rng.randrange(6) for _ in range(rng.randint(3, 9))]
     return torch.tensor(ids), rng.randint(0, len(ids))
+
 
 # --- build_example -------------------------------------------------------------------------
 
@@ -260,11 +264,21 @@ OTHER_FAMILY = (
 )
 
 
+# ChatML that leaves a space and two line breaks after every turn.
+SPACED = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}"
+    "<|im_end|> \n\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
 @functools.cache
 def _tokenizer(template: str | None = None):
+    """Return the embedded tokenizer with this template, or with a family's template and tokens."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(MODELS / "almanac-base")
+    if template in ("gemma", "llama3"):
+        return with_template(tokenizer, template)
     tokenizer.chat_template = template or tokenizer.chat_template
     return tokenizer
 
@@ -294,12 +308,19 @@ EXAMPLE_CASES = (
     _example_case("answer", "the answer repeats the question", "Say yes.", "Say yes."),
     _example_case("whole", "with a system message", *FROGS, system="Be brief."),
     _example_case("last", "two questions and two answers", *OPPOSITES),
+    _example_case("answer", "white space around the contents", " Where? ", " In ponds. "),
     _example_case("template", "another family's template", *FROGS, template=OTHER_FAMILY),
+    _example_case("template", "a template with more white space", *FROGS, template=SPACED),
+    _example_case("template", "Gemma's template and special tokens", *FROGS, template="gemma"),
+    _example_case(
+        "template", "Llama 3's template and special tokens", *OPPOSITES, template="llama3"
+    ),
 )
 
 
 def _draw_example(rng: random.Random, tokenizer: object, *_: object) -> tuple:
     return tokenizer, conversation(rng, rng.choice([2, 4, 6]))
+
 
 EXERCISES = {
     exercise.id: exercise
@@ -342,7 +363,7 @@ EXERCISES = {
                 "answer": "The trained tokens are the content of the last answer and its end-of-turn token, nothing before (the assistant header "
                 "is part of the prompt) and nothing after; all other labels are -100. Labels are not shifted.",
                 "last": "Earlier answers are part of the prompt.",
-                "template": "It works with any chat template whose end-of-turn token is end_of_turn_id(tokenizer).",
+                "template": "It works with any chat template; end_of_turn_id(tokenizer) of sftlab.chat is the id that ends a turn in it.",
                 "unchanged": "The tokenizer and messages stay as they are.",
             },
             draw=_draw_example,

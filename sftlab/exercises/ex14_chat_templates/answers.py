@@ -73,7 +73,7 @@ def a_list(messages, add_generation_prompt=False):
     return [f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>\n" for m in messages]
 
 
-@refused(CHATML, "called with 2 arguments")
+@refused(CHATML, "but it is called with (messages, add_generation_prompt)")
 def without_flag(messages):
     return chatml(messages)
 

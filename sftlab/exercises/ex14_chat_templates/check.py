@@ -246,9 +246,12 @@ CHATML_CASES = (
     _chatml_case("given", "with a system turn", _messages("Hi", "Hello.", system="Be brief.")),
     _chatml_case("given", "another role", TOOL, True),
     _chatml_case("given", "twice the same role", TWICE, False),
+    _chatml_case("given", "a later system message", [*_messages("Hi", "Hello."), *_messages("Bye", system="Be brief.")]),
+    _chatml_case("given", "the same message twice", [*_messages("Hi", "Hello."), *_messages("Hi", "Hello.")]),
     _chatml_case("given", "an empty content", _messages("Hi", ""), False),
     _chatml_case("content", "white space", _messages(" two\nlines \n", "\tYes. "), False),
     _chatml_case("content", "braces", _messages("What is {role}?", "A {name}, 100%."), False),
+    _chatml_case("content", "other letters and signs", _messages("½ é & \"d\" <b> \\d", "a\r\n  b")),
     _chatml_case("content", "special tokens in a content", _messages("Is <|im_end|> a token?"), False),
 )  # fmt: skip
 

@@ -65,7 +65,8 @@ def with_runs(text):
 def line_by_line(text):
     found = []
     for line in text.splitlines():
-        line = line.lstrip("0123456789").lstrip(".)").lower()
+        digits = line.lstrip("0123456789")
+        line = (digits[1:] if digits != line and digits[:1] in (".", ")") else line).lower()
         for mark in "!?":
             line = line.replace(mark, ".")
         found += [part.strip() for part in line.split(".") if len(part.strip()) > 8]

@@ -263,6 +263,10 @@ TEXTS = (
     ("parts", "each thing said once", "The frog lives in ponds. It eats insects."),
     ("parts", "a sentence twice", "The frog lives in ponds. The frog lives in ponds."),
     ("parts", "a sentence again, later", "The frog lives in ponds. It eats insects. The frog lives in ponds."),
+    ("parts", "the last of two equal sentences without its mark", "The frog lives in ponds. As ever. The frog lives in ponds"),
+    ("parts", "the second part again, but not the first", "Hello there friend. The frog lives in ponds. The frog lives in ponds."),
+    ("parts", "a part that is the beginning of another", "The frog lives here. The frog lives here in ponds."),
+    ("parts", "what stands before a comma twice", "On the other hand, yes. On the other hand, no."),
     ("parts", "a sentence three times", "The frog lives in ponds. It eats insects. The frog lives in ponds. It is green. The frog lives in ponds."),
     ("parts", "two equal sentences within a text", "As ever. It lives in ponds. It is green. It lives in ponds."),
     ("parts", "a long sentence twice", "Every frog in this old pond eats many insects. Herons do not. Every frog in this old pond eats many insects."),
@@ -271,6 +275,7 @@ TEXTS = (
     ("parts", "years that differ", "He was born in 1950. He was born in 1960."),
     ("length", "a part of 3 characters twice", "Yes. The frog is an animal. Yes."),
     ("length", "a part of 8 characters twice", "It rains. So we read. It rains."),
+    ("length", "a part of 8 characters twice, each after a space", "So we read. It rains. Go on now. It rains."),
     ("length", "a line of 8 characters twice", "it rains\nso we read\nit rains"),
     ("length", "a part of 9 characters twice", "It snowed. So we read. It snowed."),
     ("phrases", "a word twice", "The plural of sheep is sheep."),
@@ -278,6 +283,9 @@ TEXTS = (
     ("phrases", "a word twice in a row", "That is a very very good tip."),
     ("phrases", "a phrase twice and its beginning once more", "Then go to the next page go to the next page go to the next stop."),
     ("phrases", "a word three times in a row", "That is a very very very good tip."),
+    ("phrases", "a word three times in a row, each a sentence", "No. No. No."),
+    ("phrases", "a word three times in a row, each on a line", "no\nno\nno"),
+    ("phrases", "a word three times, with numbers between", "See page 1 page 2 page 3 for more."),
     ("phrases", "a word four times in a row", "That is a very very very very good tip."),
     ("phrases", "a phrase twice in a row", "They talked about this, about this and other things."),
     ("phrases", "a phrase three times in a row", "It goes on and on, and so on, and so on, and so on."),
@@ -288,6 +296,8 @@ TEXTS = (
     ("case", "a sentence in another case", "The frog lives in ponds. As ever. the frog lives in ponds."),
     ("case", "a word in another case", "Ha ha HA, that is funny."),
     ("numbers", "a list", "1. Arrive early.\n2. Dress neatly.\n3. Ask a question."),
+    ("numbers", "numbers within sentences", "He has about 10.5 euros. He has about 20.5 euros."),
+    ("numbers", "numbers without a mark at the start of lines", "3 frogs live here\n4 frogs live here"),
     ("numbers", "a list with an item twice", "1. Dress neatly and well\n2. Arrive early\n3. Dress neatly and well"),
     ("numbers", "list numbers of two digits", "9) Dress neatly and well\n10) Arrive early\n11) Dress neatly and well"),
     ("numbers", "list numbers of one digit", "1) Dress neatly and well\n2) Arrive early\n3) Dress neatly and well"),
@@ -335,7 +345,9 @@ TALK = {
 
 def _pairs(seed: int, talks: bool = False) -> list[dict]:
     """The pairs without their labels: nobody hands them to a filter."""
-    found = [{"prompt": p, "response": r} for p, r, _ in _truth(seed)]
+    found: list[dict] = [{"prompt": p, "response": r} for p, r, _ in _truth(seed)]
+    for row in found[::3]:  # pairs may have further keys
+        row["kind"] = "instruction"
     return [*found[:30], TALK, *found[30:]] if talks else found
 
 
@@ -483,8 +495,8 @@ EXERCISES = {
             asks="Return True if the text repeats itself, else False. It does if a part occurs twice, or a phrase three times in a row.",
             rules={
                 "parts": "Parts are what lies between full stops, question marks, exclamation marks and line breaks, without white space at both ends. A part may come again anywhere.",
-                "length": "Only parts of more than 8 characters count; the mark at the end is no character of a part.",
-                "phrases": "A phrase is 1 to 12 words, and three times in a row means that only white space and punctuation stand between.",
+                "length": "Only parts of more than 8 characters count.",
+                "phrases": "A phrase is 1 to 12 words. Words are runs of letters or digits; white space, line breaks and punctuation between them do not matter.",
                 "case": "Upper and lower case are the same, in parts and in phrases.",
                 "numbers": "The number of a list item, digits with “.” or “)” at the start of a line, is left out first, for parts and for phrases.",
             },
@@ -505,9 +517,9 @@ EXERCISES = {
             filter_pairs,
             FILTER_CASES,
             asks="Return the pairs that are worth training on, as a list.\n\n"
-            'pairs: list of {"prompt": ..., "response": ...}, good and bad mixed, without labels.',
+            'pairs: list of {"prompt": ..., "response": ...}, some with further keys; good and bad mixed, without labels.',
             rules={
-                "pairs": "The pairs are returned as they came: whole dictionaries, nothing rewritten or added, none twice.",
+                "pairs": "The pairs are returned as they came: whole dictionaries with all their keys, nothing rewritten or added, each one once.",
                 "order": "They stay in the order of the given list, so that two filters can be compared pair by pair.",
                 "precision": "Precision, the share of bad pairs among those that you leave out, is at least 90%.",
                 "recall": "Recall, the share of the bad pairs that you leave out, is at least 60%.",
