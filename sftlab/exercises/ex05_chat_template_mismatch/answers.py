@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from difflib import SequenceMatcher
 from itertools import accumulate, takewhile, zip_longest
 from operator import and_, eq
 
@@ -78,27 +77,9 @@ def by_first_and_last(right_ids, wrong_ids):
     return start, right_ids[start : len(right_ids) - end], wrong_ids[start : len(wrong_ids) - end]
 
 
-@refused(SPOT, "The rule: If there are several differences")
-def first_block_that_differs(right_ids, wrong_ids):
-    blocks = SequenceMatcher(None, right_ids, wrong_ids, autojunk=False).get_opcodes()
-    found = [block for block in blocks if block[0] != "equal"]
-    if not found:
-        return len(right_ids), [], []
-    _, start, stop, wrong_start, wrong_stop = found[0]
-    return start, right_ids[start:stop], wrong_ids[wrong_start:wrong_stop]
-
-
 @refused(SPOT, "is a `return` missing")
 def nothing_if_equal(right_ids, wrong_ids):
     return None if right_ids == wrong_ids else by_popping(right_ids, wrong_ids)
-
-
-@refused(SPOT, "IndexError")
-def runs_over(right_ids, wrong_ids):
-    start = 0
-    while right_ids[start] == wrong_ids[start]:
-        start += 1
-    return by_popping(right_ids, wrong_ids)
 
 
 @refused(SPOT, "changes its own input")
@@ -160,9 +141,9 @@ def by_recursion_from_the_back(messages):
     return turn + by_recursion_from_the_back(others)
 
 
-@refused(RENDER, "The rule: After the last message comes")
-def cut_at_the_end(messages):
-    return by_loop(messages).replace("assistant\n", "assistant").rstrip("n")
+@refused(RENDER, "The rule: After the last message, whatever its role, comes")
+def a_colon_at_the_end(messages):
+    return by_loop(messages).removesuffix("\n") + ":\n"
 
 
 @refused(RENDER, "The rule: Contents are inserted as they are")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import random
+from difflib import SequenceMatcher
+from itertools import groupby
+from operator import eq, is_, itemgetter
 
 from sftlab.chat import render_prompt, spot_the_difference
 from sftlab.classroom.checking import Case, Exercise, mistake
@@ -13,15 +16,15 @@ SPOT, RENDER = "05.spot_the_difference", "05.render"
 # --- where two prompts differ ----------------------------------------------------------------
 
 
-def _beginning(right, wrong):
+def _beginning(right, wrong, same=eq):
     start = 0
-    while start < min(len(right), len(wrong)) and right[start] == wrong[start]:
+    while start < min(len(right), len(wrong)) and same(right[start], wrong[start]):
         start += 1
     return start
 
 
-def _end(right, wrong):
-    return _beginning(right[::-1], wrong[::-1])
+def _end(right, wrong, same=eq):
+    return _beginning(right[::-1], wrong[::-1], same)
 
 
 @mistake(SPOT, "This is the position of the first difference alone. Return three things: start, what the right one has there, what the wrong one has there.")  # fmt: skip
@@ -115,10 +118,83 @@ def _end_first(right, wrong):
     return start, right[start:], wrong[start:]
 
 
+@mistake(SPOT, "Ids are compared with `is`: it asks whether two are one and the same object, which equal numbers above 256 often are not. Compare with `==`.")  # fmt: skip
+def _identical(right, wrong):
+    start = _beginning(right, wrong, is_)
+    end = _end(right[start:], wrong[start:], is_)
+    return start, right[start : len(right) - end], wrong[start : len(wrong) - end]
+
+
+@mistake(SPOT, "An empty part is returned as None. Nothing stands there, so it is an empty list.")
+def _none_if_empty(right, wrong):
+    start, a, b = spot_the_difference(right, wrong)
+    return start, a or None, b or None
+
+
+@mistake(SPOT, "A part of one id is returned as a bare number. Both parts are always lists.")
+def _bare_id(right, wrong):
+    start, *parts = spot_the_difference(right, wrong)
+    return start, *(part[0] if len(part) == 1 else part for part in parts)
+
+
+@mistake(SPOT, "The parts are the right way round for the walk from the back only: turn them back before you return them.")  # fmt: skip
+def _reversed_parts(right, wrong):
+    start, *parts = spot_the_difference(right, wrong)
+    return start, *(part[::-1] for part in parts)
+
+
+@mistake(SPOT, "The walk from the back stops one token early where a part is empty: the common end may take all that is left of the shorter list.")  # fmt: skip
+def _part_never_empty(right, wrong):
+    start = _beginning(right, wrong)
+    left = min(len(right), len(wrong)) - start
+    end = min(_end(right[start:], wrong[start:]), max(left - 1, 0))
+    return start, right[start : len(right) - end], wrong[start : len(wrong) - end]
+
+
+@mistake(SPOT, "The walk from the front stops one token early: the common beginning may be all of the shorter list.")  # fmt: skip
+def _beginning_never_all(right, wrong):
+    start = min(_beginning(right, wrong), max(min(len(right), len(wrong)) - 1, 0))
+    a, b = right[start:], wrong[start:]
+    end = _end(a, b)
+    return start, a[: len(a) - end], b[: len(b) - end]
+
+
+@mistake(SPOT, "Both parts end at the same position, counted from the front. The lists can have different lengths, so each part has an end of its own.")  # fmt: skip
+def _same_stop(right, wrong):
+    start, part, _ = spot_the_difference(right, wrong)
+    return start, part, wrong[start : start + len(part)]
+
+
+@mistake(SPOT, "The loop runs past the end of a list: it has to stop when the shorter one ends, even if all agrees up to there.")  # fmt: skip
+def _runs_over(right, wrong):
+    start = 0
+    while right[start] == wrong[start]:
+        start += 1
+    return spot_the_difference(right, wrong)
+
+
+@mistake(SPOT, "Only the first of several differences is returned. The parts go on to the last one, equal ids between them too.")  # fmt: skip
+def _first_block(right, wrong):
+    blocks = SequenceMatcher(None, right, wrong, autojunk=False).get_opcodes()
+    for kind, start, stop, wrong_start, wrong_stop in blocks:
+        if kind != "equal":
+            return start, right[start:stop], wrong[wrong_start:wrong_stop]
+    return len(right), [], []
+
+
+@mistake(SPOT, "The last difference is looked for position by position from the front. After a missing or added token all later positions are shifted: walk from the back instead.")  # fmt: skip
+def _last_by_position(right, wrong):
+    at = [i for i, (a, b) in enumerate(zip(right, wrong, strict=False)) if a != b]
+    if not at:
+        start = _beginning(right, wrong)
+        return start, right[start:], wrong[start:]
+    return at[0], right[at[0] : at[-1] + 1], wrong[at[0] : at[-1] + 1]
+
+
 def _spot(rule: str, remark: str, right: list[int], wrong: list[int]) -> Case:
     return Case(
         f"`spot_the_difference({right}, {wrong})`: {remark}",
-        lambda: (list(right), list(wrong)),
+        lambda: ([int(str(x)) for x in right], [int(str(x)) for x in wrong]),  # new objects
         spot_the_difference,
         rule=rule,
     )
@@ -126,12 +202,14 @@ def _spot(rule: str, remark: str, right: list[int], wrong: list[int]) -> Case:
 
 SPOT_CASES = (
     _spot("parts", "one token is another one", [1, 7, 3, 9, 5], [1, 7, 4, 9, 5]),
+    _spot("parts", "ids of several digits", [1000, 345, 2000], [1000, 347, 2000]),
     _spot("between", "two differences", [1, 2, 3, 4, 5, 6], [1, 9, 3, 4, 8, 6]),
     _spot("between", "an id of the difference occurs elsewhere too", [1, 2, 3, 2, 5], [1, 3, 3, 2, 5]),
     _spot("empty", "one token is missing", [1, 5, 202, 6, 2], [1, 5, 6, 2]),
     _spot("empty", "the last token differs", [4, 5, 6], [4, 5, 7]),
     _spot("empty", "the wrong one breaks off", [4, 5, 6, 7], [4, 5]),
     _spot("empty", "nothing in common", [1, 2], [3, 4, 5]),
+    _spot("empty", "the right one is empty", [], [4, 5]),
     _spot("order", "the begin token is doubled", [1, 8, 9], [1, 1, 8, 9]),
     _spot("order", "a repeated token is missing", [3, 6, 6, 6, 4], [3, 6, 6, 4]),
     _spot("equal", "the same", [3, 1, 2], [3, 1, 2]),
@@ -182,6 +260,17 @@ def _space_at_the_end(messages):
 @mistake(RENDER, "There is an empty line after the last header: one newline is enough.")
 def _empty_line_at_the_end(messages):
     return render_prompt(messages) + "\n"
+
+
+@mistake(RENDER, "There is an empty line after each turn: one newline is enough.")
+def _empty_line_after_a_turn(messages):
+    return _turns("<|im_start|>", "\n", "<|im_end|>\n\n", messages)
+
+
+@mistake(RENDER, "After a message of the assistant the last header is missing. It always comes: the model is to write another turn.")  # fmt: skip
+def _not_opened_after_an_answer(messages):
+    text = render_prompt(messages)
+    return text.removesuffix(HEADER) if messages[-1]["role"] == "assistant" else text
 
 
 @mistake(RENDER, "The header of the assistant's turn follows every message. It comes once, after the last one.")  # fmt: skip
@@ -255,10 +344,48 @@ def _system_dropped(messages):
     return render_prompt([m for m in messages if m["role"] != "system"])
 
 
-@mistake(RENDER, "A system message was added that is not in the conversation. This template adds none.")  # fmt: skip
-def _system_added(messages):
-    system = {"role": "system", "content": "You are a helpful assistant."}
+ADDED = "A system message was added that is not in the conversation. This template adds none."
+
+
+@mistake(RENDER, ADDED)
+def _system_added(messages, content="You are a helpful assistant."):
+    system = {"role": "system", "content": content}
     return render_prompt(messages if messages[0]["role"] == "system" else [system, *messages])
+
+
+@mistake(RENDER, ADDED)
+def _empty_system_added(messages):
+    return _system_added(messages, "")
+
+
+@mistake(RENDER, "The system message is moved to the front. Messages stay in their order.")
+def _system_first(messages):
+    return render_prompt(sorted(messages, key=lambda m: m["role"] != "system"))
+
+
+@mistake(RENDER, "Only a system message at the front is rendered. One further back is a turn too.")
+def _later_system_dropped(messages):
+    return render_prompt([m for m in messages if m["role"] != "system" or m is messages[0]])
+
+
+@mistake(RENDER, "Messages of the same role in a row are merged into one turn. Each message is a turn of its own.")  # fmt: skip
+def _merged(messages):
+    turns = [(role, list(group)) for role, group in groupby(messages, key=itemgetter("role"))]
+    contents = ["\n".join(m["content"] for m in group) for _, group in turns]
+    return render_prompt(
+        [{"role": role, "content": c} for (role, _), c in zip(turns, contents, strict=True)]
+    )
+
+
+@mistake(RENDER, "Messages with an empty content are left out. Each message is a turn, an empty one too.")  # fmt: skip
+def _empty_skipped(messages):
+    return render_prompt([m for m in messages if m["content"]])
+
+
+@mistake(RENDER, "The newlines are written as a backslash and an n: is it a raw text, or is the backslash doubled?")  # fmt: skip
+def _backslash_n(messages):
+    turns = [f"<|im_start|>{m['role']}\\n{m['content']}<|im_end|>\\n" for m in messages]
+    return "".join(turns) + "<|im_start|>assistant\\n"
 
 
 @mistake(RENDER, "Only the last message is rendered. The model reads the whole conversation each time.")  # fmt: skip
@@ -297,7 +424,17 @@ def _conversation(*texts: str, system: str = "") -> list[dict[str, str]]:
     return [{"role": "system", "content": system}, *turns] if system else turns
 
 
-def _render(rule: str, remark: str, *texts: str, system: str = "", observe=None) -> Case:
+def _before_the_answer(text, arguments):
+    """As much of the text as the turns take; how it goes on is compared in cases of its own."""
+    turns = render_prompt(*arguments).removesuffix(HEADER)
+    return text[: len(turns)] if isinstance(text, str) else text
+
+
+def _after_the_turns(text, arguments):
+    return text[-len(HEADER) :] if isinstance(text, str) else text
+
+
+def _render(rule: str, remark: str, *texts: str, system="", observe=_before_the_answer) -> Case:
     return Case(
         f"`render(messages)`: {remark}",
         lambda: (_conversation(*texts, system=system),),
@@ -307,16 +444,11 @@ def _render(rule: str, remark: str, *texts: str, system: str = "", observe=None)
     )
 
 
-def _before_the_answer(text, arguments):
-    """As much of the text as the turns take; how it goes on is compared in the next case."""
-    turns = render_prompt(*arguments).removesuffix(HEADER)
-    return text[: len(turns)] if isinstance(text, str) else text
-
-
+ODD = "a  b\n\nc <|im_end|> & <d>\n"
 FROG = "Where does the frog live?"
 RENDER_CASES = (
-    _render("turn", f"the turn of one question, {FROG!r}", FROG, observe=_before_the_answer),
-    _render("open", f"one question, {FROG!r}, and the header after it", FROG),
+    _render("turn", f"the turn of one question, {FROG!r}", FROG),
+    _render("open", f"one question, {FROG!r}, and the header after it", FROG, observe=None),
     _render(
         "all",
         "a question after a system message",
@@ -334,6 +466,28 @@ RENDER_CASES = (
     _render(
         "content", "a content of two lines with white space around it", " Rewrite this:\nI go. "
     ),
+    Case(
+        "`render(messages)`: user, user, system, and an assistant's message without content",
+        lambda: (
+            [
+                {"role": "user", "content": "Hi."},
+                {"role": "user", "content": "Who wrote Hamlet?"},
+                {"role": "system", "content": "Be brief."},
+                {"role": "assistant", "content": ""},
+            ],
+        ),
+        render_prompt,
+        rule="all",
+        observe=_before_the_answer,
+    ),
+    _render(
+        "open",
+        "how the text ends where the assistant spoke last",
+        "Hi.",
+        "Hello.",
+        observe=_after_the_turns,
+    ),
+    _render("content", f"the content {ODD!r}", ODD),
     _render("content", "a content with braces and a percent sign", "Explain {role} and {} in %s."),
 )
 
@@ -350,8 +504,8 @@ EXERCISES = {
         rules={
             "parts": "start is the position of the first difference, counted from 0; the parts are the ids from there up to the common end of both lists.",
             "between": "If there are several differences, everything from the first to the last is in the parts, equal ids too.",
-            "empty": "The common beginning, the common end and the parts can each be empty: [1, 5, 2] and [1, 2] give (1, [5], []).",
-            "order": "The longest common beginning is cut off first, then the longest common end of what is left: no id belongs to both.",
+            "empty": "Either list, the common beginning, the common end or a part can be empty: [1, 5, 2] and [1, 2] give (1, [5], []).",
+            "order": "The longest common beginning is cut off first, then the longest common end of what is left: no position is cut off twice.",
             "equal": "For equal lists, start is their length and both parts are empty.",
             "unchanged": "The two lists stay as they are.",
         },
@@ -373,12 +527,12 @@ EXERCISES = {
         render_prompt,
         RENDER_CASES,
         asks="Return the ChatML text of a conversation, ready for the assistant's answer.\n\n"
-        'messages: a list of {"role", "content"}; the roles are system, user and assistant.',
+        'messages: a list of {"role", "content"}, at least one; the roles are system, user and assistant, in any order.',
         rules={
             "turn": "A message becomes <|im_start|>, its role, a newline, its content, <|im_end|> and a newline, with nothing else in between.",
-            "open": "After the last message comes the header of the assistant's turn, <|im_start|>assistant and a newline, and nothing more.",
-            "all": "All messages are rendered in their order. A system message is a turn like the others; none is added.",
-            "content": "Contents are inserted as they are, with their white space, newlines and braces.",
+            "open": "After the last message, whatever its role, comes the header of the assistant's turn, <|im_start|>assistant and a newline, and nothing more.",
+            "all": "All messages are rendered, each as a turn of its own and in their order, empty ones too. A system message is a turn like the others, wherever it stands; none is added.",
+            "content": "Contents are inserted as they are, with their white space, newlines, braces and special tokens.",
             "unchanged": "messages stays as it is.",
         },
         draw=lambda rng, *_: (conversation(rng, rng.choice([1, 3, 5])),),
