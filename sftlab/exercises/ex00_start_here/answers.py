@@ -55,14 +55,6 @@ def truthiness(labels):
     return len([label for label in labels if label and label != IGNORE_INDEX])
 
 
-@refused(ID, "The rule: Trained tokens can be at any position")
-def the_last_run(labels):
-    trained = 0
-    while trained < len(labels) and labels[-1 - trained] != IGNORE_INDEX:
-        trained += 1
-    return trained
-
-
 @refused(ID, "The rule: Return 0 if no token is trained")
 def none_for_nothing(labels):
     return by_loop(labels) or None

@@ -11,7 +11,7 @@ from sftlab.masking import count_trained
 ID = "00.count_trained"
 
 
-@mistake(ID, "The labels of -100 are counted too: this is the length of the list. Which labels does the loss skip?")  # fmt: skip
+@mistake(ID, "The labels of -100 are counted too: this is the length of the list. Which labels does the loss skip? If you compare them already, look at the sign, and compare with `!=`, not with `is not`.")  # fmt: skip
 def _length(labels):
     return len(labels)
 
@@ -49,6 +49,63 @@ def _last_skipped(labels):
 @mistake(ID, "Everything after the first trained token is counted. An untrained token can follow it: look at every label.")  # fmt: skip
 def _from_the_first_trained(labels):
     return next((len(labels) - k for k, x in enumerate(labels) if x != IGNORE_INDEX), 0)
+
+
+@mistake(ID, "Everything from the first trained token to the last is counted, the labels of -100 between them as well. Look at every label.")  # fmt: skip
+def _span(labels):
+    trained = [k for k, label in enumerate(labels) if label != IGNORE_INDEX]
+    return trained[-1] - trained[0] + 1 if trained else 0
+
+
+@mistake(ID, "It stops at the first -100. Trained tokens can follow it: go through the whole list.")
+def _up_to_the_first_untrained(labels):
+    return next((k for k, label in enumerate(labels) if label == IGNORE_INDEX), len(labels))
+
+
+@mistake(ID, "Only the first run of trained tokens is counted. After another -100 more of them can follow: go through the whole list.")  # fmt: skip
+def _first_run(labels):
+    trained = 0
+    for label in labels:
+        if label == IGNORE_INDEX and trained:
+            break
+        trained += label != IGNORE_INDEX
+    return trained
+
+
+@mistake(ID, "Counting from the end, it stops at the first -100. Trained tokens can be before it: go through the whole list.")  # fmt: skip
+def _last_run(labels):
+    return _up_to_the_first_untrained(labels[::-1])
+
+
+RETURNS = "It returns before it has looked at every label. Is `return` inside the loop? It belongs after it."  # fmt: skip
+
+
+@mistake(ID, RETURNS)
+def _returned_at_the_first_label(labels):
+    for label in labels:
+        return int(label != IGNORE_INDEX)
+
+
+@mistake(ID, RETURNS)
+def _returned_at_the_first_label_or_0(labels):
+    return count_trained(labels[:1])
+
+
+@mistake(ID, RETURNS)
+def _returned_at_the_first_trained(labels):
+    for label in labels:
+        if label != IGNORE_INDEX:
+            return 1
+
+
+@mistake(ID, "This is the position of the first trained token. Count the trained tokens.")
+def _position(labels):
+    return next((k for k, label in enumerate(labels) if label != IGNORE_INDEX), 0)
+
+
+@mistake(ID, "The number is one too small: one of the trained tokens is not counted. Nothing has to be shifted here.")  # fmt: skip
+def _one_too_few(labels):
+    return max(0, count_trained(labels) - 1)
 
 
 @mistake(ID, "The trained ids are added up. Count them instead.")
@@ -93,7 +150,8 @@ def _case(rule: str, labels: list[int], remark: str) -> Case:
 
 
 def _draw(rng: random.Random, *_: object) -> tuple:
-    return ([rng.choice([IGNORE_INDEX, rng.randrange(9)]) for _ in range(rng.randint(5, 12))],)
+    ids = [IGNORE_INDEX, rng.randrange(9), rng.randrange(50_000)]
+    return ([rng.choice(ids) for _ in range(rng.randint(5, 12))],)
 
 
 M = IGNORE_INDEX
@@ -103,7 +161,7 @@ EXERCISES = {
         "Count the trained tokens",
         count_trained,
         [
-            _case("count", [M, M, 7, 3, 12], "a prompt of two tokens, an answer of three"),
+            _case("count", [M, M, 7, 3, 1204], "a prompt of two tokens, an answer of three"),
             _case("zero", [M, M, 0, 5, 9], "the answer begins with token 0"),
             _case("repeated", [M, 8, 4, 8, 8], "one token occurs three times"),
             _case("place", [6, 2, M, 9], "the first token is trained"),

@@ -88,9 +88,14 @@ def one_of_the_notebook(base, chat, tokenizer):
     return PROMPTS[0]
 
 
-@refused(PROMPT, "The rule: It is none of the four prompts above")
+@refused(PROMPT, "The rule: It is none of the four prompts")
 def one_of_the_notebook_in_small_letters(base, chat, tokenizer):
     return PROMPTS[2].lower().strip("?")
+
+
+@refused(PROMPT, "one of the notebook's own")
+def one_of_the_notebook_without_spaces(base, chat, tokenizer):
+    return PROMPTS[0].replace(" ", "")
 
 
 @refused(PROMPT, "the special token <|im_start|>")

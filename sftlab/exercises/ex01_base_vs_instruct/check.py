@@ -101,6 +101,28 @@ def _sigmoid(logits):
     return logits[-1].sigmoid()
 
 
+@mistake(DISTRIBUTION, "The sigmoid is divided by its sum. Softmax divides the *exponentials* of the logits by their sum.")  # fmt: skip
+def _sigmoid_normalized(logits):
+    return logits[-1].sigmoid() / logits[-1].sigmoid().sum()
+
+
+@mistake(
+    DISTRIBUTION, "The smallest logit gets the largest probability: is there a minus too many?"
+)
+def _negated(logits):
+    return (-logits[-1]).softmax(-1)
+
+
+@mistake(DISTRIBUTION, "The probabilities are sorted, so it is lost which token each belongs to. Keep the order of the vocabulary.")  # fmt: skip
+def _sorted(logits):
+    return logits[-1].softmax(-1).sort(descending=True).values
+
+
+@mistake(DISTRIBUTION, "The most probable token gets 1 and every other token 0. Return the probability that the model gives to each.")  # fmt: skip
+def _one_hot(logits):
+    return torch.nn.functional.one_hot(logits[-1].argmax(), logits.shape[-1])
+
+
 @mistake(DISTRIBUTION, "Softmax is applied twice: its result is a distribution already, and a second softmax makes it nearly uniform.")  # fmt: skip
 def _twice(logits):
     return logits[-1].softmax(-1).softmax(-1)
@@ -141,7 +163,7 @@ def _models():
 
 
 def _letters(text: str) -> str:
-    return re.sub(r"\W+", " ", text).strip().lower()
+    return re.sub(r"[\W_]+", "", text).lower()
 
 
 def _verify_prompt(prompt, arguments) -> str | None:
@@ -207,8 +229,8 @@ EXERCISES = {
         "You may use the two models and the tokenizer to find one, or simply know one.",
         rules={
             "text": "The result is one string, the bare text of the instruction. It is not empty and contains no special token: the chat model's template is added for you.",
-            "new": "It is none of the four prompts above, nor one of them with other capitals, spaces or punctuation.",
-            "differ": "With greedy decoding, the base writes further instructions after it, like a page of questions, and the chat model answers it.",
+            "new": "It is none of the four prompts that the notebook shows, nor one of them with other capitals, spaces or punctuation.",
+            "differ": "With greedy decoding, the base writes further instructions after it, like a page of questions, and the chat model writes something that is not a further instruction; it need not be right.",
             "unchanged": "The models and the tokenizer stay as they are.",
         },
         hints=(

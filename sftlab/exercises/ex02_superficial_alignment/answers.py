@@ -84,7 +84,7 @@ def two_cases(text, count=None):
     if count:
         return is_list(text, count)
     text = text.strip()
-    begins = bool(re.match(r"[A-Z0-9]", text))
+    begins = text[:1].isupper() or text[:1].isdigit()
     ends = re.search(r"[.!][)\"”]?$", text) is not None
     return begins and ends and "\n" not in text and "?" not in text
 
@@ -94,7 +94,7 @@ def one_pattern(text, count=None):
     if count:
         pattern = "\n".join(rf"{k}\. \S[^\n]*" for k in range(1, count + 1))
         return re.fullmatch(pattern, text.strip()) is not None
-    return re.fullmatch(r"[A-Z0-9][^\n?]*[.!][)\"”]?", text.strip()) is not None
+    return re.fullmatch(r"[A-ZÀ-Þ0-9][^\n?]*[.!][)\"”]?", text.strip()) is not None
 
 
 @right(FORMAT)
@@ -105,7 +105,9 @@ def rule_by_rule(text, count=None):
             return False
         if not (text[0].isupper() or text[0].isdigit()):
             return False
-        return text.rstrip(')"”').endswith((".", "!"))
+        if text[-1] in ')"”':
+            text = text[:-1]
+        return text.endswith((".", "!"))
     lines = text.splitlines()
     if len(lines) != count:
         return False
@@ -119,12 +121,12 @@ def rule_by_rule(text, count=None):
 @right(FORMAT)
 def by_numbers_found(text, count=None):
     """The numbers at the beginnings of lines, compared with those that should be there."""
-    lines = [line.strip() for line in text.strip().split("\n")]
+    lines = text.strip().split("\n")
     if count:
         found = [re.match(r"(\d+)\. \S", line) for line in lines]
-        return [int(m[1]) if m else None for m in found] == list(range(1, count + 1))
+        return [m and m[1] for m in found] == [str(k) for k in range(1, count + 1)]
     (line, *more) = lines
-    return not more and bool(re.search(r"^[A-Z\d](?!.*\?).*[.!][)\"”]?$", line))
+    return not more and bool(re.search(r"^[A-ZÀ-Þ\d](?!.*\?).*[.!][)\"”]?$", line))
 
 
 @refused(FORMAT, "IndexError")
@@ -133,10 +135,10 @@ def first_of_nothing(text, count=None):
         return is_list(text, count)
     text = text.strip()
     begins = text[0].isupper() or text[0].isdigit()
-    return begins and text.rstrip(')"”')[-1] in ".!" and not {"\n", "?"} & set(text)
+    return begins and bool(re.search(r"[.!][)\"”]?$", text)) and not {"\n", "?"} & set(text)
 
 
-@refused(FORMAT, "called with 1 arguments")
+@refused(FORMAT, "It takes (text, count), but it is called with (text)")
 def count_without_a_default(text, count):
     return two_cases(text, count)
 

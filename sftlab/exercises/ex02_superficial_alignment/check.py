@@ -124,6 +124,44 @@ def _ranks_of_probabilities(logits, tokens):
     return token_rank_shift(logits.softmax(-1), tokens)
 
 
+@mistake(RANK, "The ranks of all positions are averaged. Each token has a rank of its own.")
+def _averaged(logits, tokens):
+    return token_rank_shift(logits, tokens).double().mean()
+
+
+@mistake(RANK, "Ranks beyond 3 are reported as 3. Return the rank itself, however large it is.")
+def _capped(logits, tokens):
+    return token_rank_shift(logits, tokens).clamp(max=3)
+
+
+@mistake(RANK, "The logits lose their signs (`abs`), or are squared. A negative logit is below a positive one: compare them as they are.")  # fmt: skip
+def _signs_lost(logits, tokens):
+    return token_rank_shift(logits.abs(), tokens)
+
+
+@mistake(RANK, "A token that occurs twice gets the same rank at both positions. Each position has a row of its own: keep one rank per position, not per token.")  # fmt: skip
+def _one_per_token(logits, tokens):
+    ids = tokens.tolist()
+    last = dict(zip(ids, token_rank_shift(logits, tokens).tolist(), strict=True))
+    return [last[token] for token in ids]
+
+
+@mistake(RANK, "The tokens are ranked among the given tokens only. Compare each with the whole *vocabulary*.")  # fmt: skip
+def _among_the_given(logits, tokens):
+    return (logits[:, tokens.unique()] > _chosen(logits, tokens)).sum(-1) + 1
+
+
+@mistake(RANK, "Only the 50 largest logits are looked at, so no rank is beyond 51. A vocabulary may be larger: compare with all of it.")  # fmt: skip
+def _top_50(logits, tokens):
+    top = logits.topk(min(50, logits.shape[-1]), dim=-1).values
+    return (top > _chosen(logits, tokens)).sum(-1) + 1
+
+
+@mistake(RANK, "log_softmax rounds: next to a very large logit, small differences are lost. It keeps the order, so compare the logits themselves.")  # fmt: skip
+def _ranks_of_log_probabilities(logits, tokens):
+    return token_rank_shift(logits.log_softmax(-1), tokens)
+
+
 @mistake(RANK, "These are the classes unshifted, marginal and shifted. Return the rank itself.")
 def _classes(logits, tokens):
     names = ("", "unshifted", "marginal", "shifted")
@@ -149,14 +187,17 @@ def _row(rule: str, logits: list[list[float]], tokens: list[int], remark: str) -
 
 RANK_CASES = (
     _row("rank", [[2.5, 4.0, -1.0, 0.5, 3.0, 1.0]], [0], "one token, with two above it"),
-    _row("rank", [[1.002, 1.001, 1.003, 1.004]], [0], "logits that are close to each other"),
+    _row("rank", [[10.002, 10.001, 10.0027, 10.0034]], [0], "logits that are close to each other"),
     Case("5 positions, a vocabulary of 7", lambda: _predictions(5, 7), token_rank_shift, rule="row"),
     Case("6 positions, a vocabulary of 6", lambda: _predictions(6, 6, seed=1), token_rank_shift, rule="row"),
+    _row("row", [[3.0, 1.0, 2.0], [1.5, 4.0, 0.5]], [2, 2], "the same token at two positions"),
     _row("ties", [[2.0, 0.5, 2.0, 1.0]], [2], "two tokens share the largest logit"),
     _row("ties", [[5.0, 5.0, 3.0, 5.0, 5.0]], [1], "four tokens share the largest logit"),
     _row("ties", [[3.0, 3.0, 1.0, 3.0, 2.0]], [4], "three tokens share the largest logit, one comes next"),
     _row("large", [[900.0, 500.0, 100.0, 300.0, 700.0]], [2], "the smallest logit of five"),
-    Case("4 positions, a vocabulary of 50, logits in the hundreds", lambda: _predictions(4, 50, 300.0, 3), token_rank_shift, rule="large"),
+    _row("large", [[70_000.0, 80_000.0, 300.0]], [0], "logits that half precision cannot hold"),
+    _row("large", [[1e6, 0.01, 0.02]], [1], "small logits next to a very large one"),
+    Case("4 positions, a vocabulary of 101, logits in the hundreds", lambda: _predictions(4, 101, 300.0, 3), token_rank_shift, rule="large"),
 )  # fmt: skip
 
 
@@ -209,6 +250,34 @@ def _numbered(pattern, text, count):
 @mistake(FORMAT, "Any numbers pass. They have to be 1, 2, 3 and so on, in this order.")
 def _any_numbers(text, count=None):
     return _numbered(r"\d+\. \S", text, count) if count else format_compliance(text)
+
+
+@mistake(FORMAT, "The lines are numbered from 0 here. The first line has to begin with 1.")
+def _numbers_from_zero(text, count=None):
+    if not count:
+        return format_compliance(text)
+    lines = text.strip().split("\n")
+    return len(lines) == count and all(x.startswith(f"{k}. ") for k, x in enumerate(lines))
+
+
+@mistake(FORMAT, "A question mark is refused in lists as well. Only a paragraph must not contain one.")  # fmt: skip
+def _question_in_a_list_refused(text, count=None):
+    return "?" not in text and format_compliance(text, count)
+
+
+@mistake(FORMAT, "An item that contains a period and a space is refused: is the line split at each “. ”? Only its beginning matters.")  # fmt: skip
+def _split_at_each_period(text, count=None):
+    return format_compliance(text, count) and all(x.count(". ") < 2 for x in text.split("\n") if count)  # fmt: skip
+
+
+@mistake(FORMAT, "Only the letters from A to Z are taken for capitals. É is one, too: ask the character itself whether it is a capital.")  # fmt: skip
+def _ascii_capitals(text, count=None):
+    return format_compliance(text, count) and (bool(count) or text.strip()[0].isascii())
+
+
+@mistake(FORMAT, "Several closing characters pass at the end. Only one may follow the period or exclamation mark.")  # fmt: skip
+def _several_closers(text, count=None):
+    return format_compliance(text if count else re.sub(r"[)\"”]+\s*$", ")", text), count)
 
 
 @mistake(FORMAT, "A line that has only its number passes. Text has to follow it.")
@@ -319,15 +388,23 @@ TEN = "\n".join(f"{k}. Item" for k in range(1, 11))
 FORMAT_CASES = (
     _text("begins", "a sentence", "The frog lives in ponds."),
     _text("begins", "it begins with a digit", "3 plus 4 is 7."),
+    _text("begins", "all of its first word is in capitals", "NASA launched it."),
+    _text("begins", "a capital letter with an accent", "Été is the French word for summer."),
+    _text("begins", "it begins with a quotation mark", "“Ponds” is the answer."),
     _text("begins", "it begins with a small letter", "the frog lives in ponds."),
     _text("begins", "it begins with a dash", "- The frog lives in ponds."),
     _text("ends", "it breaks off", "The frog lives in po"),
     _text("ends", "an exclamation mark at the end", "What a frog!"),
     _text("ends", "a quotation mark after the period", 'It said: "I live in ponds."'),
     _text("ends", "a curly one", "It said: “I live in ponds.”"),
+    _text("ends", "a quotation mark after the exclamation mark", 'It cried: "What a pond!"'),
     _text("ends", "a bracket after the period", "It lives in ponds (as I have read.)"),
     _text("ends", "a bracket and no period", "It lives in ponds (or lakes)"),
+    _text("ends", "a bracket and a quotation mark", 'It lives in ponds ("or lakes.")'),
+    _text("ends", "a square bracket at the end", "It lives in ponds [as I have read.]"),
+    _text("ends", "a single quotation mark at the end", "It said: 'I live in ponds.'"),
     _text("ends", "a colon at the end", "It lives in these places:"),
+    _text("line", "a single word", "Paris."),
     _text("line", "two sentences", "Hello! The frog lives in ponds."),
     _text("line", "two lines", "The frog lives in ponds.\nThe owl lives in woods."),
     _text("line", "a list where none was asked for", "1. Arrive early.\n2. Dress neatly."),
@@ -344,10 +421,20 @@ FORMAT_CASES = (
     ),
     _text("list", "a sentence before the list", "Two tips.\n1. Arrive early.\n2. Dress neatly.", 2),
     _text("list", "a sentence after the list", "1. Arrive early.\n2. Dress neatly.\nGood luck.", 2),
+    _text(
+        "list", "an item that goes on in a second line", "1. Arrive\n   early.\n2. Dress neatly.", 2
+    ),
     _text("list", "an empty line between the items", "1. Arrive early.\n\n2. Dress neatly.", 2),
     _text("list", "a sentence, but a list was asked for", "Arrive early and dress neatly.", 2),
     _text("items", "dashes", "- Arrive early.\n- Dress neatly.", 2),
     _text("items", "numbers in another order", "2. Arrive early.\n1. Dress neatly.", 2),
+    _text("items", "the number 1 twice", "1. Arrive early.\n1. Dress neatly.", 2),
+    _text("items", "a number is left out", "1. Arrive early.\n3. Dress neatly.", 2),
+    _text("items", "a wrong number between", "1. Arrive early.\n9. Dress neatly.\n3. Ask.", 3),
+    _text("items", "a word before the numbers", "Tip 1. Arrive early.\nTip 2. Dress neatly.", 2),
+    _text("items", "a zero before the numbers", "01. Arrive early.\n02. Dress neatly.", 2),
+    _text("items", "an item of two sentences", "1. Arrive early. Then wait.\n2. Dress neatly.", 2),
+    _text("items", "an item with a question", "1. Arrive early.\n2. Ask: why me? Then listen.", 2),
     _text("items", "numbers from 0", "0. Arrive early.\n1. Dress neatly.", 2),
     _text("items", "brackets after the numbers", "1) Arrive early.\n2) Dress neatly.", 2),
     _text("items", "no space after the numbers", "1.Arrive early.\n2.Dress neatly.", 2),
@@ -393,9 +480,9 @@ EXERCISES = {
         "base_logits: tensor (length, vocabulary). tokens: tensor (length,) of token ids.",
         rules={
             "rank": "The token with the largest logit of its row has rank 1, the next one rank 2, and so on.",
-            "row": "Row t of base_logits is the prediction of tokens[t]: nothing has to be shifted.",
+            "row": "Row t of base_logits is the prediction of tokens[t]: nothing has to be shifted. A token that occurs twice is ranked in each of its rows.",
             "ties": "Tokens with equal logits share the better rank: logits 5, 5, 3 have the ranks 1, 1, 3.",
-            "large": "Logits of any size are ranked, also where their probabilities round to 0.",
+            "large": "Logits of any size are ranked, also where their probabilities or log-probabilities round to equal values.",
             "unchanged": "base_logits and tokens stay as they are.",
         },
         draw=_draw_rank,
@@ -416,12 +503,12 @@ EXERCISES = {
         asks="Return True if an answer has the format that was asked for, otherwise False.\n\n"
         "text: the answer. count: the number of items if a list was asked for, otherwise None.",
         rules={
-            "begins": "Without count, the first character is a capital letter or a digit.",
-            "ends": "Without count, the last character is a period or an exclamation mark; one closing bracket ) or quotation mark (\" or ”) may follow it.",
-            "line": "Without count, the answer is a single line, of one or several sentences.",
+            "begins": "Without count, the first character is a digit or a capital letter (É is one, too), not a quotation mark.",
+            "ends": "Without count, it ends with a period or an exclamation mark, after which one of the three characters ) \" ” may stand. Two of them, or any other, may not.",
+            "line": "Without count, the answer is a single line: one or several sentences, or a single word.",
             "question": "Without count, it contains no question mark, neither at the end nor inside.",
-            "list": "With count, the answer is a numbered list of exactly count lines and nothing else, no empty lines in between.",
-            "items": "With count, line k begins with the number k, a period and a space (“1. ”, “2. ”); some text follows, of any kind.",
+            "list": "With count, the answer is a numbered list of exactly count lines and nothing else: each item is one line, with no empty lines in between.",
+            "items": "With count, line k begins with the number k, a period and a space (“1. ”, “2. ”); some text of any kind follows, even with periods or question marks.",
             "space": "White space before and after the whole answer does not matter. An answer without any text has no format: False.",
         },
         draw=_draw_format,

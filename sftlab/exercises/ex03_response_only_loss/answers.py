@@ -57,7 +57,7 @@ def mask_as_long_as_labels(losses, labels):
     return (losses[labels != IGNORE_INDEX].sum() / losses.sum()).item()
 
 
-@refused(ID, "The first label of a sequence belongs to no loss")
+@refused(ID, "the first label is set")
 def as_many_from_the_end(losses, labels):
     pairs = zip(losses, (labels != IGNORE_INDEX).sum(1), strict=True)
     return (

@@ -17,14 +17,37 @@ def _response(labels):
     return labels[:, 1:] != IGNORE_INDEX
 
 
-@mistake(ID, "The labels are not shifted: losses[:, t] is the loss of token t + 1, so it belongs to labels[:, t + 1].")  # fmt: skip
+@mistake(ID, "The labels are not shifted: per_token_loss[:, t] is the loss of token t + 1, so it belongs to labels[:, t + 1].")  # fmt: skip
 def _unshifted(losses, labels):
     return losses[labels[:, :-1] != IGNORE_INDEX].sum() / losses.sum()
 
 
-@mistake(ID, "The labels are shifted twice: losses[:, t] belongs to labels[:, t + 1], one position later, not two.")  # fmt: skip
+@mistake(ID, "The labels are shifted twice: per_token_loss[:, t] belongs to labels[:, t + 1], one position later, not two.")  # fmt: skip
 def _shifted_twice(losses, labels):
     return losses[:, :-1][labels[:, 2:] != IGNORE_INDEX].sum() / losses.sum()
+
+
+@mistake(ID, "The losses are shifted as well, so the first loss is in neither sum. per_token_loss begins with the second token already: shift only the labels.")  # fmt: skip
+def _losses_shifted_too(losses, labels):
+    return losses[:, 1:][labels[:, 2:] != IGNORE_INDEX].sum() / losses[:, 1:].sum()
+
+
+@mistake(ID, "The last token of each sequence is left out of both sums. Only the first token has no loss.")  # fmt: skip
+def _last_token_left_out(losses, labels):
+    return losses[:, :-1][labels[:, 1:-1] != IGNORE_INDEX].sum() / losses[:, :-1].sum()
+
+
+@mistake(ID, "The labels themselves are used as a mask, so -100 counts as True and 0 as False. Compare them with -100.")  # fmt: skip
+def _labels_as_mask(losses, labels):
+    return losses[labels[:, 1:].bool()].sum() / losses.sum()
+
+
+@mistake(ID, "A sequence without a response is left out. Its losses belong to the whole, so divide by the loss of *all* tokens.")  # fmt: skip
+def _without_response_left_out(losses, labels):
+    kept = _response(labels).any(1)
+    if not kept.any():
+        return 0.0
+    return response_loss_share(losses[kept], labels[kept])
 
 
 @mistake(ID, "This is the prompt's share. The response is where the label is *not* -100.")
@@ -131,6 +154,7 @@ CASES = (
     _case("mask", "two responses", [[1.3, 0.7, 2.9, 0.4, 1.1]], [[M, M, 5, M, 7, 2]]),
     _case("mask", "padding after the response", [[1.9, 0.7, 0.3, 0.6]], [[M, M, 5, M, M]]),
     _case("batch", "two sequences with unequal losses", [[4.0, 1.0, 1.5, 2.0], [0.9, 0.3, 0.2, 0.1]], [[M, M, M, 8, 2], [M, M, 6, 5, 2]]),
+    _case("batch", "the first sequence has no response", [[0.9, 0.4], [1.3, 0.8]], [[M, M, M], [M, M, 4]]),
     _case("ends", "no prompt", [[0.7, 0.2]], [[M, 4, 2]]),
     _case("ends", "no response", [[0.7, 0.2, 1.1]], [[M, M, M, M]]),
 )  # fmt: skip
@@ -155,7 +179,7 @@ EXERCISES = {
             "share": "Each token weighs as much as its loss: the share is a quotient of two sums of losses.",
             "shift": "per_token_loss[:, t] is the loss of token t + 1, whose label is labels[:, t + 1]. The first label of a sequence belongs to no loss.",
             "mask": "A label of -100 is outside the response. Any other label belongs to it, 0 as well, wherever it is in the sequence.",
-            "batch": "There is one share for the whole batch; it is not the mean of the sequences' shares.",
+            "batch": "There is one share for the whole batch; it is not the mean of the sequences' shares. The losses of a sequence without a response belong to the whole, too.",
             "ends": "Without a prompt the share is 1, without a response it is 0.",
             "unchanged": "per_token_loss and labels stay as they are.",
         },

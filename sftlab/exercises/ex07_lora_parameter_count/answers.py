@@ -49,7 +49,7 @@ def a_whole_float(d_in, d_out, r):
     return r * (d_in + d_out) / 1
 
 
-@refused(COUNT, "The rule: Every entry of A and of B is one parameter")
+@refused(COUNT, "a whole number is expected: 130")
 def in_millions(d_in, d_out, r):
     return r * (d_in + d_out) / 1e6
 
@@ -85,7 +85,7 @@ def from_above(d_in, d_out):
     return next(r for r in ranks if d_in * d_out - r * d_in - r * d_out > 0)
 
 
-@refused(RANK, "The rule: The result is a whole number")
+@refused(RANK, "Expected: 3, got: 4")
 def widest_half(d_in, d_out):
     return (d_in + d_out) // 3
 

@@ -128,6 +128,11 @@ def _two_numbers(d_in, d_out, r):
     return r * d_in, d_out * r
 
 
+@mistake(COUNT, "The mean of the two widths is rounded to a whole number. Add the entries of A and of B instead: there is no division.")  # fmt: skip
+def _mean_width(d_in, d_out, r):
+    return 2 * r * ((d_in + d_out) // 2)
+
+
 CAPPED = "The rank is limited to the smaller width. A larger r makes no sense in practice, but A and B have r rows and columns all the same."  # fmt: skip
 
 
@@ -168,7 +173,15 @@ def _rounded(d_in, d_out):
     return round(d_in * d_out / (d_in + d_out))
 
 
-@mistake(RANK, "The quotient is rounded down, and then one is taken off: right where it is a whole number, one too few elsewhere.")  # fmt: skip
+FLOOR = "The quotient is rounded down, and then one is taken off: right where it is a whole number, one too few elsewhere."  # fmt: skip
+
+
+@mistake(RANK, FLOOR)
+def _one_less_than_the_floor_or_0(d_in, d_out):
+    return max(0, d_in * d_out // (d_in + d_out) - 1)
+
+
+@mistake(RANK, FLOOR)
 def _one_less_than_the_floor(d_in, d_out):
     return d_in * d_out // (d_in + d_out) - 1
 
@@ -176,6 +189,11 @@ def _one_less_than_the_floor(d_in, d_out):
 @mistake(RANK, "Ranks are whole numbers. Which is the last one *below* this quotient?")
 def _quotient(d_in, d_out):
     return d_in * d_out / (d_in + d_out)
+
+
+@mistake(RANK, "The quotient is upside down: the sum of the widths is divided by their product.")
+def _upside_down(d_in, d_out):
+    return (d_in + d_out) // (d_in * d_out)
 
 
 SQUARE = "Half of d is the border of square weights. Here d_in and d_out differ, so write the condition with both: parameters of A and B on one side, of the weight on the other."  # fmt: skip
@@ -199,6 +217,11 @@ def _below_half_of_d_in(d_in, d_out):
 @mistake(RANK, SQUARE)
 def _below_half_of_d_out(d_in, d_out):
     return (d_out - 1) // 2
+
+
+@mistake(RANK, SQUARE)
+def _below_half_of_the_larger(d_in, d_out):
+    return (max(d_in, d_out) - 1) // 2
 
 
 SMALLER = "Half of the smaller width is too few for weights that are not square: write the condition with both widths."  # fmt: skip
@@ -263,10 +286,11 @@ EXERCISES = {
         lora_parameter_count,
         [
             _count("parts", "a square weight", 13, 13, 5),
-            _count("shape", "a wide weight", 17, 7, 3),
+            _count("shape", "a wide weight", 17, 8, 3),
             _count("shape", "a tall weight", 5, 11, 2),
             _count("shape", "the k projection of Llama 3 8B", 4096, 1024, 7),
             _count("shape", "its MLP's first matrix", 4096, 14336, 16),
+            _count("shape", "GPT-2's output layer, at a high rank", 768, 50257, 331),
             _count("rank", "a rank larger than both widths", 5, 3, 9),
         ],
         asks="Return how many parameters LoRA of rank r trains beside one weight of shape (d_out, d_in).",
@@ -293,7 +317,8 @@ EXERCISES = {
             _rank("largest", "a square weight", 7, 7),
             _rank("shape", "a wide weight", 17, 11),
             _rank("shape", "a tall weight", 5, 37),
-            _rank("shape", "4,096 to 14,336, as in an MLP", 4096, 14336),
+            _rank("largest", "4,096 to 14,336, as in an MLP", 4096, 14336),
+            _rank("largest", "A and B have one parameter less than the weight at rank 2,100", 3289, 5809),
             _rank("fewer", "a square weight, equal at rank 6", 12, 12),
             _rank("fewer", "a wide weight, equal at rank 2", 6, 3),
             _rank("fewer", "A and B have 5 parameters at rank 1, one less than the weight", 2, 3),
@@ -302,7 +327,7 @@ EXERCISES = {
         ],
         asks="Return the largest rank r at which A and B together have fewer parameters than their weight of shape (d_out, d_in).",
         rules={
-            "largest": "The result is a whole number; at the next rank, A and B do not have fewer parameters any more.",
+            "largest": "The result is a whole number: at this rank, A and B have fewer parameters than the weight; at the next rank, they do not any more.",
             "shape": "A has the shape (r, d_in), B the shape (d_out, r). The weight need not be square.",
             "fewer": "Equally many is not fewer.",
             "zero": "Return 0 if there is no such rank.",
