@@ -106,6 +106,32 @@ def B_forgotten(A, B):
     nn.init.kaiming_uniform_(A, a=math.sqrt(5))
 
 
+@refused(START, "of the 141 entries of A still hold the value 7")
+def last_row_forgotten(A, B):
+    kaiming(A[:-1], B)
+
+
+@refused(START, "lie around 7")
+def added(A, B):
+    filled(lambda A: A.add_(torch.randn(A.shape) / A.shape[1] ** 0.5))(A, B)
+
+
+@refused(START, "are not independent")
+def rotated_rows(A, B):
+    row = torch.randn(A.shape[1]) / A.shape[1] ** 0.5
+    filled(lambda A: A.copy_(torch.stack([row.roll(i) for i in range(len(A))])))(A, B)
+
+
+@refused(START, "it must be between 0.3 and 2")
+def at_least_a_fiftieth(A, B):
+    filled(lambda A: A.normal_(std=max(0.02, A.shape[1] ** -0.5)))(A, B)
+
+
+@refused(START, "it must be between 0.3 and 2")
+def at_most_a_tenth(A, B):
+    filled(lambda A: A.normal_(std=min(0.1, A.shape[1] ** -0.5)))(A, B)
+
+
 @refused(START, "gives NaN again")
 def multiplied_by_zero(A, B):
     filled(nn.init.xavier_normal_, lambda B: B.mul_(0))(A, B)
@@ -132,7 +158,7 @@ def one_row(A, B):
     filled(lambda A: A.copy_(torch.randn(1, A.shape[1]).expand_as(A) / A.shape[1] ** 0.5))(A, B)
 
 
-@refused(START, "not 0 on average")
+@refused(START, "are not independent")
 def evenly_spaced(A, B):
     bound = A.shape[1] ** -0.5
     filled(lambda A: A.copy_(torch.linspace(-bound, bound, A.numel()).view_as(A)))(A, B)

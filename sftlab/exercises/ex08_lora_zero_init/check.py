@@ -45,10 +45,20 @@ def _refilled(given: tuple, before: tuple, held: float) -> str | None:
                 "in place",
                 f"{name} held NaN before the call and still holds NaN: multiplying NaN by 0, or subtracting it from itself, gives NaN again.",
             )
-        if (now == held).any():
+        if (now == held).all():
             return Broken(
                 "in place",
                 f"{name} still holds the value {held:g} that was there before the call. An assignment such as `{name} = …` only gives the name to a new tensor.",
+            )
+        if (left := int((now == held).sum())) > 1:
+            return Broken(
+                "in place",
+                f"{left} of the {now.numel()} entries of {name} still hold the value {held:g} that was there before the call. Fill all of {name}.",
+            )
+        if abs(now.mean().item() - held) < 2:
+            return Broken(
+                "in place",
+                f"The entries of {name} lie around {held:g}, the value that was there before the call: is something added to it? Fill {name} anew.",
             )
         if now.requires_grad != then.requires_grad:
             return Broken(
@@ -84,13 +94,17 @@ def _wrong_A(A: Tensor) -> str | None:
     d_in = A.shape[1]
     if (A[:1, :1] == A).all():
         return Broken("random", "All entries of A are equal. Equal rows get equal gradients and stay equal, so r rows do the work of one.")  # fmt: skip
-    if torch.cosine_similarity(A[0], A[1], dim=0).abs() > 0.99:
+    if torch.cosine_similarity(A[:1], A[1:], dim=1).abs().min() > 0.99:
         return Broken("random", "The rows of A are equal, or multiples of each other, so that r rows do the work of one.")  # fmt: skip
-    if (A == 0).float().mean() > 0.5:
+    if (A == 0).float().mean() > 0.9:
         return Broken("random", "Most entries of A are zero. Draw every entry at random.")
+    counts = A.abs().unique(return_counts=True)[1]
+    often = int(counts.mode().values)
+    if often > 1 and len(counts) >= 20 and (counts == often).float().mean() > 0.9:
+        return Broken("random", f"The entries of A are not independent: nearly every number comes {often} times, if signs are left aside. Draw each entry apart.")  # fmt: skip
     spread = A.std().item()
     means = torch.cat([A.mean()[None] * math.sqrt(len(A)), A.mean(dim=1)]) * math.sqrt(d_in)
-    if means.abs().max() > 5 * spread:  # 5 standard errors
+    if means.abs().max() > 6 * spread:  # 6 standard errors
         return Broken("random", f"The rows of A have the means {[float(f'{m:.2g}') for m in A.mean(dim=1)]}, with a standard deviation of {spread:.2g}: the entries are not 0 on average.")  # fmt: skip
     size = spread * math.sqrt(d_in)
     if not 0.3 <= size <= 2:
@@ -101,10 +115,10 @@ def _wrong_A(A: Tensor) -> str | None:
 # Unequal sizes, far apart, so that no size fits all of them that depends on r or d_out or nothing.
 START_CASES = (
     _case("zero", 3, 47, 5, held=7.0),
-    _case("size", 2, 4801, 11, held=7.0),
+    _case("size", 2, 16411, 11, held=7.0),
     _case("in place", 3, 131, 7, held=math.nan),
     _case("parameters", 5, 211, 13, held=7.0, trained=True),
-    _case("size", 61, 31, 7, held=7.0),
+    _case("size", 61, 7, 5, held=7.0),
     _case("seed", 3, 53, 5, held=7.0),
 )
 
@@ -132,9 +146,19 @@ def _of_one(grad_norms):
     return [name for name, (a, b) in grad_norms.items() if (a == 0) != (b == 0)]
 
 
-@mistake(STUCK, "A gradient of 1e-15 is taken for none, by a threshold or by rounding. Adam divides each gradient by its own size, so the layer moves.")  # fmt: skip
+@mistake(STUCK, "A gradient of 1e-15 is taken for none, by a threshold or by rounding. However small it is, it moves its matrix.")  # fmt: skip
 def _tiny(grad_norms):
     return [name for name, (a, b) in grad_norms.items() if a < 1e-6 and b < 1e-6]
+
+
+@mistake(STUCK, "A gradient of 1e-40 is taken for none, by a threshold or because its square is 0 in float32. However small it is, it moves its matrix.")  # fmt: skip
+def _very_tiny(grad_norms):
+    return [name for name, (a, b) in grad_norms.items() if a < 1e-30 and b < 1e-30]
+
+
+@mistake(STUCK, "Only the first layer is looked at: does a `return` stand inside the loop?")
+def _return_in_loop(grad_norms):
+    return [name for name in which_is_stuck(grad_norms) if name == next(iter(grad_norms))]
 
 
 @mistake(STUCK, "The layers that can change are returned. Return the others.")
@@ -198,6 +222,7 @@ STUCK_CASES = (
     _stuck("stuck", "A of q has a gradient", q=(15.5, 0.0), v=(0.0, 0.0)),
     _stuck("stuck", "two equal gradients", k=(0.2, 0.2), o=(0.0, 0.0)),
     _stuck("tiny", "tiny gradients", q=(1e-15, 0.0), k=(0.0, 1e-15), v=(1e-15, 1e-15), o=(0.0, 0.0)),
+    _stuck("tiny", "the tiniest gradients", q=(1e-40, 0.0), k=(0.0, 1e-40), o=(0.0, 0.0)),
     _stuck("order", "three are stuck", v=(0.0, 0.0), k=(0.0, 0.7), q=(0.0, 0.0), a=(0.0, 0.0)),
     _stuck("order", "no layer is stuck", q=(0.0, 1.5), v=(0.0, 0.7)),
 )  # fmt: skip
@@ -246,10 +271,10 @@ EXERCISES = {
             which_is_stuck,
             STUCK_CASES,
             asks="Return the names of the LoRA layers that can never change, as a list.\n\n"
-            "grad_norms: {layer name: (norm of A's gradient, norm of B's gradient)} after one backward pass.",
+            "grad_norms: {layer name: (norm of A's gradient, norm of B's gradient)} after one backward pass, finite float32 numbers.",
             rules={
                 "stuck": "A matrix with a gradient moves, and the gradient of each matrix passes through the other one. A layer is returned only if nothing in it will ever move.",
-                "tiny": "Only a norm of exactly 0 means that there is no gradient: Adam makes a full step of the smallest gradient.",
+                "tiny": "Only a norm of exactly 0 means that there is no gradient. Any other gradient moves its matrix, however small it is.",
                 "order": "The names stand in the order of grad_norms; the list is empty if there are none.",
                 "unchanged": "grad_norms stays as it is.",
             },

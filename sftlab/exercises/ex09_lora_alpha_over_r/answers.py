@@ -57,7 +57,7 @@ def in_tensors(alpha, r, rule):
     return alpha / torch.tensor(float(r)) ** power
 
 
-@refused(SCALE, '"rslora": α/√r')
+@refused(SCALE, "Expected: 5.81378, got: 7.60245")
 def another_root(alpha, r, rule):
     return {"lora": alpha / r, "rslora": alpha / r ** (1 / 3), "plain": alpha}[rule]
 
@@ -105,9 +105,9 @@ def in_place(A, B, alpha, r):
     return B @ A
 
 
-@refused(UPDATE, "its gradient with respect to the input is not")
-def half_detached(A, B, alpha, r):
-    return (alpha / r) * (B @ A.detach())
+@refused(UPDATE, "gradient of A")
+def half_of_the_gradient(A, B, alpha, r):
+    return (alpha / r) * (B @ (A / 2 + A.detach() / 2))
 
 
 @refused(UPDATE, "because both are trained")
@@ -115,6 +115,6 @@ def by_numpy(A, B, alpha, r):
     return alpha / r * (B.detach().numpy() @ A.detach().numpy())
 
 
-@refused(UPDATE, "r = 1 and d_in = d_out = r as well")
+@refused(UPDATE, "even where r or d_out is 1")
 def squeezed(A, B, alpha, r):
     return (alpha / r) * (B.squeeze() @ A.squeeze())

@@ -123,6 +123,26 @@ def _both_factors(alpha, r, rule):
     return _by_rule(rule, alpha / r, alpha / r / math.sqrt(r), alpha)
 
 
+@mistake(SCALE, 'For "rslora" the result is α/r, as for "lora". Compare the whole name: the text "lora" is a part of "rslora", too.')  # fmt: skip
+def _part_of_the_name(alpha, r, rule):
+    return _by_rule(rule, alpha / r, alpha / r, alpha)
+
+
+@mistake(SCALE, 'For "rslora" α is divided by r/2: in `r ** 1/2` the power is taken first. A fraction as the power needs parentheses.')  # fmt: skip
+def _power_first(alpha, r, rule):
+    return _by_rule(rule, alpha / r, alpha / (r / 2), alpha)
+
+
+def _to_digits(digits: int) -> None:
+    @mistake(SCALE, "The factor is rounded to a few decimals. Return it as it is.")
+    def _few_decimals(alpha, r, rule):
+        return round(lora_scale(alpha, r, rule), digits)
+
+
+for _digits in (1, 2, 3, 4):
+    _to_digits(_digits)
+
+
 @mistake(SCALE, 'For "rslora" the root of r is a whole number, as `math.isqrt` gives it.')
 def _whole_root(alpha, r, rule):
     return _by_rule(rule, alpha / r, alpha / math.isqrt(r), alpha)
@@ -145,7 +165,7 @@ def _plain_as_lora(alpha, r, rule):
 
 def _scale(key: str, alpha: float, r: int, rule: str) -> Case:
     describe = f'`lora_scale({alpha}, {r}, "{rule}")`'
-    return Case(describe, lambda: (alpha, r, rule), lora_scale, 1e-6, rule=key)
+    return Case(describe, lambda: (alpha, r, rule), lora_scale, 1e-7, rule=key)
 
 
 SCALE_CASES = (
@@ -155,6 +175,7 @@ SCALE_CASES = (
     _scale("fraction", 3, 11, "lora"),
     _scale("fraction", 2, 131, "rslora"),
     _scale("fraction", 2.5, 7, "plain"),
+    _scale("fraction", 0.5, 1499, "lora"),
 )
 
 
@@ -203,6 +224,26 @@ def _cut_off(A, B, alpha, r):
 @mistake(UPDATE, "The factor is rounded to a whole number. It may be any number.")
 def _rounded_factor(A, B, alpha, r):
     return round(alpha / r) * (B @ A)
+
+
+@mistake(UPDATE, "α is cut down to a whole number. It may be a fraction.")
+def _whole_alpha(A, B, alpha, r):
+    return int(alpha) / r * (B @ A)
+
+
+@mistake(UPDATE, "No gradient flows to A, although A is trained: `.detach()`, `.data` or another copy cuts its graph.")  # fmt: skip
+def _A_detached(A, B, alpha, r):
+    return alpha / r * (B @ A.detach())
+
+
+@mistake(UPDATE, "No gradient flows to B, although B is trained: `.detach()`, `.data` or another copy cuts its graph.")  # fmt: skip
+def _B_detached(A, B, alpha, r):
+    return alpha / r * (B.detach() @ A)
+
+
+@mistake(UPDATE, "The last of the r terms is missing. B·A is the sum over all columns of B, each times its row of A.")  # fmt: skip
+def _last_rank_missing(A, B, alpha, r):
+    return alpha / r * (B[:, : r - 1] @ A[: r - 1])
 
 
 @mistake(UPDATE, "α is divided by d_in. The rank r is the number of *rows* of A.")
@@ -254,14 +295,29 @@ def _update(rule: str, r: int, d_in: int, d_out: int, alpha: float, trained: boo
 
     told = f"`effective_update(A, B, {alpha}, {r})`, d_in = {d_in}, d_out = {d_out}"
     told += ", A and B are trained" if trained else ""
-    return Case(told, make, effective_update, 1e-5, rule=rule)
+    observe = _with_gradients if trained else None
+    return Case(told, make, effective_update, 1e-5, rule=rule, observe=observe)
+
+
+def _with_gradients(result: object, given: tuple) -> object:
+    """Return the update, and the gradients of the sum of its entries; zero for no gradient."""
+    A, B = given[:2]
+    found: tuple = (None, None)
+    if isinstance(result, Tensor) and result.requires_grad and A.requires_grad and B.requires_grad:
+        found = torch.autograd.grad(result.sum(), (A, B), allow_unused=True)
+    of_A, of_B = (
+        torch.zeros_like(leaf) if grad is None else grad
+        for grad, leaf in zip(found, (A, B), strict=True)
+    )
+    return {"ΔW": result, "gradient of A": of_A, "gradient of B": of_B}
 
 
 UPDATE_CASES = (
     _update("factor", 2, 5, 3, 7),
-    _update("factor", 5, 3, 4, 3),
+    _update("factor", 7, 3, 4, 2.7),
     _update("product", 1, 4, 3, 3),
-    _update("product", 3, 3, 3, 5),
+    _update("product", 2, 4, 1, 3),
+    _update("product", 3, 3, 3, 6),
     _update("gradient", 2, 4, 3, 5, trained=True),
 )
 
@@ -306,7 +362,7 @@ EXERCISES = {
             "A: tensor (r, d_in). B: tensor (d_out, r). alpha: a number. r: the rank.",
             rules={
                 "factor": "ΔW = (α/r)·B·A: LoRA's own factor, applied once and not rounded.",
-                "product": "B·A is the matrix product, over all r terms; it works for every shape, r = 1 and d_in = d_out = r as well.",
+                "product": "B·A is the matrix product, over all r terms; it works for every shape, even where r or d_out is 1, or d_in = d_out = r.",
                 "gradient": "Gradients flow through ΔW to A and to B, because both are trained.",
                 "unchanged": "A and B stay as they are.",
             },
