@@ -40,8 +40,8 @@ def _half():
 
 
 def _mixed():
-    model = _model()
-    model[2].to(torch.bfloat16)
+    model = _model(torch.float64)
+    model[2].half()
     return model, AdamW(model.parameters())
 
 
@@ -77,7 +77,7 @@ def _sgd():
 
 def _momentum():
     model = _model()
-    return model, SGD(model.parameters(), lr=0.1, momentum=0.9)
+    return model, SGD(model.parameters(), lr=0.1, momentum=0.3)
 
 
 def _momentum_in_half():
@@ -87,8 +87,14 @@ def _momentum_in_half():
 
 def _momentum_in_one_group():
     model = _model()
-    groups = [{"params": model[2].parameters(), "momentum": 0.9}, {"params": model[0].parameters()}]
-    return model, SGD(groups, lr=0.1)
+    first = {"params": model[2].parameters(), "momentum": 0.9, "nesterov": True}
+    return model, SGD([first, {"params": model[0].parameters()}], lr=0.1)
+
+
+def _momentum_frozen_layer():
+    model = _model()
+    model[0].requires_grad_(False)
+    return model, SGD(model.parameters(), lr=0.1, momentum=0.9)
 
 
 def _draw(rng: random.Random, *_: object) -> tuple:
@@ -177,6 +183,13 @@ def _always_four(model, optimizer):
     return _bytes(_trained(optimizer), optimizer, size=4)
 
 
+@mistake(ID, "Half-precision parameters are counted with 4 bytes. The state has the dtype of its parameter, and float16 and bfloat16 take 2.")  # fmt: skip
+def _at_least_four(model, optimizer):
+    return sum(
+        _bytes([one], optimizer, size=max(4, one[0].element_size())) for one in _trained(optimizer)
+    )
+
+
 @mistake(ID, "The dtype of the first parameter is used for all. A model can hold several: ask each parameter.")  # fmt: skip
 def _dtype_of_the_first(model, optimizer):
     size = next(model.parameters()).element_size()
@@ -197,6 +210,55 @@ def _one_counter(model, optimizer):
 def _counter_for_each_number(model, optimizer):
     numbers = sum(p.numel() for p, _ in _trained(optimizer))
     return _no_counter(model, optimizer) + 4 * numbers * (not _is_sgd(optimizer))
+
+
+@mistake(ID, "A step counter of 8 bytes is counted for each parameter tensor. It has 4.")
+def _counter_of_eight(model, optimizer):
+    return _bytes(_trained(optimizer), optimizer, counter=0 if _is_sgd(optimizer) else 8)
+
+
+@mistake(
+    ID, "One step counter is counted for each *group*. There is one for each parameter tensor."
+)
+def _counter_for_each_group(model, optimizer):
+    groups = 0 if _is_sgd(optimizer) else len(optimizer.param_groups)
+    return _no_counter(model, optimizer) + 4 * groups
+
+
+@mistake(ID, "Only matrices are counted. Vectors, like the bias of a layer, are trained and get a state too.")  # fmt: skip
+def _matrices_only(model, optimizer):
+    return _bytes([(p, group) for p, group in _trained(optimizer) if p.dim() > 1], optimizer)
+
+
+@mistake(ID, "The lengths of a tensor's dimensions are added up. It holds their *product* of numbers: `numel()` tells.")  # fmt: skip
+def _sum_of_the_shape(model, optimizer):
+    return sum(
+        _bytes([one], optimizer, counter=0) * sum(one[0].shape) // one[0].numel()
+        + 4 * (not _is_sgd(optimizer))
+        for one in _trained(optimizer)
+    )
+
+
+@mistake(
+    ID, "The weights of the model are counted too. Return what the optimizer keeps beside them."
+)
+def _with_the_weights(model, optimizer):
+    weights = sum(p.nbytes for p in model.parameters())
+    return optimizer_state_bytes(model, optimizer) + weights
+
+
+TWICE = "The bytes of the trained parameters are added: of their weights or their gradients, which belong to the model. Return what the optimizer keeps beside them."  # fmt: skip
+
+
+@mistake(ID, TWICE)
+def _with_the_gradients(model, optimizer):
+    gradients = sum(p.nbytes for p in model.parameters() if p.requires_grad)
+    return optimizer_state_bytes(model, optimizer) + gradients
+
+
+@mistake(ID, TWICE)
+def _with_the_gradients_of_its_own(model, optimizer):
+    return optimizer_state_bytes(model, optimizer) + _weights(model, optimizer)
 
 
 @mistake(ID, "The step counter is counted in the parameter's dtype. It has 4 bytes, whatever the parameter has.")  # fmt: skip
@@ -234,9 +296,30 @@ def _eight(model, optimizer):
     return 8 * sum(p.numel() for p, _ in _trained(optimizer))
 
 
-@mistake(ID, "This is how many *numbers* are kept. Each takes `element_size()` bytes, and each tensor has a step counter of 4.")  # fmt: skip
+NUMBERS = "This is how many *numbers* are kept. Each takes `element_size()` bytes, and each tensor has a step counter of 4."  # fmt: skip
+
+
+@mistake(ID, NUMBERS)
 def _numbers(model, optimizer):
     return 2 * sum(p.numel() for p, _ in _trained(optimizer))
+
+
+@mistake(ID, NUMBERS)
+def _numbers_by_kind(model, optimizer):
+    return _bytes(_trained(optimizer), optimizer, counter=0, size=1)
+
+
+NUMBERS_AND_COUNTERS = "This is how many *numbers* are kept, counters included. Return bytes: `element_size()` for each, and 4 for a counter."  # fmt: skip
+
+
+@mistake(ID, NUMBERS_AND_COUNTERS)
+def _numbers_and_counters(model, optimizer):
+    return _bytes(_trained(optimizer), optimizer, counter=int(not _is_sgd(optimizer)), size=1)
+
+
+@mistake(ID, "The numbers are counted as one byte each. Only the counter's 4 are bytes: `element_size()` tells what a number takes.")  # fmt: skip
+def _one_byte_each(model, optimizer):
+    return _bytes(_trained(optimizer), optimizer, size=1)
 
 
 @mistake(ID, "This is in bits. Return bytes.")
@@ -290,23 +373,24 @@ EXERCISES = {
             _case("adamw", "AdamW on one tensor of 11 × 7 in float32", _one_tensor),
             _case("counter", "AdamW on three tensors of 11 × 7, 11 and 5 × 11 in float32", _three_tensors),
             _case("dtype", "AdamW on the same three tensors in bfloat16", _half),
-            _case("dtype", "AdamW on two tensors in float32 and one in bfloat16", _mixed),
+            _case("dtype", "AdamW on two tensors in float64 and one in float16", _mixed),
             _case("trained", "AdamW on everything, of which the first layer is frozen", _frozen_layer),
             _case("trained", "AdamW on everything: adapters beside a frozen base", _lora),
             _case("given", "AdamW that was given the last layer only", _last_layer),
             _case("given", "AdamW with two groups of parameters", _two_groups),
             _case("sgd", "SGD without momentum", _sgd),
-            _case("sgd", "SGD with momentum", _momentum),
+            _case("sgd", "SGD with a momentum of 0.3", _momentum),
+            _case("trained", "SGD with momentum on everything, of which the first layer is frozen", _momentum_frozen_layer),
             _case("dtype", "SGD with momentum in bfloat16", _momentum_in_half),
-            _case("sgd", "SGD with momentum in the first of two groups", _momentum_in_one_group),
+            _case("sgd", "SGD with Nesterov momentum in the first of two groups", _momentum_in_one_group),
         ],
         asks="Return how many bytes of state an optimizer will keep after its first step, which has not been taken yet.\n\n"
-        "optimizer: a torch.optim.AdamW or SGD that was given parameters of model, all or some.",
+        "optimizer: a torch.optim.AdamW (without amsgrad) or SGD that was given parameters of model, all or some.",
         rules={
             "adamw": "For each number of a parameter, AdamW keeps two numbers (the moments).",
             "counter": "AdamW also keeps a step counter of 4 bytes for each parameter tensor, whatever its dtype.",
             "dtype": "The kept numbers have the dtype of their own parameter; a model may hold several dtypes.",
-            "sgd": "SGD keeps one copy of a parameter if its group has momentum, otherwise nothing, and no counter.",
+            "sgd": "SGD keeps one copy of a parameter if its group has momentum, large or small, Nesterov or not; otherwise nothing. It has no counter.",
             "trained": "A parameter that requires no gradient gets no state, although the optimizer was given it.",
             "given": "Only parameters that the optimizer was given count, in all of its param_groups.",
             "unchanged": "The model and the optimizer stay as they are: no step is taken.",
