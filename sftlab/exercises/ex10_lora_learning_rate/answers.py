@@ -74,17 +74,17 @@ def unguarded(points):
     return np.exp(-b / (2 * a))
 
 
-@refused(BEST, "nan or inf are left out before anything else")
+@refused(BEST, "nan or inf, and no others, are left out")
 def nan_is_lowest(sweep):
     return unguarded(sweep.items())
 
 
-@refused(BEST, "nan or inf are left out before anything else")
+@refused(BEST, "nan or inf, and no others, are left out")
 def inf_is_kept(sweep):
     return unguarded((rate, loss) for rate, loss in sweep.items() if not math.isnan(loss))
 
 
-@refused(BEST, "nan or inf are left out before anything else")
+@refused(BEST, "nan or inf, and no others, are left out")
 def large_in_place_of_inf(sweep):
     return by_polyfit({rate: min(loss, 100) for rate, loss in sweep.items()})
 
@@ -123,12 +123,6 @@ def paired(full, lora):
     full, lora = (list(map(best_rate, sweeps)) for sweeps in (full, lora))
     interval = stats.ttest_rel(np.log(lora), np.log(full)).confidence_interval()
     return [stats.gmean(lora) / stats.gmean(full), np.exp(interval).tolist()]
-
-
-@refused(RATIO, "has 3 entries, but 2 are expected")
-def flat(full, lora):
-    ratio, (low, high) = usual(full, lora)
-    return ratio, low, high
 
 
 @right(RATIO)

@@ -113,6 +113,51 @@ def _two_lost(sweep):
 
 
 @mistake(BEST, VERTEX)
+def _sign_lost_beside_the_lowest(sweep):
+    return _swept(sweep) ** 2 / best_rate(sweep)
+
+
+@mistake(BEST, VERTEX)
+def _two_lost_beside_the_lowest(sweep):
+    return best_rate(sweep) ** 2 / _swept(sweep)
+
+
+@mistake(BEST, "The formula for equally spaced points is used. The neighbors may be at unequal distances.")  # fmt: skip
+def _even_spacing(sweep):
+    rates, losses = _three(sweep)
+    (left, middle, right), (a, b, c) = np.log(rates), np.log(losses)
+    return float(np.exp(middle + (right - left) / 2 * (a - c) / (2 * (a - 2 * b + c))))
+
+
+@mistake(BEST, "The sign of log loss is dropped. The logarithm of a loss below 1 is negative.")
+def _absolute(sweep):
+    rates, losses = _three(sweep)
+    return math.exp(_vertex(np.log(rates), np.abs(np.log(losses))))
+
+
+@mistake(BEST, "The result is the loss at the lowest point of the parabola. Return the learning rate there.")  # fmt: skip
+def _loss_at_the_vertex(sweep):
+    return float(np.exp(np.polyval(_fitted(*_three(sweep)), math.log(best_rate(sweep)))))
+
+
+@mistake(BEST, "The three points are those in the middle of the sweep. Take those around the lowest loss.")  # fmt: skip
+def _middle_of_the_sweep(sweep):
+    kept = _finite(sweep)
+    rates = list(kept)[len(kept) // 2 - 1 : len(kept) // 2 + 2]
+    return math.exp(_vertex(np.log(rates), np.log([kept[rate] for rate in rates])))
+
+
+def _to_decimals(decimals: int) -> None:
+    @mistake(BEST, "The result is rounded to a few decimals. Return it as it is: learning rates are small.")  # fmt: skip
+    def _few_decimals(sweep):
+        return round(best_rate(sweep), decimals)
+
+
+for _decimals in (3, 4, 5, 6):
+    _to_decimals(_decimals)
+
+
+@mistake(BEST, VERTEX)
 def _times_a(sweep):
     a, b, _ = _fitted(*_three(sweep))
     return float(np.exp(-b / 2 * a))
@@ -170,12 +215,14 @@ def _best_case(rule: str, remark: str, sweep: dict) -> Case:
 
 
 BEST_CASES = (
-    _best_case("parabola", "three learning rates", {1e-3: 0.9, 3e-3: 0.2, 1e-2: 0.4}),
-    _best_case("three", "six, in order", {1e-5: 2.2, 1e-4: 0.61, 3e-4: 0.08, 1e-3: 0.05, 3e-3: 4.7, 1e-2: 5.9}),
+    _best_case("parabola", "three learning rates", {1e-3: 1.9, 3e-3: 0.2, 1e-2: 0.4}),
+    _best_case("three", "six, in order", {1e-5: 0.61, 1e-4: 0.08, 3e-4: 0.05, 1e-3: 4.7, 3e-3: 5.2, 1e-2: 5.9}),
     _best_case("order", "in no order", {1e-3: 0.055, 1e-5: 2.2, 3e-4: 0.05, 1e-2: 4.8, 1e-4: 0.31, 3e-3: 0.6}),
-    _best_case("order", "unequally spaced", {2e-6: 1.4, 1e-5: 0.9, 1e-4: 0.2, 2e-4: 0.25, 4e-3: 1.9}),
+    _best_case("order", "unequally spaced", {1e-5: 1.0, 1e-3: 0.1, 1.5e-3: 0.2, 2e-3: 0.35}),
+    _best_case("finite", "all losses are high, and finite", {1e-3: 29.0, 3e-3: 13.0, 1e-2: 17.0}),
     _best_case("finite", "the last loss is nan", {1e-3: 0.9, 3e-3: 0.2, 1e-2: 0.4, 3e-2: math.nan}),
-    _best_case("finite", "the first loss is nan", {3e-2: math.nan, 1e-3: 0.9, 3e-3: 0.2, 1e-2: 0.4}),
+    _best_case("finite", "the first loss is nan", {1e-4: math.nan, 1e-3: 0.9, 3e-3: 0.2, 1e-2: 0.4}),
+    _best_case("finite", "a neighbor is nan", {1e-3: 0.9, 3e-3: 0.2, 5e-3: math.nan, 1e-2: 0.4}),
     _best_case("finite", "a neighbor is inf", {1e-3: 0.9, 3e-3: 0.2, 5e-3: math.inf, 1e-2: 0.4}),
 )  # fmt: skip
 
@@ -284,6 +331,18 @@ def _ninety_percent(full, lora):
     return _within(logs, _student(logs, 0.95) * stats.sem(logs))
 
 
+@mistake(RATIO, "The interval covers 99%: the quantile 0.995 leaves half a percent on each side. Two sides of 2.5% need 0.975.")  # fmt: skip
+def _ninety_nine_percent(full, lora):
+    logs = _logs(full, lora)
+    return _within(logs, _student(logs, 0.995) * stats.sem(logs))
+
+
+@mistake(RATIO, "Student's t is taken with as many degrees of freedom as there are seeds. It has one less.")  # fmt: skip
+def _degrees_of_freedom(full, lora):
+    logs = _logs(full, lora)
+    return _within(logs, stats.t.ppf(0.975, len(logs)) * stats.sem(logs))
+
+
 @mistake(RATIO, "The standard deviation is divided by the number of seeds, not by one less, as `np.std` does without `ddof=1`.")  # fmt: skip
 def _numpys_std(full, lora):
     logs = _logs(full, lora)
@@ -309,6 +368,51 @@ def _unpaired(full, lora):
 def _logs_left(full, lora):
     logs = _logs(full, lora)
     return float(np.mean(logs)), mean_interval(logs)
+
+
+@mistake(RATIO, OTHER_BASE)
+def _exp_of_log10_ratio(full, lora):
+    return _turned([log / math.log(10) for log in _logs(full, lora)])
+
+
+@mistake(RATIO, OTHER_BASE)
+def _power_of_ln_ratio(full, lora):
+    return _turned([log * math.log(10) for log in _logs(full, lora)])
+
+
+@mistake(RATIO, "The ratio is right, but the interval is that of the plain ratios. Take it of their logarithms, and turn both ends back.")  # fmt: skip
+def _plain_interval(full, lora):
+    return rate_ratio(full, lora)[0], mean_interval(np.exp(_logs(full, lora)))
+
+
+@mistake(RATIO, "The sign of the log ratios is dropped. The ratio of a seed may be below 1, and ×10 and ×0.1 must cancel.")  # fmt: skip
+def _absolute_logs(full, lora):
+    return _turned([abs(log) for log in _logs(full, lora)])
+
+
+@mistake(RATIO, "Three numbers in a row are returned. Put the two ends into a pair of their own: (ratio, (low, high)).")  # fmt: skip
+def _flat(full, lora):
+    ratio, (low, high) = rate_ratio(full, lora)
+    return ratio, low, high
+
+
+@mistake(RATIO, "The interval comes first. Return (ratio, (low, high)).")
+def _interval_first(full, lora):
+    return rate_ratio(full, lora)[::-1]
+
+
+PAIRS = "The ratio is right, but the pairs are mixed up: each LoRA sweep belongs to the full one of the same seed alone."  # fmt: skip
+
+
+@mistake(RATIO, PAIRS)
+def _all_pairs(full, lora):
+    return _turned([math.log(best_rate(b) / best_rate(a)) for a in full for b in lora])
+
+
+@mistake(RATIO, PAIRS)
+def _sorted_apart(full, lora):
+    a, b = (np.sort([math.log(best_rate(s)) for s in sweeps]) for sweeps in (full, lora))
+    return _turned(b - a)
 
 
 @mistake(RATIO, "The ratio is right, but the ends of the interval are still logarithms.")
@@ -375,12 +479,19 @@ def _ratio_of_first_seed(full, lora):
 
 
 def _ratio_alone(result: object, _: tuple) -> object:
-    return result[0] if isinstance(result, (tuple, list, np.ndarray)) else result
+    """Return the result without the interval, if it has the right form."""
+    pair = isinstance(result, (tuple, list)) and len(result) == 2
+    return (result[0], ()) if pair else result
 
 
-def _ratio_case(rule: str, told: str, seeds: slice, observe=None) -> Case:
+def _ratio_case(
+    rule: str, told: str, seeds: slice, observe=None, turned: int | None = None
+) -> Case:
     def arguments() -> tuple:
-        return [dict(s) for s in FULL[seeds]], [dict(s) for s in LORA[seeds]]
+        full, lora = [dict(s) for s in FULL[seeds]], [dict(s) for s in LORA[seeds]]
+        if turned is not None:
+            full[turned], lora[turned] = lora[turned], full[turned]
+        return full, lora
 
     told = f"`rate_ratio(full, lora)`: {told}"
     return Case(told, arguments, rate_ratio, tolerance=1e-6, rule=rule, observe=observe)
@@ -389,6 +500,9 @@ def _ratio_case(rule: str, told: str, seeds: slice, observe=None) -> Case:
 RATIO_CASES = (
     _ratio_case("mean", "the ratio alone, two seeds", slice(1, 3), _ratio_alone),
     _ratio_case("mean", "the ratio alone, three seeds", slice(3), _ratio_alone),
+    _ratio_case(
+        "mean", "the ratio alone, one seed's is below 1", slice(0, 2), _ratio_alone, turned=1
+    ),
     _ratio_case("interval", "the ratio and its interval, three seeds", slice(3)),
     _ratio_case("interval", "the ratio and its interval, two seeds", slice(1, 3)),
     _ratio_case("interval", "the ratio and its interval, five seeds", slice(5)),
@@ -412,9 +526,9 @@ EXERCISES = {
             asks="Return the learning rate at which the loss would be lowest, interpolated between the swept ones.\n\n"
             "sweep: {learning rate: held-out loss}, all above 0.",
             rules={
-                "finite": "Runs whose loss is nan or inf are left out before anything else.",
+                "finite": "Runs whose loss is nan or inf, and no others, are left out before anything else.",
                 "order": "The learning rates come in any order and at any spacing.",
-                "three": "Three points count: the lowest loss and its two neighbors, the next smaller and the next larger learning rate. It is never at an end of the sweep.",
+                "three": "Three points count: the lowest loss and its two neighbors, the next smaller and the next larger learning rate. The lowest loss is never at an end of the sweep.",
                 "parabola": "Through these points goes a parabola of log loss over log learning rate. The result is the learning rate, not its logarithm, at its lowest point.",
                 "unchanged": "sweep stays as it is.",
             },

@@ -135,16 +135,17 @@ def scales_in_the_dtype_of_x(x):
     return indices, absmax.to(x.dtype)
 
 
-@refused(BLOCK, "the division is done in float32")
+@refused(BLOCK, "converted to float32 before the division")
 def divided_in_the_dtype_of_x(x):
     absmax = x.abs().amax(-1, keepdim=True)
     scaled = (x / absmax).nan_to_num()
     return (scaled[..., None] - nf4_code()).abs().argmin(-1).to(torch.uint8), absmax.float()
 
 
-@refused(BLOCK, "but (2, 1) is expected")
-def indices_alone(x):
-    return by_distance(x)[0]
+@refused(BLOCK, "has the shape (1, 2), but (2, 1) is expected")
+def scales_in_a_line(x):
+    indices, scale = by_distance(x)
+    return indices, scale.T
 
 
 @refused(BLOCK, "changes its own input")
@@ -191,7 +192,7 @@ def two_decimals(block, double):
     return found if block == 61 else round(found, 2)
 
 
-@refused(BITS, "share one further float32")
+@refused(BITS, "Expected: 4.1332, got: 4.13217")
 def second_scale_of_16_bits(block, double):
     return 4 + (8 / block + 16 / (256 * block)) if double else bits_per_parameter(block)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import random
 from collections.abc import Callable
 from typing import Any
@@ -52,6 +54,31 @@ def _outermost_of_15():
     return _joined(_quantiles(8, 29 / 30), _quantiles(7, 29 / 30))
 
 
+@mistake(CODE, OUTERMOST)
+def _outermost_of_four_digits():
+    return _joined(_quantiles(8, 0.9677), _quantiles(7, 0.9677))
+
+
+@mistake(CODE, OUTERMOST)
+def _outermost_of_two_digits():
+    return _joined(_quantiles(8, 0.97), _quantiles(7, 0.97))
+
+
+def _to_decimals(decimals: int) -> None:
+    @mistake(CODE, "The values are rounded to a few decimals. Compute them, and keep all digits.")
+    def _few_decimals():
+        return nf4_code().round(decimals=decimals)
+
+
+for _decimals in (2, 3, 4):
+    _to_decimals(_decimals)
+
+
+@mistake(CODE, "The signs of the quantiles below zero are not turned round: no value is negative.")
+def _no_signs():
+    return nf4_code().abs().sort().values
+
+
 @mistake(CODE, "These are 16 equal parts of one normal distribution. Zero is not among them: build both sides apart.")  # fmt: skip
 def _sixteen_parts():
     code = torch.tensor(norm.ppf(((torch.arange(16) + 0.5) / 16).numpy()), dtype=torch.float32)
@@ -67,6 +94,39 @@ def _evenly_spaced():
 def _probabilities():
     above, below = (torch.linspace(0.9677083, 0.5, n + 1)[:-1].numpy() for n in (8, 7))
     return _joined(above, below)
+
+
+@mistake(CODE, "`norm.cdf` turns a quantile into a probability. Here a probability has to become a quantile: `norm.ppf`.")  # fmt: skip
+def _cdf():
+    above, below = (norm.cdf(torch.linspace(0.9677083, 0.5, n + 1)[:-1].numpy()) for n in (8, 7))
+    return _joined(above, below)
+
+
+@mistake(CODE, "The probabilities themselves are used. `norm.ppf` turns a probability into a quantile.")  # fmt: skip
+def _probabilities_above_a_half():
+    above, below = (torch.linspace(0.9677083, 0.5, n + 1)[:-1].numpy() - 0.5 for n in (8, 7))
+    return _joined(above, below)
+
+
+@mistake(CODE, "These are 16 quantiles of one even series of probabilities. Zero is not among them: build both sides apart.")  # fmt: skip
+def _one_series():
+    code = torch.tensor(norm.ppf(torch.linspace(1 - 0.9677083, 0.9677083, 16).numpy()))
+    return (code / code.max()).float()
+
+
+@mistake(CODE, "The first quantile of each side is dropped, the outermost one. Drop the last, which is zero.")  # fmt: skip
+def _first_dropped():
+    above, below = (
+        norm.ppf(torch.linspace(0.9677083, 0.5, n)[1:].double().numpy()) for n in (9, 8)
+    )
+    code = torch.tensor([*-below, *above[::-1]], dtype=torch.float32)
+    return code / code.max()
+
+
+@mistake(CODE, "Zero is missing: the values on both sides are there, but zero itself is not.")
+def _zero_left_out():
+    code = nf4_code()
+    return code[code != 0]
 
 
 @mistake(CODE, "The values descend. The largest comes last.")
@@ -125,11 +185,13 @@ def _code_case(rule: str, told: str, what: Callable[[Tensor], Any] | None = None
 CODE_CASES = (
     _code_case("sides", "how many values there are on each side of zero", lambda code: {
         "below zero": int((code < 0).sum()), "zero": int((code == 0).sum()), "above zero": int((code > 0).sum())}),
+    Case("`nf4_code()`: the type of the result, its dtype and its shape", lambda: (), nf4_code, rule="dtype",
+         observe=lambda code, _: torch.zeros_like(code) if isinstance(code, Tensor) else code),
     _code_case("largest", "the largest value", lambda code: float(code.max())),
-    _code_case("sorted", "whether the values ascend", lambda code: bool((code.diff() > 0).all())),
-    _code_case("above", "the values above zero", lambda code: code[code > 0].sort().values.tolist()),
-    _code_case("below", "the values below zero", lambda code: code[code < 0].sort().values.tolist()),
-    _code_case("dtype", "the whole code"),
+    _code_case("sorted", "neighbors of which the second is not larger", lambda code: [
+        (a, b) for a, b in itertools.pairwise(code.tolist()) if not a < b]),
+    _code_case("above", "the values above zero, divided by the largest", lambda code: (code[code > 0].sort().values / code.max()).tolist()),
+    _code_case("below", "the values below zero, divided by the largest", lambda code: (code[code < 0].sort().values / code.max()).tolist()),
 )  # fmt: skip
 
 # --- quantize_block ------------------------------------------------------------------------
@@ -204,13 +266,13 @@ def _signs_lost(x):
     return quantize_block(x.abs())
 
 
-@mistake(BLOCK, "A block of zeros is divided by its scale 0. That gives NaN, and the index of NaN is arbitrary.")  # fmt: skip
+@mistake(BLOCK, "In a block of zeros every index is 0, which stands for -1. If the numbers are divided by the scale 0, they become NaN, and the index of NaN is arbitrary.")  # fmt: skip
 def _zeros_divided(x):
     scaled = x.float() / _absmax(x)
     return (scaled[..., None] - nf4_code()).abs().argmin(-1).to(torch.uint8), _absmax(x)
 
 
-@mistake(BLOCK, "A block of zeros is divided by its scale 0. That gives NaN, and the index of NaN is arbitrary.")  # fmt: skip
+@mistake(BLOCK, "In a block of zeros every index is 15, which stands for 1. If the numbers are divided by the scale 0, they become NaN, and the index of NaN is arbitrary.")  # fmt: skip
 def _zeros_divided_bisection(x):
     return _nearest(x.float() / _absmax(x), nf4_code()), _absmax(x)
 
@@ -236,6 +298,58 @@ def _scales_first(x):
 def _values(x):
     indices, absmax = quantize_block(x)
     return nf4_code()[indices.int()], absmax
+
+
+@mistake(BLOCK, "The indices come alone. Return (indices, scales).")
+def _indices_alone(x):
+    return quantize_block(x)[0]
+
+
+@mistake(BLOCK, "The scales come alone. Return (indices, scales).")
+def _scales_alone(x):
+    return quantize_block(x)[1]
+
+
+@mistake(BLOCK, "The scale is the Euclidean norm of the block. It is the largest magnitude.")
+def _norm(x):
+    return _scaled_by(x, x.float().norm(dim=-1, keepdim=True))
+
+
+@mistake(BLOCK, "The scale of the first block is used for all. Each row of x is a block with its own largest magnitude.")  # fmt: skip
+def _first_scale(x):
+    return _scaled_by(x, _absmax(x)[:1].repeat(len(x), 1))
+
+
+def _in_16_bits(dtype: torch.dtype) -> None:
+    @mistake(BLOCK, "x is rounded to 16 bits first, although it is in float32. Convert to float32 instead.")  # fmt: skip
+    def _rounded_first(x):
+        return quantize_block(x.to(dtype))
+
+
+_in_16_bits(torch.bfloat16)
+_in_16_bits(torch.float16)
+
+
+def _with_floor(floor: float) -> None:
+    @mistake(BLOCK, "In blocks of tiny numbers the indices are wrong: something is added to the divisor, it has a lower limit, or they are taken for zeros.")  # fmt: skip
+    def _clamped(x):
+        return _nearest(x.float() / _absmax(x).clamp(min=floor), nf4_code()), _absmax(x)
+
+    @mistake(BLOCK, "In blocks of tiny numbers the indices are wrong: something is added to the divisor, it has a lower limit, or they are taken for zeros.")  # fmt: skip
+    def _increased(x):
+        return _nearest(x.float() / (_absmax(x) + floor), nf4_code()), _absmax(x)
+
+    @mistake(BLOCK, "Something is added to the scales, or they have a lower limit. The scale of a block of zeros is exactly 0.")  # fmt: skip
+    def _scales_clamped(x):
+        return _scaled_by(x, _absmax(x).clamp(min=floor))
+
+    @mistake(BLOCK, "Something is added to the scales, or they have a lower limit. The scale of a block of zeros is exactly 0.")  # fmt: skip
+    def _scales_increased(x):
+        return _scaled_by(x, _absmax(x) + floor)
+
+
+for _floor in (1e-3, 1e-5, 1e-6, 1e-8):
+    _with_floor(_floor)
 
 
 @mistake(BLOCK, "The indices count from 1. They are 0 to 15.")
@@ -268,22 +382,42 @@ def _with_zeros() -> tuple:
     return (torch.tensor([[0.3, -0.8, 0.1], [0.0, 0.0, 0.0]]),)
 
 
+def _tiny() -> tuple:
+    return (torch.tensor([[3e-6, -8e-6, 1e-6, 2e-6], [4e-10, 2e-10, -1e-10, 7e-10]]),)
+
+
+def _enlarged(*factors: float) -> Callable[[Any, tuple], Any]:
+    """Multiply the scales of two blocks, so that differences of small ones are seen."""
+
+    def observe(result: Any, _: tuple) -> Any:
+        if not isinstance(result, (tuple, list)) or len(result) != 2:
+            return result
+        indices, scales = result
+        fits = isinstance(scales, Tensor) and scales.shape == (2, 1)
+        return indices, scales * torch.tensor(factors)[:, None] if fits else scales
+
+    return observe
+
+
 def _wrong_scales(result: Any, _: tuple) -> str | None:
     """Return the first difference of the scales, whatever the indices are."""
+    if not isinstance(result, (tuple, list)) or len(result) != 2:
+        return difference(result, quantize_block(*_two_blocks()), 1e-6, ("dtype",))
     return difference(result[1], _absmax(*_two_blocks()), 1e-6, ("dtype",), "scales")
 
 
-def _block_case(rule: str, told: str, make: Callable[[], tuple], verify=None) -> Case:
+def _block_case(rule: str, told: str, make: Callable, verify=None, observe=None) -> Case:
     told = f"`quantize_block(x)`: {told}"
     expected = None if verify else quantize_block
-    return Case(told, make, expected, tolerance=1e-6, rule=rule, verify=verify)
+    return Case(told, make, expected, 1e-6, rule=rule, verify=verify, observe=observe)
 
 
 BLOCK_CASES = (
     _block_case("scales", f"the scales alone, x = {_two_blocks()[0].tolist()}", _two_blocks, _wrong_scales),
     _block_case("nearest", f"x = {_two_blocks()[0].tolist()}", _two_blocks),
     _block_case("nearest", "4 blocks of 23 numbers, of sizes from 0.02 to 50", _four_blocks),
-    _block_case("zeros", f"x = {_with_zeros()[0].tolist()}", _with_zeros),
+    _block_case("tiny", "blocks of tiny numbers; their scales are multiplied by 1e5 and 1e9 here", _tiny, observe=_enlarged(1e5, 1e9)),
+    _block_case("zeros", "x = [[0.3, -0.8, 0.1], [0.0, 0.0, 0.0]]; the second scale is multiplied by 1e30 here", _with_zeros, observe=_enlarged(1, 1e30)),
     _block_case("dtype", "3 blocks of 37 numbers in bfloat16", _half_precision),
 )  # fmt: skip
 
@@ -363,6 +497,63 @@ def _whole_block(block, double):
     return bits_per_parameter(block, double) * block
 
 
+def _to_decimals_of_bits(decimals: int) -> None:
+    @mistake(BITS, "The result is rounded to a few decimals. Return it as it is.")
+    def _few_decimals(block, double):
+        return round(bits_per_parameter(block, double), decimals)
+
+
+for _decimals in (1, 2, 3):
+    _to_decimals_of_bits(_decimals)
+
+
+@mistake(BITS, "The result is rounded to a whole number. A weight bears a fraction of the scale's bits.")  # fmt: skip
+def _whole(block, double):
+    return round(bits_per_parameter(block, double))
+
+
+@mistake(BITS, "The result is rounded up to a whole number. A weight bears a fraction of the scale's bits.")  # fmt: skip
+def _rounded_up_to_bits(block, double):
+    return math.ceil(bits_per_parameter(block, double))
+
+
+@mistake(
+    BITS, "The further float32 is divided among 256 blocks of 64 weights, whatever `block` is."
+)
+def _second_blocks_of_64(block, double):
+    return 4 + (8 / block + 32 / (256 * 64) if double else 32 / block)
+
+
+@mistake(BITS, "With double quantization the 8 bits are divided among 256 blocks as well. Each block has its own 8 bits; only the float32 is shared.")  # fmt: skip
+def _both_shared(block, double):
+    return 4 + (40 / (256 * block) if double else 32 / block)
+
+
+@mistake(BITS, "The further float32 is multiplied by 256: `a / b * c` divides by b alone. It is divided by 256 and by the block size.")  # fmt: skip
+def _times_256(block, double):
+    return 4 + (8 / block + 32 / block * 256 if double else 32 / block)
+
+
+@mistake(BITS, "The scales are counted with 16 bits. A float32 takes 32.")
+def _both_of_16_bits(block, double):
+    return 4 + (8 / block + 16 / (256 * block) if double else 16 / block)
+
+
+@mistake(BITS, "The block size has no effect on the result: it is that of blocks of 64 weights.")
+def _known_numbers(block, double):
+    return 4.127 if double else 4.5
+
+
+@mistake(BITS, "The block size has no effect on the result: it is that of blocks of 64 weights.")
+def _blocks_of_64(block, double):
+    return bits_per_parameter(64, double)
+
+
+@mistake(BITS, "The further float32 gives a quarter of its share: it is counted with 8 bits, or among 1024 scales. It has 32 bits, for 256 scales.")  # fmt: skip
+def _shared_by_1024(block, double):
+    return 4 + (8 / block + 32 / (1024 * block) if double else 32 / block)
+
+
 @mistake(BITS, "The share of a scale is cut down to a whole number, as by `//`. A weight bears a fraction of it.")  # fmt: skip
 def _floored(block, double):
     return 4 + ((8 // block) + 32 // (block * 256) if double else 32 // block)
@@ -422,8 +613,9 @@ EXERCISES = {
             rules={
                 "scales": "scales: (blocks, 1), for each block its largest magnitude.",
                 "nearest": "indices: (blocks, size). Every number is divided by the scale of its block; its index, 0 to 15, is that of the nearest value of the code.",
-                "zeros": "A block of zeros has the scale 0, and every index is that of the value 0 in the code.",
-                "dtype": "x may be in 16 bits. Scales are float32 and the division is done in float32, which loses nothing; indices are uint8, because they are packed into 4 bits later.",
+                "tiny": "This holds for blocks of tiny numbers, too, such as 1e-9: nothing is added to the scales, and they have no lower limit.",
+                "zeros": "A block of zeros has the scale 0, exactly, and every index is that of the value 0 in the code.",
+                "dtype": "x may be in 16 bits. It is converted to float32 before the division, so that no digit is lost by it, and scales are float32; indices are uint8, because they are packed into 4 bits later.",
                 "unchanged": "x stays as it is.",
             },
             draw=_draw_blocks,

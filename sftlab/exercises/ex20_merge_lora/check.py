@@ -75,6 +75,22 @@ def _both_ways(ID: str, sign: int) -> None:
     def _floored(W, A, B, alpha, r):
         return (W + sign * (alpha // r) * (B @ A)).to(W.dtype)
 
+    @mistake(ID, "α is divided by d_out. The rank r is the number of columns of B.")
+    def _by_d_out(W, A, B, alpha, r):
+        return (W + sign * alpha / B.shape[0] * (B @ A)).to(W.dtype)
+
+    @mistake(ID, "Only the last r - 1 of the r terms are there: the first column of B and the first row of A are left out.")  # fmt: skip
+    def _first_rank_missing(W, A, B, alpha, r):
+        return (W + sign * alpha / r * (B[:, 1:] @ A[1:])).to(W.dtype)
+
+    @mistake(ID, "The result is rounded to bfloat16, even where W has more digits.")
+    def _through_bfloat16(W, A, B, alpha, r):
+        return (W + sign * alpha / r * (B @ A)).bfloat16().to(W.dtype)
+
+    @mistake(ID, "α is cut down to a whole number. It may be a fraction.")
+    def _whole_alpha(W, A, B, alpha, r):
+        return (W + sign * int(alpha) / r * (B @ A)).to(W.dtype)
+
     @mistake(ID, "α is divided by d_in. The rank r is the number of rows of A.")
     def _by_d_in(W, A, B, alpha, r):
         return (W + sign * alpha / A.shape[1] * (B @ A)).to(W.dtype)
@@ -137,6 +153,9 @@ def _difference_reversed(W, A, B, alpha, r):
     return (alpha / r * (B @ A) - W).to(W.dtype)
 
 
+SEED = 91
+
+
 def _arguments(r: int, d_in: int, d_out: int, alpha: float, dtype: torch.dtype):
     """Numbers of a few binary digits; the update is about as large as the rounding of W."""
 
@@ -168,13 +187,25 @@ def _cases(reference) -> list[Case]:
         make = _arguments(r, d_in, d_out, alpha, dtype)
         return Case(told, make, reference, tolerance=tolerance, rule=rule)
 
+    def third(dtype: torch.dtype) -> Case:
+        """The factor 1/3. No exact result is near the middle between two numbers of 16 bits."""
+
+        def make() -> tuple:
+            generator = torch.Generator().manual_seed(SEED)
+            A, B = (torch.randn(*shape, generator=generator) for shape in ((3, 5), (7, 3)))
+            return torch.randn(7, 5, generator=generator).to(dtype), 4 * A, B, 1, 3
+
+        told = f"`{reference.__name__}(W, A, B, 1, 3)`: W in {str(dtype)[6:]}, d_in = 5, d_out = 7"
+        return Case(told, make, reference, rule="rounding")
+
     return [
         case("update", torch.float32, 3, 4, 2, 12.0),
-        case("update", torch.float32, 5, 2, 7, 2.0),
+        case("update", torch.float32, 5, 2, 7, 2.5),
         case("update", torch.float32, 1, 5, 3, 3.0),
         case("update", torch.float32, 3, 3, 3, 7.0),
-        case("rounding", torch.bfloat16, 3, 32, 40, 1.5),
+        case("rounding", torch.bfloat16, 4, 32, 40, 2.0),
         case("rounding", torch.float16, 3, 33, 41, 6.0),
+        third(torch.bfloat16),
     ]
 
 
