@@ -280,7 +280,7 @@ def _memory_limited(extra: int = 4 * 2**30) -> Iterator[None]:
     try:
         import resource
 
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
         soft, hard = resource.getrlimit(resource.RLIMIT_AS)
         limit = pages * resource.getpagesize() + extra
         if soft != resource.RLIM_INFINITY and soft <= limit:

@@ -311,14 +311,14 @@ EXERCISES = {
         "Labels for a conversation of many turns",
         mask_all_but_assistant,
         CASES,
-        asks="Return an Example(input_ids, labels) in which every answer is trained.\n\n"
+        asks="Return an Example(input_ids, labels), from sftlab.masking, in which every answer is trained.\n\n"
         "messages: a conversation with any number of turns, which ends with an assistant message.",
         rules={
             "whole": "input_ids are the ids of the whole rendered conversation, as encode(tokenizer, messages) gives them.",
             "answers": "In every assistant turn, trained is what follows the header, up to and including the end-of-turn token. The header ends where "
             "encode(tokenizer, the messages before, add_generation_prompt=True) does. A trained label is the id at its own position, not shifted; all others are -100.",
             "role": "A message's role decides, not its text: a user's text may look like a whole assistant turn, special tokens included; an answer may quote a chat.",
-            "template": "It works with any chat template in which further messages only add to the rendering; end_of_turn_id(tokenizer) is its end-of-turn token, "
+            "template": "It works with any chat template in which further messages only add to the rendering; end_of_turn_id(tokenizer) of sftlab.chat is its end-of-turn token, "
             "and something may follow that token or not.",
             "unchanged": "The tokenizer and messages stay as they are.",
         },
