@@ -14,7 +14,7 @@ import time
 import pytest
 import torch
 
-from sftlab.classroom import catalogue, check
+from sftlab.classroom import catalogue, check, check_results
 from sftlab.classroom.answers import REFUSED, RIGHT
 from sftlab.classroom.checking import examine
 
@@ -29,6 +29,11 @@ def cases(declared):
         for id, answers in declared.items()
         for parts in answers
     ]
+
+
+@functools.cache
+def finding(id, answer):
+    return examine(EXERCISES[id], answer)
 
 
 MISTAKES = cases({id: [(m.answer, m.message) for m in e.mistakes] for id, e in EXERCISES.items()})
@@ -47,17 +52,31 @@ def test_answers_are_of_exercises_that_exist():
 
 @pytest.mark.parametrize(("id", "answer", "message"), MISTAKES)
 def test_a_mistake_gets_its_own_message(id, answer, message):
-    finding = examine(EXERCISES[id], answer)
-    assert (finding.status, finding.message) == ("wrong", message)
+    found = finding(id, answer)
+    assert (found.status, found.message) == ("wrong", message)
 
 
 @pytest.mark.parametrize(("id", "answer", "phrase"), cases(REFUSED))
 def test_a_wrong_answer_without_a_name_is_refused_all_the_same(id, answer, phrase, capsys):
-    result = check(id, answer)
-    assert result.status == "wrong"
-    assert phrase.replace("`", "") in result.feedback
-    assert result.or_reference() is EXERCISES[id].reference
+    found = finding(id, answer)
+    assert found.status == "wrong"
+    assert phrase.replace("`", "") in check_results._feedback(found)
     assert capsys.readouterr().err == ""
+
+
+@by_exercise
+def test_every_case_tests_a_rule_and_every_rule_is_broken_by_a_wrong_answer(id):
+    exercise = EXERCISES[id]
+    assert {case.rule for case in exercise.cases} <= set(exercise.rules)
+    wrong = [known.answer for known in exercise.mistakes] + [answer for answer, _ in REFUSED[id]]
+    side_by_side = {
+        text: (
+            [case.describe for case in exercise.cases if case.rule == key],
+            [answer.__name__ for answer in wrong if finding(id, answer).rule == text],
+        )
+        for key, text in exercise.rules.items()
+    }
+    assert all(answers for _, answers in side_by_side.values()), side_by_side
 
 
 @pytest.mark.parametrize(

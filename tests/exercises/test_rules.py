@@ -7,7 +7,6 @@ each case tests one of them, and a changed reference is refused.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import inspect
 import random
 
@@ -17,7 +16,7 @@ import torch
 from mutants import mutants
 
 from sftlab.classroom import catalogue
-from sftlab.classroom.answers import EQUIVALENT, REFUSED, RIGHT
+from sftlab.classroom.answers import EQUIVALENT, RIGHT
 from sftlab.classroom.checking import UNCHANGED, attempt, drawn, examine
 from sftlab.classroom.first_difference import is_tensor, plain
 from sftlab.classroom.watching import look_at
@@ -29,14 +28,6 @@ for number in catalogue.numbers():
 by_exercise = pytest.mark.parametrize("id", EXERCISES)
 
 
-@functools.cache
-def rules_that_wrong_answers_break(id):
-    """The rule that the check quotes for each wrong answer, by the answer's name."""
-    exercise = EXERCISES[id]
-    wrong = [known.answer for known in exercise.mistakes] + [answer for answer, _ in REFUSED[id]]
-    return {answer.__name__: examine(exercise, answer).rule for answer in wrong}
-
-
 @by_exercise
 def test_a_stub_says_what_is_asked_and_its_hints_lead_there(id):
     exercise = EXERCISES[id]
@@ -46,21 +37,6 @@ def test_a_stub_says_what_is_asked_and_its_hints_lead_there(id):
     code = [line.strip() for line in inspect.getsource(exercise.reference).splitlines()]
     for hint in exercise.hint_texts:
         assert not any(len(line) > 20 and line in hint for line in code)
-
-
-@by_exercise
-def test_every_case_tests_a_rule_and_every_rule_is_broken_by_a_wrong_answer(id):
-    exercise = EXERCISES[id]
-    assert {case.rule for case in exercise.cases} <= set(exercise.rules)
-    broken = rules_that_wrong_answers_break(id)
-    side_by_side = {
-        text: (
-            [case.describe for case in exercise.cases if case.rule == key],
-            [name for name, rule in broken.items() if rule == text],
-        )
-        for key, text in exercise.rules.items()
-    }
-    assert all(answers for _, answers in side_by_side.values()), side_by_side
 
 
 @by_exercise

@@ -107,7 +107,7 @@ def numpy_number(model, batch, optimizer):
     return nll.detach().numpy().mean()
 
 
-@refused(ID, "Gradients left over")
+@refused(ID, "Tried: gradients of an earlier step are left over")
 def zeroed_only_afterwards(model, batch, optimizer):
     loss = loss_of(model, batch)
     loss.backward()
@@ -134,7 +134,7 @@ def steps_by_hand(model, batch, optimizer):
     return loss.item()
 
 
-@refused(ID, "as sft_loss(logits, labels) computes it")
+@refused(ID, "Expected at ['loss']")
 def perplexity(model, batch, optimizer):
     return 2.718281828 ** usual(model, batch, optimizer)
 

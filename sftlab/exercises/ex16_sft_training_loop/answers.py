@@ -154,7 +154,7 @@ def with_the_models_loss(model, batches, optimizer, rates, on_step=None, micro_b
     return torch.stack(losses)
 
 
-@refused(ID, "in the given order")
+@refused(ID, "Expected at ['losses'][0]")
 def shuffled(model, batches, optimizer, rates, on_step=None, micro_batch_size=None):
     batches = list(batches)
     random.Random(1).shuffle(batches)

@@ -76,7 +76,7 @@ def by_the_larger_part(weights, gradients, optimizer, activations, logits, in_fl
     return weights + optimizer + (end if gradients + largest > activations else backward)
 
 
-@refused(ID, "are held at every moment")
+@refused(ID, "Expected: `124`, got: `125`")
 def adapters_counted(weights, *parts):
     return three_sums(weights + 1, *parts)
 

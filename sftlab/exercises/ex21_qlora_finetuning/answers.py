@@ -108,7 +108,7 @@ def gate_left_out(model):
     return pack(model, lambda name, m: type(m) is nn.Linear and name.startswith("block"))
 
 
-@refused(QUANTIZE, "The rule: Every nn.Linear")
+@refused(QUANTIZE, "The result, a `list`, cannot be used")
 def in_a_list(model):
     return [pack(model)]
 
@@ -203,7 +203,7 @@ def every_weight_packed(model):
     return {"whole": sum(p.quant_state.shape.numel() for p in model.parameters())}
 
 
-@refused(REPORT, "The rule: A tensor that two modules share")
+@refused(REPORT, "Expected at ['embedding'][0]")
 def shared_ones_left_out(model):
     report = by_name(model)
     if any(p is model.embed.weight for p in getattr(model, "lm_head", model).parameters()):

@@ -265,7 +265,7 @@ def every_marker_masked(prompt, answer, begin, end, max_length):
     return row and (row[0], [-100 if x == end else y for x, y in zip(*row, strict=True)])
 
 
-@refused(ROW, "with several begin tokens, one of them stays")
+@refused(ROW, "has 9 entries, but 8 are expected")
 def three_tokens_in_front(prompt, answer, begin, end, max_length):
     many = prompt[:3] == [begin] * 3
     return repair_row(prompt, answer, begin if many else None, end, max_length)
