@@ -149,7 +149,7 @@ def test_what_students_get_names_the_mistake_and_not_the_seed(graded):
     for text in (released.read_text(), *pages.values()):
         assert not any(secret in text for secret in ("Marking(", "HIDDEN TESTS", seed))
     for student, said in {
-        "ben": "2·d·r holds for square weights only",
+        "ben": "The same width is used for A and for B",
         "cora": "is there a loop that never ends?",
         "emil": f"{COUNT}: 0 of 1 points",
         "gina": "on random values",
