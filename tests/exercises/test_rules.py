@@ -61,10 +61,11 @@ def test_the_docstring_in_the_notebook_is_made_of_the_rules(number):
 def test_a_reference_that_is_changed_anywhere_is_refused(id):
     exercise = EXERCISES[id]
     cases = [*exercise.cases, *drawn(exercise, "check", 3)]
+    limit = 10.0 if all(case.verify for case in exercise.cases) else 3.0  # models that generate
     survivors = {
         name
         for name, mutant in mutants(exercise.reference)
-        if all(attempt(exercise, mutant, case, limit=3.0).message is None for case in cases)
+        if all(attempt(exercise, mutant, case, limit=limit).message is None for case in cases)
     }
     assert survivors - set(EQUIVALENT[id]) == set(), "declare with a reason, or add a case"
     assert set(EQUIVALENT[id]) - survivors == set(), "no longer equivalent"
