@@ -80,8 +80,8 @@ def test_its_notebook_runs_and_its_answers_pass_the_tests_that_every_exercise_pa
     row = "| 90 | [How many tokens is a loss worth?](notebooks/90_perplexity.ipynb) | How many equally"
     assert row in (copy / "README.md").read_text(encoding="utf-8")
     said = run(copy, "pytest", "-q", "-p", "no:cacheprovider", "tests/exercises/test_checks.py",
-               "tests/exercises/test_rules.py", "-k", "90.perplexity or made_of_the_rules and 90")  # fmt: skip
-    assert int(re.search(r"(\d+) passed", said)[1]) > 40
+               "tests/exercises/test_rules.py", "-k", "90.perplexity")  # fmt: skip
+    assert int(re.search(r"(\d+) passed", said)[1]) > 30
 
 
 def test_the_version_is_one():
