@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import ast
 import re
+import textwrap
 from typing import Any
 
 from sftlab.classroom.catalogue import exercise
+from sftlab.classroom.checking import Exercise
 from sftlab.errors import WorkbookError
-from tools.stubs import with_docstring
 
 KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 LANGUAGE = {  # without the version, which differs between machines
@@ -114,7 +115,7 @@ def _graded(cells: list) -> dict[int, dict]:
             raise WorkbookError(
                 f"cell {index + 1} checks {asked.id}, but no cell before it defines {asked.name}"
             )
-        cells[stub].source = with_docstring(cells[stub].source, asked)
+        cells[stub].source = _with_docstring(cells[stub].source, asked)
         grade_id = asked.id.replace(".", "-")  # nbgrader allows no dots
         common = {"schema_version": 3, "task": False}
         found[stub] = common | {
@@ -131,3 +132,18 @@ def _graded(cells: list) -> dict[int, dict]:
             "solution": False,
         }
     return found
+
+
+def _with_docstring(source: str, exercise: Exercise) -> str:
+    """Return the source of a stub's cell with the exercise's docstring."""
+    found = next(
+        node for node in ast.parse(source).body if getattr(node, "name", "") == exercise.name
+    )
+    first = found.body[0]
+    lines = source.splitlines()
+    text = exercise.docstring()
+    closing = "\n" if "\n" in text else ""
+    made = textwrap.indent(f'"""{text}{closing}"""', " " * first.col_offset)
+    has_one = ast.get_docstring(found) is not None
+    lines[first.lineno - 1 : first.end_lineno if has_one else first.lineno - 1] = made.splitlines()
+    return "\n".join(lines)

@@ -31,6 +31,7 @@ from sftlab.classroom.first_difference import (
     is_tensor,
     plain,
     shorten,
+    tensors_in,
 )
 from sftlab.classroom.sandbox import run
 from sftlab.classroom.watching import watch
@@ -162,8 +163,8 @@ class Finding:
     """The result of examining an answer: its ``status`` and the message for the student.
 
     ``rule`` is the text of the rule that the failing case tests; ``alone`` says that it is this rule
-    that is broken: no known mistake was found, and all failing cases test it. ``adapt`` turns the answer into one whose results have the types that the
-    next cells expect.
+    that is broken: no known mistake was found, and all failing cases test it. ``adapt`` turns the
+    answer into one whose results have the types that the next cells expect.
     """
 
     status: str
@@ -326,7 +327,7 @@ def _repeats(answer: Callable[..., Any], case: Case, limit: float) -> bool:
     for seed in (1, 2):
         given = case.arguments()
         outcome = run(lambda given=given: answer(*given), limit, seed)
-        results.append([plain(tensor) for tensor in _tensors((outcome.value, given))])
+        results.append([plain(tensor) for tensor in tensors_in((outcome.value, given))])
     return results[0] == results[1]
 
 
@@ -404,23 +405,12 @@ def _gradients(value: Any, arguments: tuple) -> list[Any]:
 
     if not is_tensor(value) or not value.requires_grad:
         return []
-    leaves = [t for t in _tensors(arguments) if t.requires_grad]
+    leaves = [t for t in tensors_in(arguments) if t.requires_grad]
     if not leaves:
         return []
     found = torch.autograd.grad(value.sum(), leaves, allow_unused=True, retain_graph=True)
     pairs = zip(found, leaves, strict=True)
     return [torch.zeros_like(leaf) if grad is None else grad for grad, leaf in pairs]
-
-
-def _tensors(value: Any) -> Iterator[Any]:
-    """Yield the tensors in a value: in lists, tuples, and the states of modules."""
-    if is_tensor(value):
-        yield value
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _tensors(item)
-    elif not isinstance(value, type) and hasattr(value, "named_parameters"):
-        yield from value.state_dict().values()
 
 
 def _materialized(value: Any) -> Any:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import numbers
-from collections.abc import Collection, Mapping, Sequence, Set
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from typing import Any
 
 SHOWN = 200  # number of characters of a value in the feedback
@@ -59,6 +59,19 @@ def is_tensor(value: Any) -> bool:
     return type(value).__module__.startswith("torch") and hasattr(value, "requires_grad")
 
 
+def tensors_in(value: Any) -> Iterator[Any]:
+    """Yield the tensors in a value: in lists, tuples, dictionaries, and the states of modules."""
+    if is_tensor(value):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from tensors_in(item)
+    elif isinstance(value, dict):
+        yield from tensors_in([*value.values()])
+    elif not isinstance(value, type) and hasattr(value, "named_parameters"):
+        yield from value.state_dict().values()
+
+
 def plain(value: Any) -> Any:
     """Return an array, a tensor or a NumPy number as Python numbers and lists; others unchanged."""
     if is_tensor(value):
@@ -97,7 +110,10 @@ def difference(
         return f"The result{where} is None, but {_kind(expected)} is expected{_missing(at)}"
     if callable(got) and not callable(expected):
         kind = "class" if isinstance(got, type) else "function"
-        return f"The result{where} is a {kind}, but {_kind(expected)} is expected: are parentheses missing?"
+        return (
+            f"The result{where} is a {kind}, but {_kind(expected)} is expected: are parentheses "
+            "missing?"
+        )
     if "float32" in str(getattr(got, "dtype", "")):
         tolerance = max(tolerance, FLOAT32)
     got = plain(got)
@@ -198,7 +214,10 @@ def _sequence_difference(
         if found:
             names = all(isinstance(item, str) for item in (*got, *expected))
             if names and sorted(got) == sorted(expected):
-                return f"The result{where} has the right entries in another order: expected `{shorten(expected)}`, got `{shorten(got)}`."
+                return (
+                    f"The result{where} has the right entries in another order: expected "
+                    f"`{shorten(expected)}`, got `{shorten(got)}`."
+                )
             return found
     return None
 

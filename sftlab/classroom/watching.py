@@ -10,7 +10,7 @@ import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sftlab.classroom.first_difference import difference, is_tensor, shorten
+from sftlab.classroom.first_difference import difference, is_tensor, shorten, tensors_in
 
 
 def watch(
@@ -52,12 +52,12 @@ def look_at(value: Any) -> Callable[[], str | None] | None:
 
 
 def _data(value: Any) -> Callable[[], str | None]:
-    before, grown = _copied(value), [t.requires_grad for t in _flags(value)]
+    before, grown = _copied(value), [t.requires_grad for t in tensors_in(value)]
 
     def look() -> str | None:
         changed = difference(value, before, strict=("dtype",))
         if changed is None:
-            if [t.requires_grad for t in _flags(value)] == grown:
+            if [t.requires_grad for t in tensors_in(value)] == grown:
                 return None
             return "`requires_grad` is no longer what it was."
         was, became = shorten(before, 80), shorten(value, 80)
@@ -67,25 +67,14 @@ def _data(value: Any) -> Callable[[], str | None]:
     return look
 
 
-def _flags(value: Any) -> list[Any]:
-    """Return the tensors in plain data."""
-    if is_tensor(value):
-        return [value]
-    items = value.values() if isinstance(value, dict) else value
-    return [t for item in items for t in _flags(item)] if isinstance(value, (list, tuple, dict)) else []  # fmt: skip
-
-
 def _copied(value: Any) -> Any:
     if is_tensor(value):
         return value.detach().clone()
     if isinstance(value, dict):
         return {key: _copied(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return (
-            type(value)(_copied(item) for item in value)
-            if type(value) in (list, tuple)
-            else [*map(_copied, value)]
-        )
+        items = [_copied(item) for item in value]
+        return tuple(items) if isinstance(value, tuple) else items
     return value
 
 
@@ -124,12 +113,9 @@ def _model(model: Any) -> Callable[[], str | None]:
                     said = (
                         said or f"the gradient of `{name}` is {'gone' if graded[name] else 'left'}."
                     )
-                if tensor.dtype != values[name].dtype:
+                if what := _difference(tensor, values[name]):
                     tensor.data = values[name].clone()
-                    said = said or f"the weight `{name}` has another dtype."
-                if not _equal(tensor, values[name]):
-                    tensor.data = values[name].clone()
-                    said = said or f"the weight `{name}` has other values."
+                    said = said or f"the weight `{name}` has {what}."
         if any(layer.training != mode for layer, mode in modes.items()):
             for layer, mode in modes.items():
                 layer.training = mode
@@ -139,12 +125,16 @@ def _model(model: Any) -> Callable[[], str | None]:
     return look
 
 
-def _equal(tensor: Any, before: Any) -> bool:
+def _difference(tensor: Any, before: Any) -> str | None:
+    """Return in what a weight differs from its copy; on the meta device there are no values."""
     import torch
 
-    if tensor.dtype != before.dtype or tensor.shape != before.shape:
-        return False
-    return tensor.device.type == "meta" or torch.equal(tensor, before)
+    if tensor.dtype != before.dtype:
+        return "another dtype"
+    if tensor.shape != before.shape:
+        return "another shape"
+    same = tensor.device.type == "meta" or torch.equal(tensor, before)
+    return None if same else "other values"
 
 
 _SETTINGS = ("chat_template", "padding_side", "truncation_side", "pad_token", "eos_token",

@@ -36,7 +36,11 @@ def finding(id, answer):
     return examine(EXERCISES[id], answer)
 
 
-MISTAKES = cases({id: [(m.answer, m.message) for m in e.mistakes] for id, e in EXERCISES.items()})
+MISTAKES = [
+    pytest.param(id, known.answer, known.message, id=f"{id}: {known.message[:60]}")
+    for id, exercise in EXERCISES.items()
+    for known in exercise.mistakes
+]
 by_exercise = pytest.mark.parametrize("id", EXERCISES)
 
 
@@ -68,11 +72,11 @@ def test_a_wrong_answer_without_a_name_is_refused_all_the_same(id, answer, phras
 def test_every_case_tests_a_rule_and_every_rule_is_broken_by_a_wrong_answer(id):
     exercise = EXERCISES[id]
     assert {case.rule for case in exercise.cases} <= set(exercise.rules)
-    wrong = [known.answer for known in exercise.mistakes] + [answer for answer, _ in REFUSED[id]]
+    wrong = [(known.answer, known.message) for known in exercise.mistakes] + REFUSED[id]
     side_by_side = {
         text: (
             [case.describe for case in exercise.cases if case.rule == key],
-            [answer.__name__ for answer in wrong if finding(id, answer).rule == text],
+            [said for answer, said in wrong if finding(id, answer).rule == text],
         )
         for key, text in exercise.rules.items()
     }

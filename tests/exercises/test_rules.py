@@ -20,7 +20,6 @@ from sftlab.classroom.answers import EQUIVALENT, RIGHT
 from sftlab.classroom.checking import UNCHANGED, attempt, drawn, examine
 from sftlab.classroom.first_difference import is_tensor, plain
 from sftlab.classroom.watching import look_at
-from tools import stubs
 
 EXERCISES = {id: e for n in catalogue.numbers() for id, e in catalogue.exercises(n).items()}
 for number in catalogue.numbers():
@@ -50,11 +49,6 @@ def test_that_arguments_stay_as_they_are_is_said_where_it_is_watched(id):
         if number not in (case.in_place or ())
     )
     assert watched == (UNCHANGED in exercise.rules)
-
-
-@pytest.mark.parametrize("number", catalogue.numbers())
-def test_the_docstring_in_the_notebook_is_made_of_the_rules(number):
-    assert stubs.update(number, write=False) == []
 
 
 @by_exercise

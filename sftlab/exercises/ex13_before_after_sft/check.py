@@ -168,9 +168,8 @@ def _wrong_loss(message: str, loss_of: Callable[[Any, dict], Any]) -> None:
     def same_loss_returned(model, batch, optimizer):
         return _step(model, batch, optimizer, loss_of, same=True)
 
-    for answer in (right_loss_returned, same_loss_returned):
-        answer.__name__ = f"{answer.__name__}: {message[:40]}"
-        mistake(ID, message)(answer)
+    mistake(ID, message)(right_loss_returned)
+    mistake(ID, message)(same_loss_returned)
 
 
 def _per_token(logits, batch):
@@ -245,7 +244,6 @@ def _returning(message: str, change: Callable[[Any, tuple], Any]) -> None:
     def another_number_returned(*given):
         return change(_step(*given), given)
 
-    another_number_returned.__name__ = f"another_number_returned: {message[:40]}"
     mistake(ID, message)(another_number_returned)
 
 

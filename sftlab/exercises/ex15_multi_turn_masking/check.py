@@ -37,14 +37,6 @@ def _parts(tokenizer, messages: list[Message]) -> list[tuple[str, int, list[int]
     return parts
 
 
-def _declared(message: str, answer: Callable[[Any, list[Message]], Any]) -> None:
-    def mask(tokenizer, messages):
-        return answer(tokenizer, messages)
-
-    mask.__name__ = message[:60]
-    mistake(ID, message)(mask)
-
-
 def _training(
     message: str, *kinds: str, where: Callable[[int, int], bool] = lambda turn, last: True
 ) -> None:
@@ -63,7 +55,7 @@ def _training(
             ids, [token if at in trained else IGNORE_INDEX for at, token in enumerate(ids)]
         )
 
-    _declared(message, mask)
+    mistake(ID, message)(mask)
 
 
 def _changed(message: str, change: Callable[[Any, list[int], list[int]], Any]) -> None:
@@ -73,7 +65,7 @@ def _changed(message: str, change: Callable[[Any, list[int], list[int]], Any]) -
         right = mask_all_but_assistant(tokenizer, messages)
         return Example(*change(tokenizer, right.input_ids, right.labels))
 
-    _declared(message, mask)
+    mistake(ID, message)(mask)
 
 
 EVERYTHING = ("system", "user", "header", "answer", "end", "after")
@@ -96,7 +88,7 @@ _training("Only the first answer is trained. Every turn of the assistant is.", "
 _training("The last answer is masked. Every turn of the assistant is trained.", "answer", "end", where=lambda turn, last: turn < last)  # fmt: skip
 
 
-@functools.partial(_declared, "Everything after the first prompt is trained, later turns of the user as well. The model reads them, and does not have to write them.")  # fmt: skip
+@mistake(ID, "Everything after the first prompt is trained, later turns of the user as well. The model reads them, and does not have to write them.")  # fmt: skip
 def _first_prompt_masked(tokenizer, messages):
     ids = encode(tokenizer, messages)
     first = next(k for k, message in enumerate(messages) if message["role"] == "assistant")
@@ -136,15 +128,22 @@ _changed("The labels hold the trained tokens alone. Every token has a label, mas
          lambda tokenizer, ids, labels: (ids, [y for y in labels if y != IGNORE_INDEX]))  # fmt: skip
 _changed("The example ends at the last trained token. input_ids are the whole rendering, with what the template writes at its end.",
          lambda tokenizer, ids, labels: (ids[: _turn_ends(labels)[-1] + 1], labels[: _turn_ends(labels)[-1] + 1]))  # fmt: skip
-_declared("The system turn is missing. Its labels are masked, but the model reads it.",
-          lambda tokenizer, messages: mask_all_but_assistant(tokenizer, [m for m in messages if m["role"] != "system"]))  # fmt: skip
-_declared("Only the last question and its answer are in the example. The model reads the whole conversation.",
-          lambda tokenizer, messages: mask_all_but_assistant(tokenizer, messages[-2:]))  # fmt: skip
+
+
+@mistake(ID, "The system turn is missing. Its labels are masked, but the model reads it.")
+def _system_dropped(tokenizer, messages):
+    return mask_all_but_assistant(tokenizer, [m for m in messages if m["role"] != "system"])
+
+
+@mistake(ID, "Only the last question and its answer are in the example. The model reads the whole conversation.")  # fmt: skip
+def _last_exchange(tokenizer, messages):
+    return mask_all_but_assistant(tokenizer, messages[-2:])
+
 
 LOOKALIKE = "A user's text is trained because it looks like the assistant's. Find each turn by what its message adds to the rendering, not by a search."
 
 
-@functools.partial(_declared, LOOKALIKE)
+@mistake(ID, LOOKALIKE)
 def _by_header(tokenizer, messages):
     """Search for the assistant header among the ids, and train up to the next end-of-turn token."""
     ids, end = encode(tokenizer, messages), end_of_turn_id(tokenizer)
@@ -162,7 +161,7 @@ def _by_header(tokenizer, messages):
     return Example(ids, labels)
 
 
-@functools.partial(_declared, "The template is taken for ChatML: one token is left out after each answer, although with another template nothing follows the end-of-turn token.")  # fmt: skip
+@mistake(ID, "The template is taken for ChatML: one token is left out after each answer, although with another template nothing follows the end-of-turn token.")  # fmt: skip
 def _newline_taken_for_granted(tokenizer, messages):
     labels = []
     for k, message in enumerate(messages, 1):
@@ -174,7 +173,7 @@ def _newline_taken_for_granted(tokenizer, messages):
     return Example(encode(tokenizer, messages), labels)
 
 
-@functools.partial(_declared, "The template is taken for ChatML: its end-of-turn token is not that of other templates. end_of_turn_id(tokenizer) tells it.")  # fmt: skip
+@mistake(ID, "The template is taken for ChatML: its end-of-turn token is not that of other templates. end_of_turn_id(tokenizer) tells it.")  # fmt: skip
 def _eos_taken_for_granted(tokenizer, messages):
     labels = []
     for k, message in enumerate(messages, 1):
@@ -192,7 +191,7 @@ def _eos_taken_for_granted(tokenizer, messages):
     return Example(encode(tokenizer, messages), labels)
 
 
-@functools.partial(_declared, "Each message is rendered alone. Some templates begin with a token that occurs once, or put the system message into the first turn of the user.")  # fmt: skip
+@mistake(ID, "Each message is rendered alone. Some templates begin with a token that occurs once, or put the system message into the first turn of the user.")  # fmt: skip
 def _rendered_alone(tokenizer, messages):
     ids, labels = [], []
     for message in messages:
@@ -209,7 +208,7 @@ def _rendered_alone(tokenizer, messages):
     return Example(ids, labels)
 
 
-@functools.partial(_declared, LOOKALIKE)
+@mistake(ID, LOOKALIKE)
 def _by_text(tokenizer, messages):
     """Search for the ids of each answer and of its end-of-turn token."""
     ids, end = encode(tokenizer, messages), end_of_turn_id(tokenizer)
@@ -222,7 +221,7 @@ def _by_text(tokenizer, messages):
     return Example(ids, labels)
 
 
-@functools.partial(_declared, "Every second message is taken for the assistant's. After a system message the user's are trained: look at the role.")  # fmt: skip
+@mistake(ID, "Every second message is taken for the assistant's. After a system message the user's are trained: look at the role.")  # fmt: skip
 def _every_second(tokenizer, messages):
     ids, labels, end = encode(tokenizer, messages), [], end_of_turn_id(tokenizer)
     for k in range(1, len(messages) + 1):
@@ -238,7 +237,7 @@ def _every_second(tokenizer, messages):
 QUOTED = "A part of an answer is masked because it quotes a user. All that the assistant says is trained: the role decides, not the text."
 
 
-@functools.partial(_declared, QUOTED)
+@mistake(ID, QUOTED)
 def _quotes_masked(tokenizer, messages):
     """Mask lines that follow a line with the word user."""
     right, on = mask_all_but_assistant(tokenizer, messages), True

@@ -122,7 +122,6 @@ def _declared(message: str, loop: Callable[[tuple], Any]) -> None:
     def answer(model, batches, optimizer, rates, on_step=None, micro_batch_size=None):
         return loop((model, batches, optimizer, rates, on_step, micro_batch_size))
 
-    answer.__name__ = message[:60]
     mistake(ID, message)(answer)
 
 

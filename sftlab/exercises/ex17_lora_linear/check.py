@@ -302,11 +302,7 @@ def _put(
 
 
 def _declared(message: str, inject: Callable[..., Any]) -> None:
-    def answer(model, target_modules, r, lora_alpha):
-        return inject(model, target_modules, r, lora_alpha)
-
-    answer.__name__ = message[:60]
-    mistake(INJECT, message)(answer)
+    mistake(INJECT, message)(inject)
 
 
 def _choosing(message: str, choose: Callable[[nn.Module, list[str]], list[str]]) -> None:

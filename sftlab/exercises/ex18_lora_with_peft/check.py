@@ -192,7 +192,6 @@ def _declared(message: str, make: Callable[[nn.Module, int, Any], Any]) -> None:
     def answer(model, budget, targets="all-linear"):
         return make(model, budget, targets)
 
-    answer.__name__ = message[:60]
     mistake(CONFIG, message)(answer)
 
 

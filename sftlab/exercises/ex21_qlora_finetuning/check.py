@@ -83,7 +83,6 @@ def _packing(message: str, after: Callable[[nn.Module], Any] = lambda model: mod
     def answer(model):
         return after(pack(before(model), **settings))
 
-    answer.__name__ = message[:60]
     mistake(QUANTIZE, message)(answer)
 
 
@@ -263,7 +262,6 @@ def _reporting(
     def answer(model):
         return after(_report(model, **settings))
 
-    answer.__name__ = message[:60]
     mistake(REPORT, message)(answer)
 
 
