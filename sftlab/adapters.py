@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from pathlib import Path
 
 import torch
@@ -15,9 +16,17 @@ from sftlab.errors import WorkbookError
 from sftlab.lora import inject_lora, lora_layers, lora_scale
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-# Settings of PEFT adapters that are more than plain LoRA, with the value of plain LoRA.
-PLAIN = {"bias": "none", "use_dora": False, "fan_in_fan_out": False, "lora_bias": False}
-EMPTY = ("modules_to_save", "rank_pattern", "alpha_pattern", "trainable_token_indices")
+# Settings of PEFT that plain LoRA has too, and those without a say in what a saved adapter
+# computes. Whatever else is set makes more than plain LoRA of it.
+PLAIN = {"bias": "none"}
+KNOWN = (
+    *("peft_type", "task_type", "base_model_name_or_path", "revision", "auto_mapping"),
+    *("peft_version", "inference_mode", "runtime_config", "r", "lora_alpha", "lora_dropout"),
+    *("use_rslora", "fan_in_fan_out", "target_modules", "exclude_modules", "layers_to_transform"),
+    *("layers_pattern", "init_lora_weights", "eva_config", "corda_config", "loftq_config"),
+    *("lora_ga_config", "megatron_core", "qalora_group_size", "ensure_weight_tying"),
+)
+STARTS = (None, True, False, "gaussian", "eva")  # initializations that leave the base unchanged
 
 
 def _key(layer: str, matrix: str) -> str:
@@ -31,6 +40,9 @@ def _adapter_tensors(model: nn.Module) -> dict[str, nn.Parameter]:
 def save_adapter(model: nn.Module, folder: str | Path, base_name: str | None = None) -> Path:
     """Save A and B of every LoRA layer and their settings in PEFT's format.
 
+    Each file is written beside the old one and then replaces it, so a full disk leaves the old.
+    ``sftlab.results.save_result`` adds what makes the folder usable elsewhere.
+
     Args:
         base_name: name of the base model, stored in the configuration.
 
@@ -38,16 +50,20 @@ def save_adapter(model: nn.Module, folder: str | Path, base_name: str | None = N
         The folder. Its size is Σ r·(d_in + d_out)·4 bytes plus a small overhead.
 
     Raises:
-        WorkbookError: the model has no LoRA layers, or their settings differ.
+        WorkbookError: the model has no LoRA layers, their settings differ, or the folder cannot be
+            written to.
     """
     layers = lora_layers(model)
+    if not layers:
+        raise WorkbookError("The model has no LoRA layers, so there is no adapter to save.")
     settings = {(x.r, x.alpha, x.dropout.p, x.rule) for x in layers.values()}
     if len(settings) != 1:
         raise WorkbookError(f"One set of (r, alpha, dropout, rule) can be saved, not {settings}.")
     ((r, alpha, dropout, rule),) = settings
     ends = {name.split(".")[-1] for name in layers}
-    rest = (n for n, m in model.named_modules() if isinstance(m, nn.Linear) and n not in layers)
-    ends_suffice = not any(name.split(".")[-1] in ends for name in rest)
+    # PEFT looks for an end among the modules of every type.
+    others = (name for name, _ in model.named_modules() if name not in layers)
+    ends_suffice = not any(name.split(".")[-1] in ends for name in others)
     config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -58,17 +74,64 @@ def save_adapter(model: nn.Module, folder: str | Path, base_name: str | None = N
         "use_rslora": rule == "rslora",
         "lora_dropout": dropout,
         "target_modules": sorted(ends if ends_suffice else layers),
+        # GPT-2's layers store their weights as (d_in, d_out).
+        "fan_in_fan_out": any(type(x.base).__name__ == "Conv1D" for x in layers.values()),
         "inference_mode": True,
+        "use_dora": False,
+        "lora_bias": False,
         **PLAIN,
     }
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / CONFIG).write_text(
-        json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8"
-    )
+    new = {name: folder / f"{name}.new" for name in (WEIGHTS, CONFIG)}
     tensors = {key: p.detach().cpu().contiguous() for key, p in _adapter_tensors(model).items()}
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, new[WEIGHTS], metadata={"format": "pt"})
+        new[CONFIG].write_text(
+            json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8"
+        )
+        for name, path in new.items():
+            os.replace(path, folder / name)
+    except (OSError, SafetensorError) as error:
+        for path in new.values():
+            if path.is_file():
+                path.unlink()
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise WorkbookError(
+            f"the adapter cannot be written to {folder} ({reason}): free some space or choose "
+            "another folder"
+        ) from error
     return folder
+
+
+def adapter_config(folder: str | Path) -> dict:
+    """Return the configuration of a saved adapter, ours or PEFT's.
+
+    Raises:
+        WorkbookError: a file is missing or damaged, or the adapter is more than plain LoRA.
+    """
+    folder = Path(folder)
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).is_file():
+            raise WorkbookError(f"{folder} is not a saved adapter: it has no {name}.")
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        kind = config.get("peft_type")
+        missing = [name for name in ("r", "lora_alpha") if name not in config]
+    except (ValueError, AttributeError) as error:
+        raise WorkbookError(f"{folder} is damaged: {error}. Copy or train it anew.") from error
+    extras = [k for k, v in PLAIN.items() if config.get(k, v) != v]
+    extras += [k for k, v in config.items() if v and k not in (*KNOWN, *PLAIN)]
+    if (start := config.get("init_lora_weights")) not in STARTS:
+        extras.append(f"init_lora_weights {start!r}, which changes the base")
+    if kind != "LORA" or extras:
+        raise WorkbookError(
+            f"{folder} is not plain LoRA: {', '.join(extras) or kind}. PEFT can load it; merged "
+            "there (merge_and_unload) it can be used here."
+        )
+    if missing:
+        raise WorkbookError(f"{folder} is damaged: {CONFIG} has no {' and no '.join(missing)}.")
+    return config
 
 
 def load_adapter(model: nn.Module, folder: str | Path) -> nn.Module:
@@ -81,18 +144,11 @@ def load_adapter(model: nn.Module, folder: str | Path) -> nn.Module:
             missing or unknown, or shapes do not match. The model then computes what it did before.
     """
     folder = Path(folder)
-    for name in (CONFIG, WEIGHTS):
-        if not (folder / name).is_file():
-            raise WorkbookError(f"{folder} is not a saved adapter: it has no {name}.")
+    config = adapter_config(folder)
     try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         tensors = load_file(folder / WEIGHTS)
-    except (ValueError, SafetensorError) as error:
+    except (OSError, SafetensorError) as error:
         raise WorkbookError(f"{folder} is damaged: {error}. Copy or train it anew.") from error
-    extras = [k for k, v in PLAIN.items() if config.get(k, v) != v]
-    extras += [k for k in EMPTY if config.get(k)]
-    if config.get("peft_type") != "LORA" or extras:
-        raise WorkbookError(f"{folder} is not plain LoRA: {extras or config.get('peft_type')}.")
     names = [k[len("base_model.model.") : -len(".lora_A.weight")] for k in tensors if "lora_A" in k]
     if not names:
         raise WorkbookError(f"{folder / WEIGHTS} holds no LoRA tensors.")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from tempfile import TemporaryFile
 
 import torch
 
+from sftlab.distributed import rank_and_world_size
 from sftlab.errors import WorkbookError
-from sftlab.run_identity import differences, digest
+from sftlab.run_identity import differences, digest, environment_differences
 
 
 def check_folder(setting: str, folder: str | Path) -> None:
@@ -89,7 +91,8 @@ def load_checkpoint(
         starts: digests of the parameters with which this process started earlier runs of the model.
 
     Returns:
-        The fields of the history, and the run stored in the checkpoint.
+        The fields of the history, and the run stored in the checkpoint in today's environment. If
+        that is another one (versions, device, threads), a line on standard error says so.
 
     Raises:
         WorkbookError: the checkpoint is damaged, belongs to another run (the message lists the
@@ -102,6 +105,7 @@ def load_checkpoint(
         history, moments = dict(state["history"]), state["optimizer"]
         first_edition = "config" in state
         found = {} if first_edition else {key: dict(state[key]) for key in ("identity", "names")}
+        environment = dict(state.get("environment", {}))
     except Exception as error:  # a damaged archive can raise any exception
         raise WorkbookError(
             f"{path} is damaged and cannot be read; remove it and train from the beginning"
@@ -117,7 +121,10 @@ def load_checkpoint(
     # same initial values.
     if found["identity"]["start"] in starts or digest(parameters) == digest(trainable):
         wanted["start"] = found["identity"]["start"]
-    if told := differences(found["identity"], wanted, found["names"], run["names"]):
+    here = run.get("environment", {})
+    libraries = {"transformers", "peft"} & {*environment, *here}
+    same = bool(environment) and all(environment.get(n) == here.get(n) for n in libraries)
+    if told := differences(found["identity"], wanted, found["names"], run["names"], same):
         raise WorkbookError(
             f"{path} belongs to another run ({'; '.join(told)}): to go on with that run, set back "
             "what differs; to begin a new one, remove the file or choose another folder"
@@ -125,5 +132,12 @@ def load_checkpoint(
     with torch.no_grad():
         for name, parameter in trainable.items():
             parameter.copy_(parameters[name])
+    # The optimizer numbers its parameters. Another version may hold them in another order.
+    numbers = {name: number for number, name in enumerate(parameters)}
+    moved = {n: moments["state"].get(numbers[name]) for n, name in enumerate(trainable)}
+    moments["state"] = {number: state for number, state in moved.items() if state is not None}
     optimizer.load_state_dict(moments)
-    return history, found
+    note = environment_differences(environment, here, "dropout" in found["identity"])
+    if note and rank_and_world_size()[0] == 0:
+        print(note, file=sys.stderr)
+    return history, found | {"environment": here}

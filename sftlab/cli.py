@@ -14,6 +14,10 @@ from sftlab._internal.paths import ROOT
 PROGRAMS = {
     "train": ("sftlab.pipeline:main", "train as a file says: sftlab train configs/sft.json"),
     "preflight": ("sftlab.preflight:main", "look at data and adapters before a run"),
+    "merge": (
+        "sftlab.results:main",
+        "make a whole model of an adapter: sftlab merge build/sft OUT",
+    ),
     "fetch": ("sftlab.fetch:main", "download a real model once: sftlab fetch smollm2-instruct"),
     "models": ("sftlab.cli:list_models", "what models are here, their size, licence and origin"),
     "record": ("sftlab.exercises.recording:main", "record an experiment, or list them"),
