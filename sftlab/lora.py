@@ -8,10 +8,14 @@ Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2021, arXiv:210
 
 from __future__ import annotations
 
+import inspect
 import math
+import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -159,8 +163,13 @@ class LoRALinear(nn.Module):
             self._add_to_base(-self.scale)
             self.merged = False
 
+    @property
+    def weight(self) -> Tensor:
+        """The weight of the base, (d_out, d_in)."""
+        return self.base.weight
+
     def _add_to_base(self, scale: float) -> None:
-        W = self.base.weight
+        W = self.weight
         if not W.is_floating_point():
             raise WorkbookError(
                 "The base is packed in 4 bits and cannot take a correction: first unpack it with "
@@ -170,6 +179,22 @@ class LoRALinear(nn.Module):
 
     def extra_repr(self) -> str:
         return f"r={self.r}, alpha={self.alpha}, scale={self.scale:g}, merged={self.merged}"
+
+
+class LoRAConv1D(LoRALinear):
+    """The same for ``Conv1D`` of GPT-2, a linear layer that stores its weight as (d_in, d_out).
+
+    PEFT calls this ``fan_in_fan_out``. A and B have the shapes that they have in ``LoRALinear``.
+    """
+
+    def __init__(self, base: Any, *settings):
+        base.in_features, base.out_features = base.weight.shape
+        super().__init__(base, *settings)
+
+    @property
+    def weight(self) -> Tensor:
+        """The weight of the base as a transposed view, (d_out, d_in)."""
+        return self.base.weight.T
 
 
 def lora_layers(model: nn.Module) -> dict[str, LoRALinear]:
@@ -206,6 +231,105 @@ def check_lora_settings(
         raise WorkbookError(f"rule is {rule!r}; use one of {', '.join(RULES)}")
 
 
+def linear_layers(model: nn.Module) -> dict[str, Any]:
+    """Return the layers that compute x Wᵀ + b by name: ``nn.Linear`` and GPT-2's ``Conv1D``."""
+    return {name: m for name, m in model.named_modules() if _is_linear(m)}
+
+
+def _is_linear(module: nn.Module) -> bool:
+    if type(module).__name__ == "Conv1D":  # of transformers, which takes seconds to import
+        return hasattr(module, "nf")
+    if not isinstance(module, nn.Linear):
+        return False
+    if type(module).forward is nn.Linear.forward:
+        return True
+    # A subclass may do something else: some routers return several tensors.
+    x = torch.zeros(2, module.in_features, device=module.weight.device)
+    try:
+        with torch.enable_grad():  # bitsandbytes repacks its weights in a call without gradients
+            found = module(x.to(module.weight.dtype) if module.weight.is_floating_point() else x)
+    except Exception:  # of any type: it takes other inputs
+        return False
+    return isinstance(found, Tensor) and found.shape == (2, module.out_features)
+
+
+def output_head(model: nn.Module) -> str | None:
+    """Return the name of the layer that gives the logits, as PEFT finds it; None if there is none."""
+    head = getattr(model, "get_output_embeddings", lambda: None)()
+    named = model.named_modules()
+    if head is None:
+        return next((name for name, _ in named if name.split(".")[-1] == "lm_head"), None)
+    return next(name for name, module in named if module is head)
+
+
+# The weight of a layer as a value, in the code around it: not assigned, cut, or asked for its dtype.
+READ = r"self\.{}\.weight(?!\s*=(?!=)|\w|\[|\.(data|dtype|device|shape|requires_grad)\b)"
+
+
+@cache
+def _reads_weight_of(owner: type, name: str) -> bool:
+    """Return whether the code of a class uses the weight of its layer ``name`` itself.
+
+    A fused kernel, such as Mamba's, takes the weight and never calls the layer, on some devices and
+    in training only, so a trial call elsewhere does not show it.
+    """
+    try:
+        return bool(re.search(READ.format(re.escape(name)), inspect.getsource(owner)))
+    except (OSError, TypeError):  # the source is not at hand, as in a notebook's deleted cell
+        return False
+
+
+def unfit_layers(model: nn.Module) -> dict[str, str]:
+    """Return the linear layers that cannot take an adapter by name, with the reason."""
+    places = [model, *(c for m in model.modules() for c in m._modules.values() if c is not None)]
+    owners = Counter(id(p) for place in places for p in place.parameters(recurse=False))
+    unfit = {}
+    for name, layer in linear_layers(model).items():
+        parent, _, own = name.rpartition(".")
+        reader: Any = type(model.get_submodule(parent))
+        if owners[id(layer.weight)] > 1:
+            unfit[name] = "shares its weight with another module"
+        elif _reads_weight_of(reader, own):
+            unfit[name] = f"has its weight read by {reader.__name__} itself, past any adapter"
+    return unfit
+
+
+def left_out(model: nn.Module, target_modules: str | Sequence[str] = "all-linear") -> list[str]:
+    """Return what ``"all-linear"`` does not adapt: one line for each kind of weight, largest first.
+
+    These are experts held as one parameter, routers, convolutions, and layers that cannot take an
+    adapter. Embeddings, the output head, biases and norms are never adapted and not listed. The list
+    is empty if the targets are named one by one. It is the same before and after ``inject_lora``.
+    """
+    if target_modules not in ("all-linear", ["all-linear"]):
+        return []
+    head, unfit = output_head(model), unfit_layers(model)
+    known: list[nn.Module] = [layer.base for layer in lora_layers(model).values()] or [
+        layer for name, layer in linear_layers(model).items() if name not in unfit
+    ]
+    known += [m for m in model.modules() if isinstance(m, nn.Embedding)]
+    known += [model.get_submodule(head)] if head else []
+    skipped = {id(p) for module in known for p in module.parameters()}
+    ours = {id(p) for p in lora_parameters(model)}
+    count: Counter[tuple[str, tuple, str]] = Counter()
+    size: Counter[tuple[str, tuple, str]] = Counter()
+    every = 0
+    for name, p in model.named_parameters():
+        every += 0 if id(p) in ours else p.numel()
+        if p.ndim < 2 or name.endswith("bias") or id(p) in skipped | ours:
+            continue
+        owner = name.rpartition(".")[0]
+        kind = type(model.get_submodule(owner)).__name__
+        why = unfit.get(owner, f"belongs to {kind}, which is no plain linear layer")
+        what = (re.sub(r"[.]\d+(?=[.])", ".*", name), tuple(p.shape), why)
+        count[what] += 1
+        size[what] += p.numel()
+    return [
+        f"{what[0]}: {count[what]} × {what[1]}, {share / every:.1%} of the weights; {what[2]}"
+        for what, share in size.most_common()
+    ]
+
+
 def inject_lora(
     model: nn.Module,
     target_modules: str | Sequence[str],
@@ -221,14 +345,15 @@ def inject_lora(
 
     Args:
         target_modules: end of a layer name, such as ``"q_proj"`` or ``"layers.0.mlp.up_proj"``, or
-            a list of them. ``"all-linear"`` stands for every linear layer except the output head.
+            a list of them. ``"all-linear"`` stands for every linear layer except the output head
+            and those that cannot take an adapter; ``left_out`` says which and why.
         seed: if given, the initial values of A depend only on it.
         rule: scaling rule, see ``lora_scale``.
 
     Raises:
         WorkbookError: a setting is out of range, a target matches no layer, the model already has
-            LoRA layers, or a target shares its weight with another module (a tied head), because
-            merging would change both.
+            LoRA layers, or a target cannot take an adapter: it shares its weight with another module
+            (a tied head), so merging would change both, or its weight is read past the layer.
     """
     check_lora_settings(target_modules, r, lora_alpha, lora_dropout, rule)
     if seed is not None:
@@ -238,9 +363,9 @@ def inject_lora(
             "The model has LoRA layers already: merge_lora(model), or load it anew."
         )
     target_modules = [target_modules] if isinstance(target_modules, str) else list(target_modules)
-    linears = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
+    linears, unfit = linear_layers(model), unfit_layers(model)
     if target_modules == ["all-linear"]:
-        target_modules = [name for name in linears if name.split(".")[-1] != "lm_head"]
+        target_modules = [n for n in linears if n not in unfit and n != output_head(model)]
     chosen = {t: [n for n in linears if n == t or n.endswith("." + t)] for t in target_modules}
     unmatched = [target for target, names in chosen.items() if not names]
     if unmatched or not chosen:
@@ -250,18 +375,18 @@ def inject_lora(
             f"Linear layers of this model: {there_are}."
         )
     names = [n for n in linears if any(n in matched for matched in chosen.values())]
-    owners = Counter(id(p) for m in model.modules() for p in m.parameters(recurse=False))
-    if tied := [name for name in names if owners[id(linears[name].weight)] > 1]:
-        raise WorkbookError(f"{tied[0]} shares its weight with another module: leave it out.")
+    if refused := [name for name in names if name in unfit]:
+        raise WorkbookError(f"{refused[0]} {unfit[refused[0]]}: leave it out.")
 
     model.requires_grad_(False)
     generator = None if seed is None else torch.Generator().manual_seed(seed)
     for name in names:
+        kind = LoRALinear if isinstance(linears[name], nn.Linear) else LoRAConv1D
         if generator is None:
-            layer = LoRALinear(linears[name], r, lora_alpha, lora_dropout, rule)
+            layer = kind(linears[name], r, lora_alpha, lora_dropout, rule)
         else:
             with own_random_state(device=linears[name].weight.device):
-                layer = LoRALinear(linears[name], r, lora_alpha, lora_dropout, rule)
+                layer = kind(linears[name], r, lora_alpha, lora_dropout, rule)
             # Drawn on the CPU, so that the values are the same on every device.
             A, B = torch.empty(layer.A.shape), torch.empty(layer.B.shape)
             init_lora_(A, B, generator=generator)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from weakref import WeakKeyDictionary
 
 import torch
 
+from sftlab._internal.random_state import own_random_state
+
 IGNORE_INDEX = -100  # label of a token without loss, as in PyTorch and transformers
-# Config settings with which a few models (Gemma 2, Cohere, Granite) change the logits after the
-# output head.
-AFTER_THE_HEAD = ("final_logit_softcapping", "logit_scale", "logits_scaling")
+_ENDS_WITH_HEAD: WeakKeyDictionary[torch.nn.Module, bool] = WeakKeyDictionary()
 
 
 def token_nll(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -101,8 +103,9 @@ def model_loss(model, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, int
     """Return the summed NLL of a batch in nats and its number of trained tokens.
 
     The output head is the largest matrix of a small model, and prompt and padding positions need no
-    logits. Only the scored positions are projected to the vocabulary. The value equals
-    ``token_nll(model(...).logits, labels).sum()``.
+    logits. Only the scored positions are projected to the vocabulary, unless the model changes its
+    logits after the head (``ends_with_head``). The value equals ``token_nll(model(...).logits,
+    labels).sum()``.
 
     Args:
         batch: input_ids, labels and attention_mask, each (batch, length), padded on the right.
@@ -110,14 +113,61 @@ def model_loss(model, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, int
     inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
     targets = batch["labels"][:, 1:]
     scored = targets != IGNORE_INDEX
-    if any(getattr(model.config, name, None) for name in AFTER_THE_HEAD):
-        logits = model(**inputs, use_cache=False).logits[:, :-1][scored]
-    else:
+    if ends_with_head(model, inputs):
         hidden = model.get_decoder()(**inputs, use_cache=False).last_hidden_state
         logits = _projected(model.get_output_embeddings(), hidden[:, :-1][scored])
+    else:
+        logits = model(**inputs, use_cache=False).logits[:, :-1][scored]
     logits = logits if logits.dtype == torch.float64 else logits.float()
     loss = torch.nn.functional.cross_entropy(logits, targets[scored], reduction="sum")
     return loss, int(scored.sum())
+
+
+def ends_with_head(model, inputs: dict[str, torch.Tensor]) -> bool:
+    """Return whether the logits are ``head(decoder(...))`` and nothing else, to the last bit.
+
+    Many models cap, scale or mask their logits after the output head (Gemma 2, Cohere, Granite,
+    Falcon-H1), or have no decoder of their own, and no list of them is complete. So it is tried on
+    the model itself, once per model, with a part of the first batch.
+
+    Args:
+        inputs: input_ids and attention_mask, each (batch, length); two rows of 16 tokens are used.
+    """
+    if model not in _ENDS_WITH_HEAD:
+        short = {name: tensor[:2, :16] for name, tensor in inputs.items()}
+        with trial(model):
+            logits = model(**short, use_cache=False).logits
+            try:
+                hidden = model.get_decoder()(**short, use_cache=False).last_hidden_state
+                projected = model.get_output_embeddings()(hidden)
+                _ENDS_WITH_HEAD[model] = torch.equal(projected.to(logits.dtype), logits)
+            except Exception:  # of any type: there is no such decoder or head
+                _ENDS_WITH_HEAD[model] = False
+    return _ENDS_WITH_HEAD[model]
+
+
+@contextmanager
+def trial(model) -> Iterator[Callable[[int], None]]:
+    """Eval mode for trial calls; modes, buffers and torch's random state are restored afterwards.
+
+    Yields the function that sets a seed. Gradients stay on: bitsandbytes repacks 4-bit weights for
+    good in a call without them.
+    """
+    modes = {module: module.training for module in model.modules()}
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    try:
+        model.eval()
+        with (
+            own_random_state(device=next(model.parameters()).device) as reseed,
+            torch.enable_grad(),
+        ):
+            yield reseed
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+        for buffer, before in buffers:
+            if not torch.equal(buffer, before):
+                buffer.copy_(before)
 
 
 def _projected(head: torch.nn.Module, hidden: torch.Tensor) -> torch.Tensor:
