@@ -28,7 +28,7 @@ def rounding_loss(layers: Sequence[LoRALinear], dtype: torch.dtype) -> tuple[flo
     realised, intended = [], []
     with torch.no_grad():
         for layer in layers:
-            W = layer.base.weight.to(dtype)
+            W = layer.weight.to(dtype)
             merged = merge(W, layer.A, layer.B, layer.alpha, layer.r)
             same += int((merged == W).sum())
             count += W.numel()
@@ -44,18 +44,18 @@ def merged_at(model: nn.Module, strength: float):
     Strength 0 is the base model, 1 the trained model. Afterwards the weights are exactly restored.
     """
     layers = lora_layers(model).values()
-    before = [layer.base.weight.detach().clone() for layer in layers]
+    before = [layer.weight.detach().clone() for layer in layers]
     try:
         with torch.no_grad():
             for layer, W in zip(layers, before, strict=True):
                 alpha = strength * layer.alpha
-                layer.base.weight.copy_(merge(W, layer.A, layer.B, alpha, layer.r))
+                layer.weight.copy_(merge(W, layer.A, layer.B, alpha, layer.r))
                 layer.merged = True
         yield model
     finally:
         with torch.no_grad():
             for layer, W in zip(layers, before, strict=True):
-                layer.base.weight.copy_(W)
+                layer.weight.copy_(W)
                 layer.merged = False
 
 

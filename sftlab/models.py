@@ -39,6 +39,7 @@ from sftlab.templates import MARKERS
 
 ROLES = ("base", "chat")
 RESTORE = "restore it with  git checkout -- data/models"
+RESULTS = ("adapter", "model")  # folders in the output of a run
 RECORD = "sftlab_run.json"  # in a saved result: its base, data, settings; see ``sftlab.results``
 
 
@@ -113,7 +114,9 @@ def source_of(name: str | Path, role: str = "base") -> Source:
     if _is_folder(name):
         folder = result_folder(Path(name).expanduser())
         kind = "adapter" if (folder / CONFIG).is_file() else "folder"
-        return Source(kind, folder.resolve().name, str(folder), _licence_of(folder))
+        parts = folder.resolve().parts
+        own = parts[-2] if parts[-1] in RESULTS and len(parts) > 2 else parts[-1]
+        return Source(kind, own, str(folder), _licence_of(folder))
     if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name, re.ASCII):
         licences = {m: f.licence for f in FAMILIES.values() for m in (f.base, f.chat)}
         return Source("hub", name, name, licences.get(name), name)
@@ -241,7 +244,7 @@ def result_folder(folder: Path) -> Path:
             f"{folder} holds a whole model and an adapter, and nothing says which is meant: move "
             f"{CONFIG} and {WEIGHTS} to a folder of their own"
         )
-    found = [folder / part for part in ("adapter", "model") if (folder / part).is_dir()]
+    found = [folder / part for part in RESULTS if (folder / part).is_dir()]
     if whole or adapter:
         return folder
     if len(found) == 2:
@@ -424,6 +427,11 @@ def _load_pretrained(source: str, dtype: torch.dtype, local: bool = False):
         raise WorkbookError(
             f"{source} is not complete: {len(missing)} tensors are missing from its weights, such "
             f"as {missing[0]}; copy or fetch the model anew"
+        )
+    if getattr(model, "_hf_peft_config_loaded", False):
+        raise WorkbookError(
+            f"{source} is an adapter: download its files (hf download {source} --local-dir FOLDER), "
+            "then load FOLDER"
         )
     _complete(tokenizer)
     return model.eval(), tokenizer

@@ -251,6 +251,7 @@ def replaced_folder(folder: Path) -> Iterator[Path]:
         WorkbookError: it cannot be written, or ``folder`` is a file or holds no result. An earlier
             result is then still there.
     """
+    folder = folder.resolve()  # a link stays one
     new, old = (folder.with_name(f".{folder.name}.{end}") for end in ("new", "old"))
     if folder.is_file():
         raise WorkbookError(f"{folder} is a file; name a folder, new or not")
@@ -337,7 +338,11 @@ def _card(record: Mapping[str, Any]) -> str:
         "## Training",
         "",
         *_told_data(data),
-        *(f"- {key}: `{json.dumps(value)}`" for key, value in record.get("settings", {}).items()),
+        *(
+            f"- {key}: `{json.dumps(value)}`"
+            for key, value in record.get("settings", {}).items()
+            if value is not None
+        ),
         *(f"- {key.replace('_', ' ')}: {_figure(value)}" for key, value in history.items()),
         f"- an answer ends with the token ids {record['end_of_turn_ids']} (generation_config.json)",
     ]

@@ -42,7 +42,6 @@ NOT_DECIDING = (
 # Compared quantity -> settings that cause it and are named in the message if they differ.
 CAUSES = {
     "steps": ("num_train_epochs", "max_steps"),
-    "rows": ("data", "template", "tokenizer", "max_length"),
     "frozen weights": ("model",),
     "start": ("model",),
 }
@@ -89,8 +88,8 @@ def describe(
     Args:
         settings: the fields of a ``TrainConfig``, with the precision used for computing.
         steps: number of planned steps. Epochs beyond ``max_steps`` change nothing.
-        name: name of the model, or a mapping with ``model`` and what else may cause a difference of
-            the rows: ``data``, ``template``, ``tokenizer``, ``max_length``. Names do not decide.
+        name: name of the model, or a mapping with ``model`` and whatever may cause a difference of
+            the rows, such as ``data``, ``template`` and ``max_length``. Names do not decide.
     """
     clipped_at = settings["max_grad_norm"]
     processes = rank_and_world_size()[1]
@@ -329,6 +328,8 @@ def differences(
     """
     found: dict[str, str] = {}
     old, new = _flat(old, "config."), _flat(new, "config.")
+    of_others = {cause for causes in CAUSES.values() for cause in causes}
+    of_rows = [name for name in {**old_names, **new_names} if name not in of_others]
     adapters = {key.partition(".")[0] for key in {**old, **new} if key.endswith(".peft_type")}
     for name in {**old, **new}:
         one_sided = not (name in old and name in new)
@@ -337,7 +338,7 @@ def differences(
             continue
         causes = [
             (cause, old_names[cause], new_names[cause])
-            for cause in CAUSES.get(name, ())
+            for cause in (of_rows if name == "rows" else CAUSES.get(name, ()))
             if cause in old_names and cause in new_names and old_names[cause] != new_names[cause]
         ]
         for told, before, after in causes or [(name, old.get(name), new.get(name))]:
