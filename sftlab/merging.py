@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
@@ -22,19 +23,27 @@ def rounding_loss(layers: Sequence[LoRALinear], dtype: torch.dtype) -> tuple[flo
 
     Returns:
         The share of weights that the merge leaves unchanged, and the relative error of the stored
-        update, ‖realized − intended‖ / ‖intended‖. Both are over all layers together.
+        update, ‖realized − intended‖ / ‖intended‖ (NaN if there is no update). Both are over all
+        layers together.
     """
     same = count = 0
-    realised, intended = [], []
+    error = size = 0.0  # squared norms, summed layer by layer
     with torch.no_grad():
         for layer in layers:
             W = layer.weight.to(dtype)
-            merged = merge(W, layer.A, layer.B, layer.alpha, layer.r)
+            merged = merge(W, layer.A, layer.B, _alpha(layer), layer.r)
             same += int((merged == W).sum())
             count += W.numel()
-            realised.append((merged.float() - W.float()).flatten())
-            intended.append(effective_update(layer.A, layer.B, layer.alpha, layer.r).flatten())
-    return same / count, relative_error(torch.cat(realised), torch.cat(intended))
+            intended = effective_update(layer.A, layer.B, _alpha(layer), layer.r).double()
+            realised = (merged.float() - W.float()).double()
+            error += (realised - intended).square().sum().item()
+            size += intended.square().sum().item()
+    return same / count, math.sqrt(error / size) if size else math.nan
+
+
+def _alpha(layer: LoRALinear) -> float:
+    """Return the α that, divided by r, gives the factor of the layer under any scaling rule."""
+    return layer.scale * layer.r
 
 
 @contextmanager
@@ -48,7 +57,7 @@ def merged_at(model: nn.Module, strength: float):
     try:
         with torch.no_grad():
             for layer, W in zip(layers, before, strict=True):
-                alpha = strength * layer.alpha
+                alpha = strength * _alpha(layer)
                 layer.weight.copy_(merge(W, layer.A, layer.B, alpha, layer.r))
                 layer.merged = True
         yield model

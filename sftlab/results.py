@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import shutil
 import sys
@@ -218,7 +219,7 @@ def _write(model, tokenizer, folder: Path, record: dict, source: Source) -> None
             model.generation_config = before
         for pattern in TERMS if source.kind in ("folder", "fetched") else ():
             for paper in Path(source.place).glob(pattern):
-                shutil.copy(paper, folder / paper.name)
+                shutil.copyfile(paper, folder / paper.name)
     tokenizer.save_pretrained(folder)
     (folder / "README.md").write_text(_card(record), encoding="utf-8")
     record = record | {"files": sorted([*(path.name for path in folder.iterdir()), RECORD])}
@@ -520,7 +521,7 @@ def _merged_record(record, source: Source, folder: Path, out: Path, tokenizer, d
 
 def _told_merge(out: Path, dtype: str, layers: int, found: Mapping[str, float]) -> str:
     lost = ""
-    if "lost" in found:
+    if not math.isnan(found.get("lost", math.nan)):
         lost = (
             f"; rounding leaves {found['unchanged']:.0%} of the weights unchanged and loses "
             f"{found['lost']:.0%} of the update"

@@ -11,11 +11,12 @@ import peft
 import pytest
 import torch
 from safetensors import SafetensorError
-from transformers import AutoTokenizer, GenerationConfig
+from transformers import AutoTokenizer, GenerationConfig, GPT2Config, GPT2LMHeadModel
 
 from sftlab import adapters, cli, models, results
 from sftlab.errors import WorkbookError
 from sftlab.lora import inject_lora, lora_layers, lora_parameters
+from sftlab.merging import rounding_loss
 from sftlab.models import load
 from sftlab.results import data_record, merge_result, save_result
 from sftlab.run_identity import base_digest
@@ -433,6 +434,40 @@ class TestMerging:
         expected = load(adapter[0], dtype=torch.bfloat16)[0]
         for one, other in zip(stored.parameters(), expected.parameters(), strict=True):
             assert torch.equal(one, other)
+
+    def test_an_adapter_that_was_never_trained(self, tiny_model, tokenizer, base, tmp_path, capsys):
+        untrained = inject_lora(tiny_model, "all-linear", 2, 8, seed=0)
+        save(untrained, tokenizer, tmp_path / "a", base)
+        merge_result(tmp_path / "a", tmp_path / "half", dtype="bfloat16")
+        assert "unchanged" not in capsys.readouterr().err
+
+    @pytest.mark.parametrize("rule", ["rslora", "plain"])
+    def test_the_lost_share_is_that_of_the_update_under_its_rule(self, tiny_model, rule):
+        model = filled(inject_lora(tiny_model, "q_proj", 4, 8, seed=0, rule=rule))
+        layers = list(lora_layers(model).values())
+        with torch.no_grad():
+            updates = [layer.scale * (layer.B @ layer.A) for layer in layers]
+            error = torch.cat([
+                ((layer.weight.half() + update).half().float() - layer.weight.half() - update).flatten()
+                for layer, update in zip(layers, updates, strict=True)
+            ])  # fmt: skip
+            expected = error.norm() / torch.cat([update.flatten() for update in updates]).norm()
+        assert rounding_loss(layers, torch.float16)[1] == pytest.approx(expected.item(), rel=1e-3)
+
+    def test_gpt2_with_its_transposed_weights(self, tokenizer, tmp_path):
+        torch.manual_seed(0)
+        sizes = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}
+        whole = GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), **sizes)).eval()
+        whole.save_pretrained(tmp_path / "base")
+        tokenizer.save_pretrained(tmp_path / "base")
+        model = with_lora(whole)
+        folder = save(model, tokenizer, tmp_path / "a", tmp_path / "base")
+        theirs = peft.PeftModel.from_pretrained(whole, folder)
+        torch.testing.assert_close(logits(theirs), logits(model), rtol=0, atol=1e-6)
+        found = merge_result(folder, tmp_path / "half", dtype="bfloat16", progress=False)
+        assert found["relative_error"] < found["limit"] and found["lost"] < 0.5
+        merge_result(folder, tmp_path / "whole", progress=False)
+        torch.testing.assert_close(logits(load(tmp_path / "whole")[0]), logits(model))
 
     def test_logits_that_differ_by_more_than_rounding_leave_nothing(
         self, adapter, tmp_path, monkeypatch
