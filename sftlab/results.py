@@ -291,8 +291,10 @@ def replaced_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
     except BaseException as error:
         shutil.rmtree(new, ignore_errors=True)
-        if not isinstance(error, Exception) or isinstance(error, WorkbookError):
+        named = isinstance(error, WorkbookError) and str(new) not in str(error)
+        if named or not isinstance(error, Exception):
             raise
+        error = error.__cause__ or error  # of a message that names the temporary folder
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         kept = "; the result before it is still there" if folder.exists() else ""
         raise WorkbookError(

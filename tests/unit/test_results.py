@@ -178,7 +178,8 @@ class TestReplacing:
         folder = adapter[0] / "adapter"
         before = {path.name: path.read_bytes() for path in folder.iterdir()}
         self.fail(monkeypatch, error)
-        with pytest.raises(WorkbookError, match="No space left"):
+        told = r"result cannot be written to \S*adapter \(.*No space left.*before it is still there"
+        with pytest.raises(WorkbookError, match=told):
             save(with_lora(load(base)[0], 9), tokenizer, folder, base)
         assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
         assert [path.name for path in adapter[0].iterdir()] == ["adapter"]
