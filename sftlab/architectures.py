@@ -84,7 +84,7 @@ def check_loss(model, batch: dict[str, Tensor]) -> str | None:
                 found = model(**rows, use_cache=False)
                 reseed(0)
                 total, count = model_loss(model, rows)
-                pairs.append((float(found.loss), total.item() / count))
+                pairs.append((found.loss.item(), total.item() / count))
                 if not training:
                     logits = found.logits.detach().float()
                     if said := _not_causal(model, logits, rows):

@@ -262,21 +262,25 @@ def output_head(model: nn.Module) -> str | None:
     return next(name for name, module in named if module is head)
 
 
-# The weight of a layer as a value, in the code around it: not assigned, cut, or asked for its dtype.
+# The weight of a layer as a value in the code around it: not assigned, cut, or asked for its dtype.
+# A fused kernel, such as Mamba's, takes the weight and never calls the layer, on some devices and in
+# training only, so a trial call elsewhere does not show it.
 READ = r"self\.{}\.weight(?!\s*=(?!=)|\w|\[|\.(data|dtype|device|shape|requires_grad)\b)"
 
 
 @cache
-def _reads_weight_of(owner: type, name: str) -> bool:
-    """Return whether the code of a class uses the weight of its layer ``name`` itself.
-
-    A fused kernel, such as Mamba's, takes the weight and never calls the layer, on some devices and
-    in training only, so a trial call elsewhere does not show it.
-    """
+def _code_of(owner: Any) -> str:
+    """Return the source of the methods of a class, inherited ones too, that speak of a weight."""
+    methods = [
+        inspect.unwrap(found)
+        for part in owner.__mro__[: owner.__mro__.index(nn.Module)]
+        for found in vars(part).values()
+        if inspect.isfunction(found)
+    ]
     try:
-        return bool(re.search(READ.format(re.escape(name)), inspect.getsource(owner)))
+        return "\n".join(inspect.getsource(m) for m in methods if "weight" in m.__code__.co_names)
     except (OSError, TypeError):  # the source is not at hand, as in a notebook's deleted cell
-        return False
+        return ""
 
 
 def unfit_layers(model: nn.Module) -> dict[str, str]:
@@ -289,7 +293,7 @@ def unfit_layers(model: nn.Module) -> dict[str, str]:
         reader: Any = type(model.get_submodule(parent))
         if owners[id(layer.weight)] > 1:
             unfit[name] = "shares its weight with another module"
-        elif _reads_weight_of(reader, own):
+        elif re.search(READ.format(re.escape(own)), _code_of(reader)):
             unfit[name] = f"has its weight read by {reader.__name__} itself, past any adapter"
     return unfit
 

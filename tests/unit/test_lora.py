@@ -298,6 +298,102 @@ def test_merging_the_model_leaves_plain_layers_with_the_same_outputs():
         lora.merge_lora(model)
 
 
+# --- What can take an adapter -------------------------------------------------------------------
+class Conv1D(nn.Module):
+    """A linear layer as GPT-2 has it; transformers' class has the same name and attributes."""
+
+    def __init__(self, nf, nx):
+        super().__init__()
+        self.nf, self.nx = nf, nx
+        self.weight, self.bias = nn.Parameter(torch.randn(nx, nf)), nn.Parameter(torch.randn(nf))
+
+    def forward(self, x):
+        return x @ self.weight + self.bias
+
+
+class Router(nn.Linear):
+    def forward(self, x):
+        return super().forward(x).topk(1)
+
+
+class Experts(nn.Module):
+    """Experts in one parameter, a router, and a layer whose weight is used past the layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.router, self.fused, self.up = Router(8, 3), nn.Linear(8, 4), nn.Linear(4, 8)
+        self.stacked, self.scale_bias = (nn.Parameter(torch.randn(3, 8, 8)) for _ in range(2))
+        self.up.weight = nn.Parameter(torch.randn(8, 4))
+
+    def forward(self, x):
+        x = x.to(self.up.weight.dtype) + self.up.weight[0, 0]
+        return self.up(nn.functional.linear(x, self.fused.weight)) + x @ self.stacked[0]
+
+
+LEFT_OUT = [
+    "layers.*.stacked: 2 × (3, 8, 8), 33.9% of the weights; belongs to Experts, which is no plain linear layer",
+    "layers.*.fused.weight: 2 × (4, 8), 5.6% of the weights; has its weight read by Experts itself, past any adapter",
+    "layers.*.router.weight: 2 × (3, 8), 4.2% of the weights; belongs to Router, which is no plain linear layer",
+]
+
+
+def test_what_all_linear_leaves_out_is_said_before_and_after():
+    model = nn.ModuleDict({"embed": nn.Embedding(20, 8), "layers": nn.ModuleList([Experts(), Experts()])})  # fmt: skip
+    assert lora.left_out(model) == LEFT_OUT
+    assert lora.left_out(model, ["up"]) == []
+    lora.inject_lora(model, "all-linear", r=2, lora_alpha=4)
+    assert list(lora.lora_layers(model)) == ["layers.0.up", "layers.1.up"]
+    assert lora.left_out(model, ["all-linear"]) == LEFT_OUT
+
+
+def test_all_linear_leaves_out_nothing_of_a_plain_model():
+    assert lora.left_out(Model()) == lora.left_out(Model(tied=True)) == []
+
+
+def test_a_layer_whose_weight_is_read_past_it_is_refused_as_a_target():
+    model = nn.ModuleList([Experts()])
+    with pytest.raises(
+        WorkbookError, match=r"0\.fused has its weight read by Experts itself.*leave"
+    ):
+        lora.inject_lora(model, ["up", "fused"], r=2, lora_alpha=4)
+    assert not lora.lora_layers(model)
+
+
+def test_a_layer_that_stands_in_two_places_is_left_out_of_all_linear():
+    """Only one of the places would get the adapter."""
+    model = Model()
+    model.layers[1].up = model.layers[0].up
+    (line,) = lora.left_out(model)
+    assert line.startswith("layers.*.up.weight: 1 × (8, 8)") and "shares its weight" in line
+    assert "layers.0.up" not in lora.lora_layers(injected(model))
+
+
+def test_a_block_that_stands_in_two_places_has_its_adapters_in_both():
+    model = Model()
+    model.layers[1] = model.layers[0]
+    assert lora.left_out(model) == []
+    injected(model)
+    assert model.layers[1].up is model.layers[0].up and isinstance(model.layers[1].up, lora.LoRALinear)  # fmt: skip
+
+
+def test_a_transposed_layer_is_the_linear_layer_with_the_transposed_weight():
+    conv, linear, x = Conv1D(12, 8), nn.Linear(8, 12), torch.randn(5, 8)
+    linear.load_state_dict({"weight": conv.weight.T, "bias": conv.bias})
+    pair = [nn.ModuleDict({"c_attn": layer}) for layer in (conv, linear)]
+    first, second = (injected(m, r=3, seed=1, trained=False)["c_attn"] for m in pair)
+    assert torch.equal(first.A, second.A) and first.B.shape == (12, 3)
+    nn.init.normal_(second.B)
+    first.B.data.copy_(second.B)
+    torch.testing.assert_close(first(x), second(x), rtol=0, atol=1e-5)
+    expected, before = first(x), conv.weight.clone()
+    for layer in (first, second):
+        layer.merge()
+    torch.testing.assert_close(conv.weight, linear.weight.T, rtol=0, atol=1e-6)
+    torch.testing.assert_close(first(x), expected, rtol=0, atol=1e-5)
+    first.unmerge()
+    torch.testing.assert_close(conv.weight, before, rtol=0, atol=1e-5)
+
+
 # --- Files --------------------------------------------------------------------------------------
 def fresh_copy(model):
     """The base again, without its adapters."""
@@ -333,7 +429,7 @@ def test_the_file_is_as_large_as_the_parameters(tmp_path):
 
 
 def test_a_model_without_adapters_saves_nothing(tmp_path):
-    with pytest.raises(WorkbookError, match="can be saved"):
+    with pytest.raises(WorkbookError, match="no adapter to save"):
         adapters.save_adapter(Model(), tmp_path / "adapter")
     assert not (tmp_path / "adapter").exists()
 
