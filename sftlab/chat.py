@@ -1,6 +1,6 @@
 """Chat templates: rendering messages as one text with special tokens, and comparing renderings.
 
-A message is a dictionary with ``role`` (system, user or assistant) and ``content``.
+A message is a dictionary with ``role`` (system, user, assistant, tool) and ``content``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from jinja2 import TemplateError
 
 from sftlab.errors import WorkbookError
 
-ROLES = ("system", "user", "assistant")
+ROLES = ("system", "developer", "user", "assistant", "tool")
 
 # ChatML. The generation block contains what the assistant writes: its text and the end-of-turn
 # token.
@@ -50,18 +50,26 @@ def user(content: str) -> list[Message]:
     return [{"role": "user", "content": content}]
 
 
-def render(tokenizer, messages: list[Message], add_generation_prompt: bool = False) -> str:
+def render(
+    tokenizer, messages: list[Message], add_generation_prompt: bool = False, **options
+) -> str:
     """Return the text that the tokenizer's chat template makes of the messages.
+
+    Args:
+        options: what else the template reads, such as ``tools``.
 
     Raises:
         WorkbookError: the tokenizer has no chat template, or the template rejects the messages.
     """
-    return _apply(tokenizer, messages, add_generation_prompt, tokenize=False)
+    return _apply(tokenizer, messages, add_generation_prompt, tokenize=False, **options)
 
 
-def encode(tokenizer, messages: list[Message], add_generation_prompt: bool = False) -> list[int]:
-    """Return the token ids of the rendering as a list. Errors as in ``render``."""
-    return list(_apply(tokenizer, messages, add_generation_prompt, return_dict=True)["input_ids"])
+def encode(
+    tokenizer, messages: list[Message], add_generation_prompt: bool = False, **options
+) -> list[int]:
+    """Return the token ids of the rendering as a list. Arguments and errors as in ``render``."""
+    found = _apply(tokenizer, messages, add_generation_prompt, return_dict=True, **options)
+    return list(found["input_ids"])
 
 
 def _apply(tokenizer, messages: list[Message], add_generation_prompt: bool, **options):
@@ -74,7 +82,8 @@ def _apply(tokenizer, messages: list[Message], add_generation_prompt: bool, **op
         return tokenizer.apply_chat_template(
             messages, add_generation_prompt=add_generation_prompt, **options
         )
-    except TemplateError as error:  # for example, some families have no system role
+    except (TemplateError, TypeError, KeyError, AttributeError, ValueError) as error:
+        # Some families have no system role; some templates fail on what they don't expect.
         raise WorkbookError(
             f"the chat template refuses these messages ({error}); change them to what it allows"
         ) from error
@@ -94,21 +103,25 @@ def special_tokens(tokenizer) -> tuple[str, ...]:
 def end_of_turn_id(tokenizer) -> int:
     """Return the id of the token that ends an assistant turn in the chat template.
 
-    The id is read from a rendering because ``eos_token`` can differ from it, as with Gemma.
+    It is the first special token after an answer in a rendering. ``eos_token`` can differ from it,
+    as with Gemma, and templates may write more after it, as with Phi-3.
 
     Raises:
         WorkbookError: the template writes no special token after the assistant's text.
     """
-    return _end_of_turn_id(tokenizer, tokenizer.chat_template)
+    return _end_of_turn_id(tokenizer, str(tokenizer.chat_template))
 
 
 @lru_cache(maxsize=16)
-def _end_of_turn_id(tokenizer, template) -> int:  # cached for each template
-    one = encode(tokenizer, [*user("a"), {"role": "assistant", "content": "b"}])
-    special = set(tokenizer.convert_tokens_to_ids(list(special_tokens(tokenizer))))
-    for token in reversed(one):
-        if token in special:
-            return token
+def _end_of_turn_id(tokenizer, template: str) -> int:  # cached for each template
+    question, answer = "Question", "Answer"  # templates may trim or reject other texts
+    turn = [*user(question), {"role": "assistant", "content": answer}]
+    text, ids = render(tokenizer, turn), encode(tokenizer, turn)
+    after = text[text.rindex(answer) + len(answer) :] if answer in text else ""
+    found = [(after.find(token), token) for token in special_tokens(tokenizer) if token in after]
+    for _, token in sorted(found, key=lambda each: (each[0], -len(each[1]))):
+        if (number := tokenizer.convert_tokens_to_ids(token)) in ids:
+            return number
     raise WorkbookError(
         "this chat template writes no special token after the assistant's text, so nothing could "
         "teach the model to stop; use another template"
@@ -120,43 +133,57 @@ def validate(
 ) -> None:
     """Check that the messages form a conversation that can be used for training.
 
-    A valid conversation has an optional system message, then alternating user and assistant
-    messages, and ends with the assistant. No content is empty or contains one of ``markers``.
+    A valid conversation has an optional system (or developer) message, then alternating user and
+    assistant messages, and ends with the assistant. Results of tools may follow an assistant message
+    with ``tool_calls``, and the assistant continues after them. No content is empty, except beside
+    tool calls, or contains one of ``markers``.
 
     Args:
-        place: beginning of the error message, such as "pairs.jsonl, line 3".
+        place: beginning of the error message, such as "pairs.jsonl, line 3"; may be empty.
         markers: texts that no message may contain, usually ``special_tokens(tokenizer)``; the model
             would read them as the beginning or end of a turn.
 
     Raises:
         WorkbookError: the messages are not a valid conversation.
     """
+    begin = f"{place}: " if place else ""
     if not isinstance(messages, list) or not all(isinstance(m, dict) for m in messages):
         raise WorkbookError(
-            f'{place}: the messages must be a list of {{"role": ..., "content": ...}}'
+            f'{begin}the messages must be a list of {{"role": ..., "content": ...}}'
         )
     if not messages:
-        raise WorkbookError(f"{place}: there are no messages; a conversation needs at least two")
-    expected = "user"
+        raise WorkbookError(f"{begin}there are no messages; a conversation needs at least two")
+    expected, called = "user", False
     for number, message in enumerate(messages, 1):
         role, content = message.get("role"), message.get("content")
-        where = f"{place}: message {number}"
+        where = f"{begin}message {number}"
         if role not in ROLES:
             raise WorkbookError(f"{where} has the role {role!r}; use one of {', '.join(ROLES)}")
-        if role == "system" and number > 1:
-            raise WorkbookError(f"{where} is a system turn; only the first message may be one")
-        if role != "system":
+        if role in ("system", "developer"):
+            if number > 1:
+                raise WorkbookError(f"{where} is a {role} turn; only the first message may be one")
+        elif role == "tool":
+            if not called:
+                raise WorkbookError(f"{where} is a tool's result, but no message before it calls a tool")  # fmt: skip
+            expected = "assistant"
+        else:
             if role != expected:
                 raise WorkbookError(
                     f"{where} comes from the {role}, but it is the {expected}'s turn; user and "
                     "assistant must alternate, beginning with the user"
                 )
             expected = "assistant" if role == "user" else "user"
+            called = bool(message.get("tool_calls"))
         if not isinstance(content, str):
             kind = type(content).__name__
             raise WorkbookError(f"{where} ({role}) has no text: its content is of type {kind}")
-        if not content.strip():
+        if not content.strip() and not message.get("tool_calls"):
             raise WorkbookError(f"{where} ({role}) is empty; write its text or remove the row")
+        if not content.isascii() and any("\ud800" <= sign <= "\udfff" for sign in content):
+            raise WorkbookError(
+                f"{where} ({role}) contains half of a character (a lone surrogate), which no tokenizer "
+                "can read; a cut text is the usual cause: repair or remove the row"
+            )
         for marker in markers:
             if marker in content:
                 raise WorkbookError(
@@ -165,7 +192,7 @@ def validate(
                 )
     if (last := messages[-1]["role"]) != "assistant":
         raise WorkbookError(
-            f"{place}: the last message comes from the {last}, so there is nothing to train; end "
+            f"{begin}the last message comes from the {last}, so there is nothing to train; end "
             "with an answer of the assistant"
         )
 

@@ -1,8 +1,8 @@
-"""From a JSONL file to batches: read, validate, tokenize, mask and pad conversations.
+"""From a file to batches: read, validate, tokenize, mask and pad conversations.
 
-No example is dropped, truncated or repaired silently. An unusable example raises an error that
-names its number; examples that are too long are dropped only on request and are listed. Lines, rows
-and messages are numbered from 1.
+No example is dropped, truncated or repaired silently. An unusable example is an error that names
+its place; examples that are too long are dropped only on request and are listed. Lines, rows and
+messages are numbered from 1.
 """
 
 from __future__ import annotations
@@ -16,10 +16,14 @@ from random import Random
 import torch
 
 from sftlab._internal.paths import INSTRUCTIONS as INSTRUCTIONS  # re-exported for the notebooks
-from sftlab.chat import Message, special_tokens, validate
+from sftlab.architectures import Limits
+from sftlab.chat import Message, render, special_tokens, validate
 from sftlab.errors import WorkbookError
+from sftlab.formats import Conversation, DataConfig, Dropped, ReadingReport, read_conversations
 from sftlab.loss import IGNORE_INDEX
 from sftlab.masking import Example, mask_all_but_assistant
+from sftlab.rows import read_rows
+from sftlab.templates import keeps_earlier_answers
 
 
 def read_jsonl(path: str | Path) -> list[dict]:
@@ -28,38 +32,12 @@ def read_jsonl(path: str | Path) -> list[dict]:
     Raises:
         WorkbookError: the file does not exist, is not UTF-8 text, or a line is not a JSON object.
     """
-    return [row for _, row in _numbered_rows(Path(path))]
-
-
-def _numbered_rows(path: Path) -> list[tuple[int, dict]]:
-    """Return the rows of a JSONL file with their line numbers."""
-    if not path.is_file():
-        raise WorkbookError(f"{path} is no file; expected a JSONL file, one JSON object per line")
-    rows = []
-    try:
-        text = path.read_text(encoding="utf-8-sig")  # some editors write a byte order mark
-    except UnicodeDecodeError as error:
-        raise WorkbookError(
-            f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8"
-        ) from None
-    # Not splitlines(), which also splits at characters such as U+2028 inside a JSON string.
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise WorkbookError(
-                f"{path}, line {number}: not valid JSON ({error.msg} at column {error.colno}); "
-                'expected one object per line, such as {"prompt": "...", "response": "..."}'
-            ) from None
-        if not isinstance(row, dict):
-            raise WorkbookError(
-                f"{path}, line {number}: expected a JSON object "
-                f'such as {{"prompt": "...", "response": "..."}}, found {type(row).__name__}'
-            )
-        rows.append((number, row))
-    return rows
+    found = []
+    for place, row in read_rows(path):
+        if isinstance(row, WorkbookError):
+            raise WorkbookError(f"{path}, {place}: {row}")
+        found.append(row)
+    return found
 
 
 def write_jsonl(path: str | Path, rows: Sequence[dict]) -> None:
@@ -94,7 +72,7 @@ def conversation(row: dict, place: str = "the row") -> list[Message]:
 
 
 def load_conversations(path: str | Path, markers: Sequence[str] = ()) -> list[list[Message]]:
-    """Read and validate the conversations of a JSONL file, as ``chat.validate`` does.
+    """Read and validate the conversations of a file in any shape that ``formats`` recognizes.
 
     Args:
         markers: texts that no message may contain, usually ``chat.special_tokens(tokenizer)``.
@@ -102,15 +80,157 @@ def load_conversations(path: str | Path, markers: Sequence[str] = ()) -> list[li
     Raises:
         WorkbookError: the file cannot be read, has no rows, or a conversation is not valid.
     """
-    found = []
-    for number, row in _numbered_rows(Path(path)):
-        place = f"{path}, line {number}"
-        messages = conversation(row, place)
-        validate(messages, place, tuple(markers))
-        found.append(messages)
-    if not found:
-        raise WorkbookError(f"{path} has no rows; expected one JSON object per line")
+    report, found = ReadingReport(str(path)), []
+    for conversation in read_conversations(path, DataConfig(), report):
+        try:
+            validate(conversation.messages, "", tuple(markers))
+        except WorkbookError as error:
+            report.refuse(conversation.place, error)
+        found.append(conversation.messages)
+    report.raise_if_refused()
     return found
+
+
+EACH = (
+    "the chat template renders earlier answers differently from the last one: each answer is trained "
+    "in an example of its own"
+)
+
+
+class ExampleMaker:
+    """Makes examples from conversations, as ``config`` says; ``preflight`` and training share it.
+
+    Args:
+        tokenizer: with the chat template for training; see ``templates.training_tokenizer``.
+        report: receives what is left out.
+    """
+
+    def __init__(
+        self, tokenizer, config: DataConfig, report: ReadingReport, limits: Limits | None = None
+    ):
+        self.tokenizer, self.config, self.report, self.limits = tokenizer, config, report, limits
+        self.markers = special_tokens(tokenizer)
+        self.roles = str(tokenizer.chat_template)
+        self.answers = config.answers
+        if self.answers == "auto":
+            self.answers = "all" if keeps_earlier_answers(tokenizer) else "each"
+        self.max_length = config.max_length
+        if limits and limits.positions and (limits.hard or not self.max_length):
+            self.max_length = min(self.max_length or limits.positions, limits.positions)
+
+    def examples(self, conversation: Conversation) -> list[Example]:
+        """Return the examples of one conversation; none if it is too long and such are left out.
+
+        Raises:
+            WorkbookError: the conversation cannot be used.
+            Dropped: it is longer than ``max_length`` and ``too_long`` is "drop_row".
+        """
+        messages = self._with_known_roles(conversation.messages)
+        validate(messages, "", self.markers)
+        options = dict(conversation.template_options)
+        if conversation.tools:
+            options["tools"] = conversation.tools
+        trained = [k for k, on in enumerate(conversation.trained) if on]
+        if self.answers == "last" and trained:
+            trained = trained[-1:]
+        last = trained[-1]
+        made = []
+        for k in trained if self.answers != "all" else [len(messages) - 1]:
+            start = messages[: k + 1]
+            which = (
+                conversation.trained if self.answers == "all" else [i == k for i in range(k + 1)]
+            )
+            self._check_rendering(start, options, which)
+            made.append(mask_all_but_assistant(self.tokenizer, start, which, **options))
+        if self.answers == "last" and last < len(messages) - 1:
+            self.report.notes["messages after the last trained answer are left out"] += 1
+        for example in made:
+            self._check_size(example)
+        return made
+
+    def _with_known_roles(self, messages: list[Message]) -> list[Message]:
+        """Return the messages with "developer" as "system" if the template has no such role."""
+        if messages[0]["role"] == "developer" and "developer" not in self.roles:
+            self.report.notes['the role "developer" is read as "system"'] += 1
+            return [{**messages[0], "role": "system"}, *messages[1:]]
+        return messages
+
+    def _check_rendering(self, messages: list[Message], options: dict, trained: list[bool]) -> None:
+        """Raise WorkbookError if the template leaves out something that the row contains."""
+        text = render(self.tokenizer, messages, **options)
+        flat = None
+        for number, message in enumerate(messages, 1):
+            content = message["content"].strip()
+            if content in text or (message["role"] == "assistant" and not trained[number - 1]):
+                continue  # earlier answers may lose their reasoning, as at inference
+            flat = flat or " ".join(text.split())
+            if " ".join(content.split()) not in flat:
+                raise WorkbookError(
+                    f"message {number} ({message['role']}): the chat template leaves out some of its text; "
+                    "give a template for training (chat_template_path), or edit the row"
+                )
+        for key in WRITTEN:
+            if any(key in message for message in messages):
+                without = [{k: v for k, v in m.items() if k != key} for m in messages]
+                self._check_used(text, without, options, f'"{key}"')
+        for name in options:
+            rest = {key: value for key, value in options.items() if key != name}
+            if name == "tools":
+                self._check_used(text, messages, rest, '"tools"')
+
+    def _check_used(self, text: str, messages: list, options: dict, what: str) -> None:
+        try:
+            same = render(self.tokenizer, messages, **options) == text
+        except WorkbookError:
+            return
+        if same:
+            raise WorkbookError(
+                f"the chat template does not write {what}, so it would be lost; give a template that "
+                "does (chat_template_path), or remove it from the row"
+            )
+
+    def _check_size(self, example: Example) -> None:
+        most, length = self.max_length, len(example)
+        if self.limits and max(example.input_ids) >= self.limits.vocabulary:
+            raise WorkbookError(
+                f"the token id {max(example.input_ids)} is beyond the model's "
+                f"{self.limits.vocabulary} embeddings: the tokenizer does not belong to the model, or "
+                "the model was not resized after tokens were added"
+            )
+        if most is None or length <= most:
+            return
+        if self.config.too_long == "drop_row":
+            raise Dropped(f"longer than {most} tokens")
+        named = (
+            "max_length" if self.config.max_length == most else "the model's number of positions"
+        )
+        raise WorkbookError(
+            f"{length} tokens, {length - most} more than {named} = {most}: its response would be "
+            'cut. Raise max_length, shorten the row, or leave such rows out (too_long = "drop_row")'
+        )
+
+
+# Keys of messages that a template must write if they occur.
+WRITTEN = ("tool_calls", "reasoning_content", "reasoning", "thinking")
+
+
+def read_examples(
+    path: str | Path, maker: ExampleMaker, report: ReadingReport
+) -> Iterator[tuple[Conversation, Example]]:
+    """Yield every example of a file with its conversation; note in ``report`` what is refused.
+
+    Raises:
+        WorkbookError: the file cannot be read at all.
+    """
+    for conversation in read_conversations(path, maker.config, report):
+        try:
+            made = maker.examples(conversation)
+        except Dropped as reason:
+            report.dropped[str(reason)] += 1
+        except WorkbookError as problem:
+            report.refuse(conversation.place, problem)
+        else:
+            yield from ((conversation, example) for example in made)
 
 
 @dataclass(frozen=True)
@@ -189,8 +309,7 @@ def collate(examples: Sequence[Example], pad_id: int) -> dict[str, torch.Tensor]
                 f"row {number} of the batch has no trained token, so its loss would be undefined; "
                 "leave it out, or check how it was masked"
             )
-        end = max(i for i, label in enumerate(example.labels) if label != IGNORE_INDEX) + 1
-        kept.append((example.input_ids[:end], example.labels[:end]))
+        kept.append((example.input_ids[: example.end], example.labels[: example.end]))
     width = max(len(ids) for ids, _ in kept)
     return {
         "input_ids": torch.tensor([ids + [pad_id] * (width - len(ids)) for ids, _ in kept]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -29,7 +30,15 @@ class Example:
 
         The first token has none because no earlier token predicts it.
         """
-        return sum(label != IGNORE_INDEX for label in self.labels[1:])
+        return len(self.labels[1:]) - self.labels[1:].count(IGNORE_INDEX)
+
+    @property
+    def end(self) -> int:
+        """Number of tokens up to the last trained one; later tokens cannot change the loss."""
+        backwards = (
+            i for i in range(len(self.labels), 0, -1) if self.labels[i - 1] != IGNORE_INDEX
+        )
+        return next(backwards, 0)
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -50,23 +59,23 @@ def mask_prompt(input_ids: torch.Tensor, prompt_length: int) -> torch.Tensor:
     return labels
 
 
-def build_example(tokenizer, messages: list[Message]) -> Example:
+def build_example(tokenizer, messages: list[Message], **options) -> Example:
     """Return the training example of a conversation in which only the last turn is trained.
 
     The conversation ends with an assistant turn. Its prompt is rendered as at inference, including
     the assistant header, so the header is masked. The end-of-turn token is trained; without it the
     model does not learn to stop. Anything the template writes after that token (a newline in
-    ChatML) is masked.
+    ChatML) is masked. ``options`` are what else the template reads; see ``chat.render``.
 
     Raises:
         WorkbookError: the conversation is not valid, or its tokens do not begin with the tokens of
             its prompt.
     """
     validate(messages)
-    prompt = encode(tokenizer, messages[:-1], add_generation_prompt=True)
-    whole = encode(tokenizer, messages)
+    prompt = encode(tokenizer, messages[:-1], add_generation_prompt=True, **options)
+    whole = encode(tokenizer, messages, **options)
     if whole[: len(prompt)] != prompt:
-        raise WorkbookError(_why_no_prefix(tokenizer, messages))
+        raise WorkbookError(_why_no_prefix(tokenizer, messages, **options))
     end = len(whole) - whole[::-1].index(end_of_turn_id(tokenizer))
     labels = (
         [IGNORE_INDEX] * len(prompt)
@@ -76,10 +85,10 @@ def build_example(tokenizer, messages: list[Message]) -> Example:
     return Example(whole, labels)
 
 
-def _why_no_prefix(tokenizer, messages: list[Message]) -> str:
+def _why_no_prefix(tokenizer, messages: list[Message], **options) -> str:
     """Explain why a conversation's tokens do not begin with its prompt's tokens, and what to do."""
-    prompt = render(tokenizer, messages[:-1], add_generation_prompt=True)
-    if render(tokenizer, messages).startswith(prompt):
+    prompt = render(tokenizer, messages[:-1], add_generation_prompt=True, **options)
+    if render(tokenizer, messages, **options).startswith(prompt):
         return (
             f"message {len(messages)} (assistant): the tokenizer joins its first character to the "
             "template's header, so no token boundary separates prompt and answer; remove the white "
@@ -87,32 +96,43 @@ def _why_no_prefix(tokenizer, messages: list[Message]) -> str:
         )
     return (
         "the rendered prompt is not the beginning of the rendered conversation: this template "
-        "writes prompts and answers differently, so no length separates them; use another template"
+        "writes prompts and answers differently, so no length separates them; give a template for "
+        "training (chat_template_path)"
     )
 
 
-def mask_all_but_assistant(tokenizer, messages: list[Message]) -> Example:
+def mask_all_but_assistant(
+    tokenizer, messages: list[Message], trained: Sequence[bool] | None = None, **options
+) -> Example:
     """Return the training example of a conversation in which every assistant turn is trained.
 
     The end-of-turn tokens of the assistant turns are trained. System turns, user turns and all
     headers are masked. Each turn is located by rendering the conversation up to it, so text that
     only looks like another turn has no effect.
 
+    Args:
+        trained: for each message, whether it is trained if it is an assistant turn; None: all are.
+        options: what else the template reads; see ``chat.render``.
+
     Raises:
         WorkbookError: the conversation is not valid, or the rendering of its first k messages is
             not a prefix of the rendering of the first k + 1.
     """
     validate(messages)
-    whole = encode(tokenizer, messages)
+    turns = {
+        k: build_example(tokenizer, messages[: k + 1], **options)
+        for k, message in enumerate(messages)
+        if message["role"] == "assistant" and (trained is None or trained[k])
+    }
+    last = turns.get(len(messages) - 1)
+    whole = last.input_ids if last else encode(tokenizer, messages, **options)
     labels = [IGNORE_INDEX] * len(whole)
-    for k, message in enumerate(messages):
-        if message["role"] != "assistant":
-            continue
-        turn = build_example(tokenizer, messages[: k + 1])
-        if whole[: len(turn)] != turn.input_ids:
+    for k, turn in turns.items():
+        if whole[: turn.end] != turn.input_ids[: turn.end]:
             raise WorkbookError(
                 f"message {k + 1}: the template renders the first {k + 1} messages differently "
-                "when more follow, so its tokens cannot be located; use another template"
+                "when more follow, so its tokens cannot be located; train each answer in an example "
+                'of its own (answers = "each")'
             )
         for place, label in enumerate(turn.labels):
             if label != IGNORE_INDEX:

@@ -11,122 +11,45 @@ same file works everywhere. Paths in it are relative to the folder of the file.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict
 from datetime import datetime
-from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-
-from sftlab._internal.paths import ROOT
-from sftlab._internal.ranges import check_whole
-from sftlab.adapters import save_adapter
+from sftlab.architectures import Limits, limits
+from sftlab.chat import end_of_turn_id
 from sftlab.checkpoints import check_folder
-from sftlab.data import TokenizedConversations, load_conversations, tokenize_conversations
+from sftlab.data import EACH, ExampleMaker, read_examples
 from sftlab.distributed import rank_and_world_size
 from sftlab.errors import WorkbookError
-from sftlab.lora import check_lora_settings, inject_lora
+from sftlab.formats import ReadingReport, read_conversations
+from sftlab.lora import inject_lora
+from sftlab.masking import Example
 from sftlab.models import load
-from sftlab.templates import with_clock_at, writes_the_date
-from sftlab.train import STRICT, History, TrainConfig, sft_train
+from sftlab.results import data_record, save_result
+from sftlab.settings import Run, read_run
+from sftlab.templates import training_tokenizer, with_clock_at, writes_the_date
+from sftlab.train import History, sft_train
 
 BEGUN = "begun.txt"  # in the output folder, if the chat template writes the date
-EXAMPLE = ROOT / "configs" / "sft.json"
 
 
-@dataclass(frozen=True)
-class Adapter:
-    """Settings of the trained LoRA layers; see ``lora.inject_lora``."""
-
-    target_modules: str | list[str] = "all-linear"
-    r: int = 8
-    lora_alpha: float = 16.0
-    lora_dropout: float = 0.0
-    __pydantic_config__ = STRICT
-
-    def __post_init__(self) -> None:
-        check_lora_settings(self.target_modules, self.r, self.lora_alpha, self.lora_dropout)
-
-
-@dataclass(frozen=True)
-class Run:
-    """Settings of one training run, as read from its configuration file."""
-
-    model: str  # a name accepted by models.load, or a folder
-    data: str  # JSONL file of pairs or conversations
-    output: str  # folder for checkpoints and results
-    adapter: Adapter | None  # null: train all parameters
-    train: TrainConfig
-    max_length: int | None = None  # tokens of an example; a longer one is an error
-    __pydantic_config__ = STRICT
-
-    def __post_init__(self) -> None:
-        for name in ("model", "data", "output"):
-            if not getattr(self, name):
-                raise WorkbookError(f'{name} is ""; it must be a name or a path')
-        if self.max_length is not None:
-            check_whole("max_length", self.max_length, 1)
-
-
-SETTINGS = TypeAdapter(Run)
-PARTS = {"": Run, "adapter": Adapter, "train": TrainConfig}
-
-
-def read_run(path: str | Path) -> Run:
-    """Read and validate the configuration file of a run.
+def load_examples(run: Run, tokenizer, report: ReadingReport, limits: Limits) -> list[Example]:
+    """Return the run's examples; ``tokenizer`` has the chat template for training.
 
     Raises:
-        WorkbookError: the file cannot be read, is not JSON, or has an unknown, missing or invalid
-            setting, which the message names.
+        WorkbookError: a row cannot be used; the message lists the first ten.
     """
-    path = Path(path)
-    try:
-        run = SETTINGS.validate_json(path.read_bytes())
-    except OSError as error:
-        raise WorkbookError(f"{path} cannot be read: {error.strerror}; give a run's file") from None
-    except ValidationError as error:
-        raise WorkbookError(_told(path, error.errors()[0])) from None
-    here = path.resolve().parent
-    return replace(
-        run,
-        data=str(here / run.data),
-        output=str(here / run.output),
-        model=str(here / run.model) if (here / run.model).is_dir() else run.model,
-    )
-
-
-def _told(path: Path, found: Any) -> str:
-    """Return one sentence for a pydantic error: the file, the setting and the expected value."""
-    steps = [str(step) for step in found["loc"]]
-    part = steps[0] if steps and steps[0] in PARTS and len(steps) > 1 else ""
-    name = "".join(steps[1:2] if part else steps[:1])
-    place = f'{path}, "{part}"' if part else str(path)
-    settings = {field.name: str(field.type) for field in fields(PARTS[part])}
-    if found["type"] == "json_invalid":
-        return f"{path} is no valid JSON ({found['ctx']['error']}); see configs/sft.json"
-    if found["type"] == "value_error":  # raised by __post_init__: a value out of range
-        return f"{path}: {found['ctx']['error']}"
-    if found["type"] == "unexpected_keyword_argument":
-        near = get_close_matches(name, settings, n=1, cutoff=0.5)
-        meant = f'did you mean "{near[0]}"? ' if near else ""
-        return f'{place}: unknown setting "{name}"; {meant}Known: {", ".join(settings)}'
-    if not name:
-        return f"{path}: expected an object in braces, found {json.dumps(found['input'])}"
-    if found["type"] == "missing":
-        return f'{place}: the setting "{name}" is missing'
-    wanted = found["msg"].removeprefix("Input should be ")
-    wanted += " or null" if "None" in settings[name] else ""
-    return f'{place}: "{name}" is {json.dumps(found["input"])}; expected {wanted}'
-
-
-def load_rows(run: Run, tokenizer) -> TokenizedConversations:
-    """Return the run's data, validated, tokenized and masked."""
-    return tokenize_conversations(tokenizer, load_conversations(run.data), run.max_length)
+    maker = ExampleMaker(tokenizer, run, report, limits)
+    examples = [example for _, example in read_examples(run.data, maker, report)]
+    report.raise_if_refused()
+    if maker.answers != "all" and run.answers == "auto":
+        report.notes[EACH] = 0
+    return examples
 
 
 def load_start(run: Run):
@@ -148,22 +71,38 @@ def train_run(run: Run, device: str | None = None, progress: bool = True) -> His
             invalid, or the output folder cannot be written to.
     """
     check_folder("output", run.output)
-    conversations = load_conversations(run.data)
+    report = ReadingReport(run.data)
+    for _ in read_conversations(run.data, run, report):  # takes seconds; loading can take minutes
+        pass
+    report.raise_if_refused()
+    source = data_record(run.data, report.rows)
     model, tokenizer = load_start(run)
     if device is not None:
         model.to(device)
     folder = Path(run.output)
-    dated = tokenizer
-    if writes_the_date(tokenizer):
-        dated = with_clock_at(tokenizer, _begun(folder))
-    rows = tokenize_conversations(dated, conversations, run.max_length).examples
-    pad_id = tokenizer.pad_token_id or 0
+    main_process = rank_and_world_size()[0] == 0
+    trained, notes = training_tokenizer(tokenizer, run.chat_template_path)
+    if writes_the_date(trained):
+        trained = with_clock_at(trained, _begun(folder))
+    report = ReadingReport(run.data)
+    examples = load_examples(run, trained, report, limits(model))
+    for line in (*notes, *report.conversions()) if main_process else ():
+        print(line, file=sys.stderr)
     history = sft_train(
-        model, rows, run.train, pad_id, folder=folder, progress=progress, name=run.model
-    )
-    if history.finished and rank_and_world_size()[0] == 0:
-        _store(model, tokenizer, run, history, folder)
+        model, examples, run.train, tokenizer.pad_token_id or 0, folder=folder, progress=progress,
+        name=_names(run, trained, source),
+    )  # fmt: skip
+    if history.finished and main_process:
+        settings = asdict(run) | {"data": source}
+        _store(model, tokenizer, settings, history, folder, [end_of_turn_id(trained)])
     return history
+
+
+def _names(run: Run, tokenizer, source: dict) -> dict:
+    """Return what is named when a checkpoint turns out to belong to another run."""
+    template = hashlib.sha256(str(tokenizer.chat_template).encode()).hexdigest()
+    return {"model": run.model, "data": f"{source['file']}, sha256 {source['sha256']}",
+            "template": f"sha256 {template}", "max_length": run.max_length, "answers": run.answers}  # fmt: skip
 
 
 def _begun(folder: Path) -> datetime:
@@ -186,7 +125,10 @@ def _begun(folder: Path) -> datetime:
     return moment
 
 
-def _store(model, tokenizer, run: Run, history: History, folder: Path) -> None:
+def _store(
+    model, tokenizer, settings: dict, history: History, folder: Path, end_ids: Sequence[int]
+) -> None:
+    """Save the result and its history; on an error, the checkpoint still holds the training."""
     record = {
         "losses": history.losses,
         "trained_tokens": history.tokens,
@@ -194,14 +136,14 @@ def _store(model, tokenizer, run: Run, history: History, folder: Path) -> None:
         "processes": rank_and_world_size()[1],
         "device": str(model.device),
     }
+    adapter = settings["adapter"] is not None
     try:
-        if run.adapter is None:
-            model.save_pretrained(folder / "model")
-            tokenizer.save_pretrained(folder / "model")
-        else:
-            save_adapter(model, folder / "adapter", base_name=run.model)
+        save_result(
+            model, tokenizer, folder / ("adapter" if adapter else "model"), base_name=settings["model"],
+            run=settings, history=record, end_ids=end_ids, adapter=adapter,
+        )  # fmt: skip
         (folder / "history.json").write_text(json.dumps(record) + "\n", encoding="utf-8")
-    except Exception as error:  # safetensors raises its own exception type on a full disk
+    except (WorkbookError, OSError) as error:
         raise WorkbookError(
             f"the result cannot be written to {folder} ({str(error).splitlines()[0]}): free some "
             "space and run again; the training is done and kept in the checkpoint"
@@ -217,7 +159,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     main_process = os.environ.get("RANK", "0") == "0"
     try:
-        run = read_run(chosen.config)
+        notes: list[str] = []
+        run = read_run(chosen.config, notes)
+        if main_process and notes:
+            print(*notes, sep="\n", file=sys.stderr)
         device = _connect()
         if main_process:
             print(f"{rank_and_world_size()[1]} process(es) on {device.type}", file=sys.stderr)
@@ -256,3 +201,7 @@ def _disconnect() -> None:
 
     if distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,30 +1,72 @@
-"""Check a training run before it starts: examples, special tokens, masks and adapters.
+"""Check a training run before it starts: data, examples, special tokens, masks and adapters.
 
     python -m sftlab.preflight data.jsonl --model almanac
+    python -m sftlab.preflight configs/sft.json               # with all settings of a run
 
 A wrong mask, a masked end-of-turn token or a doubled begin token causes no error and does not show
 in the loss curve; the model learns something else. Each check reports what it found and how to fix
-it.
+it. Rows are read, converted and tokenized by the code of the training run, so that what it refuses
+or leaves out is reported here.
+
+Exit status: 0 the run can start (look at the findings), 1 something is broken, 2 nothing could be
+checked.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 import torch
 
-from sftlab.chat import Message, encode, end_of_turn_id
-from sftlab.data import load_conversations, read_jsonl, tokenize_conversations
+from sftlab._internal.progress_bar import ProgressBar
+from sftlab.architectures import check_adapters, check_loss, limits
+from sftlab.chat import (
+    Message,
+    encode,
+    end_of_turn_id,
+    render,
+    special_tokens,
+    spot_the_difference,
+)
+from sftlab.data import EACH, ExampleMaker, collate, read_examples
 from sftlab.errors import WorkbookError
-from sftlab.lora import disable_lora, inject_lora, lora_layers, lora_parameters, lora_scale
+from sftlab.formats import CHOICES, DataConfig, ReadingReport, read_conversations, rows_
+from sftlab.lora import (
+    disable_lora,
+    inject_lora,
+    left_out,
+    lora_layers,
+    lora_parameters,
+    lora_scale,
+)
 from sftlab.loss import IGNORE_INDEX
 from sftlab.masking import Example
+from sftlab.models import load
+from sftlab.preflight_report import write_report
+from sftlab.settings import Adapter, is_run, read_run
+from sftlab.survey import SHOWN, Facts, TextSurvey, facts, quantiles
+from sftlab.templates import training_tokenizer, writes_the_date
+
+OK, LOOK, BROKEN = "ok", "look", "broken"
+LOSS = "the loss is the model's own"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The result of one check: its state, the evidence as a figure, and the remedy."""
+
+    guard: str
+    state: str
+    evidence: str
+    remedy: str = ""
+    where: tuple[str, ...] = ()  # the first places, one line each
 
 
 def preflight(
@@ -46,104 +88,97 @@ def preflight(
     """
     findings: list[Finding] = []
     if examples:
-        ends = end_ids(model, tokenizer, examples)
-        findings += rows(examples, ends)
-        findings += end_markers(examples, ends)
-        findings += begin_tokens(examples, model, tokenizer)
+        ends, begin = end_ids(model, tokenizer, examples), begin_id(model, tokenizer)
+        found = [facts(e, f"row {n}", ends, begin) for n, e in enumerate(examples, 1)]
+        findings += of_examples(found, ends, begin)
     if tokenizer is not None and conversations:
         findings.append(prompt_is_a_prefix(tokenizer, conversations))
     if conversations and heldout:
-        findings.append(leak(conversations, heldout))
-    findings += parameters(model)
-    if examples and lora_layers(model):
-        findings.append(start(model, examples[0]))
+        survey = TextSurvey([("", prompt) for prompt in heldout])
+        for number, messages in enumerate(conversations, 1):
+            survey.add(messages, f"row {number}")
+        findings.append(leak(survey, len(heldout)))
+    findings += of_model(model, examples)
+    return _worst_first(findings)
+
+
+def _worst_first(findings: Iterable[Finding]) -> list[Finding]:
     order = (BROKEN, LOOK, OK)
     return sorted(findings, key=lambda finding: order.index(finding.state))
 
 
 def format_findings(findings: Sequence[Finding]) -> str:
-    """Return the findings as a plain-text table, with the remedy below each finding if needed."""
+    """Return the findings as a plain-text table, with remedy and places below where needed."""
     width = max((len(finding.guard) for finding in findings), default=0)
     lines = []
     for finding in findings:
         lines.append(f"{finding.state:6}  {finding.guard:{width}}  {finding.evidence}")
+        lines += [f"{'':6}  {'':{width}}    {place}" for place in finding.where]
         if finding.remedy:
             lines.append(f"{'':6}  {'':{width}}  → {finding.remedy}")
     return "\n".join(lines)
 
 
-OK, LOOK, BROKEN = "ok", "look", "broken"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """The result of one check: its state, the evidence as a figure, and the remedy."""
-
-    guard: str
-    state: str
-    evidence: str
-    remedy: str = ""
-
-
 # --- Examples ------------------------------------------------------------------------------------
-def rows(examples: Sequence[Example], ends: Collection[int] = ()) -> Iterator[Finding]:
-    """Check the examples: trained tokens, masks, label positions and duplicates.
+def of_examples(found: Sequence[Facts], ends: Collection[int], begin: int | None) -> list[Finding]:
+    """Run the checks of examples: trained tokens, masks, label positions, copies, special tokens.
 
     Args:
         ends: ids that end a turn, if known.
+        begin: id of the begin-of-sequence token, if there is one.
     """
-    count = len(examples)
-    empty = [number for number, row in enumerate(examples, 1) if not row.trained]
-    yield Finding(
+    count = len(found)
+    empty = [row.place for row in found if not row.trained]
+    findings = [Finding(
         "every row is trained",
         BROKEN if empty else OK,
         f"{len(empty)} of {count} rows have no trained token"
-        + (f", the first is row {empty[0]}" if empty else ""),
+        + (f", the first is {empty[0]}" if empty else ""),
         "look at the mask of these rows; a cut may have taken the whole answer" if empty else "",
-    )
-    whole = sum(row.trained >= len(row) - 1 for row in examples)
-    share = sum(row.trained for row in examples) / sum(len(row) for row in examples)
-    talks = sum(sum(token in ends for token in row.input_ids) > 1 for row in examples)
+    )]  # fmt: skip
+    whole = sum(row.trained >= row.length - 1 for row in found)
+    share = sum(row.trained for row in found) / sum(row.length for row in found)
+    talks = sum(row.turns > 1 for row in found)
     state, remedy = OK, ""
     if whole > count / 2:  # normal for plain documents, but not for conversations
         state = BROKEN if talks > count / 2 else LOOK
         remedy = "mask the prompt (mask_prompt), unless you train all of it on purpose"
-    yield Finding(
+    findings.append(Finding(
         "prompts are masked",
         state,
         f"{share:.0%} of the tokens are trained; {whole} of {count} rows from end to end",
         remedy,
-    )
-    here, later = _agreement(examples, 0), _agreement(examples, 1)
-    yield Finding(
+    ))  # fmt: skip
+    here = sum(r.here for r in found) / max(sum(r.labels for r in found), 1)
+    later = sum(r.later for r in found) / max(sum(r.compared_later for r in found), 1)
+    right = here == 1 or not any(r.labels for r in found)
+    findings.append(Finding(
         "labels stand at their tokens",
-        OK if here == 1 else BROKEN,
-        f"{here:.0%} of the labels equal the token at their place"
-        + (f", {later:.0%} the token after it" if here < 1 else ""),
-        "" if here == 1 else "do not shift the labels: the loss does",
-    )
-    copies = Counter((tuple(row.input_ids), tuple(row.labels)) for row in examples)
-    again = sum(times - 1 for times in copies.values())
-    yield Finding(
+        OK if right else BROKEN,
+        f"{1 if right else here:.0%} of the labels equal the token at their place"
+        + ("" if right else f", {later:.0%} the token after it"),
+        "" if right else "do not shift the labels: the loss does",
+    ))  # fmt: skip
+    again = sum(times - 1 for times in Counter(row.digest for row in found).values())
+    findings.append(Finding(
         "rows differ",
         LOOK if again > 0.05 * count else OK,
         f"{again} of {count} rows are copies of another",
         "remove the copies, or they count several times" if again > 0.05 * count else "",
-    )
+    ))  # fmt: skip
+    if ends:
+        findings.append(_end_markers(found))
+    if begin is not None:
+        doubled = sum(row.doubled for row in found)
+        findings.append(Finding(
+            "one begin token",
+            BROKEN if doubled else OK,
+            f"{doubled} of {count} rows begin with it twice",
+            "the template writes it already: tokenize with add_special_tokens=False" if doubled else "",
+        ))  # fmt: skip
+    return findings
 
 
-def _agreement(examples: Sequence[Example], shift: int) -> float:
-    """Return the share of labels that equal the token ``shift`` positions later."""
-    pairs = [
-        label == token
-        for row in examples
-        for label, token in zip(row.labels, row.input_ids[shift:], strict=False)
-        if label != IGNORE_INDEX
-    ]
-    return sum(pairs) / len(pairs) if pairs else 1.0
-
-
-# --- Special tokens ------------------------------------------------------------------------------
 def end_ids(model, tokenizer, examples: Sequence[Example]) -> set[int]:
     """Return the ids that may end an answer.
 
@@ -152,58 +187,35 @@ def end_ids(model, tokenizer, examples: Sequence[Example]) -> set[int]:
     """
     if getattr(tokenizer, "chat_template", None):
         return {end_of_turn_id(tokenizer)}
-    format_findings = getattr(model.config, "eos_token_id", None)
+    known = getattr(model.config, "eos_token_id", None)
     used = {token for row in examples for token in row.input_ids}
-    return used & set(format_findings if isinstance(format_findings, list) else [format_findings])
+    return used & set(known if isinstance(known, list) else [known])
 
 
-def end_markers(examples: Sequence[Example], ends: set[int]) -> Iterator[Finding]:
+def begin_id(model, tokenizer) -> int | None:
+    """Return the id of the begin-of-sequence token, or None if there is none."""
+    source = tokenizer if tokenizer else model.config
+    return getattr(source, "bos_token_id", None)
+
+
+def _end_markers(found: Sequence[Facts]) -> Finding:
     """Check that the end-of-turn token of every answer is trained."""
-    if not ends:
-        return
-    last = [
-        max((i for i, x in enumerate(row.labels) if x != IGNORE_INDEX), default=-1)
-        for row in examples
-    ]
-    # If the newline that a template may write after the end-of-turn token is trained too, the
-    # end-of-turn token is the last but one.
-    trained = [
-        any(row.labels[at] in ends for at in range(max(place - 1, 0), place + 1))
-        for row, place in zip(examples, last, strict=True)
-    ]
-    masked = [
-        not done and any(token in ends for token in row.input_ids[place + 1 :])
-        for row, place, done in zip(examples, last, trained, strict=True)
-    ]
-    good, hidden = sum(trained), sum(masked)
-    cut = len(examples) - good - hidden
-    state = OK if good == len(examples) else BROKEN if good < len(examples) / 2 else LOOK
+    count = Counter(row.end for row in found)
+    good, hidden, cut = count["trained"], count["masked"], count["missing"]
+    state = OK if good == len(found) else BROKEN if good < len(found) / 2 else LOOK
     remedy = ""
     if hidden:
         remedy = "train the end marker: without it the model never learns to stop (is it masked as padding?)"
     elif cut:
         remedy = "keep whole answers: raise max_length, or leave these rows out"
-    yield Finding(
+    where = [row.place for row in found if row.end != "trained"][:SHOWN]
+    return Finding(
         "answers end with their marker",
         state,
-        f"in {good} of {len(examples)} rows the end marker is trained last; in {hidden} it "
-        f"is there and masked, in {cut} it is missing",
+        f"in {good} of {len(found)} rows the end marker is trained last; in {hidden} it "
+        f"is there and masked, in {cut} it is missing" + (f"; first: {', '.join(where)}" if where else ""),
         remedy,
-    )
-
-
-def begin_tokens(examples: Sequence[Example], model, tokenizer) -> Iterator[Finding]:
-    """Check that no example starts with two begin tokens."""
-    begin = getattr(tokenizer, "bos_token_id", None) if tokenizer else model.config.bos_token_id
-    if begin is None:
-        return
-    doubled = sum(row.input_ids[:2] == [begin, begin] for row in examples)
-    yield Finding(
-        "one begin token",
-        BROKEN if doubled else OK,
-        f"{doubled} of {len(examples)} rows begin with it twice",
-        "the template writes it already: tokenise with add_special_tokens=False" if doubled else "",
-    )
+    )  # fmt: skip
 
 
 def prompt_is_a_prefix(tokenizer, conversations: Sequence[list[Message]]) -> Finding:
@@ -221,20 +233,83 @@ def prompt_is_a_prefix(tokenizer, conversations: Sequence[list[Message]]) -> Fin
     )
 
 
-def leak(conversations: Sequence[list[Message]], heldout: Sequence[str]) -> Finding:
-    """Check that no held-out prompt occurs in the training prompts."""
-    asked = {m["content"].strip() for talk in conversations for m in talk if m["role"] == "user"}
-    both = sorted(asked & {prompt.strip() for prompt in heldout})
+def leak(survey: TextSurvey, count: int) -> Finding:
+    """Check that no held-out prompt occurs in the training prompts, exactly or nearly."""
+    both = sorted(survey.leaked.items())
+    near = survey.nearly_leaked()
+    state = BROKEN if both else LOOK if near else OK
+    where = [f"{place}: {prompt[:60]!r}" for prompt, place in both[:SHOWN]]
+    where += [f"{place} is {similarity:.0%} {known}" for place, known, similarity in near[:SHOWN]]
     return Finding(
         "held-out prompts are held out",
-        BROKEN if both else OK,
-        f"{len(both)} of {len(heldout)} are among the training prompts"
-        + (f", {both[0]!r} for one" if both else ""),
-        "take them out of the training data, or the score measures memory" if both else "",
+        state,
+        f"{len(both)} of {count} are among the training prompts, {len(near)} nearly"
+        + (f"; {both[0][0]!r} for one" if both else ""),
+        "take them out of the training data, or the score measures memory" if both or near else "",
+        tuple(where),
     )
 
 
+# --- Data ----------------------------------------------------------------------------------------
+def of_data(report: ReadingReport, survey: TextSurvey) -> Iterator[Finding]:
+    """Check what was read: rows that cannot be used, keys, duplicates, damage, personal data."""
+    yield Finding(
+        "rows can be used",
+        BROKEN if report.problems or not report.rows else OK,
+        f"{report.problems} of {rows_(report.rows)} cannot be used"
+        + (f"; the first {len(report.first)}:" if report.problems > SHOWN else ""),
+        "repair or remove them: training refuses the file" if report.problems else "" if report.rows else "the file has no rows",
+        tuple(f"{place}: {problem}" for place, problem in report.first),
+    )  # fmt: skip
+    left_out = sum(report.dropped.values())
+    if left_out:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in report.dropped.items())
+        nothing = left_out + report.problems == report.rows
+        yield Finding("rows are left out", BROKEN if nothing else LOOK, f"{left_out} of {report.rows}: {reasons}",
+                      "nothing is left to train" if nothing else "as the settings say; look whether they are too many")  # fmt: skip
+    if report.unknown:
+        yield Finding("every key is used", LOOK, f"not used: {report.unused()}",
+                      "if one of them means something for training, rename or convert it")  # fmt: skip
+    else:
+        yield Finding("every key is used", OK, f"in {rows_(report.rows)}")
+    near = survey.duplicates.near()
+    copies = survey.duplicates.exact
+    many = copies + len(near) > 0.05 * report.rows
+    yield Finding(
+        "texts differ",
+        LOOK if many else OK,
+        f"{copies} rows repeat another, {len(near)} nearly (≥ 80% of the word triples)",
+        "remove them, or they count several times" if many else "",
+        tuple(f"{a} is {similarity:.0%} like {b}" for a, b, similarity in near[:SHOWN]) if many else (),
+    )  # fmt: skip
+    if survey.damaged.count:
+        yield Finding("texts are decoded rightly", LOOK, f"{survey.damaged.count} rows have characters such as Ã© or \ufffd; first: {', '.join(survey.damaged.first)}",
+                      "read the source again with its encoding; the ftfy library repairs most")  # fmt: skip
+    for kind, places in survey.personal.items():
+        yield Finding("no personal data", LOOK, f"{places.count} rows seem to contain: {kind}; first: {', '.join(places.first)}",
+                      "replace it, if it is real: models repeat what they are trained on")  # fmt: skip
+    if survey.unfinished.count:
+        yield Finding("answers are complete", LOOK, f"{survey.unfinished.count} long answers end without a full stop; first: {', '.join(survey.unfinished.first)}",
+                      "were they cut when they were generated? The model learns to stop there")  # fmt: skip
+
+
 # --- Model ---------------------------------------------------------------------------------------
+def of_model(model, examples: Sequence[Example]) -> Iterator[Finding]:
+    """Check what is trained, and the adapters; ``examples``: a few are enough."""
+    yield from parameters(model)
+    if examples and lora_layers(model):
+        yield start(model, examples[0])
+    trained = [example for example in examples if example.trained][:2]
+    if trained:
+        batch = {k: v.to(model.device) for k, v in collate(trained, 0).items()}
+        problem = check_loss(model, batch)
+        if problem is None and lora_layers(model):
+            problem = check_adapters(model, batch)
+        yield Finding(LOSS, BROKEN if problem else OK,
+                      problem or "equal to the library's on two rows",
+                      "choose another model or other target_modules" if problem else "")  # fmt: skip
+
+
 def parameters(model) -> Iterator[Finding]:
     """Check which parameters are trained, and their dtypes."""
     named = dict(model.named_parameters())
@@ -309,38 +384,238 @@ def _as_is(model) -> Iterator[None]:
             module.training = mode
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Check a file of conversations for a model. Return 0 if nothing is broken, otherwise 1."""
-    parser = argparse.ArgumentParser(
-        prog="python -m sftlab.preflight", description=__doc__.split("\n")[0]
-    )
-    parser.add_argument("data", type=Path, help="a JSONL file of conversations or pairs")
-    parser.add_argument("--model", default="almanac", help="a name, hub id or folder")
-    parser.add_argument("--heldout", type=Path, help="a JSONL file of questions that must not leak")
-    parser.add_argument("--max-length", type=int, help="the most tokens a row may have")
-    parser.add_argument("--full", action="store_true", help="full fine-tuning instead of LoRA")
-    chosen = parser.parse_args(arguments)
-    from sftlab.models import load  # imported here because transformers takes seconds to load
+def untrained_tokens(model, tokenizer, used: Collection[int]) -> Finding | None:
+    """Look for special tokens in the examples whose embeddings were never trained and stay frozen.
 
-    try:
-        model, tokenizer = load(chosen.model)
-        conversations = load_conversations(chosen.data)
-        prepared = tokenize_conversations(
-            tokenizer, conversations, chosen.max_length, too_long="drop"
-        )
-        asked = [row["prompt"] for row in read_jsonl(chosen.heldout)] if chosen.heldout else []
-        if chosen.full:
-            model.requires_grad_(True)
+    Such rows are zero, equal to another's, or lie at the mean of all rows, where ``transformers``
+    puts the rows of added tokens.
+    """
+    embeddings = model.get_input_embeddings().weight
+    if embeddings.requires_grad or not used:
+        return None
+    rows = embeddings.detach().float()
+    mean = rows.mean(0)
+    usual = (rows[:: max(1, len(rows) // 4096)] - mean).norm(dim=1).median()
+    chosen = rows[sorted(used)]
+    odd = (chosen - mean).norm(dim=1) < 0.1 * usual
+    odd |= chosen.norm(dim=1) < 0.1 * rows[:: max(1, len(rows) // 4096)].norm(dim=1).median()
+    odd |= (torch.cdist(chosen, chosen) == 0).sum(1) > 1
+    names = tokenizer.convert_ids_to_tokens([t for t, bad in zip(sorted(used), odd, strict=True) if bad])  # fmt: skip
+    return Finding(
+        "special tokens were trained",
+        LOOK if names else OK,
+        f"{len(names)} of {len(used)} special tokens in the examples look untrained"
+        + (f" ({', '.join(names[:5])}), and the embeddings are frozen" if names else ""),
+        "use a chat template whose tokens the model knows, or train all parameters" if names else "",
+    )  # fmt: skip
+
+
+@dataclass
+class Inspection:
+    """Everything that was found out about a run; ``exit_status`` as in the module's docstring."""
+
+    findings: list[Finding]
+    report: ReadingReport
+    notes: list[str]  # what was converted and chosen
+    lengths: dict[str, int]
+    trained: dict[str, int]
+    views: list[tuple[str, list[tuple[str, bool]]]] = field(default_factory=list)  # place, tokens
+    sizes: list[tuple[int, int]] = field(default_factory=list)  # length, trained tokens
+
+    @property
+    def exit_status(self) -> int:
+        return int(any(finding.state == BROKEN for finding in self.findings))
+
+    def as_json(self) -> str:
+        found = {
+            "exit_status": self.exit_status, "file": self.report.path, "rows": self.report.rows,
+            "examples": len(self.sizes), "notes": self.notes, "tokens": self.lengths,
+            "trained_tokens": self.trained, "findings": [asdict(f) for f in self.findings],
+        }  # fmt: skip
+        return json.dumps(found, ensure_ascii=True, indent=1)
+
+
+def inspect(
+    model, tokenizer, data: str | Path, config: DataConfig, heldout: str | Path | None = None,
+    progress: bool = True,
+) -> Inspection:  # fmt: skip
+    """Look at a file of data as a training run with this model would read it.
+
+    Args:
+        model: with its adapters, as it would be trained.
+        tokenizer: with the chat template for serving.
+        heldout: a file of questions, in any format, that must not be among the prompts.
+
+    Raises:
+        WorkbookError: a file cannot be read at all, or there is no chat template.
+    """
+    trained, notes = training_tokenizer(tokenizer, config.chat_template_path)
+    if writes_the_date(trained):
+        notes.append("the chat template writes the date: a run keeps that of its start")
+    questions = _questions(heldout) if heldout else []
+    report, survey = ReadingReport(str(data)), TextSurvey(questions)
+    maker = ExampleMaker(trained, config, report, limits(model))
+    ends, begin = {end_of_turn_id(trained)}, begin_id(model, trained)
+    special = set(trained.convert_tokens_to_ids(list(special_tokens(trained))))
+    found: list[Facts] = []
+    first: list[tuple[list[Message], Example, str]] = []
+    used: set[int] = set()
+    with ProgressBar(_rows_in(Path(data)), "rows", shown=progress and sys.stderr.isatty()) as bar:
+        for conversation, example in read_examples(data, maker, report):
+            found.append(facts(example, conversation.place, ends, begin))
+            survey.add(conversation.messages, conversation.place)
+            used.update(special.intersection(example.input_ids))
+            if len(first) < FIRST:
+                first.append((conversation.messages, example, conversation.place))
+            bar.update(report.rows - bar.n)
+        bar.done = f"{report.rows} read"
+    if maker.answers != "all" and config.answers == "auto":
+        notes.append(EACH)
+    findings = list(of_data(report, survey))
+    if found:
+        findings += of_examples(found, ends, begin)
+        findings.append(prompt_is_a_prefix(trained, [messages for messages, _, _ in first]))
+        if config.chat_template_path:
+            findings.append(_templates_agree(tokenizer, trained, [m for m, _, _ in first]))
+    if questions:
+        findings.append(leak(survey, len(questions)))
+    findings += of_model(model, [example for _, example, _ in first])
+    if known := untrained_tokens(model, trained, used):
+        findings.append(known)
+    views = [
+        (place, [(trained.decode([t]), x != IGNORE_INDEX) for t, x in zip(e.input_ids, e.labels, strict=True)])
+        for _, e, place in first[:5]
+    ]  # fmt: skip
+    return Inspection(
+        _worst_first(findings), report, notes + report.conversions(),
+        quantiles([row.length for row in found]) if found else {},
+        quantiles([row.trained for row in found]) if found else {},
+        views, [(row.length, row.trained) for row in found],
+    )  # fmt: skip
+
+
+FIRST = 50  # examples that the slower checks look at
+
+
+def _questions(path: str | Path) -> list[tuple[str, str]]:
+    """Return the (place, prompt) of every held-out question."""
+    report = ReadingReport(str(path))
+    found = [
+        (talk.place, message["content"])
+        for talk in read_conversations(path, DataConfig(), report, prompts_only=True)
+        for message in talk.messages
+        if message["role"] == "user" and isinstance(message["content"], str)
+    ]
+    report.raise_if_refused()
+    return found
+
+
+def _rows_in(path: Path) -> int | None:
+    """Return the number of lines of a text file, for the progress bar; None for other files."""
+    if path.suffix.lower() not in (".jsonl", ".ndjson"):
+        return None
+    with path.open("rb") as file:
+        return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
+
+
+def _templates_agree(serving, training, conversations: Sequence[list[Message]]) -> Finding:
+    """Compare the template for training with the one the model is used with."""
+    shown = ""
+    differ = 0
+    for talk in conversations:
+        texts = []
+        for tokenizer in (serving, training):
+            try:
+                texts.append(render(tokenizer, talk))
+            except WorkbookError as error:
+                texts.append(str(error))
+        differ += texts[0] != texts[1]
+        if differ == 1 and not shown:
+            at, one, other = spot_the_difference(*texts)
+            shown = f"; first at character {at}: {''.join(one)[:40]!r}, in training {''.join(other)[:40]!r}"  # fmt: skip
+    return Finding(
+        "training and serving render alike",
+        LOOK if differ else OK,
+        f"{differ} of {len(conversations)} rows differ between the two templates{shown}",
+        "the model is used with its own template: is the difference meant?" if differ else "",
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m sftlab.preflight",
+        description=(__doc__ or "").split("\n")[0],
+        epilog="exit status: 0 the run can start (look at the findings), 1 something is broken, 2 nothing could be checked",
+    )  # fmt: skip
+    parser.add_argument("data", type=Path, help="a file of conversations, or the file of a run")
+    parser.add_argument("--model", default="almanac", help="a name, hub id or folder")
+    parser.add_argument("--heldout", type=Path, help="a file of questions that must not leak")
+    parser.add_argument("--full", action="store_true", help="full fine-tuning instead of LoRA")
+    parser.add_argument("--json", action="store_true", help="print everything as JSON")
+    parser.add_argument("--report", type=Path, help="write a page (HTML) that can be mailed")
+    settings = parser.add_argument_group("how rows become examples")
+    for setting in fields(DataConfig):
+        flag = "--" + setting.name.replace("_", "-")
+        if setting.name == "max_length":
+            settings.add_argument(flag, type=int, help="the most tokens an example may have")
         else:
-            inject_lora(model, "all-linear", r=8, lora_alpha=16, seed=0)
-        findings = preflight(model, tokenizer, prepared.examples, conversations, asked)
+            settings.add_argument(flag, choices=CHOICES.get(setting.name), metavar="|".join(CHOICES.get(setting.name, ("TEXT",))))  # fmt: skip
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Check a file of conversations for a model; return the exit status."""
+    chosen = _parser().parse_args(arguments)
+    try:
+        found = _inspected(chosen)
+        if chosen.report:
+            write_report(found, chosen.report)
     except WorkbookError as error:
-        print(error, file=sys.stderr)
-        return 1
-    print(format_findings(findings))
-    if prepared.dropped:
-        print(f"left out: {len(prepared.dropped)} rows are longer than {chosen.max_length} tokens")
-    return int(any(finding.state == BROKEN for finding in findings))
+        print(json.dumps({"exit_status": 2, "error": str(error)}) if chosen.json else error,
+              file=sys.stdout if chosen.json else sys.stderr)  # fmt: skip
+        return 2
+    if chosen.json:
+        print(found.as_json())
+        return found.exit_status
+    print(format_findings(found.findings))
+    print("\n".join(["", *found.notes, *_sizes(found)]))
+    return found.exit_status
+
+
+def _sizes(found: Inspection) -> list[str]:
+    return [
+        f"{name}: {counts['least']} to {counts['most']}, median {counts['median']}, 95% up to {counts['95%']}"
+        for name, counts in (("tokens per example", found.lengths), ("of these trained", found.trained))
+        if counts
+    ]  # fmt: skip
+
+
+def _inspected(chosen: argparse.Namespace) -> Inspection:
+    """Load what the arguments name and look at it."""
+    settings = {
+        setting.name: value
+        for setting in fields(DataConfig)
+        if (value := getattr(chosen, setting.name)) is not None
+    }
+    notes: list[str] = []
+    if is_run(chosen.data):
+        run = replace(read_run(chosen.data, notes), **settings)
+        heldout, adapter, name = chosen.heldout or run.heldout, run.adapter, run.model
+        config, data, seed = run, Path(run.data), run.train.seed
+    else:
+        config, data, heldout, name = DataConfig(**settings), chosen.data, chosen.heldout, chosen.model  # fmt: skip
+        adapter, seed = None if chosen.full else Adapter(), 0
+    if not data.exists():
+        raise WorkbookError(f"{data} is no file; expected a file of conversations, such as JSONL")
+    model, tokenizer = load(name)
+    if adapter is None or chosen.full:
+        model.requires_grad_(True)
+    else:
+        inject_lora(model, **asdict(adapter), seed=seed)
+        notes += left_out(model, adapter.target_modules)
+    found = inspect(model, tokenizer, data, config, heldout, progress=not chosen.json)
+    found.notes[:0] = notes
+    return found
 
 
 if __name__ == "__main__":

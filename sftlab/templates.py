@@ -9,9 +9,19 @@ from __future__ import annotations
 import copy
 import re
 from datetime import datetime
+from pathlib import Path
 
-from sftlab.chat import CHATML, Message, render, special_tokens
+from sftlab.chat import (
+    CHATML,
+    Message,
+    end_of_turn_id,
+    render,
+    special_tokens,
+    spot_the_difference,
+    user,
+)
 from sftlab.errors import WorkbookError
+from sftlab.masking import mask_all_but_assistant
 
 # Has a system role. An empty line follows each header; contents are trimmed.
 LLAMA3 = (
@@ -201,6 +211,109 @@ def with_clock_at(tokenizer, moment: datetime):
     )
     dated.chat_template = several or macro + found
     return dated
+
+
+def training_tokenizer(tokenizer, chat_template_path: str | None = None):
+    """Return a copy of the tokenizer whose chat template can be trained, and what was changed.
+
+    The serving template stays in ``tokenizer``. Two kinds of template are completed for training:
+
+    - one that writes no special token after the answer (GLM-4): the end-of-sequence token is
+      written after the last answer, so that the model learns to stop;
+    - one whose generation prompt writes more than the header of an answer (DeepSeek-R1:
+      ``<think>``): what goes beyond the header is left out of the generation prompt.
+
+    Args:
+        chat_template_path: file of a Jinja template that is used in place of the tokenizer's own.
+
+    Returns:
+        The copy, and one sentence for each change.
+
+    Raises:
+        WorkbookError: there is no template, its file cannot be read, or no token could end a turn.
+    """
+    changed, notes = copy.copy(tokenizer), []
+    changed.model_max_length = int(1e30)  # lengths are checked against the model, not here
+    if chat_template_path:
+        try:
+            changed.chat_template = Path(chat_template_path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise WorkbookError(
+                f"chat_template_path is {chat_template_path}, which cannot be read ({error}); give "
+                "the file of a Jinja template"
+            ) from None
+        notes.append(f"training uses the template of {chat_template_path}")
+    elif isinstance(changed.chat_template, dict):
+        notes.append(_choose_default(changed))
+    question, answer = user("Question"), {"role": "assistant", "content": "Answer"}
+    prompt = render(changed, question, add_generation_prompt=True)
+    whole = render(changed, [*question, answer])
+    if not whole.startswith(prompt):
+        common = spot_the_difference(prompt, whole)[0]
+        extra = prompt[common:]
+        header_is_shared = common > len(render(changed, question))
+        if header_is_shared and "Answer" in whole[common:]:
+            changed.chat_template = _without_ending(changed.chat_template, len(extra))
+            notes.append(
+                f"the generation prompt of the template ends with {extra!r}, which no rendered answer "
+                "has: it is left out in training; leave it out when you use the model, too"
+            )
+    if "Answer" not in whole:
+        raise WorkbookError(
+            "the chat template does not write a plain text as answer (it may expect images); give a "
+            "template for text with chat_template_path"
+        )
+    try:
+        end_of_turn_id(changed)
+    except WorkbookError:
+        if not changed.eos_token:
+            raise
+        changed.chat_template += (
+            "{% if not add_generation_prompt and messages and messages[-1]['role'] == 'assistant' %}"
+            "{{ '" + changed.eos_token + "' }}{% endif %}"
+        )
+        end_of_turn_id(changed)
+        notes.append(
+            f"the template writes no token after an answer: {changed.eos_token} is written after "
+            "the last one and trained"
+        )
+    return changed, notes
+
+
+def _choose_default(tokenizer) -> str:
+    """Replace a dictionary of named templates by its default one; return a sentence about it."""
+    names = list(tokenizer.chat_template)
+    name = "default" if "default" in names else names[0] if len(names) == 1 else None
+    if name is None:
+        raise WorkbookError(
+            f"the tokenizer has several chat templates ({', '.join(names)}) and no default one; save "
+            "one of them to a file and name it with chat_template_path"
+        )
+    tokenizer.chat_template = tokenizer.chat_template[name]
+    return f'of the chat templates {", ".join(names)}, "{name}" is used'
+
+
+def _without_ending(template: str, count: int) -> str:
+    """Return a template whose generation prompt is shorter by ``count`` characters."""
+    whole = "{% set rendered %}" + template + "{% endset %}"
+    return whole + (
+        "{% if add_generation_prompt %}{{ rendered[:-" + str(count) + "] }}"
+        "{% else %}{{ rendered }}{% endif %}"
+    )
+
+
+def keeps_earlier_answers(tokenizer) -> bool:
+    """Return whether all answers of a conversation can be trained in one example.
+
+    Some templates render an answer differently once more messages follow: Qwen3 leaves out its
+    reasoning, gpt-oss ends it with another token.
+    """
+    turn = [*user("Question"), {"role": "assistant", "content": "Answer"}]
+    try:
+        mask_all_but_assistant(tokenizer, turn + turn)
+    except WorkbookError:
+        return False
+    return True
 
 
 def _any_of(markers: tuple[str, ...]) -> re.Pattern[str]:

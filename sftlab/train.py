@@ -12,13 +12,12 @@ from pathlib import Path
 from random import Random
 
 import torch
-from pydantic import ConfigDict
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sftlab._internal.interrupts import DeferredInterrupt
 from sftlab._internal.progress_bar import ProgressBar
 from sftlab._internal.random_state import own_random_state
-from sftlab._internal.ranges import check_clipping, check_number, check_seed, check_whole
+from sftlab._internal.ranges import check_clipping, check_whole
 from sftlab.checkpoints import check_folder, load_checkpoint, save_checkpoint
 from sftlab.data import batch_order, collate
 from sftlab.distributed import (
@@ -30,75 +29,11 @@ from sftlab.distributed import (
 from sftlab.errors import WorkbookError
 from sftlab.loss import model_loss, trained_tokens
 from sftlab.masking import Example
-from sftlab.preflight import BROKEN, format_findings, preflight
+from sftlab.preflight import BROKEN, LOSS, format_findings, preflight
 from sftlab.run_identity import describe, starts_of
+from sftlab.settings import TrainConfig
 
-PRECISIONS = ("auto", "fp32", "bf16")
-MOST_EPOCHS = 100_000  # an accidental extra digit would plan batches for hours
 SHORT = 128  # tokens per sequence; plain and fused attention are equally fast at about 256
-# pydantic rules for configuration files: unknown settings and numbers in quotes are errors.
-STRICT = ConfigDict(extra="forbid", strict=True)
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """Settings of a training run.
-
-    The defaults suit LoRA on the embedded model. Full fine-tuning needs a tenth of the learning
-    rate.
-    """
-
-    learning_rate: float = 2e-3
-    num_train_epochs: int = 8
-    max_steps: int | None = None  # limit; the schedule is planned for the steps that are run
-    batch_size: int = 16  # examples per optimizer step
-    micro_batch_size: int | None = None  # examples per forward pass, to save memory; same result
-    warmup_ratio: float = 0.1  # share of the steps
-    lr_scheduler_type: str = "cosine"  # or "constant"
-    weight_decay: float = 0.0
-    max_grad_norm: float | None = 1.0  # gradient clipping; 0 or None: no clipping
-    precision: str = "auto"  # of the forward pass: "fp32", "bf16" (autocast), "auto" (bf16 on CUDA)
-    seed: int = 0
-    save_steps: int = 50  # steps between checkpoints, if there is a folder for them
-    __pydantic_config__ = STRICT
-
-    def __post_init__(self) -> None:
-        check_whole("num_train_epochs", self.num_train_epochs, 1, MOST_EPOCHS)
-        for name in ("max_steps", "batch_size", "micro_batch_size", "save_steps"):
-            value = getattr(self, name)
-            if value is not None or name in ("batch_size", "save_steps"):
-                check_whole(name, value, 1)
-        check_seed(self.seed)
-        check_number("learning_rate", self.learning_rate, lambda rate: 0 < rate < math.inf,
-                     "it must be above 0, and finite")  # fmt: skip
-        check_number("warmup_ratio", self.warmup_ratio, lambda share: 0 <= share <= 1,
-                     "it is a share of the steps, from 0 to 1")  # fmt: skip
-        check_number("weight_decay", self.weight_decay, lambda decay: 0 <= decay < math.inf,
-                     "it must be at least 0, and finite")  # fmt: skip
-        check_clipping(self.max_grad_norm)
-        if self.lr_scheduler_type not in ("cosine", "constant"):
-            raise WorkbookError(
-                f'lr_scheduler_type is {self.lr_scheduler_type!r}; use "cosine" or "constant"'
-            )
-        if self.precision not in PRECISIONS:
-            raise WorkbookError(
-                f"precision is {self.precision!r}; use one of {', '.join(PRECISIONS)}"
-            )
-
-    def learning_rate_at(self, step: int, steps: int) -> float:
-        """Return the learning rate of a step: linear warm-up, then constant or a cosine to 0.
-
-        Args:
-            step: number of the step, from 0.
-            steps: number of steps of the run.
-        """
-        warm = max(1, round(self.warmup_ratio * steps))
-        if step < warm:
-            return self.learning_rate * (step + 1) / warm
-        if self.lr_scheduler_type == "constant":
-            return self.learning_rate
-        done = (step - warm) / max(1, steps - warm)
-        return self.learning_rate * (1 + math.cos(math.pi * done)) / 2
 
 
 @dataclass
@@ -226,8 +161,9 @@ def sft_train(
         name: name of the model, used in error messages that compare two runs.
 
     Raises:
-        WorkbookError: there is nothing to train, the loss is not finite, or a checkpoint is
-            damaged, belongs to another run or cannot be written.
+        WorkbookError: there is nothing to train, the model's architecture cannot be trained here,
+            the loss is not finite, or a checkpoint is damaged, belongs to another run or cannot be
+            written.
     """
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if not trainable:
@@ -296,9 +232,11 @@ def sft_train(
 
     with ProgressBar(len(plan), "steps", first=first, shown=progress and main) as bar, gate:
         try:
-            if check and main and not first:
+            if check and not first:
                 broken = [f for f in preflight(model, examples=examples) if f.state == BROKEN]
-                if broken:
+                if unusable := [f for f in broken if f.guard == LOSS]:
+                    raise WorkbookError(unusable[0].evidence)
+                if broken and main:
                     print(format_findings(broken))
             if on_step and not first:
                 on_step(0, math.nan)
@@ -383,3 +321,9 @@ def _told(history: History, steps: int, rows: int, checkpoint: Path | None) -> s
         return f"{steps} steps on {rows} rows: loss {first:.2f} → {last:.2f}"
     again = "; run again to go on" if checkpoint else ""
     return f"stopped after {len(history.losses)} of {steps} steps{again}"
+
+
+if __name__ == "__main__":  # python -m sftlab.train RUN.json is the same as python -m sftlab train
+    import runpy
+
+    runpy.run_module("sftlab.pipeline", run_name="__main__")

@@ -75,7 +75,9 @@ class TestJsonl:
     def test_another_encoding_is_named_with_the_place(self, tmp_path):
         path = tmp_path / "talks.jsonl"
         path.write_bytes('{"prompt": "Grüße"}'.encode("latin-1"))
-        with pytest.raises(WorkbookError, match=r"is not UTF-8 text \(byte 14\); save it as UTF-8"):
+        with pytest.raises(
+            WorkbookError, match=r"line 1: not UTF-8 text \(byte 14\); save the file as UTF-8"
+        ):
             read_jsonl(path)
 
 
@@ -96,10 +98,13 @@ class TestConversations:
         ("line", "told"),
         [
             ('{"prompt": "Hi", "response": ""}', r"message 2 \(assistant\) is empty"),
-            ('{"prompt": "Hi", "response": 3}', r"message 2 \(assistant\) has no text"),
+            ('{"prompt": "Hi", "response": 3}', r'"response" is of type int; expected text'),
             ('{"prompt": "Hi"}', 'no "response"'),
             ('{"messages": "Hi"}', "must be a list"),
-            ('{"messages": [{"role": "assistant", "content": "x"}]}', "it is the user's turn"),
+            (
+                '{"messages": [{"role": "assistant", "content": "x"}]}',
+                "first message comes from the assistant",
+            ),
             ('{"prompt": "a<|im_end|>", "response": "b"}', r"contains <\|im_end\|>"),
         ],
     )

@@ -45,7 +45,7 @@ def look(model, tokenizer, examples):
 def test_a_sound_run_trips_nothing_and_every_guard_speaks(model, tokenizer, examples):
     findings = preflight(model, tokenizer, examples, TALKS, HELDOUT)
     assert states(findings) == {}
-    assert len({finding.guard for finding in findings}) == 11
+    assert len({finding.guard for finding in findings}) == 12
     assert all(finding.evidence and not finding.remedy for finding in findings)
 
 
@@ -214,28 +214,54 @@ def test_the_table_names_the_worst_first_with_its_remedy(model, tokenizer, examp
     assert format_findings([]) == ""
 
 
+def command(*arguments):
+    return subprocess.run([sys.executable, "-m", "sftlab.preflight", *map(str, arguments)],
+                          capture_output=True, text=True)  # fmt: skip
+
+
 def test_the_command_line_checks_a_file(tmp_path):
     leak = tmp_path / "leak.jsonl"
     rows = [{**row, "prompt": prompt} for row, prompt in zip(ROWS, HELDOUT, strict=False)]
     leak.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    heldout = ["--heldout", str(INSTRUCTIONS / "heldout.jsonl")]
-    for data, status, said in ((INSTRUCTIONS / "handful.jsonl", 0, "ok "), (leak, 1, "broken")):
-        command = [
-            sys.executable,
-            "-m",
-            "sftlab.preflight",
-            str(data),
-            "--max-length",
-            "30",
-            *heldout,
-        ]
-        done = subprocess.run(command, capture_output=True, text=True)
+    more = ["--max-length", "30", "--too-long", "drop_row", "--heldout", INSTRUCTIONS / "heldout.jsonl"]  # fmt: skip
+    for data, status, said in ((INSTRUCTIONS / "handful.jsonl", 0, "ok  "), (leak, 1, "broken")):
+        done = command(data, *more)
         assert (done.returncode, done.stderr) == (status, "")
         assert done.stdout.startswith(said)
-    assert "rows are longer than 30 tokens" in done.stdout
-    done = subprocess.run([sys.executable, "-m", "sftlab.preflight", str(tmp_path / "no.jsonl")],
-                          capture_output=True, text=True)  # fmt: skip
-    assert done.returncode == 1 and "is no file" in done.stderr
+    assert "left out: longer than 30 tokens" in done.stdout
+    for data, said in ((tmp_path / "no.jsonl", "is no file"), (leak, "no model 'none'")):
+        done = command(data, "--model", "none" if data == leak else "almanac")
+        assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
+
+
+def test_the_command_line_speaks_json_and_writes_a_page(tmp_path):
+    rows = [*ROWS[:3], {"prompt": "<b>Hi</b>", "response": ""}, {"prompt": "Mail a.b@c.org!", "response": "Ok.", "src": 1}]  # fmt: skip
+    data = tmp_path / "rows.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = command(data, "--json", "--report", tmp_path / "page.html")
+    found = json.loads(done.stdout)
+    assert done.returncode == found["exit_status"] == 1
+    assert (found["rows"], found["examples"]) == (5, 4)
+    states = {finding["guard"]: finding["state"] for finding in found["findings"]}
+    assert states["rows can be used"] == BROKEN
+    assert states["every key is used"] == states["no personal data"] == LOOK
+    assert "line 4: message 2 (assistant) is empty" in str(found["findings"][0]["where"])
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert (
+        page.count("<svg") == 2
+        and page.count("<h3>") == 4
+        and "a.b@c.org" not in page.split("<h3>")[0]
+    )
+    assert "http" not in page.replace("http://www.w3.org", "")
+
+
+def test_the_command_line_checks_a_run_with_its_settings(tmp_path):
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"q": ROWS[0]["prompt"], "a": "Yes."}) + "\n")
+    run = {"model": "almanac", "data": "rows.jsonl", "output": "out", "adapter": {"r": 2}, "train": {}}  # fmt: skip
+    for more, status in (({}, 1), ({"prompt_column": "q", "response_column": "a"}, 0)):
+        (tmp_path / "run.json").write_text(json.dumps(run | more))
+        assert command(tmp_path / "run.json").returncode == status
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_command_line_checks_a_model_in_a_folder(tiny_model, tokenizer, tmp_path):
@@ -243,8 +269,7 @@ def test_the_command_line_checks_a_model_in_a_folder(tiny_model, tokenizer, tmp_
     tokenizer.save_pretrained(tmp_path / "model")
     data = str(INSTRUCTIONS / "handful.jsonl")
     for more, said in (([], "adapters are in use"), (["--full"], "149,664 of 149,664")):
-        command = [sys.executable, "-m", "sftlab.preflight", data, "--model", tmp_path / "model"]
-        done = subprocess.run([*command, *more], capture_output=True, text=True)
+        done = command(data, "--model", tmp_path / "model", *more)
         assert (done.returncode, done.stderr) == (0, "")
         assert said in done.stdout and "broken" not in done.stdout
 
@@ -270,7 +295,7 @@ def test_no_false_alarm_in_any_notebook():
 
 
 def test_it_costs_less_than_a_step_of_the_run(model, examples):
-    """Of all examples it reads ids and labels alone; through the model goes one, twice."""
+    """Of all examples it reads ids and labels alone; through the model go few tokens."""
     through = []
     hook = model.get_decoder().register_forward_hook(
         lambda _, inputs, given, out: through.append(out.last_hidden_state[..., 0].numel()),
@@ -278,7 +303,7 @@ def test_it_costs_less_than_a_step_of_the_run(model, examples):
     )
     preflight(model, examples=examples)
     hook.remove()
-    assert through == [len(examples[0])] * 2
+    assert sum(through) < 16 * len(examples[0])
 
 
 def test_a_finding_is_a_plain_value(model, examples):

@@ -13,7 +13,8 @@ from sftlab import pipeline
 from sftlab.data import collate, conversation, tokenize_conversations
 from sftlab.errors import WorkbookError
 from sftlab.lora import inject_lora
-from sftlab.pipeline import Adapter, read_run, train_run
+from sftlab.pipeline import train_run
+from sftlab.settings import Adapter, read_run
 from sftlab.train import TrainConfig, sft_train, train_step
 
 PAIR = {"prompt": "What is 1 plus 1?", "response": "It is 2."}

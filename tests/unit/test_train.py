@@ -133,6 +133,7 @@ class TestLoop:
 
     def test_trains_on_in_train_mode_whatever_on_step_did(self, tiny_model, rows):
         modes, told = [], []
+        model_loss(tiny_model, collate(rows[:2], 0))  # the first loss of a model makes a trial call
         tiny_model.model.layers[0].register_forward_pre_hook(
             lambda module, found: modes.append(module.training)
         )
@@ -222,10 +223,12 @@ class TestRun:
 
     def test_trains_in_train_mode_and_leaves_the_model_in_eval_mode(self, tiny_model, rows):
         modes = []
+        model_loss(tiny_model, collate(rows[:2], 0))
         tiny_model.model.layers[0].register_forward_pre_hook(
             lambda module, found: modes.append(module.training)
         )
-        sft_train(tiny_model, rows, CONFIG, on_step=lambda *_: tiny_model.eval(), progress=False)
+        settings = {"progress": False, "check": False}  # the check runs the model as well
+        sft_train(tiny_model, rows, CONFIG, on_step=lambda *_: tiny_model.eval(), **settings)
         assert modes == [True] * STEPS
         assert not tiny_model.training
 
@@ -308,6 +311,7 @@ class TestResume:
             if len(calls) == 2:
                 os.kill(os.getpid(), signal.SIGINT)
 
+        model_loss(stopped, collate(rows[:2], 0))
         stopped.model.layers[1].register_forward_hook(press_stop)
         before = signal.getsignal(signal.SIGINT)
         settings = {"progress": False, "check": False}  # the check runs the model as well

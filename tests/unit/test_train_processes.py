@@ -14,15 +14,18 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sftlab import pipeline
+from sftlab import pipeline, results
 from sftlab._internal.paths import INSTRUCTIONS, ROOT
 from sftlab.adapters import load_adapter
+from sftlab.architectures import limits
 from sftlab.data import write_jsonl
 from sftlab.errors import WorkbookError
 from sftlab.exercises.record import runs
+from sftlab.formats import ReadingReport
 from sftlab.lora import lora_layers
 from sftlab.models import load
-from sftlab.pipeline import load_rows, load_start, read_run, train_run
+from sftlab.pipeline import load_examples, load_start, train_run
+from sftlab.settings import read_run
 from sftlab.train import sft_train
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -104,7 +107,10 @@ class TestFile:
     def test_the_committed_file_is_whole(self, tokenizer):
         run = read_run(ROOT / "configs" / "sft.json")
         assert Path(run.data).resolve() == INSTRUCTIONS / "pairs.jsonl"
-        assert len(load_rows(run, tokenizer).examples) >= 200
+        assert (
+            len(load_examples(run, tokenizer, ReadingReport(run.data), limits(load_start(run)[0])))
+            >= 200
+        )
 
     @pytest.mark.parametrize(
         ("changes", "told"),
@@ -139,14 +145,14 @@ class TestFile:
             read_run(folder / "list.json")
         with pytest.raises(WorkbookError, match=r"gone\.jsonl is no file; expected a JSONL file"):
             train_run(read_run(write_run(folder, data="gone.jsonl")), progress=False)
-        with pytest.raises(WorkbookError, match=r"row 1 has \d+ tokens, \d+ more than max_length"):
+        with pytest.raises(WorkbookError, match=r"line 1: \d+ tokens, \d+ more than max_length"):
             train_run(read_run(write_run(folder, max_length=5)), progress=False)
 
     def test_a_result_that_cannot_be_written_is_told_in_one_sentence(self, folder, monkeypatch):
         def full(*_, **__):
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(pipeline, "save_adapter", full)
+        monkeypatch.setattr(results, "save_adapter", full)
         with pytest.raises(WorkbookError, match=r"result cannot be written .*No space left.*kept"):
             train_run(read_run(write_run(folder)), progress=False)
 
@@ -240,7 +246,7 @@ class TestRecordedRuns:
         recorded = runs("several_processes")
         run = read_run(ROOT / "configs" / "sft.json")
         model, tokenizer = load_start(run)
-        rows = load_rows(run, tokenizer).examples
+        rows = load_examples(run, tokenizer, ReadingReport(run.data), limits(model))
         found = sft_train(model, rows, run.train, progress=False, stop_after_steps=5).losses
         for entry in recorded:
             assert entry["losses_of_one"][:5] == pytest.approx(found, rel=1e-3)

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from sftlab._internal.paths import ROOT
 from sftlab.errors import WorkbookError
-from sftlab.pipeline import read_run
+from sftlab.settings import read_run
 
 RECORD = "several_processes"  # data/results/several_processes.json
 
