@@ -221,11 +221,13 @@ def load_unmerged(folder: str | Path, base: str | Path | None = None):
 def cast(model, dtype: torch.dtype):
     """Round a model's weights to a dtype, in place; return the model.
 
-    Buffers that are computed, such as the frequencies of rotary positions, keep their precision.
+    Buffers that are computed, such as the frequencies of rotary positions, keep their precision, as
+    do the few weights that transformers keeps in float32 in every model of their kind.
     """
     if dtype != model.dtype:
-        for parameter in model.parameters():
-            if parameter.is_floating_point():
+        kept = tuple(getattr(model, "_keep_in_fp32_modules_strict", None) or ())
+        for name, parameter in model.named_parameters():
+            if parameter.is_floating_point() and not any(part in name for part in kept):
                 parameter.data = parameter.data.to(dtype)
         model.config.dtype = dtype
     return model
@@ -304,9 +306,15 @@ def base_of(folder: Path, record: dict) -> str:
             f"{folder} is an adapter on {recorded['name']}, a local folder (sha256 {known}…), which is "
             f"not{there or ' known here'}: place it there, or {_remedy(folder)}"
         )
-    named = adapter_config(folder).get("base_model_name_or_path")
+    config = adapter_config(folder)
+    named, revision = config.get("base_model_name_or_path"), config.get("revision")
     if not named:
         raise WorkbookError(f"{folder} is an adapter and names no base: {_remedy(folder)}")
+    if revision not in (None, "main"):
+        raise WorkbookError(
+            f"{folder} is an adapter on the revision {revision} of {named}: download that with  "
+            f"hf download {named} --revision {revision} --local-dir FOLDER,  and {_remedy(folder)}"
+        )
     return str(folder / named) if not _is_folder(named) and _is_folder(folder / named) else named
 
 

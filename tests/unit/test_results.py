@@ -326,6 +326,17 @@ class TestWhatIsRefused:
         with pytest.raises(WorkbookError, match=r"an adapter on org/model: .*hub.*base="):
             load(tmp_path / "a")
 
+    def test_another_revision_of_the_base(self, adapter):
+        folder = adapter[0] / "adapter"
+        (folder / models.RECORD).unlink()
+        path = folder / adapters.CONFIG
+        changes = {"base_model_name_or_path": "org/model", "revision": "v2"}
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+        with pytest.raises(
+            WorkbookError, match=r"revision v2 of org/model: download .*--revision v2"
+        ):
+            load(folder)
+
     def test_a_quantized_base(self, adapter, base):
         config = base / "config.json"
         found = json.loads(config.read_text()) | {

@@ -8,13 +8,20 @@ from dataclasses import asdict, replace
 
 import pytest
 import torch
+from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM
 
+from sftlab import run_identity
 from sftlab.chat import user
+from sftlab.checkpoints import load_checkpoint
 from sftlab.data import tokenize_conversations
 from sftlab.errors import WorkbookError
-from sftlab.lora import inject_lora
+from sftlab.lora import inject_lora, lora_layers
 from sftlab.models import load
-from sftlab.pipeline import read_run, train_run
+from sftlab.pipeline import train_run
+from sftlab.quantized_layers import quantize_model_linears
+from sftlab.run_identity import describe, differences, environment_differences
+from sftlab.settings import read_run
 from sftlab.train import TrainConfig, sft_train
 
 CONFIG = TrainConfig(
@@ -130,8 +137,183 @@ class TestWhatDecides:
             begin(adapted(8), rows, tmp_path)
         assert begin(adapted(4), rows, tmp_path, until=None).finished
 
+    def test_a_label_and_the_order_of_the_rows(self, tiny_model, rows, tmp_path):
+        begin(with_lora(tiny_model), rows, tmp_path)
+        first = replace(rows[0], labels=[*rows[0].labels[:-2], -100, -100])
+        for others in (rows[::-1], [first, *rows[1:]]):
+            with pytest.raises(WorkbookError, match=r"\(rows: 8 rows, sha256 "):
+                begin(with_lora(tiny_model), others, tmp_path)
+
+    def test_dropout_in_the_base(self, tiny_model, rows, tmp_path):
+        begin(with_lora(tiny_model), rows, tmp_path)
+        tiny_model.model.layers[0].mlp = nn.Sequential(
+            tiny_model.model.layers[0].mlp, nn.Dropout(0.1)
+        )
+        with pytest.raises(WorkbookError, match="belongs to another run"):
+            begin(with_lora(tiny_model), rows, tmp_path)
+
+    def test_a_factor_set_by_hand(self, tiny_model, rows, tmp_path):
+        begin(with_lora(tiny_model), rows, tmp_path)
+        other = with_lora(tiny_model)
+        next(iter(lora_layers(other).values())).scale *= 2
+        with pytest.raises(WorkbookError, match=r"\(scale: None → .*q_proj': 4\.0"):
+            begin(other, rows, tmp_path)
+
+    @pytest.mark.parametrize("change", ["scales", "double"])
+    def test_what_unpacks_a_quantized_base(self, rows, tokenizer, tmp_path, change):
+        """The same four-bit codes stand for other weights if their scales are others."""
+
+        def packed(factor=1.0, double=True):
+            torch.manual_seed(0)
+            sizes = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1}
+            config = LlamaConfig(vocab_size=len(tokenizer), num_attention_heads=2, **sizes)
+            model = LlamaForCausalLM(config)
+            for name, weight in model.named_parameters():
+                if "proj" in name:
+                    weight.data *= factor
+            model = quantize_model_linears(model, double).requires_grad_(False)
+            model.model.norm.requires_grad_(True)
+            return model
+
+        begin(packed(), rows, tmp_path)
+        with pytest.raises(WorkbookError, match=r"\(frozen weights: "):
+            begin(packed(2.0) if change == "scales" else packed(double=False), rows, tmp_path)
+        assert begin(packed(), rows, tmp_path, until=None).finished
+
+    def test_a_setting_that_this_list_does_not_know(self, tiny_model, rows):
+        model = with_lora(tiny_model)
+        trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        first, second = (
+            describe(model, trained, rows, asdict(CONFIG) | {"label_smoothing": share}, 5)
+            for share in (0.0, 0.1)
+        )
+        told = differences(first["identity"], second["identity"], {}, {})
+        assert told == ["label_smoothing: 0.0 → 0.1"]
+
+    @pytest.mark.parametrize(
+        ("kind", "settings", "changes"),
+        [
+            ("LoraConfig", {"r": 2, "target_modules": ["q_proj"]}, {"use_dora": True}),
+            ("LoraConfig", {"r": 2, "target_modules": ["q_proj"]}, {"rank_pattern": {"q_proj": 3}}),
+            ("IA3Config", {"target_modules": ["q_proj"], "feedforward_modules": []},
+             {"target_modules": ["q_proj", "v_proj"]}),
+            ("LoHaConfig", {"r": 2, "target_modules": ["q_proj"]}, {"alpha": 4}),
+            ("PrefixTuningConfig", {"num_virtual_tokens": 3, "task_type": "CAUSAL_LM"},
+             {"num_virtual_tokens": 4}),
+        ],
+        ids=str,
+    )  # fmt: skip
+    def test_every_kind_of_adapter_of_peft(
+        self, tiny_model, rows, tmp_path, kind, settings, changes
+    ):
+        peft = pytest.importorskip("peft")
+
+        def adapted(**more):
+            torch.manual_seed(1)
+            config = getattr(peft, kind)(**settings | more)
+            return peft.get_peft_model(copy.deepcopy(tiny_model), config)
+
+        def go_on(model, until):
+            return sft_train(model, rows, CONFIG, folder=tmp_path, progress=False, check=False,
+                             stop_after_steps=until)  # fmt: skip
+
+        go_on(adapted(), 2)
+        with pytest.raises(WorkbookError, match=rf"default\.{next(iter(changes))}"):
+            go_on(adapted(**changes), 2)
+        assert go_on(adapted(), None).finished
+
+    @pytest.mark.parametrize("dropout", [0.0, 0.1])
+    def test_the_number_of_processes_where_each_draws_its_masks(
+        self, tiny_model, rows, monkeypatch, dropout
+    ):
+        found = []
+        for processes in (1, 2):
+            monkeypatch.setattr(run_identity, "rank_and_world_size", lambda n=processes: (0, n))
+            model = with_lora(tiny_model, lora_dropout=dropout)
+            trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+            found.append(describe(model, trained, rows, asdict(CONFIG), 5))
+        one, two = found
+        told = differences(one["identity"], two["identity"], {}, {})
+        assert told == (["processes: None → 2"] if dropout else [])
+        note = environment_differences(one["environment"], two["environment"], bool(dropout))
+        assert "(processes: 1 → 2)" in note
+
+
+class TestWhatIsSaid:
+    @pytest.mark.parametrize(
+        ("changes", "told"),
+        [
+            ({"torch": "1.0"}, r"(torch: 1.0 → "),
+            ({"threads": 512, "device": "abacus"}, "device: abacus → cpu; threads: 512 → "),
+        ],
+        ids=str,
+    )
+    def test_another_environment(self, tiny_model, rows, tmp_path, capsys, changes, told):
+        begin(with_lora(tiny_model), rows, tmp_path)
+        path = tmp_path / "checkpoint.pt"
+        state = torch.load(path, weights_only=True)
+        state["environment"] |= changes
+        torch.save(state, path)
+        assert begin(with_lora(tiny_model), rows, tmp_path, until=3)
+        said = capsys.readouterr().err
+        assert told in said and "may differ by rounding" in said
+        assert begin(with_lora(tiny_model), rows, tmp_path, until=None).finished
+        assert not capsys.readouterr().err
+
+    def test_other_masks_after_another_micro_batch(self, tiny_model, rows, tmp_path, capsys):
+        begin(with_lora(tiny_model, lora_dropout=0.1), rows, tmp_path)
+        begin(
+            with_lora(tiny_model, lora_dropout=0.1),
+            rows,
+            tmp_path,
+            replace(CONFIG, micro_batch_size=1),
+        )
+        assert "dropout draws other masks" in capsys.readouterr().err
+
+    def test_a_key_that_a_new_version_adds_is_no_difference(self):
+        old, new = {"config.rope": None}, {"config.rope": None, "config.rope.kind": "new"}
+        assert differences(old, new, {}, {}, same_libraries=False) == []
+        assert differences(old, new, {}, {}, same_libraries=True) == [
+            "config.rope.kind: None → new"
+        ]
+
+    def test_what_the_rows_come_from_is_named(self):
+        old, new = {"rows": "8 rows, sha256 a"}, {"rows": "8 rows, sha256 b"}
+        names = {"model": "almanac", "data": "a.jsonl", "max_length": None}
+        told = differences(old, new, names, names | {"max_length": 9, "model": "x"})
+        assert told == ["max_length: None → 9"]
+        assert differences(old, new, names, names) == ["rows: 8 rows, sha256 a → 8 rows, sha256 b"]
+
+    def test_of_many_layers_the_one_that_differs(self):
+        old = {"r": dict.fromkeys("abcdef", 8)}
+        assert differences(old, {"r": old["r"] | {"c": 4, "d": 4}}, {}, {}) == [
+            "r of c: 8 → 4, and 1 more"
+        ]
+
 
 class TestWhatDoesNot:
+    def test_gradient_checkpointing_and_tokens_of_the_configuration(
+        self, tiny_model, rows, tmp_path
+    ):
+        begin(with_lora(tiny_model), rows, tmp_path)
+        tiny_model.gradient_checkpointing_enable()
+        tiny_model.config.eos_token_id, tiny_model.config.use_cache = 5, False
+        assert begin(with_lora(tiny_model), rows, tmp_path, until=None).finished
+
+    def test_the_order_of_the_parameters(self, tiny_model, rows, tmp_path):
+        """The optimizer numbers its state; the names decide what belongs together."""
+        model = with_lora(tiny_model)
+        begin(model, rows, tmp_path)
+        path = tmp_path / "checkpoint.pt"
+        state = torch.load(path, weights_only=True)
+        trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        turned = dict(reversed(trained.items()))
+        optimizer = torch.optim.AdamW(turned.values())
+        load_checkpoint(path, turned, optimizer, {key: state[key] for key in ("identity", "names")})
+        moments = dict(zip(state["parameters"], state["optimizer"]["state"].values(), strict=True))
+        for name, parameter in turned.items():
+            assert torch.equal(optimizer.state[parameter]["exp_avg"], moments[name]["exp_avg"])
+
     @pytest.mark.parametrize(
         "changes",
         [
@@ -257,12 +439,12 @@ def test_a_template_that_writes_the_date_keeps_that_of_the_start(
 
     today = begun.read_text()
     begun.write_text("2020-02-02T12:00:00\n")  # as if the checkpoint's rows were of another day
-    with pytest.raises(WorkbookError, match=r"\(rows: 2 rows"):
+    with pytest.raises(WorkbookError, match="belongs to another run"):
         train_run(run, progress=False)
     (tmp_path / "out" / "checkpoint.pt").unlink()
     assert train_run(run, progress=False).finished  # rows and date are of one day again
     begun.write_text(today)
-    with pytest.raises(WorkbookError, match="rows"):
+    with pytest.raises(WorkbookError, match="belongs to another run"):
         train_run(run, progress=False)
 
 
