@@ -243,7 +243,16 @@ def _is_linear(module: nn.Module) -> bool:
         return False
     if type(module).forward is nn.Linear.forward:
         return True
-    # A subclass may do something else: some routers return several tensors.
+    if type(module) not in _PLAIN:
+        _PLAIN[type(module)] = _computes_as_linear(module)
+    return _PLAIN[type(module)]
+
+
+_PLAIN: dict[type, bool] = {}  # subclasses of nn.Linear with a forward of their own
+
+
+def _computes_as_linear(module: nn.Linear) -> bool:
+    """Return whether a trial call gives one output; some routers return several, or in groups."""
     x = torch.zeros(2, module.in_features, device=module.weight.device)
     try:
         with torch.enable_grad():  # bitsandbytes repacks its weights in a call without gradients
@@ -305,7 +314,7 @@ def left_out(model: nn.Module, target_modules: str | Sequence[str] = "all-linear
     adapter. Embeddings, the output head, biases and norms are never adapted and not listed. The list
     is empty if the targets are named one by one. It is the same before and after ``inject_lora``.
     """
-    if target_modules not in ("all-linear", ["all-linear"]):
+    if target_modules != "all-linear" and list(target_modules) != ["all-linear"]:
         return []
     head, unfit = output_head(model), unfit_layers(model)
     known: list[nn.Module] = [layer.base for layer in lora_layers(model).values()] or [
@@ -313,14 +322,14 @@ def left_out(model: nn.Module, target_modules: str | Sequence[str] = "all-linear
     ]
     known += [m for m in model.modules() if isinstance(m, nn.Embedding)]
     known += [model.get_submodule(head)] if head else []
-    skipped = {id(p) for module in known for p in module.parameters()}
     ours = {id(p) for p in lora_parameters(model)}
+    skipped = {id(p) for module in known for p in module.parameters()} | ours
     count: Counter[tuple[str, tuple, str]] = Counter()
     size: Counter[tuple[str, tuple, str]] = Counter()
     every = 0
     for name, p in model.named_parameters():
         every += 0 if id(p) in ours else p.numel()
-        if p.ndim < 2 or name.endswith("bias") or id(p) in skipped | ours:
+        if p.ndim < 2 or name.endswith("bias") or id(p) in skipped:
             continue
         owner = name.rpartition(".")[0]
         kind = type(model.get_submodule(owner)).__name__
@@ -329,7 +338,7 @@ def left_out(model: nn.Module, target_modules: str | Sequence[str] = "all-linear
         count[what] += 1
         size[what] += p.numel()
     return [
-        f"{what[0]}: {count[what]} × {what[1]}, {share / every:.1%} of the weights; {what[2]}"
+        f"not adapted: {what[0]}, {count[what]} × {what[1]}, {share / every:.1%} of the weights; {what[2]}"
         for what, share in size.most_common()
     ]
 

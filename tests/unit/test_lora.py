@@ -331,9 +331,9 @@ class Experts(nn.Module):
 
 
 LEFT_OUT = [
-    "layers.*.stacked: 2 × (3, 8, 8), 33.9% of the weights; belongs to Experts, which is no plain linear layer",
-    "layers.*.fused.weight: 2 × (4, 8), 5.6% of the weights; has its weight read by Experts itself, past any adapter",
-    "layers.*.router.weight: 2 × (3, 8), 4.2% of the weights; belongs to Router, which is no plain linear layer",
+    "not adapted: layers.*.stacked, 2 × (3, 8, 8), 33.9% of the weights; belongs to Experts, which is no plain linear layer",
+    "not adapted: layers.*.fused.weight, 2 × (4, 8), 5.6% of the weights; has its weight read by Experts itself, past any adapter",
+    "not adapted: layers.*.router.weight, 2 × (3, 8), 4.2% of the weights; belongs to Router, which is no plain linear layer",
 ]
 
 
@@ -364,7 +364,10 @@ def test_a_layer_that_stands_in_two_places_is_left_out_of_all_linear():
     model = Model()
     model.layers[1].up = model.layers[0].up
     (line,) = lora.left_out(model)
-    assert line.startswith("layers.*.up.weight: 1 × (8, 8)") and "shares its weight" in line
+    assert (
+        line.startswith("not adapted: layers.*.up.weight, 1 × (8, 8)")
+        and "shares its weight" in line
+    )
     assert "layers.0.up" not in lora.lora_layers(injected(model))
 
 
