@@ -33,10 +33,25 @@ def _template():
 
 def tiny_model():
     """Return a new model of random weights, always the same."""
-    model = _template()
-    return copy.deepcopy(
-        model, {id(part): part for part in (model.config, model.generation_config)}
-    )
+    return copied(_template())
+
+
+def copied(module: torch.nn.Module, made: dict | None = None) -> torch.nn.Module:
+    """Return a copy with weights and layers of its own, several times faster than deepcopy.
+
+    ``made`` holds the copies made so far, so that tied weights stay tied.
+    """
+    new, made = copy.copy(module), {} if made is None else made
+    vars(new).update({name: v.copy() for name, v in vars(module).items() if isinstance(v, dict)})
+    for name, weight in module._parameters.items():
+        if weight is not None and weight not in made:
+            made[weight] = torch.nn.Parameter(weight.detach().clone())
+        new._parameters[name] = made.get(weight)
+    for name, buffer in module._buffers.items():
+        new._buffers[name] = buffer if buffer is None else buffer.clone()
+    for name, layer in module._modules.items():
+        new._modules[name] = copied(layer, made)
+    return new
 
 
 def batch_of(*sequences: tuple[list[int], int]) -> dict[str, torch.Tensor]:
@@ -134,11 +149,33 @@ def _no_step(model, batch, optimizer):
     return _loss(_logits(model, batch), batch).item()
 
 
-@mistake(ID, "The optimizer takes two steps. One call is one training step.")
+TWO_STEPS = "The optimizer takes two steps. One call is one training step."
+
+
+@mistake(ID, TWO_STEPS)
 def _two_steps(model, batch, optimizer):
     loss = _step(model, batch, optimizer)
     _step(model, batch, optimizer)
     return loss
+
+
+@mistake(ID, TWO_STEPS)
+def _two_steps_on_one_gradient(model, batch, optimizer):
+    loss = _step(model, batch, optimizer)
+    optimizer.step()
+    return loss
+
+
+@mistake(ID, "Each sequence gets a step of its own. One call is one step, on the mean over all sequences of the batch.")  # fmt: skip
+def _step_per_sequence(model, batch, optimizer):
+    rows = range(len(batch["labels"]))
+    losses = [_step(model, {k: v[i : i + 1] for k, v in batch.items()}, optimizer) for i in rows]
+    return sum(losses) / len(losses)
+
+
+@mistake(ID, "Only the first sequence of the batch is used. The step follows the mean over the trained tokens of all of them.")  # fmt: skip
+def _first_sequence(model, batch, optimizer):
+    return _step(model, {k: v[:1] for k, v in batch.items()}, optimizer)
 
 
 OWN_STEP = "The weights move, but not by a step of the given optimizer. It holds each parameter's learning rate and the state of earlier steps."
@@ -211,6 +248,14 @@ _wrong_loss(
 _wrong_loss(
     "The count of trained tokens includes the first label of a sequence. No earlier token predicts it, so it has no loss and does not count.",
     lambda logits, b: _per_token(logits, b).sum() / (b["labels"] != IGNORE_INDEX).sum(),
+)
+_wrong_loss(
+    "The step is twice as large: its gradient is added up twice. One backward() on the loss is enough.",
+    lambda logits, b: 2 * _loss(logits, b),
+)
+_wrong_loss(
+    "The summed loss is divided by the number of tokens that are no padding. Divide it by the number of trained tokens: prompt tokens have no loss.",
+    lambda logits, b: _per_token(logits, b).sum() / b["attention_mask"].sum(),
 )
 _wrong_loss(
     "The logits at a position are compared with the token at the same position, which the model has just read. They predict the next one.",
@@ -306,9 +351,11 @@ EXERCISES = {
         train_step,
         CASES,
         asks="Run one training step on a batch, and return the loss of the batch before the step.\n\n"
+        "model(input_ids=..., attention_mask=...) returns an object whose logits are (batch, length, vocabulary).\n"
         "batch: input_ids, attention_mask and labels, each a tensor (batch, length), padded on the right.",
         rules={
-            "mean": "The step follows the gradient of the mean loss over all trained tokens of the batch, as sft_loss(logits, labels) computes it.",
+            "mean": "The step follows the gradient of the mean loss over all trained tokens of the batch, as sft_loss(logits, labels) computes it. "
+            "If its norm is above 1, it may be clipped to 1.",
             "fresh": "Gradients left over from an earlier step have no effect.",
             "step": "The given optimizer takes exactly one step.",
             "before": "The loss is returned as a number without its graph, which would keep the activations in memory.",
