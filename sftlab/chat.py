@@ -5,6 +5,7 @@ A message is a dictionary with ``role`` (system, user, assistant, tool) and ``co
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from difflib import SequenceMatcher
 from functools import lru_cache
@@ -103,8 +104,9 @@ def special_tokens(tokenizer) -> tuple[str, ...]:
 def end_of_turn_id(tokenizer) -> int:
     """Return the id of the token that ends an assistant turn in the chat template.
 
-    It is the first special token after an answer in a rendering. ``eos_token`` can differ from it,
-    as with Gemma, and templates may write more after it, as with Phi-3.
+    It is the first special token after an answer in a rendering, or the last of several that follow
+    each other directly. ``eos_token`` can differ from it, as with Gemma, and templates may write
+    more after it, as with Phi-3.
 
     Raises:
         WorkbookError: the template writes no special token after the assistant's text.
@@ -118,10 +120,10 @@ def _end_of_turn_id(tokenizer, template: str) -> int:  # cached for each templat
     turn = [*user(question), {"role": "assistant", "content": answer}]
     text, ids = render(tokenizer, turn), encode(tokenizer, turn)
     after = text[text.rindex(answer) + len(answer) :] if answer in text else ""
-    found = [(after.find(token), token) for token in special_tokens(tokenizer) if token in after]
-    for _, token in sorted(found, key=lambda each: (each[0], -len(each[1]))):
-        if (number := tokenizer.convert_tokens_to_ids(token)) in ids:
-            return number
+    known = "|".join(map(re.escape, sorted(special_tokens(tokenizer), key=len, reverse=True)))
+    run = re.search(f"(?:{known})+", after)  # some families write two, as Cohere
+    if run and (token := tokenizer.convert_tokens_to_ids(re.findall(known, run[0])[-1])) in ids:
+        return token
     raise WorkbookError(
         "this chat template writes no special token after the assistant's text, so nothing could "
         "teach the model to stop; use another template"

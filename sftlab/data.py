@@ -130,20 +130,18 @@ class ExampleMaker:
         options = dict(conversation.template_options)
         if conversation.tools:
             options["tools"] = conversation.tools
-        trained = [k for k, on in enumerate(conversation.trained) if on]
-        if self.answers == "last" and trained:
-            trained = trained[-1:]
-        last = trained[-1]
+        roles = [message["role"] for message in messages]
+        trained = [on and role == "assistant" for on, role in zip(conversation.trained, roles, strict=True)]  # fmt: skip
+        chosen = [k for k, on in enumerate(trained) if on]
+        if self.answers == "last":
+            chosen = chosen[-1:]
+            if chosen[0] < len(messages) - 1:
+                self.report.notes["messages after the last trained answer are left out"] += 1
         made = []
-        for k in trained if self.answers != "all" else [len(messages) - 1]:
-            start = messages[: k + 1]
-            which = (
-                conversation.trained if self.answers == "all" else [i == k for i in range(k + 1)]
-            )
-            self._check_rendering(start, options, which)
-            made.append(mask_all_but_assistant(self.tokenizer, start, which, **options))
-        if self.answers == "last" and last < len(messages) - 1:
-            self.report.notes["messages after the last trained answer are left out"] += 1
+        for k in [len(messages) - 1] if self.answers == "all" else chosen:
+            which = trained if self.answers == "all" else [i == k for i in range(k + 1)]
+            self._check_rendering(messages[: k + 1], options, which)
+            made.append(mask_all_but_assistant(self.tokenizer, messages[: k + 1], which, **options))
         for example in made:
             self._check_size(example)
         return made

@@ -26,6 +26,7 @@ from sftlab.chat import Message, validate
 from sftlab.errors import WorkbookError
 from sftlab.rows import read_rows
 
+SHOWN = 10  # problems, and places of each, that a message lists
 LISTS = ("messages", "conversations", "conversation", "dialog", "dialogue", "turns", "chat")
 PROMPTS = ("prompt", "instruction", "question", "query", "problem", "user", "human", "input")
 RESPONSES = ("response", "completion", "output", "answer", "solution", "assistant", "target")
@@ -118,15 +119,26 @@ class ReadingReport:
     unknown: Counter[str] = field(default_factory=Counter)  # key that is not used -> rows
     dropped: Counter[str] = field(default_factory=Counter)  # reason -> rows
     problems: int = 0  # rows that cannot be used
-    first: list[tuple[str, str]] = field(default_factory=list)  # (place, problem)
-
-    SHOWN = 10
+    kinds: dict[str, list[str]] = field(default_factory=dict)  # problem -> the first places
+    counts: Counter[str] = field(default_factory=Counter)  # problem -> rows; of the first ones
 
     def refuse(self, place: str, problem: object) -> None:
         """Note a row that cannot be used."""
         self.problems += 1
-        if len(self.first) < self.SHOWN:
-            self.first.append((place, str(problem)))
+        text = str(problem)
+        if text in self.kinds or len(self.kinds) < SHOWN:
+            self.counts[text] += 1
+            if len(places := self.kinds.setdefault(text, [])) < SHOWN:
+                places.append(place)
+
+    def refusals(self) -> list[str]:
+        """Return one line for each of the first ten problems, with the places of the first rows."""
+        lines = [
+            f"{', '.join(places)}{f' … ({count} rows)' if (count := self.counts[problem]) > len(places) else ''}: {problem}"
+            for problem, places in self.kinds.items()
+        ]  # fmt: skip
+        more = self.problems - sum(self.counts.values())
+        return lines + ([f"and {more} more"] if more else [])
 
     def conversions(self) -> list[str]:
         """Return one line for each conversion, and for what was dropped or is not used."""
@@ -146,15 +158,15 @@ class ReadingReport:
     def raise_if_refused(self) -> None:
         """Raise WorkbookError if a row cannot be used or none is left."""
         if self.problems == 1:
-            ((place, problem),) = self.first
-            raise WorkbookError(f"{self.path}, {place}: {problem}")
+            raise WorkbookError(f"{self.path}, {self.refusals()[0]}")
         if self.problems:
-            shown = "".join(f"\n  {place}: {problem}" for place, problem in self.first)
-            more = self.problems - len(self.first)
-            shown += f"\n  and {more} more" if more else ""
-            raise WorkbookError(
-                f"{self.path}: {self.problems} of {self.rows} rows cannot be used:{shown}"
+            shown = "\n  ".join(
+                [
+                    f"{self.path}: {self.problems} of {self.rows} rows cannot be used:",
+                    *self.refusals(),
+                ]
             )
+            raise WorkbookError(shown)
         if not self.rows:
             raise WorkbookError(f"{self.path} has no rows; expected one JSON object per line")
         if self.rows == sum(self.dropped.values()):

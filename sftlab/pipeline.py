@@ -27,7 +27,7 @@ from sftlab.data import EACH, ExampleMaker, read_examples
 from sftlab.distributed import rank_and_world_size
 from sftlab.errors import WorkbookError
 from sftlab.formats import ReadingReport, read_conversations
-from sftlab.lora import inject_lora
+from sftlab.lora import inject_lora, left_out
 from sftlab.masking import Example
 from sftlab.models import load
 from sftlab.results import data_record, save_result
@@ -86,7 +86,8 @@ def train_run(run: Run, device: str | None = None, progress: bool = True) -> His
         trained = with_clock_at(trained, _begun(folder))
     report = ReadingReport(run.data)
     examples = load_examples(run, trained, report, limits(model))
-    for line in (*notes, *report.conversions()) if main_process else ():
+    unreached = left_out(model, run.adapter.target_modules) if run.adapter else []
+    for line in (*notes, *report.conversions(), *unreached) if main_process else ():
         print(line, file=sys.stderr)
     history = sft_train(
         model, examples, run.train, tokenizer.pad_token_id or 0, folder=folder, progress=progress,

@@ -256,10 +256,9 @@ def of_data(report: ReadingReport, survey: TextSurvey) -> Iterator[Finding]:
     yield Finding(
         "rows can be used",
         BROKEN if report.problems or not report.rows else OK,
-        f"{report.problems} of {rows_(report.rows)} cannot be used"
-        + (f"; the first {len(report.first)}:" if report.problems > SHOWN else ""),
+        f"{report.problems} of {rows_(report.rows)} cannot be used" + (":" if report.problems else ""),
         "repair or remove them: training refuses the file" if report.problems else "" if report.rows else "the file has no rows",
-        tuple(f"{place}: {problem}" for place, problem in report.first),
+        tuple(report.refusals()),
     )  # fmt: skip
     left_out = sum(report.dropped.values())
     if left_out:

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
+from zlib import crc32
 
 import numpy as np
 
@@ -127,7 +128,7 @@ class Duplicates:
         if self._waiting:
             from datasketch import MinHash  # imports scipy
 
-            hashes = MinHash.bulk(self._waiting, num_perm=PERMUTATIONS, seed=1)
+            hashes = MinHash.bulk(self._waiting, num_perm=PERMUTATIONS, seed=1, hashfunc=crc32)
             self._signatures.append(np.stack([each.hashvalues for each in hashes]))
             self._waiting = []
 
@@ -155,19 +156,27 @@ class Duplicates:
         ]
 
 
+# Kind -> a sign that such data contain (looked for first, which is fast), and its pattern.
 PERSONAL = {
-    "e-mail address": re.compile(r"\b[\w.+-]+@(?!example\.)[\w-]+\.[\w.-]*[a-zA-Z]{2,}\b"),
-    "telephone number": re.compile(r"(?<!\w)\+\d[\d ()/-]{8,16}\d\b|\(\d{3}\) ?\d{3}-\d{4}\b"),
-    "card number": re.compile(r"\b(?:\d[ -]?){15}\d\b"),
-    "IBAN": re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z\d]{4}){3,7}(?: ?[A-Z\d]{1,3})?\b"),
-    "secret key": re.compile(r"\b(?:sk-[\w-]{20,}|ghp_\w{30,}|hf_\w{30,}|AKIA[A-Z\d]{16})\b|-----BEGIN [A-Z ]*PRIVATE KEY"),
+    "e-mail address": ("@", r"\b[\w.+-]+@(?!example\.)[\w-]+\.[\w.-]*[a-zA-Z]{2,}\b"),
+    "telephone number": ("+", r"(?<!\w)\+\d[\d ()/-]{8,16}\d\b"),
+    "telephone number (US)": ("(", r"\(\d{3}\) ?\d{3}-\d{4}\b"),
+    "card number": ("", r"\b(?:\d[ -]?){15}\d\b"),
+    "IBAN": ("", r"\b[A-Z]{2}\d{2}(?: ?[A-Z\d]{4}){3,7}(?: ?[A-Z\d]{1,3})?\b"),
+    "secret key": ("", r"\b(?:sk-[\w-]{20,}|ghp_\w{30,}|hf_\w{30,}|AKIA[A-Z\d]{16})\b"),
+    "private key": ("-----", r"-----BEGIN [A-Z ]*PRIVATE KEY"),
 }  # fmt: skip
 
 
 def personal(text: str) -> list[str]:
     """Return the kinds of personal data and secrets that a text seems to contain."""
-    found = [kind for kind, pattern in PERSONAL.items() if pattern.search(text)]
-    if "card number" in found and not any(_luhn(m) for m in PERSONAL["card number"].findall(text)):
+    found = [
+        kind
+        for kind, (sign, pattern) in PERSONAL.items()
+        if sign in text and re.search(pattern, text)
+    ]
+    numbers = re.findall(PERSONAL["card number"][1], text) if "card number" in found else []
+    if numbers and not any(_luhn(number) for number in numbers):
         found.remove("card number")
     return found
 

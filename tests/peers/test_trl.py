@@ -9,7 +9,8 @@ from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
 from sftlab._internal.paths import INSTRUCTIONS
-from sftlab.data import collate, tokenize_conversations
+from sftlab.data import ExampleMaker, collate, tokenize_conversations
+from sftlab.formats import Conversation, DataConfig, ReadingReport
 from sftlab.loss import IGNORE_INDEX
 from sftlab.masking import mask_all_but_assistant
 
@@ -63,3 +64,33 @@ def test_our_batch_has_the_labels_of_trls_batch(trainer, tokenizer):
     width = ours.shape[1]  # ours ends with the last trained token
     assert theirs[:, :width].equal(ours)
     assert (theirs[:, width:] == IGNORE_INDEX).all()
+
+
+@pytest.mark.parametrize("answers", ["last", "each"])
+def test_our_last_answer_is_trls_completion(answers, tiny_model, tokenizer, tmp_path):
+    """TRL trains the completion of a conversational pair; with each answer as one, "each"."""
+    pairs = [
+        (talk[:k], talk[k : k + 1])
+        for talk in talks()
+        for k, message in enumerate(talk)
+        if message["role"] == "assistant" and (answers == "each" or k == len(talk) - 1)
+    ]
+    settings = {"use_cpu": True, "report_to": "none", "disable_tqdm": True}
+    trainer = SFTTrainer(
+        model=tiny_model,
+        args=SFTConfig(output_dir=str(tmp_path), **settings),
+        train_dataset=Dataset.from_list([{"prompt": p, "completion": c} for p, c in pairs]),
+        processing_class=tokenizer,
+    )
+    maker = ExampleMaker(tokenizer, DataConfig(answers=answers), ReadingReport("rows.jsonl"))
+    ours = [
+        example
+        for talk in talks()
+        for example in maker.examples(Conversation(talk, [True] * len(talk)))
+    ]
+    assert len(ours) == len(trainer.train_dataset) == len(pairs)
+    for example, theirs in zip(ours, trainer.train_dataset, strict=True):
+        assert example.input_ids == theirs["input_ids"]
+        # TRL trains the newline that the template writes after the end-of-turn token, too.
+        assert example.labels[: example.end] == theirs["labels"][: example.end]
+        assert tokenizer.decode(theirs["input_ids"][example.end :]).strip() == ""

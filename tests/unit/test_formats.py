@@ -141,11 +141,15 @@ def test_every_unknown_key_is_reported_and_one_without_a_value_is_not(tmp_path):
 
 
 def test_every_bad_row_is_counted_and_ten_are_shown(tmp_path):
-    found, report = read(tmp_path, *[{"prompt": str(n)} for n in range(25)], {"messages": [Q, A]})
-    assert (len(found), report.problems, len(report.first)) == (1, 25, 10)
-    with pytest.raises(WorkbookError, match="25 of 26 rows cannot be used") as error:
+    bad = [{"prompt": str(n)} for n in range(25)]
+    found, report = read(tmp_path, *bad, {"messages": [Q, A]}, {"prompt": "Q", "response": ""})
+    assert (len(found), report.problems, report.rows) == (1, 26, 27)
+    with pytest.raises(WorkbookError, match="26 of 27 rows cannot be used") as error:
         report.raise_if_refused()
-    assert "line 10" in str(error.value) and "and 15 more" in str(error.value)
+    assert "line 9, line 10 … (25 rows): no " in str(error.value)
+    assert "line 27: message 2 (assistant) is empty" in str(error.value)
+    _, report = read(tmp_path, *[{"prompt": "Q", "response": "A", "weight": n + 2} for n in range(12)])  # fmt: skip
+    assert len(report.refusals()) == 11 and report.refusals()[-1] == "and 2 more"
 
 
 # --- With a chat template ------------------------------------------------------------------------
