@@ -270,6 +270,27 @@ def test_what_is_refused_names_both_losses_or_the_remedy(batch):
     assert check_loss(tiny("roberta", is_decoder=True), batch) is None
 
 
+def test_damaged_weights_are_named(batch):
+    model = tiny("llama")
+    model.model.norm.weight.data[0] = float("nan")
+    assert "no numbers (NaN)" in check_loss(model, batch)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "gemma2", "mixtral", "mamba"])
+def test_weights_of_16_bits_are_no_reason_to_refuse(kind, batch):
+    assert check_loss(tiny(kind).to(torch.bfloat16), batch) is None
+    assert "is not causal" in check_loss(tiny("bert").to(torch.bfloat16), batch)
+
+
+def test_a_masked_vocabulary_is_no_reason_to_refuse(batch):
+    """As where the head has more rows than there are tokens."""
+    model = tiny("llama")
+    model.lm_head.register_forward_hook(
+        lambda _, __, logits: logits.masked_fill(torch.arange(100) == 1, -torch.inf)
+    )
+    assert check_loss(model, batch) is None
+
+
 def test_a_row_of_one_token_is_enough_for_the_trial():
     batch = {"input_ids": torch.tensor([[7]]), "attention_mask": torch.tensor([[1]])}
     assert check_loss(tiny("llama"), batch) is None
