@@ -35,6 +35,7 @@ from sftlab.settings import Run, read_run
 from sftlab.templates import training_tokenizer, with_clock_at, writes_the_date
 from sftlab.train import History, sft_train
 
+KEPT = "the training is done and kept in the checkpoint"
 BEGUN = "begun.txt"  # in the output folder, if the chat template writes the date
 
 
@@ -144,10 +145,12 @@ def _store(
             run=settings, history=record, end_ids=end_ids, adapter=adapter,
         )  # fmt: skip
         (folder / "history.json").write_text(json.dumps(record) + "\n", encoding="utf-8")
-    except (WorkbookError, OSError) as error:
+    except WorkbookError as error:
+        raise WorkbookError(f"{error}; {KEPT}") from error
+    except OSError as error:
         raise WorkbookError(
-            f"the result cannot be written to {folder} ({str(error).splitlines()[0]}): free some "
-            "space and run again; the training is done and kept in the checkpoint"
+            f"the history cannot be written to {folder} ({error.strerror}): free some space and run "
+            f"again; {KEPT}"
         ) from error
 
 

@@ -18,9 +18,9 @@ import argparse
 import json
 import sys
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import torch
@@ -37,6 +37,7 @@ from sftlab.chat import (
 )
 from sftlab.data import EACH, ExampleMaker, collate, read_examples
 from sftlab.errors import WorkbookError
+from sftlab.findings import BROKEN, LOOK, OK, Finding, Inspection, format_findings, worst_first
 from sftlab.formats import CHOICES, DataConfig, ReadingReport, read_conversations, rows_
 from sftlab.lora import (
     disable_lora,
@@ -54,19 +55,7 @@ from sftlab.settings import Adapter, is_run, read_run
 from sftlab.survey import SHOWN, Facts, TextSurvey, facts, quantiles
 from sftlab.templates import training_tokenizer, writes_the_date
 
-OK, LOOK, BROKEN = "ok", "look", "broken"
 LOSS = "the loss is the model's own"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """The result of one check: its state, the evidence as a figure, and the remedy."""
-
-    guard: str
-    state: str
-    evidence: str
-    remedy: str = ""
-    where: tuple[str, ...] = ()  # the first places, one line each
 
 
 def preflight(
@@ -99,24 +88,7 @@ def preflight(
             survey.add(messages, f"row {number}")
         findings.append(leak(survey, len(heldout)))
     findings += of_model(model, examples)
-    return _worst_first(findings)
-
-
-def _worst_first(findings: Iterable[Finding]) -> list[Finding]:
-    order = (BROKEN, LOOK, OK)
-    return sorted(findings, key=lambda finding: order.index(finding.state))
-
-
-def format_findings(findings: Sequence[Finding]) -> str:
-    """Return the findings as a plain-text table, with remedy and places below where needed."""
-    width = max((len(finding.guard) for finding in findings), default=0)
-    lines = []
-    for finding in findings:
-        lines.append(f"{finding.state:6}  {finding.guard:{width}}  {finding.evidence}")
-        lines += [f"{'':6}  {'':{width}}    {place}" for place in finding.where]
-        if finding.remedy:
-            lines.append(f"{'':6}  {'':{width}}  → {finding.remedy}")
-    return "\n".join(lines)
+    return worst_first(findings)
 
 
 # --- Examples ------------------------------------------------------------------------------------
@@ -409,31 +381,6 @@ def untrained_tokens(model, tokenizer, used: Collection[int]) -> Finding | None:
     )  # fmt: skip
 
 
-@dataclass
-class Inspection:
-    """Everything that was found out about a run; ``exit_status`` as in the module's docstring."""
-
-    findings: list[Finding]
-    report: ReadingReport
-    notes: list[str]  # what was converted and chosen
-    lengths: dict[str, int]
-    trained: dict[str, int]
-    views: list[tuple[str, list[tuple[str, bool]]]] = field(default_factory=list)  # place, tokens
-    sizes: list[tuple[int, int]] = field(default_factory=list)  # length, trained tokens
-
-    @property
-    def exit_status(self) -> int:
-        return int(any(finding.state == BROKEN for finding in self.findings))
-
-    def as_json(self) -> str:
-        found = {
-            "exit_status": self.exit_status, "file": self.report.path, "rows": self.report.rows,
-            "examples": len(self.sizes), "notes": self.notes, "tokens": self.lengths,
-            "trained_tokens": self.trained, "findings": [asdict(f) for f in self.findings],
-        }  # fmt: skip
-        return json.dumps(found, ensure_ascii=True, indent=1)
-
-
 def inspect(
     model, tokenizer, data: str | Path, config: DataConfig, heldout: str | Path | None = None,
     progress: bool = True,
@@ -486,7 +433,7 @@ def inspect(
         for _, e, place in first[:5]
     ]  # fmt: skip
     return Inspection(
-        _worst_first(findings), report, notes + report.conversions(),
+        worst_first(findings), report, notes + report.conversions(),
         quantiles([row.length for row in found]) if found else {},
         quantiles([row.trained for row in found]) if found else {},
         views, [(row.length, row.trained) for row in found],

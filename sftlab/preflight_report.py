@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from jinja2 import Environment
 
 from sftlab.errors import WorkbookError
-
-if TYPE_CHECKING:
-    from sftlab.preflight import Inspection
+from sftlab.findings import Inspection
 
 BINS = 24
 PAGE = """<!doctype html>

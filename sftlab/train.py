@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from itertools import islice
@@ -138,7 +138,7 @@ def sft_train(
     progress: bool = True,
     stop_after_steps: int | None = None,
     check: bool = True,
-    name: str | None = None,
+    name: str | Mapping[str, object] | None = None,
 ) -> History:
     """Train the parameters of ``model`` that require gradients; all others stay unchanged.
 
@@ -158,7 +158,8 @@ def sft_train(
             trains no step.
         check: inspect the examples and adapters before the first step and print what is broken.
             ``sftlab.preflight`` reports more.
-        name: name of the model, used in error messages that compare two runs.
+        name: name of the model, or of model, data and template, used in error messages that compare
+            two runs.
 
     Raises:
         WorkbookError: there is nothing to train, the model's architecture cannot be trained here,

@@ -224,7 +224,7 @@ def test_the_command_line_checks_a_file(tmp_path):
     rows = [{**row, "prompt": prompt} for row, prompt in zip(ROWS, HELDOUT, strict=False)]
     leak.write_text("".join(json.dumps(row) + "\n" for row in rows))
     more = ["--max-length", "30", "--too-long", "drop_row", "--heldout", INSTRUCTIONS / "heldout.jsonl"]  # fmt: skip
-    for data, status, said in ((INSTRUCTIONS / "handful.jsonl", 0, "ok  "), (leak, 1, "broken")):
+    for data, status, said in ((INSTRUCTIONS / "handful.jsonl", 0, "look  "), (leak, 1, "broken")):
         done = command(data, *more)
         assert (done.returncode, done.stderr) == (status, "")
         assert done.stdout.startswith(said)
