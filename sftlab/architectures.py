@@ -6,14 +6,17 @@ the weight of a layer past the layer. No list of names is complete, so each chec
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from sftlab.lora import lora_layers
+from sftlab.lora import lora_layers, lora_parameters
 from sftlab.loss import IGNORE_INDEX, model_loss, trial
+from sftlab.targets import linear_layers, output_head, unfit_layers
 
 LENGTH, PADDING = 16, 3  # tokens per row of a trial batch, and how many of the second are padding
 
@@ -210,3 +213,39 @@ def check_adapters(model, batch: dict[str, Tensor]) -> str | None:
         f"{past[0]} ({len(past)} layers in all) cannot take an adapter: {PAST}; name target_modules "
         f"one by one, without {', '.join(sorted({name.split('.')[-1] for name in past}))}"
     )
+
+
+def left_out(model: nn.Module, target_modules: str | Sequence[str] = "all-linear") -> list[str]:
+    """Return what ``"all-linear"`` does not adapt: one line for each kind of weight, largest first.
+
+    These are experts held as one parameter, routers, convolutions, and layers that cannot take an
+    adapter. Embeddings, the output head, biases and norms are never adapted and not listed. The list
+    is empty if the targets are named one by one. It is the same before and after ``inject_lora``.
+    """
+    if target_modules != "all-linear" and list(target_modules) != ["all-linear"]:
+        return []
+    head, unfit = output_head(model), unfit_layers(model)
+    known: list[nn.Module] = [layer.base for layer in lora_layers(model).values()] or [
+        layer for name, layer in linear_layers(model).items() if name not in unfit
+    ]
+    known += [m for m in model.modules() if isinstance(m, nn.Embedding)]
+    known += [model.get_submodule(head)] if head else []
+    ours = {id(p) for p in lora_parameters(model)}
+    skipped = {id(p) for module in known for p in module.parameters()} | ours
+    count: Counter[tuple[str, tuple, str]] = Counter()
+    size: Counter[tuple[str, tuple, str]] = Counter()
+    every = 0
+    for name, p in model.named_parameters():
+        every += 0 if id(p) in ours else p.numel()
+        if p.ndim < 2 or name.endswith("bias") or id(p) in skipped:
+            continue
+        owner = name.rpartition(".")[0]
+        kind = type(model.get_submodule(owner)).__name__
+        why = unfit.get(owner, f"belongs to {kind}, which is no plain linear layer")
+        what = (re.sub(r"[.]\d+(?=[.])", ".*", name), tuple(p.shape), why)
+        count[what] += 1
+        size[what] += p.numel()
+    return [
+        f"not adapted: {what[0]}, {count[what]} × {what[1]}, {share / every:.1%} of the weights; {what[2]}"
+        for what, share in size.most_common()
+    ]

@@ -20,14 +20,14 @@ from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 
-from sftlab.architectures import Limits, limits
+from sftlab.architectures import Limits, left_out, limits
 from sftlab.chat import end_of_turn_id
 from sftlab.checkpoints import check_folder
 from sftlab.data import EACH, ExampleMaker, read_examples
 from sftlab.distributed import rank_and_world_size
 from sftlab.errors import WorkbookError
 from sftlab.formats import ReadingReport, read_conversations
-from sftlab.lora import inject_lora, left_out
+from sftlab.lora import inject_lora
 from sftlab.masking import Example
 from sftlab.models import load
 from sftlab.results import data_record, save_result

@@ -26,7 +26,7 @@ from pathlib import Path
 import torch
 
 from sftlab._internal.progress_bar import ProgressBar
-from sftlab.architectures import check_adapters, check_loss, limits
+from sftlab.architectures import check_adapters, check_loss, left_out, limits
 from sftlab.chat import (
     Message,
     encode,
@@ -42,7 +42,6 @@ from sftlab.formats import CHOICES, DataConfig, ReadingReport, read_conversation
 from sftlab.lora import (
     disable_lora,
     inject_lora,
-    left_out,
     lora_layers,
     lora_parameters,
     lora_scale,

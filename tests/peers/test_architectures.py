@@ -24,11 +24,12 @@ from sftlab.architectures import (
     UNUSED,
     check_adapters,
     check_loss,
+    left_out,
     limits,
     silent_adapters,
 )
 from sftlab.errors import WorkbookError
-from sftlab.lora import inject_lora, left_out, lora_layers, lora_parameters, merge_lora
+from sftlab.lora import inject_lora, lora_layers, lora_parameters, merge_lora
 from sftlab.loss import IGNORE_INDEX, ends_with_head, model_loss
 
 # --- Tiny models ---------------------------------------------------------------------------------

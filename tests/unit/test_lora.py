@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from sftlab import adapters, lora
+from sftlab import adapters, architectures, lora
 from sftlab.errors import WorkbookError
 
 sizes = st.integers(1, 300)
@@ -339,15 +339,15 @@ LEFT_OUT = [
 
 def test_what_all_linear_leaves_out_is_said_before_and_after():
     model = nn.ModuleDict({"embed": nn.Embedding(20, 8), "layers": nn.ModuleList([Experts(), Experts()])})  # fmt: skip
-    assert lora.left_out(model) == LEFT_OUT
-    assert lora.left_out(model, ["up"]) == []
+    assert architectures.left_out(model) == LEFT_OUT
+    assert architectures.left_out(model, ["up"]) == []
     lora.inject_lora(model, "all-linear", r=2, lora_alpha=4)
     assert list(lora.lora_layers(model)) == ["layers.0.up", "layers.1.up"]
-    assert lora.left_out(model, ["all-linear"]) == LEFT_OUT
+    assert architectures.left_out(model, ["all-linear"]) == LEFT_OUT
 
 
 def test_all_linear_leaves_out_nothing_of_a_plain_model():
-    assert lora.left_out(Model()) == lora.left_out(Model(tied=True)) == []
+    assert architectures.left_out(Model()) == architectures.left_out(Model(tied=True)) == []
 
 
 def test_a_layer_whose_weight_is_read_past_it_is_refused_as_a_target():
@@ -363,7 +363,7 @@ def test_a_layer_that_stands_in_two_places_is_left_out_of_all_linear():
     """Only one of the places would get the adapter."""
     model = Model()
     model.layers[1].up = model.layers[0].up
-    (line,) = lora.left_out(model)
+    (line,) = architectures.left_out(model)
     assert (
         line.startswith("not adapted: layers.*.up.weight, 1 × (8, 8)")
         and "shares its weight" in line
@@ -374,7 +374,7 @@ def test_a_layer_that_stands_in_two_places_is_left_out_of_all_linear():
 def test_a_block_that_stands_in_two_places_has_its_adapters_in_both():
     model = Model()
     model.layers[1] = model.layers[0]
-    assert lora.left_out(model) == []
+    assert architectures.left_out(model) == []
     injected(model)
     assert model.layers[1].up is model.layers[0].up and isinstance(model.layers[1].up, lora.LoRALinear)  # fmt: skip
 
