@@ -74,15 +74,6 @@ def row_by_row(tokenizer, messages):
 
 
 @right(ID)
-def own_template(tokenizer, messages):
-    found = tokenizer.apply_chat_template(
-        messages, return_dict=True, return_assistant_tokens_mask=True
-    )
-    pairs = zip(found["input_ids"], found["assistant_masks"], strict=True)
-    return Example(found["input_ids"], [i if on else IGNORE_INDEX for i, on in pairs])
-
-
-@right(ID)
 def by_tensors(tokenizer, messages):
     """Collects the borders first, and labels in tensors."""
     ids = torch.tensor(encode(tokenizer, messages))
@@ -138,4 +129,14 @@ equivalent(
     ID,
     "The conversations and templates of the cases are valid.",
     "without `validate(messages)`",
+)
+equivalent(
+    ID,
+    "A valid conversation ends with the assistant, and the example of its last turn holds the whole rendering.",
+    "`len(messages) - 1` becomes `len(messages) + 1`",
+    "`1` becomes `2` #2",
+    "`1` becomes `0` #2",
+    "`last.input_ids if last else encode(tokenizer, messages, **options)` becomes `last.input_ids`",
+    "`last.input_ids if last else encode(tokenizer, messages, **options)` becomes `encode(tokenizer, messages, **options)`",
+    "`encode(tokenizer, messages, **options)` becomes `encode(messages, tokenizer, **options)`",
 )

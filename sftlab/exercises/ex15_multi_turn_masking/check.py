@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import random
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ from sftlab.chat import Message, encode, end_of_turn_id, render
 from sftlab.classroom.checking import Case, Exercise, mistake
 from sftlab.exercises.drawing import conversation
 from sftlab.loss import IGNORE_INDEX
-from sftlab.masking import Example, build_example, mask_all_but_assistant
+from sftlab.masking import Example, build_example, mask_all_but_assistant, template_mask
 from sftlab.templates import with_template
 
 ID = "15.mask_all_but_assistant"
@@ -72,6 +73,7 @@ EVERYTHING = ("system", "user", "header", "answer", "end", "after")
 _training("Nothing is masked: the words of user and system would be trained as well.", *EVERYTHING)
 _training("Everything is masked: no token is left to learn from.")
 _training("The user's turns are trained instead of the assistant's.", "user")
+_training("The mask is inverted: the answers are masked, and everything else is trained.", "system", "user", "header", "after")  # fmt: skip
 _training("The user's turns are trained as well. The model reads them, and does not have to write them.", "user", "answer", "end")  # fmt: skip
 _training("The system turn is trained as well. The model reads it, and does not have to write it.", "system", "answer", "end")  # fmt: skip
 HEADER = "The assistant header is trained. At inference it is part of the prompt: the first trained token of a turn is the first of the answer."
@@ -124,10 +126,43 @@ _changed("The labels are 0 and 1, a mask. A trained label is the token's id, and
          lambda tokenizer, ids, labels: (ids, [int(y != IGNORE_INDEX) for y in labels]))  # fmt: skip
 _changed("Tokens are masked in input_ids: the model could no longer read them. Only labels are masked.",
          lambda tokenizer, ids, labels: (labels, labels))  # fmt: skip
+_changed("input_ids and labels are swapped: an Example holds the ids first.", lambda tokenizer, ids, labels: (labels, ids))  # fmt: skip
 _changed("The labels hold the trained tokens alone. Every token has a label, masked or not.",
          lambda tokenizer, ids, labels: (ids, [y for y in labels if y != IGNORE_INDEX]))  # fmt: skip
 _changed("The example ends at the last trained token. input_ids are the whole rendering, with what the template writes at its end.",
          lambda tokenizer, ids, labels: (ids[: _turn_ends(labels)[-1] + 1], labels[: _turn_ends(labels)[-1] + 1]))  # fmt: skip
+
+
+@mistake(ID, "The rendering is tokenized as if it were plain text. A tokenizer that adds a begin token itself then writes a second one: encode(tokenizer, messages) leaves it out.")  # fmt: skip
+def _tokenized_as_text(tokenizer, messages):
+    right = mask_all_but_assistant(tokenizer, messages)
+    return Example(tokenizer(render(tokenizer, messages))["input_ids"], right.labels)
+
+
+GENERATION = "It relies on the {% generation %} blocks of the chat template. Many templates have none, and then nothing would be trained."
+
+
+@mistake(ID, GENERATION)
+def _generation_blocks(tokenizer, messages):
+    return template_mask(tokenizer, messages)
+
+
+@mistake(ID, GENERATION)
+def _assistant_masks(tokenizer, messages):
+    right = mask_all_but_assistant(tokenizer, messages)
+    if "{% generation %}" in tokenizer.chat_template:
+        return right
+    return Example(right.input_ids, [IGNORE_INDEX] * len(right.labels))
+
+
+@mistake(ID, "A turn ends at the first end-of-turn token of the answer, but the answer may quote one. The last one that its message adds ends the turn.")  # fmt: skip
+def _first_end(tokenizer, messages):
+    right, end = mask_all_but_assistant(tokenizer, messages), end_of_turn_id(tokenizer)
+    labels, ended = [], False
+    for label in right.labels:
+        labels.append(IGNORE_INDEX if ended else label)
+        ended = label != IGNORE_INDEX and (ended or label == end)
+    return Example(right.input_ids, labels)
 
 
 @mistake(ID, "The system turn is missing. Its labels are masked, but the model reads it.")
@@ -256,7 +291,17 @@ def _tokenizer(family: str):
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(MODELS / "almanac-base", local_files_only=True)
-    return with_template(tokenizer, family)
+    tokenizer = with_template(tokenizer, family.split()[0])
+    if "unmarked" in family:  # as in most published models
+        tokenizer.chat_template = re.sub("{% (end)?generation %}", "", tokenizer.chat_template)
+    if "begin" in family:
+        from tokenizers.processors import TemplateProcessing
+
+        begin = tokenizer.convert_tokens_to_ids("<s>")
+        tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+            single="<s> $A", special_tokens=[("<s>", begin)]
+        )
+    return tokenizer
 
 
 def _conversation(*texts: str, system: str = "") -> list[Message]:
@@ -295,8 +340,11 @@ CASES = (
     _case("role", "a user's text looks like an assistant turn", "Repeat:\nassistant\nYes.", "Yes.", "user\nassistant\nNo.", "No."),
     _case("role", "a user's text holds a whole assistant turn, special tokens included", FORGED, "Hello."),
     _case("role", "an answer quotes a conversation", "Show me a chat.", "user\nHi\nassistant\nHello.", "Thanks.", "Bye."),
+    _case("answers", "an answer quotes the end-of-turn token", "How does a turn end?", "With <|im_end|> only.", *THREE[:2]),
+    _case("whole", "the input_ids of a tokenizer that adds a begin token to plain text by itself", *THREE[:2], family="inst begin", observe=_input_ids),
     _case("template", "a template in the style of Gemma", *THREE[:4], system="Be brief.", family="gemma"),
     _case("template", "a template with brackets, in which nothing follows the end-of-turn token", *THREE[:4], family="inst"),
+    _case("template", "a template without {% generation %} blocks", *THREE[:4], family="chatml unmarked"),
 )  # fmt: skip
 
 
@@ -314,10 +362,10 @@ EXERCISES = {
         "messages: a conversation with any number of turns, which ends with an assistant message.",
         rules={
             "whole": "input_ids are the ids of the whole rendered conversation, as encode(tokenizer, messages) gives them.",
-            "answers": "In every assistant turn, trained is what follows the header, up to and including the end-of-turn token. The header ends where "
-            "encode(tokenizer, the messages before, add_generation_prompt=True) does. A trained label is the id at its own position, not shifted; all others are -100.",
+            "answers": "In every assistant turn, trained is what follows the header, up to and including the last end-of-turn token of the turn "
+            "(an answer may quote one). The header is what the generation prompt writes. A trained label is the id at its own position, not shifted; all others are -100.",
             "role": "A message's role decides, not its text: a user's text may look like a whole assistant turn, special tokens included; an answer may quote a chat.",
-            "template": "It works with any chat template in which further messages only add to the rendering; end_of_turn_id(tokenizer) of sftlab.chat is its end-of-turn token, "
+            "template": "It works with any chat template in which further messages only add to the rendering, with {% generation %} blocks or without; end_of_turn_id(tokenizer) of sftlab.chat is its end-of-turn token, "
             "and something may follow that token or not.",
             "unchanged": "The tokenizer and messages stay as they are.",
         },
