@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from sftlab.classroom.answers import equivalent, refused, right
-from sftlab.loss import IGNORE_INDEX, sft_loss
+from sftlab.loss import IGNORE_INDEX, sft_loss, token_nll
 from sftlab.train import train_step
 
 ID = "16.train_loop"
@@ -54,7 +54,8 @@ def written_out(model, batches, optimizer, rates, on_step=None, micro_batch_size
         trained = (batch["labels"][:, 1:] != IGNORE_INDEX).sum()
         whole = 0.0
         for part in parts_of(batch, micro_batch_size):
-            share = loss_of(model, part) * (part["labels"][:, 1:] != IGNORE_INDEX).sum() / trained
+            logits = model(part["input_ids"], attention_mask=part["attention_mask"]).logits
+            share = token_nll(logits, part["labels"]).sum() / trained
             share.backward()
             whole += share.item()
         optimizer.step()
@@ -75,6 +76,7 @@ def with_extra_evaluation(model, batches, optimizer, rates, on_step=None, micro_
         losses += with_train_step(model, [batch], optimizer, [rate], None, micro_batch_size)
         if on_step:
             on_step(len(losses), losses[-1])
+    model.eval()
     return losses
 
 
@@ -112,7 +114,10 @@ def by_autograd(model, batches, optimizer, rates, on_step=None, micro_batch_size
         total = (batch["labels"][:, 1:] != IGNORE_INDEX).sum().item()
         gradients, loss = [torch.zeros_like(p) for p in weights], 0.0
         for part in parts_of(batch, micro_batch_size):
-            share = loss_of(model, part) * (part["labels"][:, 1:] >= 0).sum() / total
+            count = (part["labels"][:, 1:] >= 0).sum()
+            if not count:
+                continue
+            share = loss_of(model, part) * count / total
             found = torch.autograd.grad(share, weights)
             gradients = [a + b for a, b in zip(gradients, found, strict=True)]
             loss += share.item()

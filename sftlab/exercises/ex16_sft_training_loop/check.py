@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -9,11 +10,12 @@ import torch
 
 from sftlab.classroom.checking import Case, Exercise, mistake
 from sftlab.exercises.ex13_before_after_sft.check import batch_of, tiny_model
-from sftlab.loss import IGNORE_INDEX, sft_loss
+from sftlab.loss import IGNORE_INDEX, ends_with_head, sft_loss, token_nll
 from sftlab.train import sft_train, train_loop
 
 ID = "16.train_loop"
 OWN_RATE = 0.7  # what the optimizer starts with
+_TRIED = {name: torch.ones(1, 1, dtype=torch.long) for name in ("input_ids", "attention_mask")}
 
 
 def _arguments(
@@ -24,6 +26,7 @@ def _arguments(
     ``rates`` defaults to the optimizer's own, so that only the cases about rates test them.
     """
     model, log = tiny_model(), []
+    ends_with_head(model, _TRIED)  # in eval mode, as `model_loss` does once, before the hooks
     model.log, model.start = log, [p.detach().clone() for p in model.parameters()]
 
     def forward(module, given, named):
@@ -35,14 +38,17 @@ def _arguments(
             )
             log.append(("forward", len(ids), module.training))
 
+    def change():
+        pairs = zip(model.parameters(), model.start, strict=True)
+        return torch.cat([(p.detach() - a).flatten() for p, a in pairs])
+
     def step(optimizer, *_):
-        change = [p.detach() - a for p, a in zip(model.parameters(), model.start, strict=True)]
         rates = [group["lr"] for group in optimizer.param_groups]
-        log.append(("step", rates, torch.cat([c.flatten() for c in change])))
+        log.append(("step", rates, change()))
 
     def on_step(done, loss):
-        log.append(("told", done, loss))
-        model.eval()  # as whoever asks the model something does
+        log.append(("told", done, loss, change().norm().item()))
+        model.train(done == len(batches))  # eval mode, as whoever asks the model something does
 
     model.model.register_forward_pre_hook(forward, with_kwargs=True)
     weights = list(model.parameters())
@@ -72,6 +78,11 @@ def _loss(model, batch):
     return sft_loss(logits, batch["labels"])
 
 
+def _summed(model, batch):
+    logits = model(batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+    return token_nll(logits, batch["labels"]).sum()
+
+
 def _count(batch):
     return (batch["labels"][:, 1:] != IGNORE_INDEX).sum()
 
@@ -83,13 +94,13 @@ def _step(
     size,
     zero=True,
     parts=_parts,
-    share=lambda part, batch: _count(part) / _count(batch),
+    loss_of=lambda model, part, batch: _summed(model, part) / _count(batch),
 ):
     if zero:
         optimizer.zero_grad()
     total = 0.0
     for part in parts(batch, size):
-        loss = _loss(model, part) * share(part, batch)
+        loss = loss_of(model, part, batch)
         loss.backward()
         total += loss.item()
     optimizer.step()
@@ -150,7 +161,16 @@ _flawed(
 )
 _flawed(
     "The steps are too large: their gradients are those of the sum over the trained tokens, not of the mean.",
-    step=lambda *given: _step(*given, share=lambda part, batch: _count(part)),
+    step=lambda *given: _step(*given, loss_of=lambda model, part, batch: _summed(model, part)),
+)
+_flawed(
+    "The count of trained tokens includes the first label of a sequence. No earlier token predicts it, so it has no loss and does not count.",
+    step=lambda *given: _step(
+        *given,
+        loss_of=lambda model, part, batch: (
+            _summed(model, part) / (batch["labels"] != IGNORE_INDEX).sum()
+        ),
+    ),
 )
 _given("The last batch is left out. The loop ends one step too early.",
        lambda model, batches, optimizer, rates, *rest: (model, batches[:-1], optimizer, rates[:-1], *rest))  # fmt: skip
@@ -177,12 +197,16 @@ _flawed(
     "The learning rates come one step late: each is set after the step that it is meant for.",
     rate=lambda *_: None, late=_set_rate,
 )  # fmt: skip
+TIMES_OWN = (
+    "The optimizer's learning rate is multiplied by the planned one. The planned rate replaces it."
+)
 _flawed(
-    "The optimizer's learning rate is multiplied by the planned one. The planned rate replaces it.",
+    TIMES_OWN,
     rate=lambda optimizer, rate: [
         group.update(lr=group["lr"] * rate) for group in optimizer.param_groups
     ],
 )
+_flawed(TIMES_OWN, rate=lambda optimizer, rate: _set_rate(optimizer, OWN_RATE * rate))
 _given("The first learning rate is used for every step. Each step has a rate of its own.",
        lambda model, batches, optimizer, rates, *rest: (model, batches, optimizer, rates[:1] * len(rates), *rest))  # fmt: skip
 
@@ -204,29 +228,77 @@ _flawed("The arguments of on_step are in the wrong order: first the number of st
         tell=lambda on_step, done, loss: on_step(loss, done))  # fmt: skip
 
 
-def _told_at_the_end(given: tuple) -> list:
+def _told_at_the_end(given: tuple, first: int = 0, end: bool = True) -> list:
     *others, on_step, size = given
     losses = _loop(*others, None, size)
-    if on_step:
-        on_step(len(losses), losses[-1])
-    given[0].eval()
+    for done, loss in list(enumerate(losses, 1))[first:]:
+        if on_step:
+            on_step(done, loss)
+    if end:
+        given[0].eval()
     return losses
 
 
-_declared("on_step is called once, after the last step. It is called after every step.", _told_at_the_end)  # fmt: skip
+_declared("on_step is called once, after the last step. It is called after every step.", lambda given: _told_at_the_end(given, -1))  # fmt: skip
+for _end in (True, False):
+    _declared("on_step is called for all steps after the last one. It is called right after each step, so that it can look at the model.",
+              functools.partial(_told_at_the_end, end=_end))  # fmt: skip
+
+
+def _told_before_the_step(given: tuple) -> list:
+    *others, on_step, size = given
+    done = 0
+
+    def step(model, batch, optimizer, size):
+        nonlocal done
+        done += 1
+        optimizer.zero_grad()
+        parts = [_summed(model, part) / _count(batch) for part in _parts(batch, size)]
+        sum(parts).backward()
+        if on_step:
+            on_step(done, sum(parts).item())
+        optimizer.step()
+        return sum(parts).item()
+
+    return _loop(*others, None, size, step=step)
+
+
+_declared("on_step is called before the optimizer's step, so it sees the weights of one step earlier. It is called after the step.", _told_before_the_step)  # fmt: skip
+
+
+def _eval_before_told(given: tuple) -> list:
+    *others, on_step, size = given
+    losses = _loop(
+        *others, on_step and (lambda *told: (given[0].eval(), on_step(*told))), size, end=False
+    )
+    return losses if on_step else (given[0].eval(), losses)[1]
+
+
+_declared("model.eval() comes before the last on_step, which may leave the model in another mode. Call it at the very end.", _eval_before_told)  # fmt: skip
 
 _given("micro_batch_size is not used: a whole batch goes through one forward pass, for which the memory may not suffice.",
        lambda *given: (*given[:5], None))  # fmt: skip
 _flawed(
     "The mean losses of the micro-batches are averaged, so a token in a short one weighs more. Divide each one's summed loss by the trained tokens of the whole batch.",
-    step=lambda model, batch, optimizer, size: _step(
-        model, batch, optimizer, size, share=lambda part, whole: 1 / len(list(_parts(whole, size)))
+    step=lambda *given: _step(
+        *given,
+        loss_of=lambda model, part, batch: _loss(model, part) / len(list(_parts(batch, given[3]))),
     ),
 )
 _flawed(
     "Each micro-batch is weighted by its number of examples. Its weight is its share of the batch's trained tokens.",
     step=lambda *given: _step(
-        *given, share=lambda part, batch: len(part["labels"]) / len(batch["labels"])
+        *given,
+        loss_of=lambda model, part, batch: (
+            _loss(model, part) * len(part["labels"]) / len(batch["labels"])
+        ),
+    ),
+)
+_flawed(
+    "A micro-batch without a trained token makes the loss NaN: its mean is 0/0. Add up the summed losses, and divide by the trained tokens of the whole batch.",
+    step=lambda *given: _step(
+        *given,
+        loss_of=lambda model, part, batch: _loss(model, part) * _count(part) / _count(batch),
     ),
 )
 
@@ -235,7 +307,7 @@ def _zero_for_each_part(model, batch, optimizer, size):
     total = 0.0
     for part in _parts(batch, size):
         optimizer.zero_grad()
-        loss = _loss(model, part) * _count(part) / _count(batch)
+        loss = _summed(model, part) / _count(batch)
         loss.backward()
         total += loss.item()
     optimizer.step()
@@ -245,7 +317,7 @@ def _zero_for_each_part(model, batch, optimizer, size):
 _flawed("Gradients are set to zero for every micro-batch, so only the last one counts. Set them to zero once for the batch.", step=_zero_for_each_part)  # fmt: skip
 _flawed(
     "The losses of the micro-batches are added without a division, so the step grows with their number.",
-    step=lambda *given: _step(*given, share=lambda part, batch: 1),
+    step=lambda *given: _step(*given, loss_of=lambda model, part, batch: _loss(model, part)),
 )
 
 
@@ -294,7 +366,8 @@ def _events(given: tuple, kind: str) -> list[tuple]:
 
 
 def _losses(result: Any, given: tuple) -> dict:
-    graphs = any(getattr(loss, "requires_grad", False) for loss in result)
+    each = result if isinstance(result, (list, tuple)) else [result]
+    graphs = any(getattr(loss, "requires_grad", False) for loss in each)
     return {"losses": result, "losses keep a graph": graphs}
 
 
@@ -326,7 +399,11 @@ def _modes(result: Any, given: tuple) -> dict:
 
 
 def _told(result: Any, given: tuple) -> dict:
-    return {"calls of on_step": _events(given, "told")}
+    told = _events(given, "told")
+    return {
+        "calls of on_step": [call[:2] for call in told],
+        "length of the change of the weights at each call": [call[2] for call in told],
+    }
 
 
 def _micro(result: Any, given: tuple) -> dict:
@@ -336,7 +413,8 @@ def _micro(result: Any, given: tuple) -> dict:
 
 SHORT, LONG, MIDDLE = ([1, 6, 2], 2), ([1, 5, 0, 9, 8, 2], 0), ([1, 7, 4, 2], 2)
 THREE = [[SHORT, LONG], [MIDDLE], [LONG, MIDDLE, SHORT]]
-FIVE = [[SHORT, LONG, MIDDLE, LONG, SHORT], [MIDDLE]]
+NO_ANSWER = ([1, 8, 4], 3)
+FIVE = [[SHORT, LONG, MIDDLE, LONG, SHORT], [NO_ANSWER, NO_ANSWER, MIDDLE]]
 
 
 def _case(rule: str, describe: str, observe, *arguments, **options) -> Case:
@@ -352,8 +430,8 @@ CASES = (
     _case("rate", "three batches with three learning rates", _rates, THREE, (0.2, 0.5, 0.3)),
     _case("mode", "two batches", _modes, THREE[:2]),
     _case("on_step", "three batches, with an on_step", _told, THREE, asks=True),
-    _case("mode", "two batches, with an on_step that calls model.eval()", _modes, THREE[:2], asks=True),
-    _case("micro", "batches of five examples and of one, with micro_batch_size=2", _micro, FIVE, micro=2),
+    _case("mode", "two batches, with an on_step that calls model.eval(), and model.train() after the last step", _modes, THREE[:2], asks=True),
+    _case("micro", "a batch of five examples and one of three, the first two without a trained token, with micro_batch_size=2", _micro, FIVE, micro=2),
 )  # fmt: skip
 
 EXERCISES = {
@@ -368,11 +446,12 @@ EXERCISES = {
             "step": "On each batch, in the given order, the optimizer takes one step on the mean loss over the batch's trained tokens, as "
             "train_step does. Gradients of earlier batches have no effect.",
             "rate": "In each step, all parameter groups of the optimizer have the step's learning rate.",
-            "mode": "The model is in train mode in every step, even if on_step calls model.eval(), and in eval mode at the end.",
-            "on_step": "If on_step is given, it is called as on_step(steps_done, loss) after every step: 1, 2, 3, ...",
-            "micro": "With micro_batch_size, no forward pass has more examples than that; losses and weights are the same as without it.",
+            "mode": "The model is in train mode in every step, and in eval mode at the end, whatever mode on_step leaves it in.",
+            "on_step": "If on_step is given, it is called as on_step(steps_done, loss) right after every step of the optimizer: 1, 2, 3, ...",
+            "micro": "With micro_batch_size, no forward pass has more examples than that; losses and weights are the same as without it, "
+            "even if a micro-batch has no trained token.",
             "losses": "Each loss is that of the whole batch before its step, a number without its graph, which would keep the activations in memory.",
-            "seed": "No random seed is set: every step would draw the same dropout.",
+            "seed": "Set no random seed: with one in every step, each step would draw the same dropout.",
             "unchanged": "batches and rates stay as they are.",
         },
         hints=(
