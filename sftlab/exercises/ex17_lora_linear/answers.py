@@ -139,7 +139,7 @@ def not_a_module(base, r, alpha):
     return base(torch.ones(base.in_features))
 
 
-@refused(LAYER, "output of the second call")
+@refused(LAYER, "two calls in eval mode give the same output")
 class CountingCalls(Right):
     calls = 0
 
@@ -148,7 +148,7 @@ class CountingCalls(Right):
         return super().correction(x) * (1 if self.calls < 2 else 2)
 
 
-@refused(LAYER, "Expected at ['output']")
+@refused(LAYER, "two calls in eval mode give the same output")
 class DropoutAlwaysOn(Right):
     def correction(self, x):
         return super().correction(F.dropout(x, 0.5))

@@ -6,7 +6,9 @@ A student's class may name its matrices as it likes: A and B are found by their 
 from __future__ import annotations
 
 import copy
+import functools
 import math
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -107,9 +109,21 @@ for _message, _factor in (
     _wrong(_message, factor=lambda self, alpha, r, factor=_factor: factor(alpha, r))
 
 
-WITHOUT_THEM = (
-    "The output is that of base, whatever A and B hold. Is their product computed at every call?"
-)
+_wrong("r and alpha are in each other's place: the matrices have the rank alpha.",
+       __init__=lambda self, base, r, alpha: Right.__init__(self, base, int(alpha), r))  # fmt: skip
+
+WITHOUT_THEM = "In eval mode the output is that of base, whatever A and B hold. Is the correction computed at every call, in eval mode too?"
+KEPT = "The product of A and B is kept from an earlier call. Training changes A and B between two calls: compute it at each call."
+
+
+def _kept_product(self, x):
+    if self.product is None or (self.again_in_training and self.training):
+        self.product = self.B @ self.A
+    return self.base(x) + self.factor(self.alpha, self.r) * (x @ self.product.T)
+
+
+for _again in (True, False):
+    _wrong(KEPT, forward=_kept_product, product=None, again_in_training=_again)
 
 
 @mistake(LAYER, WITHOUT_THEM)
@@ -221,6 +235,14 @@ def _see_output(layer: Any, given: tuple) -> dict:
     return {"output": layer(_x(3, given[0].in_features))}
 
 
+def _see_changed(layer: Any, given: tuple) -> dict:
+    x = _x(3, given[0].in_features)
+    layer.train()(x)
+    layer.eval()(x)
+    _known(layer, given)
+    return {"output after A and B have changed": layer(x)}
+
+
 def _see_shapes(layer: Any, given: tuple) -> dict:
     _known(layer, given)
     d_in = given[0].in_features
@@ -232,7 +254,8 @@ def _see_shapes(layer: Any, given: tuple) -> dict:
 def _see_again(layer: Any, given: tuple) -> dict:
     _known(layer, given)
     x = _x(3, given[0].in_features)
-    return {f"output of the {which} call": layer(x) for which in ("first", "second")}
+    first, second = layer(x), layer(x)
+    return {"two calls in eval mode give the same output": torch.equal(first, second)}
 
 
 def _see_gradients(layer: Any, given: tuple) -> dict:
@@ -274,9 +297,12 @@ LAYER_CASES = (
     _layer_case("trained", _see_trained, "what is trained", 7, 5, 3, 11),
     _layer_case("start", _see_start, "at the start", 7, 5, 3, 11),
     _layer_case("seed", _see_start, "two layers, one after the other", 7, 5, 3, 11),
+    _layer_case("again", _see_again, "called twice in eval mode", 7, 5, 3, 11),
     _layer_case("formula", _see_output, "with known numbers in A and B", 7, 5, 3, 11),
     _layer_case("formula", _see_output, "with known numbers in A and B", 5, 11, 4, 1.0, bias=False),
-    _layer_case("again", _see_again, "called twice in eval mode", 7, 5, 3, 11),
+    _layer_case(
+        "formula", _see_changed, "called in both modes; A and B change; called again", 7, 5, 3, 11
+    ),
     _layer_case("shape", _see_shapes, "x with one dimension and with three", 7, 5, 3, 11),
     _layer_case(
         "backward", _see_gradients, "the gradients of the sum of the squared outputs", 7, 5, 3, 11
@@ -337,6 +363,12 @@ _choosing("Only layers whose whole name is a target get an adapter. Most layers 
           lambda model, targets: [n for n in _linears(model) if n in targets])  # fmt: skip
 _choosing("Only the first matching layer gets an adapter. Names repeat in every block.",
           lambda model, targets: _matching(model, targets)[:1])  # fmt: skip
+_choosing("Only the first layer that each target names gets an adapter. Names repeat in every block.",
+          lambda model, targets: list(dict.fromkeys(n for t in targets for n in _matching(model, [t])[:1])))  # fmt: skip
+_choosing("Only direct children of the model are looked at. Most layers lie inside blocks: named_modules() gives them all.",
+          lambda model, targets: [n for n in _matching(model, targets) if "." not in n])  # fmt: skip
+_choosing("The dots of a target are taken for a pattern, in which a dot stands for any character. Compare texts, or escape them.",
+          lambda model, targets: [n for n in _linears(model) if any(re.search(rf"(^|\.){t}$", n) for t in targets)])  # fmt: skip
 _choosing("Only the first target is used.", lambda model, targets: _matching(model, targets[:1]))
 _choosing("q_proj and v_proj get an adapter, PEFT's default for Llama models, whatever the targets are.",
           lambda model, targets: _matching(model, ["q_proj", "v_proj"]))  # fmt: skip
@@ -370,30 +402,43 @@ class _Nested(Right):
         return self.base.out_features
 
 
-def _shared(model, targets, r, alpha):
-    A, B = {}, {}
+def _shared(which: str, model, targets, r, alpha):
+    made = {}
 
     def make(base, r, alpha):
         layer = Right(base, r, alpha)
-        layer.A = A.setdefault(layer.A.shape, layer.A)
-        layer.B = B.setdefault(layer.B.shape, layer.B)
+        for name in which:
+            matrix = getattr(layer, name)
+            setattr(layer, name, made.setdefault((name, matrix.shape), matrix))
         return layer
 
     return _put(model.requires_grad_(False), _matching(model, targets), r, alpha, make)
 
 
-_declared("Layers of the same size share one A and B. Each layer needs its own: make it inside the loop.", _shared)  # fmt: skip
+for _which in ("AB", "A", "B"):
+    _declared(f"Layers of the same size share one {' and '.join(_which)}. Each layer needs its own: make it inside the loop.",
+              functools.partial(_shared, _which))  # fmt: skip
+
+
+def _any_with_a_weight(model, targets, r, alpha):
+    for name, module in list(model.requires_grad_(False).named_modules()):
+        if hasattr(module, "weight") and any(f".{name}".endswith(f".{t}") for t in targets):
+            module.in_features, module.out_features = (
+                module.weight.shape[-1],
+                module.weight.shape[0],
+            )
+            _put(model, [name], r, alpha)
+    return model
+
+
+_declared("A module that is no linear layer gets an adapter, because it has a weight and a target's name. Ask for nn.Linear.", _any_with_a_weight)  # fmt: skip
+_adapting("The new layers contain copies of the old ones, which take the memory twice until the old are gone. Put in the old layers themselves.",
+          kept=lambda self, base: copy.deepcopy(base))  # fmt: skip
 _adapting("The new layers do not contain the old ones but linear layers with numbers of their own.",
           kept=lambda self, base: nn.Linear(base.in_features, base.out_features, base.bias is not None).requires_grad_(False))  # fmt: skip
-_adapting(
-    "The new layers have another factor than lora_alpha / r.", factor=lambda self, alpha, r: 1.0
-)
-_adapting(
-    "The new layers have another factor than lora_alpha / r.", factor=lambda self, alpha, r: alpha
-)
-_adapting(
-    "The new layers have another factor than lora_alpha / r.", factor=lambda self, alpha, r: 2
-)
+for _factor in (lambda a, r: 1.0, lambda a, r: a, lambda a, r: 2, lambda a, r: a / r**2):
+    _adapting("The new layers have another factor than lora_alpha / r.",
+              factor=lambda self, alpha, r, factor=_factor: factor(alpha, r))  # fmt: skip
 
 
 # --- Injection: what is compared -----------------------------------------------------------------
@@ -426,6 +471,7 @@ class _Model(nn.Module):
         self.layers = nn.ModuleList([_Block(), _Block()])
         self.mix = nn.LayerNorm(5)  # called like a linear layer of the blocks
         self.lm_head = nn.Linear(5, 17, bias=False)
+        self.layers_1_group = nn.Linear(5, 3)  # unused; a pattern takes it for "layers.1.group"
         object.__setattr__(self, "originals", dict(self.named_parameters()))
 
     def forward(self, ids):
@@ -437,7 +483,8 @@ class _Model(nn.Module):
 
 def _new_matrices(model: nn.Module, given: _Model) -> dict[str, list[Tensor]]:
     """The new trained parameters by the layer of the given model that they were put into."""
-    old, names = {id(p) for p in given.originals.values()}, _linears(_seeded(_Model))
+    old = {id(p) for p in given.originals.values()}
+    names = [n for n, m in _seeded(_Model).named_modules() if hasattr(m, "weight")]
     found: dict[str, list[Tensor]] = {}
     for name, p in model.named_parameters(remove_duplicate=False):
         place = next((n for n in names if name.startswith(f"{n}.")), None)
@@ -481,7 +528,11 @@ IDS = torch.arange(12).reshape(2, 6)
 
 
 def _see_first_output(model: Any, given: tuple) -> dict | None:
-    return None if model is None else {"output": model.eval()(IDS)}
+    if model is None:
+        return None
+    there = {tensor.data_ptr() for tensor in (*model.parameters(), *model.buffers())}
+    lost = [name for name, p in given[0].originals.items() if p.data_ptr() not in there]
+    return {"old weights no longer in the model": lost, "output": model.eval()(IDS)}
 
 
 def _see_known_output(model: Any, given: tuple) -> dict | None:
@@ -540,7 +591,7 @@ EXERCISES = {
             "shape": "A is (r, d_in) and B is (d_out, r), or their transposes; their names are free. x may have any number of dimensions before the last.",
             "trained": "A and B are the only parameters that require a gradient: weight and bias of base do not.",
             "start": "A starts with random numbers and B with zeros, so the first output is that of base.",
-            "seed": "No random seed is set: all layers would start with the same A.",
+            "seed": "Set no random seed: with one, all layers would start with the same A.",
             "again": "A call changes no number, and in eval mode nothing is random.",
             "backward": "Gradients reach A, B and x.",
         },
@@ -561,13 +612,13 @@ EXERCISES = {
         "LoRA layers into a model",
         inject_lora,
         MODEL_CASES,
-        asks="Put a LoRALinear around each layer that target_modules names, in place, and return the model.\n\n"
+        asks="Put a LoRALinear, yours or the workbook's, around each layer that target_modules names, in place, and return the model.\n\n"
         'target_modules: a list of names, such as ["q_proj", "layers.1.up"].',
         rules={
             "place": 'A target names every linear layer whose full name is the target, or ends in a dot and the target: "up" names "layers.0.up", not "layers.0.group".',
             "once": "A layer that several targets name gets one LoRALinear. Modules that are no nn.Linear get none.",
             "frozen": "All parameters that the model had before are frozen; only the new A and B are trained.",
-            "start": "Each new layer contains the old one, so the model's first output does not change.",
+            "start": "Each new layer contains the old one itself, no copy, so the model's first output does not change.",
             "settings": "Each new layer has an A and a B of its own, of rank r, and the factor lora_alpha / r.",
             "same": "The given model is changed and returned; a copy might not fit into memory.",
             "unchanged": "target_modules stays as it is.",
