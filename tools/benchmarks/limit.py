@@ -47,6 +47,7 @@ def product_rate(shapes: Counter[tuple[int, int]], tokens: int, precision: str) 
 def operations_of_steps(model, batches: Sequence[dict[str, torch.Tensor]]) -> list[int]:
     """Floating-point operations of the products in one forward and backward pass of each batch."""
     found = []
+    model_loss(model, batches[0])  # the first loss of a model makes a trial call
     for batch in batches:
         with FlopCounterMode(display=False) as counter:
             model_loss(model, batch)[0].backward()
