@@ -97,6 +97,17 @@ EACH = (
 )
 
 
+class TooLong(WorkbookError):
+    """An example has more tokens than are allowed."""
+
+    def __init__(self, length: int, limit: str, most: int):
+        self.length = length
+        super().__init__(
+            f"more tokens than {limit} = {most}, so its response would be cut; raise max_length, "
+            'shorten the row, or leave such rows out (too_long = "drop_row")'
+        )
+
+
 class ExampleMaker:
     """Makes examples from conversations, as ``config`` says; ``preflight`` and training share it.
 
@@ -202,10 +213,7 @@ class ExampleMaker:
         named = (
             "max_length" if self.config.max_length == most else "the model's number of positions"
         )
-        raise WorkbookError(
-            f"{length} tokens, {length - most} more than {named} = {most}: its response would be "
-            'cut. Raise max_length, shorten the row, or leave such rows out (too_long = "drop_row")'
-        )
+        raise TooLong(length, named, most)
 
 
 # Keys of messages that a template must write if they occur.
@@ -225,6 +233,8 @@ def read_examples(
             made = maker.examples(conversation)
         except Dropped as reason:
             report.dropped[str(reason)] += 1
+        except TooLong as problem:
+            report.refuse(f"{conversation.place} ({problem.length} tokens)", problem)
         except WorkbookError as problem:
             report.refuse(conversation.place, problem)
         else:

@@ -253,10 +253,10 @@ def of_data(report: ReadingReport, survey: TextSurvey) -> Iterator[Finding]:
         tuple(f"{a} is {similarity:.0%} like {b}" for a, b, similarity in near[:SHOWN]) if many else (),
     )  # fmt: skip
     if survey.damaged.count:
-        yield Finding("texts are decoded rightly", LOOK, f"{survey.damaged.count} rows have characters such as Ã© or \ufffd; first: {', '.join(survey.damaged.first)}",
+        yield Finding("texts are decoded rightly", LOOK, f"{rows_(survey.damaged.count)} with characters such as Ã© or \ufffd; first: {', '.join(survey.damaged.first)}",
                       "read the source again with its encoding; the ftfy library repairs most")  # fmt: skip
     for kind, places in survey.personal.items():
-        yield Finding("no personal data", LOOK, f"{places.count} rows seem to contain: {kind}; first: {', '.join(places.first)}",
+        yield Finding("no personal data", LOOK, f"{kind} in {rows_(places.count)}; first: {', '.join(places.first)}",
                       "replace it, if it is real: models repeat what they are trained on")  # fmt: skip
     if survey.unfinished.count:
         yield Finding("answers are complete", LOOK, f"{survey.unfinished.count} long answers end without a full stop; first: {', '.join(survey.unfinished.first)}",

@@ -234,9 +234,9 @@ def test_a_template_that_leaves_text_out_is_refused(tokenizer, tmp_path):
 def test_what_the_model_cannot_read_is_refused(tokenizer, tmp_path):
     row = {"prompt": "Q", "response": "word " * 40}
     for limits, config, said in (
-        (Limits(32, False, 4096), {}, "more than the model's number of positions = 32"),
-        (Limits(32, True, 4096), {"max_length": 99}, "more than the model's number of positions"),
-        (Limits(512, False, 4096), {"max_length": 32}, "more than max_length = 32"),
+        (Limits(32, False, 4096), {}, "more tokens than the model's number of positions = 32"),
+        (Limits(32, True, 4096), {"max_length": 99}, "more tokens than the model's number of positions"),
+        (Limits(512, False, 4096), {"max_length": 32}, "more tokens than max_length = 32"),
         (Limits(512, False, 100), {}, "beyond the model's 100 embeddings"),
     ):
         with pytest.raises(WorkbookError, match=said):

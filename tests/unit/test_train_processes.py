@@ -145,7 +145,7 @@ class TestFile:
             read_run(folder / "list.json")
         with pytest.raises(WorkbookError, match=r"gone\.jsonl is no file; expected a JSONL file"):
             train_run(read_run(write_run(folder, data="gone.jsonl")), progress=False)
-        with pytest.raises(WorkbookError, match=r"line 1: \d+ tokens, \d+ more than max_length"):
+        with pytest.raises(WorkbookError, match=r"\(\d+ tokens\): more tokens than max_length"):
             train_run(read_run(write_run(folder, max_length=5)), progress=False)
 
     def test_a_result_that_cannot_be_written_is_told_in_one_sentence(self, folder, monkeypatch):
