@@ -79,7 +79,7 @@ def with_one_if_for_each(figures):
         return "mean of means", "split moves gradient"
     if figures["passes differ"] > 0.001:
         return "dropout in evaluation", "passes differ"
-    if figures["strength"] < 0.01:
+    if abs(figures["strength"]) < 0.01:
         return "adapter not loaded", "strength"
     if not 0.99 < figures["strength"] < 1.01:
         return "wrong factor in the merge", "strength"
@@ -99,8 +99,25 @@ def by_signatures(figures):
     if off in causes:
         return TOLD[causes[off]]
     if off == {"strength"}:
-        return ("wrong factor in the merge", "adapter not loaded")[figures["strength"] < 0.5], *off
+        return ("wrong factor in the merge", "adapter not loaded")[
+            abs(figures["strength"]) < 0.001
+        ], *off
     return next((told for told in TOLD if off == {told[1]}), ("healthy", "nothing"))
+
+
+@refused(DIAGNOSE, "Look at: strength 0.4")
+def only_larger_factors(figures):
+    fault, figure = diagnose(figures)
+    return (
+        ("healthy", "")
+        if 0.1 < figures["strength"] < 1 and figure == "strength"
+        else (fault, figure)
+    )
+
+
+@refused(DIAGNOSE, "the fault comes first")
+def swapped(figures):
+    return diagnose(figures)[::-1]
 
 
 @refused(DIAGNOSE, "A cut removes the end-of-turn token as well")
@@ -472,7 +489,7 @@ def the_other_way_round(x, p, training):
     return x if training else x * (torch.rand_like(x) >= p) / (1 - p)
 
 
-@refused(DROP, "nothing is dropped")
+@refused(DROP, "No number becomes 0")
 def never(x, p, training):
     return x
 
@@ -532,9 +549,36 @@ def the_smallest(x, p, training):
 
 
 @refused(DROP, "pattern that repeats")
-def one_row_for_all(x, p, training):
-    zeros = torch.rand(len(x) // 2, x.shape[1]).repeat(2, 1) < p
-    return torch.where(zeros, 0, x / (1 - p)) if training else x
+def half_of_the_draws_repeated(x, p, training):
+    if not training or not x.dim():
+        return x
+    zeros = torch.rand(len(x) // 2, *x.shape[1:]).repeat(2, *[1] * (x.dim() - 1)) < p
+    return torch.where(zeros, 0, x / (1 - p))
+
+
+@refused(DROP, "one draw decide for all")
+def one_draw(x, p, training):
+    return x * (torch.rand(()) >= p).to(x.dtype) / (1 - p) if training else x
+
+
+@refused(DROP, "share one draw")
+def equal_numbers_together(x, p, training):
+    values, place = x.unique(return_inverse=True)
+    return (x * (torch.rand(len(values)) >= p)[place] / (1 - p)).to(x.dtype) if training else x
+
+
+@refused(DROP, "the share that happened to stay")
+def scaled_by_the_share(x, p, training):
+    kept = torch.rand(x.shape) >= p
+    return (x * kept / kept.double().mean()).to(x.dtype) if training else x
+
+
+@refused(DROP, "too many values to unpack")
+def of_matrices_alone(x, p, training):
+    if not training:
+        return x
+    rows, columns = x.shape
+    return x * (torch.rand(rows, columns) >= p).to(x.dtype) / (1 - p)
 
 
 @refused(DROP, "dtype changes")

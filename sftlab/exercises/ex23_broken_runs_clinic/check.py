@@ -15,7 +15,7 @@ from torch import Tensor
 from sftlab._internal.paths import MODELS
 from sftlab.chat import encode, render_prompt, user
 from sftlab.classroom.checking import Case, Exercise, mistake
-from sftlab.classroom.first_difference import Broken, is_plain_sequence, is_tensor, plain
+from sftlab.classroom.first_difference import Broken, is_plain_sequence, is_tensor, plain, shorten
 from sftlab.exercises.drawing import adapter, sentence, tensor
 from sftlab.exercises.ex23_broken_runs_clinic.clinic import FAULTS, HEALTHY
 from sftlab.exercises.ex23_broken_runs_clinic.evidence import SOUND, diagnose
@@ -60,7 +60,10 @@ VARIANTS = {  # other data and settings: what is not named is as in a sound run
     "the end marker masked in 4 of 10 rows": {"end trained": 0.6},
     "half of the rows begin twice": {"begin tokens": 1.5, "prompt fits rows": 0.5},
     "merged with α/r, but twice": {"strength": 2.0},
+    "not quite half of the update is in the served model": {"strength": 0.4},
+    "merged with the sign turned": {"strength": -1.0},
     "dropout of 1% that stays on": {"passes differ": 0.02},
+    "dropout that stays on in one small layer": {"passes differ": 0.004},
     "micro-batches of nearly equal length": {"split moves gradient": 0.04},
     "half of the prompt trained": {"prompt trained": 0.5},
 }  # fmt: skip
@@ -88,6 +91,10 @@ def _verify_diagnosis(make: Callable[[], tuple]):
         if not is_plain_sequence(value) or len(value) != 2:
             return Broken("two", f"It returns `{value!r}` and not two values.")
         said, figure = value
+        if figure in FAULTS and said not in FAULTS:
+            return Broken(
+                "two", f"It returns `{value!r}`: the fault comes first, the figure second."
+            )
         if said not in FAULTS:
             return Broken(
                 "two", f"There is no such fault as `{said!r}`. Take a name from `FAULTS`."
@@ -143,7 +150,7 @@ def _variant(name: str) -> tuple:
 
 
 RULES_OF = {"cut off": "several", "doubled": "several", "shifted": "several", "begin twice": "several",
-            "cut at": "several", "merge": "strength", "not loaded": "strength", "α/r": "strength"}  # fmt: skip
+            "cut at": "several", "merge": "strength", "served": "strength", "not loaded": "strength", "α/r": "strength"}  # fmt: skip
 
 
 def _diagnosis_cases() -> list[Case]:
@@ -253,6 +260,26 @@ def _neighbors_merged(prompt, answer, begin, end, max_length):
     return _joined([key for key, _ in itertools.groupby(prompt)], answer, end, max_length)
 
 
+@mistake(ROW, "Labels are masked by value: an id of the answer, or the end token, that occurs in the prompt too has the label -100. The place decides, not the id.")  # fmt: skip
+def _masked_by_value(prompt, answer, begin, end, max_length):
+    row = repair_row(prompt, answer, begin, end, max_length)
+    return row and (row[0], [IGNORE_INDEX if token in prompt else token for token in row[0]])
+
+
+@mistake(ROW, "The labels are those of the prompt before its repair, so they no longer stand at their tokens. Repair the prompt first.")  # fmt: skip
+def _labels_of_the_old_prompt(prompt, answer, begin, end, max_length):
+    row = repair_row(prompt, answer, begin, end, max_length)
+    return row and (
+        row[0],
+        ([IGNORE_INDEX] * len(prompt) + row[0][len(prompt) :])[: len(row[0])],
+    )
+
+
+@mistake(ROW, "The first token is taken for a begin token, whatever it is. Compare it with `begin`: other tokens stay as often as they come.")  # fmt: skip
+def _any_first_token(prompt, answer, begin, end, max_length):
+    return repair_row(prompt, answer, prompt[0], end, max_length)
+
+
 @mistake(ROW, "The labels are one position too early. The loss shifts them; here each stands at its own token.")  # fmt: skip
 def _labels_shifted(prompt, answer, begin, end, max_length):
     row = repair_row(prompt, answer, begin, end, max_length)
@@ -313,9 +340,10 @@ def _answer_masked(prompt, answer, begin, end, max_length):
 
 ROWS = (
     ("mask", "one begin token, three more tokens of prompt, two of answer", [1, 11, 12, 13], [21, 22], 20),
+    ("mask", "a prompt with the end token and a token of the answer", [1, 11, 2, 12, 22], [21, 22], 20),
     ("front", "the begin token twice", [1, 1, 11, 12, 13], [21, 22, 23], 20),
     ("front", "the begin token three times", [1, 1, 1, 11, 12, 12, 13], [21, 22, 23], 20),
-    ("further", "no begin token", [11, 12], [21], 20),
+    ("further", "no begin token, and the first token twice", [11, 11, 12], [21], 20),
     ("further", "turns that open with the begin token and close with the end token", [1, 1, 11, 2, 1, 12], [21, 22], 20),
     ("further", "two begin tokens side by side, but not in front", [11, 1, 1, 12], [21, 22], 20),
     ("long", "exactly max_length tokens", [1, 11, 12], [21, 22], 6),
@@ -401,6 +429,33 @@ def _softmax(counts):
     return torch.tensor(counts).float().softmax(0).tolist()
 
 
+@mistake(WEIGHTS, "The division is upside down: all trained tokens divided by the count. A micro-batch with more trained tokens weighs more.")  # fmt: skip
+def _fraction_upside_down(counts):
+    return [sum(counts) / n if n else 0.0 for n in counts]
+
+
+@mistake(WEIGHTS, "The weights are sorted. Each stands at the place of its micro-batch.")
+def _sorted(counts):
+    return sorted(n / sum(counts) for n in counts)
+
+
+@mistake(WEIGHTS, "The weights are proportional to the squares of the counts. A token in a long micro-batch would weigh more than one in a short one.")  # fmt: skip
+def _squares(counts):
+    return [n * n / sum(m * m for m in counts) for n in counts]
+
+
+@mistake(WEIGHTS, "Each count is divided by the total up to it. Divide by the total of all micro-batches, also of those that follow.")  # fmt: skip
+def _running_total(counts):
+    totals = itertools.accumulate(counts)
+    return [n / total if total else 0.0 for n, total in zip(counts, totals, strict=True)]
+
+
+@mistake(WEIGHTS, "The weights are rounded to 16 bits. Compute them in Python's numbers, or in float32.")  # fmt: skip
+def _half(counts):
+    half = torch.tensor(counts, dtype=torch.float16)
+    return half / half.sum()
+
+
 @mistake(WEIGHTS, "The weights are whole numbers: `//` cuts off everything after the point.")
 def _whole_numbers(counts):
     return [n // sum(counts) for n in counts]
@@ -419,18 +474,18 @@ def _draw_counts(rng: random.Random, *_: object) -> tuple:
 
 
 # --- 23d: the merge ------------------------------------------------------------------------------------
-def _merged(dtype: torch.dtype, r: int, alpha: float) -> tuple:
-    """Return W + α·B·A in this dtype, with d_in = 31 and d_out = 23, and what it was made from."""
+def _merged(dtype: torch.dtype, r: int, alpha: float, d_in: int) -> tuple:
+    """Return W + α·B·A in this dtype, with d_out = 23, and what it was made from."""
     rng = random.Random(r)
-    W, A, B = tensor(rng, 23, 31), tensor(rng, r, 31), tensor(rng, 23, r)
+    W, A, B = tensor(rng, 23, d_in), tensor(rng, r, d_in), tensor(rng, 23, r)
     return (W + alpha * (B @ A)).to(dtype), A, B, alpha, r
 
 
 MERGES = (
-    ("factor", torch.float32, 3, 5.0, 1e-5),
-    ("factor", torch.float32, 5, 2.0, 1e-5),
+    ("factor", torch.float32, 3, 5.0, 31, 1e-5),
+    ("factor", torch.float32, 5, 2.0, 23, 1e-5),  # square, so a transposed product fits as well
     # Each rounding to bfloat16 moves a number by up to 1 part in 256; two are right as well.
-    ("dtype", torch.bfloat16, 2, 7.0, 2e-2),
+    ("dtype", torch.bfloat16, 2, 7.0, 31, 2e-2),
 )
 
 
@@ -504,6 +559,23 @@ def _r_minus_one(W, A, B, alpha, r):
     return (W - (r - 1) * (B @ A)).to(W.dtype)
 
 
+@mistake(MERGE, "α/r is rounded down to a whole number. It need not be whole: divide with /.")
+def _whole_factor(W, A, B, alpha, r):
+    return (W - (alpha - alpha // r) * (B @ A)).to(W.dtype)
+
+
+@mistake(MERGE, "The rank is read off the wrong side of A, which has the shape (r, d_in). r is given as well.")  # fmt: skip
+def _width_for_rank(W, A, B, alpha, r):
+    return (W - (alpha - alpha / A.shape[1]) * (B @ A)).to(W.dtype)
+
+
+@mistake(MERGE, "The product is transposed where W is square. B·A has the shape of W as it is.")
+def _transposed_if_square(W, A, B, alpha, r):
+    update = B @ A
+    update = update.T if update.T.shape == W.shape else update
+    return (W - (alpha - alpha / r) * update).to(W.dtype)
+
+
 @mistake(MERGE, "The repaired weight comes back in float32 whatever the dtype of W.")
 def _in_float32(W, A, B, alpha, r):
     return W.float() - (alpha - alpha / r) * (B @ A)
@@ -543,6 +615,46 @@ def _one_prefix(saved, wanted):
 @mistake(NAMES, "Exactly one part in front is ignored. A prefix may have several parts, or none.")
 def _first_part_cut(saved, wanted):
     return _fitted(saved, wanted, lambda s, w: w in (s, s.partition(".")[2]))
+
+
+@mistake(NAMES, "Exactly two parts in front are ignored. A prefix may have one part or several, or there is none.")  # fmt: skip
+def _two_parts_cut(saved, wanted):
+    return _fitted(saved, wanted, lambda s, w: w in (s, ".".join(s.split(".")[2:])))
+
+
+@mistake(NAMES, "The last two parts alone are compared. “layers.1.q.A” and “layers.2.q.A” end alike and are two tensors.")  # fmt: skip
+def _last_two_parts(saved, wanted):
+    return _fitted(saved, wanted, lambda s, w: s.split(".")[-2:] == w.split(".")[-2:])
+
+
+@mistake(NAMES, "The comparison is the wrong way round: the saved name carries the prefix, so it ends with the wanted one.")  # fmt: skip
+def _wanted_ends_with_saved(saved, wanted):
+    return _fitted(saved, wanted, lambda s, w: f".{w}".endswith(f".{s}"))
+
+
+ONE_PREFIX = "The prefix of one name is taken for that of all. A file may mix prefixes, and have names without one: compare each name by itself."
+
+
+def _with_one_prefix(saved, wanted, choose: Callable) -> tuple:
+    found = [s[: -len(w)] for s in saved for w in wanted if f".{s}".endswith(f".{w}")]
+    prefix = choose(found) if found else ""
+    return _fitted(saved, wanted, lambda s, w: s.startswith(prefix) and s[len(prefix) :] == w)
+
+
+@mistake(NAMES, ONE_PREFIX)
+def _first_prefix(saved, wanted):
+    return _with_one_prefix(saved, wanted, lambda found: found[0])
+
+
+@mistake(NAMES, ONE_PREFIX)
+def _commonest_prefix(saved, wanted):
+    return _with_one_prefix(saved, wanted, lambda found: max(found, key=found.count))
+
+
+@mistake(NAMES, "The missing names are looked up among the saved ones, the keys of the mapping. The wanted names are its values.")  # fmt: skip
+def _missing_among_the_keys(saved, wanted):
+    found, _, left = fit_names(saved, wanted)
+    return found, [name for name in wanted if name not in found], left
 
 
 @mistake(NAMES, "A wanted name anywhere in a saved one is taken for a fit. It must be its end.")
@@ -596,7 +708,9 @@ FILES = (
     ("prefix", "layers 1 and 11", ["m.1.A", "m.11.A"], ["11.A", "1.A"]),
     ("missing", "a wanted tensor that is not there", ["m.h.1.A"], ["h.1.A", "h.1.B"]),
     ("left", "a tensor that nothing wants", ["m.h.1.A", "m.head.weight"], ["h.1.A"]),
-    ("prefix", "a name within another", ["m.h.1.A.scale", "m.h.1.A", "m.h.1.Ab"], ["h.1.A"]),
+    ("prefix", "two prefixes and none", ["a.h.1.B", "b.c.h.1.A", "h.2.A"], ["h.1.A", "h.1.B", "h.2.A"]),
+    ("prefix", "the wanted name has a part more", ["1.A"], ["h.1.A"]),
+    ("prefix", "a name within another", ["m.h.1.A.scale", "m.h.1.A", "m.h.1.Ab", "m.hx1.A", "m.H.1.A"], ["h.1.A"]),
     ("missing", "both missing and left over", ["m.h.1.lora_A"], ["h.1.A"]),
     ("missing", "an empty file", [], ["h.1.A"]),
 )  # fmt: skip
@@ -609,18 +723,20 @@ def _fit_in_any_order(saved, wanted) -> tuple:
 
 def _draw_names(rng: random.Random, *_: object) -> tuple:
     wanted = [f"layers.{k}.{m}.A" for k in rng.sample(range(30), 3) for m in ("q", "v")]
-    prefix = rng.choice(["base_model.model.", "m.", ""])
-    saved = [prefix + name for name in rng.sample(wanted, rng.randint(2, 6))]
-    saved += [f"{prefix}layers.{k}.norm" for k in range(rng.randint(0, 2))]
+    prefixes = ["base_model.model.", "m.", ""]
+    saved = [rng.choice(prefixes) + name for name in rng.sample(wanted, rng.randint(2, 6))]
+    saved += [f"{rng.choice(prefixes)}layers.{k}.norm" for k in range(rng.randint(0, 2))]
     rng.shuffle(saved)
     return saved, wanted
 
 
 # --- 23f: dropout ----------------------------------------------------------------------------------------
-def _numbers(p: float, training: bool, dtype: torch.dtype = torch.float32) -> tuple:
+def _numbers(
+    p: float, training: bool, dtype: torch.dtype = torch.float32, shape: tuple = (100, 200)
+) -> tuple:
     x = torch.linspace(-3, 5, 20_000, dtype=torch.float64) + 0.0131
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
-    return x[order].reshape(100, 200).to(dtype), p, training
+    return x[order][: math.prod(shape)].reshape(shape).to(dtype), p, training
 
 
 def _verify_drop(make: Callable[[], tuple]):
@@ -641,13 +757,23 @@ def _verify_drop(make: Callable[[], tuple]):
         if not training:
             return _at_rest(value, x, p, zeros)
         if zeros == 0 and p:
-            return "In training nothing is dropped."
+            return f"No number becomes 0 with p = {p}: is nothing dropped, or does one draw decide for all numbers?"
+        if zeros == 1:
+            return Broken(
+                "alone",
+                f"All numbers become 0 together with p = {p}: does one draw decide for all?",
+            )
+        if x.dim() < 2:
+            return _scaled(value, x, p)
         if p and ((value == 0).all(0).any() or (value == 0).all(1).any()):
             return Broken("alone", "Whole rows or columns are dropped together.")
         if abs(zeros - p) > 0.02:
             return f"{zeros:.0%} of the numbers become 0 with p = {p}."
         small = x.abs() < x.abs().float().median()
-        if any(abs((value[part] == 0).double().mean() - p) > 0.03 for part in (small, slice(50))):
+        if any(
+            abs((value[part] == 0).double().mean() - p) > 0.03
+            for part in (small, slice(len(x) // 2))
+        ):
             return Broken(
                 "alone", "How likely a number becomes 0 depends on its value or its place."
             )
@@ -667,6 +793,14 @@ def _scaled(value: Tensor, x: Tensor, p: float) -> str | None:
             "scale",
             f"The numbers that stay are not scaled: the mean shrinks to {1 - p:g} of what it was.",
         )
+    if (
+        torch.allclose(factors, factors.mean(), rtol=precise)
+        and abs(factors.mean() * (1 - p) - 1) < 0.05
+    ):
+        return Broken(
+            "scale",
+            f"The numbers that stay are multiplied by {factors.mean():.6g} and not by 1 / (1 - p) = {1 / (1 - p):.6g}. Divide by the probability to stay, not by the share that happened to stay.",
+        )
     return Broken("scale", f"The numbers that stay are multiplied by {factors.mean():.3g} on average. For the mean to stay it would have to be {1 / (1 - p):.3g} for each.")  # fmt: skip
 
 
@@ -680,18 +814,29 @@ def _at_rest(value: Tensor, x: Tensor, p: float, zeros: float) -> str | None:
     return "With training=False the numbers change."  # fmt: skip
 
 
-def _drop_case(rule: str, p: float, training: bool, dtype: torch.dtype = torch.float32) -> Case:
-    make = functools.partial(_numbers, p, training, dtype)
+def _drop_case(
+    rule: str,
+    p: float,
+    training: bool,
+    dtype: torch.dtype = torch.float32,
+    shape: tuple = (100, 200),
+) -> Case:
+    make = functools.partial(_numbers, p, training, dtype, shape)
     kind = str(dtype).removeprefix("torch.")
-    told = f"20,000 numbers in {kind}, p = {p:g}, training={training}"
+    told = f"a tensor of shape {shape} in {kind}, p = {p:g}, training={training}"
     return Case(told, make, verify=_verify_drop(make), rule=rule)
 
 
 def _anew(*_: Any) -> tuple:
-    return _numbers(0.5, True)
+    return torch.ones(100, 200), 0.5, True
 
 
 def _verify_anew(value: Any, _: tuple) -> str | None:
+    if is_tensor(value) and value.numel() and (value == 0).double().mean() in (0, 1):
+        return Broken(
+            "alone",
+            "The numbers are equal here, and all or none become 0: equal numbers, or all, share one draw.",
+        )
     if (
         not is_tensor(value)
         or value.shape != (100, 200)
@@ -713,8 +858,19 @@ def _tokenizer(family: str):
     return with_template(tokenizer, family)
 
 
+BEGIN = "<|begin_of_text|>"
+
+
 def _asked(family: str, question: str) -> tuple:
-    return _tokenizer(family), question
+    tokenizer = _tokenizer(family)
+    if family == "llama3":  # it adds a begin token to plain text by itself; set anew for each call
+        from tokenizers.processors import TemplateProcessing
+
+        tokenizer.bos_token = BEGIN
+        tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+            single=f"{BEGIN} $A", special_tokens=[(BEGIN, tokenizer.bos_token_id)]
+        )
+    return tokenizer, question
 
 
 @mistake(PROMPT, "This writes ChatML by hand, whatever the model was trained with. Use the tokenizer's own template.")  # fmt: skip
@@ -739,6 +895,68 @@ def _bare(tokenizer, question):
 def _first_token_twice(tokenizer, question):
     ids = serving_prompt(tokenizer, question)
     return [ids[0], *ids]
+
+
+@mistake(PROMPT, "The rendered text is tokenized like any text, and a tokenizer that adds a begin token does so although the template has written one. Let the template give the ids.")  # fmt: skip
+def _rendered_then_tokenized(tokenizer, question):
+    return tokenizer(_text(tokenizer, question))["input_ids"]
+
+
+@mistake(PROMPT, "The begin token is taken off. The template writes it, and the training examples begin with it.")  # fmt: skip
+def _begin_taken_off(tokenizer, question):
+    ids = serving_prompt(tokenizer, question)
+    return ids[ids[0] == tokenizer.bos_token_id :]
+
+
+@mistake(PROMPT, "The tokenizer's begin token is put in front. The template writes it where the family has one.")  # fmt: skip
+def _begin_put_in_front(tokenizer, question):
+    return [tokenizer.bos_token_id, *serving_prompt(tokenizer, question)]
+
+
+@mistake(PROMPT, "An empty system message is added. The question is the only message.")
+def _empty_system(tokenizer, question):
+    messages = [{"role": "system", "content": ""}, *user(question)]
+    return encode(tokenizer, messages, add_generation_prompt=True)
+
+
+SPECIAL_GONE = "Special tokens of the prompt are gone. They tell the model who speaks, and stay as the template writes them."
+
+
+@mistake(PROMPT, SPECIAL_GONE)
+def _special_removed(tokenizer, question):
+    ids = serving_prompt(tokenizer, question)
+    return [token for token in ids if token not in tokenizer.all_special_ids]
+
+
+@mistake(PROMPT, SPECIAL_GONE)
+def _special_lost_in_text(tokenizer, question):
+    text = tokenizer.decode(serving_prompt(tokenizer, question), skip_special_tokens=True)
+    return tokenizer.encode(text, add_special_tokens=False)
+
+
+@mistake(PROMPT, "Ids that come again are gone. A prompt holds a token as often as the template and the question do.")  # fmt: skip
+def _each_id_once(tokenizer, question):
+    return list(dict.fromkeys(serving_prompt(tokenizer, question)))
+
+
+@mistake(PROMPT, "Of equal ids side by side only one stays. A prompt holds a token as often as the template and the question do.")  # fmt: skip
+def _equal_neighbors_once(tokenizer, question):
+    return [token for token, _ in itertools.groupby(serving_prompt(tokenizer, question))]
+
+
+@mistake(PROMPT, "The question is turned into lower case. It goes into the template as it is.")
+def _lower_case(tokenizer, question):
+    return serving_prompt(tokenizer, question.lower())
+
+
+@mistake(PROMPT, "A long question is cut. It goes into the template as it is.")
+def _question_cut(tokenizer, question):
+    return serving_prompt(tokenizer, question[:100])
+
+
+@mistake(PROMPT, "A padding token is appended. The answer follows the generation prompt, with nothing between.")  # fmt: skip
+def _padded(tokenizer, question):
+    return [*serving_prompt(tokenizer, question), tokenizer.pad_token_id]
 
 
 @mistake(PROMPT, "This is text. The model reads ids.")
@@ -791,12 +1009,14 @@ def _question_stripped(tokenizer, question):
     return serving_prompt(tokenizer, question.strip())
 
 
-ASKED = (("template", "llama3", "Where does the frog live?"), ("template", "gemma", "Name a pond animal?"),
-         ("template", "chatml", "What is the plural of city?"), ("question", "chatml", " Which is larger, 2 or 3? "))  # fmt: skip
+LONG = "What does <| mean between " + "frogs, owls, bees, " * 20 + "hives and woods?"
+ASKED = (("template", "gemma", "Name a pond animal?"), ("template", "chatml", "What is the plural of city?"),
+         ("begin", "llama3", "Where does the frog live?"), ("question", "chatml", " Which is larger, 2 or 3? "),
+         ("question", "chatml", LONG))  # fmt: skip
 
 
 def _draw_prompt(rng: random.Random, *_: object) -> tuple:
-    return _tokenizer(rng.choice(["llama3", "gemma", "chatml"])), sentence(rng)[:-1] + "?"
+    return _asked(rng.choice(["llama3", "gemma", "chatml"]), sentence(rng)[:-1] + "?")
 
 
 # --- Exercises -----------------------------------------------------------------------------------------
@@ -807,15 +1027,15 @@ EXERCISES = {
         reference=diagnose,
         cases=_diagnosis_cases(),
         asks="Return (fault, figure): what is wrong with a run, and the figure that proves it.\n\n"
-        "figures: those of one run, by their names in SOUND, which holds what a sound run has.",
+        "figures: those of one run, by their names in SOUND, which holds what a sound run has. A run has one fault at most.",
         rules={
             "two": "The fault is a name in FAULTS, the figure a name in SOUND.",
             "sound": "If every figure is within 0.001 of SOUND, the fault is “healthy”, and the figure does not matter.",
             "one": "A figure further off is the sign of a fault, also if it is off only a little, as when half of the prompts are trained.",
-            "strength": "Strength 0 means “adapter not loaded”; any other strength than 1 means “wrong factor in the merge”.",
+            "strength": "Strength 0, up to 0.001, means “adapter not loaded”; any other strength than 1, smaller or larger, means “wrong factor in the merge”.",
             "several": "Three faults change two figures, and explain both: “answers cut off” the trained answers and ends, “begin token doubled” the begin "
             "tokens and the prompts that fit, “labels shifted twice” the labels in place and the trained prompts.",
-            "figure": "The figure is one that no other fault changes; of the pairs above, the first one named.",
+            "figure": "The figure is the one that the fault changes; of the pairs above, the first one named.",
             "unchanged": "figures stays as it is.",
         },
         hints=(
@@ -836,7 +1056,7 @@ EXERCISES = {
         reference=repair_row,
         cases=_row_cases(),
         asks="Return (input_ids, labels) of one training example.\n\n"
-        "prompt, answer: lists of ids, neither empty. begin, end: ids of the begin token and of the end-of-turn token.",
+        "prompt, answer: lists of ids, neither empty; the answer comes without its end-of-turn token. begin, end: ids of the begin token and of the end-of-turn token.",
         rules={
             "mask": "input_ids are prompt, answer and one end token; the labels are -100 on the prompt and the ids themselves on the answer and the end token. Nothing is shifted.",
             "front": "If the prompt begins with several begin tokens, one of them stays.",
@@ -885,15 +1105,15 @@ EXERCISES = {
         title="Repair a merged weight",
         reference=repair_merge,
         cases=[
-            Case(f"W + α·B·A in {dtype}: d_in = 31, d_out = 23, r = {r}, α = {alpha:g}".replace("torch.", ""),
-                 functools.partial(_merged, dtype, r, alpha), repair_merge, tolerance, rule=rule)
-            for rule, dtype, r, alpha, tolerance in MERGES
+            Case(f"W + α·B·A in {dtype}: d_in = {d_in}, d_out = 23, r = {r}, α = {alpha:g}".replace("torch.", ""),
+                 functools.partial(_merged, dtype, r, alpha, d_in), repair_merge, tolerance, rule=rule)
+            for rule, dtype, r, alpha, d_in, tolerance in MERGES
         ],
         asks="Return the weight that was meant, base + (α/r)·B·A, as a tensor.\n\n"
-        "W: base + α·B·A, shape (d_out, d_in). A: (r, d_in). B: (d_out, r).",
+        "W: base + α·B·A, shape (d_out, d_in). A: (r, d_in). B: (d_out, r). alpha: any number, r: the rank.",
         rules={
             "factor": "Nothing but the factor of the update changes. The base is not known, only W.",
-            "dtype": "The result has the dtype of W, because the model is saved in it. A and B may have another.",
+            "dtype": "The result has the dtype of W, because the model is saved in it. A and B may have another. Rounding in that dtype is no fault.",
             "unchanged": "W, A and B stay as they are.",
         },
         draw=_draw_merged,
@@ -915,10 +1135,10 @@ EXERCISES = {
             for rule, name, s, w in FILES
         ],
         asks="Return (mapping, missing, left over).\n\n"
-        "saved, wanted: lists of different names; no name fits two others. mapping: dictionary {saved name: wanted name} of the names that fit.",
+        "saved, wanted: lists of different names; no name fits two others. mapping: dictionary {saved name: wanted name} of the names that fit. missing, left over: lists or sets.",
         rules={
             "equal": "A saved name fits a wanted name that is equal to it.",
-            "prefix": "A saved name also fits if it ends with a dot and the wanted name: “any.prefix.h.1.A” fits “h.1.A”.",
+            "prefix": "A saved name also fits if it ends with a dot and the wanted name: “any.prefix.h.1.A” fits “h.1.A”. Each saved name may have another prefix, or none.",
             "missing": "missing holds the wanted names that no saved name fits, in any order.",
             "left": "left over holds the saved names that fit no wanted name, in any order.",
             "unchanged": "The lists stay as they are.",
@@ -944,16 +1164,18 @@ EXERCISES = {
             _drop_case("share", 0.1, True),
             _drop_case("share", 0.0, True),
             _drop_case("dtype", 0.25, True, torch.bfloat16),
-            Case("20,000 numbers, p = 0.5, training=True", _anew, verify=_verify_anew, rule="seed"),
+            _drop_case("dtype", 0.25, True, shape=(50, 20, 20)),
+            _drop_case("dtype", 0.0, True, shape=()),
+            Case("20,000 ones, p = 0.5, training=True", _anew, verify=_verify_anew, rule="seed"),
         ],
-        asks="Return x after dropout.\n\nx: tensor of any shape. p: probability, 0 <= p < 1. training: True or False.",
+        asks="Return x after dropout.\n\nx: tensor of any shape, with any number of dimensions. p: probability, 0 <= p < 1. training: True or False.",
         rules={
             "rest": "If training is False, the numbers of x come back unchanged.",
             "share": "If training is True, each number becomes 0 with probability p.",
             "alone": "Each number is drawn by itself, whatever its value and its place.",
             "scale": "The numbers that stay are divided by 1 - p, so that the mean stays what it was.",
             "dtype": "The result is a tensor of the shape and dtype of x, because the next layer computes with it.",
-            "seed": "The random generator is not seeded: every step of a training draws anew.",
+            "seed": "Do not seed the random generator: every step of a training draws anew.",
             "unchanged": "x stays as it is.",
         },
         hints=(
@@ -970,14 +1192,15 @@ EXERCISES = {
         title="Ask as it was trained",
         reference=serving_prompt,
         cases=[
-            Case(f"a tokenizer of the {family} family, {question!r}", functools.partial(_asked, family, question), serving_prompt, rule=rule)
+            Case(f"a tokenizer of the {family} family{', which adds a begin token to plain text' * (rule == 'begin')}, {shorten(question, 90)}", functools.partial(_asked, family, question), serving_prompt, rule=rule)
             for rule, family, question in ASKED
         ],
         asks="Return the ids with which a model is asked a question, as one flat list.\n\n"
         "tokenizer: of any family, with a chat template. question: text.",
         rules={
-            "template": "The ids are those of the tokenizer's own template for one user message, with the generation prompt that opens the answer; every special token is there once, as the template writes it.",
-            "question": "The question goes into the template as it is.",
+            "template": "The ids are those of the tokenizer's own template for one user message, with the generation prompt that opens the answer.",
+            "begin": "Special tokens are those that the template writes, none more and none less, also with a tokenizer that adds a begin token to plain text by itself.",
+            "question": "The question goes into the template as it is, however long.",
             "unchanged": "The tokenizer stays as it is.",
         },
         draw=_draw_prompt,
