@@ -45,7 +45,7 @@ def copied(module: torch.nn.Module, made: dict | None = None) -> torch.nn.Module
     vars(new).update({name: v.copy() for name, v in vars(module).items() if isinstance(v, dict)})
     for name, weight in module._parameters.items():
         if weight is not None and weight not in made:
-            made[weight] = torch.nn.Parameter(weight.detach().clone())
+            made[weight] = torch.nn.Parameter(weight.detach().clone(), weight.requires_grad)
         new._parameters[name] = made.get(weight)
     for name, buffer in module._buffers.items():
         new._buffers[name] = buffer if buffer is None else buffer.clone()

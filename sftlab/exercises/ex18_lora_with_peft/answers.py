@@ -29,7 +29,8 @@ def two_sums(model):
 def in_a_loop(model):
     trained = every = 0
     for _, p in model.named_parameters():
-        n = p.numel() * (2 if p.__class__.__name__ == "Params4bit" else 1)
+        packed = p.__class__.__name__ == "Params4bit"
+        n = p.numel() * (2 * p.element_size() if packed else 1)
         every += n
         if p.requires_grad:
             trained += n

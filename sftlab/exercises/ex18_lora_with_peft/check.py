@@ -14,9 +14,10 @@ from torch import nn
 
 from sftlab._internal.random_state import own_random_state
 from sftlab.classroom.checking import Case, Exercise, mistake
+from sftlab.exercises.ex13_before_after_sft.check import copied
 from sftlab.lora import inject_lora
 from sftlab.memory.count import lora_config_for, targeted_layers, trainable_share, weight_count
-from sftlab.quantized_layers import quantize_model_linears
+from sftlab.quantized_layers import _bitsandbytes, quantize_model_linears
 
 SHARE, CONFIG = "18.trainable_share", "18.lora_config_for"
 
@@ -37,8 +38,20 @@ def _packed() -> nn.Module:
     return quantize_model_linears(copy.deepcopy(_llama("cpu")))
 
 
+@functools.cache
+def _stored_wide() -> nn.Module:
+    """A layer packed into bfloat16 numbers, each of which holds four weights, and a trained one."""
+    bnb = _bitsandbytes()
+    with own_random_state(seed=0):
+        packed = bnb.nn.Linear4bit(64, 65, bias=False, quant_storage=torch.bfloat16)
+        nn.init.constant_(packed.weight, -1.0)  # packed as zeros; other bytes might read as NaN
+        packed = packed.to("cpu")
+        return nn.Sequential(packed.requires_grad_(False), nn.Linear(65, 3))
+
+
 def _new(model: nn.Module) -> nn.Module:
-    return copy.deepcopy(model)
+    on_meta = next(model.parameters()).device.type == "meta"
+    return copied(model) if on_meta else copy.deepcopy(model)
 
 
 # --- The trained share ---------------------------------------------------------------------------
@@ -51,6 +64,7 @@ def _with_lora(kind: str) -> nn.Module:
         "packed": lambda: inject_lora(_new(_packed()), "all-linear", 3, 8),
         "for inference": lambda: inject_lora(_new(_llama(tied=False)), "all-linear", 3, 8).requires_grad_(False),
         "only B": lambda: inject_lora(_new(_llama(tied=False)), ["down_proj"], 3, 8),
+        "stored wide": _stored_wide,
         "full": lambda: nn.Sequential(nn.Linear(7, 3).bfloat16(), nn.BatchNorm1d(3), nn.Linear(3, 5)).requires_grad_(True),
     }[kind]()  # fmt: skip
     if kind == "only B":
@@ -75,7 +89,18 @@ def _tied_twice(model):
     return _counts(model)[0] / sum(map(weight_count, every))
 
 
-PACKED = "A packed 4-bit parameter is counted by its elements, each of which holds two weights, so the share is too large. Its quant_state has the real shape."
+@mistake(SHARE, "A shared weight is counted twice: model.parameters() gives it once, a walk over the modules once for each.")  # fmt: skip
+def _tied_twice_in_both(model):
+    every = [p for _, p in model.named_parameters(remove_duplicate=False)]
+    return sum(weight_count(p) for p in every if p.requires_grad) / sum(map(weight_count, every))
+
+
+@mistake(SHARE, "Elements are counted twice where they are bytes. A packed parameter may be stored in another dtype, with four weights in each number: its quant_state has the real shape.")  # fmt: skip
+def _bytes_twice(model):
+    return _ratio(model, lambda p: p.numel() * (2 if p.dtype == torch.uint8 else 1))
+
+
+PACKED = "A packed 4-bit parameter is counted by its elements, each of which holds several weights, so the share is too large. Its quant_state has the real shape."
 
 
 @mistake(SHARE, PACKED)
@@ -104,15 +129,50 @@ def _by_name_and_gradient(model):
     return sum(weight_count(p) for p in named if p.requires_grad) / _counts(model)[1]
 
 
+NOTHING = "The share is 0 whatever is trained. requires_grad tells what is trained: not a name with “lora” in it, nor a gradient, which is there only after backward()."
+
+
+@mistake(SHARE, NOTHING)
+def _zero(model):
+    return 0.0
+
+
+@mistake(SHARE, "Only the parameters of linear layers are counted. Adapters, norms and the embedding are weights as well.")  # fmt: skip
+def _linear_alone(model):
+    linears = [m for m in model.modules() if isinstance(m, nn.Linear)]
+    return _ratio(nn.ModuleList(linears), weight_count)
+
+
+@mistake(SHARE, "The output head is left out. It belongs to the model like every other layer.")
+def _without_head(model):
+    every = [p for n, p in model.named_parameters() if "lm_head" not in n]
+    return sum(weight_count(p) for p in every if p.requires_grad) / sum(map(weight_count, every))
+
+
+@mistake(SHARE, "Parameters of the same shape are taken for the same one. A shared weight is one tensor in two modules; equal layers in several blocks have weights of their own.")  # fmt: skip
+def _equal_shapes_once(model):
+    every = {(tuple(p.shape), p.requires_grad): p for p in model.parameters()}.values()
+    return sum(weight_count(p) for p in every if p.requires_grad) / sum(map(weight_count, every))
+
+
 @mistake(SHARE, "That is in percent. A share lies between 0 and 1.")
 def _percent(model):
     return 100 * trainable_share(model)
 
 
-@mistake(SHARE, "The trained weights are divided by the frozen ones. Divide by all weights, the trained ones among them.")  # fmt: skip
+OVER_FROZEN = "The trained weights are divided by the frozen ones. Divide by all weights, the trained ones among them."
+
+
+@mistake(SHARE, OVER_FROZEN)
 def _over_frozen(model):
     trained, every = _counts(model)
     return trained / (every - trained)
+
+
+@mistake(SHARE, OVER_FROZEN)
+def _over_frozen_if_any(model):
+    trained, every = _counts(model)
+    return trained / (every - trained) if every > trained else 1.0
 
 
 @mistake(SHARE, "Tensors are counted, not the weights in them.")
@@ -120,9 +180,17 @@ def _tensors(model):
     return _ratio(model, lambda p: 1)
 
 
-@mistake(SHARE, "That is the share of the bytes. A float32 weight takes twice the bytes of a bfloat16 one; count weights.")  # fmt: skip
+BYTES = "That is the share of the bytes. A float32 weight takes twice the bytes of a bfloat16 one; count weights."
+
+
+@mistake(SHARE, BYTES)
 def _bytes(model):
     return _ratio(model, lambda p: weight_count(p) * p.element_size())
+
+
+@mistake(SHARE, BYTES)
+def _bytes_of_elements(model):
+    return _ratio(model, lambda p: p.numel() * p.element_size())
 
 
 @mistake(SHARE, "That is the number of trained weights. Divide it by the number of all weights.")
@@ -164,6 +232,11 @@ SHARE_CASES = (
     _share_case("trained", "only the matrices B and the norms are trained", "only B"),
     _share_case("tied", "a model whose output head is its embedding", "tied"),
     _share_case("packed", "the same with its linear layers in 4 bits", "packed"),
+    _share_case(
+        "packed",
+        "a 4-bit layer whose packed numbers are bfloat16, and a trained layer",
+        "stored wide",
+    ),
 )
 
 
@@ -217,6 +290,10 @@ def _changed(message: str, *without: str, **changes: Callable[[int, Any], Any]) 
     _declared(message, make)
 
 
+def _first(targets):
+    return targets if isinstance(targets, str) else targets[:1]
+
+
 def _kinds(model, targets):
     return {name.split(".")[-1]: shape for name, shape in targeted_layers(model, targets).items()}
 
@@ -235,6 +312,18 @@ _with_cost("The parameters of whole weights are counted, d_in * d_out. An adapte
            lambda model, t: sum(a * b for a, b in targeted_layers(model, t).values()))  # fmt: skip
 _with_cost("The output head is counted, although it gets no adapter.",
            lambda model, t: _per_rank(model, t) + model.lm_head.in_features + model.lm_head.out_features)  # fmt: skip
+_with_cost('For "all-linear" the output head is counted, although it gets no adapter.',
+           lambda model, t: _per_rank(model, t) + (model.lm_head.in_features + model.lm_head.out_features) * (t == "all-linear"))  # fmt: skip
+_with_cost("The parameters of the biases are counted. An adapter has none: r * (d_in + d_out).",
+           lambda model, t: _per_rank(model, t) + sum(b for _, b in targeted_layers(model, t).values()))  # fmt: skip
+_with_cost("The cost of the first layer is taken for that of all. The layers have different widths: add up r * (d_in + d_out).",
+           lambda model, t: sum(next(iter(targeted_layers(model, t).values()))) * len(targeted_layers(model, t)))  # fmt: skip
+_with_cost("The budget is spent on each layer. All adapters together have at most `budget` parameters.",
+           lambda model, t: max(map(sum, targeted_layers(model, t).values())))  # fmt: skip
+_declared("The targets are not used: all linear layers are counted, and all get an adapter.",
+          lambda model, budget, t: _peft_config(max(budget // _per_rank(model, "all-linear"), 1), "all-linear"))  # fmt: skip
+_declared("Only the first target is used.",
+          lambda model, budget, t: _peft_config(budget // _per_rank(model, _first(t)), _first(t)))  # fmt: skip
 _with_cost("All linear layers are counted, although only some are targets.",
            lambda model, t: _per_rank(model, "all-linear"))  # fmt: skip
 
@@ -355,7 +444,7 @@ EXERCISES = {
             "share": "It is the number of trained weights divided by the number of all weights, from 0 to 1. Adapters count in both numbers, buffers in none.",
             "trained": "A weight is trained if it requires a gradient, whatever its name.",
             "tied": "A weight that two modules share counts once.",
-            "packed": "A packed 4-bit parameter has a quant_state, and quant_state.shape is the shape of the weights in it. Other parameters have none.",
+            "packed": "A packed 4-bit parameter has a quant_state, and quant_state.shape is the shape of the weights in it, whatever dtype it is stored in. Other parameters have none.",
             "unchanged": "The model stays as it is.",
         },
         draw=_draw_share,
@@ -380,8 +469,9 @@ EXERCISES = {
         rules={
             "rank": "A layer trains r * (d_in + d_out) parameters. r is the largest whole number for which all adapters together have at most `budget`; "
             "it need not be a power of two and may exceed a layer's width. The budget suffices for r = 1.",
-            "alpha": "lora_alpha is 2 * r.",
-            "layers": 'The layers with an adapter are those whose name ends in one of targets; for "all-linear", every linear layer except lm_head. Nothing else is trained.',
+            "alpha": "lora_alpha is 2 * r, and the adapters' factor is lora_alpha / r.",
+            "layers": 'The layers with an adapter are those for which the last part of the name is one of targets; for "all-linear", every linear layer except the output head, lm_head. '
+            "Nothing else is trained.",
             "packed": "In a 4-bit model, d_in and d_out are the widths that the layer computes with, not those of the packed weight.",
             "unchanged": "The model stays as it is: it gets no adapters here.",
         },

@@ -21,31 +21,43 @@ QUANTIZE, REPORT = "21.quantize_model_linears", "21.memory_report"
 
 
 class _Block(nn.Module):
+    """Widths are multiples of 64: for others bitsandbytes compiles its unpacking, which takes seconds."""
+
     def __init__(self) -> None:
         super().__init__()
         self.up = nn.Linear(64, 128)
         self.down = nn.Linear(128, 64, bias=False)
         self.norm = nn.LayerNorm(64)
+        self.heads = nn.Linear(64, 192)  # "head" is part of its name; no output head
+        self.deep = nn.Sequential(nn.Sequential(nn.Sequential(nn.Linear(64, 64))))
 
 
 class Small(nn.Module):
-    """An embedding that is the output head as well, and a block of two linear layers and a norm."""
+    """An embedding that is the output head as well, and a block of linear layers and a norm."""
 
     def __init__(self, tied: bool = True) -> None:
         super().__init__()
         self.embed = nn.Embedding(53, 64)
         self.block = _Block()
-        self.gate = nn.Linear(64, 7)
+        self.lm_head = nn.Linear(64, 53, bias=False)
+        self.gate = nn.Linear(64, 128)  # the last linear layer is not the head
         self.scale = nn.Parameter(torch.ones(5))
         self.register_buffer("positions", torch.arange(11.0))
-        self.lm_head = nn.Linear(64, 53, bias=False)
         if tied:
             self.lm_head.weight = self.embed.weight
 
 
 @functools.cache
+def _warmed_up() -> None:
+    """Import bitsandbytes and pack and unpack once, which takes seconds, before an answer's time begins."""
+    bnb = _bitsandbytes()
+    weight = bnb.nn.Params4bit(torch.ones(2, 64), False, quant_type="nf4").to("cpu")
+    bnb.functional.dequantize_4bit(weight.data, weight.quant_state)
+
+
+@functools.cache
 def _model(dtype: torch.dtype = torch.bfloat16, tied: bool = True) -> nn.Module:
-    _bitsandbytes()  # imported before an answer's time begins
+    _warmed_up()
     with own_random_state(seed=0):
         return Small(tied).to(dtype).eval()
 
@@ -93,8 +105,27 @@ def _plain(module: nn.Module) -> bool:
 _packing("The output head is packed as well. It shares its weight with the embedding and writes the logits: leave lm_head as it is.",
          choose=lambda name, m: _plain(m))  # fmt: skip
 _packing("No linear layer is packed. The new layers have to be put into the model.", choose=lambda name, m: False)  # fmt: skip
+
+
+@mistake(QUANTIZE, "The new layers are Linear8bitLt, which takes 8 bits for a weight. Replace the old ones by Linear4bit.")  # fmt: skip
+def _eight_bits(model):
+    for name, old in [(n, m) for n, m in model.named_modules() if _plain(m) and n != "lm_head"]:
+        new = _bitsandbytes().nn.Linear8bitLt(old.in_features, old.out_features, device="meta")
+        new.bias = old.bias
+        model.set_submodule(name, new)
+    return model
+
+
 _packing("Only linear layers at the top of the model are packed. Most of them lie inside blocks: named_modules() lists every depth.",
          choose=lambda name, m: _plain(m) and name != "lm_head" and "." not in name)  # fmt: skip
+_packing("Only linear layers down to some depth are packed. They lie at any depth: named_modules() lists all of them.",
+         choose=lambda name, m: _plain(m) and name != "lm_head" and name.count(".") < 2)  # fmt: skip
+_packing("A layer is left out because its name contains the word head. Only lm_head is left as it is.",
+         choose=lambda name, m: _plain(m) and "head" not in name)  # fmt: skip
+_packing("The last linear layer is taken for the output head, which need not come last. Leave out the one called lm_head.",
+         choose=lambda name, m: _plain(m) and name != "gate")  # fmt: skip
+_packing("Layers with a bias are left out. They are linear layers like the others.",
+         choose=lambda name, m: _plain(m) and name != "lm_head" and m.bias is None)  # fmt: skip
 _packing("Only the first linear layer is packed.", choose=lambda name, m: name == "block.up")
 _packing("Layers without a bias are left out. They are linear layers like the others.",
          choose=lambda name, m: _plain(m) and name != "lm_head" and m.bias is not None)  # fmt: skip
@@ -147,7 +178,14 @@ def _of_each(see: Callable[[nn.Module], Any]) -> Callable[[Any, tuple], dict | N
 def _see_layers(model: Any, given: tuple) -> dict | None:
     if model is None:
         return None
-    return {"packed layers": set(_packed_layers(model)), "it is the given model": model is given[0]}
+    linears = [m for n, m in model.named_modules() if isinstance(m, nn.Linear) and n != "lm_head"]
+    packed = _packed_layers(model)
+    others = {type(m).__name__ for m in linears if m not in packed.values()}
+    return {
+        "packed layers": set(packed),
+        "types of other linear layers": others,
+        "it is the given model": model is given[0],
+    }
 
 
 def _see_weight(layer: nn.Module) -> dict:
@@ -181,11 +219,11 @@ def _see_bias(layer: nn.Module) -> dict:
 def _see_rest(model: Any, given: tuple) -> dict | None:
     if model is None:
         return None
-    rest = {n: p for n, p in model.named_parameters() if p.dtype != torch.uint8}
+    linears = {n for n, m in model.named_modules() if isinstance(m, nn.Linear) and n != "lm_head"}
     return {
         n: {"dtype": str(p.dtype), "numbers": p.detach().float()}
-        for n, p in rest.items()
-        if not n.endswith("bias")
+        for n, p in model.named_parameters()
+        if n.rpartition(".")[0] not in linears
     }
 
 
@@ -272,6 +310,21 @@ def _bare(p):
 _reporting("A shared tensor counts twice. The output head of this model is its embedding: remember which tensors you have seen.", twice=True)  # fmt: skip
 _reporting("Each module's parameters include those of its parts, so most of them count several times. Take a module's own: parameters(recurse=False).",
            twice=True, of=lambda m: m.parameters())  # fmt: skip
+_reporting("Only parameters that require a gradient are counted. Frozen ones take memory as well.",
+           of=lambda m: [p for p in m.parameters(recurse=False) if p.requires_grad])  # fmt: skip
+
+
+@mistake(REPORT, "A parameter counts as adapter because it requires a gradient. The module that has it decides: LoRALinear.")  # fmt: skip
+def _adapter_by_gradient(model):
+    parts = [
+        _report(model, of=lambda m, on=on: [p for p in m.parameters(recurse=False) if p.requires_grad == on])
+        for on in (True, False)
+    ]  # fmt: skip
+    trained, frozen = parts
+    whole = tuple(a + b for a, b in zip(trained["whole"], frozen["whole"], strict=True))
+    return frozen | {"adapter": trained["whole"], "whole": whole}
+
+
 _reporting("A packed tensor counts by its elements, each of which holds two weights. weight_count(p) knows better.", weights=lambda p: p.numel())  # fmt: skip
 _reporting("The scales of packed weights are left out. They are kept beside the weights, in quant_state; stored_bytes(p) includes them.", size=_bare)  # fmt: skip
 _reporting("Packed weights are counted by their elements, and their scales are left out. weight_count(p) and stored_bytes(p) know both.",
@@ -329,11 +382,12 @@ EXERCISES = {
         PACK_CASES,
         asks="Replace the linear layers of a model by bitsandbytes.nn.Linear4bit, in place, and return the model.",
         rules={
-            "layers": "Every nn.Linear at any depth is replaced by a layer of the same size, except lm_head. The given model itself is returned.",
+            "layers": "Every nn.Linear at any depth is replaced by a layer of the same size, except one called lm_head (the last part of its name). The given model itself is returned.",
             "weights": 'The new weight is the old one, packed and frozen: a Params4bit of quant_type "nf4" with double quantization (compress_statistics). '
             "bitsandbytes packs it when it is moved to a device with to().",
             "compute": "compute_dtype is the dtype that the old weight had.",
-            "rest": "Biases, embeddings, norms and lm_head keep their numbers and dtypes; a layer without a bias has none.",
+            "rest": "Biases, embeddings, norms and lm_head keep their numbers and dtypes; a layer without a bias has none. "
+            "Whether biases are trained, and the mode of the new layers, are free.",
             "guard": "At the end, sftlab.quantized_layers.keep_weights_in_place(model) is called: otherwise some processors rearrange the weights at the first answer.",
         },
         hints=(
@@ -352,11 +406,12 @@ EXERCISES = {
         "Report what the weights take",
         memory_report,
         REPORT_CASES,
-        asks='Return a dictionary of (number of weights, bytes) for "embedding", "linear", "adapter", "other" and "whole".',
+        asks='Return a dictionary of pairs (number of weights, bytes) for "embedding", "linear", "adapter", "other" and "whole".',
         rules={
             "kinds": 'A parameter belongs to the module that has it itself: nn.Embedding, nn.Linear (bias included), LoRALinear ("adapter", its A and B) or any other. '
+            "A subclass, such as a packed layer, counts as its class. "
             '"whole" is the sum; a kind without parameters has (0, 0). Buffers do not count.',
-            "bytes": "The bytes are those of each tensor in its own dtype.",
+            "bytes": "The bytes are those of each tensor in its own dtype, also on the meta device, which holds no numbers.",
             "shared": "A tensor that two modules share counts once, for the module that comes first in model.modules().",
             "packed": "A 4-bit parameter counts with all weights packed in it, and its bytes include the scales, as weight_count(p) and stored_bytes(p) give them.",
             "unchanged": "The model stays as it is.",
