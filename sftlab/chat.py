@@ -11,7 +11,7 @@ from difflib import SequenceMatcher
 from functools import lru_cache
 from typing import TypedDict
 
-from jinja2 import TemplateError
+from jinja2 import TemplateSyntaxError
 
 from sftlab.errors import WorkbookError
 
@@ -83,8 +83,9 @@ def _apply(tokenizer, messages: list[Message], add_generation_prompt: bool, **op
         return tokenizer.apply_chat_template(
             messages, add_generation_prompt=add_generation_prompt, **options
         )
-    except (TemplateError, TypeError, KeyError, AttributeError, ValueError) as error:
-        # Some families have no system role; some templates fail on what they don't expect.
+    except TemplateSyntaxError as error:
+        raise WorkbookError(f"the chat template is not valid Jinja ({error}); repair it") from error
+    except Exception as error:  # of any type: some families have no system role, for example
         raise WorkbookError(
             f"the chat template refuses these messages ({error}); change them to what it allows"
         ) from error

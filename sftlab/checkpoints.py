@@ -29,11 +29,28 @@ def check_folder(setting: str, folder: str | Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=folder):
             pass
-    except OSError as error:
-        reason = "it is a file" if folder.is_file() else error.strerror
+    except (OSError, ValueError) as error:  # ValueError: a null character
+        reason = (
+            "it is a file"
+            if isinstance(error, FileExistsError)
+            else getattr(error, "strerror", None) or error
+        )
         raise WorkbookError(
-            f"{setting} is {folder}, which cannot be written to ({reason}); name a folder, new or not"
+            f"{setting} is {str(folder)!r}, which cannot be written to ({reason}); name a folder, new or not"
         ) from None
+
+
+def folder_problem(folder: str | Path) -> str | None:
+    """Return why a folder could not be written to, without creating it; None if it could."""
+    place = Path(folder)
+    try:
+        while not place.exists():
+            place = place.parent
+        if not place.is_dir():
+            return f"{place} is a file"
+    except (OSError, ValueError) as error:  # ValueError: a null character
+        return getattr(error, "strerror", None) or str(error)
+    return None if os.access(place, os.W_OK) else f"{place} is not writable"
 
 
 def save_checkpoint(

@@ -102,9 +102,10 @@ class TooLong(WorkbookError):
 
     def __init__(self, length: int, limit: str, most: int):
         self.length = length
+        remedy = "raise max_length, shorten" if limit == "max_length" else "shorten"
         super().__init__(
-            f"more tokens than {limit} = {most}, so its response would be cut; raise max_length, "
-            'shorten the row, or leave such rows out (too_long = "drop_row")'
+            f"more tokens than {limit} = {most}, so its response would be cut; {remedy} the row, or "
+            'leave such rows out (too_long = "drop_row")'
         )
 
 
@@ -128,6 +129,10 @@ class ExampleMaker:
         self.max_length = config.max_length
         if limits and limits.positions and (limits.hard or not self.max_length):
             self.max_length = min(self.max_length or limits.positions, limits.positions)
+        elif limits and limits.positions and self.max_length > limits.positions:
+            report.notes[
+                f"max_length = {self.max_length} is beyond the {limits.positions} positions that the model declares"
+            ] = 0
 
     def examples(self, conversation: Conversation) -> list[Example]:
         """Return the examples of one conversation; none if it is too long and such are left out.
@@ -165,38 +170,60 @@ class ExampleMaker:
         return messages
 
     def _check_rendering(self, messages: list[Message], options: dict, trained: list[bool]) -> None:
-        """Raise WorkbookError if the template leaves out something that the row contains."""
+        """Raise WorkbookError if the template leaves out something that the row contains.
+
+        Contents are looked for in their order, without white space, which templates may change.
+        """
         text = render(self.tokenizer, messages, **options)
-        flat = None
-        for number, message in enumerate(messages, 1):
-            content = message["content"].strip()
-            if content in text or (message["role"] == "assistant" and not trained[number - 1]):
-                continue  # earlier answers may lose their reasoning, as at inference
-            flat = flat or " ".join(text.split())
-            if " ".join(content.split()) not in flat:
+        flat, at = "".join(text.split()), 0
+        for number, (message, on) in enumerate(zip(messages, trained, strict=True), 1):
+            content = "".join(message["content"].split())
+            found = flat.find(content, at)
+            if found >= 0:
+                at = found + len(content)
+            elif on or message["role"] != "assistant":
                 raise WorkbookError(
                     f"message {number} ({message['role']}): the chat template leaves out some of its text; "
                     "give a template for training (chat_template_path), or edit the row"
-                )
+                )  # earlier answers may lose their reasoning, as at inference
         for key in WRITTEN:
-            if any(key in message for message in messages):
+            for chosen in (trained, [True] * len(messages)):
+                holders = [on and key in m for m, on in zip(messages, chosen, strict=True)]
+                if any(holders) and (key not in THOUGHTS or chosen is trained):
+                    without = [
+                        {k: v for k, v in m.items() if not (here and k == key)}
+                        for m, here in zip(messages, holders, strict=True)
+                    ]
+                    if not self._changes(text, without, options):
+                        self._lost(f'"{key}"')
+        for key in NOTED:
+            if any(key in m for m in messages):
                 without = [{k: v for k, v in m.items() if k != key} for m in messages]
-                self._check_used(text, without, options, f'"{key}"')
+                if not self._changes(text, without, options):
+                    self.report.unknown[
+                        f'"{key}" of a message (the template does not write it)'
+                    ] += 1
         for name in options:
             rest = {key: value for key, value in options.items() if key != name}
-            if name == "tools":
-                self._check_used(text, messages, rest, '"tools"')
+            if not self._changes(text, messages, rest):
+                if name == "tools":
+                    self._lost('"tools"')
+                self.report.unknown[
+                    f'"{name}" of chat_template_kwargs (the template does not use it)'
+                ] += 1
 
-    def _check_used(self, text: str, messages: list, options: dict, what: str) -> None:
+    def _changes(self, text: str, messages: list, options: dict) -> bool:
+        """Return whether the rendering differs from ``text``."""
         try:
-            same = render(self.tokenizer, messages, **options) == text
+            return render(self.tokenizer, messages, **options) != text
         except WorkbookError:
-            return
-        if same:
-            raise WorkbookError(
-                f"the chat template does not write {what}, so it would be lost; give a template that "
-                "does (chat_template_path), or remove it from the row"
-            )
+            return True
+
+    def _lost(self, what: str) -> None:
+        raise WorkbookError(
+            f"the chat template does not write {what}, so it would be lost; give a template that "
+            "does (chat_template_path), or remove it from the row"
+        )
 
     def _check_size(self, example: Example) -> None:
         most, length = self.max_length, len(example)
@@ -216,8 +243,10 @@ class ExampleMaker:
         raise TooLong(length, named, most)
 
 
-# Keys of messages that a template must write if they occur.
-WRITTEN = ("tool_calls", "reasoning_content", "reasoning", "thinking")
+# Keys of messages that a template must write if they occur: thoughts in what is trained only.
+THOUGHTS = ("reasoning_content", "reasoning", "thinking")
+WRITTEN = ("tool_calls", *THOUGHTS)
+NOTED = ("name", "tool_call_id")  # reported if it does not
 
 
 def read_examples(

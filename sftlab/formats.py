@@ -27,7 +27,16 @@ from sftlab.errors import WorkbookError
 from sftlab.rows import read_rows
 
 SHOWN = 10  # problems, and places of each, that a message lists
-LISTS = ("messages", "conversations", "conversation", "dialog", "dialogue", "turns", "chat")
+LISTS = (
+    "messages",
+    "conversations",
+    "conversation",
+    "dialog",
+    "dialogue",
+    "turns",
+    "chat",
+    "contents",
+)
 PROMPTS = ("prompt", "instruction", "question", "query", "problem", "user", "human", "input")
 RESPONSES = ("response", "completion", "output", "answer", "solution", "assistant", "target")
 # If exactly one of these pairs is there, other columns are no rivals.
@@ -35,10 +44,16 @@ KNOWN_PAIRS = (("prompt", "response"), ("prompt", "completion"), ("instruction",
 ADDITIONS = ("input", "context")  # appended to the prompt if another column is the prompt
 SYSTEMS = ("system", "system_prompt")
 TOOLS = ("tools", "functions")
-PREFERENCES = ("chosen", "rejected")
+PREFERENCES = ("chosen", "rejected", "preferred_output", "non_preferred_output")
 NOT_TEXT = ("image", "images", "audio", "audios", "video", "videos")
 SPANS = ("train_detail", "loss_scale", "labels", "input_ids", "assistant_masks", "completion_mask")
-WEIGHTS = ("weight", "train", "loss")
+WEIGHTS = ("weight", "train", "loss", "training", "train_on_turn")
+# Arguments of apply_chat_template that are not options of a template.
+RESERVED = (
+    "add_generation_prompt", "bos_token", "chat_template", "continue_final_message", "conversation", "eos_token",
+    "max_length", "messages", "padding", "return_assistant_tokens_mask", "return_dict", "return_tensors", "tokenize",
+    "tokenizer", "tokenizer_kwargs", "tools", "truncation",
+)  # fmt: skip
 
 ROLES = {
     "human": "user", "prompter": "user", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant",
@@ -46,6 +61,7 @@ ROLES = {
     "observation": "tool", "tool_response": "tool", "function_response": "tool", "ipython": "tool",
     "function_call": "assistant", "tool_call": "assistant",
 }  # fmt: skip
+KNOWN_ROLES = ("system", "developer", "user", "assistant", "tool")
 CALLS = ("function_call", "tool_call")  # in ShareGPT, roles of a message that is a tool call
 # Keys of a message that chat templates may write, besides role and content.
 MESSAGE_KEYS = ("tool_calls", "tool_call_id", "name", "reasoning_content", "reasoning", "thinking")
@@ -91,6 +107,8 @@ class DataConfig:
             check_whole("max_length", self.max_length, 1)
         if (self.prompt_column is None) != (self.response_column is None):
             raise WorkbookError("prompt_column and response_column belong together; give both")
+        if self.prompt_column and self.prompt_column == self.response_column:
+            raise WorkbookError(f"prompt_column and response_column are both {self.prompt_column!r}; name two columns")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -245,9 +263,10 @@ class _Reader:
             sharegpt = any(isinstance(m, dict) and "from" in m for m in self.row[lists[0]])
             self.shape = "ShareGPT → messages" if sharegpt else "messages"
             found = self._list(self.left.pop(lists[0]))
-        elif given:
+        elif given or (null := [name for name in LISTS if name in self.null]):
+            given = given or null
             raise WorkbookError(
-                f'the messages must be a list of {{"role": ..., "content": ...}}, but "{given[0]}" is of type {type(self.row[given[0]]).__name__}'
+                f'the messages must be a list of {{"role": ..., "content": ...}}, but "{given[0]}" is of type {type(self.row.get(given[0])).__name__}'
             )
         else:
             found = self._pair(*self._columns(prompts_only), prompts_only)
@@ -266,6 +285,8 @@ class _Reader:
                 raise WorkbookError(
                     f'"{name}": a row of preferences; for SFT write the chosen answer as "response"'
                 )
+        if isinstance(self.left.get("label"), bool):
+            raise WorkbookError('"label": a row of preferences (KTO); for SFT keep the good answers only')  # fmt: skip
         for name in SPANS:
             if name in self.left:
                 raise WorkbookError(f'"{name}": tokens and spans chosen elsewhere are not used here; give the messages, with "weight" 0 for what is not trained')  # fmt: skip
@@ -363,18 +384,24 @@ class _Reader:
             raise WorkbookError(f'no "role" (found: {", ".join(given) or "nothing"})')
         plain = role.strip().lower()
         renamed = ROLES.get(plain, plain)
+        if renamed not in KNOWN_ROLES:
+            raise WorkbookError(
+                f'the role "{role}" is unknown; use one of {", ".join(KNOWN_ROLES)}'
+            )
         if renamed != role:
             self.notes.append(f'the role "{role}" is read as "{renamed}"')
         content = next((left.pop(n) for n in ("content", "value", "text", "parts") if n in left), None)  # fmt: skip
         message: dict[str, Any] = {"role": renamed, "content": self._content(content)}
+        if message["content"] is None and renamed == "assistant":
+            message["content"] = ""  # with a tool call, or an empty answer
         if plain in CALLS:
-            left["tool_calls"] = [_call(_json(message["content"], plain))]
+            called = _json(message["content"], plain)
+            left["tool_calls"] = called if isinstance(called, list) else [called]
             message["content"] = ""
         if "function_call" in left:
-            left["tool_calls"] = [_call(_json(left.pop("function_call"), "function_call"))]
+            left["tool_calls"] = [_json(left.pop("function_call"), "function_call")]
         if left.get("tool_calls"):
             message["tool_calls"] = self._calls(left.pop("tool_calls"))
-            message["content"] = message["content"] if message["content"] is not None else ""
         for name in MESSAGE_KEYS:
             if left.get(name):
                 message[name] = left.pop(name)
@@ -405,6 +432,16 @@ class _Reader:
             if isinstance(function, dict) and isinstance(function.get("arguments"), str):
                 self.notes.append("arguments of tool calls are read from JSON text")
             found.append(_call(call))
+            for part, known in (
+                (call, ("id", "type", "function", "name", "arguments")),
+                (function, ("name", "arguments")),
+            ):
+                if part is not call or "function" in call:
+                    self.unknown |= {
+                        f'"{key}" of a tool call'
+                        for key in part
+                        if key not in known and part[key] is not None
+                    }
         return found
 
     def _content(self, content: Any) -> Any:
@@ -436,6 +473,8 @@ class _Reader:
                 self.notes.append(f'"{name}" is the system message')
             elif text not in (None, ""):
                 raise WorkbookError(f'"{name}" is of type {type(text).__name__}; expected text')
+        if all(self.left.get(name) for name in TOOLS):
+            raise WorkbookError('both "tools" and "functions"; keep one of them')
         for name in TOOLS:
             tools = self.left.pop(name, None)
             tools = _json(tools, name) if isinstance(tools, str) and tools.strip() else tools
@@ -447,6 +486,8 @@ class _Reader:
         if options:
             if not isinstance(options, dict):
                 raise WorkbookError('"chat_template_kwargs" must be an object')
+            if reserved := [name for name in options if name in RESERVED]:
+                raise WorkbookError(f'"{reserved[0]}" in chat_template_kwargs is no option of a template; remove it')  # fmt: skip
             self.options = options
         return messages
 
@@ -499,10 +540,10 @@ class _Reader:
             before = found[-1] if found else None
             if before and before["role"] == message["role"] != "tool":
                 what = f"messages {number - 1} and {number} both come from the {message['role']}"
-                self._decide("two_in_turn", what)
                 texts = (before["content"], message["content"])
                 if before["trained"] != message["trained"] or not all(isinstance(t, str) for t in texts):  # fmt: skip
-                    raise WorkbookError(f"{what} and cannot be joined; edit the row")
+                    raise WorkbookError(f"{what}, and only one of them is trained or has text; edit the row")  # fmt: skip
+                self._decide("two_in_turn", what)
                 found[-1] = {**before, **message, "content": "\n\n".join(texts)}
                 self.notes.append("messages of one role in turn are joined with an empty line")
             else:
@@ -524,6 +565,13 @@ def rows_(count: int) -> str:
 
 
 def _weight(name: str, value: Any) -> bool:
+    if isinstance(value, str) and value.strip().lower() in (
+        "0",
+        "1",
+        "false",
+        "true",
+    ):  # of a table
+        return value.strip().lower() in ("1", "true")
     if isinstance(value, bool) or (isinstance(value, int | float) and value in (0, 1)):
         return bool(value)
     raise WorkbookError(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from sftlab.chat import Message, encode, end_of_turn_id, render, validate
+from sftlab.chat import Message, encode, end_of_turn_id, render, special_tokens, validate
 from sftlab.errors import WorkbookError
 from sftlab.loss import IGNORE_INDEX
 
@@ -76,13 +76,30 @@ def build_example(tokenizer, messages: list[Message], **options) -> Example:
     whole = encode(tokenizer, messages, **options)
     if whole[: len(prompt)] != prompt:
         raise WorkbookError(_why_no_prefix(tokenizer, messages, **options))
-    end = len(whole) - whole[::-1].index(end_of_turn_id(tokenizer))
+    end = _end_of_answer(tokenizer, whole, len(prompt), messages[-1])
     labels = (
         [IGNORE_INDEX] * len(prompt)
         + whole[len(prompt) : end]
         + [IGNORE_INDEX] * (len(whole) - end)
     )
     return Example(whole, labels)
+
+
+def _end_of_answer(tokenizer, whole: list[int], start: int, message: Message) -> int:
+    """Return the position after the end-of-turn token of the answer that begins at ``start``.
+
+    A few families end a tool call with another special token; then it is the last one.
+    """
+    ends = {end_of_turn_id(tokenizer)}
+    if message.get("tool_calls") and not ends.intersection(whole[start:]):
+        ends = set(tokenizer.convert_tokens_to_ids(list(special_tokens(tokenizer))))
+    for place in range(len(whole), start, -1):
+        if whole[place - 1] in ends:
+            return place
+    raise WorkbookError(
+        "the chat template does not end this answer with the token that ends others, so the model "
+        "would not learn to stop; give a template for training (chat_template_path)"
+    )
 
 
 def _why_no_prefix(tokenizer, messages: list[Message], **options) -> str:

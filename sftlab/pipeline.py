@@ -26,12 +26,15 @@ from sftlab.checkpoints import check_folder
 from sftlab.data import EACH, ExampleMaker, read_examples
 from sftlab.distributed import rank_and_world_size
 from sftlab.errors import WorkbookError
+from sftlab.findings import format_findings
 from sftlab.formats import ReadingReport, read_conversations
 from sftlab.lora import inject_lora
 from sftlab.masking import Example
 from sftlab.models import load
+from sftlab.preflight import held_out_questions, leak
 from sftlab.results import data_record, save_result
 from sftlab.settings import Run, read_run
+from sftlab.survey import TextSurvey
 from sftlab.templates import training_tokenizer, with_clock_at, writes_the_date
 from sftlab.train import History, sft_train
 
@@ -46,8 +49,15 @@ def load_examples(run: Run, tokenizer, report: ReadingReport, limits: Limits) ->
         WorkbookError: a row cannot be used; the message lists the first ten.
     """
     maker = ExampleMaker(tokenizer, run, report, limits)
-    examples = [example for _, example in read_examples(run.data, maker, report)]
+    questions = held_out_questions(run.heldout) if run.heldout else []
+    survey, examples = TextSurvey(questions), []
+    for conversation, example in read_examples(run.data, maker, report):
+        examples.append(example)
+        if questions:
+            survey.add(conversation.messages, conversation.place)
     report.raise_if_refused()
+    if survey.leaked:
+        print(format_findings([leak(survey, len(questions))]), file=sys.stderr)
     if maker.answers != "all" and run.answers == "auto":
         report.notes[EACH] = 0
     return examples
@@ -92,7 +102,7 @@ def train_run(run: Run, device: str | None = None, progress: bool = True) -> His
         print(line, file=sys.stderr)
     history = sft_train(
         model, examples, run.train, tokenizer.pad_token_id or 0, folder=folder, progress=progress,
-        name=_names(run, trained, source),
+        name=_names(run, trained, source), tokenizer=trained,
     )  # fmt: skip
     if history.finished and main_process:
         settings = asdict(run) | {"data": source}

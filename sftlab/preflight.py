@@ -35,6 +35,7 @@ from sftlab.chat import (
     special_tokens,
     spot_the_difference,
 )
+from sftlab.checkpoints import folder_problem
 from sftlab.data import EACH, ExampleMaker, collate, read_examples
 from sftlab.errors import WorkbookError
 from sftlab.findings import BROKEN, LOOK, OK, Finding, Inspection, format_findings, worst_first
@@ -253,7 +254,7 @@ def of_data(report: ReadingReport, survey: TextSurvey) -> Iterator[Finding]:
         tuple(f"{a} is {similarity:.0%} like {b}" for a, b, similarity in near[:SHOWN]) if many else (),
     )  # fmt: skip
     if survey.damaged.count:
-        yield Finding("texts are decoded rightly", LOOK, f"{rows_(survey.damaged.count)} with characters such as Ã© or \ufffd; first: {', '.join(survey.damaged.first)}",
+        yield Finding("texts are decoded rightly", LOOK, f"{rows_(survey.damaged.count)} with characters such as Ã©, \ufffd or control characters; first: {', '.join(survey.damaged.first)}",
                       "read the source again with its encoding; the ftfy library repairs most")  # fmt: skip
     for kind, places in survey.personal.items():
         yield Finding("no personal data", LOOK, f"{kind} in {rows_(places.count)}; first: {', '.join(places.first)}",
@@ -397,7 +398,7 @@ def inspect(
     trained, notes = training_tokenizer(tokenizer, config.chat_template_path)
     if writes_the_date(trained):
         notes.append("the chat template writes the date: a run keeps that of its start")
-    questions = _questions(heldout) if heldout else []
+    questions = held_out_questions(heldout) if heldout else []
     report, survey = ReadingReport(str(data)), TextSurvey(questions)
     maker = ExampleMaker(trained, config, report, limits(model))
     ends, begin = {end_of_turn_id(trained)}, begin_id(model, trained)
@@ -442,7 +443,7 @@ def inspect(
 FIRST = 50  # examples that the slower checks look at
 
 
-def _questions(path: str | Path) -> list[tuple[str, str]]:
+def held_out_questions(path: str | Path) -> list[tuple[str, str]]:
     """Return the (place, prompt) of every held-out question."""
     report = ReadingReport(str(path))
     found = [
@@ -512,6 +513,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Check a file of conversations for a model; return the exit status."""
     chosen = _parser().parse_args(arguments)
     try:
+        if chosen.report and chosen.report.suffix.lower() not in (".html", ".htm"):
+            raise WorkbookError(
+                f"--report is {chosen.report}; the page is written to a file that ends in .html"
+            )
         found = _inspected(chosen)
         if chosen.report:
             write_report(found, chosen.report)
@@ -552,6 +557,8 @@ def _inspected(chosen: argparse.Namespace) -> Inspection:
         adapter, seed = None if chosen.full else Adapter(), 0
     if not data.exists():
         raise WorkbookError(f"{data} is no file; expected a file of conversations, such as JSONL")
+    if is_run(chosen.data) and (problem := folder_problem(run.output)):
+        raise WorkbookError(f"output is {run.output!r}, which cannot be written to ({problem})")
     model, tokenizer = load(name)
     if adapter is None or chosen.full:
         model.requires_grad_(True)

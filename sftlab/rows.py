@@ -23,7 +23,9 @@ from sftlab.errors import WorkbookError
 Row = tuple[str, dict | WorkbookError]  # a place such as "line 3", and the row or what is wrong
 
 COMPRESSED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
-TABLES = {".csv": "csv", ".tsv": "csv", ".parquet": "parquet", ".arrow": "arrow"}
+TABLES = {".parquet": "parquet", ".arrow": "arrow"}
+SPLITS = {"train", "test", "validation", "valid", "val", "dev", "eval"}
+TEXT_TABLES = (".csv", ".tsv")
 SEPARATORS = (",", ";", "\t", "|")
 NOT_READ = {
     ".xlsx": "save the sheet as CSV", ".xls": "save the sheet as CSV", ".zip": "unpack it first",
@@ -52,10 +54,12 @@ def read_rows(path: str | Path, notes: list[str] | None = None) -> Iterator[Row]
             or (path / "dataset_dict.json").is_file()
             or (path.suffix.lower() in TABLES and path.is_file())
         ):
-            yield from _table(path, notes)
+            yield from _table(path)
         else:
             yield from _text(path, notes)
-    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+    except WorkbookError:
+        raise
+    except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
         raise WorkbookError(f"{path} cannot be read ({error}); is the file complete?") from None
 
 
@@ -80,17 +84,35 @@ def _text(path: Path, notes: list[str]) -> Iterator[Row]:
             lines = iter(text.encode("utf-8", "surrogatepass").splitlines(keepends=True))
             first = next(lines, b"")
         first = first.removeprefix(b"\xef\xbb\xbf")  # a byte order mark, as some editors write
+        if first.startswith(b"version https://git-lfs"):
+            raise WorkbookError(
+                f"{path} is a pointer of Git LFS; fetch the file with  git lfs pull"
+            )
+        if set(TEXT_TABLES) & {suffix.lower() for suffix in path.suffixes[-2:]}:
+            decoded = _decoded(path, chain([first], lines))
+            yield from _csv(path, decoded, notes)
+            return
+        if b"\r" in first.strip() and not first.endswith(b"\n"):  # line ends of an old Mac
+            lines = iter(first.replace(b"\r", b"\n").splitlines(keepends=True))
+            first = next(lines, b"")
         blank = 0
         while first and not first.strip():
             first, blank = next(lines, b""), blank + 1
         if _begins_a_document(first):
             raw = first + b"".join(lines)
-            if raw.startswith(b"[") or _decodes(raw):
+            if _is_document(raw):
                 yield from _document(path, raw, blank, notes)
                 return
             first, lines = b"", iter(raw.splitlines(keepends=True))
             blank -= 1  # the line number of the empty first line
         yield from _lines(chain([first], lines), blank)
+
+
+def _decoded(path: Path, lines: Iterator[bytes]) -> Iterator[str]:
+    try:
+        yield from (line.decode("utf-8") for line in lines)
+    except UnicodeDecodeError:
+        raise WorkbookError(f"{path} is not UTF-8 text; save it as UTF-8") from None
 
 
 def _lines(lines: Iterator[bytes], before: int) -> Iterator[Row]:
@@ -118,10 +140,12 @@ def _row(raw: bytes) -> dict | WorkbookError:
 
 
 def _no_object(row: object) -> WorkbookError:
-    return WorkbookError(f"expected a JSON object {EXAMPLE}, found {type(row).__name__}")
+    hint = '; write {"messages": [...]}' if isinstance(row, list) else ""
+    return WorkbookError(f"expected a JSON object {EXAMPLE}, found {type(row).__name__}{hint}")
 
 
-def _once(pairs: Sequence[tuple[str, object]]) -> dict:
+def no_key_twice(pairs: Sequence[tuple[str, object]]) -> dict:
+    """Return a JSON object; raise ValueError if a key occurs twice. For ``object_pairs_hook``."""
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
@@ -130,7 +154,7 @@ def _once(pairs: Sequence[tuple[str, object]]) -> dict:
     return found
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_once)
+_DECODER = json.JSONDecoder(object_pairs_hook=no_key_twice)
 _parsed = _DECODER.decode
 
 
@@ -151,13 +175,14 @@ def _begins_a_document(line: bytes) -> bool:
     return _columns(row) is not None
 
 
-def _decodes(raw: bytes) -> bool:
-    """Return whether the text begins with a whole JSON object."""
+def _is_document(raw: bytes) -> bool:
+    """Return whether the text is one value, or begins with one over several lines."""
+    text = raw.decode("utf-8", "replace").strip()
     try:
-        json.JSONDecoder().raw_decode(raw.decode("utf-8", "replace").lstrip())
-    except (ValueError, RecursionError):
-        return False
-    return True
+        _, end = json.JSONDecoder().raw_decode(text)
+    except (ValueError, RecursionError):  # a damaged array, or a damaged row before others
+        return text.startswith("[")
+    return end == len(text) or "\n" in text[:end]
 
 
 def _document(path: Path, raw: bytes, before: int, notes: list[str]) -> Iterator[Row]:
@@ -213,15 +238,24 @@ def _columns(row: object) -> list | None:
     if not isinstance(row, dict) or not row:
         return None
     values = list(row.values())
-    if len(row) == 1 and next(iter(row)) in ("data", "train", "rows", "examples", "instances"):
-        return values[0] if isinstance(values[0], list) else None
+    lists = [
+        n
+        for n, v in row.items()
+        if isinstance(v, list) and v and all(isinstance(r, dict) for r in v)
+    ]
+    if len(lists) > 1 and set(row) <= SPLITS:
+        raise WorkbookError(
+            f"it holds several splits ({', '.join(lists)}); save one of them to a file"
+        )
+    if len(lists) == 1 and lists[0] in ("data", "train", "rows", "examples", "instances"):
+        return row[lists[0]]
     texts = all(isinstance(v, list) and all(isinstance(t, str) for t in v) for v in values)
     if len(row) > 1 and texts and len({len(v) for v in values}) == 1:
         return [dict(zip(row, each, strict=True)) for each in zip(*values, strict=True)]
     return None
 
 
-def _table(path: Path, notes: list[str]) -> Iterator[Row]:
+def _table(path: Path) -> Iterator[Row]:
     """Yield the rows of a table, read by the datasets library without its cache."""
     import datasets  # takes a second to import
 
@@ -234,11 +268,8 @@ def _table(path: Path, notes: list[str]) -> Iterator[Row]:
                     f"{path} holds several splits ({', '.join(rows)}); give the folder of one"
                 )
         else:
-            options = _csv_options(path, notes) if TABLES[path.suffix.lower()] == "csv" else {}
-            rows = datasets.load_dataset(
-                TABLES[path.suffix.lower()], data_files=str(path), split="train",
-                streaming=True, **options,
-            )  # fmt: skip
+            kind = TABLES[path.suffix.lower()]
+            rows = datasets.load_dataset(kind, data_files=str(path), split="train", streaming=True)
         for number, row in enumerate(rows, 1):
             yield f"row {number}", {name: _cell(name, value) for name, value in row.items()}
     except WorkbookError:
@@ -250,23 +281,39 @@ def _table(path: Path, notes: list[str]) -> Iterator[Row]:
         ) from None
 
 
-def _csv_options(path: Path, notes: list[str]) -> dict:
-    """Return options that keep every cell as it is written: a text, "NA" and "007" included."""
-    import datasets
-
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            separator = max(SEPARATORS, key=file.readline().count)
-            file.seek(0)
-            header = next(csv.reader(file, delimiter=separator), [])
-    except UnicodeDecodeError:
-        raise WorkbookError(f"{path} is not UTF-8 text; save it as UTF-8") from None
-    except csv.Error as error:
-        raise WorkbookError(f"{path} cannot be read as csv ({error})") from None
+def _csv(path: Path, lines: Iterator[str], notes: list[str]) -> Iterator[Row]:
+    """Yield the rows of a table in text; every cell is kept as it is written, "NA" and "007" too."""
+    csv.field_size_limit(2**31 - 1)
+    first = next(lines, "")
+    separator = max(SEPARATORS, key=first.count)
     if separator != ",":
         notes.append(f"columns are separated by {separator!r}")
-    texts = datasets.Features({name: datasets.Value("string") for name in header})
-    return {"sep": separator, "features": texts, "keep_default_na": False, "encoding": "utf-8-sig"}
+    reader = csv.reader(chain([first], lines), delimiter=separator, strict=True)
+    header: list[str] | None = None
+    while True:
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield f"line {reader.line_num}", WorkbookError(f"not valid CSV ({error}); quotes inside a text are doubled")  # fmt: skip
+            continue
+        if header is None:
+            header = [
+                name.strip() or f"column {k} (without a name)" for k, name in enumerate(cells, 1)
+            ]
+            if twice := [name for name in header if header.count(name) > 1]:
+                raise WorkbookError(f'{path}: the column "{twice[0]}" occurs twice; rename one')
+        elif len(cells) == len(header):
+            pairs = zip(header, cells, strict=True)
+            yield f"line {reader.line_num}", {name: _cell(name, text) for name, text in pairs}
+        elif cells:
+            yield (
+                f"line {reader.line_num}",
+                WorkbookError(
+                    f"{len(cells)} cells, but the header has {len(header)}; is a text with {separator!r} not in quotes?"
+                ),
+            )
 
 
 def _cell(name: str, value: object) -> object:

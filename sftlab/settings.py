@@ -21,6 +21,7 @@ from sftlab.errors import WorkbookError
 from sftlab.formats import SETTINGS as FORMATS
 from sftlab.formats import DataConfig
 from sftlab.lora import check_lora_settings
+from sftlab.rows import no_key_twice
 
 EXAMPLE = ROOT / "configs" / "sft.json"
 PRECISIONS = ("auto", "fp32", "bf16")
@@ -101,6 +102,14 @@ class Adapter:
     __pydantic_config__ = STRICT
 
     def __post_init__(self) -> None:
+        if self.target_modules in ("all", "all_linear", "all-linear-layers", "linear"):
+            raise WorkbookError(
+                f'target_modules is "{self.target_modules}"; did you mean "all-linear"?'
+            )
+        if isinstance(self.target_modules, str) and "," in self.target_modules:
+            raise WorkbookError(
+                f'target_modules is "{self.target_modules}"; write a list: ["q_proj", "v_proj"]'
+            )
         check_lora_settings(self.target_modules, self.r, self.lora_alpha, self.lora_dropout)
 
 
@@ -138,16 +147,16 @@ ELSEWHERE = {
     "lora_target_modules": "target_modules", "lora_target_linear": "target_modules", "lr": "learning_rate",
     "per_device_train_batch_size": "micro_batch_size (examples per forward pass; batch_size counts those of a step)",
     "gradient_accumulation_steps": "micro_batch_size (examples per forward pass; batch_size counts those of a step)",
-    "micro_batch_size_per_gpu": "micro_batch_size", "n_epochs": "num_train_epochs", "optim": "no other name: AdamW is used",
+    "micro_batch_size_per_gpu": "micro_batch_size", "n_epochs": "num_train_epochs", "optim": "= the optimizer is AdamW",
     "num_epochs": "num_train_epochs", "sequence_len": "max_length", "cutoff_len": "max_length",
     "max_seq_length": "max_length", "max_seq_len": "max_length", "warmup_steps": "warmup_ratio (a share of the steps)",
     "bf16": 'precision ("bf16")', "fp16": 'precision ("bf16")', "base_model": "model", "model_name_or_path": "model",
     "output_dir": "output", "dataset": "data", "datasets": "data", "train_file": "data", "dataset_name": "data",
-    "clip_grad": "max_grad_norm", "gradient_clipping": "max_grad_norm", "random_seed": "seed",
-    "learning_rate_multiplier": "learning_rate", "use_rslora": "no other name: α/r is used",
+    "eval_steps": "= a run does not evaluate", "eval_strategy": "= a run does not evaluate", "clip_grad": "max_grad_norm", "gradient_clipping": "max_grad_norm", "random_seed": "seed",
+    "learning_rate_multiplier": "learning_rate", "use_rslora": "= the factor is α/r",
     "train_on_inputs": 'answers (prompts are never trained; "all", "last" or "each" answer)', "mask_history": 'answers ("last")',
     "completion_only_loss": "answers (prompts are never trained)", "assistant_only_loss": "answers (prompts are never trained)",
-    "packing": "no other name: examples are padded, not packed", "sample_packing": "no other name: examples are padded, not packed",
+    "packing": "= examples are padded, not packed", "sample_packing": "= examples are padded, not packed",
 }  # fmt: skip
 
 
@@ -163,13 +172,15 @@ def read_run(path: str | Path, notes: list[str] | None = None) -> Run:
     """
     path = Path(path)
     try:
-        text = path.read_bytes()
+        text = path.read_bytes().removeprefix(b"\xef\xbb\xbf")  # as some editors write
     except OSError as error:
         raise WorkbookError(f"{path} cannot be read: {error.strerror}; give a run's file") from None
     try:
-        run = SETTINGS.validate_json(_renamed(text, [] if notes is None else notes))
+        run = SETTINGS.validate_json(_renamed(path, text, [] if notes is None else notes))
     except ValidationError as error:
         raise WorkbookError(_told(path, error.errors()[0])) from None
+    if "://" in run.data:
+        raise WorkbookError(f'{path}: data is "{run.data}", an address; download the file first')
     here = path.resolve().parent
     placed = {
         name: str(here / getattr(run, name))
@@ -191,18 +202,23 @@ def is_run(path: Path) -> bool:
     if path.suffix.lower() != ".json" or not path.is_file() or path.stat().st_size > 1_000_000:
         return False
     try:
-        found = json.loads(path.read_bytes())
+        found = json.loads(path.read_bytes().removeprefix(b"\xef\xbb\xbf"))
     except (ValueError, RecursionError):
         return False
-    return isinstance(found, dict) and isinstance(found.get("data"), str) and "output" in found
+    parts = {"data", "dataset", "output", "train", "adapter"}
+    return (
+        isinstance(found, dict) and isinstance(found.get("model"), str) and bool(parts & set(found))
+    )
 
 
-def _renamed(text: bytes, notes: list[str]) -> bytes | str:
+def _renamed(path: Path, text: bytes, notes: list[str]) -> bytes | str:
     """Return the text with former names of settings replaced by today's."""
     try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
+        found = json.loads(text, object_pairs_hook=no_key_twice)
+    except json.JSONDecodeError:
         return text  # pydantic says what is wrong
+    except (ValueError, RecursionError) as error:
+        raise WorkbookError(f"{path}: {error}") from None
     for part, names in FORMER.items():
         inside = found.get(part) if isinstance(found, dict) else None
         for old, new in names.items() if isinstance(inside, dict) else ():
@@ -227,7 +243,11 @@ def _told(path: Path, found: Any) -> str:
         near = get_close_matches(name, settings, n=1, cutoff=0.6)
         meant = f'did you mean "{near[0]}"? ' if near else ""
         if name in ELSEWHERE:
-            meant = f"here it is {ELSEWHERE[name]}. "
+            meant = (
+                ELSEWHERE[name].removeprefix("= ") + ". "
+                if ELSEWHERE[name].startswith("= ")
+                else f"here it is {ELSEWHERE[name]}. "
+            )
         elif not near:
             elsewhere = [f'"{p or "the file itself"}"' for p, kind in PARTS.items()
                          if name in {f.name for f in fields(kind)}]  # fmt: skip

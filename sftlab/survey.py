@@ -188,9 +188,11 @@ def _luhn(number: str) -> bool:
 
 
 def damaged(text: str) -> bool:
-    """Return whether a text was decoded wrongly: "Ã©" for "é", or replacement characters."""
+    """Return whether a text was decoded wrongly: "Ã©" for "é", replacement or control characters."""
     from ftfy.badness import is_bad
 
+    if re.search(r"[\x00-\x08\x0e-\x1f\x7f]", text):
+        return True
     return not text.isascii() and ("\ufffd" in text or is_bad(text))
 
 

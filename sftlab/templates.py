@@ -258,9 +258,17 @@ def training_tokenizer(tokenizer, chat_template_path: str | None = None):
                 f"the generation prompt of the template ends with {extra!r}, which no rendered answer "
                 "has: it is left out in training; leave it out when you use the model, too"
             )
+    elif prompt == render(changed, question) and not whole[len(prompt) :].lstrip().startswith(
+        "Answer"
+    ):
+        header = whole[len(prompt) :].partition("Answer")[0]
+        notes.append(
+            f"the template has no generation prompt: the header {header!r} is trained as a part of each "
+            "answer"
+        )
     if "Answer" not in whole:
         raise WorkbookError(
-            "the chat template does not write a plain text as answer (it may expect images); give a "
+            "the chat template does not write a plain text as answer (does it expect parts, or change texts?); give a "
             "template for text with chat_template_path"
         )
     try:

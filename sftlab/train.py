@@ -139,6 +139,7 @@ def sft_train(
     stop_after_steps: int | None = None,
     check: bool = True,
     name: str | Mapping[str, object] | None = None,
+    tokenizer=None,
 ) -> History:
     """Train the parameters of ``model`` that require gradients; all others stay unchanged.
 
@@ -160,6 +161,7 @@ def sft_train(
             ``sftlab.preflight`` reports more.
         name: name of the model, or of model, data and template, used in error messages that compare
             two runs.
+        tokenizer: used by ``check`` alone, which then knows the end-of-turn token.
 
     Raises:
         WorkbookError: there is nothing to train, the model's architecture cannot be trained here,
@@ -234,7 +236,7 @@ def sft_train(
     with ProgressBar(len(plan), "steps", first=first, shown=progress and main) as bar, gate:
         try:
             if check and not first:
-                broken = [f for f in preflight(model, examples=examples) if f.state == BROKEN]
+                broken = [f for f in preflight(model, tokenizer, examples) if f.state == BROKEN]
                 if unusable := [f for f in broken if f.guard == LOSS]:
                     raise WorkbookError(unusable[0].evidence)
                 if broken and main:

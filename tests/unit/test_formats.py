@@ -43,6 +43,7 @@ SHAPES = [
     ({"messages": [{"role": "User", "content": "Q"}, {"role": "model", "parts": ["A"]}]}, [Q, A]),
     ({"messages": [{"role": "user", "content": [{"type": "text", "text": "Q"}]}, A]}, [Q, A]),
     ({"messages": [{"role": "system", "content": ""}, Q, A]}, [Q, A]),
+    ({"contents": [{"role": "user", "parts": [{"text": "Q"}]}, {"role": "model", "parts": [{"text": "A"}]}]}, [Q, A]),
     ({"prompt": "Q", "response": "A"}, [Q, A]),
     ({"prompt": "Q", "completion": "A"}, [Q, A]),
     ({"prompt": [S, Q], "completion": [A]}, [S, Q, A]),
@@ -96,6 +97,11 @@ def test_a_known_shape_becomes_messages(row, expected, tmp_path):
         ({"messages": [Q, {**A, "tool_calls": [{"function": {"name": "f", "arguments": "{"}}]}]}, "not valid JSON"),
         ({"messages": [Q, A], "tools": "no json"}, '"tools" is not valid JSON'),
         ({"messages": [{"role": "tool", "content": "T"}, A]}, "no message before it calls a tool"),
+        ({"messages": [Q, A], "tools": [WEATHER], "functions": [WEATHER]}, 'both "tools" and "functions"'),
+        ({"messages": [Q, A], "chat_template_kwargs": {"tokenize": True}}, "no option of a template"),
+        ({"messages": [Q, {**A, "role": "narrator"}]}, 'the role "narrator" is unknown'),
+        ({"messages": None}, '"messages" is of type NoneType'),
+        ({"prompt": "Q", "completion": "A", "label": False}, "a row of preferences (KTO)"),
         ({"messages": [S, Q, A], "system": "S"}, "keep one of them"),
         ({"messages": [Q, A, S, Q, A]}, "only the first message may be one"),
     ],
@@ -231,11 +237,53 @@ def test_a_template_that_leaves_text_out_is_refused(tokenizer, tmp_path):
     assert trained(tokenizer, found[0]) == "B<|im_end|>"  # earlier reasoning, as at inference
 
 
+def test_what_a_template_may_leave_out_is_reported(tokenizer, tmp_path):
+    row = {
+        "messages": [{**Q, "name": "bob"}, A],
+        "chat_template_kwargs": {"enable_thinking": False},
+    }
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps(row))
+    report = ReadingReport(str(path))
+    assert (
+        len(list(read_examples(path, ExampleMaker(tokenizer, DataConfig(), report), report))) == 1
+    )
+    assert (
+        len(report.unknown) == 2
+        and "name" in report.unused()
+        and "enable_thinking" in report.unused()
+    )
+
+
+def test_a_text_that_only_occurs_elsewhere_is_missed(tokenizer, tmp_path):
+    silent = HERMES.replace(
+        "{% for m in messages %}", "{% for m in messages if m.role != 'system' %}"
+    )
+    row = {"messages": [{**S, "content": "q"}, {**Q, "content": "q is it"}, A]}
+    with pytest.raises(WorkbookError, match="leaves out some of its text"):
+        examples(with_template(tokenizer, silent), tmp_path, row)
+
+
+def test_a_call_that_ends_with_another_token_is_trained(tokenizer, tmp_path):
+    other = HERMES.replace(
+        "{{ '<|im_end|>\\n' }}", "{{ '<|pad|>' if m.tool_calls else '<|im_end|>\\n' }}"
+    )
+    assert other != HERMES
+    row = {"messages": [Q, {**A, "content": "", "tool_calls": [CALL]}, {"role": "tool", "content": "T"}, A]}  # fmt: skip
+    (found,) = examples(with_template(tokenizer, other), tmp_path, row)
+    text = trained(tokenizer, found)
+    assert text.endswith("<|pad|>A<|im_end|>") and '"f"' in text
+
+
 def test_what_the_model_cannot_read_is_refused(tokenizer, tmp_path):
     row = {"prompt": "Q", "response": "word " * 40}
     for limits, config, said in (
         (Limits(32, False, 4096), {}, "more tokens than the model's number of positions = 32"),
-        (Limits(32, True, 4096), {"max_length": 99}, "more tokens than the model's number of positions"),
+        (
+            Limits(32, True, 4096),
+            {"max_length": 99},
+            "more tokens than the model's number of positions",
+        ),
         (Limits(512, False, 4096), {"max_length": 32}, "more tokens than max_length = 32"),
         (Limits(512, False, 100), {}, "beyond the model's 100 embeddings"),
     ):

@@ -33,6 +33,7 @@ TEXTS = {
     "lines": LINES,
     "lines that end as on Windows": LINES.replace("\n", "\r\n"),
     "a byte order mark": "\ufeff" + LINES,
+    "line ends of an old Mac": LINES.replace("\n", "\r"),
     "UTF-16": LINES.encode("utf-16"),
     "blank lines": "\n \n" + LINES.replace("\n", "\n\n"),
     "an array": json.dumps(ROWS),
@@ -64,6 +65,29 @@ def test_every_kind_of_table_gives_the_rows(kind, tmp_path):
     notes = []
     assert rows(path, notes) == ROWS  # "007" and "NA" stay texts
     assert bool(notes) == (kind in ("semicolons", "tsv"))
+
+
+def test_rows_of_a_table_that_do_not_fit_its_header_are_named(tmp_path):
+    content = ',prompt,response\n0,hello,hi there, friend\n1,bye,"see you, pal"\n2,x,"he \\"yo\\" ok"\n3,a,b\n'
+    found = dict(read_rows(write(tmp_path / "t.csv", content)))
+    assert found["line 3"] == {"column 1 (without a name)": "1", "prompt": "bye", "response": "see you, pal"}  # fmt: skip
+    assert found["line 5"]["response"] == "b"
+    assert "4 cells, but the header has 3" in str(found["line 2"])
+    assert "not valid CSV" in str(found["line 4"])
+
+
+def test_lines_that_are_lists_are_no_array(tmp_path):
+    found = list(
+        read_rows(write(tmp_path / "rows.jsonl", '[{"role": "user"}]\n[{"role": "user"}]\n'))
+    )
+    assert [place for place, _ in found] == ["line 1", "line 2"]
+    assert 'write {"messages": [...]}' in str(found[0][1])
+
+
+def test_a_first_line_of_columns_is_a_row_if_others_follow(tmp_path):
+    line = '{"prompt": ["a", "b"], "response": ["c", "d"]}\n'
+    assert len(rows(write(tmp_path / "one.json", line))) == 2
+    assert len(rows(write(tmp_path / "rows.jsonl", line + LINES))) == 3
 
 
 def test_a_cell_of_messages_is_read_as_json(tmp_path):
