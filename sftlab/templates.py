@@ -234,6 +234,8 @@ def training_tokenizer(tokenizer, chat_template_path: str | None = None):
     """
     changed, notes = copy.copy(tokenizer), []
     changed.model_max_length = int(1e30)  # lengths are checked against the model, not here
+    if borrowed := getattr(tokenizer, "borrowed_template", None):
+        notes.append(f"the model has no chat template of its own: {borrowed}'s is used")
     if chat_template_path:
         try:
             changed.chat_template = Path(chat_template_path).read_text(encoding="utf-8")
