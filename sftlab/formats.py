@@ -160,12 +160,13 @@ class ReadingReport:
 
     def conversions(self) -> list[str]:
         """Return one line for each conversion, and for what was dropped or is not used."""
-        lines = [f"{self.rows} rows: " + ", ".join(
-            f"{shape}" if count == self.rows else f"{count} × {shape}" for shape, count in self.shapes.most_common())]  # fmt: skip
-        lines += [
-            note if not rows else f"{note} ({rows} rows)" for note, rows in self.notes.items()
+        shapes = [
+            shape if count == self.rows else f"{count} × {shape}"
+            for shape, count in self.shapes.most_common()
         ]
-        lines += [f"{rows} rows left out: {reason}" for reason, rows in self.dropped.items()]
+        lines = [f"{rows_(self.rows)}: {', '.join(shapes) or 'none can be used'}"]
+        lines += [f"{note} ({rows_(rows)})" if rows else note for note, rows in self.notes.items()]
+        lines += [f"{rows_(rows)} left out: {reason}" for reason, rows in self.dropped.items()]
         if self.unknown:
             lines.append("not used: " + self.unused())
         return lines
