@@ -170,6 +170,22 @@ def test_we_load_pefts_adapter(tmp_path, targets, use_rslora):
         torch.testing.assert_close(tensor, theirs_state[name], rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("use_rslora", [False, True])
+def test_we_load_pefts_adapter_with_patterns(tmp_path, use_rslora):
+    """The first pattern that matches a layer gives its r or alpha; a pattern is a regex."""
+    config = peft.LoraConfig(
+        r=R, lora_alpha=ALPHA, target_modules=["q_proj", "v_proj", "up_proj"], use_rslora=use_rslora,
+        rank_pattern={r"layers\.1\..*": 3, "q_proj": 5}, alpha_pattern={"^model.layers.0.mlp.up_proj": 7},
+    )  # fmt: skip
+    theirs = trained(peft.get_peft_model(llama(), config), "lora_B.default.weight")
+    theirs.save_pretrained(tmp_path)
+    ours = adapters.load_adapter(llama(), tmp_path).eval()
+    torch.testing.assert_close(logits(ours), logits(theirs), rtol=0, atol=1e-6)
+    assert {layer.r for layer in lora.lora_layers(ours).values()} == {R, 3, 5}
+    adapters.load_adapter(ours, tmp_path)  # into the layers that are there
+    torch.testing.assert_close(logits(ours), logits(theirs), rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("targets", TARGETS)
 def test_the_same_parameters_are_trained_as_with_peft(targets):
     config = peft.LoraConfig(r=R, lora_alpha=ALPHA, target_modules=targets)
