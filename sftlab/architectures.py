@@ -38,7 +38,7 @@ def limits(model) -> Limits:
     config = model.config.get_text_config(decoder=True)
     tokens = model.get_input_embeddings()
     positions = getattr(config, "max_position_embeddings", getattr(config, "max_seq_len", None))
-    if positions is None:
+    if positions is None or positions < 1:  # XLNet says -1
         return Limits(None, False, tokens.weight.shape[0])
     reader = model.get_decoder()
     learned = [m for m in reader.modules() if isinstance(m, nn.Embedding) and m is not tokens]

@@ -16,16 +16,20 @@ tune it. Loading never runs code that comes with a model and never reads pickle 
 from __future__ import annotations
 
 import json
+import logging
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 
 import torch
 import transformers
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers.models.auto import modeling_auto
 
 from sftlab._internal.paths import MODELS
 from sftlab.adapters import CONFIG, WEIGHTS, adapter_config, load_adapter
@@ -300,7 +304,7 @@ def base_of(folder: Path, record: dict) -> str:
             return recorded["name"]
         if "path" in recorded and (folder / recorded["path"]).is_dir():
             return str((folder / recorded["path"]).resolve())
-        there = f" at {(folder / recorded['path']).resolve()}" if "path" in recorded else ""
+        there = f" beside it as {recorded['path']}" if "path" in recorded else ""
         known = str(recorded.get("weights_sha256", recorded.get("adapter_sha256")))[:12]
         raise WorkbookError(
             f"{folder} is an adapter on {recorded['name']}, a local folder (sha256 {known}…), which is "
@@ -320,8 +324,8 @@ def base_of(folder: Path, record: dict) -> str:
 
 def _remedy(folder: Path) -> str:
     return (
-        f'name its base, load("{folder}", base="FOLDER"), or make a whole model of it with  '
-        f"python -m sftlab merge {folder} OUT --base FOLDER"
+        f"make a whole model of it with  python -m sftlab merge {folder} OUT --base FOLDER  "
+        f'(in Python load("{folder}", base="FOLDER") works too)'
     )
 
 
@@ -423,23 +427,71 @@ def no_library_bars(hidden: bool = True) -> Iterator[None]:
             bars.enable_progress_bar()
 
 
+CAUSAL = "Choose one whose config.json names such a model under architectures (…ForCausalLM)"
+
+
+@cache
+def _other_tasks() -> frozenset[str]:
+    """Return the classes for tasks that need an encoder, or a head of labels instead of tokens."""
+    tasks = "SEQ_TO_SEQ_CAUSAL_LM SPEECH_SEQ_2_SEQ SEQUENCE_CLASSIFICATION TOKEN_CLASSIFICATION QUESTION_ANSWERING MULTIPLE_CHOICE"  # fmt: skip
+    tables = [getattr(modeling_auto, f"MODEL_FOR_{task}_MAPPING_NAMES") for task in tasks.split()]
+    causal = modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
+    return frozenset(name for table in tables for name in table.values()) - frozenset(causal)
+
+
+@contextmanager
+def _no_report() -> Iterator[None]:
+    """Hide the table of missing and unused tensors; ``_load_pretrained`` tells it in a sentence."""
+    logger = logging.getLogger("transformers.modeling_utils")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 def _load_pretrained(source: str, dtype: torch.dtype, local: bool = False):
     # Set explicitly: by default transformers asks at the keyboard whether to run a model's code.
     options = {"local_files_only": local, "trust_remote_code": False}
-    with no_library_bars(local), _explained(source, local):
+    with no_library_bars(local), _no_report(), _explained(source, local):
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
         model, report = AutoModelForCausalLM.from_pretrained(
-            source, dtype=dtype, use_safetensors=True, output_loading_info=True, **options
-        )
-    if missing := sorted(report["missing_keys"]):  # the library only warns and uses random weights
-        raise WorkbookError(
-            f"{source} is not complete: {len(missing)} tensors are missing from its weights, such "
-            f"as {missing[0]}; copy or fetch the model anew"
+            source,
+            dtype=dtype,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are told below, with their names
+            **options,
         )
     if getattr(model, "_hf_peft_config_loaded", False):
         raise WorkbookError(
             f"{source} is an adapter: download its files (hf download {source} --local-dir FOLDER), "
             "then load FOLDER"
+        )
+    missing, unused = (sorted(report[f"{kind}_keys"]) for kind in ("missing", "unexpected"))
+    own, named = type(model).__name__, next(iter(model.config.architectures or ()), None)
+    if named not in (None, own) and (missing or named in _other_tasks()):
+        has = f"have no {missing[0]}" if missing else "are those of another task"
+        raise WorkbookError(
+            f"{source} is a {named}, not a causal language model (here {own}): its weights {has}. "
+            f"{CAUSAL}"
+        )
+    for name, found, wanted in sorted(report["mismatched_keys"]):
+        raise WorkbookError(
+            f"{source}: {name} is {tuple(found)} in its weights, and config.json makes it "
+            f"{tuple(wanted)}; copy or fetch the model anew"
+        )
+    if missing:  # the library only warns and uses random weights
+        raise WorkbookError(
+            f"{source} is not complete: {len(missing)} tensors are missing from its weights, such "
+            f"as {missing[0]}; copy or fetch the model anew"
+        )
+    if unused:
+        warnings.warn(
+            f"{source}: {len(unused)} tensors of its weights are not used, such as {unused[0]}: "
+            f"{own} has no place for them",
+            stacklevel=2,
         )
     _complete(tokenizer)
     return model.eval(), tokenizer
@@ -455,6 +507,7 @@ def _complete(tokenizer) -> None:
         for family, markers in MARKERS.items():
             if known.issuperset(markers):
                 tokenizer.chat_template = TEMPLATES[family]
+                tokenizer.borrowed_template = family
                 break
     if tokenizer.pad_token is None:  # any token works; padding is neither attended to nor trained
         tokenizer.pad_token = tokenizer.eos_token
@@ -472,6 +525,14 @@ def _explained(source: str, local: bool) -> Iterator[None]:
 def _explain(source: str, error: Exception, local: bool) -> str:
     """Return one sentence that says what went wrong and what to do."""
     reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".: ")
+    if "for this kind of AutoModel" in reason:  # a class that transformers has, for something else
+        config = AutoConfig.from_pretrained(source, local_files_only=local, trust_remote_code=False)
+        what = "an encoder–decoder" if config.is_encoder_decoder else f"a {config.model_type} model"
+        named = ", ".join(config.architectures or [type(config).__name__])
+        return (
+            f"{source} is {what} ({named}), not a causal language model that transformers can "
+            f"build as one, so it is not supported. {CAUSAL}"
+        )
     if local:
         return (
             f"{source} cannot be loaded as a model: {reason}. Expected a folder with config.json, "

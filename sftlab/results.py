@@ -27,6 +27,7 @@ from transformers import GenerationConfig
 
 from sftlab._internal.progress_bar import ProgressBar
 from sftlab.adapters import WEIGHTS, save_adapter
+from sftlab.architectures import limits
 from sftlab.chat import end_of_turn_id
 from sftlab.errors import WorkbookError
 from sftlab.fetch import MB, file_checksum
@@ -55,6 +56,9 @@ LICENCE_IDS = {
     "Llama 3.2 terms": "llama3.2",
     "Gemma terms": "gemma",
 }
+# Layers by a part of their name that PEFT misses, by model type: it renames their tensors as
+# transformers does with those of old checkpoints, to names that there are not.
+MISSED_BY_PEFT = {"laguna": "shared_experts", "inkling2_text": "sconv"}
 TERMS = ("LICENSE*", "LICENCE*", "NOTICE*", "*TERMS*")  # files of a base that go with its weights
 
 
@@ -210,6 +214,11 @@ def _write(model, tokenizer, folder: Path, record: dict, source: Source) -> None
     if record["kind"] == "adapter":
         save_adapter(model, folder, _named_for_peft(record["base"]))
         ends.save_pretrained(folder)
+        part = MISSED_BY_PEFT.get(model.config.model_type)
+        if part and any(part in name for name in lora_layers(model)):
+            told = f"PEFT does not load this adapter whole (it misses {part}); use sftlab merge"
+            record = record | {"missed_by_peft": told}
+            print(told, file=sys.stderr)
     else:
         before, model.generation_config = model.generation_config, ends
         try:
@@ -419,7 +428,10 @@ def _told_use(record: Mapping[str, Any], hub_id: str | None) -> list[str]:
         "",
         'model, tokenizer = load("path/to/this/folder")',
     ]
-    return ["```python", *code, *ask, "```", "", "With sftlab:", "", "```python", *here, "```"]
+    elsewhere = ["```python", *code, *ask, "```"]
+    if record["kind"] == "adapter" and "missed_by_peft" in record:
+        elsewhere = [f"{record['missed_by_peft']}."]
+    return [*elsewhere, "", "With sftlab:", "", "```python", *here, "```"]
 
 
 # --- Merging -------------------------------------------------------------------------------------
@@ -497,8 +509,8 @@ def merge_result(
 
 def _probe(tokenizer, model) -> torch.Tensor:
     """Return token ids to compare models on, (1, at most 64): spread over the vocabulary."""
-    count = min(len(tokenizer), model.get_input_embeddings().weight.shape[0])
-    return torch.arange(64)[None] * 7919 % count
+    positions, _, vocabulary = limits(model)
+    return torch.arange(min(64, positions or 64))[None] * 7919 % min(len(tokenizer), vocabulary)
 
 
 @torch.inference_mode()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import re
+from functools import partial
 
 import peft
 import pytest
@@ -31,6 +32,7 @@ from sftlab.architectures import (
 from sftlab.errors import WorkbookError
 from sftlab.lora import inject_lora, lora_layers, lora_parameters, merge_lora
 from sftlab.loss import IGNORE_INDEX, ends_with_head, model_loss
+from sftlab.results import save_result
 
 # --- Tiny models ---------------------------------------------------------------------------------
 # Settings that make a model tiny, by their value, wherever a configuration has them.
@@ -169,6 +171,9 @@ def tiny(kind: str, **settings):
             elif name.endswith("bias"):
                 p.normal_(std=0.1)
     return model
+
+
+TINY = tiny
 
 
 @pytest.fixture
@@ -316,10 +321,18 @@ def test_the_checks_change_nothing(batch, training):
 
 
 # --- Adapters ------------------------------------------------------------------------------------
-@pytest.mark.parametrize("kind", ["gpt2", "gpt_oss", "falcon_h1", "gemma3"])
+@pytest.mark.parametrize(
+    "kind",
+    ["gpt2", "gpt_oss", "falcon_h1", "gemma3", "deepseek_v3", "qwen3_next", "beam", "qwen3_moe"],
+)
 def test_an_adapter_for_all_linear_layers_is_pefts(kind, batch, tmp_path):
-    """GPT-2 stores its weights transposed, as PEFT's fan_in_fan_out."""
-    ours = inject_lora(tiny(kind), "all-linear", r=2, lora_alpha=6, seed=0)
+    """GPT-2 stores its weights transposed, as PEFT's fan_in_fan_out; the last four have experts.
+
+    Their dense layers and shared experts are called as PEFT calls fused experts.
+    """
+    tiny = partial(TINY, **({"mlp_only_layers": [0]} if kind == "qwen3_moe" else {}))
+    ours = inject_lora(tiny(kind), "all-linear", r=2, lora_alpha=6, lora_dropout=0.1, seed=0)
+    ours.eval()
     for layer in lora_layers(ours).values():
         nn.init.normal_(layer.B, std=0.1)
     inputs = {k: batch[k] for k in ("input_ids", "attention_mask")}
@@ -375,8 +388,24 @@ def test_a_row_longer_than_a_hard_limit_is_an_error_and_longer_than_another_is_n
         model(longer, use_cache=False)
 
 
-def test_a_state_space_model_has_no_limit_on_positions():
-    assert limits(tiny("mamba")) == (None, False, 100)
+@pytest.mark.parametrize("kind", ["mamba", "xlnet"])
+def test_a_model_without_limit_on_positions(kind):
+    """XLNet's configuration says -1."""
+    assert limits(tiny(kind)) == (None, False, 100)
+
+
+# --- Results -------------------------------------------------------------------------------------
+@pytest.mark.parametrize("kind", ["laguna", "inkling2_text"])
+def test_what_peft_misses_is_told(kind, tokenizer, tmp_path, capsys):
+    model = inject_lora(tiny(kind), "all-linear", r=2, lora_alpha=6, seed=0)
+    save_result(
+        model, tokenizer, tmp_path / "a", base_name="almanac", run={}, history={}, end_ids=[2],
+        adapter=True,
+    )  # fmt: skip
+    told = "PEFT does not load this adapter whole"
+    assert told in capsys.readouterr().err and told in (tmp_path / "a" / "README.md").read_text()
+    with pytest.warns(UserWarning, match="missing adapter keys"):
+        peft.PeftModel.from_pretrained(tiny(kind), tmp_path / "a")
 
 
 def test_the_tables_name_what_there_is():

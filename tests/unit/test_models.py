@@ -11,6 +11,7 @@ import sys
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
@@ -91,6 +92,60 @@ class TestFolders:
         save_file(weights, saved / "model.safetensors", metadata={"format": "pt"})
         told = told_by(saved)
         assert f"3 tensors are missing from its weights, such as {lost[0]}" in told
+
+    @pytest.mark.parametrize("tied", [True, False])
+    @pytest.mark.parametrize(
+        "kind", ["LlamaForSequenceClassification", "LlamaForTokenClassification"]
+    )
+    def test_a_classifier_is_told(self, saved, tiny_model, kind, tied, capfd):
+        """Tied, it has all tensors of a language model; it was trained for another task."""
+        config = copy.deepcopy(tiny_model.config)
+        config.tie_word_embeddings, config.pad_token_id = tied, 0
+        getattr(transformers, kind)(config).save_pretrained(saved)
+        assert f"is a {kind}, not a causal language model (here LlamaForCausalLM)" in told_by(saved)
+        assert "LOAD REPORT" not in capfd.readouterr().err
+
+    def test_a_model_without_head_is_told_unless_its_head_is_tied(self, saved, tiny_model):
+        tiny_model.model.save_pretrained(saved)
+        assert load(saved)[0].num_parameters() == tiny_model.num_parameters()
+        config = copy.deepcopy(tiny_model.config)
+        config.tie_word_embeddings = False
+        transformers.LlamaModel(config).save_pretrained(saved)
+        assert "is a LlamaModel, not a causal" in told_by(saved)
+
+    @pytest.mark.parametrize(
+        ("kind", "told"),
+        [
+            ("Bart", "is a BartForConditionalGeneration, not a causal language model"),
+            ("T5", r"is an encoder–decoder \(T5ForConditionalGeneration\), not a causal"),
+            ("Qwen2VL", r"is a qwen2_vl model \(Qwen2VLForConditionalGeneration\), not a causal"),
+        ],
+    )
+    def test_what_is_no_causal_language_model_is_told(self, saved, kind, told):
+        config = getattr(transformers, f"{kind}Config")()
+        config.architectures = [f"{kind}ForConditionalGeneration"]
+        if kind == "Bart":
+            sizes = {"encoder_layers": 1, "decoder_layers": 1, "d_model": 16, "vocab_size": 64}
+            config.update(sizes | {"max_position_embeddings": 16})
+            transformers.BartForConditionalGeneration(config).save_pretrained(saved)
+        else:
+            config.save_pretrained(saved)
+        with pytest.raises(
+            WorkbookError, match=rf"{told}.*Choose one whose config.json"
+        ) as refusal:
+            load(saved)
+        assert "anew" not in str(refusal.value)
+
+    def test_unused_and_mismatched_tensors_are_named(self, saved):
+        weights = load_file(saved / "model.safetensors")
+        weights["another.weight"] = torch.zeros(2)
+        save_file(weights, saved / "model.safetensors", metadata={"format": "pt"})
+        with pytest.warns(UserWarning, match=r"1 tensors .* not used, such as another.weight"):
+            load(saved)
+        weights["model.norm.weight"] = torch.zeros(5)
+        save_file(weights, saved / "model.safetensors", metadata={"format": "pt"})
+        with pytest.raises(WorkbookError, match=r"model.norm.weight is \(5,\) .* makes it \(32,\)"):
+            load(saved)
 
     def test_pickled_weights_are_never_read(self, saved, tiny_model):
         (saved / "model.safetensors").unlink()

@@ -317,7 +317,7 @@ class TestWhatIsRefused:
             load(adapter[0])
         told = str(refusal.value)
         assert "is an adapter on base, a local folder (sha256" in told
-        assert f"not at {base.resolve()}: place it there, or name its base" in told
+        assert "not beside it as ../../base: place it there, or make a whole model" in told
         assert "python -m sftlab merge" in told
         load(adapter[0], base=tmp_path / "elsewhere")
 
@@ -389,8 +389,6 @@ class TestWhatIsRefused:
         ("changes", "told"),
         [
             ({"peft_type": "IA3"}, "IA3"),
-            ({"rank_pattern": {"q_proj": 4}}, "rank_pattern"),
-            ({"alpha_pattern": {"q_proj": 4}}, "alpha_pattern"),
             ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
             ({"target_parameters": ["experts"]}, "target_parameters"),
             ({"layer_replication": [[0, 2]]}, "layer_replication"),
@@ -466,9 +464,9 @@ class TestMerging:
             expected = error.norm() / torch.cat([update.flatten() for update in updates]).norm()
         assert rounding_loss(layers, torch.float16)[1] == pytest.approx(expected.item(), rel=1e-3)
 
-    def test_gpt2_with_its_transposed_weights(self, tokenizer, tmp_path):
+    def test_gpt2_with_its_transposed_weights_and_few_positions(self, tokenizer, tmp_path):
         torch.manual_seed(0)
-        sizes = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}
+        sizes = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 24}
         whole = GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), **sizes)).eval()
         whole.save_pretrained(tmp_path / "base")
         tokenizer.save_pretrained(tmp_path / "base")
