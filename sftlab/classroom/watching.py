@@ -138,7 +138,7 @@ def _difference(tensor: Any, before: Any) -> str | None:
 
 
 _SETTINGS = ("chat_template", "padding_side", "truncation_side", "pad_token", "eos_token",
-             "bos_token", "split_special_tokens", "model_max_length")  # fmt: skip
+             "bos_token", "split_special_tokens", "model_max_length", "add_bos_token", "add_eos_token")  # fmt: skip
 
 
 def _tokenizer(tokenizer: Any) -> Callable[[], str | None]:
