@@ -443,12 +443,15 @@ def _other_tasks() -> frozenset[str]:
 def _no_report() -> Iterator[None]:
     """Hide the table of missing and unused tensors; ``_load_pretrained`` tells it in a sentence."""
     logger = logging.getLogger("transformers.modeling_utils")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+
+    def shown(record: logging.LogRecord) -> bool:
+        return "LOAD REPORT" not in record.getMessage()
+
+    logger.addFilter(shown)  # a level of its own makes the library warn of parallel layers
     try:
         yield
     finally:
-        logger.setLevel(level)
+        logger.removeFilter(shown)
 
 
 def _load_pretrained(source: str, dtype: torch.dtype, local: bool = False):
