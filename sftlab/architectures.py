@@ -92,6 +92,8 @@ def check_loss(model, batch: dict[str, Tensor]) -> str | None:
                     logits = found.logits.detach().float()
                     if said := _not_causal(model, logits, rows):
                         return said
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
         except Exception as error:  # models raise many types for an argument that they lack
             reason = (str(error).strip() or "no reason given").splitlines()[0]
             return f"{name} cannot be trained with tokens, a mask and labels alone: {type(error).__name__}: {reason}"  # fmt: skip
