@@ -36,7 +36,7 @@ def check_folder(setting: str, folder: str | Path) -> None:
             else getattr(error, "strerror", None) or error
         )
         raise WorkbookError(
-            f"{setting} is {str(folder)!r}, which cannot be written to ({reason}); name a folder, new or not"
+            f"{setting} is {folder}, which cannot be written to ({reason}); name a folder, new or not"
         ) from None
 
 
