@@ -223,15 +223,15 @@ def _converted(
     """Return the conversation of a row; count its shape, conversions and unused keys."""
     reader = _Reader(row, config)
     messages = reader.messages(prompts_only)
-    messages, trained = reader.arranged(messages, prompts_only)
+    messages, trained = reader.arranged(messages, prompts_only)  # type: ignore[assignment]
     if not prompts_only:
-        validate(messages, place="")
+        validate(messages, place="")  # type: ignore[arg-type]
         if not any(trained):
             raise WorkbookError("no answer is trained: every weight is 0; leave the row out")
     report.shapes[reader.shape] += 1
     report.notes.update(dict.fromkeys(reader.notes, 1))
     report.unknown.update(dict.fromkeys(sorted(reader.unknown), 1))
-    return Conversation(messages, trained, reader.tools, reader.options, place)
+    return Conversation(messages, trained, reader.tools, reader.options, place)  # type: ignore[arg-type]
 
 
 class _Reader:

@@ -406,7 +406,7 @@ def inspect(
     found: list[Facts] = []
     first: list[tuple[list[Message], Example, str]] = []
     used: set[int] = set()
-    with ProgressBar(_rows_in(Path(data)), "rows", shown=progress and sys.stderr.isatty()) as bar:
+    with ProgressBar(_rows_in(Path(data)), "rows", shown=progress and sys.stderr.isatty()) as bar:  # type: ignore[arg-type]
         for conversation, example in read_examples(data, maker, report):
             found.append(facts(example, conversation.place, ends, begin))
             survey.add(conversation.messages, conversation.place)
@@ -553,7 +553,7 @@ def _inspected(chosen: argparse.Namespace) -> Inspection:
         heldout, adapter, name = chosen.heldout or run.heldout, run.adapter, run.model
         config, data, seed = run, Path(run.data), run.train.seed
     else:
-        config, data, heldout, name = DataConfig(**settings), chosen.data, chosen.heldout, chosen.model  # fmt: skip
+        config, data, heldout, name = DataConfig(**settings), chosen.data, chosen.heldout, chosen.model  # type: ignore[assignment]  # fmt: skip
         adapter, seed = None if chosen.full else Adapter(), 0
     if not data.exists():
         raise WorkbookError(f"{data} is no file; expected a file of conversations, such as JSONL")

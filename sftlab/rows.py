@@ -72,7 +72,7 @@ def _text(path: Path, notes: list[str]) -> Iterator[Row]:
     with path.open("rb") as file:
         head = file.read(6)
     opened = next((o for magic, o in COMPRESSED.items() if head.startswith(magic)), open)
-    with opened(path, "rb") as file:
+    with opened(path, "rb") as file:  # type: ignore[operator]
         lines: Iterator[bytes] = iter(file)
         first = next(lines, b"")
         if first.startswith((b"\xff\xfe", b"\xfe\xff")):

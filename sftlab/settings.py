@@ -187,7 +187,7 @@ def read_run(path: str | Path, notes: list[str] | None = None) -> Run:
         for name in ("data", "output", "heldout", "chat_template_path")
         if getattr(run, name)
     }
-    return replace(run, **placed, model=str(here / run.model) if _is_folder(here / run.model) else run.model)  # fmt: skip
+    return replace(run, **placed, model=str(here / run.model) if _is_folder(here / run.model) else run.model)  # type: ignore[arg-type]  # fmt: skip
 
 
 def _is_folder(path: Path) -> bool:
@@ -222,8 +222,8 @@ def _renamed(path: Path, text: bytes, notes: list[str]) -> bytes | str:
     for part, names in FORMER.items():
         inside = found.get(part) if isinstance(found, dict) else None
         for old, new in names.items() if isinstance(inside, dict) else ():
-            if old in inside and new not in inside:
-                inside[new] = inside.pop(old)
+            if old in inside and new not in inside:  # type: ignore[operator]
+                inside[new] = inside.pop(old)  # type: ignore[index, union-attr]
                 notes.append(f'"{part}": "{old}" is now called "{new}"')
     return json.dumps(found) if notes else text
 

@@ -249,7 +249,7 @@ def training_tokenizer(tokenizer, chat_template_path: str | None = None):
         notes.append(_choose_default(changed))
     question, answer = user("Question"), {"role": "assistant", "content": "Answer"}
     prompt = render(changed, question, add_generation_prompt=True)
-    whole = render(changed, [*question, answer])
+    whole = render(changed, [*question, answer])  # type: ignore[list-item]
     if not whole.startswith(prompt):
         common = spot_the_difference(prompt, whole)[0]
         extra = prompt[common:]
@@ -320,7 +320,7 @@ def keeps_earlier_answers(tokenizer) -> bool:
     """
     turn = [*user("Question"), {"role": "assistant", "content": "Answer"}]
     try:
-        mask_all_but_assistant(tokenizer, turn + turn)
+        mask_all_but_assistant(tokenizer, turn + turn)  # type: ignore[arg-type]
     except WorkbookError:
         return False
     return True
