@@ -147,3 +147,10 @@ def messages_emptied(tokenizer, messages):
 
 
 equivalent(EXAMPLE, "The conversations of the cases are valid.", "without `validate(messages)`")
+equivalent(
+    EXAMPLE,
+    "The last message is looked at for tool calls, which the cases do not have.",
+    "`-1` becomes `1` #2",
+    "`1` becomes `2` #2",
+    "`1` becomes `0` #2",
+)
