@@ -135,7 +135,7 @@ class ExampleMaker:
             ] = 0
 
     def examples(self, conversation: Conversation) -> list[Example]:
-        """Return the examples of one conversation; none if it is too long and such are left out.
+        """Return the examples of one conversation: one, or one for each trained answer.
 
         Raises:
             WorkbookError: the conversation cannot be used.
