@@ -19,7 +19,6 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
@@ -47,7 +46,7 @@ from sftlab.lora import (
     lora_parameters,
     lora_scale,
 )
-from sftlab.loss import IGNORE_INDEX
+from sftlab.loss import IGNORE_INDEX, trial
 from sftlab.masking import Example
 from sftlab.models import load
 from sftlab.preflight_report import write_report
@@ -332,8 +331,7 @@ def start(model, row: Example) -> Finding:
     ids = torch.tensor([row.input_ids[:64]], device=model.device)
     if any(layer.merged for layer in lora_layers(model).values()):
         return Finding(name, LOOK, "not compared: an adapter is merged")
-    with _as_is(model), torch.no_grad():
-        model.eval()
+    with trial(model):
         with_adapters = model(ids, use_cache=False).logits
         with disable_lora(model):
             base = model(ids, use_cache=False).logits
@@ -342,17 +340,6 @@ def start(model, row: Example) -> Finding:
         return Finding(name, OK, "the largest difference of the logits is exactly 0")
     return Finding(name, LOOK, f"the logits differ from the base's by up to {difference:.2g}",
                    "right if you go on with a trained adapter; else start B at zero")  # fmt: skip
-
-
-@contextmanager
-def _as_is(model) -> Iterator[None]:
-    """Restore the training mode of all modules afterwards."""
-    modes = {module: module.training for module in model.modules()}
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 def untrained_tokens(model, tokenizer, used: Collection[int]) -> Finding | None:
