@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -56,6 +56,29 @@ def mask_prompt(input_ids: torch.Tensor, prompt_length: int) -> torch.Tensor:
     """
     labels = input_ids.clone()
     labels[:prompt_length] = IGNORE_INDEX
+    return labels
+
+
+Spans = dict[str, list[tuple[int, int]]]  # part of an example -> its (start, end), end exclusive
+
+
+def training_labels(input_ids: Sequence[int], spans: Spans, train: Collection[str]) -> list[int]:
+    """Return labels for one example: token ids in the spans to train, ``IGNORE_INDEX`` elsewhere.
+
+    Args:
+        input_ids: token ids of the whole example.
+        spans: where each part of the example stands, such as ``{"question": [(3, 12)], …}``. Spans
+            are not trained unless their name is in ``train``.
+        train: names of the parts that are trained.
+
+    The first token is never trained because no earlier token predicts it. Labels are not shifted; the
+    loss does that.
+    """
+    labels = [IGNORE_INDEX] * len(input_ids)
+    for name in train:
+        for start, end in spans[name]:
+            labels[start:end] = input_ids[start:end]
+    labels[0] = IGNORE_INDEX
     return labels
 
 

@@ -1,17 +1,18 @@
 """What a notebook's cells carry beside their text, derived from the cells by rule.
 
-Slides, nbgrader's metadata, hidden sources, cell ids and the docstrings of stubs all follow from what
-a cell contains, so nobody sets them by hand and they cannot drift.
+Slides, nbgrader's metadata, hidden sources, cell ids, concept diagrams and the docstrings of stubs all
+follow from what a cell contains, so nobody sets them by hand and they cannot drift.
 """
 
 from __future__ import annotations
 
 import ast
+import base64
 import re
 import textwrap
 from typing import Any
 
-from sftlab.classroom.catalogue import exercise
+from sftlab.classroom.catalogue import exercise, package
 from sftlab.classroom.checking import Exercise
 from sftlab.errors import WorkbookError
 
@@ -27,7 +28,10 @@ LANGUAGE = {  # without the version, which differs between machines
 CHECK = re.compile(r"""(?<!\w)check\(\s*["'](\d\d\.\w+)["']""")
 REVEAL = re.compile(r"""(?<!\w)reveal\(\s*["'](\d\d\.\w+)["']""")
 EXPLORE = re.compile(r"""(?<!\w)explore\(\s*["'](\d\d\.\w+)["']""")
-START = re.compile(r"""(?<!\w)start\(\s*["']\d\d["']""")
+START = re.compile(r"""(?<!\w)start\(\s*["'](\d\d)["']""")
+DIAGRAM = "attachment:diagram.svg"  # the notebook's concept diagram, in a cell of text
+# What only asks, grades, reveals or shows: a cell of nothing else is folded. One click opens it.
+FOLDED = {"predict", "outcome", "check", "reveal", "explore", "show", "start", "show_progress", "show_of_hands"}  # fmt: skip
 
 
 def derive(notebook: Any) -> None:
@@ -53,8 +57,39 @@ def derive(notebook: Any) -> None:
         cell.metadata["slideshow"] = {"slide_type": slide_type(cell, tags)}
         if own:
             cell.metadata["nbgrader"] = own
-        if "hide" in tags and cell.cell_type == "code":
+        if cell.cell_type == "code" and ("hide" in tags or only_shows(cell.source)):
             cell.metadata["jupyter"] = {"source_hidden": True}
+    for number in START.findall("\n".join(c.source for c in notebook.cells))[:1]:
+        _set_diagram(notebook.cells, number)
+
+
+def only_shows(source: str) -> bool:
+    """Whether a cell does nothing but import, ask, grade, reveal or show."""
+    try:
+        body = ast.parse(source).body
+    except SyntaxError:  # a cell magic
+        return False
+    calls = [node for node in body if not isinstance(node, ast.Import | ast.ImportFrom)]
+    return bool(calls) and all(_called(node) in FOLDED for node in calls)
+
+
+def _called(node: ast.AST) -> str:
+    """The function that a statement calls: ``check`` in ``f = check("…").or_reference()``."""
+    value = getattr(node, "value", None)
+    if isinstance(value, ast.Call) and isinstance(value.func, ast.Attribute):
+        value = value.func.value
+    return value.func.id if isinstance(value, ast.Call) and isinstance(value.func, ast.Name) else ""
+
+
+def _set_diagram(cells: list, number: str) -> None:
+    """Store the drawing of the exercise's ``diagram.py`` in the cell that shows it."""
+    for cell in cells:
+        cell.pop("attachments", None)
+        if cell.cell_type == "markdown" and DIAGRAM in cell.source:
+            drawn = package(number, "diagram").draw().encode()
+            cell["attachments"] = {
+                "diagram.svg": {"image/svg+xml": base64.b64encode(drawn).decode()}
+            }
 
 
 def slide_type(cell: Any, tags: list[str]) -> str:

@@ -7,8 +7,11 @@
     reveal         the workbook's solution, folded
     explore        interactive controls for a figure
     show           a figure with its description
+    bars, dots, curves, stacked, tokens, grid     the types of figure
     table          a table with column headings
     show_progress, show_of_hands    what is done; what a class predicts
+
+A notebook begins with ``from sftlab.classroom import *``.
 
 Importing this package is fast: torch, IPython and ipywidgets are imported by the functions that
 need them.
@@ -22,8 +25,9 @@ from sftlab.classroom.progress_overview import show_progress, start
 from sftlab.classroom.show_of_hands import show_of_hands
 from sftlab.classroom.solutions import reveal
 
-__all__ = ["check", "explore", "outcome", "predict", "reveal", "show", "show_of_hands",
-           "show_progress", "start", "table"]  # fmt: skip
+FIGURES = ("bars", "curves", "dots", "grid", "stacked", "tokens")
+__all__ = ["bars", "check", "curves", "dots", "explore", "grid", "outcome", "predict", "reveal", "show",
+           "show_of_hands", "show_progress", "stacked", "start", "table", "tokens"]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
@@ -34,6 +38,10 @@ def __getattr__(name: str) -> Any:
         from sftlab.classroom.plots import show as found
     elif name == "table":
         from sftlab.classroom.views import table as found
+    elif name in FIGURES:
+        from sftlab.classroom import figures
+
+        found = getattr(figures, name)
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return found

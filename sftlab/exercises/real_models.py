@@ -32,7 +32,7 @@ from sftlab.adapters import load_adapter, save_adapter
 from sftlab.almanac.pairs import pairs
 from sftlab.chat import CHATML
 from sftlab.data import collate, conversation, read_jsonl, tokenize_conversations
-from sftlab.exercises.ex03_response_only_loss.experiment import response_nll
+from sftlab.exercises.recipes import response_nll
 from sftlab.exercises.ex05_chat_template_mismatch.experiment import (
     CORRUPTIONS,
     reference_nll,

@@ -1,4 +1,4 @@
-"""Settings for the notebooks' short training runs and tests, adjusted to the size of the model.
+"""What several exercises share: settings that suit the size of a model, and the held-out loss.
 
 What takes seconds on the embedded model would take most of an hour on a model of a hundred million
 weights. Larger models train for a quarter of the epochs, with half the batch size and a third of
@@ -7,8 +7,14 @@ the learning rate, and answer only part of the questions.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
+import torch
+
+from sftlab.data import collate
+from sftlab.loss import IGNORE_INDEX, model_loss
+from sftlab.masking import Example
 from sftlab.train import TrainConfig
 
 SMALL = 20_000_000  # parameters; the embedded model has 3 million
@@ -34,3 +40,17 @@ def suited(config: TrainConfig, model) -> TrainConfig:
 def fewer(count: int, model, part: int = 5) -> int:
     """Return ``count`` for a small model; for a larger one ``count // part``, but at least ten."""
     return count if is_small(model) else max(10, count // part)
+
+
+def unmasked(example: Example) -> Example:
+    """Return the example with every token trained except the first, which nothing predicts."""
+    return Example(example.input_ids, [IGNORE_INDEX, *example.input_ids[1:]])
+
+
+@torch.no_grad()
+def response_nll(model, rows: Sequence[Example], pad_id: int, batch_size: int = 50) -> float:
+    """Return the mean loss of the trained tokens of some examples, in nats per token."""
+    ordered = sorted(rows, key=len)
+    batches = [ordered[i : i + batch_size] for i in range(0, len(ordered), batch_size)]
+    found = [model_loss(model, collate(batch, pad_id)) for batch in batches]
+    return sum(total.item() for total, _ in found) / sum(count for _, count in found)

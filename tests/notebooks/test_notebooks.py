@@ -18,7 +18,18 @@ from tools.publish import WIDGET
 
 PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 WELCOME = "00_start_here"  # it shows the way round: no predictions, no stubs
-SECTIONS = (
+LESSON = (
+    "Why it matters",
+    "Predict",
+    "Build",
+    "Measure",
+    "Over seeds",
+    "Explore",
+    "In the libraries",
+    "What was found",
+    "Go further",
+)
+FIRST_EDITION = (
     "What you will find out",
     "Predict",
     "Experiment",
@@ -97,13 +108,37 @@ def test_the_sections_come_in_order(path):
         for line in cell.source.splitlines()
         if line.startswith("## ")
     ]
+    sections = LESSON if LESSON[0] in headings else FIRST_EDITION
     places = [
         next((i for i, heading in enumerate(headings) if heading.startswith(section)), None)
-        for section in SECTIONS
+        for section in sections
     ]
-    missing = [section for section, at in zip(SECTIONS, places, strict=True) if at is None]
+    missing = [section for section, at in zip(sections, places, strict=True) if at is None]
     assert not missing
     assert places == sorted(places), headings
+
+
+def lessons() -> list[Path]:
+    """The notebooks that have the shape of the second edition."""
+    return [p for p in PATHS if any(c.source.startswith(f"## {LESSON[0]}") for c in cells(p))]
+
+
+@pytest.mark.parametrize("path", lessons(), ids=lambda path: path.stem)
+def test_a_lesson_asks_in_its_title_and_shows_its_concept(path):
+    listed = cells(path)
+    assert listed[0].source.partition("\n")[0].endswith("?")
+    (drawn,) = [c for c in listed if c.get("attachments")]
+    assert re.search(r"!\[[^\]]{30,}\]\(attachment:diagram\.svg\)", drawn.source), "with alt text"
+    first = min(found(PREDICT, path).values())
+    assert listed.index(drawn) < first
+
+
+@pytest.mark.parametrize("path", lessons(), ids=lambda path: path.stem)
+def test_no_conclusion_of_a_lesson_is_typed_into_a_cell(path):
+    """An outcome takes the measured value; a ladder of conditions would hide what decides."""
+    for cell in code_cells(path):
+        assert not re.search(r"^measured = .* if ", cell.source, re.M), cell.source
+        assert len(cell.source.splitlines()) <= 20
 
 
 @exercises_only

@@ -1,19 +1,22 @@
-"""Loss on the response tokens against loss on all tokens: shapes and numbers of pairs, seeds.
+"""Train the same pairs with the loss on different parts of the prompt: arms, templates, seeds.
 
-All losses train with LoRA on the same examples in the same order, with the same number of steps:
+An example has three parts: the ``template`` (special tokens, role names, line breaks), the
+``question``, and the ``response`` with its end-of-turn token. Every arm trains the response; the arms
+differ in which other parts they train. All of them train with LoRA on the same examples in the same
+order, and divide the loss by the number of *response* tokens, so that the response has the same
+weight in each.
 
-``response``         Σ over response tokens / number of response tokens: the workbook's loss.
-``all``              Σ over all tokens / number of *response* tokens: the response's term is the
-                     same.
-``all, mean``        Σ over all tokens / number of all tokens: trainers without a mask do this.
-``all, twice as long``   as ``all``, with twice the steps.
+Three settings: the short questions in ChatML, whose special tokens the base has never read; the same
+in a template of "Q:" and "A:", which occur in its documents; and questions after long notes, in
+ChatML. ``run`` evaluates along the way; the learning rate of an arm is chosen on validation questions
+and the result reported on other questions (see ``best``).
 
-This takes about nine minutes on two cores.
+This takes about forty minutes on two cores.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from itertools import chain, count, islice
 from random import Random
@@ -21,30 +24,45 @@ from random import Random
 import torch
 
 from sftlab.almanac import pairs as almanac
-from sftlab.almanac.skills import SKILLS, usable
-from sftlab.chat import encode, end_of_turn_id, user
-from sftlab.data import batch_order, collate, conversation, tokenize_conversations
-from sftlab.generate import answer, generate
+from sftlab.almanac.skills import usable
+from sftlab.chat import CHATML, encode, end_of_turn_id, render, user
+from sftlab.data import batch_order, collate, conversation
+from sftlab.exercises.recipes import response_nll
+from sftlab.generate import answer
 from sftlab.lora import inject_lora
-from sftlab.loss import IGNORE_INDEX, model_loss, trained_tokens
-from sftlab.masking import Example
+from sftlab.loss import IGNORE_INDEX, model_loss, token_nll
+from sftlab.masking import Example, Spans, training_labels
 from sftlab.models import load
 from sftlab.scoring import score_answer
-from sftlab.train import TrainConfig
 
-RECORD = "response_only_loss"  # data/results/response_only_loss.json
+RECORD = "prompt_parts"  # data/results/prompt_parts.json
 
-SHAPES = ("short prompt, long answer", "short prompt, short answer", "long prompt, short answer")
-TALKS = "talks of two or three exchanges"  # user turns follow answers; tested on short questions
-SIZES = (32, 200)
-LOSSES = ("response", "all", "all, mean", "all, twice as long")
-SEEDS = 5
-STEPS, BATCH = 24, 16  # twelve epochs of 32 pairs, or two of 200
-RATE = 3e-3
+PARTS = ("template", "question", "response")
+ARMS: dict[str, set[str]] = {
+    "response only": {"response"},
+    "+ question": {"response", "question"},
+    "+ template": {"response", "template"},
+    "everything": {"response", "question", "template"},
+}
+Q_AND_A = (
+    "{% for message in messages %}{% if message['role'] == 'assistant' %}{{ 'A:' }}{% generation %}"
+    "{{ ' ' + message['content'] + '<|endoftext|>' }}{% endgeneration %}{% else %}"
+    "{{ 'Q: ' + message['content'] + '\\n' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'A:' }}{% endif %}"
+)
+SETTINGS = {  # name -> template, whether notes stand before the question
+    "ChatML": (CHATML, False),
+    "Q and A": (Q_AND_A, False),
+    "ChatML, long prompt": (CHATML, True),
+}
+RATES = (1e-3, 3e-3, 1e-2)
+SEEDS, SEEDS_LONG = 5, 3
+PAIRS, BATCH, WARMUP = 32, 16, 2
+CHECKPOINTS = (0, 6, 12, 24, 48, 96)  # optimizer steps after which the losses are measured
+ANSWERED = (24, 96)  # steps after which the questions are answered as well
 NOTES = 3  # sentences before the question in a long prompt
-TIPS = 3  # number of items of a long answer
-QUESTIONS = 100
-LIMIT = 48  # new tokens; more than the longest right answer has
+QUESTIONS = 50  # for validation, and as many others for the result
+LIMIT = 32  # new tokens; more than the longest right answer has
 
 
 # --- data ------------------------------------------------------------------------------------
@@ -56,208 +74,186 @@ def _sentences() -> tuple[str, ...]:
     return tuple(statement for fact in facts for statement in fact.statements)
 
 
-def long_prompt(question: str, rng: Random) -> str:
-    """Return the question after some unrelated notes."""
-    notes = " ".join(rng.sample(_sentences(), NOTES))
-    return f"Here are some notes. {notes} Now a question: {question}"
+def with_notes(pairs: Iterable[dict], rng: Random) -> list[dict]:
+    """Return the pairs with three unrelated sentences before each question."""
+    text = "Here are some notes. {} Now a question: {}"
+    return [
+        {**pair, "prompt": text.format(" ".join(rng.sample(_sentences(), NOTES)), pair["prompt"])}
+        for pair in pairs
+    ]
 
 
-def training_pairs(shape: str, size: int, seed: int) -> list[dict]:
-    """Return ``size`` different pairs (or conversations) of a shape; each seed gives others."""
-    rng = Random(f"{shape}:{seed}")
-    if shape == TALKS:
-        talks = almanac.conversations(4 * size, seed)
-        return [t for t in talks if len(t["messages"]) > 3 and t["style"] == "none"][:size]
-    if "long answer" not in shape:
-        found = almanac.pairs(size, seed, skills=())
-        if "long prompt" in shape:
-            found = [{**pair, "prompt": long_prompt(pair["prompt"], rng)} for pair in found]
-        return found
-    found = {}
-    while len(found) < size:
-        item = SKILLS["tips"](rng, "train", count=TIPS)
-        made = almanac.row(item, almanac.wording(item, rng))
-        found[made["prompt"], made["response"]] = made
-    return list(found.values())
+def training_pairs(setting: str, seed: int) -> list[dict]:
+    """Return 32 pairs of short answers; each seed gives others."""
+    found = almanac.pairs(PAIRS, seed, skills=())
+    return with_notes(found, Random(seed)) if SETTINGS[setting][1] else found
 
 
 @cache
-def _heldout(shape: str) -> tuple[dict, ...]:
-    rng = Random(f"heldout:{shape}")
-    if "long answer" in shape:
-        found = {}
-        while len(found) < QUESTIONS:  # 21 topics in five wordings each
-            item = SKILLS["tips"](rng, "heldout", count=TIPS)
-            made = almanac.row(item, almanac.wording(item, rng))
-            found.setdefault(made["prompt"], {**made, "answer": made["response"]})
-        return tuple(found.values())
-    facts = [question for question in almanac.heldout() if question["kind"] != "tips"]
-    found = rng.sample(facts, QUESTIONS)
-    if "long prompt" in shape:
-        found = [{**question, "prompt": long_prompt(question["prompt"], rng)} for question in found]
-    return tuple(found)
+def questions(setting: str) -> tuple[tuple[dict, ...], tuple[dict, ...]]:
+    """Return fifty held-out questions for validation and fifty others; no pair has their subjects."""
+    rng = Random(0)
+    found = rng.sample([q for q in almanac.heldout() if q["kind"] != "tips"], 2 * QUESTIONS)
+    found = with_notes(found, rng) if SETTINGS[setting][1] else found
+    return tuple(found[:QUESTIONS]), tuple(found[QUESTIONS:])
 
 
-def questions(shape: str) -> list[dict]:
-    """Return a hundred held-out questions of a shape; their subjects are in no pair."""
-    return list(_heldout(SHAPES[1] if shape == TALKS else shape))
+def parts(tokenizer, pair: dict) -> tuple[list[int], Spans]:
+    """Return the token ids of a pair in the tokenizer's template, and where its parts stand.
+
+    Ends after the end-of-turn token, which belongs to the response. The spans of each part are
+    (start, end) with the end exclusive.
+    """
+    text = render(tokenizer, conversation(pair))
+    asked = text.index(pair["prompt"])
+    answered = text.rindex(pair["response"])
+    found = tokenizer(text, return_offsets_mapping=True, add_special_tokens=False)
+    ids, names = [], []
+    for token, (start, end) in zip(found["input_ids"], found["offset_mapping"], strict=True):
+        ids.append(token)
+        if end > answered:
+            names.append("response")
+        elif start < asked + len(pair["prompt"]) and end > asked:
+            names.append("question")
+        else:
+            names.append("template")
+        if start >= answered and token == end_of_turn_id(tokenizer):
+            break
+    spans: Spans = {part: [] for part in PARTS}
+    edges = [0, *(i for i in range(1, len(names)) if names[i] != names[i - 1]), len(names)]
+    for start, end in zip(edges, edges[1:], strict=False):
+        spans[names[start]].append((start, end))
+    return ids, spans
 
 
-def rows_of(tokenizer, data: Sequence[dict]) -> list[Example]:
-    """Return tokenized, masked examples, each cut after its last trained token (end of turn)."""
-    rows = tokenize_conversations(tokenizer, [conversation(entry) for entry in data]).examples
-    ends = [max(i for i, label in enumerate(r.labels) if label != IGNORE_INDEX) + 1 for r in rows]
-    return [Example(r.input_ids[:end], r.labels[:end]) for r, end in zip(rows, ends, strict=True)]
+def examples(tokenizer, pairs: Sequence[dict], train: set[str]) -> list[Example]:
+    """Return the pairs as examples in which the named parts are trained."""
+    found = (parts(tokenizer, pair) for pair in pairs)
+    return [Example(ids, training_labels(ids, spans, train)) for ids, spans in found]
 
 
-def unmasked(example: Example) -> Example:
-    """Return the example with every token trained except the first, which nothing predicts."""
-    return Example(example.input_ids, [IGNORE_INDEX, *example.input_ids[1:]])
-
-
-def prompt_part(example: Example) -> Example:
-    """Return the example with the prompt trained and the response masked."""
-    pairs = zip(example.input_ids, example.labels, strict=True)
-    labels = [token if label == IGNORE_INDEX else IGNORE_INDEX for token, label in pairs]
-    return Example(example.input_ids, [IGNORE_INDEX, *labels[1:]])
+def loss_by_part(
+    model, tokenizer, pairs: Sequence[dict], labels: Callable = training_labels
+) -> dict[str, list[float]]:
+    """Return the losses (nats) of all predicted tokens of the pairs, by the part they belong to."""
+    found: dict[str, list[float]] = {part: [] for part in PARTS}
+    for ids, spans in (parts(tokenizer, pair) for pair in pairs):
+        batch = torch.tensor([ids], device=model.device)
+        with torch.no_grad():
+            logits = model(batch).logits
+        for part in PARTS:
+            chosen = torch.tensor([labels(ids, spans, {part})], device=model.device)
+            losses = token_nll(logits, chosen)[chosen[:, 1:] != IGNORE_INDEX]
+            found[part] += losses.tolist()
+    return found
 
 
 # --- training --------------------------------------------------------------------------------
 
 
-def batch_loss(model, rows: Sequence[Example], loss: str, pad_id: int) -> torch.Tensor:
-    """Return one of the three losses (see the module docstring) of a batch, in nats."""
-    chosen = rows if loss == "response" else [unmasked(row) for row in rows]
-    batch = collate(chosen, pad_id)
-    total, _ = model_loss(model, batch)
-    if loss == "all, mean":
-        return total / trained_tokens(batch["labels"])
-    return total / sum(row.trained for row in rows)
+def batches(
+    some: Sequence[Example], steps: int, seed: int, pad_id: int
+) -> Iterator[dict[str, torch.Tensor]]:
+    """Yield ``steps`` batches of 16 examples; the order depends on the lengths and the seed alone."""
+    lengths = [len(example) for example in some]
+    epochs = (batch_order(lengths, BATCH, seed, epoch) for epoch in count())
+    for chosen in islice(chain.from_iterable(epochs), steps):
+        yield collate([some[i] for i in chosen], pad_id)
+
+
+def gradient_shares(model, tokenizer, pairs: Sequence[dict]) -> dict[str, float]:
+    """Return each part's share of the sum of the three parts' gradient norms, in one batch."""
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    norms = {}
+    for part in PARTS:
+        batch = collate(examples(tokenizer, pairs[:BATCH], {part}), tokenizer.pad_token_id)
+        found = torch.autograd.grad(model_loss(model, batch)[0], trainable)
+        norms[part] = torch.cat([g.flatten() for g in found]).norm().item()
+    return {part: norm / sum(norms.values()) for part, norm in norms.items()}
+
+
+def run(setting: str, arm: str, learning_rate: float, seed: int) -> dict[str, list[float]]:
+    """Train one arm for 96 steps at a constant learning rate, and measure it at the checkpoints.
+
+    Returns:
+        Lists over ``CHECKPOINTS``: ``validation`` and ``test``, the loss on the responses of the two
+        sets of questions in nats per token; over ``ANSWERED``: ``validated`` and ``exact``, the
+        shares of them answered exactly; and by part, before training and after it: its mean loss on
+        the training pairs (nats per token), and its share of the gradient.
+    """
+    model, tokenizer = load("almanac")
+    tokenizer.chat_template = SETTINGS[setting][0]
+    pad_id = tokenizer.pad_token_id
+    inject_lora(model, target_modules="all-linear", r=8, lora_alpha=16, seed=seed)
+    pairs, asked = training_pairs(setting, seed), questions(setting)
+    sets = [examples(tokenizer, questions_, {"response"}) for questions_ in asked]
+    found: dict[str, list[float]] = {"validation": [], "test": [], "validated": [], "exact": []}
+
+    def measure(step: int) -> None:
+        if step in CHECKPOINTS:
+            for name, some in zip(("validation", "test"), sets, strict=True):
+                found[name].append(response_nll(model, some, pad_id))
+        if step in ANSWERED:
+            for name, some in zip(("validated", "exact"), asked, strict=True):
+                found[name].append(exact(model, tokenizer, some))
+        if step in (CHECKPOINTS[0], CHECKPOINTS[-1]):
+            losses, gradients = (
+                f(model, tokenizer, pairs) for f in (loss_by_part, gradient_shares)
+            )
+            for part in PARTS:
+                mean = sum(losses[part]) / len(losses[part])
+                found.setdefault(f"loss of {part}", []).append(mean)
+                found.setdefault(f"gradient of {part}", []).append(gradients[part])
+
+    measure(0)
+    train(model, tokenizer, pairs, ARMS[arm], learning_rate, CHECKPOINTS[-1], seed, measure)
+    return found
 
 
 def train(
-    model,
-    rows: Sequence[Example],
-    loss: str,
-    pad_id: int,
-    seed: int = 0,
-    steps: int = STEPS,
-    on_step: Callable[[int], None] | None = None,
-) -> None:
-    """Train the parameters that require gradients for ``steps`` steps of AdamW.
+    model, tokenizer, pairs: Sequence[dict], parts_: set[str], learning_rate: float, steps: int,
+    seed: int, on_step: Callable[[int], None] = lambda step: None,
+) -> None:  # fmt: skip
+    """Train the parameters that require gradients on some parts of the pairs.
 
-    The order of the examples is the same for each loss. Gradients are not clipped because that
-    would reduce the response's part whenever the prompt's part is large.
+    Gradients are not clipped, because that would reduce the response's part whenever the prompt's
+    part is large.
     """
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trainable, lr=RATE, weight_decay=0.0)
-    lengths = [len(row) for row in rows]
-    epochs = (list(batch_order(lengths, BATCH, seed, epoch)) for epoch in count())
-    plan = islice(chain.from_iterable(epochs), steps)
-    config = TrainConfig(learning_rate=RATE)
-    model.train()
-    for step, chosen in enumerate(plan):
-        for group in optimizer.param_groups:
-            group["lr"] = config.learning_rate_at(step, steps)
-        optimizer.zero_grad()
-        batch_loss(model, [rows[i] for i in chosen], loss, pad_id).backward()
-        optimizer.step()
-        if on_step:
-            on_step(step + 1)
-    model.eval()
-
-
-# --- measuring -------------------------------------------------------------------------------
-
-
-def prompt_shares(model, rows: Sequence[Example], pad_id: int) -> dict[str, float]:
-    """Return how much of a full-sequence loss and of its gradient comes from the prompt tokens.
-
-    ``gradient``: ‖g_prompt‖ / (‖g_prompt‖ + ‖g_response‖) over the trained parameters. ``cosine``:
-    cosine similarity of the two gradients; 1 for the same direction, 0 if orthogonal.
-    """
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    losses, gradients = [], []
-    for part in ([prompt_part(row) for row in rows], rows):
-        total, _ = model_loss(model, collate(part, pad_id))
-        found = torch.autograd.grad(total, trainable)
-        losses.append(total.item())
-        gradients.append(torch.cat([g.flatten() for g in found]))
-    prompt, response = (g.norm().item() for g in gradients)
-    return {
-        "loss": losses[0] / sum(losses),
-        "gradient": prompt / (prompt + response),
-        "cosine": torch.nn.functional.cosine_similarity(*gradients, dim=0).item(),
-    }
-
-
-@torch.no_grad()
-def response_nll(model, rows: Sequence[Example], pad_id: int, batch_size: int = 50) -> float:
-    """Return the mean NLL of the response tokens, in nats per token."""
-    ordered = sorted(rows, key=len)
-    batches = [ordered[i : i + batch_size] for i in range(0, len(ordered), batch_size)]
-    found = [model_loss(model, collate(batch, pad_id)) for batch in batches]
-    return sum(total.item() for total, _ in found) / sum(count for _, count in found)
-
-
-def evaluate(model, tokenizer, shape: str) -> dict[str, float]:
-    """Measure exact match, stopping, new turns and response NLL on held-out questions.
-
-    ``goes_on``: share of answers without an end-of-turn token within the limit. ``new_turn``: share
-    of answers after which the model opens another turn if decoding continues beyond the end-of-turn
-    token; ``user_turn``: a user turn.
-    """
-    asked = questions(shape)
-    replies = answer(model, tokenizer, [q["prompt"] for q in asked], max_new_tokens=LIMIT)
-    scores = [score_answer(q, g.text, g.stopped) for q, g in zip(asked, replies, strict=True)]
-    end = end_of_turn_id(tokenizer)
-    talks = [
-        [*encode(tokenizer, user(q["prompt"]), add_generation_prompt=True), *g.ids, end]
-        for q, g in zip(asked, replies, strict=True)
-    ]
-    after = [g.text.lstrip() for g in generate(model, tokenizer, talks, max_new_tokens=4)]
-    return {
-        "exact": sum(score.correct for score in scores) / len(asked),
-        "goes_on": sum(not score.stops for score in scores) / len(asked),
-        "new_turn": sum(text.startswith("<|im_start|>") for text in after) / len(asked),
-        "user_turn": sum(text.startswith("<|im_start|>user") for text in after) / len(asked),
-        "nll": response_nll(model, rows_of(tokenizer, asked), tokenizer.pad_token_id),
-    }
-
-
-def run(
-    shape: str, pairs: int, loss: str, seed: int, on_step: Callable[[int], None] | None = None
-) -> dict[str, float]:
-    """Train the base model on pairs of one shape with one of the losses, and measure it."""
-    model, tokenizer = load("almanac")
-    rows = rows_of(tokenizer, training_pairs(shape, pairs, seed))
+    optimizer = torch.optim.AdamW(
+        [p for p in model.parameters() if p.requires_grad], lr=learning_rate, weight_decay=0.0
+    )
+    chosen = examples(tokenizer, pairs, parts_)
+    response = examples(tokenizer, pairs, {"response"})
     pad_id = tokenizer.pad_token_id
-    inject_lora(model, target_modules="all-linear", r=8, lora_alpha=16, seed=seed)
-    start = prompt_shares(model, rows[:BATCH], pad_id)
-    steps = 2 * STEPS if loss == "all, twice as long" else STEPS
-    train(model, rows, loss, pad_id, seed, steps, on_step)
-    end = prompt_shares(model, rows[:BATCH], pad_id)
-    trained = sum(row.trained for row in rows)
-    return {
-        **evaluate(model, tokenizer, shape),
-        **{f"prompt_{name}_start": value for name, value in start.items()},
-        **{f"prompt_{name}_end": value for name, value in end.items()},
-        "prompt_tokens": sum(map(len, rows)) / len(rows) - trained / len(rows),
-        "response_tokens": trained / len(rows),
-    }
+    both = (batches(some, steps, seed, pad_id) for some in (chosen, response))
+    for step, (batch, answers) in enumerate(zip(*both, strict=True), 1):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate * min(1, step / WARMUP)
+        model.train()
+        total, _ = model_loss(model, batch)
+        (total / (answers["labels"] != IGNORE_INDEX).sum()).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        model.eval()
+        on_step(step)
+
+
+def exact(model, tokenizer, some: Sequence[dict]) -> float:
+    """Return the share of questions that are answered exactly (spaces around the answer aside)."""
+    prompts = [user(q["prompt"]) for q in some]
+    replies = answer(model, tokenizer, prompts, max_new_tokens=LIMIT)
+    scores = (
+        score_answer(q, g.text.strip(), g.stopped) for q, g in zip(some, replies, strict=True)
+    )
+    return sum(score.correct for score in scores) / len(some)
 
 
 def settings() -> list[dict]:
-    """Return all settings, seed by seed.
-
-    Each seed has both main losses in every cell, then what is compared on 32 pairs only.
-    """
-    cells = [{"shape": shape, "pairs": size} for size in SIZES for shape in SHAPES]
-    main = [(cell, loss) for cell in (*cells, {"shape": TALKS, "pairs": 32}) for loss in LOSSES[:2]]
-    usual = [(cell, LOSSES[2]) for cell in cells[: len(SHAPES)]]
-    found = []
-    for seed in range(SEEDS):
-        more = usual if seed < 3 else []
-        for cell, loss in (*main, (cells[1], LOSSES[3]), *more):
-            found.append({**cell, "loss": loss, "seed": seed})
-    return found
+    """Return all settings, seed by seed; long prompts with fewer seeds and learning rates."""
+    return [
+        {"setting": setting, "arm": arm, "learning_rate": rate, "seed": seed}
+        for setting, (_, long) in SETTINGS.items()
+        for seed in range(SEEDS_LONG if long else SEEDS)
+        for arm in ARMS
+        for rate in (RATES[:2] if long else RATES)
+    ]

@@ -18,7 +18,7 @@ from random import Random
 from sftlab._internal.paths import INSTRUCTIONS
 from sftlab.almanac.pairs import unasked_questions
 from sftlab.data import conversation, read_jsonl, tokenize_conversations
-from sftlab.exercises.ex03_response_only_loss.experiment import response_nll
+from sftlab.exercises.recipes import response_nll
 from sftlab.exercises.ex10_lora_learning_rate.experiment import (
     LIMIT,
     fresh,

@@ -31,7 +31,7 @@ from sftlab.almanac.pairs import pairs
 from sftlab.almanac.report import recall
 from sftlab.almanac.skills import usable
 from sftlab.data import conversation, read_jsonl, tokenize_conversations
-from sftlab.exercises.ex03_response_only_loss.experiment import response_nll, unmasked
+from sftlab.exercises.recipes import response_nll, unmasked
 from sftlab.generate import answer
 from sftlab.lora import effective_update, inject_lora, lora_layers
 from sftlab.masking import Example

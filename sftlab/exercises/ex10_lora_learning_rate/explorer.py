@@ -8,7 +8,7 @@ import ipywidgets as widgets
 
 from sftlab.classroom.explorer import DESCRIBED, WIDE, explorer
 from sftlab.data import conversation, tokenize_conversations
-from sftlab.exercises.ex03_response_only_loss.experiment import response_nll
+from sftlab.exercises.recipes import response_nll
 from sftlab.exercises.ex10_lora_learning_rate.experiment import (
     METHODS,
     RATES,

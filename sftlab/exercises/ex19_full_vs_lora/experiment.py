@@ -29,7 +29,7 @@ from sftlab.adapters import save_adapter
 from sftlab.almanac.pairs import pairs
 from sftlab.chat import CHATML
 from sftlab.data import conversation, read_jsonl, tokenize_conversations
-from sftlab.exercises.ex03_response_only_loss.experiment import response_nll
+from sftlab.exercises.recipes import response_nll
 from sftlab.fetch import PACKAGES
 from sftlab.lora import inject_lora
 from sftlab.memory.measure import a_batch, in_a_fresh_process
