@@ -83,8 +83,8 @@ def save_result(
         model: with LoRA layers if ``adapter``, otherwise without.
         tokenizer: the one to serve the model with.
         base_name: name or folder of the base, as given to ``models.load``.
-        run: settings of the run. ``data`` is the path of its file or what ``data_record`` returned;
-            ``model`` and ``output`` are left out.
+        run: settings of the run. ``data`` is what ``data_record`` returned; ``model`` and
+            ``output`` are left out.
         history: ``losses``, one per step in nats per trained token, and if known ``trained_tokens``,
             ``seconds``, ``processes`` and ``device``.
         end_ids: ids of the trained tokens that end a turn. Generation stops at them and at those
@@ -110,7 +110,7 @@ def save_result(
     record = {
         "kind": "adapter" if adapter else "model",
         "base": _base_record(source, folder, model if adapter else None),
-        "data": _data_of(run),
+        "data": run.get("data", {}),
         "settings": _without_places(run),
         "history": {key: value for key, value in history.items() if key != "losses"}
         | {"steps": len(losses)}
@@ -160,21 +160,6 @@ def _base_record(source: Source, folder: Path, model=None) -> dict[str, Any]:
     elif model is not None:
         found["weights_sha256"] = base_digest(model)
     return found
-
-
-def _data_of(run: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the record of the run's data: file, rows, SHA-256."""
-    data = run.get("data")
-    if isinstance(data, Mapping):
-        return dict(data)
-    if not data:
-        return {}
-    try:
-        with open(data, encoding="utf-8") as file:
-            rows = sum(bool(line.strip()) for line in file)
-    except (OSError, ValueError) as error:
-        raise WorkbookError(f"{data} cannot be read ({error}): a result names its data") from None
-    return data_record(data, rows)
 
 
 def _without_places(settings: Any) -> Any:

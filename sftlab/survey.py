@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -217,7 +216,6 @@ class TextSurvey:
         self.duplicates = Duplicates()
         self.damaged, self.unfinished = Places(), Places()
         self.personal: dict[str, Places] = {}
-        self.roles: Counter[str] = Counter()
         self.heldout = {_digest(words(prompt)): prompt for _, prompt in heldout}
         self.leaked: dict[str, str] = {}  # held-out prompt -> place in the training data
         self._prompts = Duplicates()  # held-out first, then those of training

@@ -14,7 +14,7 @@ import torch
 from sftlab.chat import encode, end_of_turn_id, user
 from sftlab.data import tokenize_conversations
 from sftlab.lora import inject_lora
-from sftlab.results import merge_result, save_result
+from sftlab.results import data_record, merge_result, save_result
 from sftlab.train import TrainConfig, sft_train
 
 QUESTION, ANSWER = "Is 3 larger than 2?", "Yes."
@@ -84,7 +84,7 @@ def elsewhere(tmp_path_factory, tokenizer):
         trained(model, tokenizer, rate=2e-2)
         save_result(
             model, tokenizer, here / name, base_name=here / "base", adapter=name == "adapter",
-            run={"data": str(here / "rows.jsonl"), "train": {"seed": 0}},
+            run={"data": data_record(here / "rows.jsonl", 1), "train": {"seed": 0}},
             history={"losses": [2.0, 0.1]}, end_ids=[end_of_turn_id(tokenizer)],
         )  # fmt: skip
     merge_result(here / "adapter", here / "merged", progress=False)

@@ -88,12 +88,12 @@ class TestWhatIsSaved:
         data = tmp_path / "rows.jsonl"
         data.write_text('{"prompt": "a", "response": "b"}\n\n')
         folder = adapter[0] / "adapter"
-        run = {"data": str(data), "model": str(base), "template": str(tmp_path / "own.jinja"),
+        run = {"data": data_record(data, 1), "model": str(base), "template": str(tmp_path / "own.jinja"),
                "train": {"seed": 3}}  # fmt: skip
         _, tokenizer = load(base)
         save(adapter[1], tokenizer, folder, base, run=run)
         found = record_of(folder)
-        assert found["data"] == data_record(data, 1)
+        assert found["data"] == run["data"]
         assert found["settings"] == {"template": "own.jinja", "train": {"seed": 3}}
         assert found["base"]["path"] == "../../base"
         assert found["base"]["weights_sha256"] == base_digest(load(base)[0])
