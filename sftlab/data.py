@@ -186,23 +186,18 @@ class ExampleMaker:
                     f"message {number} ({message['role']}): the chat template leaves out some of its text; "
                     "give a template for training (chat_template_path), or edit the row"
                 )  # earlier answers may lose their reasoning, as at inference
-        for key in WRITTEN:
-            for chosen in (trained, [True] * len(messages)):
-                holders = [on and key in m for m, on in zip(messages, chosen, strict=True)]
-                if any(holders) and (key not in THOUGHTS or chosen is trained):
-                    without = [
-                        {k: v for k, v in m.items() if not (here and k == key)}
-                        for m, here in zip(messages, holders, strict=True)
-                    ]
-                    if not self._changes(text, without, options):
-                        self._lost(f'"{key}"')
-        for key in NOTED:
-            if any(key in m for m in messages):
-                without = [{k: v for k, v in m.items() if k != key} for m in messages]
-                if not self._changes(text, without, options):
-                    self.report.unknown[
-                        f'"{key}" of a message (the template does not write it)'
-                    ] += 1
+        for key in (*WRITTEN, *NOTED):
+            places = [n for n, m in enumerate(messages) if key in m]
+            if key in WRITTEN:
+                places = [n for n in places if trained[n]] or places * (key not in THOUGHTS)
+            without = [
+                {k: v for k, v in m.items() if k != key} if n in places else m
+                for n, m in enumerate(messages)
+            ]
+            if places and not self._changes(text, without, options):
+                if key in WRITTEN:
+                    self._lost(f'"{key}"')
+                self.report.unknown[f'"{key}" of a message (the template does not write it)'] += 1
         for name in options:
             rest = {key: value for key, value in options.items() if key != name}
             if not self._changes(text, messages, rest):
