@@ -118,8 +118,8 @@ def end_of_turn_id(tokenizer) -> int:
 @lru_cache(maxsize=16)
 def _end_of_turn_id(tokenizer, template: str) -> int:  # cached for each template
     question, answer = "Question", "Answer"  # templates may trim or reject other texts
-    turn = [*user(question), {"role": "assistant", "content": answer}]
-    text, ids = render(tokenizer, turn), encode(tokenizer, turn)  # type: ignore[arg-type]
+    turn: list[Message] = [*user(question), {"role": "assistant", "content": answer}]
+    text, ids = render(tokenizer, turn), encode(tokenizer, turn)
     after = text[text.rindex(answer) + len(answer) :] if answer in text else ""
     known = "|".join(map(re.escape, sorted(special_tokens(tokenizer), key=len, reverse=True)))
     run = re.search(f"(?:{known})+", after)  # some families write two, as Cohere

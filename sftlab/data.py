@@ -129,7 +129,7 @@ class ExampleMaker:
         self.max_length = config.max_length
         if limits and limits.positions and (limits.hard or not self.max_length):
             self.max_length = min(self.max_length or limits.positions, limits.positions)
-        elif limits and limits.positions and self.max_length > limits.positions:  # type: ignore[operator]
+        elif limits and limits.positions and (self.max_length or 0) > limits.positions:
             report.notes[
                 f"max_length = {self.max_length} is beyond the {limits.positions} positions that the model declares"
             ] = 0

@@ -222,16 +222,15 @@ def _converted(
 ) -> Conversation:
     """Return the conversation of a row; count its shape, conversions and unused keys."""
     reader = _Reader(row, config)
-    messages = reader.messages(prompts_only)
-    messages, trained = reader.arranged(messages, prompts_only)  # type: ignore[assignment]
+    messages, trained = reader.arranged(reader.messages(prompts_only), prompts_only)
     if not prompts_only:
-        validate(messages, place="")  # type: ignore[arg-type]
+        validate(messages, place="")
         if not any(trained):
             raise WorkbookError("no answer is trained: every weight is 0; leave the row out")
     report.shapes[reader.shape] += 1
     report.notes.update(dict.fromkeys(reader.notes, 1))
     report.unknown.update(dict.fromkeys(sorted(reader.unknown), 1))
-    return Conversation(messages, trained, reader.tools, reader.options, place)  # type: ignore[arg-type]
+    return Conversation(messages, trained, reader.tools, reader.options, place)
 
 
 class _Reader:
@@ -504,9 +503,7 @@ class _Reader:
         return [{"role": r, "content": c} for turn in history for r, c in zip(roles, turn, strict=True)]  # fmt: skip
 
     # --- Order of the messages -------------------------------------------------------------------
-    def arranged(
-        self, messages: list[dict], prompts_only: bool
-    ) -> tuple[list[Message], list[bool]]:
+    def arranged(self, messages: list[Any], prompts_only: bool) -> tuple[list[Message], list[bool]]:
         """Return the messages in an order that can be trained, and which of them are trained."""
         for message in messages:
             message["trained"] = message.pop("weight", True) and message["role"] == "assistant"
@@ -533,9 +530,9 @@ class _Reader:
             if empty and message["role"] == "assistant" and "tool_calls" not in message:
                 self._decide("empty_answer", f"message {number} (assistant) is empty")
         trained = [message.pop("trained") for message in messages]
-        return messages, trained  # type: ignore[return-value]
+        return messages, trained
 
-    def _joined(self, messages: list[dict]) -> list[dict]:
+    def _joined(self, messages: list[dict]) -> list[Any]:
         found: list[dict] = []
         for number, message in enumerate(messages, 1):
             before = found[-1] if found else None

@@ -184,9 +184,15 @@ def _end_markers(found: Sequence[Facts]) -> Finding:
         "answers end with their marker",
         state,
         f"in {good} of {len(found)} rows the end marker is trained last; in {hidden} it "
-        f"is there and masked, in {cut} it is missing" + (f"; first: {', '.join(where)}" if where else ""),
+        f"is there and masked, in {cut} it is missing",
         remedy,
+        _first(where),
     )  # fmt: skip
+
+
+def _first(places: Sequence[str]) -> tuple[str, ...]:
+    """Return the line that a finding shows of the first places."""
+    return (f"first: {', '.join(places)}",) if places else ()
 
 
 def prompt_is_a_prefix(tokenizer, conversations: Sequence[list[Message]]) -> Finding:
@@ -253,14 +259,14 @@ def of_data(report: ReadingReport, survey: TextSurvey) -> Iterator[Finding]:
         tuple(f"{a} is {similarity:.0%} like {b}" for a, b, similarity in near[:SHOWN]) if many else (),
     )  # fmt: skip
     if survey.damaged.count:
-        yield Finding("texts are decoded rightly", LOOK, f"{rows_(survey.damaged.count)} with characters such as Ã©, \ufffd or control characters; first: {', '.join(survey.damaged.first)}",
-                      "read the source again with its encoding; the ftfy library repairs most")  # fmt: skip
+        yield Finding("texts are decoded rightly", LOOK, f"{rows_(survey.damaged.count)} with characters such as Ã©, \ufffd or control characters",
+                      "read the source again with its encoding; the ftfy library repairs most", _first(survey.damaged.first))  # fmt: skip
     for kind, places in survey.personal.items():
-        yield Finding("no personal data", LOOK, f"{kind} in {rows_(places.count)}; first: {', '.join(places.first)}",
-                      "replace it, if it is real: models repeat what they are trained on")  # fmt: skip
+        yield Finding("no personal data", LOOK, f"{kind} in {rows_(places.count)}",
+                      "replace it, if it is real: models repeat what they are trained on", _first(places.first))  # fmt: skip
     if survey.unfinished.count:
-        yield Finding("answers are complete", LOOK, f"{survey.unfinished.count} long answers end without a full stop; first: {', '.join(survey.unfinished.first)}",
-                      "were they cut when they were generated? The model learns to stop there")  # fmt: skip
+        yield Finding("answers are complete", LOOK, f"{survey.unfinished.count} long answers end without a full stop",
+                      "were they cut when they were generated? The model learns to stop there", _first(survey.unfinished.first))  # fmt: skip
 
 
 # --- Model ---------------------------------------------------------------------------------------
@@ -393,7 +399,7 @@ def inspect(
     found: list[Facts] = []
     first: list[tuple[list[Message], Example, str]] = []
     used: set[int] = set()
-    with ProgressBar(_rows_in(Path(data)), "rows", shown=progress and sys.stderr.isatty()) as bar:  # type: ignore[arg-type]
+    with ProgressBar(_rows_in(Path(data)), "rows", shown=progress and sys.stderr.isatty()) as bar:
         for conversation, example in read_examples(data, maker, report):
             found.append(facts(example, conversation.place, ends, begin))
             survey.add(conversation.messages, conversation.place)
@@ -443,10 +449,10 @@ def held_out_questions(path: str | Path) -> list[tuple[str, str]]:
     return found
 
 
-def _rows_in(path: Path) -> int | None:
-    """Return the number of lines of a text file, for the progress bar; None for other files."""
+def _rows_in(path: Path) -> int:
+    """Return the number of lines of a text file, for the progress bar; 0 for other files."""
     if path.suffix.lower() not in (".jsonl", ".ndjson"):
-        return None
+        return 0
     with path.open("rb") as file:
         return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
 
@@ -535,12 +541,13 @@ def _inspected(chosen: argparse.Namespace) -> Inspection:
         if (value := getattr(chosen, setting.name)) is not None
     }
     notes: list[str] = []
+    config: DataConfig
     if is_run(chosen.data):
-        run = replace(read_run(chosen.data, notes), **settings)
+        config = run = replace(read_run(chosen.data, notes), **settings)
         heldout, adapter, name = chosen.heldout or run.heldout, run.adapter, run.model
-        config, data, seed = run, Path(run.data), run.train.seed
+        data, seed = Path(run.data), run.train.seed
     else:
-        config, data, heldout, name = DataConfig(**settings), chosen.data, chosen.heldout, chosen.model  # type: ignore[assignment]  # fmt: skip
+        config, data, heldout, name = DataConfig(**settings), chosen.data, chosen.heldout, chosen.model  # fmt: skip
         adapter, seed = None if chosen.full else Adapter(), 0
     if not data.exists():
         raise WorkbookError(f"{data} is no file; expected a file of conversations, such as JSONL")

@@ -182,12 +182,12 @@ def read_run(path: str | Path, notes: list[str] | None = None) -> Run:
     if "://" in run.data:
         raise WorkbookError(f'{path}: data is "{run.data}", an address; download the file first')
     here = path.resolve().parent
-    placed = {
+    placed: dict[str, Any] = {
         name: str(here / getattr(run, name))
         for name in ("data", "output", "heldout", "chat_template_path")
         if getattr(run, name)
     }
-    return replace(run, **placed, model=str(here / run.model) if _is_folder(here / run.model) else run.model)  # type: ignore[arg-type]  # fmt: skip
+    return replace(run, **placed, model=str(here / run.model) if _is_folder(here / run.model) else run.model)  # fmt: skip
 
 
 def _is_folder(path: Path) -> bool:
@@ -221,9 +221,11 @@ def _renamed(path: Path, text: bytes, notes: list[str]) -> bytes | str:
         raise WorkbookError(f"{path}: {error}") from None
     for part, names in FORMER.items():
         inside = found.get(part) if isinstance(found, dict) else None
-        for old, new in names.items() if isinstance(inside, dict) else ():
-            if old in inside and new not in inside:  # type: ignore[operator]
-                inside[new] = inside.pop(old)  # type: ignore[index, union-attr]
+        if not isinstance(inside, dict):
+            continue
+        for old, new in names.items():
+            if old in inside and new not in inside:
+                inside[new] = inside.pop(old)
                 notes.append(f'"{part}": "{old}" is now called "{new}"')
     return json.dumps(found) if notes else text
 

@@ -247,9 +247,9 @@ def training_tokenizer(tokenizer, chat_template_path: str | None = None):
         notes.append(f"training uses the template of {chat_template_path}")
     elif isinstance(changed.chat_template, dict):
         notes.append(_choose_default(changed))
-    question, answer = user("Question"), {"role": "assistant", "content": "Answer"}
+    question, answer = user("Question"), Message(role="assistant", content="Answer")
     prompt = render(changed, question, add_generation_prompt=True)
-    whole = render(changed, [*question, answer])  # type: ignore[list-item]
+    whole = render(changed, [*question, answer])
     if not whole.startswith(prompt):
         common = spot_the_difference(prompt, whole)[0]
         extra = prompt[common:]
@@ -318,9 +318,9 @@ def keeps_earlier_answers(tokenizer) -> bool:
     Some templates render an answer differently once more messages follow: Qwen3 leaves out its
     reasoning, gpt-oss ends it with another token.
     """
-    turn = [*user("Question"), {"role": "assistant", "content": "Answer"}]
+    turn: list[Message] = [*user("Question"), {"role": "assistant", "content": "Answer"}]
     try:
-        mask_all_but_assistant(tokenizer, turn + turn)  # type: ignore[arg-type]
+        mask_all_but_assistant(tokenizer, turn + turn)
     except WorkbookError:
         return False
     return True

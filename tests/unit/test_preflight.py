@@ -118,6 +118,7 @@ def test_a_marker_that_is_masked_is_told_from_one_that_is_missing(model, tokeniz
     for rows, advice in ((hidden, "train the end marker"), (missing, "keep whole answers")):
         (found,) = [f for f in preflight(model, tokenizer, rows) if f.guard == END]
         assert found.remedy.startswith(advice)
+        assert found.where[0].startswith("first: row 1, row 2") and "row 1" not in found.evidence
 
 
 def test_a_begin_token_that_comes_twice(model, tokenizer, examples):
