@@ -136,10 +136,11 @@ def validate(
 ) -> None:
     """Check that the messages form a conversation that can be used for training.
 
-    A valid conversation has an optional system (or developer) message, then alternating user and
-    assistant messages, and ends with the assistant. Results of tools may follow an assistant message
-    with ``tool_calls``, and the assistant continues after them. No content is empty, except beside
-    tool calls, or contains one of ``markers``.
+    A valid conversation has alternating user and assistant messages and ends with the assistant.
+    System (or developer) messages may stand anywhere before; what the template makes of later ones
+    is looked at in ``data.ExampleMaker``. Results of tools may follow an assistant message with
+    ``tool_calls``, and the assistant continues after them. No content is empty, except beside tool
+    calls, or contains one of ``markers``.
 
     Args:
         place: beginning of the error message, such as "pairs.jsonl, line 3"; may be empty.
@@ -162,14 +163,11 @@ def validate(
         where = f"{begin}message {number}"
         if role not in ROLES:
             raise WorkbookError(f"{where} has the role {role!r}; use one of {', '.join(ROLES)}")
-        if role in ("system", "developer"):
-            if number > 1:
-                raise WorkbookError(f"{where} is a {role} turn; only the first message may be one")
-        elif role == "tool":
+        if role == "tool":
             if not called:
                 raise WorkbookError(f"{where} is a tool's result, but no message before it calls a tool")  # fmt: skip
             expected = "assistant"
-        else:
+        elif role in ("user", "assistant"):
             if role != expected:
                 raise WorkbookError(
                     f"{where} comes from the {role}, but it is the {expected}'s turn; user and "

@@ -160,14 +160,29 @@ class ExampleMaker:
             made.append(mask_all_but_assistant(self.tokenizer, messages[: k + 1], which, **options))
         for example in made:
             self._check_size(example)
+        self._note_later_system(messages[: k + 1], options)
         return made
 
     def _with_known_roles(self, messages: list[Message]) -> list[Message]:
         """Return the messages with "developer" as "system" if the template has no such role."""
-        if messages[0]["role"] == "developer" and "developer" not in self.roles:
+        developer = any(message["role"] == "developer" for message in messages)
+        if developer and "developer" not in self.roles:
             self.report.notes['the role "developer" is read as "system"'] += 1
-            return [{**messages[0], "role": "system"}, *messages[1:]]
+            return [{**m, "role": "system"} if m["role"] == "developer" else m for m in messages]
         return messages
+
+    def _note_later_system(self, messages: list[Message], options: dict) -> None:
+        """Note how the template writes system messages after the first message."""
+        later = [n > 0 and m["role"] in ("system", "developer") for n, m in enumerate(messages)]
+        if any(later):
+            text = render(self.tokenizer, messages, **options)
+            written = "system"
+            for role in ("user", "assistant"):
+                other = [
+                    m | {"role": role} if x else m for m, x in zip(messages, later, strict=True)
+                ]
+                written = written if self._changes(text, other, options) else role
+            self.report.notes[f"a later system message: the template writes it in its place, as one of the {written}"] += 1  # fmt: skip
 
     def _check_rendering(self, messages: list[Message], options: dict, trained: list[bool]) -> None:
         """Raise WorkbookError if the template leaves out something that the row contains.
@@ -182,8 +197,10 @@ class ExampleMaker:
             if found >= 0:
                 at = found + len(content)
             elif on or message["role"] != "assistant":
+                moved = message["role"] == "system" and number > 1 and content in flat
+                does = "writes it before earlier ones" if moved else "leaves out some of its text"
                 raise WorkbookError(
-                    f"message {number} ({message['role']}): the chat template leaves out some of its text; "
+                    f"message {number} ({message['role']}): the chat template {does}; "
                     "give a template for training (chat_template_path), or edit the row"
                 )  # earlier answers may lose their reasoning, as at inference
         for key in (*WRITTEN, *NOTED):

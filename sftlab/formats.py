@@ -6,6 +6,7 @@
 | ShareGPT | ``conversations``: a list of ``from`` and ``value`` |
 | pair | one prompt column and one response column: ``prompt`` and ``response`` or ``completion``, ``question`` and ``answer``, Alpaca's ``instruction``, ``input`` and ``output``, ... |
 | conversational pair | ``prompt`` and ``completion`` are lists of messages (TRL) |
+| batch request | one of these with ``messages``, in ``body`` (OpenAI) or ``params`` (Anthropic) |
 
 Every key with a value is used as the tools that introduced it mean it, refused by name, or reported
 as not used. What several readings fit is an error that names the setting of ``DataConfig`` that
@@ -44,6 +45,7 @@ KNOWN_PAIRS = (("prompt", "response"), ("prompt", "completion"), ("instruction",
 ADDITIONS = ("input", "context")  # appended to the prompt if another column is the prompt
 SYSTEMS = ("system", "system_prompt")
 TOOLS = ("tools", "functions")
+BATCHES = ("body", "params")  # where a request of a batch holds its messages
 PREFERENCES = ("chosen", "rejected", "preferred_output", "non_preferred_output")
 NOT_TEXT = ("image", "images", "audio", "audios", "video", "videos")
 SPANS = ("train_detail", "loss_scale", "labels", "input_ids", "assistant_masks", "completion_mask")
@@ -238,10 +240,16 @@ class _Reader:
 
     def __init__(self, row: dict, config: DataConfig):
         self.config = config
+        self.notes: list[str] = []
+        for name in BATCHES:
+            if isinstance(request := row.get(name), dict) and "messages" in request:
+                if both := [key for key in request if key in row]:
+                    raise WorkbookError(f'both "{both[0]}" and "{both[0]}" in "{name}"; keep one of them')  # fmt: skip
+                row = {key: value for key, value in row.items() if key != name} | request
+                self.notes.append(f'the request of a batch ("{name}") is read as the row')
         self.row = {name: value for name, value in row.items() if value is not None}
         self.null = [name for name, value in row.items() if value is None]
         self.left = dict(self.row)  # keys not used yet
-        self.notes: list[str] = []
         self.unknown: set[str] = set()
         self.shape = ""
         self.tools: list | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -44,6 +45,9 @@ SHAPES = [
     ({"messages": [{"role": "user", "content": [{"type": "text", "text": "Q"}]}, A]}, [Q, A]),
     ({"messages": [{"role": "system", "content": ""}, Q, A]}, [Q, A]),
     ({"contents": [{"role": "user", "parts": [{"text": "Q"}]}, {"role": "model", "parts": [{"text": "A"}]}]}, [Q, A]),
+    ({"custom_id": "1", "method": "POST", "body": {"model": "m", "messages": [S, Q, A]}}, [S, Q, A]),
+    ({"custom_id": "1", "params": {"system": "S", "messages": [Q, A]}}, [S, Q, A]),
+    ({"messages": [Q, A, S, Q, A]}, [Q, A, S, Q, A]),
     ({"prompt": "Q", "response": "A"}, [Q, A]),
     ({"prompt": "Q", "completion": "A"}, [Q, A]),
     ({"prompt": [S, Q], "completion": [A]}, [S, Q, A]),
@@ -103,7 +107,8 @@ def test_a_known_shape_becomes_messages(row, expected, tmp_path):
         ({"messages": None}, '"messages" is of type NoneType'),
         ({"prompt": "Q", "completion": "A", "label": False}, "a row of preferences (KTO)"),
         ({"messages": [S, Q, A], "system": "S"}, "keep one of them"),
-        ({"messages": [Q, A, S, Q, A]}, "only the first message may be one"),
+        ({"messages": [S], "body": {"messages": [Q, A]}}, 'both "messages" and "messages" in "body"'),
+        ({"custom_id": "1", "body": {"messages": [Q]}}, "user_last"),
     ],
 )  # fmt: skip
 def test_what_is_unclear_or_not_supported_is_named(row, said, tmp_path):
@@ -307,6 +312,36 @@ def test_the_role_of_a_developer_is_that_of_the_system_where_the_template_has_no
     row = {"messages": [{"role": "developer", "content": "S"}, Q, A]}
     (found,) = examples(tokenizer, tmp_path, row)
     assert "<|im_start|>system" in tokenizer.decode(found.input_ids)
+
+
+SYSTEM_FIRST = "{% for m in messages if m.role == 'system' %}{{ m.content }}{% endfor %}"
+NO_SYSTEM = "{% for m in messages if m.role != 'system' %}"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("", "", "in its place, as one of the system"),
+        ("m.role +", "(m.role if m.role != 'system' else 'user') +", "in its place, as one of the user"),
+        ("{% for m in messages %}", NO_SYSTEM, r"message 3 \(system\): .* leaves out"),
+        ("{% for m in messages %}", SYSTEM_FIRST + NO_SYSTEM, r"message 3 \(system\): .* before earlier ones"),
+        ("{% for m in messages %}", "{% for m in messages %}"
+         "{{ raise_exception('one system') if m.role == 'system' and not loop.first }}", "refuses these messages .one system"),
+    ],
+)  # fmt: skip
+def test_what_a_template_makes_of_a_later_system_message_is_told(
+    old, new, told, tokenizer, tmp_path
+):
+    changed = with_template(tokenizer, HERMES.replace(old, new, 1))
+    report = ReadingReport("rows")
+    maker = ExampleMaker(changed, DataConfig(answers="each"), report)
+    (talk,), _ = read(tmp_path, {"messages": [Q, A, {**S, "content": "Short!"}, Q, A]})
+    try:
+        found = maker.examples(talk)[1]
+        assert trained(tokenizer, found) == "A<|im_end|>"
+    except WorkbookError as error:
+        report.notes[str(error)] = 0
+    assert re.search(told, *report.notes)
 
 
 # --- Any file ------------------------------------------------------------------------------------
