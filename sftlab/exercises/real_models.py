@@ -32,7 +32,6 @@ from sftlab.adapters import load_adapter, save_adapter
 from sftlab.almanac.pairs import pairs
 from sftlab.chat import CHATML
 from sftlab.data import collate, conversation, read_jsonl, tokenize_conversations
-from sftlab.exercises.recipes import response_nll
 from sftlab.exercises.ex05_chat_template_mismatch.experiment import (
     CORRUPTIONS,
     reference_nll,
@@ -41,6 +40,7 @@ from sftlab.exercises.ex05_chat_template_mismatch.experiment import (
 )
 from sftlab.exercises.ex05_chat_template_mismatch.experiment import questions as facts
 from sftlab.exercises.ex22_data_quality_ablation import experiment
+from sftlab.exercises.recipes import response_nll
 from sftlab.fetch import PACKAGES
 from sftlab.generate import answer, generate
 from sftlab.lora import inject_lora, lora_parameters

@@ -18,14 +18,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
-from itertools import chain, count, islice
+from itertools import chain, count, islice, pairwise
 from random import Random
 
 import torch
 
 from sftlab.almanac import pairs as almanac
 from sftlab.almanac.skills import usable
-from sftlab.chat import CHATML, encode, end_of_turn_id, render, user
+from sftlab.chat import CHATML, end_of_turn_id, render, user
 from sftlab.data import batch_order, collate, conversation
 from sftlab.exercises.recipes import response_nll
 from sftlab.generate import answer
@@ -121,7 +121,7 @@ def parts(tokenizer, pair: dict) -> tuple[list[int], Spans]:
             break
     spans: Spans = {part: [] for part in PARTS}
     edges = [0, *(i for i in range(1, len(names)) if names[i] != names[i - 1]), len(names)]
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise(edges):
         spans[names[start]].append((start, end))
     return ids, spans
 

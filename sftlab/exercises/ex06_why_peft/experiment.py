@@ -18,7 +18,6 @@ from random import Random
 from sftlab._internal.paths import INSTRUCTIONS
 from sftlab.almanac.pairs import unasked_questions
 from sftlab.data import conversation, read_jsonl, tokenize_conversations
-from sftlab.exercises.recipes import response_nll
 from sftlab.exercises.ex10_lora_learning_rate.experiment import (
     LIMIT,
     fresh,
@@ -26,6 +25,7 @@ from sftlab.exercises.ex10_lora_learning_rate.experiment import (
     questions,
     training_rows,
 )
+from sftlab.exercises.recipes import response_nll
 from sftlab.generate import answer
 from sftlab.masking import Example
 from sftlab.train import TrainConfig, sft_train

@@ -8,7 +8,6 @@ import ipywidgets as widgets
 
 from sftlab.classroom.explorer import DESCRIBED, WIDE, explorer
 from sftlab.data import conversation, tokenize_conversations
-from sftlab.exercises.recipes import response_nll
 from sftlab.exercises.ex10_lora_learning_rate.experiment import (
     METHODS,
     RATES,
@@ -16,6 +15,7 @@ from sftlab.exercises.ex10_lora_learning_rate.experiment import (
     training_rows,
 )
 from sftlab.exercises.ex10_lora_learning_rate.plots import LABELS, one_run, rate_name
+from sftlab.exercises.recipes import response_nll
 from sftlab.lora import inject_lora
 from sftlab.train import TrainConfig, sft_train
 
