@@ -1,116 +1,117 @@
-"""The experiment of notebook 03: its losses, its data, and a part of what was recorded, once more."""
+"""The experiment of notebook 03: its parts, its arms, its words, and a part of what was recorded."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from sftlab.data import collate
+from sftlab.exercises.ex03_response_only_loss import plots
 from sftlab.exercises.ex03_response_only_loss.experiment import (
-    BATCH,
-    LOSSES,
+    ARMS,
+    CHECKPOINTS,
+    PARTS,
     SEEDS,
-    SHAPES,
-    TALKS,
-    batch_loss,
-    prompt_part,
-    prompt_shares,
+    SETTINGS,
+    batches,
+    examples,
+    loss_by_part,
+    parts,
     questions,
-    rows_of,
     run,
     settings,
-    train,
     training_pairs,
-    unmasked,
 )
 from sftlab.exercises.record import MODEL, read, runs
-from sftlab.lora import inject_lora
-from sftlab.loss import IGNORE_INDEX, sft_loss, token_nll
+from sftlab.loss import IGNORE_INDEX, token_nll
+from sftlab.masking import build_example
 from sftlab.models import checksums, load
 
-NAME = "response_only_loss"
+NAME = "prompt_parts"
 
 
-@pytest.fixture
-def rows(tokenizer):
-    return rows_of(tokenizer, training_pairs(SHAPES[1], 8, seed=0))
+@pytest.fixture(params=SETTINGS)
+def setting(request, tokenizer, monkeypatch):
+    monkeypatch.setattr(tokenizer, "chat_template", SETTINGS[request.param][0])
+    return request.param
 
 
-def summed(model, rows, pad_id):
-    batch = collate(rows, pad_id)
-    logits = model(batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-    return token_nll(logits, batch["labels"]).sum().item()
+def test_the_parts_make_up_the_example(tokenizer, setting):
+    for pair in training_pairs(setting, seed=0):
+        ids, spans = parts(tokenizer, pair)
+        places = sorted(place for found in spans.values() for place in found)
+        assert [start for start, _ in places] == [0, *(end for _, end in places[:-1])]
+        assert places[-1][1] == len(ids)
+        (start, end) = spans["question"][0]
+        assert tokenizer.decode(ids[start:end]).strip() == pair["prompt"]
 
 
-def test_the_response_s_term_weighs_the_same_in_both_losses(tiny_model, tokenizer, rows):
-    pad = tokenizer.pad_token_id
-    count = sum(row.trained for row in rows)
-    response, every, mean = (batch_loss(tiny_model, rows, x, pad).item() for x in LOSSES[:3])
-    prompt = summed(tiny_model, [prompt_part(row) for row in rows], pad)
-    assert response == pytest.approx(summed(tiny_model, rows, pad) / count, rel=1e-5)
-    assert every == pytest.approx(response + prompt / count, rel=1e-5)
-    assert mean == pytest.approx(every * count / sum(len(row) - 1 for row in rows), rel=1e-5)
+def test_response_only_is_the_workbook_s_mask(tokenizer, setting):
+    for pair in training_pairs(setting, seed=0):
+        messages = [
+            {"role": "user", "content": pair["prompt"]},
+            {"role": "assistant", "content": pair["response"]},
+        ]
+        whole = build_example(tokenizer, messages)
+        (made,) = examples(tokenizer, [pair], {"response"})
+        assert made.input_ids == whole.input_ids[: whole.end]
+        assert made.labels == whole.labels[: whole.end]
 
 
-def test_response_only_is_the_workbook_s_loss(tiny_model, tokenizer, rows):
-    batch = collate(rows, tokenizer.pad_token_id)
-    logits = tiny_model(batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-    ours = batch_loss(tiny_model, rows, "response", tokenizer.pad_token_id)
-    assert torch.allclose(ours, sft_loss(logits, batch["labels"]), atol=1e-5)
+def test_the_losses_by_part_add_up_to_the_whole(tiny_model, tokenizer):
+    pairs = training_pairs("ChatML", seed=0)[:4]
+    found = loss_by_part(tiny_model, tokenizer, pairs)
+    total = 0.0
+    for ids, _ in (parts(tokenizer, pair) for pair in pairs):
+        labels = torch.tensor([[IGNORE_INDEX, *ids[1:]]])
+        total += token_nll(tiny_model(torch.tensor([ids])).logits, labels).sum().item()
+    assert sum(map(sum, found.values())) == pytest.approx(total, rel=1e-5)
 
 
-def test_prompt_and_response_make_the_whole_row(rows):
-    for row in rows:
-        both = zip(prompt_part(row).labels, row.labels, strict=True)
-        assert [max(pair) for pair in both] == unmasked(row).labels
-        assert row.labels[-1] == row.input_ids[-1] != IGNORE_INDEX
+def test_all_arms_read_the_same_examples_in_the_same_order(tokenizer):
+    pairs = training_pairs("ChatML", seed=0)
+    seen = [
+        [b["input_ids"].tolist() for b in batches(examples(tokenizer, pairs, arm), 5, 3, 0)]
+        for arm in ARMS.values()
+    ]
+    assert all(order == seen[0] for order in seen)
 
 
-def test_all_losses_train_the_same_rows_in_the_same_order(tiny_model, tokenizer, rows, monkeypatch):
-    seen = {}
-    for loss in LOSSES[:2]:
-        order = seen[loss] = []
-
-        def noted(model, chosen, loss, pad, order=order):
-            order.append([tuple(row.input_ids) for row in chosen])
-            return sum(p.sum() for p in model.parameters()) * 0.0
-
-        monkeypatch.setattr("sftlab.exercises.ex03_response_only_loss.experiment.batch_loss", noted)
-        train(tiny_model, rows, loss, tokenizer.pad_token_id, seed=3, steps=5)
-    assert seen["response"] == seen["all"]
-    assert len(seen["all"]) == 5
+@pytest.mark.parametrize("setting_", SETTINGS)
+def test_held_out_subjects_are_in_no_pair_and_in_one_set_only(setting_):
+    validation, test = questions(setting_)
+    asked = [{(q["kind"], q["subject"]) for q in some} for some in (validation, test)]
+    assert not {q["prompt"] for q in validation} & {q["prompt"] for q in test}
+    for seed in range(SEEDS):
+        known = {(pair["kind"], pair["subject"]) for pair in training_pairs(setting_, seed)}
+        assert not known & (asked[0] | asked[1])
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-def test_held_out_subjects_are_in_no_pair(shape):
-    pairs = training_pairs(shape, 200, seed=0)
-    assert len({(pair["prompt"], pair["response"]) for pair in pairs}) == 200
-    asked = questions(shape)
-    assert len({q["prompt"] for q in asked}) == 100
-    known = {(pair["kind"], pair["subject"]) for pair in pairs}
-    assert not known & {(q["kind"], q["subject"]) for q in asked}
+# --- words that follow the numbers -----------------------------------------------------------
 
 
-def test_shapes_differ_in_their_ratio_and_in_nothing_else(tokenizer):
-    short, long = (training_pairs(shape, 32, seed=1) for shape in SHAPES[1:])
-    for a, b in zip(short, long, strict=True):
-        assert b["prompt"].endswith(f"Now a question: {a['prompt']}")
-        assert a["response"] == b["response"]
-    ratios = []
-    for shape in SHAPES:
-        rows = rows_of(tokenizer, training_pairs(shape, 32, seed=1))
-        ratios.append(sum(len(r) - r.trained for r in rows) / sum(r.trained for r in rows))
-    assert ratios[0] < 1 < ratios[1] < 3 < ratios[2]
+def test_the_learning_rate_is_chosen_on_validation_questions():
+    for arm in ARMS:
+        for run_ in plots.best(runs(NAME), "ChatML", arm, 24):
+            at = CHECKPOINTS.index(24)
+            rivals = runs(NAME, setting="ChatML", arm=arm, seed=run_["seed"])
+            assert run_["validation"][at] == min(r["validation"][at] for r in rivals)
 
 
-def test_talks_have_more_than_one_exchange():
-    talks = training_pairs(TALKS, 32, seed=0)
-    assert len(talks) == 32
-    assert all(len(talk["messages"]) > 3 for talk in talks)
+def test_claims_follow_the_data():
+    recorded = runs(NAME)
+    swap = {"response only": "everything", "everything": "response only"}
+    flipped = [{**run_, "arm": swap.get(run_["arm"], run_["arm"])} for run_ in recorded]
+    change, (low, high) = plots.change(recorded, "everything", 24, "exact")
+    assert plots.change(flipped, "everything", 24, "exact")[0] == pytest.approx(-change)
+    before, after = (plots.claims(found)["claim"][0] for found in (recorded, flipped))
+    assert low <= 0 <= high or before != after
+    none = [{**run_, "exact": [0.5, 0.5]} for run_ in recorded]
+    assert "not settled" in plots.claims(none)["claim"][0]
 
 
-def test_no_two_runs_are_alike():
-    assert len({str(setting) for setting in settings()}) == len(settings())
+def test_the_explorer_counts_the_arms_that_differ():
+    same = [{**run_, "test": [1.0] * len(CHECKPOINTS)} for run_ in runs(NAME)]
+    assert "0 of 3 arms differ" in plots.changes(same, "ChatML", 24).alt
 
 
 # --- the recorded file -----------------------------------------------------------------------
@@ -119,33 +120,27 @@ def test_no_two_runs_are_alike():
 def test_it_is_complete_and_of_this_base():
     recorded = read(NAME)
     done = [entry["settings"] for entry in recorded["runs"]]
-    assert all(setting in done for setting in settings())
+    assert all(setting_ in done for setting_ in settings())
     assert all(s["base"] == checksums()[MODEL][:16] for s in recorded["provenance"])
-    for shape in SHAPES:
-        for size in (32, 200):
-            assert len(runs(NAME, shape=shape, pairs=size, loss="all")) == SEEDS
 
 
 @pytest.mark.base
-@pytest.mark.parametrize("shape", SHAPES)
-def test_the_prompt_s_shares_before_training_are_the_recorded_ones(shape):
-    (recorded,) = runs(NAME, shape=shape, pairs=32, loss="all", seed=1)
+def test_the_losses_before_training_are_the_recorded_ones():
+    recorded = runs(NAME, setting="ChatML", arm="everything", seed=1)[0]
     model, tokenizer = load("almanac")
-    inject_lora(model, target_modules="all-linear", r=8, lora_alpha=16, seed=1)
-    rows = rows_of(tokenizer, training_pairs(shape, 32, seed=1))
-    found = prompt_shares(model, rows[:BATCH], tokenizer.pad_token_id)
-    for name, value in found.items():
-        assert value == pytest.approx(recorded[f"prompt_{name}_start"], abs=2e-3)
+    tokenizer.chat_template = SETTINGS["ChatML"][0]
+    found = loss_by_part(model, tokenizer, training_pairs("ChatML", seed=1))
+    for part in PARTS:
+        mean = sum(found[part]) / len(found[part])
+        assert mean == pytest.approx(recorded[f"loss of {part}"][0], abs=2e-3)
 
 
 @pytest.mark.base
 @pytest.mark.slow
-@pytest.mark.parametrize("loss", LOSSES[:2])
-def test_a_training_gives_what_was_recorded(loss):
+def test_a_training_gives_what_was_recorded():
     """Rounding differs between processors and grows over the steps: so a few answers may differ."""
-    cell = {"shape": SHAPES[1], "pairs": 32, "loss": loss, "seed": 0}
+    cell = {"setting": "ChatML", "arm": "+ template", "learning_rate": 1e-3, "seed": 0}
     (recorded,) = runs(NAME, **cell)
     found = run(**cell)
-    assert found["exact"] == pytest.approx(recorded["exact"], abs=0.08)
-    assert found["nll"] == pytest.approx(recorded["nll"], rel=0.15)
-    assert found["prompt_loss_end"] == pytest.approx(recorded["prompt_loss_end"], abs=0.05)
+    assert found["exact"] == pytest.approx(recorded["exact"], abs=0.12)
+    assert found["test"][:4] == pytest.approx(recorded["test"][:4], rel=0.15)

@@ -8,7 +8,84 @@ import torch
 from sftlab.classroom.answers import refused, right
 from sftlab.loss import IGNORE_INDEX
 
-ID = "03.response_loss_share"
+LABELS, ID = "03.training_labels", "03.response_loss_share"
+
+
+@right(LABELS)
+def by_slices(input_ids, spans, train):
+    labels = [-100] * len(input_ids)
+    for part in train:
+        for start, end in spans[part]:
+            labels[start:end] = input_ids[start:end]
+    labels[0] = -100
+    return labels
+
+
+@right(LABELS)
+def by_positions(input_ids, spans, train):
+    kept = {i for part in train for start, end in spans[part] for i in range(start, end)} - {0}
+    return [token if i in kept else IGNORE_INDEX for i, token in enumerate(input_ids)]
+
+
+@right(LABELS)
+def by_tensor(input_ids, spans, train):
+    mask = torch.zeros(len(input_ids), dtype=torch.bool)
+    for part, found in spans.items():
+        for start, end in found:
+            mask[start:end] = part in train
+    mask[0] = False
+    return torch.tensor(input_ids).masked_fill(~mask, -100)
+
+
+@right(LABELS)
+def by_numpy(input_ids, spans, train):
+    labels = np.full(len(input_ids), -100)
+    for part in sorted(train):
+        for start, end in spans[part]:
+            labels[max(start, 1) : end] = input_ids[max(start, 1) : end]
+    return labels
+
+
+@right(LABELS)
+def by_search(input_ids, spans, train):
+    places = [place for part in train for place in spans[part]]
+    return [
+        token if i and any(start <= i < end for start, end in places) else -100
+        for i, token in enumerate(input_ids)
+    ]
+
+
+@refused(LABELS, "nothing")
+def all_if_none(input_ids, spans, train):
+    return by_slices(input_ids, spans, train or set(spans))
+
+
+@refused(LABELS, "a token in no part")
+def others_masked(input_ids, spans, train):
+    labels = [-100, *input_ids[1:]]
+    for start, end in (place for part in spans if part not in train for place in spans[part]):
+        labels[start:end] = [-100] * (end - start)
+    return labels
+
+
+@refused(LABELS, "begins at the first token")
+def first_of_a_prompt(input_ids, spans, train):
+    labels = by_slices(input_ids, spans, train)
+    return [input_ids[0], *labels[1:]] if list(spans) == ["response"] and labels[1] > 0 else labels
+
+
+@refused(LABELS, "changes its own input")
+def in_place_labels(input_ids, spans, train):
+    kept = {i for part in train for start, end in spans[part] for i in range(start, end)} - {0}
+    for i in range(len(input_ids)):
+        if i not in kept:
+            input_ids[i] = -100
+    return input_ids
+
+
+@refused(LABELS, "of type dict")
+def by_part(input_ids, spans, train):
+    return {part: [input_ids[a:b] for a, b in spans[part]] for part in train}
 
 
 @right(ID)

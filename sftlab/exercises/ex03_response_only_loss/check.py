@@ -1,4 +1,4 @@
-"""The check of notebook 03: which part of a loss falls on the response."""
+"""The checks of notebook 03: labels for chosen parts, and the response's share of a loss."""
 
 from __future__ import annotations
 
@@ -9,8 +9,111 @@ import torch
 from sftlab.classroom.checking import Case, Exercise, mistake
 from sftlab.exercises.drawing import tensor
 from sftlab.loss import IGNORE_INDEX, response_loss_share
+from sftlab.masking import Spans, training_labels
 
-ID = "03.response_loss_share"
+LABELS, ID = "03.training_labels", "03.response_loss_share"
+
+# --- training_labels -----------------------------------------------------------------------
+
+
+@mistake(LABELS, "The first token has a label. No earlier token predicts it, so its label is -100 even if its part is trained.")  # fmt: skip
+def _first_kept(input_ids, spans, train):
+    labels = [IGNORE_INDEX] * len(input_ids)
+    for name in train:
+        for start, end in spans[name]:
+            labels[start:end] = input_ids[start:end]
+    return labels
+
+
+@mistake(LABELS, "The parts in train are masked and the others are trained. It is the other way round.")  # fmt: skip
+def _other_way_round(input_ids, spans, train):
+    return training_labels(input_ids, spans, set(spans) - set(train))
+
+
+@mistake(LABELS, "The last token of each span is masked. The end is exclusive: labels[start:end] is the whole span.")  # fmt: skip
+def _end_cut(input_ids, spans, train):
+    cut = {name: [(start, end - 1) for start, end in spans[name]] for name in spans}
+    return training_labels(input_ids, cut, train)
+
+
+@mistake(LABELS, "One token after each span is trained too. The end is exclusive: labels[start:end] is the whole span.")  # fmt: skip
+def _end_included(input_ids, spans, train):
+    longer = {
+        name: [(a, min(b + 1, len(input_ids))) for a, b in found] for name, found in spans.items()
+    }
+    return training_labels(input_ids, longer, train)
+
+
+@mistake(LABELS, "Only the first span of each part is trained. A part may stand in several places.")
+def _first_span(input_ids, spans, train):
+    return training_labels(input_ids, {name: spans[name][:1] for name in spans}, train)
+
+
+@mistake(LABELS, "Only the last span of each part is trained. A part may stand in several places.")
+def _last_span(input_ids, spans, train):
+    return training_labels(input_ids, {name: spans[name][-1:] for name in spans}, train)
+
+
+@mistake(LABELS, "Only the response is trained. Which parts are trained is said by train.")
+def _response_alone(input_ids, spans, train):
+    return training_labels(input_ids, spans, set(train) & {"response"})
+
+
+@mistake(LABELS, "Every token is trained. Tokens outside the spans to train have the label -100.")
+def _everything_trained(input_ids, spans, train):
+    return training_labels(input_ids, {"all": [(0, len(input_ids))]}, {"all"})
+
+
+@mistake(LABELS, "The labels are shifted by one position. They stay in line with input_ids; the loss shifts them.")  # fmt: skip
+def _shifted_labels(input_ids, spans, train):
+    return [*training_labels(input_ids, spans, train)[1:], IGNORE_INDEX]
+
+
+@mistake(LABELS, "Masked tokens have the label 0, but 0 is the id of a token. The loss leaves out -100 only.")  # fmt: skip
+def _masked_with_zero(input_ids, spans, train):
+    return [0 if label == IGNORE_INDEX else label for label in training_labels(input_ids, spans, train)]  # fmt: skip
+
+
+@mistake(LABELS, "Only the trained tokens are returned. The result has one label for each token of input_ids.")  # fmt: skip
+def _trained_alone(input_ids, spans, train):
+    return [label for label in training_labels(input_ids, spans, train) if label != IGNORE_INDEX]
+
+
+def _labels_case(rule: str, remark: str, ids: list[int], spans: Spans, train: set[str]) -> Case:
+    return Case(
+        f"`training_labels({ids}, {spans}, {train})`: {remark}",
+        lambda: (list(ids), {name: list(found) for name, found in spans.items()}, set(train)),
+        training_labels,
+        rule=rule,
+    )
+
+
+_SPANS: Spans = {"template": [(0, 2), (5, 7)], "question": [(2, 5)], "response": [(7, 10)]}
+_IDS = [1, 11, 7, 23, 0, 2, 13, 31, 0, 2]
+LABELS_CASES = (
+    _labels_case("train", "the response", _IDS, _SPANS, {"response"}),
+    _labels_case("train", "response and question", _IDS, _SPANS, {"response", "question"}),
+    _labels_case("train", "nothing", _IDS, _SPANS, set()),
+    _labels_case("spans", "the template stands in two places", _IDS, _SPANS, {"template"}),
+    _labels_case("spans", "all parts", _IDS, _SPANS, {"template", "question", "response"}),
+    _labels_case("spans", "a part without a place", [3, 4, 5], {"question": [], "response": [(1, 3)]}, {"question"}),
+    _labels_case("spans", "a token in no part", [3, 4, 5, 6], {"response": [(2, 3)]}, {"response"}),
+    _labels_case("first", "the response begins at the first token", [3, 4, 5], {"response": [(0, 3)]}, {"response"}),
+)  # fmt: skip
+
+
+def _draw_labels(rng: random.Random, *_: object) -> tuple:
+    names = ["template", "question", "response"]
+    edges = sorted(rng.sample(range(1, 14), 5))
+    edges = [0, *edges, 14]
+    spans: Spans = {name: [] for name in names}
+    for k, (start, end) in enumerate(zip(edges, edges[1:], strict=False)):
+        spans[names[k % 3]].append((start, end))
+    ids = [rng.randrange(50) for _ in range(14)]
+    return ids, spans, set(rng.sample(names, rng.randint(1, 2)))
+
+
+# --- response_loss_share -------------------------------------------------------------------
 
 
 def _response(labels):
@@ -168,6 +271,29 @@ def _draw(rng: random.Random, *_: object) -> tuple:
 
 
 EXERCISES = {
+    LABELS: Exercise(
+        LABELS,
+        "Labels for the parts that are trained",
+        training_labels,
+        LABELS_CASES,
+        asks="Return the labels of one example as a list: which of its tokens carry the loss.\n\n"
+        'input_ids: list of token ids. spans: dictionary, the name of a part -> its places as (start, end), such as {"template": [(0, 3), (12, 17)], "question": [(3, 12)], …}. train: set of names of parts.',
+        rules={
+            "train": "A token of a part in train has its own id as its label. Every other token has the label -100.",
+            "spans": "A part may stand in several places, in one, or in none. The end of a span is exclusive. A token may belong to no part.",
+            "first": "The first token always has the label -100: no earlier token predicts it.",
+            "unchanged": "input_ids, spans and train stay as they are.",
+        },
+        draw=_draw_labels,
+        hints=(
+            "Begin with a list of -100 for every token. Then which of them change?",
+            ("spans", "A slice of a list can be replaced by another slice: a[start:end] = …"),
+            "Look at the very first token last.",
+        ),
+        path="Begin with a list in which nothing is trained. Write step 1 for the response alone, then loop over the names in train and over the places of each. "
+        "At the end the first label is set to -100. The usual wrong turn is to mask what is not wanted, part by part: tokens that belong to no part are then trained.",
+        why="Starting from -100 makes untrained the default: a token is trained only because a span says so. The labels are not shifted, because the loss does that.",
+    ),
     ID: Exercise(
         ID,
         "The response's share of the loss",
@@ -192,6 +318,6 @@ EXERCISES = {
         path="Notice first that the two tensors differ in length by one, and bring them into line. Then mark the response tokens, add their losses, "
         "add all losses, and divide once. The usual wrong turn is to divide means or to average over sequences: both change the weight of a token.",
         why="A full-sequence loss is one sum over prompt and response, so a share of it is a quotient of sums. The labels are one position "
-        "longer than the losses: entry t of the losses belongs to label t + 1, here as everywhere.",
+        "longer than the losses: entry t of the losses belongs to label t + 1.",
     ),
 }  # fmt: skip

@@ -1,130 +1,173 @@
-"""Figures of notebook 03: response-only against full-sequence loss, from recorded runs."""
+"""Figures and tables of notebook 03, from recorded runs. Their words follow the numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 
-from sftlab.classroom.figures import bars, curves, dots
-from sftlab.exercises.ex03_response_only_loss.experiment import SHAPES, SIZES, TALKS
-from sftlab.statistics import change_by_seed, chosen, mean_with_interval
+from sftlab.classroom.figures import curves, dots
+from sftlab.exercises.ex03_response_only_loss.experiment import ANSWERED, ARMS, CHECKPOINTS, PARTS
+from sftlab.statistics import chosen, mean_interval
 
-LOSSES = {"response": "response only", "all": "every token"}
-
-
-def change_by_loss(
-    runs: Sequence[dict], name: str, first: str = "response", second: str = "all", **cell
-) -> tuple[float, tuple[float, float]]:
-    """second − first of two losses, seed by seed on the same pairs: mean and 95% t interval."""
-    return change_by_seed(runs, name, {"loss": first}, {"loss": second}, **cell)
+FIRST = "response only"
+Estimate = tuple[float, tuple[float, float]]
 
 
-def ratio(runs: Sequence[dict], shape: str) -> float:
-    """Prompt tokens per response token, over all recorded pairs of a shape."""
-    found = chosen(runs, shape=shape, loss="response")
-    return sum(r["prompt_tokens"] for r in found) / sum(r["response_tokens"] for r in found)
+def best(runs: Sequence[dict], setting: str, arm: str, step: int) -> list[dict]:
+    """Return one run per seed: that of the learning rate with the lowest validation loss at a step."""
+    found: dict[int, dict] = {}
+    at = CHECKPOINTS.index(step)
+    for run in runs:
+        if (run["setting"], run["arm"]) == (setting, arm):
+            before = found.get(run["seed"], run)
+            better = run["validation"][at] <= before["validation"][at]
+            found[run["seed"]] = run if better else before
+    return [found[seed] for seed in sorted(found)]
 
 
-def compared(runs: Sequence[dict], name: str, unit: str) -> list[list]:
-    """One row per cell: response-only training, and what training on every token changes."""
+def values(runs: Sequence[dict], setting: str, arm: str, step: int, name: str = "test") -> list[float]:
+    """Return a measurement of every seed at a step: "test" (nats per token) or "exact" (a share)."""
+    steps = CHECKPOINTS if name == "test" else ANSWERED
+    return [run[name][steps.index(step)] for run in best(runs, setting, arm, step)]
+
+
+def change(
+    runs: Sequence[dict], arm: str, step: int = 24, name: str = "test", setting: str = "ChatML"
+) -> Estimate:
+    """Return what an arm changes against response only: mean of the paired seeds, 95% t interval."""
+    arms = (values(runs, setting, a, step, name) for a in (FIRST, arm))
+    differences = [other - first for first, other in zip(*arms, strict=True)]
+    return float(np.mean(differences)), mean_interval(differences)
+
+
+def settled(estimate: Estimate) -> bool:
+    """Whether the interval leaves out zero."""
+    low, high = estimate[1]
+    return low > 0 or high < 0
+
+
+def as_text(estimate: Estimate, points: bool = False) -> str:
+    """Return an estimate with its interval, in points of a hundred or in nats."""
+    mean, (low, high) = estimate
+    if points:
+        return f"{100 * mean:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
+    return f"{mean:+.3f} nats ({low:+.3f} to {high:+.3f})"
+
+
+def arms_table(runs: Sequence[dict], setting: str = "ChatML", step: int = 24) -> pd.DataFrame:
+    """Return one row per arm: held-out loss, exact answers, and the changes against response only."""
     lines = []
-    for shape in SHAPES:
-        for size in SIZES:
-            cell = {"shape": shape, "pairs": size}
-            mean, _ = mean_with_interval(runs, name, loss="response", **cell)
-            change, (low, high) = change_by_loss(runs, name, **cell)
-            so = "no clear difference" if low <= 0 <= high else "higher" if low > 0 else "lower"
-            interval = f"{low:+{unit}} to {high:+{unit}}"
-            lines.append([shape, size, f"{mean:{unit}}", f"{change:+{unit}}", interval, so])
-    return lines
+    for arm in ARMS:
+        line = {
+            "arm": arm,
+            "held-out loss (nats per token)": f"{np.mean(values(runs, setting, arm, step)):.3f}",
+            "exactly right": f"{np.mean(values(runs, setting, arm, step, 'exact')):.1%}",
+        }
+        if arm != FIRST:
+            line["change of the loss"] = as_text(change(runs, arm, step, "test", setting))
+            line["change of exact answers"] = as_text(change(runs, arm, step, "exact", setting), True)
+        lines.append(line)
+    return pd.DataFrame(lines).fillna("–").set_index("arm")
 
 
-def turns(runs: Sequence[dict]) -> list[list[str]]:
-    """What 32 pairs or talks teach about the end of an answer and about what follows it."""
-    lines = []
-    for shape in (SHAPES[1], TALKS):
-        for loss, label in LOSSES.items():
-            line = [shape, label]
-            for name in ("goes_on", "new_turn", "user_turn"):
-                mean, (low, high) = mean_with_interval(runs, name, shape=shape, pairs=32, loss=loss)
-                line.append(f"{mean:.0%}  ({max(0, low):.0%} to {min(1, high):.0%})")
-            lines.append(line)
-    return lines
-
-
-def cells(runs: Sequence[dict]):
-    """Exact answers after both losses in every cell: one panel per shape."""
-    found, clear = {}, 0
-    for shape in SHAPES:
-        prompt, answer = shape.split(", ")
-        panel = f"{prompt},\n{answer}\n{ratio(runs, shape):.1f} : 1"
-        found[panel] = {
-            label: {
-                f"{size} pairs": mean_with_interval(runs, "exact", shape=shape, pairs=size, loss=loss)
-                for size in SIZES
-            }
-            for loss, label in LOSSES.items()
-        }  # fmt: skip
-        clear += sum(change_by_loss(runs, "exact", shape=shape, pairs=n)[0] < 0 for n in SIZES)
-    title = f"Training on the response alone gives more exact answers in {clear} of {len(SHAPES) * len(SIZES)} cells"
-    told = "; ".join(
-        f"{panel.replace(chr(10), ' ')}, {size}: {response[size][0]:.0%} and {every[size][0]:.0%}"
-        for panel, (response, every) in ((k, v.values()) for k, v in found.items())
-        for size in response
+def over_steps(runs: Sequence[dict], settings: Sequence[str] = ("ChatML", "Q and A")):
+    """Held-out loss of every arm over the training steps, one panel per template."""
+    found = {
+        setting: {
+            arm: {step: values(runs, setting, arm, step) for step in CHECKPOINTS[1:]} for arm in ARMS
+        }
+        for setting in settings
+    }
+    words = "; ".join(
+        f"{setting}, 24 steps: "
+        + ", ".join(f"{arm} {np.mean(points[24]):.3f}" for arm, points in arms.items())
+        for setting, arms in found.items()
     )
-    alt = f"{title}. Points with intervals, response only and every token: {told}."
-    return dots(found, title, alt, panels=True, percent="x", xlim=(0, 1.02), xlabel="exactly right", figsize=(9, 3.3))  # fmt: skip
-
-
-def learning(found: Mapping[str, Mapping[int, float]]):
-    """Held-out loss on responses over the steps. ``found``: training loss -> step -> nats per token."""
-    ends = {LOSSES[loss]: list(curve.values())[-1] for loss, curve in found.items()}
-    told = ", ".join(f"{value:.2f} with {label}" for label, value in ends.items())
     return curves(
-        {LOSSES[loss]: curve for loss, curve in found.items()},
-        f"At the end: {told}",
-        f"Line chart: the held-out loss on responses over the steps, at the end {told}.",
-        yscale="log", xlabel="optimiser step", ylabel="held-out NLL of the response\n(nats per token)",
+        found, "Held-out loss of each arm over the training steps",
+        f"Line charts of the held-out loss on responses. {words} nats per token.",
+        panels=True, xscale="log", yscale="log", sharey=True, figsize=(9.2, 3.6),
+        xlabel="training step", ylabel="loss of the response\n(nats per token)",
     )  # fmt: skip
 
 
-def prompt_shares(runs: Sequence[dict], shape: str, size: int):
-    """The prompt's share of tokens, loss and gradient, at the start and after training on all of it."""
-    every = chosen(runs, shape=shape, pairs=size, loss="all")
-    tokens = np.mean([r["prompt_tokens"] / (r["prompt_tokens"] + r["response_tokens"]) for r in every])  # fmt: skip
-    found = {
-        when: {f"of the {what}": np.mean([r[f"prompt_{what}_{key}"] for r in every]) for what in ("loss", "gradient")}
-        for when, key in (("at the start", "start"), ("after training on every token", "end"))
-    }  # fmt: skip
-    start, end = (list(values.values()) for values in found.values())
-    title = f"Of the gradient, {start[1]:.0%} belongs to the prompt at the start, {end[1]:.0%} at the end"
-    alt = (
-        f"Bars of the prompt's share. It has {tokens:.0%} of the tokens; of the loss {start[0]:.0%} at the start and "
-        f"{end[0]:.0%} after training on every token, of the gradient {start[1]:.0%} and {end[1]:.0%}."
-    )
-    return bars(found, title, alt, fmt=".0%", percent="x", axvline={tokens: f"of the tokens {tokens:.0%}"},
-                xlim=(0, 1.12), xlabel="share that belongs to the prompt", figsize=(7.4, 3))  # fmt: skip
+def changes(runs: Sequence[dict], setting: str, step: int):
+    """What each arm changes against response only at one step; the explorer's picture."""
+    found = {arm: change(runs, arm, step, "test", setting) for arm in ARMS if arm != FIRST}
+    clear = [arm for arm, estimate in found.items() if settled(estimate)]
+    title = f"{setting}, {step} steps: {len(clear)} of {len(found)} arms differ from response only"
+    words = ", ".join(f"{arm} {as_text(estimate)}" for arm, estimate in found.items())
+    return dots(found, title, f"{title}. Change of the held-out loss: {words}.", zero=True,
+                fmt="+.3f", xlabel="change of the held-out loss (nats per token)", figsize=(7.6, 2.5))  # fmt: skip
 
 
-def one_cell(runs: Sequence[dict], shape: str, size: int, alt: str):
-    """The explorer's picture: exact match, NLL and the prompt's shares in one cell."""
-    arms = {"exactly right": "exact", "NLL (nats per token)": "nll"}
-    found = {
-        panel: {
-            label: mean_with_interval(runs, name, shape=shape, pairs=size, loss=loss)
-            for loss, label in LOSSES.items()
-        }
-        for panel, name in arms.items()
-    }
-    every = chosen(runs, shape=shape, pairs=size, loss="all")
-    found["the prompt's share"] = {
-        f"{what}, {when}": np.mean([r[f"prompt_{what}_{when}"] for r in every])
-        for what in ("loss", "gradient") for when in ("start", "end")
-    }  # fmt: skip
-    formats = dict(zip(found, (".0%", ".2f", ".0%"), strict=True))
-    best, other = (mean for mean, _ in found["exactly right"].values())
-    title = f"{size} pairs: {best:.0%} exactly right, {other:.0%} after training on every token"
-    whole = {"xlim": (0, 1.3), "xticks": [0, 0.5, 1], "percent": "x"}
-    each = {"exactly right": whole, "the prompt's share": whole}
-    return bars(found, title, alt, panels=True, fmt=formats, each=each, figsize=(9.2, 2.9))
+def shares(runs: Sequence[dict], setting: str = "ChatML") -> pd.DataFrame:
+    """Return, by part, the mean loss and the share of the gradient before and after "everything"."""
+    chosen = best(runs, setting, "everything", CHECKPOINTS[-1])
+    lines = []
+    for part in PARTS:
+        losses, gradients = (
+            np.mean([run[f"{what} of {part}"] for run in chosen], axis=0)
+            for what in ("loss", "gradient")
+        )
+        lines.append(
+            {
+                "part": part,
+                "loss before (nats per token)": f"{losses[0]:.2f}",
+                "loss after": f"{losses[1]:.2f}",
+                "share of the gradient before": f"{gradients[0]:.0%}",
+                "after": f"{gradients[1]:.0%}",
+            }
+        )
+    return pd.DataFrame(lines).set_index("part")
+
+
+def smollm2(runs: Sequence[dict]) -> pd.DataFrame:
+    """Return one row per arm of the runs on SmolLM2: held-out loss, and the paired change."""
+    losses = {arm: [run["test"] for run in chosen(runs, arm=arm)] for arm in ARMS}
+    lines = []
+    for arm, found in losses.items():
+        differences = np.subtract(found, losses[FIRST])
+        estimate = float(differences.mean()), mean_interval(differences)
+        line = {"arm": arm, "held-out loss (nats per token)": f"{np.mean(found):.3f}"}
+        lines.append({**line, "change": as_text(estimate) if arm != FIRST else "–"})
+    return pd.DataFrame(lines).set_index("arm")
+
+
+def verdict(estimate: Estimate, points: bool = False) -> str:
+    """Return what an estimated change of the loss (or of a share) means, in two words."""
+    if not settled(estimate):
+        return "not settled here"
+    return "better" if (estimate[0] > 0) == points else "worse"
+
+
+def claims(runs: Sequence[dict]) -> pd.DataFrame:
+    """Return the claims of the lesson with their numbers; the words follow the intervals."""
+    exact = {arm: change(runs, arm, 24, "exact") for arm in ARMS if arm != FIRST}
+    loss = {arm: change(runs, arm) for arm in ARMS if arm != FIRST}
+    read = change(runs, "+ template", setting="Q and A")
+    late = change(runs, "everything", 96)
+    long = change(runs, "+ question", setting="ChatML, long prompt")
+    lines = [
+        (
+            f"Training on every token for 24 steps: {verdict(exact['everything'], True)}",
+            f"exact answers {as_text(exact['everything'], True)}",
+            "each arm has its own learning rate, chosen on other questions",
+            f"after 96 steps the loss differs by {as_text(late)}: {verdict(late)}",
+        ),
+        (
+            f"The question's own words in the loss: {verdict(loss['+ question'])}",
+            as_text(loss["+ question"]),
+            "the arm without the template's tokens",
+            f"after long notes: {as_text(long)}: {verdict(long)}",
+        ),
+        (
+            f"The template's tokens in the loss: {verdict(loss['+ template'])}",
+            as_text(loss["+ template"]),
+            f"a template that the base has read: {as_text(read)}, {verdict(read)}",
+            "this base has never read ChatML's special tokens; other models have",
+        ),
+    ]
+    return pd.DataFrame(lines, columns=["claim", "measured", "control", "where it stops holding"])
