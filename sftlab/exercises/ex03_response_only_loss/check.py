@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import torch
@@ -107,7 +108,7 @@ def _draw_labels(rng: random.Random, *_: object) -> tuple:
     edges = sorted(rng.sample(range(1, 14), 5))
     edges = [0, *edges, 14]
     spans: Spans = {name: [] for name in names}
-    for k, (start, end) in enumerate(zip(edges, edges[1:], strict=False)):
+    for k, (start, end) in enumerate(itertools.pairwise(edges)):
         spans[names[k % 3]].append((start, end))
     ids = [rng.randrange(50) for _ in range(14)]
     return ids, spans, set(rng.sample(names, rng.randint(1, 2)))

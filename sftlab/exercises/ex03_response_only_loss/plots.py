@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from sftlab.classroom.figures import curves, dots
+from sftlab.classroom.figures import bars, curves, dots
 from sftlab.exercises.ex03_response_only_loss.experiment import ANSWERED, ARMS, CHECKPOINTS, PARTS
 from sftlab.statistics import chosen, mean_interval
 
@@ -27,7 +27,9 @@ def best(runs: Sequence[dict], setting: str, arm: str, step: int) -> list[dict]:
     return [found[seed] for seed in sorted(found)]
 
 
-def values(runs: Sequence[dict], setting: str, arm: str, step: int, name: str = "test") -> list[float]:
+def values(
+    runs: Sequence[dict], setting: str, arm: str, step: int, name: str = "test"
+) -> list[float]:
     """Return a measurement of every seed at a step: "test" (nats per token) or "exact" (a share)."""
     steps = CHECKPOINTS if name == "test" else ANSWERED
     return [run[name][steps.index(step)] for run in best(runs, setting, arm, step)]
@@ -67,16 +69,25 @@ def arms_table(runs: Sequence[dict], setting: str = "ChatML", step: int = 24) ->
         }
         if arm != FIRST:
             line["change of the loss"] = as_text(change(runs, arm, step, "test", setting))
-            line["change of exact answers"] = as_text(change(runs, arm, step, "exact", setting), True)
+            line["change of exact answers"] = as_text(
+                change(runs, arm, step, "exact", setting), True
+            )
         lines.append(line)
     return pd.DataFrame(lines).fillna("–").set_index("arm")
+
+
+def one_measure(found: dict[str, float], title: str, fmt: str = ".3f"):
+    """A bar for each part or arm: its loss per token."""
+    words = ", ".join(f"{name} {value:{fmt}}" for name, value in found.items())
+    return bars(found, title, f"{title}: {words} nats per token.", fmt=fmt, xlabel="loss per token (nats)")  # fmt: skip
 
 
 def over_steps(runs: Sequence[dict], settings: Sequence[str] = ("ChatML", "Q and A")):
     """Held-out loss of every arm over the training steps, one panel per template."""
     found = {
         setting: {
-            arm: {step: values(runs, setting, arm, step) for step in CHECKPOINTS[1:]} for arm in ARMS
+            arm: {step: values(runs, setting, arm, step) for step in CHECKPOINTS[1:]}
+            for arm in ARMS
         }
         for setting in settings
     }
@@ -122,6 +133,11 @@ def shares(runs: Sequence[dict], setting: str = "ChatML") -> pd.DataFrame:
             }
         )
     return pd.DataFrame(lines).set_index("part")
+
+
+def before(runs: Sequence[dict]) -> dict[str, float]:
+    """Return the mean loss of each part before training, in nats per token."""
+    return {part: float(np.mean([run[f"loss of {part}"] for run in runs])) for part in PARTS}
 
 
 def smollm2(runs: Sequence[dict]) -> pd.DataFrame:
