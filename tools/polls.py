@@ -14,10 +14,12 @@ from typing import Any
 from sftlab.classroom import html_cards
 from sftlab.errors import WorkbookError
 
+NOT_SETTLED = "not settled: "  # then the options that the interval reaches
+
 
 @dataclass(frozen=True)
 class Poll:
-    """One prediction, with the option that was measured and the sentences that say why."""
+    """One prediction, with the option that was measured (or that it is not settled) and the sentences that say why."""
 
     id: str
     question: str
@@ -35,11 +37,12 @@ def polls(cells: Sequence[Any]) -> dict[str, Poll]:
     told = _outcomes(cells)
     found = {}
     for id, question, options in (call for cell in cells for call in predict_calls(cell)):
-        if told.get(id, {}).get("measured") not in options:
+        measured = told.get(id, {}).get("measured", "")
+        if measured not in options and not measured.startswith(NOT_SETTLED):
             raise WorkbookError(
                 f"prediction {id} has no stored outcome: run `make notebooks` first"
             )
-        found[id] = Poll(id, question, tuple(options), told[id]["measured"], told[id]["because"])
+        found[id] = Poll(id, question, tuple(options), measured, told[id]["because"])
     return found
 
 

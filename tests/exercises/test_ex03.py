@@ -111,7 +111,8 @@ def test_claims_follow_the_data():
 
 def test_the_explorer_counts_the_arms_that_differ():
     same = [{**run_, "test": [1.0] * len(CHECKPOINTS)} for run_ in runs(NAME)]
-    assert "0 of 3 arms differ" in plots.changes(same, "ChatML", 24).alt
+    found = plots.changes(same, "ChatML", 24)
+    assert "0 of 3 arms differ" in plots.changes_in_words(found, "ChatML", 24)[0]
 
 
 # --- the recorded file -----------------------------------------------------------------------

@@ -8,7 +8,7 @@ import ipywidgets as widgets
 
 from sftlab.classroom.explorer import DESCRIBED, WIDE, explorer
 from sftlab.exercises.ex03_response_only_loss.experiment import CHECKPOINTS, SETTINGS
-from sftlab.exercises.ex03_response_only_loss.plots import changes
+from sftlab.exercises.ex03_response_only_loss.plots import changes, changes_in_words, draw_changes
 
 
 def steps_slider(runs: Sequence[dict]) -> None:
@@ -23,6 +23,6 @@ def steps_slider(runs: Sequence[dict]) -> None:
     }  # fmt: skip
     explorer(
         controls,
-        lambda setting, step: changes(runs, setting, step),
-        lambda setting, step: changes(runs, setting, step).alt,
+        lambda setting, step: draw_changes(runs, setting, step),
+        lambda setting, step: changes_in_words(changes(runs, setting, step), setting, step)[1],
     )

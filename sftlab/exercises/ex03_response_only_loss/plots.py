@@ -104,14 +104,24 @@ def over_steps(runs: Sequence[dict], settings: Sequence[str] = ("ChatML", "Q and
     )  # fmt: skip
 
 
-def changes(runs: Sequence[dict], setting: str, step: int):
-    """What each arm changes against response only at one step; the explorer's picture."""
-    found = {arm: change(runs, arm, step, "test", setting) for arm in ARMS if arm != FIRST}
-    clear = [arm for arm, estimate in found.items() if settled(estimate)]
-    title = f"{setting}, {step} steps: {len(clear)} of {len(found)} arms differ from response only"
+def changes(runs: Sequence[dict], setting: str, step: int) -> dict[str, Estimate]:
+    """What each arm changes against response only at one step."""
+    return {arm: change(runs, arm, step, "test", setting) for arm in ARMS if arm != FIRST}
+
+
+def changes_in_words(found: dict[str, Estimate], setting: str, step: int) -> tuple[str, str]:
+    """A title that counts the arms that differ, and the same with all numbers."""
+    clear = sum(map(settled, found.values()))
+    title = f"{setting}, {step} steps: {clear} of {len(found)} arms differ from response only"
     words = ", ".join(f"{arm} {as_text(estimate)}" for arm, estimate in found.items())
-    return dots(found, title, f"{title}. Change of the held-out loss: {words}.", zero=True,
-                fmt="+.3f", xlabel="change of the held-out loss (nats per token)", figsize=(7.6, 2.5))  # fmt: skip
+    return title, f"{title}. Change of the held-out loss: {words}."
+
+
+def draw_changes(runs: Sequence[dict], setting: str, step: int):
+    """The explorer's picture."""
+    found = changes(runs, setting, step)
+    return dots(found, *changes_in_words(found, setting, step), zero=True, fmt="+.3f",
+                xlabel="change of the held-out loss (nats per token)", figsize=(7.6, 2.5))  # fmt: skip
 
 
 def shares(runs: Sequence[dict], setting: str = "ChatML") -> pd.DataFrame:
