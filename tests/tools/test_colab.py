@@ -20,7 +20,16 @@ from tools import colab
 
 ADDRESS = "https://github.com/someone/sftlab"
 # On Colab's machines anyway; their list of packages names them.
-THERE = {"IPython", "ipywidgets", "jinja2", "matplotlib", "nbformat", "numpy", "packaging", "pandas"}
+THERE = {
+    "IPython",
+    "ipywidgets",
+    "jinja2",
+    "matplotlib",
+    "nbformat",
+    "numpy",
+    "packaging",
+    "pandas",
+}
 THERE |= {"cycler", "psutil", "pygments", "safetensors", "scipy", "torch", "tqdm"}
 # Commands of the workbook's keepers, which no notebook imports.
 TOOLS = "bench experiments autograding book colab course deck publish real slides website".split()  # noqa: SIM905
