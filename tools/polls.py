@@ -12,14 +12,13 @@ from html import escape
 from typing import Any
 
 from sftlab.classroom import html_cards
+from sftlab.classroom.predictions import NOT_SETTLED
 from sftlab.errors import WorkbookError
-
-NOT_SETTLED = "not settled: "  # then the options that the interval reaches
 
 
 @dataclass(frozen=True)
 class Poll:
-    """One prediction, with the option that was measured (or that it is not settled) and the sentences that say why."""
+    """One prediction, with what was measured (an option, or not settled) and why."""
 
     id: str
     question: str

@@ -63,7 +63,7 @@ class Deck:
         self.code: list[Piece] = []  # folded, waiting for its output
         self.part = ""
         for cell in self.made.cells:
-            self._text(cell.source) if cell.cell_type == "markdown" else self._run(cell)
+            self._text(cell) if cell.cell_type == "markdown" else self._run(cell)
         self._leave()
         self._tell_minutes()
 
@@ -110,24 +110,25 @@ class Deck:
 
     # --- the kinds of cells ----------------------------------------------------------------
 
-    def _text(self, markdown: str) -> None:
-        pieces = HEADING.split(markdown)  # text, then hashes, heading and text in turn
-        self._paragraphs(pieces[0])
+    def _text(self, cell: Any) -> None:
+        drawn = cell.get("attachments", {})
+        pieces = HEADING.split(cell.source)  # text, then hashes, heading and text in turn
+        self._paragraphs(pieces[0], drawn)
         for hashes, heading, text in zip(pieces[1::3], pieces[2::3], pieces[3::3], strict=True):
             level = len(hashes)
             self._leave()
             if level < 3:
                 self.part = heading if level == 2 else ""
             self._begin(heading, level)
-            self._paragraphs(text)
+            self._paragraphs(text, drawn)
 
-    def _paragraphs(self, text: str) -> None:
+    def _paragraphs(self, text: str, drawn: dict) -> None:
         if text.strip():
             self._flush()
         for block in filter(str.strip, re.split(r"\n\s*\n(?=\S)", text)):
             whole = new_markdown_cell(block)
             parts = [block] if slide_height(whole) <= ROOM else ITEM.split(block)
-            for cell in map(new_markdown_cell, parts):
+            for cell in (new_markdown_cell(part, attachments=drawn) for part in parts):
                 self._put(Piece(cell, slide_height(cell)))
                 self.slides[-1].load.words += presenter.words(cell.source)
 

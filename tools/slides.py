@@ -32,16 +32,12 @@ prediction, <kbd>1</kbd> to <kbd>9</kbd> count a hand, <kbd>−</kbd> takes it b
 def page(number: str) -> str:
     """The deck of a notebook as one HTML page."""
     deck = Deck(number)
-    drawn = {k: v for cell in deck.made.cells for k, v in cell.get("attachments", {}).items()}
     deck.made.cells = []
     for before, slide in pairwise([deck.slides[0], *deck.slides]):
         cells = _cells(slide)
         if before.part != slide.part:  # each part is a column of the overview
             cells[0].metadata.before = f"</section><section>{cells[0].metadata.before}"
         deck.made.cells += cells
-    for cell in deck.made.cells:
-        if cell.cell_type == "markdown" and "(attachment:" in cell.source:
-            cell["attachments"] = drawn  # the slides' cells are paragraphs of the notebook's
     colours = HtmlFormatter(style="vs").get_style_defs(".highlight")
     resources = {"colours": colours}
     return website.exporter("slides").from_notebook_node(deck.made, resources=resources)[0]

@@ -12,6 +12,9 @@ from sftlab.classroom import html_cards, progress
 from sftlab.errors import WorkbookError
 
 Range = tuple[float, float]  # lower end (included), upper end (excluded)
+NOT_SETTLED = (
+    "not settled: "  # begins a stored outcome; the options that the interval reaches follow
+)
 
 
 @dataclass
@@ -84,7 +87,7 @@ def outcome(
     question = asked(id, "outcome")
     found = _options_measured(id, question, measured, interval)
     settled = len(found) == 1
-    result = found[0] if settled else f"not settled: {' or '.join(found)}"
+    result = found[0] if settled else NOT_SETTLED + " or ".join(found)
     told: dict = {}
 
     def settle(stored: dict) -> None:

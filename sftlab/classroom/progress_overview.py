@@ -20,7 +20,8 @@ NOISY = (
 def start(number: str, seed: int = 0, model: str = "almanac") -> None:
     """Begin notebook ``number`` ("12"): set seeds and plot style, and show the open tasks.
 
-    Sets the seeds of Python, NumPy and PyTorch, so that Run All gives the same numbers each time.
+    Sets the seeds of Python, NumPy and PyTorch, so that Run All gives the same numbers each time,
+    and the style of figures and tables.
     On a model other than the embedded one, shows how long the notebook takes.
 
     Raises:
@@ -33,9 +34,12 @@ def start(number: str, seed: int = 0, model: str = "almanac") -> None:
     for name in NOISY:
         logging.getLogger(name).setLevel(logging.ERROR)
     seed_everything(seed)
+    import pandas
+
     from sftlab.classroom.plots import use_style
 
     use_style()
+    pandas.set_option("display.max_colwidth", None)  # a table shows its cells whole
     title = f"{number} · {catalogue.title(number)}"
     lines = [*tally(number).lines(), *catalogue.on_model(number, model)]
     body = "<br>".join(html_cards.inline(line) for line in lines)

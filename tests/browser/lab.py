@@ -199,8 +199,12 @@ class Notebook:
         self.until(f"{NOTEBOOK}.sessionContext.session.kernel.status == 'idle'", CELL_LIMIT)
 
     def type_and_run(self, index: int, source: str) -> None:
-        """Replace a cell's text by hand and press Ctrl+Enter."""
-        self.show(index).locator(".cm-content").click()
+        """Replace a cell's text by hand, unfolded where it is folded, and press Ctrl+Enter."""
+        cell = self.show(index)
+        folded = cell.locator(".jp-InputPlaceholder")
+        if folded.count():
+            folded.click()
+        cell.locator(".cm-content").click()
         self.page.keyboard.press("Control+a")
         self.page.keyboard.insert_text(source)
         assert self.sources()[index] == source

@@ -27,6 +27,7 @@ from sftlab.masking import build_example
 from sftlab.models import checksums, load
 
 NAME = "prompt_parts"
+REAL = runs("prompt_parts_smollm2")
 
 
 @pytest.fixture(params=SETTINGS)
@@ -70,7 +71,7 @@ def test_the_losses_by_part_add_up_to_the_whole(tiny_model, tokenizer):
 def test_all_arms_read_the_same_examples_in_the_same_order(tokenizer):
     pairs = training_pairs("ChatML", seed=0)
     seen = [
-        [b["input_ids"].tolist() for b in batches(examples(tokenizer, pairs, arm), 5, 3, 0)]
+        [b["input_ids"].tolist() for b in batches(tokenizer, pairs, arm, steps=5, seed=3)]
         for arm in ARMS.values()
     ]
     assert all(order == seen[0] for order in seen)
@@ -103,10 +104,10 @@ def test_claims_follow_the_data():
     flipped = [{**run_, "arm": swap.get(run_["arm"], run_["arm"])} for run_ in recorded]
     change, (low, high) = plots.change(recorded, "everything", 24, "exact")
     assert plots.change(flipped, "everything", 24, "exact")[0] == pytest.approx(-change)
-    before, after = (plots.claims(found)["claim"][0] for found in (recorded, flipped))
+    before, after = (plots.claims(found, REAL)["claim"][0] for found in (recorded, flipped))
     assert low <= 0 <= high or before != after
     none = [{**run_, "exact": [0.5, 0.5]} for run_ in recorded]
-    assert "not settled" in plots.claims(none)["claim"][0]
+    assert "not settled" in plots.claims(none, REAL)["claim"][0]
 
 
 def test_the_explorer_counts_the_arms_that_differ():
@@ -143,5 +144,5 @@ def test_a_training_gives_what_was_recorded():
     cell = {"setting": "ChatML", "arm": "+ template", "learning_rate": 1e-3, "seed": 0}
     (recorded,) = runs(NAME, **cell)
     found = run(**cell)
-    assert found["exact"] == pytest.approx(recorded["exact"], abs=0.12)
+    assert found["exact"] == pytest.approx(recorded["exact"], abs=0.08)
     assert found["test"][:4] == pytest.approx(recorded["test"][:4], rel=0.15)

@@ -152,13 +152,21 @@ def loss_by_part(
 
 
 def batches(
-    some: Sequence[Example], steps: int, seed: int, pad_id: int
-) -> Iterator[dict[str, torch.Tensor]]:
-    """Yield ``steps`` batches of 16 examples; the order depends on the lengths and the seed alone."""
-    lengths = [len(example) for example in some]
-    epochs = (batch_order(lengths, BATCH, seed, epoch) for epoch in count())
+    tokenizer, pairs: Sequence[dict], train: set[str], steps: int, seed: int,
+    labels: Callable = training_labels,
+) -> Iterator[dict]:  # fmt: skip
+    """Yield ``steps`` batches of 16 pairs in which the named parts are trained.
+
+    Their order depends on the lengths and the seed alone, so it is the same in every arm. Each batch
+    also holds ``response_tokens``, the number of its response tokens.
+    """
+    found = [parts(tokenizer, pair) for pair in pairs]
+    made = [Example(ids, labels(ids, spans, train)) for ids, spans in found]
+    responses = [sum(end - start for start, end in spans["response"]) for _, spans in found]
+    epochs = (batch_order([len(ids) for ids, _ in found], BATCH, seed, n) for n in count())
     for chosen in islice(chain.from_iterable(epochs), steps):
-        yield collate([some[i] for i in chosen], pad_id)
+        batch = collate([made[i] for i in chosen], tokenizer.pad_token_id)
+        yield {**batch, "response_tokens": sum(responses[i] for i in chosen)}
 
 
 def gradient_shares(model, tokenizer, pairs: Sequence[dict]) -> dict[str, float]:
@@ -219,19 +227,14 @@ def train(
     Gradients are not clipped, because that would reduce the response's part whenever the prompt's
     part is large.
     """
-    optimizer = torch.optim.AdamW(
-        [p for p in model.parameters() if p.requires_grad], lr=learning_rate, weight_decay=0.0
-    )
-    chosen = examples(tokenizer, pairs, parts_)
-    response = examples(tokenizer, pairs, {"response"})
-    pad_id = tokenizer.pad_token_id
-    both = (batches(some, steps, seed, pad_id) for some in (chosen, response))
-    for step, (batch, answers) in enumerate(zip(*both, strict=True), 1):
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trainable, lr=learning_rate, weight_decay=0.0)
+    for step, batch in enumerate(batches(tokenizer, pairs, parts_, steps, seed), 1):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * min(1, step / WARMUP)
         model.train()
         total, _ = model_loss(model, batch)
-        (total / (answers["labels"] != IGNORE_INDEX).sum()).backward()
+        (total / batch["response_tokens"]).backward()
         optimizer.step()
         optimizer.zero_grad()
         model.eval()

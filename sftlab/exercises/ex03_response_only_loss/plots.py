@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
 
 from sftlab.classroom.figures import bars, curves, dots
-from sftlab.exercises.ex03_response_only_loss.experiment import ANSWERED, ARMS, CHECKPOINTS, PARTS
+from sftlab.exercises.ex03_response_only_loss.experiment import (
+    ANSWERED,
+    ARMS,
+    CHECKPOINTS,
+    LIMIT,
+    PARTS,
+)
+from sftlab.generate import answer
 from sftlab.statistics import chosen, mean_interval
 
 FIRST = "response only"
@@ -17,14 +24,14 @@ Estimate = tuple[float, tuple[float, float]]
 
 def best(runs: Sequence[dict], setting: str, arm: str, step: int) -> list[dict]:
     """Return one run per seed: that of the learning rate with the lowest validation loss at a step."""
-    found: dict[int, dict] = {}
     at = CHECKPOINTS.index(step)
-    for run in runs:
-        if (run["setting"], run["arm"]) == (setting, arm):
-            before = found.get(run["seed"], run)
-            better = run["validation"][at] <= before["validation"][at]
-            found[run["seed"]] = run if better else before
-    return [found[seed] for seed in sorted(found)]
+    return _tuned(chosen(runs, setting=setting, arm=arm), lambda run: run["validation"][at])
+
+
+def _tuned(runs: Sequence[dict], loss: Callable[[dict], float]) -> list[dict]:
+    """Return one run per seed, that of the lowest loss."""
+    seeds = dict.fromkeys(run["seed"] for run in runs)
+    return [min((run for run in runs if run["seed"] == seed), key=loss) for seed in seeds]
 
 
 def values(
@@ -80,6 +87,18 @@ def one_measure(found: dict[str, float], title: str, fmt: str = ".3f"):
     """A bar for each part or arm: its loss per token."""
     words = ", ".join(f"{name} {value:{fmt}}" for name, value in found.items())
     return bars(found, title, f"{title}: {words} nats per token.", fmt=fmt, xlabel="loss per token (nats)")  # fmt: skip
+
+
+def why(runs: Sequence[dict], arm: str) -> str:
+    """What an arm changes in the loss, which is finer than exact answers."""
+    return f"Of the held-out responses, the loss changed by {as_text(change(runs, arm))}."
+
+
+def written_answers(model, tokenizer, some: Sequence[dict]) -> pd.DataFrame:
+    """Return what a model answers to some questions, beside the expected answers."""
+    replies = answer(model, tokenizer, [q["prompt"] for q in some], max_new_tokens=LIMIT)
+    lines = [[q["prompt"], g.text, q["answer"]] for q, g in zip(some, replies, strict=True)]
+    return pd.DataFrame(lines, columns=["question", "written", "expected"])
 
 
 def over_steps(runs: Sequence[dict], settings: Sequence[str] = ("ChatML", "Q and A")):
@@ -150,15 +169,28 @@ def before(runs: Sequence[dict]) -> dict[str, float]:
     return {part: float(np.mean([run[f"loss of {part}"] for run in runs])) for part in PARTS}
 
 
+def real_losses(runs: Sequence[dict], arm: str) -> list[float]:
+    """Return the held-out loss of an arm on SmolLM2, of every seed, at its own learning rate."""
+    tuned = _tuned(chosen(runs, arm=arm), lambda run: run["validation"])
+    return [run["test"] for run in tuned]
+
+
+def real_change(runs: Sequence[dict], arm: str) -> Estimate:
+    """Return what an arm changes on SmolLM2 against response only, paired by seed."""
+    differences = np.subtract(real_losses(runs, arm), real_losses(runs, FIRST))
+    return float(differences.mean()), mean_interval(differences)
+
+
 def smollm2(runs: Sequence[dict]) -> pd.DataFrame:
     """Return one row per arm of the runs on SmolLM2: held-out loss, and the paired change."""
-    losses = {arm: [run["test"] for run in chosen(runs, arm=arm)] for arm in ARMS}
-    lines = []
-    for arm, found in losses.items():
-        differences = np.subtract(found, losses[FIRST])
-        estimate = float(differences.mean()), mean_interval(differences)
-        line = {"arm": arm, "held-out loss (nats per token)": f"{np.mean(found):.3f}"}
-        lines.append({**line, "change": as_text(estimate) if arm != FIRST else "–"})
+    lines = [
+        {
+            "arm": arm,
+            "held-out loss (nats per token)": f"{np.mean(real_losses(runs, arm)):.3f}",
+            "change": as_text(real_change(runs, arm)) if arm != FIRST else "–",
+        }
+        for arm in ARMS
+    ]
     return pd.DataFrame(lines).set_index("arm")
 
 
@@ -169,13 +201,14 @@ def verdict(estimate: Estimate, points: bool = False) -> str:
     return "better" if (estimate[0] > 0) == points else "worse"
 
 
-def claims(runs: Sequence[dict]) -> pd.DataFrame:
+def claims(runs: Sequence[dict], real: Sequence[dict]) -> pd.DataFrame:
     """Return the claims of the lesson with their numbers; the words follow the intervals."""
     exact = {arm: change(runs, arm, 24, "exact") for arm in ARMS if arm != FIRST}
     loss = {arm: change(runs, arm) for arm in ARMS if arm != FIRST}
     read = change(runs, "+ template", setting="Q and A")
     late = change(runs, "everything", 96)
     long = change(runs, "+ question", setting="ChatML, long prompt")
+    known = real_change(real, "+ template")
     lines = [
         (
             f"Training on every token for 24 steps: {verdict(exact['everything'], True)}",
@@ -193,7 +226,7 @@ def claims(runs: Sequence[dict]) -> pd.DataFrame:
             f"The template's tokens in the loss: {verdict(loss['+ template'])}",
             as_text(loss["+ template"]),
             f"a template that the base has read: {as_text(read)}, {verdict(read)}",
-            "this base has never read ChatML's special tokens; other models have",
+            f"SmolLM2, trained on ChatML: {as_text(known)}, {verdict(known)}",
         ),
     ]
     return pd.DataFrame(lines, columns=["claim", "measured", "control", "where it stops holding"])
