@@ -20,6 +20,7 @@ window.measure = (() => {
       if (!node.data.trim() || parent.closest("svg, mjx-container, style, script")) continue;
       const style = getComputedStyle(parent);
       if (style.visibility === "hidden") continue;
+      if (parent.closest("details:not([open])") && !parent.closest("summary")) continue; // folded
       const range = document.createRange();
       range.selectNodeContents(node);
       const boxes = [...range.getClientRects()].filter(shown);
