@@ -12,6 +12,9 @@ import re
 import textwrap
 from typing import Any
 
+import matplotlib
+from resvg_py import svg_to_bytes
+
 from sftlab.classroom.catalogue import exercise, package
 from sftlab.classroom.checking import Exercise
 from sftlab.errors import WorkbookError
@@ -29,7 +32,7 @@ CHECK = re.compile(r"""(?<!\w)check\(\s*["'](\d\d\.\w+)["']""")
 REVEAL = re.compile(r"""(?<!\w)reveal\(\s*["'](\d\d\.\w+)["']""")
 EXPLORE = re.compile(r"""(?<!\w)explore\(\s*["'](\d\d\.\w+)["']""")
 START = re.compile(r"""(?<!\w)start\(\s*["'](\d\d)["']""")
-DIAGRAM = "attachment:diagram.svg"  # the notebook's concept diagram, in a cell of text
+DIAGRAM = "attachment:diagram.png"  # the notebook's concept diagram, in a cell of text
 # What only asks, grades, reveals or shows: a cell of nothing else is folded. One click opens it.
 FOLDED = {"predict", "outcome", "check", "reveal", "explore", "show", "start", "show_progress", "show_of_hands"}  # fmt: skip
 
@@ -86,10 +89,19 @@ def _set_diagram(cells: list, number: str) -> None:
     for cell in cells:
         cell.pop("attachments", None)
         if cell.cell_type == "markdown" and DIAGRAM in cell.source:
-            drawn = package(number, "diagram").draw().encode()
-            cell["attachments"] = {
-                "diagram.svg": {"image/svg+xml": base64.b64encode(drawn).decode()}
-            }
+            drawn = _png(package(number, "diagram").draw())
+            cell["attachments"] = {"diagram.png": {"image/png": base64.b64encode(drawn).decode()}}
+
+
+def _png(svg: str) -> bytes:
+    """Draw an SVG, twice as large: JupyterLab 4 shows no SVG that is attached to a cell.
+
+    With the fonts that come with matplotlib, a drawing is the same on every machine.
+    """
+    return svg_to_bytes(
+        svg, zoom=2, skip_system_fonts=True, font_dirs=[f"{matplotlib.get_data_path()}/fonts/ttf"],
+        sans_serif_family="DejaVu Sans", monospace_family="DejaVu Sans Mono",
+    )  # fmt: skip
 
 
 def slide_type(cell: Any, tags: list[str]) -> str:

@@ -1,7 +1,7 @@
 """Concept diagrams: boxes, arrows, and strips of tokens as SVG, drawn by the exercises' `diagram.py`.
 
-`tools.notebook_metadata` stores the drawing in the notebook, in a cell of text. Fills differ in their
-pattern as well as in color, so that a diagram can be read without color.
+`tools.notebook_metadata` stores the drawing in the notebook, as PNG in a cell of text. Fills differ in
+their pattern as well as in color, so that a diagram can be read without color.
 """
 
 from __future__ import annotations

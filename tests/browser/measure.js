@@ -28,12 +28,15 @@ window.measure = (() => {
     }
   }
 
-  // Wider or higher than the room it has: scrolled, cut off or sticking out.
+  // Wider or higher than the room it has: scrolled, cut off or sticking out. Or a picture not shown.
   function cut_off() {
     const found = new Set();
     for (const [at, output] of outputs()) {
       const room = output.getBoundingClientRect();
       if (!shown(room)) continue;
+      for (const image of output.querySelectorAll("img"))
+        if (image.complete && !image.naturalWidth)
+          found.add(`cell ${at}: this picture is not shown: ${words(image)}`);
       for (const e of [output, ...output.querySelectorAll("*")]) {
         const box = e.getBoundingClientRect();
         if (!shown(box) || e.matches(FOREIGN)) continue;

@@ -128,7 +128,7 @@ def test_a_lesson_asks_in_its_title_and_shows_its_concept(path):
     listed = cells(path)
     assert listed[0].source.partition("\n")[0].endswith("?")
     (drawn,) = [c for c in listed if c.get("attachments")]
-    assert re.search(r"!\[[^\]]{30,}\]\(attachment:diagram\.svg\)", drawn.source), "with alt text"
+    assert re.search(r"!\[[^\]]{30,}\]\(attachment:diagram\.png\)", drawn.source), "with alt text"
     first = min(found(PREDICT, path).values())
     assert listed.index(drawn) < first
 
