@@ -9,12 +9,14 @@ from sftlab.exercises.ex03_response_only_loss import plots
 from sftlab.exercises.ex03_response_only_loss.experiment import (
     ARMS,
     CHECKPOINTS,
+    LEARNED,
     PARTS,
     SEEDS,
     SETTINGS,
     batches,
     examples,
     loss_by_part,
+    other_pairs,
     parts,
     questions,
     run,
@@ -32,7 +34,7 @@ REAL = runs("prompt_parts_smollm2")
 
 @pytest.fixture(params=SETTINGS)
 def setting(request, tokenizer, monkeypatch):
-    monkeypatch.setattr(tokenizer, "chat_template", SETTINGS[request.param][0])
+    monkeypatch.setattr(tokenizer, "chat_template", SETTINGS[request.param])
     return request.param
 
 
@@ -68,6 +70,12 @@ def test_the_losses_by_part_add_up_to_the_whole(tiny_model, tokenizer):
     assert sum(map(sum, found.values())) == pytest.approx(total, rel=1e-5)
 
 
+def test_pairs_on_which_the_template_is_learned_are_others():
+    for seed in range(SEEDS):
+        own = {pair["prompt"] for pair in training_pairs("ChatML", seed)}
+        assert len(own & {pair["prompt"] for pair in other_pairs(seed)}) <= 3
+
+
 def test_all_arms_read_the_same_examples_in_the_same_order(tokenizer):
     pairs = training_pairs("ChatML", seed=0)
     seen = [
@@ -90,30 +98,48 @@ def test_held_out_subjects_are_in_no_pair_and_in_one_set_only(setting_):
 # --- words that follow the numbers -----------------------------------------------------------
 
 
-def test_the_learning_rate_is_chosen_on_validation_questions():
+def test_an_arm_has_one_learning_rate_chosen_on_validation_questions():
+    at = CHECKPOINTS.index(24)
     for arm in ARMS:
-        for run_ in plots.best(runs(NAME), "ChatML", arm, 24):
-            at = CHECKPOINTS.index(24)
-            rivals = runs(NAME, setting="ChatML", arm=arm, seed=run_["seed"])
-            assert run_["validation"][at] == min(r["validation"][at] for r in rivals)
+        found = plots.best(runs(NAME), "ChatML", arm, 24)
+        assert {run_["seed"] for run_ in found} == set(range(SEEDS)) and len(found) == SEEDS
+        losses: dict[float, list[float]] = {}
+        for run_ in runs(NAME, setting="ChatML", arm=arm):
+            losses.setdefault(run_["learning_rate"], []).append(run_["validation"][at])
+        assert found[0]["learning_rate"] == min(losses, key=lambda rate: sum(losses[rate]))
 
 
-def test_claims_follow_the_data():
+def test_a_ratio_is_turned_round_when_the_arms_are():
     recorded = runs(NAME)
     swap = {"response only": "everything", "everything": "response only"}
     flipped = [{**run_, "arm": swap.get(run_["arm"], run_["arm"])} for run_ in recorded]
-    change, (low, high) = plots.change(recorded, "everything", 24, "exact")
-    assert plots.change(flipped, "everything", 24, "exact")[0] == pytest.approx(-change)
-    before, after = (plots.claims(found, REAL)["claim"][0] for found in (recorded, flipped))
-    assert low <= 0 <= high or before != after
-    none = [{**run_, "exact": [0.5, 0.5]} for run_ in recorded]
-    assert "not settled" in plots.claims(none, REAL)["claim"][0]
+    before, after = (plots.ratio(found, "everything") for found in (recorded, flipped))
+    assert after[0] == pytest.approx(1 / before[0])
+    assert after[1] == pytest.approx((1 / before[1][1], 1 / before[1][0]))
+    words = [plots.claims(found, REAL, 12)["claim"][2] for found in (recorded, flipped)]
+    assert words[0] != words[1] or "not settled" in words[0]
+
+
+def test_claims_are_not_settled_without_a_difference():
+    same = [
+        {**run_, "exact": [0.5, 0.5], "test": [1.0 + run_["seed"] / 9] * len(CHECKPOINTS)}
+        for run_ in runs(NAME)
+    ]
+    claims = plots.claims(same, [{**run_, "test": 1.0} for run_ in REAL], 12)["claim"]
+    assert all("not settled" in claim for claim in claims)
+    assert plots.catches_up(same, "everything") == f"after {CHECKPOINTS[1]} steps"
 
 
 def test_the_explorer_counts_the_arms_that_differ():
     same = [{**run_, "test": [1.0] * len(CHECKPOINTS)} for run_ in runs(NAME)]
-    found = plots.changes(same, "ChatML", 24)
-    assert "0 of 3 arms differ" in plots.changes_in_words(found, "ChatML", 24)[0]
+    found = plots.ratios(same, "ChatML", 24)
+    assert "0 of 3 differ" in plots.ratios_in_words(found, "ChatML", 24)[0]
+    assert list(plots.ratios(same, LEARNED, 24)) == ["+ template"]
+
+
+def test_the_explanation_compares_the_gradients():
+    twice = [{**r, "gradient of template": [0.5, 0.5], "gradient of response": [0.25, 0.25]} for r in runs(NAME)]  # fmt: skip
+    assert "2.0 times as long" in plots.why(twice, "+ template")
 
 
 # --- the recorded file -----------------------------------------------------------------------
@@ -130,7 +156,7 @@ def test_it_is_complete_and_of_this_base():
 def test_the_losses_before_training_are_the_recorded_ones():
     recorded = runs(NAME, setting="ChatML", arm="everything", seed=1)[0]
     model, tokenizer = load("almanac")
-    tokenizer.chat_template = SETTINGS["ChatML"][0]
+    tokenizer.chat_template = SETTINGS["ChatML"]
     found = loss_by_part(model, tokenizer, training_pairs("ChatML", seed=1))
     for part in PARTS:
         mean = sum(found[part]) / len(found[part])

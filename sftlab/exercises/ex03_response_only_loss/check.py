@@ -60,6 +60,11 @@ def _response_alone(input_ids, spans, train):
     return training_labels(input_ids, spans, set(train) & {"response"})
 
 
+@mistake(LABELS, "The response is trained whatever train says. That is the first step: now train the parts that train names.")  # fmt: skip
+def _response_always(input_ids, spans, train):
+    return training_labels(input_ids, spans, {"response"})
+
+
 @mistake(LABELS, "Every token is trained. Tokens outside the spans to train have the label -100.")
 def _everything_trained(input_ids, spans, train):
     return training_labels(input_ids, {"all": [(0, len(input_ids))]}, {"all"})

@@ -6,12 +6,13 @@ differ in which other parts they train. All of them train with LoRA on the same 
 order, and divide the loss by the number of *response* tokens, so that the response has the same
 weight in each.
 
-Three settings: the short questions in ChatML, whose special tokens the base has never read; the same
-in a template of "Q:" and "A:", which occur in its documents; and questions after long notes, in
-ChatML. ``run`` evaluates along the way; the learning rate of an arm is chosen on validation questions
-and the result reported on other questions (see ``best``).
+Four settings: the short questions in ChatML, whose special tokens the base has never read; the same
+after 24 steps on the template alone, with other pairs; the same in a template of "Q:" and "A:", which
+occur in the base's documents; and questions after long notes, in ChatML. ``run`` evaluates along the
+way; the learning rate of an arm is chosen on validation questions and the result reported on other
+questions (see ``plots.best``).
 
-This takes about forty minutes on two cores.
+This takes about an hour on two cores.
 """
 
 from __future__ import annotations
@@ -50,12 +51,10 @@ Q_AND_A = (
     "{{ 'Q: ' + message['content'] + '\\n' }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ 'A:' }}{% endif %}"
 )
-SETTINGS = {  # name -> template, whether notes stand before the question
-    "ChatML": (CHATML, False),
-    "Q and A": (Q_AND_A, False),
-    "ChatML, long prompt": (CHATML, True),
-}
-RATES = (1e-3, 3e-3, 1e-2)
+LEARNED, LONG = "ChatML, learned first", "ChatML, long prompt"
+SETTINGS = {"ChatML": CHATML, LEARNED: CHATML, "Q and A": Q_AND_A, LONG: CHATML}  # -> template
+RATES = (3e-4, 1e-3, 3e-3, 1e-2)
+LEARNING = {"learning_rate": 3e-3, "steps": 24}  # of the template, before the arms begin
 SEEDS, SEEDS_LONG = 5, 3
 PAIRS, BATCH, WARMUP = 32, 16, 2
 CHECKPOINTS = (0, 6, 12, 24, 48, 96)  # optimizer steps after which the losses are measured
@@ -86,7 +85,12 @@ def with_notes(pairs: Iterable[dict], rng: Random) -> list[dict]:
 def training_pairs(setting: str, seed: int) -> list[dict]:
     """Return 32 pairs of short answers; each seed gives others."""
     found = almanac.pairs(PAIRS, seed, skills=())
-    return with_notes(found, Random(seed)) if SETTINGS[setting][1] else found
+    return with_notes(found, Random(seed)) if setting == LONG else found
+
+
+def other_pairs(seed: int) -> list[dict]:
+    """Return 32 pairs on whose template a model is trained before it begins with those of a seed."""
+    return training_pairs("ChatML", seed + 100)
 
 
 @cache
@@ -94,7 +98,7 @@ def questions(setting: str) -> tuple[tuple[dict, ...], tuple[dict, ...]]:
     """Return fifty held-out questions for validation and fifty others; no pair has their subjects."""
     rng = Random(0)
     found = rng.sample([q for q in almanac.heldout() if q["kind"] != "tips"], 2 * QUESTIONS)
-    found = with_notes(found, rng) if SETTINGS[setting][1] else found
+    found = with_notes(found, rng) if setting == LONG else found
     return tuple(found[:QUESTIONS]), tuple(found[QUESTIONS:])
 
 
@@ -126,10 +130,12 @@ def parts(tokenizer, pair: dict) -> tuple[list[int], Spans]:
     return ids, spans
 
 
-def examples(tokenizer, pairs: Sequence[dict], train: set[str]) -> list[Example]:
+def examples(
+    tokenizer, pairs: Sequence[dict], train: set[str], labels: Callable = training_labels
+) -> list[Example]:
     """Return the pairs as examples in which the named parts are trained."""
     found = (parts(tokenizer, pair) for pair in pairs)
-    return [Example(ids, training_labels(ids, spans, train)) for ids, spans in found]
+    return [Example(ids, labels(ids, spans, train)) for ids, spans in found]
 
 
 def loss_by_part(
@@ -190,9 +196,11 @@ def run(setting: str, arm: str, learning_rate: float, seed: int) -> dict[str, li
         the training pairs (nats per token), and its share of the gradient.
     """
     model, tokenizer = load("almanac")
-    tokenizer.chat_template = SETTINGS[setting][0]
+    tokenizer.chat_template = SETTINGS[setting]
     pad_id = tokenizer.pad_token_id
     inject_lora(model, target_modules="all-linear", r=8, lora_alpha=16, seed=seed)
+    if setting == LEARNED:
+        train(model, tokenizer, other_pairs(seed), {"template"}, **LEARNING, seed=seed)
     pairs, asked = training_pairs(setting, seed), questions(setting)
     sets = [examples(tokenizer, questions_, {"response"}) for questions_ in asked]
     found: dict[str, list[float]] = {"validation": [], "test": [], "validated": [], "exact": []}
@@ -252,11 +260,16 @@ def exact(model, tokenizer, some: Sequence[dict]) -> float:
 
 
 def settings() -> list[dict]:
-    """Return all settings, seed by seed; long prompts with fewer seeds and learning rates."""
+    """Return all settings, seed by seed.
+
+    Long prompts have fewer seeds. After learning the template, the arms without and with it are
+    compared. ChatML alone has the lowest learning rate, long prompts not the highest.
+    """
+    rates = {"ChatML": RATES, LONG: RATES[1:3]}
     return [
         {"setting": setting, "arm": arm, "learning_rate": rate, "seed": seed}
-        for setting, (_, long) in SETTINGS.items()
-        for seed in range(SEEDS_LONG if long else SEEDS)
-        for arm in ARMS
-        for rate in (RATES[:2] if long else RATES)
+        for setting in SETTINGS
+        for seed in range(SEEDS_LONG if setting == LONG else SEEDS)
+        for arm in (("response only", "+ template") if setting == LEARNED else ARMS)
+        for rate in rates.get(setting, RATES[1:])
     ]

@@ -7,8 +7,13 @@ from collections.abc import Sequence
 import ipywidgets as widgets
 
 from sftlab.classroom.explorer import DESCRIBED, WIDE, explorer
-from sftlab.exercises.ex03_response_only_loss.experiment import CHECKPOINTS, SETTINGS
-from sftlab.exercises.ex03_response_only_loss.plots import changes, changes_in_words, draw_changes
+from sftlab.exercises.ex03_response_only_loss.experiment import SETTINGS
+from sftlab.exercises.ex03_response_only_loss.plots import (
+    STEPS,
+    draw_ratios,
+    ratios,
+    ratios_in_words,
+)
 
 
 def steps_slider(runs: Sequence[dict]) -> None:
@@ -18,11 +23,11 @@ def steps_slider(runs: Sequence[dict]) -> None:
             options=list(SETTINGS), description="setting", style=DESCRIBED
         ),
         "step": widgets.SelectionSlider(
-            options=CHECKPOINTS[1:], value=24, description="training steps", style=DESCRIBED, layout=WIDE
+            options=STEPS, value=24, description="training steps", style=DESCRIBED, layout=WIDE
         ),
     }  # fmt: skip
     explorer(
         controls,
-        lambda setting, step: draw_changes(runs, setting, step),
-        lambda setting, step: changes_in_words(changes(runs, setting, step), setting, step)[1],
+        lambda setting, step: draw_ratios(runs, setting, step),
+        lambda setting, step: ratios_in_words(ratios(runs, setting, step), setting, step)[1],
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -12,26 +12,34 @@ from sftlab.exercises.ex03_response_only_loss.experiment import (
     ANSWERED,
     ARMS,
     CHECKPOINTS,
+    LEARNED,
     LIMIT,
+    LONG,
     PARTS,
 )
 from sftlab.generate import answer
 from sftlab.statistics import chosen, mean_interval
 
 FIRST = "response only"
+STEPS = CHECKPOINTS[1:]
 Estimate = tuple[float, tuple[float, float]]
 
 
 def best(runs: Sequence[dict], setting: str, arm: str, step: int) -> list[dict]:
-    """Return one run per seed: that of the learning rate with the lowest validation loss at a step."""
+    """Return the runs of one learning rate, a run per seed: that with the lowest mean validation loss."""
     at = CHECKPOINTS.index(step)
     return _tuned(chosen(runs, setting=setting, arm=arm), lambda run: run["validation"][at])
 
 
 def _tuned(runs: Sequence[dict], loss: Callable[[dict], float]) -> list[dict]:
-    """Return one run per seed, that of the lowest loss."""
-    seeds = dict.fromkeys(run["seed"] for run in runs)
-    return [min((run for run in runs if run["seed"] == seed), key=loss) for seed in seeds]
+    """Return the runs of the learning rate with the lowest mean loss over the seeds."""
+    rates = {run["learning_rate"]: chosen(runs, learning_rate=run["learning_rate"]) for run in runs}
+    return min(rates.values(), key=lambda found: np.mean([loss(run) for run in found]))
+
+
+def rates(runs: Sequence[dict], step: int = 24, setting: str = "ChatML") -> dict[str, float]:
+    """Return the learning rate of each arm."""
+    return {arm: best(runs, setting, arm, step)[0]["learning_rate"] for arm in ARMS}
 
 
 def values(
@@ -42,71 +50,109 @@ def values(
     return [run[name][steps.index(step)] for run in best(runs, setting, arm, step)]
 
 
-def change(
-    runs: Sequence[dict], arm: str, step: int = 24, name: str = "test", setting: str = "ChatML"
-) -> Estimate:
-    """Return what an arm changes against response only: mean of the paired seeds, 95% t interval."""
-    arms = (values(runs, setting, a, step, name) for a in (FIRST, arm))
-    differences = [other - first for first, other in zip(*arms, strict=True)]
-    return float(np.mean(differences)), mean_interval(differences)
+def ratio(runs: Sequence[dict], arm: str, step: int = 24, setting: str = "ChatML") -> Estimate:
+    """Return an arm's held-out loss divided by that of response only.
+
+    Geometric mean over the paired seeds, with the 95% t interval of the mean of the logarithms.
+    """
+    return _ratio(*(values(runs, setting, a, step) for a in (arm, FIRST)))
 
 
-def settled(estimate: Estimate) -> bool:
-    """Whether the interval leaves out zero."""
-    low, high = estimate[1]
-    return low > 0 or high < 0
+def _ratio(losses: Sequence[float], first: Sequence[float]) -> Estimate:
+    logs = np.log(losses) - np.log(first)
+    low, high = mean_interval(logs)
+    return float(np.exp(logs.mean())), (float(np.exp(low)), float(np.exp(high)))
 
 
-def as_text(estimate: Estimate, points: bool = False) -> str:
-    """Return an estimate with its interval, in points of a hundred or in nats."""
+def exact_change(runs: Sequence[dict], arm: str, step: int = 24, setting: str = "ChatML") -> Estimate:  # fmt: skip
+    """Return the change of the share of exact answers: mean of the paired seeds, 95% t interval."""
+    arms = (values(runs, setting, a, step, "exact") for a in (arm, FIRST))
+    differences = np.subtract(*arms)
+    return float(differences.mean()), mean_interval(differences)
+
+
+def verdict(estimate: Estimate, neutral: float = 1.0, more: str = "worse", less: str = "better") -> str:  # fmt: skip
+    """Return what an estimate means, by whether its interval leaves out the neutral value."""
     mean, (low, high) = estimate
-    if points:
-        return f"{100 * mean:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
-    return f"{mean:+.3f} nats ({low:+.3f} to {high:+.3f})"
+    if low <= neutral <= high:
+        return "not settled here"
+    return more if mean > neutral else less
+
+
+def as_text(estimate: Estimate) -> str:
+    """Return a ratio with its interval."""
+    mean, (low, high) = estimate
+    return f"×{mean:.2f} ({low:.2f} to {high:.2f})"
+
+
+def in_points(estimate: Estimate) -> str:
+    """Return a change of a share with its interval, in points of a hundred."""
+    mean, (low, high) = estimate
+    return f"{100 * mean:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
 
 
 def arms_table(runs: Sequence[dict], setting: str = "ChatML", step: int = 24) -> pd.DataFrame:
-    """Return one row per arm: held-out loss, exact answers, and the changes against response only."""
+    """Return one row per arm: its learning rate, held-out loss and exact answers, and both changes."""
     lines = []
     for arm in ARMS:
+        if not (found := chosen(runs, setting=setting, arm=arm)):
+            continue
         line = {
             "arm": arm,
-            "held-out loss (nats per token)": f"{np.mean(values(runs, setting, arm, step)):.3f}",
-            "exactly right": f"{np.mean(values(runs, setting, arm, step, 'exact')):.1%}",
+            "learning rate": f"{best(found, setting, arm, step)[0]['learning_rate']:g}",
+            "held-out loss": f"{np.mean(values(runs, setting, arm, step)):.3f}",
+            "exact": f"{np.mean(values(runs, setting, arm, step, 'exact')):.1%}",
         }
         if arm != FIRST:
-            line["change of the loss"] = as_text(change(runs, arm, step, "test", setting))
-            line["change of exact answers"] = as_text(
-                change(runs, arm, step, "exact", setting), True
-            )
+            line["loss, ratio"] = as_text(ratio(runs, arm, step, setting))
+            line["exact, change"] = in_points(exact_change(runs, arm, step, setting))
         lines.append(line)
     return pd.DataFrame(lines).fillna("–").set_index("arm")
 
 
-def one_measure(found: dict[str, float], title: str, fmt: str = ".3f"):
-    """A bar for each part or arm: its loss per token."""
-    words = ", ".join(f"{name} {value:{fmt}}" for name, value in found.items())
+def one_measure(found: dict, title: str, fmt: str = ".3f"):
+    """A bar for each part or arm: its loss per token. Two levels give two bars side by side."""
+    nested = found if isinstance(next(iter(found.values())), dict) else {"": found}
+    words = "; ".join(
+        f"{name}: ".removeprefix(": ") + ", ".join(f"{key} {v:{fmt}}" for key, v in values.items())
+        for name, values in nested.items()
+    )
     return bars(found, title, f"{title}: {words} nats per token.", fmt=fmt, xlabel="loss per token (nats)")  # fmt: skip
 
 
 def why(runs: Sequence[dict], arm: str) -> str:
-    """What an arm changes in the loss, which is finer than exact answers."""
-    return f"Of the held-out responses, the loss changed by {as_text(change(runs, arm))}."
+    """How long the gradient of an arm's added part is, before training, beside the response's."""
+    found = best(runs, "ChatML", "everything", CHECKPOINTS[-1])
+    part = arm.removeprefix("+ ")
+    added, response = (
+        np.mean([run[f"gradient of {name}"][0] for run in found]) for name in (part, "response")
+    )
+    return (
+        f"Before training, the gradient of the {part} is {added / response:.1f} times as long as that "
+        "of the response."
+    )
 
 
-def written_answers(model, tokenizer, some: Sequence[dict]) -> pd.DataFrame:
-    """Return what a model answers to some questions, beside the expected answers."""
-    replies = answer(model, tokenizer, [q["prompt"] for q in some], max_new_tokens=LIMIT)
-    lines = [[q["prompt"], g.text, q["answer"]] for q, g in zip(some, replies, strict=True)]
-    return pd.DataFrame(lines, columns=["question", "written", "expected"])
+def written_answers(
+    models: Mapping, arms: Sequence[str], tokenizer, asked: Sequence[dict], rows: int = 5
+) -> pd.DataFrame:
+    """Return what the models of some arms write where they differ: the first few questions."""
+    prompts = [q["prompt"] for q in asked]
+    texts = {
+        arm: [g.text for g in answer(models[arm], tokenizer, prompts, max_new_tokens=LIMIT)]
+        for arm in arms
+    }
+    found = pd.DataFrame({**texts, "expected": [q["answer"] for q in asked]}, index=prompts)
+    return found[found[list(arms)].nunique(axis=1) > 1].head(rows)
 
 
-def over_steps(runs: Sequence[dict], settings: Sequence[str] = ("ChatML", "Q and A")):
-    """Held-out loss of every arm over the training steps, one panel per template."""
+def over_steps(runs: Sequence[dict], settings: Sequence[str] = ("ChatML", LEARNED, "Q and A")):
+    """Held-out loss of every arm over the training steps, one panel per setting."""
     found = {
         setting: {
-            arm: {step: values(runs, setting, arm, step) for step in CHECKPOINTS[1:]}
+            arm: {step: values(runs, setting, arm, step) for step in STEPS}
             for arm in ARMS
+            if chosen(runs, setting=setting, arm=arm)
         }
         for setting in settings
     }
@@ -116,57 +162,53 @@ def over_steps(runs: Sequence[dict], settings: Sequence[str] = ("ChatML", "Q and
         for setting, arms in found.items()
     )
     return curves(
-        found, "Held-out loss of each arm over the training steps",
+        found, "Held-out loss of each arm over the training steps (band: range of the seeds)",
         f"Line charts of the held-out loss on responses. {words} nats per token.",
-        panels=True, xscale="log", yscale="log", sharey=True, figsize=(9.2, 3.6),
-        xlabel="training step", ylabel="loss of the response\n(nats per token)",
+        panels=True, xscale="log", yscale="log", sharey=True, figsize=(10.5, 3.6),
+        xticks=STEPS, xticklabels=STEPS, xlabel="training step", ylabel="loss of the response\n(nats per token)",
     )  # fmt: skip
 
 
-def changes(runs: Sequence[dict], setting: str, step: int) -> dict[str, Estimate]:
-    """What each arm changes against response only at one step."""
-    return {arm: change(runs, arm, step, "test", setting) for arm in ARMS if arm != FIRST}
+def ratios(runs: Sequence[dict], setting: str, step: int) -> dict[str, Estimate]:
+    """The loss of each arm of a setting, divided by that of response only."""
+    arms = [arm for arm in ARMS if arm != FIRST and chosen(runs, setting=setting, arm=arm)]
+    return {arm: ratio(runs, arm, step, setting) for arm in arms}
 
 
-def changes_in_words(found: dict[str, Estimate], setting: str, step: int) -> tuple[str, str]:
+def ratios_in_words(found: dict[str, Estimate], setting: str, step: int) -> tuple[str, str]:
     """A title that counts the arms that differ, and the same with all numbers."""
-    clear = sum(map(settled, found.values()))
-    title = f"{setting}, {step} steps: {clear} of {len(found)} arms differ from response only"
+    clear = sum(verdict(estimate) != "not settled here" for estimate in found.values())
+    title = f"{setting}, {step} steps: {clear} of {len(found)} differ from response only"
     words = ", ".join(f"{arm} {as_text(estimate)}" for arm, estimate in found.items())
-    return title, f"{title}. Change of the held-out loss: {words}."
+    return title, f"{title}. Held-out loss, divided by that of response only: {words}."
 
 
-def draw_changes(runs: Sequence[dict], setting: str, step: int):
+def draw_ratios(runs: Sequence[dict], setting: str, step: int):
     """The explorer's picture."""
-    found = changes(runs, setting, step)
-    return dots(found, *changes_in_words(found, setting, step), zero=True, fmt="+.3f",
-                xlabel="change of the held-out loss (nats per token)", figsize=(7.6, 2.5))  # fmt: skip
+    found = ratios(runs, setting, step)
+    return dots(found, *ratios_in_words(found, setting, step), fmt=".2f", axvline={1: "response only"},
+                xlabel="held-out loss, divided by that of response only", figsize=(7.6, 2.5))  # fmt: skip
 
 
 def shares(runs: Sequence[dict], setting: str = "ChatML") -> pd.DataFrame:
     """Return, by part, the mean loss and the share of the gradient before and after "everything"."""
-    chosen = best(runs, setting, "everything", CHECKPOINTS[-1])
+    found = best(runs, setting, "everything", CHECKPOINTS[-1])
     lines = []
     for part in PARTS:
         losses, gradients = (
-            np.mean([run[f"{what} of {part}"] for run in chosen], axis=0)
+            np.mean([run[f"{what} of {part}"] for run in found], axis=0)
             for what in ("loss", "gradient")
         )
         lines.append(
             {
                 "part": part,
-                "loss before (nats per token)": f"{losses[0]:.2f}",
+                "loss before": f"{losses[0]:.2f}",
                 "loss after": f"{losses[1]:.2f}",
                 "share of the gradient before": f"{gradients[0]:.0%}",
-                "after": f"{gradients[1]:.0%}",
+                "share after": f"{gradients[1]:.0%}",
             }
         )
     return pd.DataFrame(lines).set_index("part")
-
-
-def before(runs: Sequence[dict]) -> dict[str, float]:
-    """Return the mean loss of each part before training, in nats per token."""
-    return {part: float(np.mean([run[f"loss of {part}"] for run in runs])) for part in PARTS}
 
 
 def real_losses(runs: Sequence[dict], arm: str) -> list[float]:
@@ -175,58 +217,66 @@ def real_losses(runs: Sequence[dict], arm: str) -> list[float]:
     return [run["test"] for run in tuned]
 
 
-def real_change(runs: Sequence[dict], arm: str) -> Estimate:
-    """Return what an arm changes on SmolLM2 against response only, paired by seed."""
-    differences = np.subtract(real_losses(runs, arm), real_losses(runs, FIRST))
-    return float(differences.mean()), mean_interval(differences)
+def real_ratio(runs: Sequence[dict], arm: str) -> Estimate:
+    """Return an arm's held-out loss on SmolLM2, divided by that of response only."""
+    return _ratio(real_losses(runs, arm), real_losses(runs, FIRST))
 
 
-def smollm2(runs: Sequence[dict]) -> pd.DataFrame:
-    """Return one row per arm of the runs on SmolLM2: held-out loss, and the paired change."""
-    lines = [
-        {
-            "arm": arm,
-            "held-out loss (nats per token)": f"{np.mean(real_losses(runs, arm)):.3f}",
-            "change": as_text(real_change(runs, arm)) if arm != FIRST else "–",
+def smollm2(runs: Sequence[dict], recorded: Sequence[dict], steps: int) -> pd.DataFrame:
+    """Return the ratio of each arm on SmolLM2 and on the embedded model after as many steps."""
+    lines = {
+        arm: {
+            "SmolLM2": as_text(real_ratio(runs, arm)),
+            "embedded model": as_text(ratio(recorded, arm, steps)),
         }
         for arm in ARMS
-    ]
-    return pd.DataFrame(lines).set_index("arm")
+        if arm != FIRST
+    }
+    return pd.DataFrame(lines).T
 
 
-def verdict(estimate: Estimate, points: bool = False) -> str:
-    """Return what an estimated change of the loss (or of a share) means, in two words."""
-    if not settled(estimate):
-        return "not settled here"
-    return "better" if (estimate[0] > 0) == points else "worse"
+def catches_up(runs: Sequence[dict], arm: str, step: int = 24) -> str:
+    """After how many steps an arm's loss is at most that of response only at a step."""
+    wanted = np.mean(values(runs, "ChatML", FIRST, step))
+    reached = (s for s in STEPS if np.mean(values(runs, "ChatML", arm, s)) <= wanted)
+    at = next(reached, None)
+    return f"after {at} steps" if at else f"not within {STEPS[-1]} steps"
 
 
-def claims(runs: Sequence[dict], real: Sequence[dict]) -> pd.DataFrame:
+def claims(runs: Sequence[dict], real: Sequence[dict], steps: int) -> pd.DataFrame:
     """Return the claims of the lesson with their numbers; the words follow the intervals."""
-    exact = {arm: change(runs, arm, 24, "exact") for arm in ARMS if arm != FIRST}
-    loss = {arm: change(runs, arm) for arm in ARMS if arm != FIRST}
-    read = change(runs, "+ template", setting="Q and A")
-    late = change(runs, "everything", 96)
-    long = change(runs, "+ question", setting="ChatML, long prompt")
-    known = real_change(real, "+ template")
-    lines = [
+
+    def said(found: Estimate) -> str:
+        return f"{as_text(found)}, {verdict(found)}"
+
+    template, question = "+ template", "+ question"
+    every = exact_change(runs, "everything")
+    exact_words = verdict(every, 0.0, "better", "worse")
+    rows = [
         (
-            f"Training on every token for 24 steps: {verdict(exact['everything'], True)}",
-            f"exact answers {as_text(exact['everything'], True)}",
-            "each arm has its own learning rate, chosen on other questions",
-            f"after 96 steps the loss differs by {as_text(late)}: {verdict(late)}",
+            f"The template in the loss, 24 steps: {verdict(ratio(runs, template))}",
+            as_text(ratio(runs, template)),
+            f"the template learned first: {said(ratio(runs, template, setting=LEARNED))}",
+            f"in a template that the base has read: {said(ratio(runs, template, setting='Q and A'))}",
         ),
         (
-            f"The question's own words in the loss: {verdict(loss['+ question'])}",
-            as_text(loss["+ question"]),
-            "the arm without the template's tokens",
-            f"after long notes: {as_text(long)}: {verdict(long)}",
+            f"The question in the loss, 24 steps: {verdict(ratio(runs, question))}",
+            as_text(ratio(runs, question)),
+            f"12 steps: {said(ratio(runs, question, 12))}; 96: {said(ratio(runs, question, 96))}",
+            f"long prompts: {said(ratio(runs, question, setting=LONG))}; "
+            f"Q and A: {said(ratio(runs, question, setting='Q and A'))}",
         ),
         (
-            f"The template's tokens in the loss: {verdict(loss['+ template'])}",
-            as_text(loss["+ template"]),
-            f"a template that the base has read: {as_text(read)}, {verdict(read)}",
-            f"SmolLM2, trained on ChatML: {as_text(known)}, {verdict(known)}",
+            f"Every token in the loss, 24 steps: {exact_words}",
+            f"exact answers {in_points(every)}",
+            f"the question alone: {in_points(exact_change(runs, question))}",
+            f"its loss is as low as that of response only at 24 steps {catches_up(runs, 'everything')}",
+        ),
+        (
+            f"SmolLM2, every token, {steps} steps: {verdict(real_ratio(real, 'everything'))}",
+            as_text(real_ratio(real, "everything")),
+            f"embedded model, {steps} steps: {said(ratio(runs, 'everything', steps))}",
+            "three seeds, 4-bit reconstruction, no exact answers measured",
         ),
     ]
-    return pd.DataFrame(lines, columns=["claim", "measured", "control", "where it stops holding"])
+    return pd.DataFrame(rows, columns=["claim", "measured", "control", "where it stops holding"])
