@@ -285,7 +285,7 @@ EXERCISES = {
         asks="Return the labels of one example as a list: which of its tokens carry the loss.\n\n"
         'input_ids: list of token ids. spans: dictionary, the name of a part -> its places as (start, end), such as {"template": [(0, 3), (12, 17)], "question": [(3, 12)], …}. train: set of names of parts.',
         rules={
-            "train": "A token of a part in train has its own id as its label. Every other token has the label -100.",
+            "train": "A token of a part in train has its own id as its label; any other has -100.",
             "spans": "A part may stand in several places, in one, or in none. The end of a span is exclusive. A token may belong to no part.",
             "first": "The first token always has the label -100: no earlier token predicts it.",
             "unchanged": "input_ids, spans and train stay as they are.",
@@ -305,13 +305,13 @@ EXERCISES = {
         "The response's share of the loss",
         response_loss_share,
         CASES,
-        asks="Return which share of the loss of a batch falls on response tokens: a number from 0 to 1.\n\n"
+        asks="Return the response tokens' share of the loss of a batch, from 0 to 1.\n\n"
         "per_token_loss: tensor (batch, length - 1), the loss of every token after the first of its sequence. labels: tensor (batch, length).",
         rules={
             "share": "Each token weighs as much as its loss: the share is a quotient of two sums of losses.",
-            "shift": "per_token_loss[:, t] is the loss of token t + 1, whose label is labels[:, t + 1]. The first label of a sequence belongs to no loss.",
-            "mask": "A label of -100 is outside the response. Any other label belongs to it, 0 as well, wherever it is in the sequence.",
-            "batch": "There is one share for the whole batch; it is not the mean of the sequences' shares. The losses of a sequence without a response belong to the whole, too.",
+            "shift": "per_token_loss[:, t] belongs to labels[:, t + 1]; the first label belongs to no loss.",
+            "mask": "A label of -100 is outside the response; any other, 0 as well, belongs to it.",
+            "batch": "One share for the whole batch; a sequence without a response counts as well.",
             "ends": "Without a prompt the share is 1, without a response it is 0.",
             "unchanged": "per_token_loss and labels stay as they are.",
         },

@@ -147,12 +147,11 @@ def written_answers(
 
 
 def over_steps(runs: Sequence[dict], settings: Sequence[str] = ("ChatML", LEARNED, "Q and A")):
-    """Held-out loss of every arm over the training steps, one panel per setting."""
+    """Held-out loss without and with the template over the training steps, one panel per setting."""
     found = {
         setting: {
             arm: {step: values(runs, setting, arm, step) for step in STEPS}
-            for arm in ARMS
-            if chosen(runs, setting=setting, arm=arm)
+            for arm in (FIRST, "+ template")
         }
         for setting in settings
     }
@@ -162,7 +161,7 @@ def over_steps(runs: Sequence[dict], settings: Sequence[str] = ("ChatML", LEARNE
         for setting, arms in found.items()
     )
     return curves(
-        found, "Held-out loss of each arm over the training steps (band: range of the seeds)",
+        found, "Held-out loss over the training steps (band: range of the seeds)",
         f"Line charts of the held-out loss on responses. {words} nats per token.",
         panels=True, xscale="log", yscale="log", sharey=True, figsize=(10.5, 3.6),
         xticks=STEPS, xticklabels=STEPS, xlabel="training step", ylabel="loss of the response\n(nats per token)",

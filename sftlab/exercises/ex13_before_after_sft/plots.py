@@ -1,38 +1,247 @@
-"""Notebook 13 on a real base: the same figures for two models, before and after a few pairs."""
+"""Figures and tables of notebook 13, from recorded runs. Their words follow the numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 
-from sftlab.classroom.views import View, table
+from sftlab.classroom.figures import bars, curves
+from sftlab.exercises.ex13_before_after_sft.dose import curve
+from sftlab.exercises.ex13_before_after_sft.experiment import (
+    CHECKPOINTS,
+    LINES,
+    RATES,
+    TRAINED,
+    ask,
+)
+from sftlab.scoring import score_answer
+from sftlab.statistics import chosen, mean_interval
 
-LINES = {
-    "content": "right content",
-    "correct": "exactly right",
-    "format": "right form",
-    "stops": "stops",
-}
+ARMS = ("base", "few-shot", *TRAINED)
+Estimate = tuple[float, tuple[float, float]]
+
+
+def tuned(runs: Sequence[dict], arm: str) -> list[dict]:
+    """Return the runs of one learning rate, a run per seed: that with most exact validation answers."""
+    found = chosen(runs, arm=arm)
+    rates = {run["learning_rate"]: chosen(found, learning_rate=run["learning_rate"]) for run in found}  # fmt: skip
+    return max(rates.values(), key=lambda some: np.mean([r["validation"][-1]["correct"] for r in some]))  # fmt: skip
+
+
+def values(runs: Sequence[dict], arm: str, line: str, place: int = -1) -> list[float]:
+    """Return a share of every seed: of the test questions, at one checkpoint (the last)."""
+    return [run["test"][place][line] for run in tuned(runs, arm)]
+
+
+def tested(runs: Sequence[dict], arm: str, line: str, place: int = -1) -> Estimate:
+    """Return the mean share of an arm with its 95% t interval over the seeds, kept within 0 and 1."""
+    found = values(runs, arm, line, place)
+    if len(found) == 1:  # the base has no seeds
+        return found[0], (found[0], found[0])
+    low, high = mean_interval(found)
+    return float(np.mean(found)), (max(low, 0.0), min(high, 1.0))
+
+
+def difference(runs: Sequence[dict], arm: str, other: str, line: str) -> Estimate:
+    """Return by how much an arm's share is higher than another's: paired by seed, 95% t interval."""
+    found = np.subtract(values(runs, arm, line), values(runs, other, line))
+    return float(found.mean()), mean_interval(found)
+
+
+def cost_of_wrong_values(runs: Sequence[dict], rate: float) -> Estimate:
+    """Return by how much wrong values change the share of right facts, at one learning rate."""
+    wrong, right = (
+        [run["test"][-1]["content"] for run in chosen(runs, arm=arm, learning_rate=rate)]
+        for arm in reversed(TRAINED)
+    )
+    found = np.subtract(wrong, right)
+    return float(found.mean()), mean_interval(found)
+
+
+def in_percent(estimate: Estimate) -> str:
+    """Return a share with its interval."""
+    mean, (low, high) = estimate
+    return f"{mean:.0%}" if low == high else f"{mean:.0%} ({low:.0%} to {high:.0%})"
+
+
+def in_points(estimate: Estimate) -> str:
+    """Return a difference of shares with its interval, in points of a hundred."""
+    mean, (low, high) = estimate
+    return f"{100 * mean:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
+
+
+def verdict(estimate: Estimate, more: str, less: str) -> str:
+    """Return what a difference means, by whether its interval leaves out zero."""
+    mean, (low, high) = estimate
+    return "not settled here" if low <= 0 <= high else more if mean > 0 else less
+
+
+def arms_table(runs: Sequence[dict]) -> pd.DataFrame:
+    """Return one row per arm: its learning rate, and the shares of the test questions."""
+    lines = [
+        {
+            "arm": arm,
+            "learning rate": f"{tuned(runs, arm)[0]['learning_rate']:g}" if arm in TRAINED else "–",
+            "seeds": len(tuned(runs, arm)),
+            **{name: in_percent(tested(runs, arm, line)) for line, name in LINES.items()},
+        }
+        for arm in ARMS
+        if chosen(runs, arm=arm)
+    ]
+    return pd.DataFrame(lines).set_index("arm")
+
+
+def by_rate(runs: Sequence[dict], line: str = "content") -> pd.DataFrame:
+    """Return the mean share of the test questions after the last step, by arm and learning rate."""
+    found = {
+        arm: {
+            f"{rate:g}": np.mean([r["test"][-1][line] for r in chosen(runs, arm=arm, learning_rate=rate)])
+            for rate in RATES
+        }
+        for arm in TRAINED
+    }  # fmt: skip
+    return pd.DataFrame(found).T.map("{:.0%}".format).rename_axis(columns="learning rate")
+
+
+def shares_of(found: Mapping[str, Mapping[str, float]]):
+    """A bar for each arm and line of the score."""
+    by_line = {name: {arm: shares[line] for arm, shares in found.items()} for line, name in LINES.items()}  # fmt: skip
+    words = "; ".join(
+        f"{name}: " + ", ".join(f"{arm} {value:.0%}" for arm, value in arms.items())
+        for name, arms in by_line.items()
+    )
+    title = "One seed: shares of the held-out questions"
+    return bars(by_line, title, f"{title}. {words}.", fmt=".0%", percent="x", figsize=(8, 4.2))
+
+
+def wrong_answers(models: Mapping, tokenizer, asked: Sequence[dict], rows: int = 5) -> pd.DataFrame:
+    """Return what models write to the first questions to which the last of them writes a wrong fact."""
+    texts = {arm: ask(model, tokenizer, asked) for arm, model in models.items()}
+    *_, last = texts
+    wrong = [
+        k
+        for k, (question, reply) in enumerate(zip(asked, texts[last], strict=True))
+        if not score_answer(question, reply.text, reply.stopped).content
+    ]
+    table = {arm: [replies[k].text for k in wrong[:rows]] for arm, replies in texts.items()}
+    return pd.DataFrame(table, index=[asked[k]["prompt"] for k in wrong[:rows]])
+
+
+def over_steps(runs: Sequence[dict]):
+    """The share of right facts and of exact answers over the training steps, for both trained arms."""
+    found = {
+        name: {
+            arm: {step: values(runs, arm, line, k) for k, step in enumerate(CHECKPOINTS)}
+            for arm in TRAINED
+        }
+        for line, name in LINES.items()
+        if line != "stops"
+    }
+    shots = {name: np.mean(values(runs, "few-shot", line)) for line, name in LINES.items()}
+    words = "; ".join(
+        f"{name} after {CHECKPOINTS[-1]} steps: "
+        + ", ".join(f"{arm} {np.mean(points[CHECKPOINTS[-1]]):.0%}" for arm, points in arms.items())
+        for name, arms in found.items()
+    )
+    return curves(
+        found, "Held-out questions over the training steps (band: range of the seeds)",
+        f"Line charts of shares of held-out questions. {words}.", panels=True, percent="y", ylim=(0, 1.03),
+        xlabel="training step", sharey=True, figsize=(9.2, 3.4),
+        each={name: {"axhline": {shots[name]: "few-shot, untrained"}} for name in found},
+    )  # fmt: skip
+
+
+def dose_curve(runs: Sequence[dict]):
+    """Declining the unknown against answering the known, over the dose, one panel per arm."""
+    table = curve(runs)
+    names = {"declined": "unknown: declined", "known_right": "known: right", "wrongly_declined": "known: declined"}  # fmt: skip
+    found = {
+        arm: {
+            name: {row.dose: (row[key], (row[f"{key} low"], row[f"{key} high"])) for _, row in rows.iterrows()}
+            for key, name in names.items()
+        }
+        for arm, rows in table.groupby("arm", sort=False)
+    }  # fmt: skip
+    last = table.dose.max()
+    words = "; ".join(
+        f"{arm}, {last} pairs: " + ", ".join(f"{n} {points[last][0]:.0%}" for n, points in lines.items())
+        for arm, lines in found.items()
+    )  # fmt: skip
+    return curves(
+        found, "Questions about unknown and known names, over the number of declining pairs",
+        f"Line charts of shares of questions. {words}.", panels=True, percent="y", ylim=(-0.02, 1.03),
+        xlabel="pairs that decline", sharey=True, figsize=(9.2, 3.4),
+    )  # fmt: skip
+
+
+def claims(runs: Sequence[dict], real: Sequence[dict], declining: Sequence[dict]) -> pd.DataFrame:
+    """Return the claims of the lesson with their numbers; the words follow the intervals."""
+    base, after, shots = (tested(runs, arm, "correct") for arm in ("base", "32 pairs", "few-shot"))
+    answers = verdict((after[0], (after[1][0] - base[0], after[1][1] - base[0])), "more", "fewer")
+    gain = difference(runs, "32 pairs", "few-shot", "content")
+    real_gain = difference(real, "32 pairs", "few-shot", "content")
+    low, high = (cost_of_wrong_values(runs, rate) for rate in (RATES[0], RATES[-1]))
+    doses = curve(declining)
+    last = doses[doses.dose == doses.dose.max()].set_index("arm")
+    alone, beside = (last.loc[arm] for arm in last.index)
+
+    def said(found: Estimate) -> str:
+        return f"{in_points(found)}, {verdict(found, 'more', 'fewer')}"
+
+    rows = [
+        (
+            f"After {CHECKPOINTS[-1]} steps on 32 pairs, held-out questions are answered exactly: {answers}",
+            f"{in_percent(base)} before, {in_percent(after)} after",
+            f"no training, four examples in the prompt: {in_percent(shots)}",
+            f"SmolLM2, tuned before: {in_percent(tested(real, 'base', 'correct'))} before, "
+            f"{in_percent(tested(real, '32 pairs', 'correct'))} after",
+        ),
+        (
+            f"Right facts after training, against four examples in the prompt: {verdict(gain, 'more', 'fewer')}",
+            in_points(gain),
+            f"pairs with wrong values: {in_percent(tested(runs, 'wrong values', 'content'))} right facts",
+            f"SmolLM2: {said(real_gain)}",
+        ),
+        (
+            f"Wrong values in the pairs, learning rate {RATES[-1]:g}: {verdict(high, 'more', 'fewer')} right facts",
+            in_points(high),
+            "the same pairs with right values, same steps, same learning rate",
+            f"learning rate {RATES[0]:g}: {said(low)}",
+        ),
+        (
+            f"{doses.dose.max()} pairs that decline invented names: {alone['declined']:.0%} of such names declined",
+            f"known names declined: {alone['wrongly_declined']:.1%} "
+            f"({alone['wrongly_declined low']:.1%} to {alone['wrongly_declined high']:.1%})",
+            f"as many known facts beside them: {beside['declined']:.0%}; known names {beside['wrongly_declined']:.1%}",
+            "the names come from one generator, the wordings from another than in training",
+        ),
+    ]
+    return pd.DataFrame(rows, columns=["claim", "measured", "control", "where it stops holding"])
+
+
+# --- Gemma 3 270M, one seed ------------------------------------------------------------------
+
+MARKS = {"content": "right fact", "correct": "exactly right", "format": "right format", "stops": "stops"}  # fmt: skip
 
 
 def share(runs: Sequence[dict], line: str) -> float:
-    """The share of answers that meet a rubric line, over all seeds."""
+    """Return the share of answers that meet a rubric line, over all seeds."""
     return float(np.mean([[int(mark) for mark in run[line]] for run in runs]))
 
 
 def continues(runs: Sequence[dict]) -> float:
-    """The share of bare questions that the base continues instead of answering them."""
+    """Return the share of bare questions that the base continues instead of answering them."""
     bare = runs[0]["bare"]
     return bare["continued"] / sum(bare.values())
 
 
-def before_and_after(recorded: Sequence[dict]) -> View:
-    """One row per model and number of pairs: shares of the answers in the template."""
-    rows = []
-    for model in dict.fromkeys(run["model"] for run in recorded):
-        for count in sorted({run["count"] for run in recorded}):
-            runs = [r for r in recorded if (r["model"], r["count"]) == (model, count)]
-            shares = [f"{share(runs, line):.0%}" for line in LINES]
-            rows.append([model, count or "none", len(runs), *shares])
-    return table(rows, ["model", "pairs", "runs", *LINES.values()])
+def before_and_after(recorded: Sequence[dict]) -> pd.DataFrame:
+    """Return one row per model and number of pairs: shares of the answers in the template."""
+    rows = [
+        {"model": run["model"], "pairs": run["count"] or "none"}
+        | {name: f"{share([run], line):.0%}" for line, name in MARKS.items()}
+        for run in sorted(recorded, key=lambda run: (run["model"], run["count"]))
+    ]
+    return pd.DataFrame(rows).set_index(["model", "pairs"])

@@ -1,0 +1,40 @@
+"""The arms of notebook 13 on SmolLM2-135M-Instruct, a model that was tuned to answer before.
+
+It isn't a base: "base" here is the model as it was published. The question is the same: do 32 pairs
+add facts to what four examples in the prompt bring out? Pairs, questions and measurements are those
+of ``experiment``, with one learning rate, in ChatML without the system turn that its own template adds.
+The model is a reconstruction of the published one from 4 bits, in bfloat16, with adapters in float32.
+Fetch it first: ``python -m sftlab fetch smollm2-instruct``. This takes about fifteen minutes.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from sftlab.chat import CHATML
+from sftlab.exercises.ex13_before_after_sft.experiment import TRAINED, measure_arm
+from sftlab.models import load
+
+RECORD = "elicit_smollm2"  # data/results/elicit_smollm2.json
+
+RATE, SEEDS = 1e-3, 3
+QUESTIONS = 60  # the first of those for the result
+
+
+def run(arm: str, learning_rate: float, seed: int) -> dict:
+    """Measure one arm; see ``experiment.run``. "test" has the shares after the last step alone."""
+    model, tokenizer = load("smollm2-instruct", dtype=torch.bfloat16)
+    tokenizer.chat_template = CHATML
+    return measure_arm(model, tokenizer, arm, learning_rate, seed, QUESTIONS, last_only=True)
+
+
+def settings() -> list[dict]:
+    """Return all settings; the model as published has no seed."""
+    return [
+        {"arm": "base", "learning_rate": 0.0, "seed": 0},
+        *(
+            {"arm": arm, "learning_rate": RATE if arm in TRAINED else 0.0, "seed": seed}
+            for seed in range(SEEDS)
+            for arm in ("few-shot", *TRAINED)
+        ),
+    ]
