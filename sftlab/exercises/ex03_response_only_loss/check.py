@@ -283,10 +283,10 @@ EXERCISES = {
         training_labels,
         LABELS_CASES,
         asks="Return the labels of one example as a list: which of its tokens carry the loss.\n\n"
-        'input_ids: list of token ids. spans: dictionary, the name of a part -> its places as (start, end), such as {"template": [(0, 3), (12, 17)], "question": [(3, 12)], …}. train: set of names of parts.',
+        'input_ids: list of ids. spans: name of a part -> its places as (start, end), such as {"template": [(0, 3), (12, 17)], …}. train: set of names of parts.',
         rules={
             "train": "A token of a part in train has its own id as its label; any other has -100.",
-            "spans": "A part may stand in several places, in one, or in none. The end of a span is exclusive. A token may belong to no part.",
+            "spans": "A part has several places, one, or none; ends are exclusive. A token may be in no part.",
             "first": "The first token always has the label -100: no earlier token predicts it.",
             "unchanged": "input_ids, spans and train stay as they are.",
         },
