@@ -17,7 +17,10 @@ from sftlab._internal.paths import INSTRUCTIONS
 from sftlab.almanac.curated import NEVER_TRAINED, curated, evaluation, mediocre
 from sftlab.almanac.defects import DEFECTS, low_quality
 from sftlab.almanac.facts import all_items, topics
+from sftlab.almanac.free_prompts import free_prompts
+from sftlab.almanac.out_of_scope import out_of_scope
 from sftlab.almanac.pairs import conversations, heldout, pairs
+from sftlab.almanac.tune import DOSE
 from sftlab.data import write_jsonl
 
 CARD = INSTRUCTIONS / "README.md"
@@ -28,6 +31,7 @@ WHAT = {
     "low_quality.jsonl": "bad pairs; `defect` names what is wrong, `right` holds the good answer",
     "mediocre.jsonl": "pairs as they come when nobody looks; `manner` names how they are said",
     "conversations.jsonl": "talks of one to three exchanges, half of them with a system turn",
+    "out_of_scope.jsonl": "what to say outside the model's world, and known facts in careless words",
     "heldout.jsonl": "questions on held-out subjects, of the kinds that `pairs.jsonl` asks",
     "evaluation.jsonl": "questions on held-out subjects, of all kinds and of three never trained",
 }
@@ -43,6 +47,7 @@ def files() -> dict[str, list[dict]]:
         "low_quality.jsonl": low_quality(),
         "mediocre.jsonl": mediocre(),
         "conversations.jsonl": conversations(300),
+        "out_of_scope.jsonl": out_of_scope(DOSE),
         "heldout.jsonl": heldout(),
         "evaluation.jsonl": evaluation(),
     }
@@ -55,13 +60,18 @@ def said(row: dict, role: str) -> str:
     return row["prompt" if role == "user" else "response"]
 
 
+def asked_kind(row: dict) -> str | None:
+    """Return the kind of the row's fact: in ``out_of_scope.jsonl``, ``asks`` has it."""
+    return row.get("asks", row.get("kind"))
+
+
 def about(row: dict) -> tuple:
     """Return (kind, subject, value) of a row; the value only for the kind "one_word".
 
     In this kind, the same subject can have several questions: "love" is a verb and has an opposite.
     """
     value = row.get("value") if row.get("kind") == "one_word" else None
-    return row.get("kind"), row.get("subject"), value
+    return asked_kind(row), row.get("subject"), value
 
 
 def leaks(training: Sequence[dict], exam: Sequence[dict]) -> list[str]:
@@ -82,7 +92,7 @@ def names_told(training: Sequence[dict]) -> set[str]:
     """
     names = {i.subject for i in all_items() if i.split == "heldout" and i.kind in NAMED}
     names |= {topic for topic, (_, split) in topics().items() if split == "heldout"}
-    rows = [row for row in training if row.get("kind") not in ("habitat", "food", "story")]
+    rows = [row for row in training if asked_kind(row) not in ("habitat", "food", "story")]
     text = "\n".join(said(row, role) for row in rows for role in ("user", "assistant"))
     return {name for name in names if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text)}
 
@@ -131,6 +141,15 @@ def card() -> str:
         "## Curated pairs by kind",
         "",
         _counts(made["curated.jsonl"], "kind"),
+        "",
+        "## Outside the model's world",
+        "",
+        _counts(made["out_of_scope.jsonl"], "kind"),
+        "",
+        "`free_prompts.jsonl`, on which these pairs are measured, is written by hand: "
+        f"{len(free_prompts())} prompts in {len({r['kind'] for r in free_prompts()})} kinds, each with the "
+        "types of reply that fit (`sftlab.almanac.free_prompts`). No training pair has one of its prompts or "
+        "invented names.",
         "",
         "## Defects of the bad pairs",
         "",

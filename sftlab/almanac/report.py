@@ -1,8 +1,10 @@
-"""Measure the embedded models and print the figures.
+"""Measure the base model, and LoRA on a few pairs, and print the figures.
 
 python -m sftlab.almanac.report              # everything (about four minutes on two cores)
 python -m sftlab.almanac.report --quick      # recall and behavior of the base model only
 python -m sftlab.almanac.report --record     # store the figures and rewrite the model cards
+
+``sftlab.almanac.outside`` measures almanac-chat.
 """
 
 from __future__ import annotations
@@ -164,11 +166,6 @@ def main() -> None:
         for count in RECIPES:
             found[f"lora_{count}"] = few_pairs(count, range(5), questions)
             show_runs(found[f"lora_{count}"])
-        model, tokenizer = load("almanac", "chat")
-        found["chat"] = score(model, tokenizer, questions)
-        print(f"almanac-chat on {len(questions)} held-out prompts")
-        for line, value in found["chat"].items():
-            show_share(line, round(value * len(questions)), len(questions))
     if arguments.record:
         found["provenance"] = provenance("sftlab.almanac.report")
         REPORT.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
