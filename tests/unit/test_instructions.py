@@ -35,7 +35,8 @@ def pairs_of(name, *kinds):
 
 
 def test_the_files_are_what_the_module_makes():
-    assert {path.name for path in INSTRUCTIONS.glob("*.jsonl")} == set(MADE) == set(WHAT)
+    written = {"free_prompts.jsonl"}  # by hand, apart from every template of a training set
+    assert {path.name for path in INSTRUCTIONS.glob("*.jsonl")} - written == set(MADE) == set(WHAT)
     for name, rows in MADE.items():
         assert read_jsonl(INSTRUCTIONS / name) == json.loads(json.dumps(rows))
 
