@@ -10,7 +10,7 @@ Four arms answer the same held-out questions, whose subjects are in no pair:
 
 The last is the control: if the pairs teach facts, it must teach wrong ones. The learning rate of an
 arm is chosen on validation questions, and the result reported on other questions. This takes about
-eight minutes on one core.
+ten minutes on one core.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ RECORD = "elicit"  # data/results/elicit.json
 
 PAIRS, SHOTS, BATCH = 32, 4, 16
 CHECKPOINTS = (0, 2, 4, 8, 16, 24)  # training steps after which the questions are asked
-RATES = (1e-3, 3e-3, 1e-2)
+RATES = (3e-4, 1e-3, 3e-3, 1e-2)
 SEEDS = 5
 QUESTIONS = 100  # for validation, and as many others for the result
 LIMIT = 40  # new tokens
