@@ -14,7 +14,7 @@ from functools import cache
 from sftlab._internal.paths import DATA
 from sftlab.almanac.tokenizer import VOCABULARY
 
-READ = DATA / "almanac" / "words_read.txt"
+READ = DATA / "models" / "almanac-base" / "words_read.txt"
 WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")  # a word, a number, or one other character
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from sftlab.almanac.pairs import pairs
+from sftlab.almanac.vocabulary import unread
 from sftlab.exercises.ex01_base_vs_instruct import experiment, plots, real
 from sftlab.exercises.ex01_base_vs_instruct.ends import answered_in_one_line, around_answers, stops
 from sftlab.exercises.ex01_base_vs_instruct.experiment import (
@@ -98,15 +99,31 @@ def cells(base: str, chat: str, template: str = "") -> dict:
     }
 
 
-def claims(outcomes: dict, swap: bool = False) -> list[str]:
-    page = {("base", r): outcomes["base", BARE] for r in (PAGE, SHOTS)}
-    ends = dict.fromkeys(("after", "inside", "bare", "each stop apart", "all stops as one"), (0.5, (0.4, 0.6)))  # fmt: skip
-    ends["difference"] = (-0.8, (-0.9, -0.7)) if swap else (0.8, (0.7, 0.9))
+def claims(
+    outcomes: dict, swap: bool = False, colon: str = "answered", stop: float = 1.0
+) -> list[str]:
+    """The claims for a 2×2; ``swap`` turns the records and the ends of answers round."""
+    usual = outcomes["base", BARE]
+    cues = {("base", r): usual for r in (PAGE, SHOTS, plots.COMMAS, plots.ENDS_IN_COLON)}
+    cues["base", plots.COLONS] = [colon] * 162
+    names = (
+        "after",
+        "wrong",
+        "inside",
+        "bare",
+        "each stop apart",
+        "all stops as one",
+        "after − wrong",
+    )
+    ends = dict.fromkeys(names, (0.5, (0.4, 0.6))) | {"chat": (stop, (stop, stop))}
+    ends["after − inside"] = (-0.8, (-0.9, -0.7)) if swap else (0.8, (0.7, 0.9))
     (gemma,) = runs("real_models", kind="first", model="gemma3-270m", count=0)
-    names = {EVERY: TEMPLATE, TEMPLATE: EVERY} if swap else {}
-    recorded = [{**r, "trained": names.get(r["trained"], r["trained"])} for r in runs("answer_or_continue")]  # fmt: skip
+    names = {EVERY: TEMPLATE, TEMPLATE: EVERY, BARE: BARE} if swap else {}
+    recorded = [
+        {**r, "trained": names.get(r["trained"], r["trained"])} for r in runs("answer_or_continue")
+    ]
     marks = plots.answered(outcomes)
-    found = plots.found(outcomes | page, marks, KINDS, ends, recorded, runs(real.RECORD), gemma)
+    found = plots.found(outcomes | cues, marks, KINDS, ends, recorded, runs(real.RECORD), gemma)
     return list(found["claim"])
 
 
@@ -121,17 +138,50 @@ def test_the_interaction_is_the_difference_of_the_template_s_effects():
 
 
 def test_the_claim_names_the_factor_that_carries_the_effect():
-    assert claims(cells("continued", "answered"))[0].startswith("Tuned weights make")
-    assert claims(cells("continued", "continued", "answered"))[0].startswith(
-        "The chat template makes"
+    assert claims(cells("continued", "answered"))[0].endswith(
+        "the weights make this model answer more"
     )
+    by_template = claims(cells("continued", "continued", "answered"))[0]
+    assert by_template.endswith("the template makes this model answer more")
     assert claims(cells("continued", "continued"))[0].endswith("not settled here")
 
 
 def test_claims_flip_with_the_data():
     here, there = (claims(cells("continued", "answered"), swap) for swap in (False, True))
-    assert "stops already" in here[3] and "stops less" in there[3]
-    assert "teaches to end" in here[4] and "rarer" in there[4]
+    assert "stops already; tuning gives" in here[3] and "stops less" in there[3]
+    assert "less often; the turn ends at once more often" in here[4]
+    assert "more often; the turn ends at once less often" in there[4]
+
+
+def test_the_colon_is_named_only_if_it_makes_the_difference():
+    assert claims(cells("continued", "answered"))[2].startswith("A label with a colon makes")
+    assert claims(cells("continued", "answered"), colon="continued")[2].endswith("not settled here")
+    reverse = claims(cells("answered", "answered"), colon="unrelated")[2]
+    assert reverse.startswith("Without the colon")
+
+
+def test_another_token_for_the_stop_is_claimed_only_if_the_chat_model_uses_it():
+    assert "another token" not in claims(cells("continued", "answered"), stop=0.2)[3]
+
+
+def test_the_rendering_of_training_decides_only_if_the_signs_differ():
+    marks = {cell: [0.0] * 162 for cell in cells("", "")}
+    recorded = runs("answer_or_continue")
+
+    def claim(runs):
+        return plots._rendering_of_training(marks, KINDS, runs)[0]
+
+    assert "in the rendering it was trained on" in claim(recorded)
+    kept = [r for r in recorded if r["trained"] != BARE]
+    alike = [{**r, "trained": BARE} for r in recorded if r["trained"] == TEMPLATE]
+    assert "does not decide" in claim(kept + alike)
+    flat = [{**r, f"exact on {TEMPLATE}": r[f"exact on {BARE}"]} for r in recorded]
+    assert claim(flat).endswith("not settled here")
+
+
+def test_invented_labels_stand_in_no_document(tokenizer):
+    for words in (plots.COLONS, plots.COMMAS):
+        assert unread(tokenizer, words) == ["zork", "…", "wump"]
 
 
 def test_the_title_of_the_divergence_is_computed():
@@ -158,7 +208,10 @@ def test_tables_add_up():
 def test_the_base_expects_a_stop_after_an_answer_and_none_inside():
     model, tokenizer = load("almanac")
     after, inside = around_answers(model, tokenizer, answered_in_one_line(questions(1)))
-    found = plots.stop_chances(after, inside, after, stops(tokenizer))
+    found = plots.stop_chances({"after": after, "inside": inside}, stops(tokenizer))
+    assert found["after − inside"][0] == pytest.approx(
+        found["after"][0] - found["inside"][0], abs=0.05
+    )
     assert found["after"][0] > 0.7
     assert found["inside"][0] < 0.05
     assert all(p.sum().item() == pytest.approx(1, abs=1e-4) for _, p in after + inside)

@@ -30,11 +30,8 @@ from sftlab.statistics import chosen, clustered_difference, mean_interval
 
 pd.set_option("display.max_colwidth", None)  # claims are sentences; pandas would cut them
 SMOL, GEMMA = "SmolLM2-135M-Instruct", "Gemma 3 270M, base"
-THIRDS = {
-    "fewer than a third": (0, 1 / 3),
-    "a third to two thirds": (1 / 3, 2 / 3),
-    "more than two thirds": (2 / 3, 1.01),
-}
+COLONS, COMMAS = "zork: … wump:", "zork, … wump,"  # labels that no document of the base contains
+ENDS_IN_COLON = "chat template, colon at its end"
 Estimate = tuple[float, tuple[float, float]]
 Outcomes = Mapping[tuple[str, str], Sequence[str]]
 Marks = Mapping[tuple[str, str], Sequence[float]]
@@ -215,13 +212,14 @@ def stop_chance(found: Sequence[tuple[str, torch.Tensor]], stops: Mapping[str, i
 
 def stops_table(
     at_end: Sequence[tuple[str, torch.Tensor]],
+    wrong: Sequence[tuple[str, torch.Tensor]],
     inside: Sequence[tuple[str, torch.Tensor]],
     stops: Mapping[str, int],
 ) -> pd.DataFrame:
-    """Return probability and rank of each stop, after an answer and inside it.
+    """Return the probability of each stop after right and wrong answers and inside, and its rank.
 
     Args:
-        at_end, inside: (kind of prompt, distribution of the next token) of each place.
+        at_end, wrong, inside: (kind of prompt, distribution of the next token) of each place.
         stops: name -> token id.
     """
     lines = []
@@ -231,29 +229,32 @@ def stops_table(
             {
                 "the next token is": name,
                 "probability after the answer": f"{np.mean(chances(at_end, ids)[0]):.1%}",
-                "probability inside the answer": f"{np.mean(chances(inside, ids)[0]):.1%}",
+                "after a wrong answer": f"{np.mean(chances(wrong, ids)[0]):.1%}",
+                "inside the answer": f"{np.mean(chances(inside, ids)[0]):.1%}",
                 "median rank after the answer": f"{np.median(ranks):,.0f}",
-                "ranks first after the answer": f"{np.mean([rank == 1 for rank in ranks]):.0%}",
+                "ranks first there": f"{np.mean([rank == 1 for rank in ranks]):.0%}",
             }
         )
     return pd.DataFrame(lines).set_index("the next token is")
 
 
 def stop_chances(
-    after: Sequence[tuple[str, torch.Tensor]],
-    inside: Sequence[tuple[str, torch.Tensor]],
-    bare: Sequence[tuple[str, torch.Tensor]],
-    stops: Mapping[str, int],
+    places: Mapping[str, Sequence[tuple[str, torch.Tensor]]], stops: Mapping[str, int]
 ) -> dict[str, Estimate]:
-    """Return the probability of any stop after answers, inside them, after answers to bare text, and
-    the difference of the first two by kind of prompt."""
-    found = {name: stop_chance(places, stops) for name, places in (("after", after), ("inside", inside), ("bare", bare))}  # fmt: skip
-    by_kind: list[dict[str, float]] = []
-    for places in (after, inside):
-        values, kinds = chances(places, list(stops.values()))
-        by_kind.append(pd.Series(values).groupby(kinds).mean().to_dict())
-    names_ = sorted(by_kind[0])
-    return found | {"difference": over_kinds([by_kind[0][k] - by_kind[1][k] for k in names_], names_)}  # fmt: skip
+    """Return the probability of any stop in each group of places, and "after" minus each other group.
+
+    Args:
+        places: name of the group -> places; "after" holds the ends of right answers.
+    """
+    found = {name: stop_chance(group, stops) for name, group in places.items()}
+    means = {}
+    for name, group in places.items():
+        values, kinds = chances(group, list(stops.values()))
+        means[name] = pd.Series(values).groupby(kinds).mean()
+    for name in places.keys() - {"after"}:
+        difference = means["after"] - means[name]
+        found[f"after − {name}"] = over_kinds(list(difference), list(difference.index))
+    return found
 
 
 def nats(estimate: Estimate) -> str:
@@ -352,56 +353,101 @@ def found(
 
     Args:
         exact: whether each reply is the right answer, nothing else, and ends.
-        ends: what ``stop_chances`` returns; and the KL divergence after an answer with "each stop
-            apart" and with "all stops as one".
+        ends: what ``stop_chances`` returns for "after", "wrong", "inside" and "bare"; the chat model's
+            probability of the end-of-turn token, "chat"; the KL divergence after an answer with
+            "each stop apart" and with "all stops as one".
     """
-    marks = answered(outcomes)
-    main, right = main_effects(marks, kinds), effects(exact, kinds)
-    real, real_kinds = real_outcomes(smol, gemma)
-    real_marks = answered(real)
-    without = np.subtract(real_marks[SMOL, BARE], real_marks[SMOL, TEMPLATE]).tolist()
+    lines = [
+        _weights_or_template(outcomes, kinds, recorded, smol, gemma),
+        _rendering_of_training(exact, kinds, recorded),
+        _cue(outcomes, kinds),
+        _stop(ends),
+        _loss_on_the_prompt(recorded),
+    ]
+    return pd.DataFrame(lines, columns=["claim", "measured", "control", "where it stops holding"])
 
-    def against_bare(model: str, rendering: str, than: str = BARE) -> Estimate:
-        difference = np.subtract(marks[model, rendering], marks[model, than])
+
+def _weights_or_template(outcomes, kinds, recorded, smol, gemma) -> tuple[str, ...]:
+    main = main_effects(answered(outcomes), kinds)
+    real, real_kinds = real_outcomes(smol, gemma)
+    marks = answered(real)
+    without = np.subtract(marks[SMOL, BARE], marks[SMOL, TEMPLATE]).tolist()
+    others = [measure(run, "answered", BARE) for run in chosen(recorded, trained=TEMPLATE)]
+    return (
+        more(main["difference"], "Of weights and chat template, the weights make this model answer more",
+             "Of weights and chat template, the template makes this model answer more", "Weights or chat template"),
+        f"weights {points(main['model'])}, template {points(main['template'])}",
+        f"chat on bare text against base in the template: {points(main['difference'])}; trained anew with "
+        f"{len(others)} seeds, the base answers {share(over_seeds(others))} on bare text",
+        f"SmolLM2-Instruct on bare text instead of its template: {points(over_kinds(without, real_kinds))}",
+    )  # fmt: skip
+
+
+def _rendering_of_training(exact, kinds, recorded) -> tuple[str, ...]:
+    here = effects(exact, kinds)
+    gain = {
+        t: change(recorded, "exactly right", (t, BARE), (t, TEMPLATE)) for t in (TEMPLATE, BARE)
+    }
+    crossed = gain[TEMPLATE][0] > 0 > gain[BARE][0]
+    if not all(settled(estimate) for estimate in gain.values()):
+        claim = "Rendering of training and exact answers: not settled here"
+    elif crossed:
+        claim = "A fine-tuned model answers most exactly in the rendering it was trained on"
+    else:
+        claim = (
+            "The rendering of training does not decide in which one a model answers most exactly"
+        )
+    return (
+        claim,
+        f"exactly right, template instead of bare text: {points(gain[TEMPLATE])} if trained in the template",
+        f"the same pairs, seeds and steps, trained on bare text: {points(gain[BARE])}",
+        f"the base, trained on neither: {points(here['template − bare text, base'])}. One learning rate for both",
+    )  # fmt: skip
+
+
+def _cue(outcomes, kinds) -> tuple[str, ...]:
+    marks = answered(outcomes)
+
+    def against(rendering: str, than: str = BARE) -> Estimate:
+        difference = np.subtract(marks["base", rendering], marks["base", than])
         return over_kinds(difference.tolist(), kinds)
 
-    page = against_bare("base", PAGE)
+    return (
+        more(against(COLONS, COMMAS), "A label with a colon makes the base answer, even a label it has never read",
+             "Without the colon the base answers more", "The colon of a label it has never read"),
+        f"instead of bare text: “Q: … A:” {points(against(PAGE))}, invented labels {points(against(COLONS))}",
+        f"the same invented labels with commas: {points(against(COMMAS))}; a colon as the last character of the chat "
+        f"template, against the template: {points(against(ENDS_IN_COLON, TEMPLATE))}",
+        f"two examples before “Q:” change {points(against(SHOTS, PAGE))}; known labels instead of invented ones "
+        f"{points(against(PAGE, COLONS))}. Answered in fewer than half of the "
+        f"“Q: … A:” prompts: {rarely(marks, kinds, ('base', PAGE))}",
+    )  # fmt: skip
+
+
+def _stop(ends: Mapping[str, Estimate]) -> tuple[str, ...]:
+    claim = more(ends["after − inside"], "After a one-line answer the base stops already",
+                 "After a one-line answer the base stops less than inside it", "Stopping after an answer")  # fmt: skip
+    if settled(ends["after − inside"]) and ends["chat"][1][0] > 0.5:
+        claim += "; tuning gives the stop another token"
+    return (
+        claim,
+        f"any stop: {share(ends['after'])}; end-of-turn token of the chat model: {share(ends['chat'])}; KL "
+        f"{nats(ends['each stop apart'])}, {nats(ends['all stops as one'])} with the stops as one",
+        f"inside the answer: {share(ends['inside'])}. After an answer to another question: {share(ends['wrong'])}, "
+        f"right minus wrong {points(ends['after − wrong'])}",
+        f"after an answer to bare text: {share(ends['bare'])}",
+    )
+
+
+def _loss_on_the_prompt(recorded) -> tuple[str, ...]:
+    exact = {t: change(recorded, "exactly right", (TEMPLATE, t), (EVERY, t)) for t in (BARE, TEMPLATE)}  # fmt: skip
     at_once = change(recorded, "end at once", (TEMPLATE, BARE), (EVERY, BARE))
-    lines = [
-        (
-            more(main["difference"], "Tuned weights make this model answer, more than the chat template does",
-                 "The chat template makes this model answer, more than tuned weights do", "Weights or template"),
-            f"model {points(main['model'])}, template {points(main['template'])}",
-            f"all four cells; chat on bare text against base in the template: {points(main['difference'])}",
-            f"SmolLM2-Instruct on bare text instead of its template: {points(over_kinds(without, real_kinds))}",
-        ),
-        (
-            more(right["template − bare text, chat"], "The chat model needs its template to answer exactly and end",
-                 "The chat model answers more exactly without its template", "Template and exact answers"),
-            f"exactly right, chat: template {points(right['template − bare text, chat'])}",
-            f"the base gains {points(right['template − bare text, base'])}; interaction {points(right['interaction'])}",
-            f"trained on bare text, the template changes {points(change(recorded, 'exactly right', (BARE, BARE), (BARE, TEMPLATE)))} (5 seeds)",
-        ),
-        (
-            more(page, "The base answers in a rendering that it has read, with no weight changed",
-                 "The base answers less in a rendering that it has read", "“Q: … A:” and the base"),
-            f"“Q: … A:” instead of bare text: {points(page)}",
-            f"the chat template, never read: {points(against_bare('base', TEMPLATE))}; two examples before “Q:” add {points(against_bare('base', SHOTS, PAGE))}",
-            f"kinds answered in fewer than half of the prompts: {rarely(marks, kinds, ('base', PAGE))}",
-        ),
-        (
-            more(ends["difference"], "After an answer the base stops already; tuning gives the stop another token",
-                 "After an answer the base stops less than inside it", "Stopping after an answer"),
-            f"any stop after the answer: {share(ends['after'])}; KL {nats(ends['each stop apart'])}, {nats(ends['all stops as one'])} with the stops as one",
-            f"inside the answer: {share(ends['inside'])}",
-            f"after an answer to bare text: {share(ends['bare'])}",
-        ),
-        (
-            more(at_once, "Loss on the prompt teaches to end the turn after a bare question",
-                 "Loss on the prompt makes ending after a bare question rarer", "Loss on the prompt"),
-            f"probability of the end-of-turn token {points(at_once)}; exactly right on bare text {points(change(recorded, 'exactly right', (TEMPLATE, BARE), (EVERY, BARE)))}",
-            "the same pairs, seeds and steps, with the loss on the response alone",
-            "five seeds of one small model; how SmolLM2 was trained was not tested",
-        ),
-    ]  # fmt: skip
-    return pd.DataFrame(lines, columns=["claim", "measured", "control", "where it stops holding"])
+    claim = more(exact[BARE], "Loss on the prompt makes replies to bare text exact more often",
+                 "Loss on the prompt makes replies to bare text exact less often", "Loss on the prompt and bare text")  # fmt: skip
+    claim += more(at_once, "; the turn ends at once more often", "; the turn ends at once less often", "; ending at once")  # fmt: skip
+    return (
+        claim,
+        f"exactly right {points(exact[BARE])}; probability of ending at once {points(at_once)}",
+        f"the same models in the template: exactly right {points(exact[TEMPLATE])}",
+        f"{len(chosen(recorded, trained=EVERY))} seeds, one learning rate. Which token of the prompt causes it was not tested",
+    )
