@@ -115,7 +115,8 @@ def claims(
         "all stops as one",
         "after − wrong",
     )
-    ends = dict.fromkeys(names, (0.5, (0.4, 0.6))) | {"chat": (stop, (stop, stop))}
+    ends = dict.fromkeys(names, (0.6, (0.55, 0.65))) | {"chat": (stop, (stop, stop))}
+    ends["after − wrong"] = (0.0, (-0.1, 0.1))
     ends["after − inside"] = (-0.8, (-0.9, -0.7)) if swap else (0.8, (0.7, 0.9))
     (gemma,) = runs("real_models", kind="first", model="gemma3-270m", count=0)
     names = {EVERY: TEMPLATE, TEMPLATE: EVERY, BARE: BARE} if swap else {}
@@ -148,7 +149,9 @@ def test_the_claim_names_the_factor_that_carries_the_effect():
 
 def test_claims_flip_with_the_data():
     here, there = (claims(cells("continued", "answered"), swap) for swap in (False, True))
-    assert "stops already; tuning gives" in here[3] and "stops less" in there[3]
+    assert (
+        "stops already, right or wrong; tuning gives" in here[3] and "stops less often" in there[3]
+    )
     assert "less often; the turn ends at once more often" in here[4]
     assert "more often; the turn ends at once less often" in there[4]
 
@@ -164,6 +167,24 @@ def test_another_token_for_the_stop_is_claimed_only_if_the_chat_model_uses_it():
     assert "another token" not in claims(cells("continued", "answered"), stop=0.2)[3]
 
 
+def test_right_or_wrong_is_claimed_only_if_the_base_stops_after_both():
+    ends = dict.fromkeys(
+        (
+            "after",
+            "wrong",
+            "inside",
+            "bare",
+            "each stop apart",
+            "all stops as one",
+            "after − inside",
+            "chat",
+        ),
+        (0.9, (0.8, 1.0)),
+    )
+    for difference, told in (((0.3, (0.2, 0.4)), False), ((-0.1, (-0.2, 0.0)), True)):
+        assert ("right or wrong" in plots._stop(ends | {"after − wrong": difference})[0]) is told
+
+
 def test_the_rendering_of_training_decides_only_if_the_signs_differ():
     marks = {cell: [0.0] * 162 for cell in cells("", "")}
     recorded = runs("answer_or_continue")
@@ -171,7 +192,7 @@ def test_the_rendering_of_training_decides_only_if_the_signs_differ():
     def claim(runs):
         return plots._rendering_of_training(marks, KINDS, runs)[0]
 
-    assert "in the rendering it was trained on" in claim(recorded)
+    assert "exact more often in the rendering of training" in claim(recorded)
     kept = [r for r in recorded if r["trained"] != BARE]
     alike = [{**r, "trained": BARE} for r in recorded if r["trained"] == TEMPLATE]
     assert "does not decide" in claim(kept + alike)

@@ -216,7 +216,7 @@ def stops_table(
     inside: Sequence[tuple[str, torch.Tensor]],
     stops: Mapping[str, int],
 ) -> pd.DataFrame:
-    """Return the probability of each stop after right and wrong answers and inside, and its rank.
+    """Return the probability of each stop after answers and inside them, and its rank after right ones.
 
     Args:
         at_end, wrong, inside: (kind of prompt, distribution of the next token) of each place.
@@ -229,7 +229,7 @@ def stops_table(
             {
                 "the next token is": name,
                 "probability after the answer": f"{np.mean(chances(at_end, ids)[0]):.1%}",
-                "after a wrong answer": f"{np.mean(chances(wrong, ids)[0]):.1%}",
+                "after another question's answer": f"{np.mean(chances(wrong, ids)[0]):.1%}",
                 "inside the answer": f"{np.mean(chances(inside, ids)[0]):.1%}",
                 "median rank after the answer": f"{np.median(ranks):,.0f}",
                 "ranks first there": f"{np.mean([rank == 1 for rank in ranks]):.0%}",
@@ -368,7 +368,9 @@ def found(
 
 
 def _weights_or_template(outcomes, kinds, recorded, smol, gemma) -> tuple[str, ...]:
-    main = main_effects(answered(outcomes), kinds)
+    tried = answered(outcomes)
+    main = main_effects(tried, kinds)
+    colon = np.subtract(tried["base", ENDS_IN_COLON], tried["base", BARE]).tolist()
     real, real_kinds = real_outcomes(smol, gemma)
     marks = answered(real)
     without = np.subtract(marks[SMOL, BARE], marks[SMOL, TEMPLATE]).tolist()
@@ -377,8 +379,9 @@ def _weights_or_template(outcomes, kinds, recorded, smol, gemma) -> tuple[str, .
         more(main["difference"], "Of weights and chat template, the weights make this model answer more",
              "Of weights and chat template, the template makes this model answer more", "Weights or chat template"),
         f"weights {points(main['model'])}, template {points(main['template'])}",
-        f"chat on bare text against base in the template: {points(main['difference'])}; trained anew with "
-        f"{len(others)} seeds, the base answers {share(over_seeds(others))} on bare text",
+        f"chat on bare text against base in the template: {points(main['difference'])}; tuned anew in the template with "
+        f"{len(others)} seeds, the base answers {share(over_seeds(others))} of the bare prompts",
+        f"a colon at the end of the template: base {points(over_kinds(colon, kinds))}. "
         f"SmolLM2-Instruct on bare text instead of its template: {points(over_kinds(without, real_kinds))}",
     )  # fmt: skip
 
@@ -392,16 +395,17 @@ def _rendering_of_training(exact, kinds, recorded) -> tuple[str, ...]:
     if not all(settled(estimate) for estimate in gain.values()):
         claim = "Rendering of training and exact answers: not settled here"
     elif crossed:
-        claim = "A fine-tuned model answers most exactly in the rendering it was trained on"
+        claim = "Answers are exact more often in the rendering of training"
     else:
         claim = (
-            "The rendering of training does not decide in which one a model answers most exactly"
+            "The rendering of training does not decide in which one answers are exact more often"
         )
     return (
         claim,
-        f"exactly right, template instead of bare text: {points(gain[TEMPLATE])} if trained in the template",
+        f"exactly right, template instead of bare text: {points(gain[TEMPLATE])} if trained in the template; "
+        f"the chat model of this notebook {points(here['template − bare text, chat'])}",
         f"the same pairs, seeds and steps, trained on bare text: {points(gain[BARE])}",
-        f"the base, trained on neither: {points(here['template − bare text, base'])}. One learning rate for both",
+        f"the base, trained on neither: {points(here['template − bare text, base'])}. Two renderings, one learning rate",
     )  # fmt: skip
 
 
@@ -413,7 +417,7 @@ def _cue(outcomes, kinds) -> tuple[str, ...]:
         return over_kinds(difference.tolist(), kinds)
 
     return (
-        more(against(COLONS, COMMAS), "A label with a colon makes the base answer, even a label it has never read",
+        more(against(COLONS, COMMAS), "A label with a colon makes the base answer more often, even a label it has never read",
              "Without the colon the base answers more", "The colon of a label it has never read"),
         f"instead of bare text: “Q: … A:” {points(against(PAGE))}, invented labels {points(against(COLONS))}",
         f"the same invented labels with commas: {points(against(COMMAS))}; a colon as the last character of the chat "
@@ -425,8 +429,12 @@ def _cue(outcomes, kinds) -> tuple[str, ...]:
 
 
 def _stop(ends: Mapping[str, Estimate]) -> tuple[str, ...]:
-    claim = more(ends["after − inside"], "After a one-line answer the base stops already",
-                 "After a one-line answer the base stops less than inside it", "Stopping after an answer")  # fmt: skip
+    much = "stops already" if ends["after"][1][0] > 0.5 else "stops more often than inside it"
+    claim = more(ends["after − inside"], f"After a one-line answer the base {much}",
+                 "After a one-line answer the base stops less often than inside it", "Stopping after an answer")  # fmt: skip
+    if settled(ends["after − inside"]) and ends["after − inside"][0] > 0:
+        right_only = settled(ends["after − wrong"]) and ends["after − wrong"][0] > 0
+        claim += "" if right_only else ", right or wrong"
     if settled(ends["after − inside"]) and ends["chat"][1][0] > 0.5:
         claim += "; tuning gives the stop another token"
     return (
