@@ -29,6 +29,7 @@ from sftlab.exercises.real_models import questions as real_questions
 from sftlab.statistics import chosen, clustered_difference, mean_interval
 
 pd.set_option("display.max_colwidth", None)  # claims are sentences; pandas would cut them
+pd.set_option("display.multi_sparse", False)  # each row of a table is read alone
 SMOL, GEMMA = "SmolLM2-135M-Instruct", "Gemma 3 270M, base"
 COLONS, COMMAS = "zork: … wump:", "zork, … wump,"  # labels that no document of the base contains
 ENDS_IN_COLON = "chat template, colon at its end"
