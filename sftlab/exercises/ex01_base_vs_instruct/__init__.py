@@ -1,1 +1,1 @@
-"""What does a base model do with a bare question?"""
+"""What makes a model answer instead of continuing: its weights, or the template?"""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from itertools import takewhile
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -9,8 +12,10 @@ import torch.nn.functional as F
 from sftlab.chat import render, user
 from sftlab.classroom.answers import equivalent, refused, right
 from sftlab.compare import PROMPTS, side_by_side
+from sftlab.scoring import is_instruction, names
 
-DISTRIBUTION, PROMPT = "01.next_token_distribution", "01.find_diverging_prompt"
+DISTRIBUTION, REPLY = "01.next_token_distribution", "01.classify_reply"
+PROMPT = "01.find_diverging_prompt"
 
 
 @right(DISTRIBUTION)
@@ -59,6 +64,76 @@ def in_place(logits):
     return logits[-1].softmax(-1)
 
 
+@right(REPLY)
+def with_a_loop(reply, about):
+    seen = 0
+    for line in reply.split("\n"):
+        if not line.strip():
+            continue
+        if is_instruction(line):
+            return "unrelated" if seen else "continued"
+        seen += 1
+        for word in about:
+            if names(line, word):
+                return "answered"
+    return "unrelated" if seen else "stopped"
+
+
+@right(REPLY)
+def with_an_index(reply, about):
+    lines = [line.strip() for line in reply.splitlines()]
+    lines = [line for line in lines if line]
+    asks = [is_instruction(line) for line in lines]
+    cut = asks.index(True) if True in asks else len(lines)
+    if cut == 0:
+        return "continued" if lines else "stopped"
+    told = " / ".join(lines[:cut])
+    return "answered" if any(names(told, word) for word in about) else "unrelated"
+
+
+@right(REPLY)
+def with_takewhile(reply, about):
+    if not reply.strip():
+        return "stopped"
+    lines = filter(str.strip, reply.splitlines())
+    told = list(takewhile(lambda line: not is_instruction(line), lines))
+    if not told:
+        return "continued"
+    return ("unrelated", "answered")[any(names(line, word) for line in told for word in about)]
+
+
+@right(REPLY)
+def with_regular_expressions(reply, about):
+    lines = re.findall(r"[^\n]*\S[^\n]*", reply)
+    for number, line in enumerate(lines):
+        if is_instruction(line):
+            lines = lines[:number]
+            if number == 0:
+                return "continued"
+            break
+    if not lines:
+        return "stopped"
+    pattern = "|".join(rf"(?<!\w){re.escape(word)}(?!\w)" for word in about)
+    return "answered" if re.search(pattern, "\n".join(lines), re.IGNORECASE) else "unrelated"
+
+
+@refused(REPLY, "changes its own input")
+def words_in_place(reply, about):
+    about.sort()
+    return with_a_loop(reply, about)
+
+
+@refused(REPLY, "answered")
+def in_other_words(reply, about):
+    return {"answered": "answer"}.get(found := with_a_loop(reply, about), found)
+
+
+@refused(REPLY, "list index out of range")
+def no_reply_at_all(reply, about):
+    lines = [line for line in reply.splitlines() if line.strip()]
+    return "continued" if is_instruction(lines[0]) else with_a_loop(reply, about)
+
+
 @right(PROMPT)
 def a_capital(base, chat, tokenizer):
     return "What is the capital of Norway?"
@@ -88,7 +163,7 @@ def one_of_the_notebook(base, chat, tokenizer):
     return PROMPTS[0]
 
 
-@refused(PROMPT, "The rule: It is none of the four prompts")
+@refused(PROMPT, "The rule: It is none of the notebook's four prompts")
 def one_of_the_notebook_in_small_letters(base, chat, tokenizer):
     return PROMPTS[2].lower().strip("?")
 

@@ -1,4 +1,4 @@
-"""Checks of notebook 01: the next-token distribution, and a prompt on which base and chat differ."""
+"""Checks of notebook 01: the next-token distribution, the kind of a reply, a prompt that divides."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ from sftlab.classroom.checking import Case, Exercise, mistake
 from sftlab.classroom.first_difference import Broken
 from sftlab.compare import PROMPTS, find_diverging_prompt, side_by_side
 from sftlab.exercises.drawing import tensor
+from sftlab.exercises.ex01_base_vs_instruct.experiment import classify_reply
 from sftlab.generate import next_token_distribution
+from sftlab.scoring import is_instruction, names
 
-DISTRIBUTION, PROMPT = "01.next_token_distribution", "01.find_diverging_prompt"
+DISTRIBUTION, REPLY = "01.next_token_distribution", "01.classify_reply"
+PROMPT = "01.find_diverging_prompt"
 OVERFLOW = "With large logits, exp overflows to infinity or rounds every weight to 0, and the quotient is NaN. Subtract the largest logit of this position first, or let softmax do it."  # fmt: skip
 
 # --- the distribution of the next token ------------------------------------------------------
@@ -151,6 +154,110 @@ def _draw_logits(rng: random.Random, *_: object) -> tuple:
     return (tensor(rng, rng.randint(2, 5), 7, scale=9.0),)
 
 
+# --- what a reply is -------------------------------------------------------------------------
+
+
+def _lines(reply):
+    return [line for line in reply.splitlines() if line.strip()]
+
+
+@mistake(REPLY, "A word of about counts if it is a part of another word, as key is of donkey. names(line, word) looks for whole words.")  # fmt: skip
+def _parts_of_words(reply, about):
+    found = classify_reply(reply, about)
+    lines = _lines(reply)
+    before = next((k for k, line in enumerate(lines) if is_instruction(line)), len(lines))
+    inside = any(word.lower() in line.lower() for line in lines[:before] for word in about)
+    return "answered" if found == "unrelated" and inside else found
+
+
+@mistake(REPLY, "Only the first line is searched for the words of about. The answer may stand in a later line.")  # fmt: skip
+def _first_line_alone(reply, about):
+    return classify_reply("".join(_lines(reply)[:1]), about)
+
+
+@mistake(REPLY, "Words of about count after a further instruction, too. What the model writes there answers its own instruction.")  # fmt: skip
+def _beyond_an_instruction(reply, about):
+    found = classify_reply(reply, about)
+    return "answered" if found == "unrelated" and any(names(reply, word) for word in about) else found  # fmt: skip
+
+
+@mistake(REPLY, "An instruction in any line makes the reply continued. Only the first line with text decides that: an answer may come before.")  # fmt: skip
+def _any_instruction(reply, about):
+    return "continued" if any(map(is_instruction, _lines(reply))) else classify_reply(reply, about)
+
+
+@mistake(REPLY, "Any text that is not an instruction counts as an answer. A reply that names no word of about is unrelated.")  # fmt: skip
+def _everything_else_answers(reply, about):
+    return classify_reply(reply, about).replace("unrelated", "answered")
+
+
+@mistake(REPLY, "A reply of nothing but white space is stopped as well: the model wrote no word.")
+def _white_space_is_text(reply, about):
+    return classify_reply(reply, about) if reply.strip() or not reply else "unrelated"
+
+
+@mistake(REPLY, "The words of about are looked for first, so a further instruction that names one counts as an answer. Look at the first line before.")  # fmt: skip
+def _words_first(reply, about):
+    named = any(names(reply, word) for word in about)
+    return "answered" if named else classify_reply(reply, about)
+
+
+@mistake(REPLY, "The text before the first line break is taken as the first line. It may be empty: skip lines without text.")  # fmt: skip
+def _empty_first_line(reply, about):
+    first = reply.split("\n")[0]
+    found = classify_reply(reply, about)
+    return "unrelated" if found == "continued" and not is_instruction(first) else found
+
+
+@mistake(REPLY, "Every word of about is required. One of them is enough.")
+def _all_words(reply, about):
+    found = classify_reply(reply, about)
+    complete = all(names(reply, word) for word in about)
+    return "unrelated" if found == "answered" and not complete else found
+
+
+@mistake(REPLY, "A reply that names no word of about counts as continued. It is continued only if its first line is an instruction.")  # fmt: skip
+def _unrelated_is_continued(reply, about):
+    return classify_reply(reply, about).replace("unrelated", "continued")
+
+
+def _reply_case(rule: str, reply: str, about: list[str]) -> Case:
+    return Case(
+        f"`classify_reply({reply!r}, {about})`",
+        lambda: (reply, list(about)),
+        classify_reply,
+        rule=rule,
+    )
+
+
+MALI = "The capital of Mali is Bamako."
+REPLY_CASES = (
+    _reply_case("stopped", "", ["Mali", "Bamako"]),
+    _reply_case("stopped", " \n\n ", ["Mali", "Bamako"]),
+    _reply_case("continued", "\nWhat is the capital of Niger?\nWhat is the capital of Peru?", ["Mali", "Bamako"]),
+    _reply_case("continued", "What is the capital of Mali?\nThe capital of Mali is Bamako.", ["Mali", "Bamako"]),
+    _reply_case("answered", MALI, ["Mali", "Bamako"]),
+    _reply_case("answered", f"\n{MALI}\n\nWhat is the capital of Peru?", ["Mali", "Segou"]),
+    _reply_case("answered", "Here is one:\n \nWear warm shoes.", ["hiking", "shoes"]),
+    _reply_case("unrelated", "donkey - on farms\nkrill - in the southern oceans", ["heron"]),
+    _reply_case("unrelated", "donkey - on farms\nkrill - in the oceans", ["key", "ocean"]),
+    _reply_case("unrelated", "donkey - on farms\nWhat does the heron eat?\nThe heron eats fish.", ["heron", "fish"]),
+)  # fmt: skip
+
+
+def _draw_reply(rng: random.Random, *_: object) -> tuple:
+    told = [
+        "The heron lives near rivers.",
+        "Donkeys eat hay.",
+        "krill - algae",
+        "Palladium is a metal.",
+    ]
+    asked = ["What does the heron eat?", "Name the capital of Peru.", "Where does the krill live?"]
+    kinds = rng.choices((told, asked, [""]), (4, 3, 2), k=rng.randint(1, 5))
+    lines = [rng.choice(kind) for kind in kinds]
+    return "\n".join(lines), rng.sample(["heron", "river", "hay", "key", "metal", "Peru", "algae"], 2)  # fmt: skip
+
+
 # --- a prompt on which the two models differ -------------------------------------------------
 
 
@@ -220,18 +327,44 @@ EXERCISES = {
         why="A causal model predicts at every position; only the last prediction is new. Softmax subtracts the largest logit "
         "before exp, which changes nothing in the result and keeps it from overflowing.",
     ),
+    REPLY: Exercise(
+        REPLY,
+        "What a model did after a prompt",
+        classify_reply,
+        REPLY_CASES,
+        asks='Return what a model did after a prompt: "answered", "continued", "stopped" or "unrelated".\n\n'
+        "reply: the text that the model wrote after the prompt. about: list of words that belong to the prompt, such as its subject and the right answer. "
+        "Helpers: is_instruction(line) says whether a line asks or commands something, names(line, word) whether it contains a whole word.",
+        rules={
+            "stopped": '"stopped": the reply has no line with text. White space is not text, here and below.',
+            "continued": '"continued": the first line with text is a further instruction.',
+            "answered": '"answered": otherwise, if a line before the first further instruction names at least one word of about. Without a further instruction every line counts.',
+            "unrelated": '"unrelated": everything else.',
+            "unchanged": "about stays as it is.",
+        },
+        draw=_draw_reply,
+        hints=(
+            "Split the reply into lines first, and leave out the lines without text. Which of the four is decided by the number of lines alone?",
+            ("answered", "So cut the list of lines at the first further instruction, then search what is left."),
+            "itertools.takewhile keeps the lines up to the first that fails a condition; any() and two loops search them.",
+        ),
+        path="Take the four in the order of the docstring: each needs what the one before has excluded. Notice first that a reply of a base often begins with a "
+        "line break, so the first line of the text can be empty. The usual wrong turn is to search the whole reply for the answer: after a further instruction "
+        "the model answers a prompt of its own.",
+        why="Without the category unrelated, every text that is not an instruction would count as an answer, also the entries that a base writes "
+        "after special tokens it has never read.",
+    ),
     PROMPT: Exercise(
         PROMPT,
         "A prompt on which they differ",
         find_diverging_prompt,
         [Case("your prompt, given to both models", _models, verify=_verify_prompt, rule="differ")],
-        asks="Return one instruction that the base model continues and the chat model answers.\n\n"
-        "You may use the two models and the tokenizer to find one, or simply know one.",
+        asks="Return one instruction that the base model continues and the chat model answers.",
         rules={
-            "text": "The result is one string, the bare text of the instruction. It is not empty and contains no special token: the chat model's template is added for you.",
-            "new": "It is none of the four prompts that the notebook shows, nor one of them with other capitals, spaces or punctuation.",
-            "differ": "With greedy decoding, the base writes further instructions after it, like a page of questions, and the chat model writes something that is not a further instruction; it need not be right.",
-            "unchanged": "The models and the tokenizer stay as they are.",
+            "text": "It is one string, the bare text of the instruction: not empty, and without special tokens.",
+            "new": "It is none of the notebook's four prompts, nor one of them with other capitals, spaces or punctuation.",
+            "differ": "With greedy decoding, the base writes further instructions after it, and the chat model, in its template, something else; it need not be right.",
+            "unchanged": "You may use the models and the tokenizer to search for it. They stay as they are.",
         },
         hints=(
             "On which pages of an almanac would your line occur? A page of questions goes on with questions.",
