@@ -6,8 +6,8 @@ but each response belongs to another question of the same kind, so that its form
 content is not.
 
 Every n trains for the same number of steps. Further runs of the arm ``answers`` train for the same
-number of epochs, because more pairs at equal steps also mean fewer repetitions of each; and 128 pairs
-train for fewer steps, to see what comes first.
+number of epochs, because more pairs at equal steps also mean fewer repetitions of each; and some train
+for fewer steps, to see what comes first and whether 8 pairs were trained for too long.
 """
 
 from __future__ import annotations
@@ -41,7 +41,13 @@ SEEDS = 5
 FRESH_SEEDS = range(SEEDS, SEEDS + 10)
 STEPS = 120  # of 16 examples, or of all if there are fewer
 EQUAL_EPOCHS = {8: 4, 32: 8, 128: 32}  # steps: four epochs, as many as 500 pairs get in 120 steps
-FEW_STEPS = (4, 8, 16)  # with 128 pairs; 32 and 120 steps are among the other runs
+# Further runs with few steps; those with 32 (128 pairs), 4 (8 pairs) and 120 are among the others.
+# With 8 pairs, 120 steps could be too many: then more pairs would help for this reason alone.
+FEW_STEPS = (
+    *(("answers", 128, steps) for steps in (4, 8, 16)),
+    *(("answers", 8, steps) for steps in (16, 32)),
+    ("shuffled", 128, 16),
+)
 REFUSALS = 0.05  # share of refusals in the arm "with refusals"
 POOL = 600  # curated pairs, before conversations of several turns are left out
 DOCUMENT_END = "<|endoftext|>"  # of the embedded base
@@ -96,7 +102,8 @@ def training_pairs(arm: str, pairs: int, seed: int) -> list[dict]:
 def shuffled_within_kind(pairs: Sequence[dict], rng: Random) -> list[dict]:
     """Return the pairs with the responses of each kind exchanged among its prompts.
 
-    Lists are exchanged with lists of the same length, so that the format stays right. Shifting a shuffled order by one gives every prompt the response of another pair.
+    Lists are exchanged with lists of the same length, so that the format stays right. Shifting a
+    shuffled order by one gives every prompt the response of another pair.
     """
     found = list(pairs)
     alike = [(pair["kind"], pair.get("count", 0)) for pair in pairs]
@@ -204,8 +211,8 @@ def settings() -> list[dict]:
             for n in SIZES[1:]
         ]
         found += [
-            {"arm": "answers", "pairs": n, "seed": seed, "steps": steps}
-            for n, steps in [*EQUAL_EPOCHS.items(), *((128, steps) for steps in FEW_STEPS)]
+            {"arm": arm, "pairs": n, "seed": seed, "steps": steps}
+            for arm, n, steps in [*(("answers", *few) for few in EQUAL_EPOCHS.items()), *FEW_STEPS]
         ]
     return found + [
         {"arm": arm, "pairs": 8, "seed": seed, "steps": STEPS}
