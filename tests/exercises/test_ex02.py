@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sftlab.exercises.ex02_superficial_alignment import explorer as explorers
-from sftlab.exercises.ex02_superficial_alignment import plots, real_model
+from sftlab.exercises.ex02_superficial_alignment import plots, real_model, token_roles
 from sftlab.exercises.ex02_superficial_alignment.diagram import ALT, draw
 from sftlab.exercises.ex02_superficial_alignment.experiment import (
     ARMS,
@@ -20,6 +20,9 @@ from sftlab.exercises.ex02_superficial_alignment.experiment import (
 from sftlab.exercises.ex02_superficial_alignment.unknown_facts import MOMENTS
 
 PLACE = dict(zip(SIZES, (0, 0.2, 0.4, 0.6, 0.9), strict=True))
+
+
+SHOWN = {"answers": (0.9, 1), "shuffled": (0.1, 1), "wrong values": (0.2, 9)}  # right, rank of V
 
 
 def made(asked, setting: dict, content: float, form: float, refused: float = 0.0) -> dict:
@@ -40,7 +43,7 @@ def recorded():
     for setting in settings():
         n, arm = setting["pairs"], setting["arm"]
         early = setting["steps"] < STEPS
-        content = 0.05 if arm == "shuffled" else PLACE[n]
+        content = 0.05 if arm == "shuffled" else PLACE[n] if not early else 0.15
         refused = 0.3 if arm == "with refusals" else 0.0
         found.append(made(questions(), setting, content, 0.0 if early else 0.65, refused))
     return found
@@ -78,18 +81,65 @@ def test_replies_and_not_tokens_are_resampled():
     assert np.diff(plots.clustered(mixed, "unshifted")[1])[0] == 0
 
 
-def claims(recorded, real) -> list[str]:
-    return list(plots.claims(recorded, real).index)
+@pytest.fixture
+def tokens():
+    """Right, shuffled and wrong answers: the ranks of values alone tell which values are wrong."""
+    found = []
+    for setting in token_roles.settings():
+        right, rank = SHOWN[setting["arm"]]
+        marks = "".join(str(int(k < 100 * right - setting["seed"])) for k in range(100))
+        lines = {"right": marks, "true": "0" * 30 + "1" * 70, "answers": []}
+        one = {
+            "roles": ["oSsoVo"] * 4,
+            "ranks": [[4, 60, 1, 1, rank, 1 + (setting["seed"] == 1)]] * 4,
+        }
+        found.append({**setting, **lines, **one})
+    return found
 
 
-def test_the_claims_follow_the_numbers(recorded, real):
-    dose, order, refusal, ranks, smol = claims(recorded, real)
+def claims(recorded, real, tokens) -> list[str]:
+    return list(plots.found(recorded, real, tokens).index)
+
+
+def test_the_claims_follow_the_numbers(recorded, real, tokens):
+    strata, dose, order, refusal, ranks = claims(recorded, real, tokens)
+    assert "not settled" in strata  # in the runs made up here, content is the same for all groups
     assert "content improves" in dose and "right content is ahead" in order
     assert "refusals of known facts rise" in refusal
+    assert "right content falls, the share of unshifted tokens changes by less than 5" in ranks
+    assert "unshifted values falls" in ranks
+
+
+def test_numbers_of_both_strata_and_of_the_real_model_are_in_the_table(recorded, real, tokens):
+    table = plots.found(recorded, real, tokens)
+    assert "SmolLM2, 0 to 8 pairs: format +" in table["where it stops"].iloc[1]
+    knowing = [{**run, "content": "".join("01"[q["group"] == "facts"] for q in questions())}
+               for run in recorded]  # fmt: skip
+    assert "answers known facts more often" in claims(knowing, real, tokens)[0]
+    assert plots.stratum_gap(knowing, "right", 500) == (1, (1, 1))
     assert (
-        "unshifted tokens changes by less than 5 points" in ranks and "right content falls" in ranks
+        plots.strata_table(knowing)["right content"].str[:4].tolist()
+        == ["100%", "0% (", "0% ("] * 2
     )
-    assert "format improves" in smol
+
+
+def test_the_number_of_steps_for_few_pairs_is_the_best_recorded_one(recorded):
+    assert plots.steps_recorded(8) == [4, 16, 32, STEPS] and plots.best_steps(recorded, 8) == STEPS
+    early = [
+        {**run, "content": "1" * len(questions())} if run["steps"] == 16 else run
+        for run in recorded
+    ]
+    assert plots.best_steps(early, 8) == 16  # fmt: skip
+
+
+def test_unshifted_tokens_are_counted_by_role(tokens):
+    first = tokens[0]
+    assert plots.unshifted_role(first, "S") == 0 and plots.unshifted_role(first, "V") == 1
+    assert plots.unshifted_role(first, "SsVvo") == 4 / 6
+    assert plots.role_change(tokens, "wrong values", "V") == (-1, (-1, -1))
+    assert "The model names a wrong subject" in plots.true_elsewhere(tokens)
+    lies = [{**run, "true": "0" * 100} for run in tokens]
+    assert "wrong subject" not in plots.true_elsewhere(lies)
 
 
 def exchanged(recorded, key: str, one, other, fresh: bool) -> list[dict]:
@@ -103,13 +153,15 @@ def exchanged(recorded, key: str, one, other, fresh: bool) -> list[dict]:
     ]
 
 
-def test_the_claims_turn_when_the_arms_are_exchanged(recorded, real):
-    turned = exchanged(recorded, "arm", "answers", "shuffled", fresh=False)
-    assert "right content rises" in claims(turned, real)[3]
+def test_the_claims_turn_when_the_arms_are_exchanged(recorded, real, tokens):
     turned = exchanged(recorded, "pairs", 8, 500, fresh=False)
-    assert "content gets worse" in claims(turned, real)[0]
+    assert "content gets worse" in claims(turned, real, tokens)[1]
     turned = exchanged(recorded, "arm", "answers", "with refusals", fresh=True)
-    assert "refusals of known facts fall" in claims(turned, real)[2]
+    assert "refusals of known facts fall" in claims(turned, real, tokens)[3]
+    for arm, words in (("shuffled", "right content rises"), ("wrong values", "values rises")):
+        swap = {"answers": arm, arm: "answers"}
+        turned = [{**run, "arm": swap.get(run["arm"], run["arm"])} for run in tokens]
+        assert words in claims(recorded, real, turned)[4]
 
 
 def test_an_interval_that_holds_zero_settles_nothing():
@@ -128,14 +180,16 @@ def learned():
     ]  # fmt: skip
 
 
-def test_the_figures_draw_without_a_complaint(recorded, learned, capfd):
+def test_the_figures_draw_without_a_complaint(recorded, learned, tokens, capfd, monkeypatch):
+    monkeypatch.setattr(plots, "load", lambda _: ())
+    monkeypatch.setattr(plots, "readable", lambda: [True, True, False, True])
     for figure in (
         plots.dose(recorded),
         plots.by_group(recorded),
         plots.over_steps(recorded),
-        plots.share_and_content(recorded),
+        plots.by_role(tokens),
         plots.by_place([[1, 2, 9], [1, 4, 9, 300]], "title"),
-        plots.memorised(learned, 0.8),
+        plots.memorised(learned),
     ):
         figure.draw_without_rendering()
         assert len(figure.alt) > 30
@@ -144,7 +198,8 @@ def test_the_figures_draw_without_a_complaint(recorded, learned, capfd):
 
 
 def test_the_tables_have_a_row_for_each_cell(recorded, real, learned):
-    assert list(plots.refusal_table(recorded).index) == [8, 32, 128, 500]
+    seeds = [(8, "0 to 4"), (8, "5 to 14"), (32, "0 to 4"), (128, "0 to 4"), (500, "0 to 4")]
+    assert list(plots.refusal_table(recorded).index) == seeds
     assert len(plots.epochs_table(recorded)) == 6 and len(plots.real_table(real)) == 5
     told = plots.absent_table(learned, [True, True, False, True]).iloc[:, 0]
     assert told.iloc[0].startswith("100%") and told.iloc[1].startswith("0%")

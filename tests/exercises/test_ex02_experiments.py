@@ -11,7 +11,13 @@ import torch
 from sftlab.almanac.curated import NEVER_TRAINED
 from sftlab.almanac.facts import all_items
 from sftlab.almanac.instructions import leaks
-from sftlab.exercises.ex02_superficial_alignment import experiment, real_model, unknown_facts
+from sftlab.almanac.pairs import ASKED
+from sftlab.exercises.ex02_superficial_alignment import (
+    experiment,
+    real_model,
+    token_roles,
+    unknown_facts,
+)
 from sftlab.exercises.ex02_superficial_alignment.experiment import (
     ARMS,
     GROUPS,
@@ -28,6 +34,7 @@ from sftlab.exercises.record import MODEL, read, runs
 from sftlab.generate import Generation
 from sftlab.lora import inject_lora
 from sftlab.models import checksums, load
+from sftlab.scoring import format_compliance
 
 
 def test_no_question_s_subject_is_in_any_pair():
@@ -61,6 +68,46 @@ def test_shuffled_responses_keep_the_format_that_is_asked_for():
     for pair in training_pairs("shuffled", 500, 0):
         reply = Generation(pair["response"], [], True)
         assert marks([pair], [reply])["format"] == "a", pair
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_each_draw_of_eight_pairs_shows_sentences(seed):
+    replies = [pair["response"] for pair in training_pairs("answers", 8, seed)]
+    assert sum(format_compliance(text) and " " in text for text in replies) >= 3
+
+
+def test_wrong_values_are_wrong_and_keep_subject_and_format():
+    answers, wrong = (token_roles.pairs_of(arm, 0) for arm in ("answers", "wrong values"))
+    for right, other in zip(answers, wrong, strict=True):
+        if right["kind"] in ASKED:
+            said = token_roles.stated(right["kind"], other["response"])
+            assert said["subject"].lower() == right["subject"].lower(), other
+            assert said["value"] != right["value"]
+            assert not token_roles.is_true(right["kind"], said)
+        else:
+            assert other == right
+    assert sum(pair["kind"] in ASKED for pair in answers) == 61  # as the notebook says
+
+
+def test_what_a_reply_states_is_found_for_every_question_on_a_fact():
+    for question in questions():
+        if question["group"] == "facts":
+            said = token_roles.stated(question["kind"], question["answer"])
+            assert said["value"] == question["value"] and token_roles.is_true(
+                question["kind"], said
+            )
+    assert token_roles.stated("capital", "I do not know the capital of Mali.") is None
+    assert not token_roles.is_true(
+        "capital", token_roles.stated("capital", "The capital of Mali is Santiago.")
+    )
+
+
+def test_tokens_get_the_role_of_the_words_they_begin_or_continue():
+    said = token_roles.stated("capital", "The capital of the United Kingdom is London.")
+    words = ["The", " capital", " of", " the", " United", " Kingdom", " is", " L", "ond", "on", "."]
+    assert token_roles.roles(said, words) == "oooSssoVvvo"
+    said = token_roles.stated("maker", "Ludwig van Beethoven composed Fidelio.")
+    assert token_roles.roles(said, ["L", "udwig", " van Beethoven", " composed", " Fid", "elio", "."]) == "VvvoSso"  # fmt: skip
 
 
 def test_a_larger_draw_holds_the_smaller_one_and_seeds_differ():
@@ -126,7 +173,9 @@ def test_tokens_of_known_facts_have_moved_and_some_of_absent_ones_have_not():
 # --- the recorded files ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("module", [experiment, unknown_facts, real_model], ids=lambda m: m.RECORD)
+@pytest.mark.parametrize(
+    "module", [experiment, unknown_facts, real_model, token_roles], ids=lambda m: m.RECORD
+)
 def test_the_files_are_complete_and_of_this_base(module):
     recorded = read(module.RECORD)
     done = [entry["settings"] for entry in recorded["runs"]]
@@ -144,6 +193,13 @@ def test_every_question_has_its_marks(name, asked, every):
         assert len(run["format"]) == len(run["content"]) == len(asked())
         again = marks(some, [Generation(text, [], True) for text in run["answers"]])
         assert again["content"] == run["content"][::every]
+
+
+def test_every_ranked_token_has_its_role():
+    for run in runs("superficial_tokens"):
+        assert len(run["right"]) == len(run["true"]) == 260
+        for roles, ranks in zip(run["roles"], run["ranks"], strict=True):
+            assert len(roles) == len(ranks) and roles.count("S") == roles.count("V") == 1
 
 
 @pytest.mark.base

@@ -11,19 +11,21 @@ from scipy import stats
 
 from sftlab.classroom.figures import curves, dots, stacked
 from sftlab.classroom.views import FONT, View, table, visible
-from sftlab.exercises.ex02_superficial_alignment import real_model
+from sftlab.exercises.ex02_superficial_alignment import real_model, token_roles
 from sftlab.exercises.ex02_superficial_alignment.experiment import (
     ARMS,
     EQUAL_EPOCHS,
     FEW_STEPS,
     FRESH_SEEDS,
+    REFUSALS,
     SEEDS,
     SIZES,
     STEPS,
     questions,
 )
 from sftlab.exercises.ex02_superficial_alignment.rank_shift import CLASSES, shift_class
-from sftlab.exercises.ex02_superficial_alignment.unknown_facts import MOMENTS
+from sftlab.exercises.ex02_superficial_alignment.unknown_facts import MOMENTS, readable
+from sftlab.models import load
 from sftlab.statistics import chosen, mean_interval
 
 Estimate = tuple[float, tuple[float, float]]
@@ -35,6 +37,7 @@ NAMES = {
     "single": "read in one fixed sentence",
     "absent": "in no document",
 }
+SAME_KINDS = ("capital", "maker", "number")  # the kinds that all three strata of facts have
 # name -> the marks that count; see ``experiment.marks``
 MEASURES = {"in the format": "a", "refused": "r", "in the format, any end": "ard", "right": "1"}
 LOOKS = {
@@ -47,20 +50,28 @@ LOOKS = {
 # --- numbers ---------------------------------------------------------------------------------
 
 
-def share(run: Mapping, measure: str, groups: Sequence[str] = ALL_KINDS) -> float:
-    """Return the share of the questions of some groups on which a measure of ``MEASURES`` holds."""
+def share(
+    run: Mapping, measure: str, groups: Sequence[str] = ALL_KINDS, kinds: Sequence[str] = ()
+) -> float:
+    """Return the share of some questions on which a measure of ``MEASURES`` holds.
+
+    ``groups``: of which groups; ``kinds``: and of these kinds only, if there are any.
+    """
     marks = run["content" if measure == "right" else "format"]
     asked = questions() if len(marks) == len(questions()) else real_model.exam()
-    some = [mark for mark, q in zip(marks, asked, strict=True) if q["group"] in groups]
+    some = [
+        mark for mark, q in zip(marks, asked, strict=True)
+        if q["group"] in groups and (not kinds or q["kind"] in kinds)
+    ]  # fmt: skip
     return sum(mark in MEASURES[measure] for mark in some) / len(some)
 
 
 def shares(
     runs: Sequence[dict], measure: str, groups: Sequence[str] = ALL_KINDS,
-    seeds: Iterable[int] = range(SEEDS), **settings,
+    seeds: Iterable[int] = range(SEEDS), kinds: Sequence[str] = (), **settings,
 ) -> list[float]:  # fmt: skip
     """Return one share per seed."""
-    return [share(run, measure, groups) for run in cell(runs, seeds, **settings)]
+    return [share(run, measure, groups, kinds) for run in cell(runs, seeds, **settings)]
 
 
 def cell(runs: Sequence[dict], seeds: Iterable[int] = range(SEEDS), **settings) -> list[dict]:
@@ -82,6 +93,53 @@ def change(before: Sequence[float], after: Sequence[float]) -> Estimate:
 def at(arm: str, pairs: int, steps: int = STEPS) -> dict:
     """Return the settings of one cell of the recorded runs; the base alone for 0 pairs."""
     return {"arm": arm, "pairs": pairs, "steps": steps} if pairs else {"arm": "answers", "pairs": 0}
+
+
+def steps_recorded(pairs: int) -> list[int]:
+    """Return the numbers of steps that were recorded with this many right answers."""
+    few = [steps for arm, n, steps in FEW_STEPS if (arm, n) == ("answers", pairs)]
+    return sorted({*few, EQUAL_EPOCHS[pairs], STEPS})
+
+
+def best_steps(runs: Sequence[dict], pairs: int) -> int:
+    """Return the number of steps with the most right content on questions of all kinds."""
+    found = {
+        s: np.mean(shares(runs, "right", **at("answers", pairs, s))) for s in steps_recorded(pairs)
+    }
+    return max(found, key=lambda steps: float(found[steps]))
+
+
+def stratum_gap(runs: Sequence[dict], measure: str, pairs: int, other: str = "absent") -> Estimate:
+    """Return by how much a measure is higher on known facts than on others of the same kinds."""
+    both = [
+        shares(runs, measure, (group,), kinds=SAME_KINDS, **at("answers", pairs))
+        for group in (other, "facts")
+    ]
+    return change(*both)
+
+
+def unshifted_role(run: Mapping, roles: str) -> float:
+    """Return the share of a run's tokens with some of the ``token_roles.ROLES`` that have rank 1."""
+    ranks = [
+        rank
+        for told, ranked in zip(run["roles"], run["ranks"], strict=True)
+        for role, rank in zip(told, ranked, strict=True)
+        if role in roles
+    ]
+    return sum(rank == 1 for rank in ranks) / len(ranks)
+
+
+def role_change(runs: Sequence[dict], arm: str, roles: str) -> Estimate:
+    """Return what an arm changes in the share of unshifted tokens of some roles, against answers."""
+    arms = [
+        [unshifted_role(run, roles) for run in chosen(runs, arm=name)] for name in ("answers", arm)
+    ]
+    return change(*arms)
+
+
+def marked(runs: Sequence[dict], arm: str, line: str) -> list[float]:
+    """Return one share per seed of ``right`` or ``true`` replies of an arm of ``token_roles``."""
+    return [run[line].count("1") / len(run[line]) for run in chosen(runs, arm=arm)]
 
 
 def refusal_change(runs: Sequence[dict], measure: str) -> Estimate:
@@ -177,20 +235,27 @@ def by_group(runs: Sequence[dict]):
     )  # fmt: skip
 
 
-def over_steps(runs: Sequence[dict], pairs: int = 128):
-    """Plot what is there after how many steps, on known facts."""
-    steps = [*FEW_STEPS, EQUAL_EPOCHS[pairs], STEPS]
+def over_steps(runs: Sequence[dict]):
+    """Plot what is there after how many steps, on known facts, with 8 and with 128 pairs."""
+    lines = {"right content": "right", "sentence, any end": "in the format, any end",
+             "in the format, ended": "in the format"}  # fmt: skip
     found = {
-        name: {s: mean(shares(runs, measure, ("facts",), **at("answers", pairs, s))) for s in steps}
-        for name, measure in {"right content": "right", "sentence, any end": "in the format, any end",
-                              "in the format, ended": "in the format"}.items()
+        f"{pairs} pairs": {
+            name: {s: mean(shares(runs, measure, ("facts",), **at("answers", pairs, s))) for s in steps_recorded(pairs)}
+            for name, measure in lines.items()
+        }
+        for pairs in (8, 128)
     }  # fmt: skip
-    told = "; ".join(f"{n}: " + ", ".join(f"{s} steps {v[0]:.0%}" for s, v in line.items()) for n, line in found.items())  # fmt: skip
+    told = "; ".join(
+        f"{panel}, {name}: " + ", ".join(f"{s} steps {v[0]:.0%}" for s, v in line.items())
+        for panel, some in found.items() for name, line in some.items()
+    )  # fmt: skip
+    steps = steps_recorded(128)
     return curves(
-        found, f"Known facts: format and content over the steps, {pairs} pairs",
-        f"Line chart over training steps, {pairs} pairs. {told}.", direct=False,
-        percent="y", ylim=(-0.04, 1.06), xscale="log", xticks=steps, xlabel="training steps",
-        ylabel="share of the questions", figsize=(7.2, 3.6),
+        found, "Known facts: format and content over the training steps",
+        f"Two panels over training steps. {told}.", panels=True, sharey=True, percent="y", ylim=(-0.04, 1.06),
+        xscale="log", xticks=steps, xticklabels=steps, xlabel="training steps", ylabel="share of the questions",
+        figsize=(9.2, 3.6),
     )  # fmt: skip
 
 
@@ -212,31 +277,44 @@ def by_place(ranks: Sequence[Sequence[int]], title: str):
                    xlabel="share of the tokens")  # fmt: skip
 
 
-def share_and_content(runs: Sequence[dict]):
-    """Plot, for right and shuffled answers, the share of unshifted tokens beside right content."""
-    found = {
-        "unshifted tokens (without end-of-turn)": {
-            f"{arm}, {n} pairs": [unshifted(r["ranks"], False) for r in cell(runs, **at(arm, n))]
-            for n in (8, 128, 500) for arm in ("answers", "shuffled")
-        },
-        "right content (known facts)": {
-            f"{arm}, {n} pairs": shares(runs, "right", ("facts",), **at(arm, n))
-            for n in (8, 128, 500) for arm in ("answers", "shuffled")
-        },
-    }  # fmt: skip
-    told = "; ".join(f"{panel}: " + ", ".join(f"{row} {np.mean(v):.0%}" for row, v in rows.items()) for panel, rows in found.items())  # fmt: skip
+def by_role(runs: Sequence[dict]):
+    """Plot, for the three arms of ``token_roles``, right content beside the shares of unshifted tokens."""
+    names = {
+        "SsVvo": "unshifted: all tokens",
+        "S": "… subject, first token",
+        "V": "… value, first token",
+    }
+    found = {"right content": {arm: marked(runs, arm, "right") for arm in token_roles.ARMS}}
+    for roles, name in names.items():
+        found[name] = {
+            arm: [unshifted_role(run, roles) for run in chosen(runs, arm=arm)]
+            for arm in token_roles.ARMS
+        }
+    told = "; ".join(
+        f"{panel}: " + ", ".join(f"{row} {np.mean(v):.0%}" for row, v in rows.items())
+        for panel, rows in found.items()
+    )
     return dots(
-        found, "Trained on right and on shuffled answers; one dot per seed",
-        f"Two panels of dots, one per seed. Means: {told}.", panels=True, fmt=".0%", percent="x",
-        xlim=(0, 1.12), xticks=[0, 0.5, 1], xlabel="share", figsize=(9.4, 3.4),
-    )  # fmt: skip
+        found,
+        f"{token_roles.PAIRS} pairs in three arms; one dot per seed, without end-of-turn tokens",
+        f"Four panels of dots, one per seed. Means: {told}.",
+        panels=True,
+        fmt=".0%",
+        percent="x",
+        xlim=(-0.04, 1.25),
+        xticks=[0, 0.5, 1],
+        xlabel="share",
+        figsize=(10.4, 2.6),
+    )
 
 
-def memorised(runs: Sequence[dict], ceiling: float):
+def memorised(runs: Sequence[dict]):
     """Plot right content over the steps of two trainings: on 29 known facts, on 29 never read.
 
-    ``ceiling``: share of the 29 absent answers all of whose tokens the base has read.
+    A line shows the ceiling: the share of the 29 absent answers all of whose tokens the base has read.
     """
+    can = readable(*load("almanac"))
+    ceiling = sum(can) / len(can)
     arms = {"known": "29 known facts among the pairs", "absent": "29 facts in no document"}
     exams = {"trained": "the 29 facts themselves", "held out": "known facts of no pair"}
     found: dict[str, dict[str, dict]] = {}
@@ -291,19 +369,23 @@ def gemma_table(runs: Sequence[dict]) -> pd.DataFrame:
 
 
 def refusal_table(runs: Sequence[dict]) -> pd.DataFrame:
-    """Return what one refusal in twenty pairs (at least one) changes, by the number of pairs."""
+    """Return what one refusal in twenty pairs (at least one) changes, by the number of pairs.
+
+    8 pairs have two lines: the seeds of the other lines, and ten fresh ones.
+    """
     rows = []
-    for n in SIZES[1:]:
+    for n, seeds in [(8, range(SEEDS)), (8, FRESH_SEEDS), *((n, range(SEEDS)) for n in SIZES[2:])]:
         known, names = (
-            [shares(runs, "refused", (group,), **at(arm, n)) for arm in ARMS[:2]]
+            [shares(runs, "refused", (group,), seeds, **at(arm, n)) for arm in ARMS[:2]]
             for group in ("facts", "unknown")
         )
-        right = [shares(runs, "right", ("facts",), **at(arm, n)) for arm in ARMS[:2]]
+        right = [shares(runs, "right", ("facts",), seeds, **at(arm, n)) for arm in ARMS[:2]]
         rows.append({
-            "pairs": n, "refusals among them": max(1, round(0.05 * n)), "known facts refused": percent(mean(known[1])),
-            "unknown names refused": percent(mean(names[1])), "known facts right, change": points(change(*right)),
+            "pairs": n, "seeds": f"{seeds[0]} to {seeds[-1]}", "refusals among them": max(1, round(REFUSALS * n)),
+            "known facts refused": percent(mean(known[1])), "unknown names refused": percent(mean(names[1])),
+            "known facts right, change": points(change(*right)),
         })  # fmt: skip
-    return pd.DataFrame(rows).set_index("pairs")
+    return pd.DataFrame(rows).set_index(["pairs", "seeds"])
 
 
 def epochs_table(runs: Sequence[dict]) -> pd.DataFrame:
@@ -319,23 +401,23 @@ def epochs_table(runs: Sequence[dict]) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index(["pairs", "steps"])
 
 
-def absent_table(runs: Sequence[dict], readable: Sequence[bool]) -> pd.DataFrame:
+def absent_table(runs: Sequence[dict], can: Sequence[bool] = ()) -> pd.DataFrame:
     """Return what becomes of absent facts whose answers the base can and can't have read.
 
     Also what training on absent facts changes for known facts of no pair, and for rewordings.
+    ``can``: which answers can be read; by default those of the embedded base.
     """
+    can = can or readable(*load("almanac"))
     last = [run["marks"] for run in chosen(runs, arm="absent")]
     rows = {}
     for name, wanted in (("all tokens read in pretraining", True), ("a token never read", False)):
         each = [
-            np.mean(
-                [mark == "1" for mark, can in zip(marks, readable, strict=True) if can == wanted]
-            )
+            np.mean([mark == "1" for mark, c in zip(marks, can, strict=True) if c == wanted])
             for marks in last
         ]
-        rows[
-            f"right after {MOMENTS[-1]} steps: {name} ({sum(c == wanted for c in readable)} facts)"
-        ] = percent(mean(each))
+        rows[f"right after {MOMENTS[-1]} steps: {name} ({sum(c == wanted for c in can)} facts)"] = (
+            percent(mean(each))
+        )
     for exam, name in (
         ("held out", "known facts of no pair"),
         ("reworded", "the 29, in other words"),
@@ -363,35 +445,78 @@ def real_table(runs: Sequence[dict]) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index(["arm", "pairs"])
 
 
-def claims(runs: Sequence[dict], real: Sequence[dict]) -> pd.DataFrame:
-    """Return the claims, their numbers, their controls and where they stop; words follow the numbers."""
+def strata_table(runs: Sequence[dict]) -> pd.DataFrame:
+    """Return format and content by what the base has read of a fact, for the same three kinds."""
+    rows = [
+        {"pairs": n, "facts": NAMES[group], **{
+            name: percent(mean(shares(runs, measure, (group,), kinds=SAME_KINDS, **at("answers", n))))
+            for name, measure in {"in the format": "in the format", "right content": "right"}.items()
+        }}
+        for n in (8, 500) for group in ("facts", "single", "absent")
+    ]  # fmt: skip
+    return pd.DataFrame(rows).set_index(["pairs", "facts"])
+
+
+def true_elsewhere(runs: Sequence[dict]) -> str:
+    """Return in a sentence what the replies say after training on shuffled answers."""
+    right, true = (mean(marked(runs, "shuffled", line)) for line in ("right", "true"))
+    return (
+        f"After 128 shuffled pairs, {right[0]:.0%} of the replies have the right content, and {true[0]:.0%} are true "
+        "sentences about the subject that they name. The model names a wrong subject more often than a wrong value."
+        if true[0] > 0.5 > right[0]
+        else f"After 128 shuffled pairs, {right[0]:.0%} of the replies are right, and {true[0]:.0%} are true sentences."
+    )
+
+
+def found(runs: Sequence[dict], real: Sequence[dict], tokens: Sequence[dict]) -> pd.DataFrame:
+    """Return the claims, their numbers, their controls and where they stop; words follow the numbers.
+
+    ``runs``: of ``experiment``; ``real``: of ``real_model``; ``tokens``: of ``token_roles``.
+    """
 
     def get(measure: str, n: int, arm: str = "answers", groups=ALL_KINDS, steps: int = STEPS):
         return shares(runs, measure, groups, **at(arm, n, steps))
 
     known = ("facts",)
-    form, facts = (change(get(m, 8), get(m, 500)) for m in ("in the format", "right"))
-    # Where does the rest lie: in the kinds of reply that eight pairs hardly show?
-    skills = change(get("right", 8, groups=("skills",)), get("right", 500, groups=("skills",)))
+    gap, looks = (stratum_gap(runs, m, 500) for m in ("right", "in the format"))
+    single = mean(shares(runs, "right", ("single",), **at("answers", 500)))
+    best = best_steps(runs, 8)
+    form, facts = (change(get(m, 8, steps=best), get(m, 500)) for m in ("in the format", "right"))
+    skills = change(
+        get("right", 8, groups=("skills",), steps=best), get("right", 500, groups=("skills",))
+    )
+    smol = []
+    for measure in ("in the format", "right"):
+        some = shares(real, measure, arm="answers", pairs=8)
+        smol.append(change(shares(real, measure, arm="answers", pairs=0) * len(some), some))
     early = get("right", 128, groups=known, steps=8)
     first = change(get("in the format", 128, groups=known, steps=8), early)
     any_end = change(get("in the format, any end", 128, groups=known, steps=8), early)
     late = change(get("in the format", 128, groups=known), get("right", 128, groups=known))
     refused, lost = (refusal_change(runs, measure) for measure in ("refused", "right"))
-    late_refused = change(get("refused", 500, groups=known), get("refused", 500, "with refusals", known))  # fmt: skip
-    moved = change(*([unshifted(r["ranks"], False) for r in cell(runs, **at(arm, 500))] for arm in ("answers", "shuffled")))  # fmt: skip
-    wrong = change(get("right", 500, groups=known), get("right", 500, "shuffled", known))
-    smol = []
-    for measure in ("in the format", "right"):
-        some = shares(real, measure, arm="answers", pairs=8)
-        smol.append(change(shares(real, measure, arm="answers", pairs=0) * len(some), some))
+    late_refused = change(
+        get("refused", 500, groups=known), get("refused", 500, "with refusals", known)
+    )
+    all_tokens, value = (
+        role_change(tokens, "shuffled", "SsVvo"),
+        role_change(tokens, "wrong values", "V"),
+    )
+    ruined = change(marked(tokens, "answers", "right"), marked(tokens, "shuffled", "right"))
     rows = [
+        (
+            "The tuned model answers known facts "
+            + direction(gap, "more often than", "less often than", "about as often as (not settled)")
+            + " facts in no document",
+            f"500 pairs, right content: known − absent {points(gap)}",
+            f"the same models and kinds of question; in the format: {points(looks)}",
+            f"facts read in one fixed sentence only: {percent(single)} right",
+        ),
         (
             f"From 8 to 500 pairs, format {direction(form, 'improves', 'gets worse', 'change not settled')} and "
             f"content {direction(facts, 'improves', 'gets worse', 'change not settled')}",
             f"format {points(form)}, content {points(facts)}; content of skills {points(skills)}",
-            "equal steps; format scored without reading the content",
-            f"equal epochs: with 8 pairs (4 steps) {percent(mean(get('in the format', 8, steps=4)))} in the format",
+            f"8 pairs at their best number of steps ({best})",
+            f"SmolLM2, 0 to 8 pairs: format {points(smol[0])}, content {points(smol[1])}",
         ),
         (
             "After 8 steps on 128 pairs, right content is "
@@ -400,24 +525,21 @@ def claims(runs: Sequence[dict], real: Sequence[dict]) -> pd.DataFrame:
             + direction(any_end, "ahead of the format", "behind the format", "not settled against the format"),
             f"content − format on known facts {points(first)}; with any end {points(any_end)}",
             "the same replies, scored with and without the end-of-turn token",
-            f"after {STEPS} steps: {points(late)}",
+            f"after {STEPS} steps: content − format {points(late)}",
         ),
         (
             "One refusal among 8 pairs: refusals of known facts " + direction(refused, "rise", "fall", "not settled here"),
             f"refused {points(refused)}, right content {points(lost)}, {len(FRESH_SEEDS)} fresh seeds",
-            "the same pairs without the refusal", f"with 5% of 500 pairs: refused {points(late_refused)}",
+            "the same pairs without the refusal",
+            f"25 refusals among 500 pairs: refused {points(late_refused)}",
         ),
         (
-            f"Shuffled answers: the share of unshifted tokens {small(moved) or direction(moved, 'rises', 'falls')}, "
-            f"right content {small(wrong) or direction(wrong, 'rises', 'falls')}",
-            f"unshifted {points(moved)}, content {points(wrong)}",
-            "same prompts and formats, responses of other questions", "one base of 3 million parameters; short answers",
-        ),
-        (
-            "SmolLM2-135M-Instruct, 8 pairs: format " + direction(smol[0], "improves", "gets worse", "not settled here")
-            + ", content " + direction(smol[1], "improves", "gets worse", "not settled here"),
-            f"format {points(smol[0])}, content {points(smol[1])}", "the same model without SFT, the same questions",
-            "tuned before; a 4-bit reconstruction; three seeds",
+            f"Shuffled answers: right content {small(ruined) or direction(ruined, 'rises', 'falls')}, the share of "
+            f"unshifted tokens {small(all_tokens) or direction(all_tokens, 'rises', 'falls')}; with wrong values, the "
+            f"share of unshifted values {small(value) or direction(value, 'rises', 'falls')}",
+            f"content {points(ruined)}, all tokens {points(all_tokens)}; first token of the value {points(value)}",
+            "three arms with the same prompts and formats",
+            "one base of 3 million parameters, answers of one sentence, known facts",
         ),
     ]  # fmt: skip
     names = ["claim", "measured (95% over seeds)", "control", "where it stops"]
