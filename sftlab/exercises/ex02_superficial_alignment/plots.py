@@ -478,8 +478,8 @@ def found(runs: Sequence[dict], real: Sequence[dict], tokens: Sequence[dict]) ->
         return shares(runs, measure, groups, **at(arm, n, steps))
 
     known = ("facts",)
-    gap, looks = (stratum_gap(runs, m, 500) for m in ("right", "in the format"))
-    single = mean(shares(runs, "right", ("single",), **at("answers", 500)))
+    gap, looks = (stratum_gap(runs, m, 8) for m in ("right", "in the format"))
+    single = mean(shares(runs, "right", ("single",), **at("answers", 8)))
     best = best_steps(runs, 8)
     form, facts = (change(get(m, 8, steps=best), get(m, 500)) for m in ("in the format", "right"))
     skills = change(
@@ -502,12 +502,13 @@ def found(runs: Sequence[dict], real: Sequence[dict], tokens: Sequence[dict]) ->
         role_change(tokens, "wrong values", "V"),
     )
     ruined = change(marked(tokens, "answers", "right"), marked(tokens, "shuffled", "right"))
+    soon = change(*(get("right", 128, arm, known, steps=16) for arm in ("answers", "shuffled")))
     rows = [
         (
-            "The tuned model answers known facts "
+            "Tuned on 8 pairs, the model answers known facts "
             + direction(gap, "more often than", "less often than", "about as often as (not settled)")
             + " facts in no document",
-            f"500 pairs, right content: known − absent {points(gap)}",
+            f"right content: known − absent {points(gap)}",
             f"the same models and kinds of question; in the format: {points(looks)}",
             f"facts read in one fixed sentence only: {percent(single)} right",
         ),
@@ -539,7 +540,7 @@ def found(runs: Sequence[dict], real: Sequence[dict], tokens: Sequence[dict]) ->
             f"share of unshifted values {small(value) or direction(value, 'rises', 'falls')}",
             f"content {points(ruined)}, all tokens {points(all_tokens)}; first token of the value {points(value)}",
             "three arms with the same prompts and formats",
-            "one base of 3 million parameters, answers of one sentence, known facts",
+            f"content after 16 steps already: {points(soon)}; one base of 3 million parameters, answers of one sentence",
         ),
     ]  # fmt: skip
     names = ["claim", "measured (95% over seeds)", "control", "where it stops"]
