@@ -489,6 +489,9 @@ def found(runs: Sequence[dict], real: Sequence[dict], tokens: Sequence[dict]) ->
     for measure in ("in the format", "right"):
         some = shares(real, measure, arm="answers", pairs=8)
         smol.append(change(shares(real, measure, arm="answers", pairs=0) * len(some), some))
+    shuffling = [chosen(real, arm=arm, pairs=128) for arm in ("answers", "shuffled")]
+    smol_ruined = change(*([share(run, "right") for run in some] for some in shuffling))
+    smol_tokens = change(*([unshifted(run["ranks"], False) for run in some] for some in shuffling))
     early = get("right", 128, groups=known, steps=8)
     first = change(get("in the format", 128, groups=known, steps=8), early)
     any_end = change(get("in the format, any end", 128, groups=known, steps=8), early)
@@ -531,16 +534,17 @@ def found(runs: Sequence[dict], real: Sequence[dict], tokens: Sequence[dict]) ->
         (
             "One refusal among 8 pairs: refusals of known facts " + direction(refused, "rise", "fall", "not settled here"),
             f"refused {points(refused)}, right content {points(lost)}, {len(FRESH_SEEDS)} fresh seeds",
-            "the same pairs without the refusal",
-            f"25 refusals among 500 pairs: refused {points(late_refused)}",
+            "the same pairs, the refusal (12.5%) replaced by an answer",
+            f"5% refusals among 500 pairs: refused {points(late_refused)}",
         ),
         (
             f"Shuffled answers: right content {small(ruined) or direction(ruined, 'rises', 'falls')}, the share of "
             f"unshifted tokens {small(all_tokens) or direction(all_tokens, 'rises', 'falls')}; with wrong values, the "
             f"share of unshifted values {small(value) or direction(value, 'rises', 'falls')}",
-            f"content {points(ruined)}, all tokens {points(all_tokens)}; first token of the value {points(value)}",
+            f"content {points(ruined)}, after 16 steps already {points(soon)}; all tokens {points(all_tokens)}; first token "
+            f"of the value {points(value)}",
             "three arms with the same prompts and formats",
-            f"content after 16 steps already: {points(soon)}; one base of 3 million parameters, answers of one sentence",
+            f"SmolLM2, shuffled: content {points(smol_ruined)}, all tokens {points(smol_tokens)}",
         ),
     ]  # fmt: skip
     names = ["claim", "measured (95% over seeds)", "control", "where it stops"]
