@@ -1,4 +1,4 @@
-"""What do a few training pairs teach: the format of an answer, or its facts?"""
+"""How many pairs does the format need, and where do the facts come from?"""
 
 EMBEDDED_ALONE = (
     "its questions are sorted by what the base has read often, once or never, which "
