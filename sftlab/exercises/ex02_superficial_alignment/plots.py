@@ -40,6 +40,7 @@ NAMES = {
 SAME_KINDS = ("capital", "maker", "number")  # the kinds that all three strata of facts have
 # name -> the marks that count; see ``experiment.marks``
 MEASURES = {"in the format": "a", "refused": "r", "in the format, any end": "ard", "right": "1"}
+PANELS = {"in the format": "in the format", "right content": "right"}  # title -> measure
 LOOKS = {
     CLASSES[0]: "background:rgba(128,128,128,.14);border-bottom:2px solid transparent;",
     CLASSES[1]: "background:rgba(230,159,0,.28);border-bottom:2px dashed #E69F00;",
@@ -209,8 +210,8 @@ def _alt(found: Mapping[str, Mapping[str, Mapping]], xs: Sequence) -> str:
 def dose(runs: Sequence[dict]):
     """Plot format and content over the number of pairs, for the three arms, at equal steps."""
     found = {
-        panel: {arm: {k: mean(shares(runs, panel, **at(arm, n))) for k, n in enumerate(SIZES)} for arm in ARMS}
-        for panel in ("in the format", "right")
+        panel: {arm: {k: mean(shares(runs, measure, **at(arm, n))) for k, n in enumerate(SIZES)} for arm in ARMS}
+        for panel, measure in PANELS.items()
     }  # fmt: skip
     return curves(
         found, f"Replies over the number of training pairs, {STEPS} steps each",
@@ -223,9 +224,9 @@ def dose(runs: Sequence[dict]):
 def by_group(runs: Sequence[dict]):
     """Plot format and content over the number of pairs, for the groups of questions."""
     found = {
-        panel: {name: {k: mean(shares(runs, panel, (group,), **at("answers", n))) for k, n in enumerate(SIZES)}
+        panel: {name: {k: mean(shares(runs, measure, (group,), **at("answers", n))) for k, n in enumerate(SIZES)}
                 for group, name in NAMES.items()}
-        for panel in ("in the format", "right")
+        for panel, measure in PANELS.items()
     }  # fmt: skip
     return curves(
         found, "The arm without refusals, by group of questions",
@@ -549,6 +550,12 @@ def found(runs: Sequence[dict], real: Sequence[dict], tokens: Sequence[dict]) ->
     ]  # fmt: skip
     names = ["claim", "measured (95% over seeds)", "control", "where it stops"]
     return pd.DataFrame(rows, columns=names).set_index("claim")
+
+
+def findings(runs: Sequence[dict], real: Sequence[dict], tokens: Sequence[dict]) -> View:
+    """Return the table of ``found`` in full: pandas would cut its sentences off."""
+    whole = found(runs, real, tokens).reset_index()
+    return table(whole.to_numpy().tolist(), list(whole.columns))
 
 
 # --- views of the explorer -------------------------------------------------------------------
