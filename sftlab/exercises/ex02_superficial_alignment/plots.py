@@ -348,13 +348,13 @@ def rank_table(ranks: Mapping[str, Mapping[str, Sequence[int]]]) -> pd.DataFrame
 
     ``ranks``: arm -> question -> ranks of the reply's tokens, the end-of-turn token last.
     """
-    rows = {
-        (arm, "with end-of-turn" if end else "without"): {
+    rows = [
+        {"arm": arm, "end-of-turn tokens": "with" if end else "without", **{
             name: percent(clustered(list(found.values()), name, end)) for name in (CLASSES[0], CLASSES[2])
-        }
+        }}
         for arm, found in ranks.items() for end in (True, False)
-    }  # fmt: skip
-    return pd.DataFrame(rows).T
+    ]  # fmt: skip
+    return pd.DataFrame(rows).set_index("arm")
 
 
 def gemma_table(runs: Sequence[dict]) -> pd.DataFrame:
@@ -386,7 +386,7 @@ def refusal_table(runs: Sequence[dict]) -> pd.DataFrame:
             "known facts refused": percent(mean(known[1])), "unknown names refused": percent(mean(names[1])),
             "known facts right, change": points(change(*right)),
         })  # fmt: skip
-    return pd.DataFrame(rows).set_index(["pairs", "seeds"])
+    return pd.DataFrame(rows).set_index("pairs")
 
 
 def epochs_table(runs: Sequence[dict]) -> pd.DataFrame:
@@ -399,7 +399,7 @@ def epochs_table(runs: Sequence[dict]) -> pd.DataFrame:
                 "pairs": n, "steps": steps, "in the format": percent(mean(shares(runs, "in the format", **some))),
                 "right content": percent(mean(shares(runs, "right", **some))),
             })  # fmt: skip
-    return pd.DataFrame(rows).set_index(["pairs", "steps"])
+    return pd.DataFrame(rows).set_index("pairs")
 
 
 def absent_table(runs: Sequence[dict], can: Sequence[bool] = ()) -> pd.DataFrame:
@@ -443,7 +443,7 @@ def real_table(runs: Sequence[dict]) -> pd.DataFrame:
             "right content": percent(mean(shares(runs, "right", **some))),
             "unshifted (without end-of-turn)": percent(mean(ranks)) if ranks else "–",
         })  # fmt: skip
-    return pd.DataFrame(rows).set_index(["arm", "pairs"])
+    return pd.DataFrame(rows).set_index("arm")
 
 
 def strata_table(runs: Sequence[dict]) -> pd.DataFrame:
@@ -455,7 +455,7 @@ def strata_table(runs: Sequence[dict]) -> pd.DataFrame:
         }}
         for n in (8, 500) for group in ("facts", "single", "absent")
     ]  # fmt: skip
-    return pd.DataFrame(rows).set_index(["pairs", "facts"])
+    return pd.DataFrame(rows).set_index("pairs")
 
 
 def true_elsewhere(runs: Sequence[dict]) -> str:
