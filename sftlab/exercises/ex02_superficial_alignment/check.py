@@ -519,6 +519,6 @@ EXERCISES = {
         ),
         path="Notice that the two cases share nothing but the white space, so separate them first. For a list, compare the number of lines, then each line with its number. "
         "For a paragraph, write one condition per rule and join them. The usual wrong turns: a list that is only a part of the answer, and the first character of an empty text.",
-        why="The format can be checked without knowing anything. That is why it says so little about whether an answer is right, and why it can be learned from eight examples.",
+        why="The format can be checked without knowing anything. That is why it says so little about whether an answer is right.",
     ),
 }  # fmt: skip

@@ -1,7 +1,7 @@
-"""SFT on facts that the base never read: how slowly they are memorised, and what known ones pay.
+"""SFT on facts that the base never read: how slowly they are memorized, and what known ones lose.
 
-Two arms, equal in rows, kinds and steps. Each holds 64 pairs on known facts and 29 more: facts that
-stand in none of the base's documents ("absent"), or known ones of the same kinds ("known").
+Two arms, equal in pairs, kinds and steps. Each has 64 pairs on known facts and 29 more: facts that
+are in none of the base's documents ("absent"), or known ones of the same kinds ("known").
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from sftlab.train import TrainConfig, sft_train
 RECORD = "unknown_facts"  # data/results/unknown_facts.json
 
 ARMS = ("known", "absent")
-SEEDS = 3
+SEEDS = 5
 OTHERS = 64
-MOMENTS = (10, 20, 40, 80, 160, 320)  # optimiser steps after which the model is asked
+UNTRAINED = 2.1  # norm of an embedding; those of the tokens in 20,000 documents are below it
+MOMENTS = (10, 20, 40, 80, 160, 320)  # training steps after which the model is asked
 
 
 def facts(arm: str, seed: int) -> list[Item]:
@@ -54,13 +55,16 @@ def exams(arm: str, seed: int) -> dict[str, list[dict]]:
 
 
 def run(arm: str, seed: int) -> dict:
-    """Train, and ask on the way: shares that are exactly right, or right in content."""
+    """Train, and ask on the way: shares that are exactly right, or right in content.
+
+    ``marks`` has one character for each trained fact: whether it is right after the last step.
+    """
     model, tokenizer = load("almanac")
     rows = pairs(OTHERS, seed) + [row(i, i.question) for i in facts(arm, seed)]
     examples = tokenize_conversations(tokenizer, [conversation(r) for r in rows]).examples
     inject_lora(model, target_modules="all-linear", r=8, lora_alpha=16, seed=seed)
     asked = exams(arm, seed)
-    found = {f"{name}, {line}": [] for name in asked for line in ("correct", "content")}
+    found: dict = {f"{name}, {line}": [] for name in asked for line in ("correct", "content")}
 
     def look(step: int, _: float) -> None:
         if step in MOMENTS:
@@ -69,6 +73,8 @@ def run(arm: str, seed: int) -> dict:
                 scores = [
                     score_answer(q, g.text, g.stopped) for q, g in zip(some, replies, strict=True)
                 ]
+                if name == "trained":  # of the last moment, fact by fact
+                    found["marks"] = "".join(str(int(s.content)) for s in scores)
                 for line in ("correct", "content"):
                     share = sum(getattr(s, line) for s in scores) / len(scores)
                     found[f"{name}, {line}"].append(share)
@@ -82,6 +88,19 @@ def run(arm: str, seed: int) -> dict:
     if not history.finished:
         raise KeyboardInterrupt  # half a run is not measured
     return found
+
+
+def readable(model, tokenizer) -> list[bool]:
+    """Return for each absent fact whether its answer consists of tokens that the base has read.
+
+    The input embedding of a token that was in no document still has its norm of initialization,
+    more than ``UNTRAINED``; pretraining moves all others. LoRA on the linear layers leaves the
+    embeddings as they are.
+    """
+    norms = model.get_input_embeddings().weight.detach().float().norm(dim=-1)
+    absent = [item for item in all_items() if item.stratum == "absent"]
+    ids = [tokenizer.encode(item.answer, add_special_tokens=False) for item in absent]
+    return [bool((norms[some] < UNTRAINED).all()) for some in ids]
 
 
 def settings() -> list[dict]:
