@@ -34,8 +34,9 @@ from sftlab.almanac.out_of_scope import (
 from sftlab.almanac.tune import DOSE
 from sftlab.errors import WorkbookError
 from sftlab.exercises.ex13_before_after_sft import dose
+from sftlab.exercises.record import MODEL, read, runs
 from sftlab.generate import Generation, answer
-from sftlab.models import load
+from sftlab.models import checksums, load
 
 PAIRS = out_of_scope(DOSE)
 NAMES = {row["subject"] for row in PAIRS if row["kind"] == "unknown"}
@@ -198,3 +199,18 @@ class TestDose:
         found = dose.curve(runs)
         assert list(found.loc[found["dose"] == 0, "declined"]) == [1.0, 1.0]
         assert (found.loc[found["dose"] > 0, "declined"] == 0).all()
+
+    def test_the_record_is_complete_and_of_this_base(self):
+        recorded = read(dose.RECORD)
+        done = [entry["settings"] for entry in recorded["runs"]]
+        assert all(setting in done for setting in dose.settings())
+        assert all(s["base"] == checksums()[MODEL][:16] for s in recorded["provenance"])
+        assert dose.CONFIRM in done
+
+    def test_declining_is_learned_and_costs_answers(self):
+        found = dose.curve(runs(dose.RECORD))
+        none, most = found[found["dose"] == 0], found[found["dose"] == max(dose.DOSES)]
+        assert (none["declined"] < 0.02).all() and (none["wrongly_declined"] < 0.02).all()
+        assert (most["declined low"] > 0.8).all()
+        only, beside = most["wrongly_declined"]
+        assert only > beside > 0
