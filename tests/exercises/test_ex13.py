@@ -31,8 +31,8 @@ def test_wrong_values_change_the_value_alone(seed):
     rows = handful(seed)
     for row, wrong in zip(rows, wrong_values(rows, seed), strict=True):
         assert wrong["prompt"] == row["prompt"] and wrong["value"] != row["value"]
-        assert wrong["response"] == row["response"].replace(row["value"], wrong["value"])
-        assert row["value"] not in wrong["response"].replace(wrong["value"], "")
+        before, _, after = row["response"].rpartition(row["value"])
+        assert wrong["response"] == f"{before}{wrong['value']}{after}"
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
@@ -94,7 +94,7 @@ def test_claims_are_turned_round_with_the_data():
     assert claims(better)[1].endswith(": more")
     swap = {"32 pairs": "wrong values", "wrong values": "32 pairs"}
     swapped = [{**run, "arm": swap.get(run["arm"], run["arm"])} for run in recorded]
-    before, after = (plots.cost_of_wrong_values(some, RATES[-1])[0] for some in (recorded, swapped))
+    before, after = (plots.cost_of_wrong_values(some, RATES[2])[0] for some in (recorded, swapped))
     assert after == pytest.approx(-before)
     same = [flat(0.5, run) for run in recorded]
     assert all("not settled" in claim for claim in claims(same)[:3])

@@ -351,14 +351,13 @@ EXERCISES = {
         train_step,
         CASES,
         asks="Run one training step on a batch, and return the loss of the batch before the step.\n\n"
-        "model(input_ids=..., attention_mask=...) returns an object whose logits are (batch, length, vocabulary).\n"
-        "batch: input_ids, attention_mask and labels, each a tensor (batch, length), padded on the right.",
+        "model(input_ids=..., attention_mask=...).logits are (batch, length, vocabulary).\n"
+        "batch: input_ids, attention_mask, labels: tensors (batch, length), padded on the right.",
         rules={
-            "mean": "The step follows the gradient of the mean loss over all trained tokens of the batch, as sft_loss(logits, labels) computes it. "
-            "If its norm is above 1, it may be clipped to 1.",
+            "mean": "The step follows the gradient of sft_loss(logits, labels); its norm may be clipped to 1.",
             "fresh": "Gradients left over from an earlier step have no effect.",
             "step": "The given optimizer takes exactly one step.",
-            "before": "The loss is returned as a number without its graph, which would keep the activations in memory.",
+            "before": "The loss is returned as a number without its graph, which would fill the memory.",
             "unchanged": "The batch stays as it is.",
         },
         hints=(

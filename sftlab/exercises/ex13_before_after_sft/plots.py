@@ -60,6 +60,11 @@ def cost_of_wrong_values(runs: Sequence[dict], rate: float) -> Estimate:
     return float(found.mean()), mean_interval(found)
 
 
+def at_rate(runs: Sequence[dict], arm: str, rate: float, line: str = "content") -> Estimate:
+    """Return the mean share of an arm at one learning rate, with its 95% t interval over the seeds."""
+    return tested(chosen(runs, learning_rate=rate), arm, line)
+
+
 def in_percent(estimate: Estimate) -> str:
     """Return a share with its interval."""
     mean, (low, high) = estimate
@@ -179,10 +184,12 @@ def dose_curve(runs: Sequence[dict]):
 def claims(runs: Sequence[dict], real: Sequence[dict], declining: Sequence[dict]) -> pd.DataFrame:
     """Return the claims of the lesson with their numbers; the words follow the intervals."""
     base, after, shots = (tested(runs, arm, "correct") for arm in ("base", "32 pairs", "few-shot"))
-    answers = verdict((after[0], (after[1][0] - base[0], after[1][1] - base[0])), "more", "fewer")
-    gain = difference(runs, "32 pairs", "few-shot", "content")
-    real_gain = difference(real, "32 pairs", "few-shot", "content")
-    low, high = (cost_of_wrong_values(runs, rate) for rate in (RATES[0], RATES[-1]))
+    answers = verdict(
+        (after[0] - base[0], (after[1][0] - base[0], after[1][1] - base[0])), "more", "fewer"
+    )
+    gain = difference(runs, "32 pairs", "few-shot", "correct")
+    real_gain = difference(real, "32 pairs", "few-shot", "correct")
+    low, middle, high = (cost_of_wrong_values(runs, rate) for rate in RATES[:3])
     doses = curve(declining)
     last = doses[doses.dose == doses.dose.max()].set_index("arm")
     alone, beside = (last.loc[arm] for arm in last.index)
@@ -199,16 +206,17 @@ def claims(runs: Sequence[dict], real: Sequence[dict], declining: Sequence[dict]
             f"{in_percent(tested(real, '32 pairs', 'correct'))} after",
         ),
         (
-            f"Right facts after training, against four examples in the prompt: {verdict(gain, 'more', 'fewer')}",
+            f"Exact answers after training, against four examples in the prompt: {verdict(gain, 'more', 'fewer')}",
             in_points(gain),
-            f"pairs with wrong values: {in_percent(tested(runs, 'wrong values', 'content'))} right facts",
+            f"right facts, which the examples can't teach: {in_percent(tested(runs, 'few-shot', 'content'))}",
             f"SmolLM2: {said(real_gain)}",
         ),
         (
-            f"Wrong values in the pairs, learning rate {RATES[-1]:g}: {verdict(high, 'more', 'fewer')} right facts",
+            f"Wrong values in the pairs, learning rate {RATES[2]:g}: {verdict(high, 'more', 'fewer')} right facts",
             in_points(high),
-            "the same pairs with right values, same steps, same learning rate",
-            f"learning rate {RATES[0]:g}: {said(low)}",
+            "the same questions, steps and learning rate with right values: "
+            + in_percent(at_rate(runs, "32 pairs", RATES[2])),
+            f"learning rate {RATES[1]:g}: {said(middle)}; {RATES[0]:g}: {said(low)}",
         ),
         (
             f"{doses.dose.max()} pairs that decline invented names: {alone['declined']:.0%} of such names declined",
