@@ -169,13 +169,12 @@ EXERCISES = {
             _case("none", [M, M, M], "nothing is trained"),
             _case("none", [], "an empty list"),
         ],
-        asks="Return how many tokens of a training example are trained.\n\n"
-        "labels: a list with one label for each token.",
+        asks="Return how many tokens are trained, given the list of an example's labels.",
         rules={
-            "count": "A label of -100 marks a token that is not trained. Any other label is the id of a trained token.",
+            "count": "A label of -100 marks a token that is not trained; any other is a trained one's id.",
             "zero": "Id 0 is a token like any other.",
             "repeated": "An id that occurs several times counts each time.",
-            "place": "Trained tokens can be at any position, the first and the last included.",
+            "place": "Trained tokens can be at any position, also the first and the last.",
             "none": "Return 0 if no token is trained, or if the list is empty.",
             "unchanged": "labels stays as it is.",
         },

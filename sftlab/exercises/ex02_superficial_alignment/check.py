@@ -476,13 +476,13 @@ EXERCISES = {
         "The rank of each token under the base",
         token_rank_shift,
         RANK_CASES,
-        asks="Return the rank of each token among the base model's predictions, as whole numbers of shape (length,).\n\n"
+        asks="Return each token's rank among the base's predictions: whole numbers, shape (length,).\n\n"
         "base_logits: tensor (length, vocabulary). tokens: tensor (length,) of token ids.",
         rules={
-            "rank": "The token with the largest logit of its row has rank 1, the next one rank 2, and so on.",
-            "row": "Row t of base_logits is the prediction of tokens[t]: nothing has to be shifted. A token that occurs twice is ranked in each of its rows.",
+            "rank": "The token with the largest logit of its row has rank 1, the next one rank 2, …",
+            "row": "Row t of base_logits predicts tokens[t], each occurrence of a token its own: no shift.",
             "ties": "Tokens with equal logits share the better rank: logits 5, 5, 3 have the ranks 1, 1, 3.",
-            "large": "Logits of any size are ranked, also where their probabilities or log-probabilities round to equal values.",
+            "large": "Logits of any size are ranked, also where their probabilities round to the same.",
             "unchanged": "base_logits and tokens stay as they are.",
         },
         draw=_draw_rank,
@@ -503,13 +503,13 @@ EXERCISES = {
         asks="Return True if an answer has the format that was asked for, otherwise False.\n\n"
         "text: the answer. count: the number of items if a list was asked for, otherwise None.",
         rules={
-            "begins": "Without count, the first character is a digit or a capital letter (É is one, too), not a quotation mark.",
+            "begins": "Without count, it begins with a digit or a capital letter (also É), not with a quote.",
             "ends": "Without count, it ends with a period or an exclamation mark, after which one of the three characters ) \" ” may stand. Two of them, or any other, may not.",
-            "line": "Without count, the answer is a single line: one or several sentences, or a single word.",
+            "line": "Without count, it is a single line: one or several sentences, or a single word.",
             "question": "Without count, it contains no question mark, neither at the end nor inside.",
             "list": "With count, the answer is a numbered list of exactly count lines and nothing else: each item is one line, with no empty lines in between.",
             "items": "With count, line k begins with the number k, a period and a space (“1. ”, “2. ”); some text of any kind follows, even with periods or question marks.",
-            "space": "White space before and after the whole answer does not matter. An answer without any text has no format: False.",
+            "space": "White space around the answer does not matter. An answer without text: False.",
         },
         draw=_draw_format,
         hints=(

@@ -50,6 +50,13 @@ LOOKS = {
 
 # --- numbers ---------------------------------------------------------------------------------
 
+# The mechanism behind the outcome of each prediction.
+WHY = {
+    "02.a": "One sentence from a capital letter to a period, then the end-of-turn token: this is the format of most questions, and each of the five draws of eight pairs shows it several times.",
+    "02.b": "The end-of-turn token decides this: compare the line in which any end counts. Pretraining never showed this token, but many sentences and these facts.",
+    "02.c": "The refusal is an eighth of all that this model was trained on. In the larger sets it is one in twenty, so these runs don't separate the share of refusals from the number of pairs.",
+}
+
 
 def share(
     run: Mapping, measure: str, groups: Sequence[str] = ALL_KINDS, kinds: Sequence[str] = ()

@@ -134,11 +134,12 @@ def wrong_answers(models: Mapping, tokenizer, asked: Sequence[dict], rows: int =
     return pd.DataFrame(table, index=[asked[k]["prompt"] for k in wrong[:rows]])
 
 
-def over_steps(runs: Sequence[dict]):
-    """The share of right facts and of exact answers over the training steps, for both trained arms."""
+def over_steps(runs: Sequence[dict], rate: float = RATES[2]):
+    """Right facts and exact answers over the training steps at one learning rate, for both trained arms."""
+    at = chosen(runs, learning_rate=rate)
     found = {
         name: {
-            arm: {step: values(runs, arm, line, k) for k, step in enumerate(CHECKPOINTS)}
+            arm: {step: values(at, arm, line, k) for k, step in enumerate(CHECKPOINTS)}
             for arm in TRAINED
         }
         for line, name in LINES.items()
@@ -151,7 +152,7 @@ def over_steps(runs: Sequence[dict]):
         for name, arms in found.items()
     )
     return curves(
-        found, "Held-out questions over the training steps (band: range of the seeds)",
+        found, f"Held-out questions over the training steps, learning rate {rate:g} (band: range of the seeds)",
         f"Line charts of shares of held-out questions. {words}.", panels=True, percent="y", ylim=(0, 1.03),
         xlabel="training step", sharey=True, figsize=(9.2, 3.4),
         each={name: {"axhline": {shots[name]: "few-shot, untrained"}} for name in found},
@@ -248,8 +249,8 @@ def continues(runs: Sequence[dict]) -> float:
 def before_and_after(recorded: Sequence[dict]) -> pd.DataFrame:
     """Return one row per model and number of pairs: shares of the answers in the template."""
     rows = [
-        {"model": run["model"], "pairs": run["count"] or "none"}
+        {"model": f"{run['model']}, {run['count'] or 'no'} pairs"}
         | {name: f"{share([run], line):.0%}" for line, name in MARKS.items()}
         for run in sorted(recorded, key=lambda run: (run["model"], run["count"]))
     ]
-    return pd.DataFrame(rows).set_index(["model", "pairs"])
+    return pd.DataFrame(rows).set_index("model")
