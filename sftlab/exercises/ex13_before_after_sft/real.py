@@ -4,7 +4,8 @@ It isn't a base: "base" here is the model as it was published. The question is t
 add facts to what four examples in the prompt bring out? Pairs, questions and measurements are those
 of ``experiment``, with one learning rate, in ChatML without the system turn that its own template adds.
 The model is a reconstruction of the published one from 4 bits, in bfloat16, with adapters in float32.
-Fetch it first: ``python -m sftlab fetch smollm2-instruct``. This takes about fifteen minutes.
+Fetch it first: ``python -m sftlab fetch smollm2-instruct``. This takes about fifteen minutes with one
+thread (``OMP_NUM_THREADS=1``); with more, bfloat16 rounds otherwise, and some replies differ.
 """
 
 from __future__ import annotations
