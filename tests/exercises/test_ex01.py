@@ -134,17 +134,14 @@ def test_the_interaction_is_the_difference_of_the_template_s_effects():
     found = {name: estimate[0] for name, estimate in plots.effects(marks, KINDS).items()}
     of_base, of_chat = found["template − bare text, base"], found["template − bare text, chat"]
     assert found["interaction"] == pytest.approx(of_chat - of_base)
-    main = {name: estimate[0] for name, estimate in plots.main_effects(marks, KINDS).items()}
-    assert main["difference"] == pytest.approx(main["model"] - main["template"])
 
 
-def test_the_claim_names_the_factor_that_carries_the_effect():
-    assert claims(cells("continued", "answered"))[0].endswith(
-        "the weights make this model answer more"
-    )
-    by_template = claims(cells("continued", "continued", "answered"))[0]
-    assert by_template.endswith("the template makes this model answer more")
-    assert claims(cells("continued", "continued"))[0].endswith("not settled here")
+def test_the_claim_names_the_sign_of_the_interaction():
+    both = cells("continued", "continued") | {("chat", TEMPLATE): ["answered"] * 162}
+    assert claims(both)[0].startswith("This model answers more")
+    either = cells("continued", "answered") | {("base", TEMPLATE): ["answered"] * 162}
+    assert claims(either)[0].startswith("This model answers less")
+    assert claims(cells("continued", "answered"))[0].endswith("not settled here")
 
 
 def test_claims_flip_with_the_data():

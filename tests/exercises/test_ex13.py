@@ -90,14 +90,12 @@ def test_claims_are_turned_round_with_the_data():
     recorded = runs("elicit")
     flipped = [flat(1.0, r) if r["arm"] == "base" else r for r in recorded]
     assert claims(recorded)[0].endswith("more") and claims(flipped)[0].endswith("fewer")
-    better = [flat(0.0, r) if r["arm"] == "few-shot" else r for r in recorded]
-    assert claims(better)[1].endswith(": more")
     swap = {"32 pairs": "wrong values", "wrong values": "32 pairs"}
     swapped = [{**run, "arm": swap.get(run["arm"], run["arm"])} for run in recorded]
     before, after = (plots.cost_of_wrong_values(some, RATES[2])[0] for some in (recorded, swapped))
     assert after == pytest.approx(-before)
     same = [flat(0.5, run) for run in recorded]
-    assert all("not settled" in claim for claim in claims(same)[:3])
+    assert all("not settled" in claim for claim in claims(same)[:2])
 
 
 def test_a_learning_rate_is_chosen_on_validation_questions():

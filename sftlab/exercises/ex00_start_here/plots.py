@@ -45,7 +45,7 @@ def claims(share: float, shares: Shares) -> pd.DataFrame:
             f"{'Less' if share < 0.5 else 'More'} than half of the tokens are trained",
             f"{share:.1%} of all tokens of the file",
             f"the same file in {len(shares)} templates: {min(values):.0%} to {max(values):.0%}",
-            f"conversations of {second}: {kind} of their tokens",
+            f"another file, {second}: {kind} of its tokens",
         ]
     ]
     return pd.DataFrame(lines, columns=["claim", "measured", "control", "where it stops holding"])

@@ -1,9 +1,10 @@
 """What makes a model answer: which weights, and which rendering of the prompt?
 
 The replies to 162 prompts of 27 kinds are classified (see ``classify_reply``) for every model and every
-rendering. The recorded part trains the base anew over five seeds, on the same pairs in three arms: as
-bare text, in the chat template, and in the chat template with the loss on every token. Each of the
-fifteen models is tested on bare text and in the template. This takes about eight minutes.
+rendering. The recorded part trains the base anew over five seeds, on the same pairs in four arms: as
+bare text, in the chat template, in the chat template with the loss on every token, and in the chat
+template with as many beginnings of documents beside them, which are bare text. Each of the twenty
+models is tested on bare text and in the template. This takes about ten minutes.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import torch
 
 from sftlab._internal.paths import INSTRUCTIONS
 from sftlab.almanac.pairs import pairs
+from sftlab.almanac.tune import documents_again
 from sftlab.chat import encode, end_of_turn_id, user
 from sftlab.compare import logits_of
 from sftlab.data import read_jsonl
@@ -31,6 +33,7 @@ RECORD = "answer_or_continue"  # data/results/answer_or_continue.json
 
 BARE, TEMPLATE = "bare text", "chat template"
 EVERY = "chat template, loss on every token"
+DOCUMENTS = "chat template, and documents"
 PAGE, SHOTS = "Q: … A:", "two examples, Q: … A:"
 EXAMPLES = (
     "Q: What is the capital of Spain?\nA: The capital of Spain is Madrid.\n"
@@ -115,6 +118,7 @@ TRAINED: dict[str, Callable[..., Example]] = {
     BARE: bare_example,
     TEMPLATE: template_example,
     EVERY: every_token_example,
+    DOCUMENTS: template_example,
 }
 
 
@@ -136,6 +140,8 @@ def run(trained: str, seed: int) -> dict:
     model, tokenizer = load("almanac")
     rows = pairs(PAIRS, seed)
     examples = [TRAINED[trained](tokenizer, row["prompt"], row["response"]) for row in rows]
+    if trained == DOCUMENTS:
+        examples += documents_again(tokenizer, PAIRS)
     inject_lora(model, target_modules="all-linear", r=8, lora_alpha=16, seed=seed)
     config = TrainConfig(learning_rate=RATE, num_train_epochs=STEPS, max_steps=STEPS, batch_size=BATCH, seed=seed)  # fmt: skip
     # Its check would object to the loss on the prompt, which is the point of one arm.

@@ -16,6 +16,7 @@ from sftlab.classroom.figures import bars, dots, tokens
 from sftlab.classroom.views import View, table, visible
 from sftlab.exercises.ex01_base_vs_instruct.experiment import (
     BARE,
+    DOCUMENTS,
     EVERY,
     OUTCOMES,
     PAGE,
@@ -108,19 +109,6 @@ def effects(marks: Marks, kinds: Sequence[str]) -> dict[str, Estimate]:
         "template − bare text, base": in_template - base,
         "template − bare text, chat": both - chat,
         "interaction": both - chat - in_template + base,
-    }
-    return {name: over_kinds(values, kinds) for name, values in found.items()}
-
-
-def main_effects(marks: Marks, kinds: Sequence[str]) -> dict[str, Estimate]:
-    """Return the mean effect of the model and of the template, and the first minus the second."""
-    cells = {key: np.asarray(values, dtype=float) for key, values in marks.items()}
-    base, in_template = cells["base", BARE], cells["base", TEMPLATE]
-    chat, both = cells["chat", BARE], cells["chat", TEMPLATE]
-    found = {
-        "model": (chat - base + both - in_template) / 2,
-        "template": (in_template - base + both - chat) / 2,
-        "difference": chat - in_template,  # of the two above
     }
     return {name: over_kinds(values, kinds) for name, values in found.items()}
 
@@ -370,18 +358,25 @@ def found(
 
 def _weights_or_template(outcomes, kinds, recorded, smol, gemma) -> tuple[str, ...]:
     tried = answered(outcomes)
-    main = main_effects(tried, kinds)
+    found = effects(tried, kinds)
     colon = np.subtract(tried["base", ENDS_IN_COLON], tried["base", BARE]).tolist()
     real, real_kinds = real_outcomes(smol, gemma)
     marks = answered(real)
     without = np.subtract(marks[SMOL, BARE], marks[SMOL, TEMPLATE]).tolist()
-    others = [measure(run, "answered", BARE) for run in chosen(recorded, trained=TEMPLATE)]
+    anew = {
+        trained: over_seeds(
+            [measure(r, "answered", BARE) for r in chosen(recorded, trained=trained)]
+        )
+        for trained in (TEMPLATE, DOCUMENTS)
+    }
+    documents = change(recorded, "answered", (TEMPLATE, BARE), (DOCUMENTS, BARE))
     return (
-        more(main["difference"], "Of weights and chat template, the weights make this model answer more",
-             "Of weights and chat template, the template makes this model answer more", "Weights or chat template"),
-        f"weights {points(main['model'])}, template {points(main['template'])}",
-        f"chat on bare text against base in the template: {points(main['difference'])}; tuned anew in the template with "
-        f"{len(others)} seeds, the base answers {share(over_seeds(others))} of the bare prompts",
+        more(found["interaction"], "This model answers more than the effects of weights and chat template add up to",
+             "This model answers less than the effects of weights and chat template add up to", "Interaction of weights and chat template"),
+        f"interaction {points(found['interaction'])}; weights alone {points(found['chat − base, on bare text'])}, "
+        f"template alone {points(found['template − bare text, base'])}",
+        f"bare prompts answered by bases tuned anew, on pairs in the template {share(anew[TEMPLATE])}, with documents as bare "
+        f"text beside them, as this model was, {share(anew[DOCUMENTS])}: {points(documents)}",
         f"a colon at the end of the template: base {points(over_kinds(colon, kinds))}. "
         f"SmolLM2-Instruct on bare text instead of its template: {points(over_kinds(without, real_kinds))}",
     )  # fmt: skip

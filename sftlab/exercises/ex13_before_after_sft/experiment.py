@@ -1,16 +1,18 @@
 """What 32 pairs change: the base as it is, with examples in its prompt, and after training.
 
-Four arms answer the same held-out questions, whose subjects are in no pair:
+Six arms answer the same held-out questions, whose subjects are in no pair:
 
-``base``          the base reads the question in the chat template
-``few-shot``      the base reads four of the pairs as lines of "Q:" and "A:", then the question
-``32 pairs``      the base after 24 steps on the pairs, in the chat template
-``wrong values``  the same pairs, but each answer names another value of its kind: "The symbol for
-                  rhodium is Cu."
+``base``                  the base reads the question in the chat template
+``template, 4 examples``  the base reads four of the pairs as turns in the template, then the question
+``Q and A``               the base reads the question between "Q:" and "A:"
+``Q and A, 4 examples``   the base reads four of the pairs as such lines, then the question
+``32 pairs``              the base after 24 steps on the pairs, in the chat template
+``wrong values``          the same pairs, but each answer names another value of its kind: "The
+                          symbol for rhodium is Cu." (An article before it stays: "a insect".)
 
-The last is the control: if the pairs teach facts, it must teach wrong ones. The learning rate of an
-arm is chosen on validation questions, and the result reported on other questions. This takes about
-ten minutes on one core.
+So examples, layout and training are apart, and the last arm shows what the facts in the pairs do. The
+learning rate of an arm is chosen on validation questions, and the result reported on other questions.
+This takes about ten minutes on one core.
 """
 
 from __future__ import annotations
@@ -41,7 +43,9 @@ SEEDS = 5
 QUESTIONS = 100  # for validation, and as many others for the result
 LIMIT = 40  # new tokens
 LINES = {"content": "right fact", "correct": "exactly right", "stops": "stops by itself"}
+UNTRAINED = ("base", "template, 4 examples", "Q and A", "Q and A, 4 examples")
 TRAINED = ("32 pairs", "wrong values")
+SEEDLESS = ("base", "Q and A")  # nothing is drawn
 
 
 def handful(seed: int) -> list[dict]:
@@ -154,9 +158,15 @@ def measure_arm(
         for name, asked in zip(found, questions(), strict=True):
             found[name].append(scores(asked[:first], reply(asked[:first])))
 
-    def shots(asked: Sequence[dict]) -> list[Generation]:
-        prompts = few_shot(rows[:SHOTS], asked)
+    def in_lines(asked: Sequence[dict]) -> list[Generation]:
+        prompts = few_shot(rows[:SHOTS] if "examples" in arm else [], asked)
         return [first_line(reply) for reply in generate(model, tokenizer, prompts, LIMIT)]
+
+    def after_turns(asked: Sequence[dict]) -> list[Generation]:
+        turns = [turn for row in rows[:SHOTS] for turn in conversation(row)]
+        prompts = [[*turns, *user(question["prompt"])] for question in asked]
+        ids = [encode(tokenizer, prompt, add_generation_prompt=True) for prompt in prompts]
+        return generate(model, tokenizer, ids, LIMIT)
 
     def on_step(step: int) -> None:
         if step in (CHECKPOINTS[-1:] if last_only else CHECKPOINTS):
@@ -166,21 +176,30 @@ def measure_arm(
         rows = wrong_values(rows, seed) if arm == TRAINED[1] else rows
         train(model, tokenizer, rows, learning_rate, seed, on_step=on_step)
     else:
-        measure(shots if arm == "few-shot" else partial(ask, model, tokenizer))
+        ways = (partial(ask, model, tokenizer), after_turns, in_lines, in_lines)
+        measure(dict(zip(UNTRAINED, ways, strict=True))[arm])
     return found
 
 
 def settings() -> list[dict]:
-    """Return all settings; arms without training have no learning rate, the base no seed."""
+    """Return all settings; arms without training have no learning rate, some of them no seed."""
     return [
-        {"arm": "base", "learning_rate": 0.0, "seed": 0},
-        *({"arm": "few-shot", "learning_rate": 0.0, "seed": seed} for seed in range(SEEDS)),
+        *untrained(SEEDS),
         *(
             {"arm": arm, "learning_rate": rate, "seed": seed}
             for seed in range(SEEDS)
             for arm in TRAINED
             for rate in RATES
         ),
+    ]
+
+
+def untrained(seeds: int) -> list[dict]:
+    """Return the settings of the arms without training."""
+    return [
+        {"arm": arm, "learning_rate": 0.0, "seed": seed}
+        for arm in UNTRAINED
+        for seed in range(1 if arm in SEEDLESS else seeds)
     ]
 
 

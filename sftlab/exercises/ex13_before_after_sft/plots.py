@@ -8,18 +8,21 @@ import numpy as np
 import pandas as pd
 
 from sftlab.classroom.figures import bars, curves
+from sftlab.exercises.ex13_before_after_sft.dose import ARMS as DECLINING
 from sftlab.exercises.ex13_before_after_sft.dose import curve
 from sftlab.exercises.ex13_before_after_sft.experiment import (
     CHECKPOINTS,
     LINES,
     RATES,
     TRAINED,
+    UNTRAINED,
     ask,
 )
 from sftlab.scoring import score_answer
 from sftlab.statistics import chosen, mean_interval
 
-ARMS = ("base", "few-shot", *TRAINED)
+ARMS = (*UNTRAINED, *TRAINED)
+PAGE = "Q and A"
 Estimate = tuple[float, tuple[float, float]]
 
 
@@ -38,16 +41,10 @@ def values(runs: Sequence[dict], arm: str, line: str, place: int = -1) -> list[f
 def tested(runs: Sequence[dict], arm: str, line: str, place: int = -1) -> Estimate:
     """Return the mean share of an arm with its 95% t interval over the seeds, kept within 0 and 1."""
     found = values(runs, arm, line, place)
-    if len(found) == 1:  # the base has no seeds
+    if len(found) == 1:  # an arm in which nothing is drawn
         return found[0], (found[0], found[0])
     low, high = mean_interval(found)
     return float(np.mean(found)), (max(low, 0.0), min(high, 1.0))
-
-
-def difference(runs: Sequence[dict], arm: str, other: str, line: str) -> Estimate:
-    """Return by how much an arm's share is higher than another's: paired by seed, 95% t interval."""
-    found = np.subtract(values(runs, arm, line), values(runs, other, line))
-    return float(found.mean()), mean_interval(found)
 
 
 def cost_of_wrong_values(runs: Sequence[dict], rate: float) -> Estimate:
@@ -145,7 +142,7 @@ def over_steps(runs: Sequence[dict], rate: float = RATES[2]):
         for line, name in LINES.items()
         if line != "stops"
     }
-    shots = {name: np.mean(values(runs, "few-shot", line)) for line, name in LINES.items()}
+    page = {name: np.mean(values(runs, PAGE, line)) for line, name in LINES.items()}
     words = "; ".join(
         f"{name} after {CHECKPOINTS[-1]} steps: "
         + ", ".join(f"{arm} {np.mean(points[CHECKPOINTS[-1]]):.0%}" for arm, points in arms.items())
@@ -155,7 +152,7 @@ def over_steps(runs: Sequence[dict], rate: float = RATES[2]):
         found, f"Held-out questions over the training steps, learning rate {rate:g} (band: range of the seeds)",
         f"Line charts of shares of held-out questions. {words}.", panels=True, percent="y", ylim=(0, 1.03),
         xlabel="training step", sharey=True, figsize=(9.2, 3.4),
-        each={name: {"axhline": {shots[name]: "few-shot, untrained"}} for name in found},
+        each={name: {"axhline": {page[name]: "untrained, Q and A"}} for name in found},
     )  # fmt: skip
 
 
@@ -182,49 +179,58 @@ def dose_curve(runs: Sequence[dict]):
     )  # fmt: skip
 
 
+def gain_of_known(declining: Sequence[dict], name: str) -> Estimate:
+    """Return what known facts beside the declining pairs change at the largest dose, paired by seed."""
+    dose = max(run["dose"] for run in declining)
+    alone, beside = (
+        [run[name] for run in chosen(declining, arm=arm, dose=dose)] for arm in DECLINING
+    )
+    found = np.subtract(beside, alone)
+    return float(found.mean()), mean_interval(found)
+
+
 def claims(runs: Sequence[dict], real: Sequence[dict], declining: Sequence[dict]) -> pd.DataFrame:
     """Return the claims of the lesson with their numbers; the words follow the intervals."""
-    base, after, shots = (tested(runs, arm, "correct") for arm in ("base", "32 pairs", "few-shot"))
+    base, after = (tested(runs, arm, "correct") for arm in ("base", "32 pairs"))
     answers = verdict(
         (after[0] - base[0], (after[1][0] - base[0], after[1][1] - base[0])), "more", "fewer"
     )
-    gain = difference(runs, "32 pairs", "few-shot", "correct")
-    real_gain = difference(real, "32 pairs", "few-shot", "correct")
     low, middle, high = (cost_of_wrong_values(runs, rate) for rate in RATES[:3])
     doses = curve(declining)
     last = doses[doses.dose == doses.dose.max()].set_index("arm")
-    alone, beside = (last.loc[arm] for arm in last.index)
+    alone = last.loc[DECLINING[0]]
+    known = gain_of_known(declining, "known_right")
 
     def said(found: Estimate) -> str:
         return f"{in_points(found)}, {verdict(found, 'more', 'fewer')}"
 
+    def exact(arm: str, some: Sequence[dict] = runs) -> str:
+        return in_percent(tested(some, arm, "correct"))
+
     rows = [
         (
-            f"After {CHECKPOINTS[-1]} steps on 32 pairs, held-out questions are answered exactly: {answers}",
+            f"After {CHECKPOINTS[-1]} steps on 32 pairs, questions in the chat template are answered exactly: {answers}",
             f"{in_percent(base)} before, {in_percent(after)} after",
-            f"no training, four examples in the prompt: {in_percent(shots)}",
-            f"SmolLM2, tuned before: {in_percent(tested(real, 'base', 'correct'))} before, "
-            f"{in_percent(tested(real, '32 pairs', 'correct'))} after",
-        ),
-        (
-            f"Exact answers after training, against four examples in the prompt: {verdict(gain, 'more', 'fewer')}",
-            in_points(gain),
-            f"right facts, which the examples can't teach: {in_percent(tested(runs, 'few-shot', 'content'))}",
-            f"SmolLM2: {said(real_gain)}",
+            f"without training: four examples in the template {exact('template, 4 examples')}; “Q: … A:” with no example "
+            f"{exact(PAGE)}, with four {exact('Q and A, 4 examples')}",
+            f"SmolLM2, tuned before: {exact('base', real)} before, {exact('32 pairs', real)} after; “Q: … A:” with four "
+            f"examples {exact('Q and A, 4 examples', real)}",
         ),
         (
             f"Wrong values in the pairs, learning rate {RATES[2]:g}: {verdict(high, 'more', 'fewer')} right facts",
             in_points(high),
             "the same questions, steps and learning rate with right values: "
             + in_percent(at_rate(runs, "32 pairs", RATES[2])),
-            f"learning rate {RATES[1]:g}: {said(middle)}; {RATES[0]:g}: {said(low)}",
+            f"learning rate {RATES[1]:g}: {said(middle)}; {RATES[0]:g}: {said(low)}. SmolLM2, {RATES[1]:g}: "
+            f"{said(cost_of_wrong_values(real, RATES[1]))}",
         ),
         (
-            f"{doses.dose.max()} pairs that decline invented names: {alone['declined']:.0%} of such names declined",
-            f"known names declined: {alone['wrongly_declined']:.1%} "
-            f"({alone['wrongly_declined low']:.1%} to {alone['wrongly_declined high']:.1%})",
-            f"as many known facts beside them: {beside['declined']:.0%}; known names {beside['wrongly_declined']:.1%}",
-            "the names come from one generator, the wordings from another than in training",
+            f"{doses.dose.max()} pairs that decline invented names: {alone['declined']:.0%} of new invented names declined",
+            f"known facts right: {alone['known_right']:.0%} ({alone['known_right low']:.0%} to {alone['known_right high']:.0%}); "
+            f"without such pairs {doses.known_right.iloc[0]:.0%}",
+            f"as many known facts beside them: {said(known)} known facts right; "
+            f"declined {said(gain_of_known(declining, 'declined'))}",
+            "the names have other syllables than in training, the questions the same templates",
         ),
     ]
     return pd.DataFrame(rows, columns=["claim", "measured", "control", "where it stops holding"])

@@ -1,7 +1,6 @@
 """The arms of notebook 13 on SmolLM2-135M-Instruct, a model that was tuned to answer before.
 
-It isn't a base: "base" here is the model as it was published. The question is the same: do 32 pairs
-add facts to what four examples in the prompt bring out? Pairs, questions and measurements are those
+It isn't a base: "base" here is the model as it was published. Pairs, questions and measurements are those
 of ``experiment``, with one learning rate, in ChatML without the system turn that its own template adds.
 The model is a reconstruction of the published one from 4 bits, in bfloat16, with adapters in float32.
 Fetch it first: ``python -m sftlab fetch smollm2-instruct``. This takes about fifteen minutes with one
@@ -13,7 +12,7 @@ from __future__ import annotations
 import torch
 
 from sftlab.chat import CHATML
-from sftlab.exercises.ex13_before_after_sft.experiment import TRAINED, measure_arm
+from sftlab.exercises.ex13_before_after_sft.experiment import TRAINED, measure_arm, untrained
 from sftlab.models import load
 
 RECORD = "elicit_smollm2"  # data/results/elicit_smollm2.json
@@ -30,12 +29,12 @@ def run(arm: str, learning_rate: float, seed: int) -> dict:
 
 
 def settings() -> list[dict]:
-    """Return all settings; the model as published has no seed."""
+    """Return all settings."""
     return [
-        {"arm": "base", "learning_rate": 0.0, "seed": 0},
+        *untrained(SEEDS),
         *(
-            {"arm": arm, "learning_rate": RATE if arm in TRAINED else 0.0, "seed": seed}
+            {"arm": arm, "learning_rate": RATE, "seed": seed}
             for seed in range(SEEDS)
-            for arm in ("few-shot", *TRAINED)
+            for arm in TRAINED
         ),
     ]
