@@ -1,1 +1,1 @@
-"""How does this workbook work, and where do I stand?"""
+"""How does this workbook work, which path suits me, and where do I stand?"""
