@@ -90,6 +90,9 @@ def test_a_trained_prompt_is_the_prompt_that_is_tested(tokenizer, arm):
 # --- words that follow the numbers -----------------------------------------------------------
 
 
+ENDS = ("after", "wrong", "inside", "bare", "each stop apart", "all stops as one", "after − wrong")
+
+
 def cells(base: str, chat: str, template: str = "") -> dict:
     """Outcomes of a 2×2 in which each model always does one thing; ``template`` replaces it there."""
     return {
@@ -106,16 +109,7 @@ def claims(
     usual = outcomes["base", BARE]
     cues = {("base", r): usual for r in (PAGE, SHOTS, plots.COMMAS, plots.ENDS_IN_COLON)}
     cues["base", plots.COLONS] = [colon] * 162
-    names = (
-        "after",
-        "wrong",
-        "inside",
-        "bare",
-        "each stop apart",
-        "all stops as one",
-        "after − wrong",
-    )
-    ends = dict.fromkeys(names, (0.6, (0.55, 0.65))) | {"chat": (stop, (stop, stop))}
+    ends = dict.fromkeys(ENDS, (0.6, (0.55, 0.65))) | {"chat": (stop, (stop, stop))}
     ends["after − wrong"] = (0.0, (-0.1, 0.1))
     ends["after − inside"] = (-0.8, (-0.9, -0.7)) if swap else (0.8, (0.7, 0.9))
     (gemma,) = runs("real_models", kind="first", model="gemma3-270m", count=0)
@@ -165,19 +159,7 @@ def test_another_token_for_the_stop_is_claimed_only_if_the_chat_model_uses_it():
 
 
 def test_right_or_wrong_is_claimed_only_if_the_base_stops_after_both():
-    ends = dict.fromkeys(
-        (
-            "after",
-            "wrong",
-            "inside",
-            "bare",
-            "each stop apart",
-            "all stops as one",
-            "after − inside",
-            "chat",
-        ),
-        (0.9, (0.8, 1.0)),
-    )
+    ends = dict.fromkeys((*ENDS, "after − inside", "chat"), (0.9, (0.8, 1.0)))
     for difference, told in (((0.3, (0.2, 0.4)), False), ((-0.1, (-0.2, 0.0)), True)):
         assert ("right or wrong" in plots._stop(ends | {"after − wrong": difference})[0]) is told
 
@@ -216,7 +198,7 @@ def test_tables_add_up():
     assert plots.rarely(plots.answered(outcomes), KINDS, ("chat", BARE)) == "none"
     kl = plots.kl_table({"a": [("x", 1.0), ("<|im_end|>", 3.0)]}, {"b": 0.5})
     assert list(kl["without the end-of-turn token"]) == ["1.00", "–"]
-    assert plots.share((0.01, (-0.02, 0.04))) == "1% (0% to 4%)"
+    assert plots.percent((0.01, (-0.02, 0.04))) == "1% (0% to 4%)"
 
 
 # --- the end of an answer --------------------------------------------------------------------

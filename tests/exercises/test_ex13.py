@@ -101,10 +101,10 @@ def test_claims_are_turned_round_with_the_data():
 def test_a_learning_rate_is_chosen_on_validation_questions():
     recorded = runs("elicit")
     for arm in ("32 pairs", "wrong values"):
-        found = plots.tuned(recorded, arm)
+        found = plots.best(recorded, arm)
         assert len(found) == SEEDS and len({run["learning_rate"] for run in found}) == 1
         blind = [{**run, "test": [None] * len(CHECKPOINTS)} for run in recorded]
-        assert plots.tuned(blind, arm)[0]["learning_rate"] == found[0]["learning_rate"]
+        assert plots.best(blind, arm)[0]["learning_rate"] == found[0]["learning_rate"]
 
 
 def test_the_dose_curve_is_drawn_for_both_arms():

@@ -14,6 +14,7 @@ import torch
 
 from sftlab.classroom.figures import bars, dots, tokens
 from sftlab.classroom.views import View, table, visible
+from sftlab.exercises.estimates import OPEN, Estimate, mean, percent, points, settled, verdict
 from sftlab.exercises.ex01_base_vs_instruct.experiment import (
     BARE,
     DOCUMENTS,
@@ -27,14 +28,13 @@ from sftlab.exercises.ex01_base_vs_instruct.experiment import (
     classify_reply,
 )
 from sftlab.exercises.real_models import questions as real_questions
-from sftlab.statistics import chosen, clustered_difference, mean_interval
+from sftlab.statistics import chosen, clustered_difference
 
 pd.set_option("display.max_colwidth", None)  # claims are sentences; pandas would cut them
 pd.set_option("display.multi_sparse", False)  # each row of a table is read alone
 SMOL, GEMMA = "SmolLM2-135M-Instruct", "Gemma 3 270M, base"
 COLONS, COMMAS = "zork: … wump:", "zork, … wump,"  # labels that no document of the base contains
 ENDS_IN_COLON = "chat template, colon at its end"
-Estimate = tuple[float, tuple[float, float]]
 Outcomes = Mapping[tuple[str, str], Sequence[str]]
 Marks = Mapping[tuple[str, str], Sequence[float]]
 
@@ -42,34 +42,9 @@ Marks = Mapping[tuple[str, str], Sequence[float]]
 # --- estimates and their words ---------------------------------------------------------------
 
 
-def settled(estimate: Estimate) -> bool:
-    """Whether the interval leaves out zero."""
-    low, high = estimate[1]
-    return low > 0 or high < 0
-
-
-def share(estimate: Estimate) -> str:
-    """Return a share with its interval as text; a t interval may reach beyond 0 or 1."""
-    mean, (low, high) = estimate
-    low, high = max(low, 0.0), min(high, 1.0)
-    return f"{mean:.0%} ({low:.0%} to {high:.0%})"
-
-
-def points(estimate: Estimate) -> str:
-    """Return a difference of shares with its interval as text, in points of a hundred."""
-    mean, (low, high) = (100 * np.array(part) for part in estimate)
-    digits = 1 if abs(mean) < 10 else 0
-    return f"{mean:+.{digits}f} points ({low:+.{digits}f} to {high:+.{digits}f})"
-
-
 def over_kinds(values: Sequence[float], kinds: Sequence[str]) -> Estimate:
     """Return the mean over the kinds of prompt, each with equal weight, and its 95% interval."""
     return clustered_difference([0.0] * len(values), values, kinds)
-
-
-def over_seeds(values: Sequence[float]) -> Estimate:
-    """Return the mean over seeds and its 95% t interval."""
-    return float(np.mean(values)), mean_interval(values)
 
 
 def answered(outcomes: Outcomes) -> dict[tuple[str, str], list[float]]:
@@ -93,7 +68,7 @@ def outcome_table(outcomes: Outcomes, kinds: Sequence[str]) -> pd.DataFrame:
         line = {"model": model, "rendering": rendering}
         for outcome in OUTCOMES:
             estimate = over_kinds([float(o == outcome) for o in found], kinds)
-            line[outcome] = share(estimate) if outcome == "answered" else f"{estimate[0]:.0%}"
+            line[outcome] = percent(estimate) if outcome == "answered" else f"{estimate[0]:.0%}"
         lines.append(line)
     return pd.DataFrame(lines).set_index(["model", "rendering"])
 
@@ -277,7 +252,7 @@ def trained_table(runs: Sequence[dict]) -> pd.DataFrame:
             line = {"trained on": trained, "tested on": tested}
             for name in MEASURES:
                 found = [measure(run, name, tested) for run in chosen(runs, trained=trained)]
-                line[AT_ONCE if name == "end at once" else name] = share(over_seeds(found))
+                line[AT_ONCE if name == "end at once" else name] = percent(mean(found))
             lines.append(line)
     return pd.DataFrame(lines).set_index(["trained on", "tested on"])
 
@@ -290,7 +265,7 @@ def change(
         [measure(run, name, tested) for run in chosen(runs, trained=trained)]
         for trained, tested in (first, second)
     ]
-    return over_seeds(np.subtract(sides[1], sides[0]).tolist())
+    return mean(np.subtract(sides[1], sides[0]).tolist())
 
 
 def real_outcomes(smol: Sequence[dict], gemma: dict) -> tuple[Outcomes, list[str]]:
@@ -323,10 +298,8 @@ def real_table(smol: Sequence[dict], gemma: dict) -> pd.DataFrame:
 
 
 def more(estimate: Estimate, yes: str, no: str, open: str) -> str:
-    """Return the words for an estimate above zero, below zero, or not settled."""
-    if not settled(estimate):
-        return f"{open}: not settled here"
-    return yes if estimate[0] > 0 else no
+    """Return the statement that an estimated change supports."""
+    return verdict(estimate, yes, no, f"{open}: {OPEN}")
 
 
 def found(
@@ -364,9 +337,7 @@ def _weights_or_template(outcomes, kinds, recorded, smol, gemma) -> tuple[str, .
     marks = answered(real)
     without = np.subtract(marks[SMOL, BARE], marks[SMOL, TEMPLATE]).tolist()
     anew = {
-        trained: over_seeds(
-            [measure(r, "answered", BARE) for r in chosen(recorded, trained=trained)]
-        )
+        trained: mean([measure(r, "answered", BARE) for r in chosen(recorded, trained=trained)])
         for trained in (TEMPLATE, DOCUMENTS)
     }
     documents = change(recorded, "answered", (TEMPLATE, BARE), (DOCUMENTS, BARE))
@@ -375,8 +346,8 @@ def _weights_or_template(outcomes, kinds, recorded, smol, gemma) -> tuple[str, .
              "This model answers less than the effects of weights and chat template add up to", "Interaction of weights and chat template"),
         f"interaction {points(found['interaction'])}; weights alone {points(found['chat − base, on bare text'])}, "
         f"template alone {points(found['template − bare text, base'])}",
-        f"bare prompts answered by bases tuned anew, on pairs in the template {share(anew[TEMPLATE])}, with documents as bare "
-        f"text beside them, as this model was, {share(anew[DOCUMENTS])}: {points(documents)}",
+        f"bare prompts answered by bases tuned anew, on pairs in the template {percent(anew[TEMPLATE])}, with documents as bare "
+        f"text beside them, as this model was, {percent(anew[DOCUMENTS])}: {points(documents)}",
         f"a colon at the end of the template: base {points(over_kinds(colon, kinds))}. "
         f"SmolLM2-Instruct on bare text instead of its template: {points(over_kinds(without, real_kinds))}",
     )  # fmt: skip
@@ -435,11 +406,11 @@ def _stop(ends: Mapping[str, Estimate]) -> tuple[str, ...]:
         claim += "; tuning gives the stop another token"
     return (
         claim,
-        f"any stop: {share(ends['after'])}; end-of-turn token of the chat model: {share(ends['chat'])}; KL "
+        f"any stop: {percent(ends['after'])}; end-of-turn token of the chat model: {percent(ends['chat'])}; KL "
         f"{nats(ends['each stop apart'])}, {nats(ends['all stops as one'])} with the stops as one",
-        f"inside the answer: {share(ends['inside'])}. After an answer to another question: {share(ends['wrong'])}, "
+        f"inside the answer: {percent(ends['inside'])}. After an answer to another question: {percent(ends['wrong'])}, "
         f"right minus wrong {points(ends['after − wrong'])}",
-        f"after an answer to bare text: {share(ends['bare'])}",
+        f"after an answer to bare text: {percent(ends['bare'])}",
     )
 
 

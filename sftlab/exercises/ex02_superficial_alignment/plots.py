@@ -11,6 +11,8 @@ from scipy import stats
 
 from sftlab.classroom.figures import curves, dots, stacked
 from sftlab.classroom.views import FONT, View, table, visible
+from sftlab.exercises.estimates import Estimate, change, mean, percent, points
+from sftlab.exercises.estimates import verdict as direction
 from sftlab.exercises.ex02_superficial_alignment import real_model, token_roles
 from sftlab.exercises.ex02_superficial_alignment.experiment import (
     ARMS,
@@ -26,9 +28,8 @@ from sftlab.exercises.ex02_superficial_alignment.experiment import (
 from sftlab.exercises.ex02_superficial_alignment.rank_shift import CLASSES, shift_class
 from sftlab.exercises.ex02_superficial_alignment.unknown_facts import MOMENTS, readable
 from sftlab.models import load
-from sftlab.statistics import chosen, mean_interval
+from sftlab.statistics import chosen
 
-Estimate = tuple[float, tuple[float, float]]
 ALL_KINDS = ("facts", "skills", "never trained")  # the evaluation set apart from unknown names
 NAMES = {
     "facts": "known facts",
@@ -53,8 +54,7 @@ LOOKS = {
 # The mechanism behind the outcome of each prediction.
 WHY = {
     "02.a": "One sentence from a capital letter to a period, then the end-of-turn token: this is the format of most questions, and each of the five draws of eight pairs shows it several times.",
-    "02.b": "The end-of-turn token decides this: compare the line in which any end counts. Pretraining never showed this token, but many sentences and these facts.",
-    "02.c": "The refusal is an eighth of all that this model was trained on. In the larger sets it is one in twenty, so these runs don't separate the share of refusals from the number of pairs.",
+    "02.b": "The refusal is an eighth of all that this model was trained on. In the larger sets it is one in twenty, so these runs don't separate the share of refusals from the number of pairs.",
 }
 
 
@@ -85,17 +85,6 @@ def shares(
 def cell(runs: Sequence[dict], seeds: Iterable[int] = range(SEEDS), **settings) -> list[dict]:
     """Return the runs with these settings and seeds, sorted by seed."""
     return [run for run in chosen(runs, **settings) if run["seed"] in seeds]
-
-
-def mean(values: Sequence[float]) -> Estimate:
-    """Return the mean over seeds and its 95% t interval; of width 0 for the base alone."""
-    one = float(values[0])
-    return (float(np.mean(values)), mean_interval(values)) if len(values) > 1 else (one, (one, one))
-
-
-def change(before: Sequence[float], after: Sequence[float]) -> Estimate:
-    """Return the mean of after − before, seed by seed, and its 95% t interval."""
-    return mean(np.subtract(after, before).tolist())
 
 
 def at(arm: str, pairs: int, steps: int = STEPS) -> dict:
@@ -178,24 +167,6 @@ def clustered(ranks: Sequence[Sequence[int]], name: str, end_of_turn: bool = Tru
 
 
 # --- words that follow the numbers -----------------------------------------------------------
-
-
-def percent(found: Estimate) -> str:
-    """Write a share with its interval, within 0 and 100%."""
-    value, (low, high) = found
-    return f"{value:.0%} ({max(0, low):.0%} to {min(1, high):.0%})"
-
-
-def points(found: Estimate) -> str:
-    """Write a difference of shares in percentage points, with its interval."""
-    value, (low, high) = found
-    return f"{100 * value:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
-
-
-def direction(found: Estimate, more: str, less: str, open_: str = "not settled here") -> str:
-    """Return which of two statements an interval supports; neither if it holds zero."""
-    low, high = found[1]
-    return more if low > 0 else less if high < 0 else open_
 
 
 def small(found: Estimate, bound: float = 0.05) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
 from sftlab.classroom.figures import bars, curves, dots
+from sftlab.exercises import estimates
+from sftlab.exercises.estimates import OPEN, Estimate, points, tuned
 from sftlab.exercises.ex03_response_only_loss.experiment import (
     ANSWERED,
     ARMS,
@@ -18,28 +20,16 @@ from sftlab.exercises.ex03_response_only_loss.experiment import (
     PARTS,
 )
 from sftlab.generate import answer
-from sftlab.statistics import chosen, mean_interval
+from sftlab.statistics import chosen
 
 FIRST = "response only"
 STEPS = CHECKPOINTS[1:]
-Estimate = tuple[float, tuple[float, float]]
 
 
 def best(runs: Sequence[dict], setting: str, arm: str, step: int) -> list[dict]:
     """Return the runs of one learning rate, a run per seed: that with the lowest mean validation loss."""
     at = CHECKPOINTS.index(step)
-    return _tuned(chosen(runs, setting=setting, arm=arm), lambda run: run["validation"][at])
-
-
-def _tuned(runs: Sequence[dict], loss: Callable[[dict], float]) -> list[dict]:
-    """Return the runs of the learning rate with the lowest mean loss over the seeds."""
-    rates = {run["learning_rate"]: chosen(runs, learning_rate=run["learning_rate"]) for run in runs}
-    return min(rates.values(), key=lambda found: np.mean([loss(run) for run in found]))
-
-
-def rates(runs: Sequence[dict], step: int = 24, setting: str = "ChatML") -> dict[str, float]:
-    """Return the learning rate of each arm."""
-    return {arm: best(runs, setting, arm, step)[0]["learning_rate"] for arm in ARMS}
+    return tuned(chosen(runs, setting=setting, arm=arm), lambda run: run["validation"][at])
 
 
 def values(
@@ -51,44 +41,24 @@ def values(
 
 
 def ratio(runs: Sequence[dict], arm: str, step: int = 24, setting: str = "ChatML") -> Estimate:
-    """Return an arm's held-out loss divided by that of response only.
-
-    Geometric mean over the paired seeds, with the 95% t interval of the mean of the logarithms.
-    """
-    return _ratio(*(values(runs, setting, a, step) for a in (arm, FIRST)))
-
-
-def _ratio(losses: Sequence[float], first: Sequence[float]) -> Estimate:
-    logs = np.log(losses) - np.log(first)
-    low, high = mean_interval(logs)
-    return float(np.exp(logs.mean())), (float(np.exp(low)), float(np.exp(high)))
+    """Return an arm's held-out loss divided by that of response only, paired by seed."""
+    return estimates.ratio(*(values(runs, setting, a, step) for a in (FIRST, arm)))
 
 
 def exact_change(runs: Sequence[dict], arm: str, step: int = 24, setting: str = "ChatML") -> Estimate:  # fmt: skip
-    """Return the change of the share of exact answers: mean of the paired seeds, 95% t interval."""
-    arms = (values(runs, setting, a, step, "exact") for a in (arm, FIRST))
-    differences = np.subtract(*arms)
-    return float(differences.mean()), mean_interval(differences)
+    """Return the change of the share of exact answers against response only, paired by seed."""
+    return estimates.change(*(values(runs, setting, a, step, "exact") for a in (FIRST, arm)))
 
 
-def verdict(estimate: Estimate, neutral: float = 1.0, more: str = "worse", less: str = "better") -> str:  # fmt: skip
-    """Return what an estimate means, by whether its interval leaves out the neutral value."""
-    mean, (low, high) = estimate
-    if low <= neutral <= high:
-        return "not settled here"
-    return more if mean > neutral else less
+def verdict(found: Estimate) -> str:
+    """Return what a ratio of losses means."""
+    return estimates.verdict(found, "worse", "better", neutral=1.0)
 
 
 def as_text(estimate: Estimate) -> str:
     """Return a ratio with its interval."""
     mean, (low, high) = estimate
     return f"×{mean:.2f} ({low:.2f} to {high:.2f})"
-
-
-def in_points(estimate: Estimate) -> str:
-    """Return a change of a share with its interval, in points of a hundred."""
-    mean, (low, high) = estimate
-    return f"{100 * mean:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
 
 
 def arms_table(runs: Sequence[dict], setting: str = "ChatML", step: int = 24) -> pd.DataFrame:
@@ -105,7 +75,7 @@ def arms_table(runs: Sequence[dict], setting: str = "ChatML", step: int = 24) ->
         }
         if arm != FIRST:
             line["loss, ratio"] = as_text(ratio(runs, arm, step, setting))
-            line["exact, change"] = in_points(exact_change(runs, arm, step, setting))
+            line["exact, change"] = points(exact_change(runs, arm, step, setting))
         lines.append(line)
     return pd.DataFrame(lines).fillna("–").set_index("arm")
 
@@ -176,7 +146,7 @@ def ratios(runs: Sequence[dict], setting: str, step: int) -> dict[str, Estimate]
 
 def ratios_in_words(found: dict[str, Estimate], setting: str, step: int) -> tuple[str, str]:
     """A title that counts the arms that differ, and the same with all numbers."""
-    clear = sum(verdict(estimate) != "not settled here" for estimate in found.values())
+    clear = sum(verdict(estimate) != OPEN for estimate in found.values())
     title = f"{setting}, {step} steps: {clear} of {len(found)} differ from response only"
     words = ", ".join(f"{arm} {as_text(estimate)}" for arm, estimate in found.items())
     return title, f"{title}. Held-out loss, divided by that of response only: {words}."
@@ -212,13 +182,12 @@ def shares(runs: Sequence[dict], setting: str = "ChatML") -> pd.DataFrame:
 
 def real_losses(runs: Sequence[dict], arm: str) -> list[float]:
     """Return the held-out loss of an arm on SmolLM2, of every seed, at its own learning rate."""
-    tuned = _tuned(chosen(runs, arm=arm), lambda run: run["validation"])
-    return [run["test"] for run in tuned]
+    return [run["test"] for run in tuned(chosen(runs, arm=arm), lambda run: run["validation"])]
 
 
 def real_ratio(runs: Sequence[dict], arm: str) -> Estimate:
     """Return an arm's held-out loss on SmolLM2, divided by that of response only."""
-    return _ratio(real_losses(runs, arm), real_losses(runs, FIRST))
+    return estimates.ratio(*(real_losses(runs, a) for a in (FIRST, arm)))
 
 
 def smollm2(runs: Sequence[dict], recorded: Sequence[dict], steps: int) -> pd.DataFrame:
@@ -250,7 +219,7 @@ def claims(runs: Sequence[dict], real: Sequence[dict], steps: int) -> pd.DataFra
 
     template, question = "+ template", "+ question"
     every = exact_change(runs, "everything")
-    exact_words = verdict(every, 0.0, "better", "worse")
+    exact_words = estimates.verdict(every, "better", "worse")
     rows = [
         (
             f"The template in the loss, 24 steps: {verdict(ratio(runs, template))}",
@@ -267,8 +236,8 @@ def claims(runs: Sequence[dict], real: Sequence[dict], steps: int) -> pd.DataFra
         ),
         (
             f"Every token in the loss, 24 steps: {exact_words}",
-            f"exact answers {in_points(every)}",
-            f"the question alone: {in_points(exact_change(runs, question))}",
+            f"exact answers {points(every)}",
+            f"the question alone: {points(exact_change(runs, question))}",
             f"its loss is as low as that of response only at 24 steps {catches_up(runs, 'everything')}",
         ),
         (

@@ -354,7 +354,7 @@ EXERCISES = {
         "model(input_ids=..., attention_mask=...).logits are (batch, length, vocabulary).\n"
         "batch: input_ids, attention_mask, labels: tensors (batch, length), padded on the right.",
         rules={
-            "mean": "The step follows the gradient of sft_loss(logits, labels); its norm may be clipped to 1.",
+            "mean": "The step follows the gradient of sft_loss(logits, labels), clipped to norm 1 or not.",
             "fresh": "Gradients left over from an earlier step have no effect.",
             "step": "The given optimizer takes exactly one step.",
             "before": "The loss is returned as a number without its graph, which would fill the memory.",

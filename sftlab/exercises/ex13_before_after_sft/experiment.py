@@ -117,7 +117,7 @@ def ask(model, tokenizer, asked: Sequence[dict]) -> list[Generation]:
 
 
 def train(
-    model, tokenizer, rows: Sequence[dict], learning_rate: float, seed: int, step_: Callable = train_step,
+    model, tokenizer, rows: Sequence[dict], learning_rate: float, seed: int,
     on_step: Callable[[int], None] = lambda step: None,
 ) -> None:  # fmt: skip
     """Add LoRA adapters to a model and train them on the pairs for 24 steps."""
@@ -127,7 +127,7 @@ def train(
     on_step(0)
     for step, batch in enumerate(batches(tokenizer, rows, CHECKPOINTS[-1], seed), 1):
         model.train()
-        step_(model, batch, optimizer)
+        train_step(model, batch, optimizer)
         model.eval()
         on_step(step)
 

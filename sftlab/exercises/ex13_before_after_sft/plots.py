@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from sftlab.classroom.figures import bars, curves
+from sftlab.exercises.estimates import Estimate, change, mean, percent, points, tuned, verdict
 from sftlab.exercises.ex13_before_after_sft.dose import ARMS as DECLINING
 from sftlab.exercises.ex13_before_after_sft.dose import curve
 from sftlab.exercises.ex13_before_after_sft.experiment import (
@@ -19,42 +20,32 @@ from sftlab.exercises.ex13_before_after_sft.experiment import (
     ask,
 )
 from sftlab.scoring import score_answer
-from sftlab.statistics import chosen, mean_interval
+from sftlab.statistics import chosen
 
 ARMS = (*UNTRAINED, *TRAINED)
 PAGE = "Q and A"
-Estimate = tuple[float, tuple[float, float]]
 
 
-def tuned(runs: Sequence[dict], arm: str) -> list[dict]:
+def best(runs: Sequence[dict], arm: str) -> list[dict]:
     """Return the runs of one learning rate, a run per seed: that with most exact validation answers."""
-    found = chosen(runs, arm=arm)
-    rates = {run["learning_rate"]: chosen(found, learning_rate=run["learning_rate"]) for run in found}  # fmt: skip
-    return max(rates.values(), key=lambda some: np.mean([r["validation"][-1]["correct"] for r in some]))  # fmt: skip
+    return tuned(chosen(runs, arm=arm), lambda run: -run["validation"][-1]["correct"])
 
 
 def values(runs: Sequence[dict], arm: str, line: str, place: int = -1) -> list[float]:
     """Return a share of every seed: of the test questions, at one checkpoint (the last)."""
-    return [run["test"][place][line] for run in tuned(runs, arm)]
+    return [run["test"][place][line] for run in best(runs, arm)]
 
 
-def tested(runs: Sequence[dict], arm: str, line: str, place: int = -1) -> Estimate:
-    """Return the mean share of an arm with its 95% t interval over the seeds, kept within 0 and 1."""
-    found = values(runs, arm, line, place)
-    if len(found) == 1:  # an arm in which nothing is drawn
-        return found[0], (found[0], found[0])
-    low, high = mean_interval(found)
-    return float(np.mean(found)), (max(low, 0.0), min(high, 1.0))
+def tested(runs: Sequence[dict], arm: str, line: str) -> Estimate:
+    """Return the mean share of an arm after the last step, with its 95% t interval over the seeds."""
+    value, (low, high) = mean(values(runs, arm, line))
+    return value, (max(low, 0.0), min(high, 1.0))
 
 
 def cost_of_wrong_values(runs: Sequence[dict], rate: float) -> Estimate:
     """Return by how much wrong values change the share of right facts, at one learning rate."""
-    wrong, right = (
-        [run["test"][-1]["content"] for run in chosen(runs, arm=arm, learning_rate=rate)]
-        for arm in reversed(TRAINED)
-    )
-    found = np.subtract(wrong, right)
-    return float(found.mean()), mean_interval(found)
+    at = chosen(runs, learning_rate=rate)
+    return change(*(values(at, arm, "content") for arm in TRAINED))
 
 
 def at_rate(runs: Sequence[dict], arm: str, rate: float, line: str = "content") -> Estimate:
@@ -62,32 +53,14 @@ def at_rate(runs: Sequence[dict], arm: str, rate: float, line: str = "content") 
     return tested(chosen(runs, learning_rate=rate), arm, line)
 
 
-def in_percent(estimate: Estimate) -> str:
-    """Return a share with its interval."""
-    mean, (low, high) = estimate
-    return f"{mean:.0%}" if low == high else f"{mean:.0%} ({low:.0%} to {high:.0%})"
-
-
-def in_points(estimate: Estimate) -> str:
-    """Return a difference of shares with its interval, in points of a hundred."""
-    mean, (low, high) = estimate
-    return f"{100 * mean:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
-
-
-def verdict(estimate: Estimate, more: str, less: str) -> str:
-    """Return what a difference means, by whether its interval leaves out zero."""
-    mean, (low, high) = estimate
-    return "not settled here" if low <= 0 <= high else more if mean > 0 else less
-
-
 def arms_table(runs: Sequence[dict]) -> pd.DataFrame:
     """Return one row per arm: its learning rate, and the shares of the test questions."""
     lines = [
         {
             "arm": arm,
-            "learning rate": f"{tuned(runs, arm)[0]['learning_rate']:g}" if arm in TRAINED else "–",
-            "seeds": len(tuned(runs, arm)),
-            **{name: in_percent(tested(runs, arm, line)) for line, name in LINES.items()},
+            "learning rate": f"{best(runs, arm)[0]['learning_rate']:g}" if arm in TRAINED else "–",
+            "seeds": len(best(runs, arm)),
+            **{name: percent(tested(runs, arm, line)) for line, name in LINES.items()},
         }
         for arm in ARMS
         if chosen(runs, arm=arm)
@@ -182,11 +155,7 @@ def dose_curve(runs: Sequence[dict]):
 def gain_of_known(declining: Sequence[dict], name: str) -> Estimate:
     """Return what known facts beside the declining pairs change at the largest dose, paired by seed."""
     dose = max(run["dose"] for run in declining)
-    alone, beside = (
-        [run[name] for run in chosen(declining, arm=arm, dose=dose)] for arm in DECLINING
-    )
-    found = np.subtract(beside, alone)
-    return float(found.mean()), mean_interval(found)
+    return change(*([r[name] for r in chosen(declining, arm=arm, dose=dose)] for arm in DECLINING))
 
 
 def claims(runs: Sequence[dict], real: Sequence[dict], declining: Sequence[dict]) -> pd.DataFrame:
@@ -202,15 +171,15 @@ def claims(runs: Sequence[dict], real: Sequence[dict], declining: Sequence[dict]
     known = gain_of_known(declining, "known_right")
 
     def said(found: Estimate) -> str:
-        return f"{in_points(found)}, {verdict(found, 'more', 'fewer')}"
+        return f"{points(found)}, {verdict(found, 'more', 'fewer')}"
 
     def exact(arm: str, some: Sequence[dict] = runs) -> str:
-        return in_percent(tested(some, arm, "correct"))
+        return percent(tested(some, arm, "correct"))
 
     rows = [
         (
             f"After {CHECKPOINTS[-1]} steps on 32 pairs, questions in the chat template are answered exactly: {answers}",
-            f"{in_percent(base)} before, {in_percent(after)} after",
+            f"{percent(base)} before, {percent(after)} after",
             f"without training: four examples in the template {exact('template, 4 examples')}; “Q: … A:” with no example "
             f"{exact(PAGE)}, with four {exact('Q and A, 4 examples')}",
             f"SmolLM2, tuned before: {exact('base', real)} before, {exact('32 pairs', real)} after; “Q: … A:” with four "
@@ -218,9 +187,9 @@ def claims(runs: Sequence[dict], real: Sequence[dict], declining: Sequence[dict]
         ),
         (
             f"Wrong values in the pairs, learning rate {RATES[2]:g}: {verdict(high, 'more', 'fewer')} right facts",
-            in_points(high),
+            points(high),
             "the same questions, steps and learning rate with right values: "
-            + in_percent(at_rate(runs, "32 pairs", RATES[2])),
+            + percent(at_rate(runs, "32 pairs", RATES[2])),
             f"learning rate {RATES[1]:g}: {said(middle)}; {RATES[0]:g}: {said(low)}. SmolLM2, {RATES[1]:g}: "
             f"{said(cost_of_wrong_values(real, RATES[1]))}",
         ),

@@ -1,0 +1,66 @@
+"""Estimates over seeds with their intervals, and the words and tables' texts that follow them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from sftlab.statistics import chosen, mean_interval
+
+Estimate = tuple[float, tuple[float, float]]  # a value and its 95% interval
+OPEN = "not settled here"
+
+
+def mean(values: Sequence[float]) -> Estimate:
+    """Return the mean over seeds and its 95% t interval, which for one value has no width."""
+    one = float(values[0])
+    return (float(np.mean(values)), mean_interval(values)) if len(values) > 1 else (one, (one, one))
+
+
+def change(before: Sequence[float], after: Sequence[float]) -> Estimate:
+    """Return the mean of after − before, seed by seed, and its 95% t interval."""
+    return mean(np.subtract(after, before).tolist())
+
+
+def ratio(before: Sequence[float], after: Sequence[float]) -> Estimate:
+    """Return the geometric mean of after ÷ before, with the 95% t interval of the logarithms."""
+    value, (low, high) = change(np.log(before).tolist(), np.log(after).tolist())
+    return float(np.exp(value)), (float(np.exp(low)), float(np.exp(high)))
+
+
+def tuned(runs: Sequence[dict], loss: Callable[[dict], float]) -> list[dict]:
+    """Return the runs of the learning rate with the lowest mean loss over the seeds."""
+    rates = [
+        chosen(runs, learning_rate=r) for r in dict.fromkeys(run["learning_rate"] for run in runs)
+    ]
+    return min(rates, key=lambda found: np.mean([loss(run) for run in found]))
+
+
+def settled(estimate: Estimate) -> bool:
+    """Whether the interval leaves out zero."""
+    low, high = estimate[1]
+    return low > 0 or high < 0
+
+
+# --- in words --------------------------------------------------------------------------------
+
+
+def verdict(
+    estimate: Estimate, more: str, less: str, open_: str = OPEN, neutral: float = 0.0
+) -> str:
+    """Return which statement an interval supports: neither if it holds the neutral value."""
+    low, high = estimate[1]
+    return more if low > neutral else less if high < neutral else open_
+
+
+def percent(estimate: Estimate) -> str:
+    """Return a share with its interval as text; a t interval may reach beyond 0 or 1."""
+    value, (low, high) = estimate
+    return f"{value:.0%} ({max(0, low):.0%} to {min(1, high):.0%})"
+
+
+def points(estimate: Estimate) -> str:
+    """Return a difference of shares with its interval as text, in points of a hundred."""
+    value, (low, high) = (100 * np.array(part) for part in estimate)
+    return f"{value:+.1f} points ({low:+.1f} to {high:+.1f})"
