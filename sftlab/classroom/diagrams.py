@@ -82,6 +82,24 @@ class Diagram:
             x += width
         return list(found)
 
+    def shifted_labels(
+        self, x: float, y: float, tokens: Sequence[str], trained: Sequence[bool], gap: float = 34
+    ) -> list[float]:
+        """Draw tokens above their labels, with an arrow from each token to the label it predicts.
+
+        That label stands one position further on. Trained labels show their token and are slanted
+        green; the others show −100, with no arrow. Returns the widths of the strip.
+        """
+        fills = ["green" if kept else "grey" for kept in trained]
+        widths = self.strip(x, y, tokens, ["plain"] * len(tokens))
+        labels = [token if kept else "−100" for token, kept in zip(tokens, trained, strict=True)]
+        self.strip(x, y + 28 + gap, labels, fills, widths=widths)
+        for place, width in enumerate(widths[:-1]):
+            middle, x = x + width / 2, x + width
+            if trained[place + 1]:
+                self.arrow(middle, y + 29, x + widths[place + 1] / 2, y + 27 + gap)
+        return widths
+
     def svg(self) -> str:
         """Return the drawing as SVG on white paper, so that it is readable on dark pages too."""
         patterns = "".join(
