@@ -8,10 +8,54 @@ from functools import reduce
 import torch
 import torch.nn.functional as F
 
-from sftlab.classroom.answers import refused, right
+from sftlab.classroom.answers import equivalent, refused, right
 from sftlab.loss import IGNORE_INDEX
 
-LOSS, ACCUMULATED = "04.sft_loss", "04.accumulated_loss"
+NLL, LOSS, ACCUMULATED = "04.token_nll", "04.sft_loss", "04.accumulated_loss"
+
+
+@right(NLL)
+def nll_by_cross_entropy(logits, labels):
+    return F.cross_entropy(logits[:, :-1].transpose(1, 2), labels[:, 1:], reduction="none")
+
+
+@right(NLL)
+def nll_by_gather(logits, labels):
+    targets = labels[:, 1:]
+    chosen = logits[:, :-1].log_softmax(-1).gather(2, targets.clamp(min=0)[..., None])[..., 0]
+    return torch.where(targets == IGNORE_INDEX, torch.zeros_like(chosen), -chosen)
+
+
+@right(NLL)
+def nll_by_logsumexp(logits, labels):
+    logits, targets = logits[:, :-1].double(), labels[:, 1:]
+    kept = (targets != IGNORE_INDEX).double()
+    own = torch.take_along_dim(logits, (targets * kept.long())[:, :, None], dim=2).squeeze(2)
+    return (logits.logsumexp(2) - own) * kept
+
+
+@right(NLL)
+def nll_by_loops(logits, labels):
+    rows = []
+    for row, targets in zip(logits, labels, strict=True):
+        found = []
+        for t, target in enumerate(targets[1:].tolist()):
+            nothing = row[t].sum() * 0
+            found.append(nothing if target == IGNORE_INDEX else -row[t].log_softmax(0)[target])
+        rows.append(torch.stack(found))
+    return torch.stack(rows)
+
+
+@refused(NLL, "because training calls backward()")
+def nll_as_lists(logits, labels):
+    return nll_by_cross_entropy(logits, labels).tolist()
+
+
+@refused(NLL, "changes its own input (argument 2")
+def nll_labels_overwritten(logits, labels):
+    result = nll_by_cross_entropy(logits, labels)
+    labels[labels == IGNORE_INDEX] = 0
+    return result
 
 
 @right(LOSS)
@@ -99,6 +143,17 @@ def nothing_returned(logits, labels):
     by_cross_entropy(logits, labels)
 
 
+equivalent(NLL, "any valid id will do, because its entry is set to 0", "`0` becomes `1`")
+equivalent(
+    NLL,
+    "the text leaves the precision open, and the cases come in float32",
+    "`forecasts.dtype == torch.float64` becomes `forecasts.dtype != torch.float64`",
+    "`forecasts if forecasts.dtype == torch.float64 else forecasts.float()` becomes `forecasts`",
+    "`forecasts if forecasts.dtype == torch.float64 else forecasts.float()` becomes `forecasts.float()`",
+    "`torch.float64` becomes `torch.float32`",
+)
+
+
 def summed(logits, labels):
     return F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), reduction="sum")
 
@@ -166,7 +221,7 @@ def graph_to_the_last_alone(micro_batches):
     return total / sum(trained(labels) for _, labels in micro_batches)
 
 
-@refused(ACCUMULATED, "because training calls backward()")
+@refused(ACCUMULATED, "training calls backward()")
 def items_added(micro_batches):
     total, count = 0.0, 0
     for logits, labels in micro_batches:
@@ -175,7 +230,7 @@ def items_added(micro_batches):
     return total / count
 
 
-@refused(ACCUMULATED, "The rule: Logits may be in the hundreds")
+@refused(ACCUMULATED, "The rule: Logits in the hundreds")
 def softmax_and_then_log(micro_batches):
     total = count = 0
     for logits, labels in micro_batches:

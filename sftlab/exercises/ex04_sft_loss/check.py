@@ -1,4 +1,4 @@
-"""Checks of notebook 04: the SFT loss, and the same loss from micro-batches."""
+"""Checks of notebook 04: the loss of each token, their mean, and the same mean from micro-batches."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sftlab.loss import (
     trained_tokens,
 )
 
-LOSS, ACCUMULATED = "04.sft_loss", "04.accumulated_loss"
+NLL, LOSS, ACCUMULATED = "04.token_nll", "04.sft_loss", "04.accumulated_loss"
 TOLERANCE = 1e-5
 M = IGNORE_INDEX
 
@@ -39,7 +39,7 @@ def _batch(
     return logits.requires_grad_(graph), labels
 
 
-# --- the loss -------------------------------------------------------------------------------
+# --- the loss of each token ------------------------------------------------------------------
 
 
 def _picked(scores, labels):
@@ -48,7 +48,124 @@ def _picked(scores, labels):
     return scores[:, : labels.shape[1] - 1][trained].gather(-1, labels[:, 1:][trained][:, None])
 
 
+def _entries(scores, targets):
+    """What ``scores`` (batch, n, vocabulary) says of each target (batch, n); 0 where it is -100."""
+    found = scores.gather(-1, targets.clamp(min=0).unsqueeze(-1)).squeeze(-1)
+    return found.where(targets != IGNORE_INDEX, 0.0)
+
+
 UNSHIFTED = "The shift is missing: the logits at position t predict token t + 1, but here they are compared with token t."  # fmt: skip
+BACK = "The shift goes the wrong way: each token is compared with a prediction made after it was read. The prediction of token t + 1 is at position t."  # fmt: skip
+SIGN = "The minus sign is missing: log-probabilities are never positive, and a loss is what training makes smaller."  # fmt: skip
+ZERO = "Token 0 is left out. 0 is an id like any other; only -100 stands for a masked label."
+RAW = "The logits are used as if they were log-probabilities. They become that only after normalizing over the vocabulary."  # fmt: skip
+DIMENSION = "Normalized over the wrong dimension: the probabilities of one position add up to 1 over the vocabulary, which is the last dimension."  # fmt: skip
+BITS = "These are bits: the logarithm has base 2. The loss is in nats, with the natural logarithm."
+UNDERFLOW = "With large logits this fails: a tiny probability is rounded to 0, and its log is infinite. Compute the log-probabilities in one step that never forms the probability."  # fmt: skip
+OVERFLOW = "With large logits this overflows: exp becomes infinite, and infinite over infinite is NaN. Compute the log-probabilities in one step that never forms the probability."  # fmt: skip
+EPSILON = "A small number is added inside the logarithm: it hides how improbable a token is. Compute the log-probabilities in one step."  # fmt: skip
+NOT_MASKED = "The mask is ignored: labels of -100 count as if they were token 0. Only positions whose label is not -100 count."  # fmt: skip
+
+
+@mistake(NLL, UNSHIFTED)
+def _nll_unshifted(logits, labels):
+    return -_entries(logits.log_softmax(-1), labels)
+
+
+@mistake(NLL, UNSHIFTED)
+def _nll_unshifted_and_cut(logits, labels):
+    return -_entries(logits.log_softmax(-1), labels)[:, :-1]
+
+
+@mistake(NLL, BACK)
+def _nll_shifted_back(logits, labels):
+    return -_entries(logits[:, 1:].log_softmax(-1), labels[:, :-1])
+
+
+@mistake(NLL, "There is one entry too many: the logits at the last position predict a token that is not in the sequence. Cut them off.")  # fmt: skip
+def _nll_one_too_many(logits, labels):
+    return F.pad(token_nll(logits, labels), (0, 1))
+
+
+@mistake(NLL, "There is an entry for the first token, but no logits predict it: the result is one position shorter than labels.")  # fmt: skip
+def _nll_first_token_too(logits, labels):
+    return F.pad(token_nll(logits, labels), (1, 0))
+
+
+@mistake(NLL, NOT_MASKED)
+def _nll_not_masked(logits, labels):
+    return token_nll(logits, labels.clamp(min=0))
+
+
+@mistake(NLL, "The mask is not shifted with the labels: an entry is 0 where the label *before* its target is -100.")  # fmt: skip
+def _nll_mask_unshifted(logits, labels):
+    found = token_nll(logits, labels.clamp(min=0))
+    return found.where(labels[:, :-1] != IGNORE_INDEX, 0.0)
+
+
+@mistake(NLL, "The masked positions were removed, and all sequences joined in one row. Keep every position, with 0 where nothing is trained.")  # fmt: skip
+def _nll_trained_alone(logits, labels):
+    return token_nll(logits, labels)[labels[:, 1:] != IGNORE_INDEX]
+
+
+@mistake(NLL, "This is the mean. Here every token keeps its own number; the mean follows in 4b.")
+def _nll_mean(logits, labels):
+    return sft_loss(logits, labels)
+
+
+@mistake(NLL, SIGN)
+def _nll_sign_missing(logits, labels):
+    return -token_nll(logits, labels)
+
+
+@mistake(NLL, ZERO)
+def _nll_id_zero_masked(logits, labels):
+    return token_nll(logits, labels.masked_fill(labels == 0, IGNORE_INDEX))
+
+
+@mistake(NLL, "The log is missing: these are probabilities. The loss is made of log-probabilities.")
+def _nll_probabilities(logits, labels):
+    return _entries(logits[:, :-1].softmax(-1), labels[:, 1:])
+
+
+@mistake(NLL, "The log is missing: these are probabilities, subtracted from 1. The loss is made of log-probabilities.")  # fmt: skip
+def _nll_one_less_probability(logits, labels):
+    probabilities = _entries(logits[:, :-1].softmax(-1), labels[:, 1:])
+    return (1 - probabilities).where(labels[:, 1:] != IGNORE_INDEX, 0.0)
+
+
+@mistake(NLL, RAW)
+def _nll_raw_logits(logits, labels):
+    return -_entries(logits[:, :-1], labels[:, 1:])
+
+
+@mistake(NLL, DIMENSION)
+def _nll_wrong_dimension(logits, labels):
+    return -_entries(logits[:, :-1].log_softmax(1), labels[:, 1:])
+
+
+@mistake(NLL, BITS)
+def _nll_base_2(logits, labels):
+    return token_nll(logits, labels) / math.log(2)
+
+
+@mistake(NLL, UNDERFLOW)
+def _nll_softmax_then_log(logits, labels):
+    return -_entries(logits[:, :-1].softmax(-1).log(), labels[:, 1:])
+
+
+@mistake(NLL, EPSILON)
+def _nll_epsilon(logits, labels):
+    return -_entries((logits[:, :-1].softmax(-1) + 1e-8).log(), labels[:, 1:])
+
+
+@mistake(NLL, OVERFLOW)
+def _nll_exp_then_log(logits, labels):
+    weights = logits[:, :-1].exp()
+    return -_entries((weights / weights.sum(-1, keepdim=True)).log(), labels[:, 1:])
+
+
+# --- the loss -------------------------------------------------------------------------------
 
 
 @mistake(LOSS, UNSHIFTED)
@@ -61,7 +178,7 @@ def _both_cut_at_the_end(logits, labels):
     return F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, :-1].flatten())
 
 
-@mistake(LOSS, "The shift goes the wrong way: each token is compared with a prediction made after it was read. The prediction of token t + 1 is at position t.")  # fmt: skip
+@mistake(LOSS, BACK)
 def _shifted_back(logits, labels):
     return F.cross_entropy(logits[:, 1:].flatten(0, 1), labels[:, :-1].flatten())
 
@@ -119,7 +236,7 @@ def _mask_unshifted(logits, labels):
     return nll[mask].mean()
 
 
-@mistake(LOSS, "The mask is ignored: labels of -100 count as if they were token 0. Only positions whose label is not -100 count.")  # fmt: skip
+@mistake(LOSS, NOT_MASKED)
 def _not_masked(logits, labels):
     return sft_loss(logits, labels.clamp(min=0))
 
@@ -181,27 +298,27 @@ def _first_sequence(logits, labels):
     return sft_loss(logits[:1], labels[:1])
 
 
-@mistake(LOSS, "The minus sign is missing: log-probabilities are never positive, and a loss is what training makes smaller.")  # fmt: skip
+@mistake(LOSS, SIGN)
 def _sign_missing(logits, labels):
     return -sft_loss(logits, labels)
 
 
-@mistake(LOSS, "Token 0 is left out. 0 is an id like any other; only -100 stands for a masked label.")  # fmt: skip
+@mistake(LOSS, ZERO)
 def _id_zero_masked(logits, labels):
     return sft_loss(logits, labels.masked_fill(labels == 0, IGNORE_INDEX))
 
 
-@mistake(LOSS, "With large logits this fails: a tiny probability is rounded to 0, and its log is infinite. Compute the log-probabilities in one step that never forms the probability.")  # fmt: skip
+@mistake(LOSS, UNDERFLOW)
 def _softmax_then_log(logits, labels):
     return -_picked(logits.softmax(-1), labels).log().mean()
 
 
-@mistake(LOSS, "A small number is added inside the logarithm: it hides how improbable a token is. Compute the log-probabilities in one step.")  # fmt: skip
+@mistake(LOSS, EPSILON)
 def _epsilon(logits, labels):
     return -(_picked(logits.softmax(-1), labels) + 1e-8).log().mean()
 
 
-@mistake(LOSS, "With large logits this overflows: exp becomes infinite, and infinite over infinite is NaN. Compute the log-probabilities in one step that never forms the probability.")  # fmt: skip
+@mistake(LOSS, OVERFLOW)
 def _exp_then_log(logits, labels):
     weights = logits.exp()
     return -_picked(weights / weights.sum(-1, keepdim=True), labels).log().mean()
@@ -222,17 +339,17 @@ def _negative_probability(logits, labels):
     return -_picked(logits.softmax(-1), labels).mean()
 
 
-@mistake(LOSS, "The logits are used as if they were log-probabilities. They become that only after normalizing over the vocabulary.")  # fmt: skip
+@mistake(LOSS, RAW)
 def _raw_logits(logits, labels):
     return -_picked(logits, labels).mean()
 
 
-@mistake(LOSS, "Normalized over the wrong dimension: the probabilities of one position add up to 1 over the vocabulary, which is the last dimension.")  # fmt: skip
+@mistake(LOSS, DIMENSION)
 def _wrong_dimension(logits, labels):
     return -_picked(logits[:, :-1].log_softmax(1), labels).mean()
 
 
-@mistake(LOSS, "These are bits: the logarithm has base 2. The loss is in nats, with the natural logarithm.")  # fmt: skip
+@mistake(LOSS, BITS)
 def _base_2(logits, labels):
     return sft_loss(logits, labels) / math.log(2)
 
@@ -245,6 +362,17 @@ def _perplexity(logits, labels):
 @mistake(LOSS, "With no trained token there is no mean: the result is NaN, as in `F.cross_entropy`. A 0 would look like a perfect fit.")  # fmt: skip
 def _zero_for_nothing(logits, labels):
     return _summed(logits, labels) / trained_tokens(labels).clamp(min=1)
+
+
+def _nll_case(rule: str, labels: list[list[int]], remark: str, **how) -> Case:
+    size = f"{len(labels)} × {len(labels[0])} × {how.get('vocabulary', 5)}"
+    return Case(
+        f"`token_nll(logits, labels)` with logits of {size} and labels `{labels}`: {remark}",
+        lambda: _batch(labels, **how),
+        token_nll,
+        TOLERANCE,
+        rule=rule,
+    )
 
 
 def _sft_case(rule: str, labels: list[list[int]], remark: str, **how) -> Case:
@@ -269,6 +397,17 @@ SFT_CASES = (
     _sft_case("gradient", UNEQUAL, "logits that require gradients", seed=1, graph=True),
     _sft_case("large", [[M, M, 1, 3, 2, 4]], "logits in the hundreds", scale=400.0, seed=4),
     _sft_case("none", [[M, M, M, M]], "nothing is trained"),
+)
+
+
+NLL_CASES = (
+    _nll_case("shift", [[2, 1, 4, 3]], "no prompt at all", seed=3),
+    _nll_case("mask", [[M, M, 0, 3, 0, 1]], "the answer contains token 0", seed=2),
+    _nll_case("mask", [[M, 1, 3, M, M, 4, 2]], "two answers and a prompt between them", seed=6),
+    _nll_case("mask", UNEQUAL, "answers of five tokens and of one", vocabulary=7, seed=1),
+    _nll_case("large", [[M, M, 1, 3, 2, 4]], "logits in the hundreds", scale=400.0, seed=4),
+    _nll_case("mask", [[M, M, M, M]], "nothing is trained"),
+    _nll_case("gradient", UNEQUAL, "logits that require gradients", seed=1, graph=True),
 )
 
 
@@ -359,7 +498,7 @@ def _sum_of_sums_or_nan(micro_batches):
     return accumulated_loss(micro_batches) * sum(trained_tokens(y) for _, y in micro_batches)
 
 
-@mistake(ACCUMULATED, "Token 0 is left out. 0 is an id like any other; only -100 stands for a masked label.")  # fmt: skip
+@mistake(ACCUMULATED, ZERO)
 def _id_zero_left_out(micro_batches):
     return accumulated_loss([(x, y.masked_fill(y == 0, IGNORE_INDEX)) for x, y in micro_batches])
 
@@ -401,7 +540,7 @@ def _first_alone(micro_batches):
 
 
 @mistake(
-    ACCUMULATED, "The shift is missing: the logits at position t predict token t + 1, as in 4a."
+    ACCUMULATED, "The shift is missing: the logits at position t predict token t + 1, as in 4b."
 )
 def _unshifted_too(micro_batches):
     return F.cross_entropy(
@@ -423,7 +562,7 @@ def _joined_before_the_shift(micro_batches):
     return sft_loss(logits[None], labels[None])
 
 
-@mistake(ACCUMULATED, "If no micro-batch has a trained token, there is no mean: the result is NaN, as in 4a. A 0 would look like a perfect fit.")  # fmt: skip
+@mistake(ACCUMULATED, "If no micro-batch has a trained token, there is no mean: the result is NaN, as in 4b. A 0 would look like a perfect fit.")  # fmt: skip
 def _zero_if_all_are_empty(micro_batches):
     count = sum(trained_tokens(labels) for _, labels in micro_batches)
     return _sum_of_sums(micro_batches) / count.clamp(min=1)
@@ -462,58 +601,84 @@ def _draw_batches(rng: random.Random, *_: object) -> tuple:
     return ([batch(rng, vocabulary) for _ in range(rng.randint(2, 4))],)
 
 
-SHIFT = "The logits at position t predict token t + 1: the first label of a sequence is never scored, and its last logits have no label."
-LARGE = "Logits may be in the hundreds or thousands: the result stays finite."
+SHIFT = "The logits at position t predict token t + 1. Nothing predicts the first token."
+LARGE = "Logits in the hundreds or thousands give a finite result."
+NAN = "Without any trained token the result is NaN, as in PyTorch."
 EXERCISES = {
     exercise.id: exercise
     for exercise in (
+        Exercise(
+            NLL,
+            "The loss of each token",
+            token_nll,
+            NLL_CASES,
+            asks="Return the negative log-probability of each label, in nats (natural logarithm).\n\n"
+            "logits: (batch, length, vocabulary). labels: (batch, length), ids, not shifted.",
+            rules={
+                "shift": "Entry t is about token t + 1. Shape (batch, length - 1).",
+                "mask": "An entry is 0 where the label of its token is -100. Id 0 is an id like others.",
+                "large": LARGE,
+                "gradient": "The result keeps its graph, because training calls backward().",
+                "unchanged": "logits and labels stay as they are.",
+            },
+            draw=_draw_batch,
+            hints=(
+                "Bring logits and labels into line first: which logits belong to the label at position 3?",
+                ("shift", "So both tensors lose one position: the logits at the end, the labels at the beginning."),
+                "`log_softmax` over the vocabulary, then `gather` at each position the value of its target. `gather` needs an index that exists: "
+                "give the masked positions any valid one, and set their entries to 0 afterwards.",
+            ),
+            path="Draft 1: `logits.log_softmax(-1)` turns scores into log-probabilities over the vocabulary. Draft 2: cut off the last logits and "
+            "the first labels, so that entry t of one belongs to entry t of the other. Draft 3: `gather` the log-probability of each target; a label "
+            "of -100 is no index, so put 0 in its place. Draft 4: set those entries to 0, and turn the sign. The usual wrong turn is `softmax` "
+            "followed by `log`, which gives −∞ where a probability is rounded to 0.",
+            why="`log_softmax` subtracts the largest logit before it exponentiates, so no logit is too large. Half precision would lose "
+            "digits in the sum over the vocabulary, so it is computed in float32 at least.",
+        ),
         Exercise(
             LOSS,
             "The SFT loss",
             sft_loss,
             SFT_CASES,
-            asks="Return the mean negative log-probability of the trained tokens of a batch, in nats (natural logarithm).\n\n"
-            "logits: tensor (batch, length, vocabulary). labels: tensor (batch, length), the token ids, not shifted; -100 where a token is not trained.",
+            asks="Return the mean negative log-probability of the trained tokens of a batch, in nats.\n\n"
+            "logits, labels: as in 4a.",
             rules={
                 "shift": SHIFT,
-                "mask": "Labels of -100 do not count. Any other label does, id 0 as well, wherever it is in the sequence.",
-                "mean": "The loss is the mean over all trained tokens of the batch together: not a sum, and not a mean of sequences.",
+                "mask": "Labels of -100 do not count. Any other label does, id 0 as well.",
+                "mean": "One mean over all trained tokens of the batch: no sum, no mean of sequences.",
                 "large": LARGE,
-                "none": "Without any trained token the result is NaN, as in PyTorch; a 0 would look like a perfect fit.",
-                "gradient": "The result is a scalar tensor, with its graph if any token is trained, because training calls backward() on it.",
+                "none": NAN,
+                "gradient": "The result is a scalar tensor with its graph: training calls backward().",
                 "unchanged": "logits and labels stay as they are.",
             },
             draw=_draw_batch,
             hints=(
-                "First bring logits and labels into line. Then there is one number for each trained token, and their mean is the loss.",
-                ("shift", "So both tensors lose one position: the logits at the end, the labels at the beginning."),
-                "By hand: `log_softmax` over the vocabulary, then `gather` at each position the value of its target. `gather` needs an index that exists, so "
-                "give the masked positions any valid one and remove them before you add up. Or look at what `F.cross_entropy` ignores.",
+                "`token_nll` of 4a gives the terms. What is left is a sum and a count.",
+                ("mean", "So count the labels that 4a scores: those that aren't -100, without the first label of each sequence."),
+                "Or look at what `F.cross_entropy` ignores, and which shift it needs.",
             ),
-            path="Begin with the shift: cut off the last logits and the first labels, so that both have the same positions. Then turn logits into "
-            "log-probabilities, pick the one of each target, and take sum and count over the positions that are not -100. The usual wrong "
-            "turn is a mean too early: over all positions, or sequence by sequence.",
+            path="Take the terms of 4a: masked positions are 0 there, so their sum is right already. Count the labels that aren't -100, after the "
+            "shift. Divide. The usual wrong turn is a mean too early: over all positions, or sequence by sequence.",
             why="The sum and the count are kept apart until the last line: that is what makes it "
-            "possible to split a batch and still get the same loss. `log_softmax` subtracts the "
-            "largest logit before it exponentiates, so no logit is too large. With nothing to "
-            "train the result is NaN and not 0, because 0 would look like a perfect fit.",
-            shows=(token_nll,),
+            "possible to split a batch and still get the same loss. With nothing to train the "
+            "result is NaN and not 0, because 0 would look like a perfect fit.",
+            shows=(trained_tokens,),
         ),
         Exercise(
             ACCUMULATED,
             "The same loss from micro-batches",
             accumulated_loss,
             ACCUMULATED_CASES,
-            asks="Return the loss of a batch that was split into micro-batches: the number that 4a gives for the whole batch.\n\n"
+            asks="Return the loss of a batch that was split into micro-batches: what 4b gives for the whole.\n\n"
             "micro_batches: a list of (logits, labels), at least one, each as in 4a.",
             rules={
-                "whole": "The loss is one mean over all trained tokens: each weighs the same, whichever micro-batch it is in.",
+                "whole": "Each trained token weighs the same, whichever micro-batch it is in.",
                 "shift": SHIFT,
                 "lengths": "Micro-batches can differ in their number of sequences and in length.",
                 "large": LARGE,
                 "empty": "A micro-batch without a trained token changes nothing.",
-                "none": "If no micro-batch has a trained token, the result is NaN.",
-                "gradient": "The result is a scalar tensor, with its graph to the logits of every micro-batch that trains a token, because training calls backward() on it.",
+                "none": NAN,
+                "gradient": "The result is a scalar tensor with its graph to every micro-batch: training calls backward().",
                 "unchanged": "The list and the tensors in it stay as they are.",
             },
             draw=_draw_batches,
@@ -523,7 +688,7 @@ EXERCISES = {
                 "Divide once, after the loop. A division inside it forms the mean of a micro-batch.",
             ),
             path="Write the loss of the whole batch as one fraction. The sum above and the count below can both be collected piece by piece; the "
-            "fraction cannot. So the loop adds to two numbers, and the division comes last. The usual wrong turn is to call the loss of 4a "
+            "fraction cannot. So the loop adds to two numbers, and the division comes last. The usual wrong turn is to call the loss of 4b "
             "for each micro-batch and average: that is right only if all train equally many tokens.",
             why="How a batch is split is a matter of memory and must not change what is learned. "
             "Every trained token weighs 1/N, with N counted over all micro-batches. A mean of "
