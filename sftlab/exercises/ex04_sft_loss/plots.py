@@ -1,14 +1,21 @@
-"""Figures of notebook 04: the terms of a loss, and what averaging averages does to a gradient."""
+"""Figures and tables of notebook 04. Their words follow the numbers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 
-from sftlab.classroom.figures import bars
+from sftlab.classroom.figures import dots
 from sftlab.classroom.figures import tokens as per_token
 from sftlab.classroom.views import visible
+from sftlab.exercises import estimates
+from sftlab.exercises.estimates import Estimate, percent, tuned, verdict
+from sftlab.exercises.ex04_sft_loss.experiment import CHECKPOINTS, MEANS, MIXED, TOKEN_MEAN
+from sftlab.statistics import chosen
+
+SETS = ("short", "long")
 
 
 def loss_terms(tokens: Sequence[str], probabilities: Sequence[float]):
@@ -18,21 +25,111 @@ def loss_terms(tokens: Sequence[str], probabilities: Sequence[float]):
     told = ", ".join(f"{visible(t)} {x:.2f}" for t, x in zip(tokens, terms, strict=True))
     return per_token(
         tokens, terms,
-        f"Loss {mean:.2f} nats per token: perplexity {np.exp(mean):.2f}",
+        f"Loss {mean:.2f} nats per token: perplexity {np.exp(mean):.3g}",
         f"Bar chart of minus log p for each token: {told}. The mean, which is the loss, is {mean:.2f}.",
         fmt=lambda term: f"{term:.2f}\np={np.exp(-term):.2g}", axhline={mean: f"mean {mean:.2f}\n= the loss"}, ylabel="−log p  (nats)", ylim=(0, max(terms.max() * 1.35, 0.5)),
     )  # fmt: skip
 
 
-def accumulation(found: Mapping[str, tuple[float, float]]):
-    """How far the gradient of the mean of means lies from the right one: label -> L2 distance and cosine."""
-    distance = {label: pair[0] for label, pair in found.items()}
-    angle = {label: float(np.degrees(np.arccos(pair[1]))) for label, pair in found.items()}
-    told = "; ".join(f"{label}: distance {distance[label]:.2f}, angle {angle[label]:.0f} degrees" for label in found)  # fmt: skip
-    worst = max(angle, key=lambda label: angle[label])
-    return bars(
-        {"distance / length of the right gradient": distance, "angle to the right gradient (degrees)": angle},
-        f"Averaging averages bends the gradient by up to {angle[worst]:.0f}° ({worst})",
-        f"Two bar charts of the gradient of the mean of means against the right one. {told}.",
-        panels=True, figsize=(8.8, 2.5),
-    )  # fmt: skip
+def by_kind(kinds: Sequence[str], values: Sequence[float]) -> Estimate:
+    """Return the mean of the kinds' means and its 95% t interval; the kinds are the unit."""
+    return estimates.mean(pd.Series(values).groupby(list(kinds)).mean().tolist())
+
+
+def ratio(runs: Sequence[dict], arm: str, on: str, step: int) -> Estimate:
+    """Return an arm's held-out loss divided by that of the token mean, paired by seed.
+
+    Each arm has the learning rate with the lowest validation loss at that step, the mean of the
+    short and the long answers'.
+    """
+    at = CHECKPOINTS.index(step)
+
+    def losses(name: str) -> list[float]:
+        validation = [f"validation, {part}" for part in SETS]
+        found = tuned(chosen(runs, arm=name), lambda run: np.mean([run[v][at] for v in validation]))
+        return [run[on][at] for run in found]
+
+    return estimates.ratio(losses(TOKEN_MEAN), losses(arm))
+
+
+def times(estimate: Estimate) -> str:
+    """Return a ratio with its interval as text."""
+    value, (low, high) = estimate
+    return f"×{value:.2f} ({low:.2f} to {high:.2f})"
+
+
+def ratios(runs: Sequence[dict], step: int):
+    """Draw the held-out losses after some steps, divided by those of the token mean."""
+    found = {
+        f"{on} answers": {arm: ratio(runs, arm, on, step) for arm in (MEANS, MIXED)} for on in SETS
+    }
+    told = "; ".join(
+        f"{on}, {arm}: {times(value)}" for on, arms in found.items() for arm, value in arms.items()
+    )
+    return dots(found, f"Held-out loss after {step} steps, divided by that of the token mean",
+                f"Estimates with intervals. {told}.", panels=True, fmt=".2f", axvline={1: "token mean"},
+                xlabel="ratio of the losses", figsize=(8.4, 2.3))  # fmt: skip
+
+
+def ratios_table(runs: Sequence[dict]) -> pd.DataFrame:
+    """Return the same ratios after each number of steps."""
+    return pd.DataFrame(
+        {
+            f"{arm}: {on} answers": {
+                f"{step} steps": times(ratio(runs, arm, on, step)) for step in CHECKPOINTS
+            }
+            for arm in (MEANS, MIXED)
+            for on in SETS
+        }
+    )
+
+
+def claims(
+    runs: Sequence[dict], share: Mapping[str, Estimate], equal: float, gradients: pd.DataFrame,
+    steps: Mapping[str, Estimate],
+) -> pd.DataFrame:  # fmt: skip
+    """Return the claims of the lesson with their numbers; the words follow the intervals.
+
+    Args:
+        share: "base" and "chat" -> the share of an answer's loss in its two largest terms.
+        equal: that share if all terms were equal.
+        gradients: distances of the gradients by split; columns as in the notebook.
+        steps: optimizer -> length of the first step with the sum divided by that with the mean.
+    """
+
+    def said(arm: str, on: str, step: int) -> str:
+        found = ratio(runs, arm, on, step)
+        return f"{times(found)}, {verdict(found, 'higher', 'lower', neutral=1.0)}"
+
+    short = verdict(ratio(runs, MEANS, "short", 12), "higher", "lower", neutral=1.0)
+    more = verdict(share["base"], "more", "less", neutral=equal)
+    one = verdict(steps["AdamW"], "a longer step", "a shorter step", "the same step", neutral=1.0)
+    token, means = (gradients[column].max() for column in ("token mean", "mean of means"))
+    held = "does not change" if token < 1e-9 else "changes"
+    rows = [
+        (
+            f"Two tokens carry {more} than their part of a loss",
+            percent(share["base"]),
+            f"equal terms: {equal:.0%}",
+            f"the chat model: {percent(share['chat'])}",
+        ),
+        (
+            f"Splitting a batch {held} the gradient of the token mean",
+            f"at most {token:.0e} of its length",
+            f"mean of means: up to {means:.0%}",
+            "one batch, float64",
+        ),
+        (
+            f"Mean of means by length, 12 steps: loss of short answers {short}",
+            times(ratio(runs, MEANS, "short", 12)),
+            f"mixed split: {said(MIXED, 'short', 12)}",
+            f"long answers: {said(MEANS, 'long', 12)}; short, 24 steps: {said(MEANS, 'short', 24)}",
+        ),
+        (
+            f"AdamW, sum for mean: {one}",
+            times(steps["AdamW"]),
+            f"SGD: {times(steps['SGD'])}",
+            "the first step, no clipping; later steps see other numbers of tokens",
+        ),
+    ]
+    return pd.DataFrame(rows, columns=["claim", "measured", "control", "where it stops holding"])
