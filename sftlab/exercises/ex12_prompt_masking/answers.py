@@ -10,7 +10,80 @@ from sftlab.classroom.answers import equivalent, refused, right
 from sftlab.loss import IGNORE_INDEX
 from sftlab.masking import Example
 
-MASK, EXAMPLE = "12.mask_prompt", "12.build_example"
+MASK, EXAMPLE, UNSAFE = "12.mask_prompt", "12.build_example", "12.unsafe_answers"
+
+
+def ids(tokenizer, text):
+    return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+@right(UNSAFE)
+def by_while(tokenizer, header, answers):
+    found = {}
+    for answer in answers:
+        apart = ids(tokenizer, header) + ids(tokenizer, answer)
+        together = ids(tokenizer, header + answer)
+        place = 0
+        while apart[place : place + 1] and apart[place : place + 1] == together[place : place + 1]:
+            place += 1
+        if place < max(len(apart), len(together)):
+            found[answer] = place
+    return found
+
+
+@right(UNSAFE)
+def by_comprehension(tokenizer, header, answers):
+    both = {a: (ids(tokenizer, header) + ids(tokenizer, a), ids(tokenizer, header + a)) for a in answers}  # fmt: skip
+    return {
+        a: [x == y for x, y in zip(*pair, strict=False)].index(False)
+        for a, pair in both.items()
+        if pair[0] != pair[1]
+    }
+
+
+@right(UNSAFE)
+def by_next(tokenizer, header, answers):
+    found = {}
+    for answer in answers:
+        apart = ids(tokenizer, header) + ids(tokenizer, answer)
+        together = ids(tokenizer, header + answer)
+        places = (i for i in range(min(len(apart), len(together))) if apart[i] != together[i])
+        place = next(places, None)
+        if place is not None:
+            found[answer] = place
+    return found
+
+
+@right(UNSAFE)
+def by_tensors(tokenizer, header, answers):
+    found = {}
+    for answer in answers:
+        apart = torch.tensor(ids(tokenizer, header) + ids(tokenizer, answer))
+        together = torch.tensor(ids(tokenizer, header + answer))
+        size = min(len(apart), len(together))
+        if len(apart) != len(together) or not apart.equal(together):
+            found[answer] = (apart[:size] != together[:size]).nonzero()[0].item()
+    return found
+
+
+equivalent(
+    UNSAFE,
+    "two lists for the same text differ before the shorter one ends, whichever comes first",
+    "`zip(apart, together, strict=False)` becomes `zip(together, apart, strict=False)`",
+    "without `strict=` in `zip(apart, together, strict=False)`",
+)
+
+
+@refused(UNSAFE, "of type list")
+def a_list_of_answers(tokenizer, header, answers):
+    return list(by_while(tokenizer, header, answers))
+
+
+@refused(UNSAFE, "changes its own input (argument 3")
+def answers_consumed(tokenizer, header, answers):
+    result = by_while(tokenizer, header, list(answers))
+    answers.clear()
+    return result
 
 
 @right(MASK)
@@ -128,7 +201,7 @@ def by_tensors(tokenizer, messages):
     return torch.tensor(row.input_ids), torch.tensor(row.labels)
 
 
-@refused(EXAMPLE, "with any chat template")
+@refused(EXAMPLE, "The rule: Any chat template works")
 def newline_taken_for_granted(tokenizer, messages):
     prompt, whole = parts(tokenizer, messages)
     return Example(whole, [IGNORE_INDEX] * len(prompt) + whole[len(prompt) : -1] + [IGNORE_INDEX])

@@ -1,4 +1,4 @@
-"""Checks of notebook 12: labels for a prompt and its response."""
+"""Checks of notebook 12: labels for a prompt and its response, and the border between them."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ import functools
 import random
 
 import torch
+from tokenizers.processors import TemplateProcessing
 
 from sftlab._internal.paths import MODELS
 from sftlab.chat import encode
 from sftlab.classroom.checking import Case, Exercise, mistake
 from sftlab.exercises.drawing import conversation
+from sftlab.exercises.ex12_prompt_masking.experiment import small_tokenizer, unsafe_answers
 from sftlab.loss import IGNORE_INDEX
 from sftlab.masking import Example, build_example, mask_all_but_assistant, mask_prompt
 from sftlab.templates import with_template
 
-MASK, EXAMPLE = "12.mask_prompt", "12.build_example"
+MASK, EXAMPLE, UNSAFE = "12.mask_prompt", "12.build_example", "12.unsafe_answers"
 SHIFTED = "The labels are shifted already. They stay in line with input_ids; the loss shifts them, and to do it twice would train the token after next."  # fmt: skip
 
 # --- mask_prompt ---------------------------------------------------------------------------
@@ -174,20 +176,20 @@ def _header_trained(tokenizer, messages):
     return _trained(tokenizer, messages, header, stop)
 
 
-@mistake(EXAMPLE, "The end-of-turn marker is masked. It belongs to the answer: without it in the loss the model never learns to stop.")  # fmt: skip
+@mistake(EXAMPLE, "The end-of-turn token is masked. It belongs to the answer: without it in the loss the model never learns to stop.")  # fmt: skip
 def _end_marker_masked(tokenizer, messages):
     _, first, stop = _borders(tokenizer, messages)
     return _trained(tokenizer, messages, first, stop - 1)
 
 
-@mistake(EXAMPLE, "The end-of-turn marker is missing from the row. It belongs to the answer: without it the model never learns to stop.")  # fmt: skip
+@mistake(EXAMPLE, "The end-of-turn token is missing from the row. It belongs to the answer: without it the model never learns to stop.")  # fmt: skip
 def _end_marker_missing(tokenizer, messages):
     row = build_example(tokenizer, messages)
     _, _, stop = _borders(tokenizer, messages)
     return Example(row.input_ids[: stop - 1], row.labels[: stop - 1])
 
 
-@mistake(EXAMPLE, "What the template writes after the end-of-turn marker is trained. The model stops at the marker, so it never has to write what follows.")  # fmt: skip
+@mistake(EXAMPLE, "What the template writes after the end-of-turn token is trained. The model stops at that token, so it never has to write what follows.")  # fmt: skip
 def _after_the_end_trained(tokenizer, messages):
     _, first, _ = _borders(tokenizer, messages)
     return _trained(tokenizer, messages, first)
@@ -322,6 +324,143 @@ def _draw_example(rng: random.Random, tokenizer: object, *_: object) -> tuple:
     return tokenizer, conversation(rng, rng.choice([2, 4, 6]))
 
 
+# --- unsafe_answers --------------------------------------------------------------------------
+
+
+def _ids(tokenizer, text: str) -> list[int]:
+    return list(tokenizer.encode(text, add_special_tokens=False))
+
+
+@mistake(UNSAFE, "The answers that *are* safe are returned. Keep those whose ids differ.")
+def _safe_ones(tokenizer, header, answers):
+    unsafe = unsafe_answers(tokenizer, header, answers)
+    return {answer: 0 for answer in answers if answer not in unsafe}
+
+
+@mistake(UNSAFE, "The texts are compared: decoded, both ways give the same text. Compare the ids.")
+def _texts_compared(tokenizer, header, answers):
+    return {}
+
+
+@mistake(UNSAFE, "The lengths are compared: two lists can be equally long and hold other ids. Compare the ids.")  # fmt: skip
+def _lengths_compared(tokenizer, header, answers):
+    found = unsafe_answers(tokenizer, header, answers)
+    head = len(_ids(tokenizer, header))
+    return {
+        answer: place
+        for answer, place in found.items()
+        if head + len(_ids(tokenizer, answer)) != len(_ids(tokenizer, header + answer))
+    }
+
+
+@mistake(UNSAFE, "Special tokens are added in front of each text: so header and answer always differ from the whole. Pass add_special_tokens=False.")  # fmt: skip
+def _special_tokens_added(tokenizer, header, answers):
+    found = {}
+    for answer in answers:
+        apart = tokenizer.encode(header) + tokenizer.encode(answer)
+        together = tokenizer.encode(header + answer)
+        if apart != together:
+            pairs = enumerate(zip(apart, together, strict=False))
+            found[answer] = next((i for i, (a, b) in pairs if a != b), len(together))
+    return found
+
+
+BORDER = "The position is that of the border. The ids can differ earlier, if the header's last tokens change too: compare the lists from the first id on."  # fmt: skip
+
+
+@mistake(UNSAFE, BORDER)
+def _always_the_border(tokenizer, header, answers):
+    border = len(_ids(tokenizer, header))
+    return dict.fromkeys(unsafe_answers(tokenizer, header, answers), border)
+
+
+@mistake(UNSAFE, BORDER)
+def _token_before_the_border(tokenizer, header, answers):
+    border = len(_ids(tokenizer, header))
+    return dict.fromkeys(unsafe_answers(tokenizer, header, answers), border - 1)
+
+
+@mistake(UNSAFE, "The position is counted from the border. Count from the first id of the header.")
+def _counted_from_the_border(tokenizer, header, answers):
+    border = len(_ids(tokenizer, header))
+    return {a: place - border for a, place in unsafe_answers(tokenizer, header, answers).items()}
+
+
+@mistake(UNSAFE, "The position is that of the *last* id that differs. Return that of the first.")
+def _last_that_differs(tokenizer, header, answers):
+    found = unsafe_answers(tokenizer, header, answers)
+    for answer in found:
+        apart = _ids(tokenizer, header) + _ids(tokenizer, answer)
+        together = _ids(tokenizer, header + answer)
+        pairs = enumerate(zip(apart, together, strict=False))
+        found[answer] = max(i for i, (a, b) in pairs if a != b)
+    return found
+
+
+@mistake(UNSAFE, "Only the first unsafe answer is returned: does the function return inside the loop?")  # fmt: skip
+def _first_alone(tokenizer, header, answers):
+    return dict(list(unsafe_answers(tokenizer, header, answers).items())[:1])
+
+
+@mistake(UNSAFE, "A space is put between header and answer. Join the texts as they are.")
+def _joined_by_a_space(tokenizer, header, answers):
+    found = {}
+    for answer in answers:
+        apart = _ids(tokenizer, header) + _ids(tokenizer, answer)
+        together = _ids(tokenizer, f"{header} {answer}")
+        if apart != together:
+            pairs = enumerate(zip(apart, together, strict=False))
+            found[answer] = next((i for i, (a, b) in pairs if a != b), len(apart))
+    return found
+
+
+@functools.cache
+def _with_begin_token():
+    """Return the embedded tokenizer, which now adds a begin token, as many families do."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(MODELS / "almanac-base")
+    begin = tokenizer.bos_token
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"{begin} $A", special_tokens=[(begin, tokenizer.bos_token_id)]
+    )
+    return tokenizer
+
+
+_with_blank_lines = functools.cache(functools.partial(small_tokenizer, True, 400))
+
+
+def _unsafe_case(rule: str, remark: str, header: str, *answers: str, made=_tokenizer) -> Case:
+    return Case(
+        f"`unsafe_answers(tokenizer, {header!r}, {list(answers)})`: {remark}",
+        lambda: (made(), header, list(answers)),
+        unsafe_answers,
+        rule=rule,
+    )
+
+
+UNSAFE_CASES = (
+    _unsafe_case("same", "a space at the end", "Q: Who?\nA: ", "Rome", "12", "The end.", "ou"),
+    _unsafe_case("same", "the space begins the answer", "Q: Who?\nA:", " Rome", " 12", " ou"),
+    _unsafe_case("same", "a special token ends the header", "Hi<|im_start|>", "Rome", " Rome"),
+    _unsafe_case(
+        "same", "blank lines are one token", "assistant\n", "Yes", "\nYes", made=_with_blank_lines
+    ),
+    _unsafe_case(
+        "position", "the header ends in a word", "Tell me. The fro", "g", "a", "gs.", " a"
+    ),
+    _unsafe_case("plain", "a tokenizer with a begin token", "A:", " Rome", made=_with_begin_token),
+    _unsafe_case("same", "no answers", "A:"),
+)
+
+
+def _draw_unsafe(rng: random.Random, tokenizer: object, *_: object) -> tuple:
+    words = ["The", "river", "near", "the", "small", "heron", "lives", "today"]
+    word = rng.choice(words)
+    cut = rng.randint(1, len(word))
+    return tokenizer, f"Note: {word[:cut]}", [word[cut:] + "s", *rng.sample(words, 3), " now"]
+
+
 EXERCISES = {
     exercise.id: exercise
     for exercise in (
@@ -330,13 +469,13 @@ EXERCISES = {
             "Masking the prompt",
             mask_prompt,
             MASK_CASES,
-            asks="Return the labels of one training example, which the loss compares with the model's predictions.\n\n"
-            "input_ids: tensor (length,) of token ids, the prompt first. prompt_length: number of its tokens.",
+            asks="Return the labels of one training example.\n\n"
+            "input_ids: tensor (length,), the prompt first. prompt_length: number of its tokens.",
             rules={
-                "response": "Labels 0 to prompt_length - 1 are -100; every later label is the id at its own position, not shifted.",
-                "position": "The position alone decides, not the id: any id, 0 as well, may occur in prompt and response.",
+                "response": "Labels 0 to prompt_length - 1 are -100; every later one is the id at its position.",
+                "position": "The position alone decides, not the id: any id, 0 too, may occur in both parts.",
                 "ends": "The prompt may be empty or be the whole sequence.",
-                "dtype": "The labels are a tensor of dtype int64 like input_ids, because cross_entropy takes no other.",
+                "dtype": "The labels are an int64 tensor like input_ids: cross_entropy takes no other.",
                 "unchanged": "input_ids stays as it is: the model still reads it.",
             },
             draw=_draw_mask,
@@ -359,11 +498,10 @@ EXERCISES = {
             asks="Return an Example(input_ids, labels) in which only the last answer is trained.\n\n"
             "messages: a conversation that ends with an assistant message.",
             rules={
-                "whole": "input_ids are the ids of the whole rendered conversation, as encode(tokenizer, messages) gives them.",
-                "answer": "The trained tokens are the content of the last answer and its end-of-turn token, nothing before (the assistant header "
-                "is part of the prompt) and nothing after; all other labels are -100. Labels are not shifted.",
-                "last": "Earlier answers are part of the prompt.",
-                "template": "It works with any chat template; end_of_turn_id(tokenizer) of sftlab.chat is the id that ends a turn in it.",
+                "whole": "input_ids are those of the whole conversation: encode(tokenizer, messages).",
+                "answer": "Trained are the last answer and its end-of-turn token; -100 before and after.",
+                "last": "The assistant header and earlier answers are part of the prompt. Nothing is shifted.",
+                "template": "Any chat template works; end_of_turn_id(tokenizer) is the id that ends a turn in it.",
                 "unchanged": "The tokenizer and messages stay as they are.",
             },
             draw=_draw_example,
@@ -378,6 +516,32 @@ EXERCISES = {
             "after that. The usual wrong turn is to tokenize prompt and answer separately: at the joint they may be cut into other tokens.",
             why="The whole conversation is tokenized at once, and the check that the prompt is its beginning is made and not assumed. The "
             "end-of-turn token is trained because the model has to write it; the newline after it is not, because generation has stopped by then.",
+        ),
+        Exercise(
+            UNSAFE,
+            "Answers that must not be tokenized apart",
+            unsafe_answers,
+            UNSAFE_CASES,
+            asks="Return the answers that must not be tokenized apart from a header.\n\n"
+            "header: the text that ends a prompt. answers: a list of texts.\n"
+            "Returns: dict, answer -> position of the first id that differs.",
+            rules={
+                "same": "An answer is left out if its ids, put after the header's, are those of the whole.",
+                "position": "Positions count from 0 at the first id of the header.",
+                "plain": "No special tokens are added: encode(text, add_special_tokens=False).",
+                "unchanged": "The tokenizer and answers stay as they are.",
+            },
+            draw=_draw_unsafe,
+            hints=(
+                "Every answer is tokenized in two ways. Which two lists of ids do you compare?",
+                ("position", "The header's own last ids can change as well: look for the first difference in the whole lists."),
+                "`zip` the two lists, and take the first index at which they differ.",
+            ),
+            path="For one answer first: the ids of the header followed by those of the answer, against the ids of the joined text. If the two lists "
+            "are equal, the answer is safe. If not, walk through both until two ids differ. The usual wrong turn is to look at the answer's "
+            "ids alone: the header's last token can change too, and then the mask is wrong by one.",
+            why="Nothing about spaces, line breaks or families stands in this function: it asks the tokenizer. Only equal ids "
+            "say that a text may be tokenized in parts.",
         ),
     )
 }  # fmt: skip

@@ -100,10 +100,8 @@ def unsafe_answers(tokenizer, header: str, answers: Iterable[str]) -> dict[str, 
         apart = head + tokenizer.encode(answer, add_special_tokens=False)
         together = tokenizer.encode(header + answer, add_special_tokens=False)
         if apart != together:
-            pairs_of_ids = enumerate(zip(apart, together, strict=False))
-            found[answer] = next(
-                (i for i, (a, b) in pairs_of_ids if a != b), min(len(apart), len(together))
-            )
+            differs = [a != b for a, b in zip(apart, together, strict=False)]
+            found[answer] = differs.index(True)  # the text is the same: neither begins the other
     return found
 
 
