@@ -1,4 +1,4 @@
-"""Estimates over seeds with their intervals, and the words and tables' texts that follow them."""
+"""Estimates over seeds or kinds with their intervals, and the words and tables' texts that follow them."""
 
 from __future__ import annotations
 
@@ -16,6 +16,17 @@ def mean(values: Sequence[float]) -> Estimate:
     """Return the mean over seeds and its 95% t interval, which for one value has no width."""
     one = float(values[0])
     return (float(np.mean(values)), mean_interval(values)) if len(values) > 1 else (one, (one, one))
+
+
+def over_kinds(kinds: Sequence[str], values: Sequence[float]) -> Estimate:
+    """Return the mean of the kinds' means and its 95% t interval.
+
+    Questions of one kind are alike, so the kinds are the unit.
+    """
+    groups: dict[str, list[float]] = {}
+    for kind, value in zip(kinds, values, strict=True):
+        groups.setdefault(kind, []).append(value)
+    return mean([float(np.mean(group)) for group in groups.values()])
 
 
 def change(before: Sequence[float], after: Sequence[float]) -> Estimate:
@@ -64,3 +75,9 @@ def points(estimate: Estimate) -> str:
     """Return a difference of shares with its interval as text, in points of a hundred."""
     value, (low, high) = (100 * np.array(part) for part in estimate)
     return f"{value:+.1f} points ({low:+.1f} to {high:+.1f})"
+
+
+def times(estimate: Estimate) -> str:
+    """Return a ratio with its interval as text."""
+    value, (low, high) = estimate
+    return f"×{value:.2f} ({low:.2f} to {high:.2f})"

@@ -10,10 +10,12 @@ from sftlab.exercises.estimates import (
     OPEN,
     change,
     mean,
+    over_kinds,
     percent,
     points,
     ratio,
     settled,
+    times,
     tuned,
     verdict,
 )
@@ -25,6 +27,11 @@ BEFORE, AFTER = [1.0, 2.0, 4.0], [2.0, 3.0, 12.0]
 def test_a_change_is_paired_by_seed():
     assert change(BEFORE, AFTER) == (pytest.approx(10 / 3), mean_interval([1.0, 1.0, 8.0]))
     assert mean([0.25]) == (0.25, (0.25, 0.25))
+
+
+def test_kinds_weigh_the_same_however_many_questions_they_have():
+    found = over_kinds(["a", "a", "a", "b"], [0.0, 0.0, 0.3, 0.5])
+    assert found == mean([0.1, 0.5])
 
 
 def test_a_ratio_is_a_geometric_mean_and_turns_round_with_its_sides():
@@ -59,3 +66,7 @@ def test_one_learning_rate_is_chosen_for_all_seeds():
     found = tuned(runs, lambda run: run["loss"])
     assert [run["learning_rate"] for run in found] == [3e-3, 3e-3]
     assert [run["seed"] for run in found] == [0, 1]
+
+
+def test_a_ratio_as_text():
+    assert times((0.5, (0.25, 1.0))) == "×0.50 (0.25 to 1.00)"

@@ -9,7 +9,7 @@ import pandas as pd
 
 from sftlab.classroom.figures import bars, curves, dots
 from sftlab.exercises import estimates
-from sftlab.exercises.estimates import OPEN, Estimate, points, tuned
+from sftlab.exercises.estimates import OPEN, Estimate, points, times, tuned
 from sftlab.exercises.ex03_response_only_loss.experiment import (
     ANSWERED,
     ARMS,
@@ -55,12 +55,6 @@ def verdict(found: Estimate) -> str:
     return estimates.verdict(found, "worse", "better", neutral=1.0)
 
 
-def as_text(estimate: Estimate) -> str:
-    """Return a ratio with its interval."""
-    mean, (low, high) = estimate
-    return f"×{mean:.2f} ({low:.2f} to {high:.2f})"
-
-
 def arms_table(runs: Sequence[dict], setting: str = "ChatML", step: int = 24) -> pd.DataFrame:
     """Return one row per arm: its learning rate, held-out loss and exact answers, and both changes."""
     lines = []
@@ -74,7 +68,7 @@ def arms_table(runs: Sequence[dict], setting: str = "ChatML", step: int = 24) ->
             "exact": f"{np.mean(values(runs, setting, arm, step, 'exact')):.1%}",
         }
         if arm != FIRST:
-            line["loss, ratio"] = as_text(ratio(runs, arm, step, setting))
+            line["loss, ratio"] = times(ratio(runs, arm, step, setting))
             line["exact, change"] = points(exact_change(runs, arm, step, setting))
         lines.append(line)
     return pd.DataFrame(lines).fillna("–").set_index("arm")
@@ -148,7 +142,7 @@ def ratios_in_words(found: dict[str, Estimate], setting: str, step: int) -> tupl
     """A title that counts the arms that differ, and the same with all numbers."""
     clear = sum(verdict(estimate) != OPEN for estimate in found.values())
     title = f"{setting}, {step} steps: {clear} of {len(found)} differ from response only"
-    words = ", ".join(f"{arm} {as_text(estimate)}" for arm, estimate in found.items())
+    words = ", ".join(f"{arm} {times(estimate)}" for arm, estimate in found.items())
     return title, f"{title}. Held-out loss, divided by that of response only: {words}."
 
 
@@ -194,8 +188,8 @@ def smollm2(runs: Sequence[dict], recorded: Sequence[dict], steps: int) -> pd.Da
     """Return the ratio of each arm on SmolLM2 and on the embedded model after as many steps."""
     lines = {
         arm: {
-            "SmolLM2": as_text(real_ratio(runs, arm)),
-            "embedded model": as_text(ratio(recorded, arm, steps)),
+            "SmolLM2": times(real_ratio(runs, arm)),
+            "embedded model": times(ratio(recorded, arm, steps)),
         }
         for arm in ARMS
         if arm != FIRST
@@ -215,7 +209,7 @@ def claims(runs: Sequence[dict], real: Sequence[dict], steps: int) -> pd.DataFra
     """Return the claims of the lesson with their numbers; the words follow the intervals."""
 
     def said(found: Estimate) -> str:
-        return f"{as_text(found)}, {verdict(found)}"
+        return f"{times(found)}, {verdict(found)}"
 
     template, question = "+ template", "+ question"
     every = exact_change(runs, "everything")
@@ -223,13 +217,13 @@ def claims(runs: Sequence[dict], real: Sequence[dict], steps: int) -> pd.DataFra
     rows = [
         (
             f"The template in the loss, 24 steps: {verdict(ratio(runs, template))}",
-            as_text(ratio(runs, template)),
+            times(ratio(runs, template)),
             f"the template learned first: {said(ratio(runs, template, setting=LEARNED))}",
             f"in a template that the base has read: {said(ratio(runs, template, setting='Q and A'))}",
         ),
         (
             f"The question in the loss, 24 steps: {verdict(ratio(runs, question))}",
-            as_text(ratio(runs, question)),
+            times(ratio(runs, question)),
             f"12 steps: {said(ratio(runs, question, 12))}; 96: {said(ratio(runs, question, 96))}",
             f"long prompts: {said(ratio(runs, question, setting=LONG))}; "
             f"Q and A: {said(ratio(runs, question, setting='Q and A'))}",
@@ -242,7 +236,7 @@ def claims(runs: Sequence[dict], real: Sequence[dict], steps: int) -> pd.DataFra
         ),
         (
             f"SmolLM2, every token, {steps} steps: {verdict(real_ratio(real, 'everything'))}",
-            as_text(real_ratio(real, "everything")),
+            times(real_ratio(real, "everything")),
             f"embedded model, {steps} steps: {said(ratio(runs, 'everything', steps))}",
             "three seeds, 4-bit reconstruction, no exact answers measured",
         ),

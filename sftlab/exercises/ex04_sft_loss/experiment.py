@@ -110,9 +110,9 @@ def outputs(model, parts: Sequence[Batch], pad_id: int) -> list[tuple[torch.Tens
     return [(model(b["input_ids"], attention_mask=b["attention_mask"]).logits, b["labels"]) for b in found]  # fmt: skip
 
 
-def held_out(model, tokenizer) -> dict[str, float]:
-    """Return the loss on the answers of each set of questions, in nats per token."""
-    sets = {name: examples(tokenizer, rows) for name, rows in questions().items()}
+def held_out(model, tokenizer, names: Sequence[str] = ("short", "long")) -> dict[str, float]:
+    """Return the loss on the answers of some sets of questions, in nats per token."""
+    sets = {name: examples(tokenizer, questions()[name]) for name in names}
     return {name: response_nll(model, rows, tokenizer.pad_token_id) for name, rows in sets.items()}
 
 
@@ -133,7 +133,7 @@ def run(arm: str, learning_rate: float, seed: int) -> dict[str, list[float]]:
         optimizer.step()
         optimizer.zero_grad()
         if step in CHECKPOINTS:
-            for name, value in held_out(model.eval(), tokenizer).items():
+            for name, value in held_out(model.eval(), tokenizer, list(questions())).items():
                 found[name].append(value)
     return found
 

@@ -11,7 +11,7 @@ from sftlab.classroom.figures import dots
 from sftlab.classroom.figures import tokens as per_token
 from sftlab.classroom.views import visible
 from sftlab.exercises import estimates
-from sftlab.exercises.estimates import Estimate, percent, tuned, verdict
+from sftlab.exercises.estimates import Estimate, percent, times, tuned, verdict
 from sftlab.exercises.ex04_sft_loss.experiment import CHECKPOINTS, MEANS, MIXED, TOKEN_MEAN
 from sftlab.statistics import chosen
 
@@ -31,11 +31,6 @@ def loss_terms(tokens: Sequence[str], probabilities: Sequence[float]):
     )  # fmt: skip
 
 
-def by_kind(kinds: Sequence[str], values: Sequence[float]) -> Estimate:
-    """Return the mean of the kinds' means and its 95% t interval; the kinds are the unit."""
-    return estimates.mean(pd.Series(values).groupby(list(kinds)).mean().tolist())
-
-
 def ratio(runs: Sequence[dict], arm: str, on: str, step: int) -> Estimate:
     """Return an arm's held-out loss divided by that of the token mean, paired by seed.
 
@@ -50,12 +45,6 @@ def ratio(runs: Sequence[dict], arm: str, on: str, step: int) -> Estimate:
         return [run[on][at] for run in found]
 
     return estimates.ratio(losses(TOKEN_MEAN), losses(arm))
-
-
-def times(estimate: Estimate) -> str:
-    """Return a ratio with its interval as text."""
-    value, (low, high) = estimate
-    return f"×{value:.2f} ({low:.2f} to {high:.2f})"
 
 
 def ratios(runs: Sequence[dict], step: int):
@@ -103,7 +92,9 @@ def claims(
 
     short = verdict(ratio(runs, MEANS, "short", 12), "higher", "lower", neutral=1.0)
     more = verdict(share["base"], "more", "less", neutral=equal)
-    one = verdict(steps["AdamW"], "a longer step", "a shorter step", "the same step", neutral=1.0)
+    low, high = steps["AdamW"][1]
+    same = 0.99 < low and high < 1.01
+    one = "the same step" if same else verdict(steps["AdamW"], "a longer step", "a shorter step", neutral=1.0)  # fmt: skip
     token, means = (gradients[column].max() for column in ("token mean", "mean of means"))
     held = "does not change" if token < 1e-9 else "changes"
     rows = [

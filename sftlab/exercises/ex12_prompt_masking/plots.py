@@ -1,0 +1,138 @@
+"""Figures and tables of notebook 12. Their words follow the numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from sftlab.classroom.diagrams import Diagram
+from sftlab.classroom.figures import bars, tokens
+from sftlab.classroom.views import View, visible
+from sftlab.exercises import estimates
+from sftlab.exercises.estimates import Estimate, percent, points, tuned, verdict
+from sftlab.exercises.ex12_prompt_masking.experiment import APART, LAYOUTS, TOGETHER
+from sftlab.loss import IGNORE_INDEX
+from sftlab.masking import Example
+from sftlab.statistics import chosen
+
+PLAIN, SPACE, ELSEWHERE, _ = LAYOUTS
+
+
+def two_rows(tokenizer, example: Example, prompt_tokens: int = 6) -> View:
+    """Draw the last tokens of the prompt and all later ones above their labels, with the shift."""
+    first = next(i for i, label in enumerate(example.labels) if label != IGNORE_INDEX)
+    start = max(0, first - prompt_tokens)
+    names = [visible(tokenizer.decode([i])) for i in example.input_ids[start:]]
+    trained = [label != IGNORE_INDEX for label in example.labels[start:]]
+    told = " ".join(f"[{n}]" if t else n for n, t in zip(names, trained, strict=True))
+    alt = f"Tokens above their labels; those with a label are in brackets: {told}"
+    width = 150 + sum(max(46, 8 * len(name) + 10) for name in names)
+    made = Diagram(width, 116, alt)
+    made.text(12, 34, "input_ids", code=True, bold=True)
+    made.text(12, 96, "labels", code=True, bold=True)
+    made.shifted_labels(96, 16, names, trained)
+    return View(f'<div style="overflow-x:auto">{made.svg()}</div>', alt)
+
+
+def reach(tokenizer, example: Example, norms: Sequence[float]):
+    """Draw the gradient's norm at the embedding of each token; the trained ones are marked."""
+    trained = [label != IGNORE_INDEX for label in example.labels[: len(norms)]]
+    names = [tokenizer.decode([i]) for i in example.input_ids[: len(norms)]]
+    told = ", ".join(f"{visible(n)} {x:.2g}" for n, x in zip(names, norms, strict=True))
+    return tokens(names, norms, "Gradient of the loss at the embedding of each token read",
+                  f"Bar chart, trained tokens marked. {told}.", marked=trained, ylabel="gradient norm")  # fmt: skip
+
+
+def layouts(found: Mapping[str, Estimate]):
+    """Draw the share of right facts for each layout of the prompt."""
+    told = "; ".join(f"{name}: {percent(value)}" for name, value in found.items())
+    return bars(found, "Right facts by the layout of the prompt, base model",
+                f"Bars with intervals over kinds of question. {told}.", fmt=".0%", percent="x", xlabel="share of right facts")  # fmt: skip
+
+
+def served(runs: Sequence[dict], trained: str, how: str) -> list[float]:
+    """Return the share of right facts of each seed, at the learning rate of the arm."""
+    found = tuned(chosen(runs, trained=trained), lambda run: -run["validation"])
+    return [run[how] for run in found]
+
+
+def served_table(runs: Sequence[dict]) -> pd.DataFrame:
+    """Return the right facts of both arms with both prompts."""
+    names = {APART: "served with the space", TOGETHER: "served without it"}
+    return pd.DataFrame(
+        {
+            names[how]: {
+                f"trained {said}": percent(estimates.mean(served(runs, trained, how)))
+                for trained, said in ((APART, "with the space"), (TOGETHER, "without it"))
+            }
+            for how in (APART, TOGETHER)
+        }
+    )
+
+
+def smollm2_change(recorded: Sequence[dict], kinds: Sequence[str], layout: str) -> Estimate:
+    """Return the change of right facts on SmolLM2 against the plain layout, over kinds."""
+    right = {run["layout"]: [int(c) for c in run["right"]] for run in recorded if "right" in run}
+    return estimates.over_kinds(kinds, np.subtract(right[layout], right[PLAIN]).tolist())
+
+
+def borders(counts: Mapping[str, Mapping[str, tuple[int, int]]]) -> pd.DataFrame:
+    """Return how many answers are unsafe: tokenizer -> header -> (unsafe, all)."""
+    rows = {
+        name: {repr(header)[1:-1]: f"{few:,} of {all_:,}" for header, (few, all_) in by.items()}
+        for name, by in counts.items()
+    }
+    return pd.DataFrame(rows)
+
+
+def claims(
+    other: Estimate, wording: Estimate, reached: Estimate, space: Estimate, elsewhere: Estimate,
+    runs: Sequence[dict], real: Sequence[dict], kinds: Sequence[str],
+) -> pd.DataFrame:  # fmt: skip
+    """Return the claims of the lesson with their numbers; the words follow the intervals.
+
+    Args:
+        other, wording: change of the loss in nats per token with another subject or wording.
+        reached: share of the gradients' norms at masked tokens.
+        space, elsewhere: change of right facts with a space after "A:" or elsewhere.
+        kinds: of the questions that SmolLM2 was asked.
+    """
+
+    def nats(found: Estimate) -> str:
+        value, (low, high) = found
+        return f"{value:+.2f} nats ({low:+.2f} to {high:+.2f})"
+
+    def said(found: Estimate) -> str:
+        return f"{points(found)}, {verdict(found, 'more', 'fewer')}"
+
+    both = {t: estimates.change(served(runs, t, t), served(runs, t, h))
+            for t, h in ((TOGETHER, APART), (APART, TOGETHER))}  # fmt: skip
+    rows = [
+        (
+            f"Another subject in a masked prompt: loss {verdict(other, 'higher', 'lower')}",
+            nats(other),
+            "another label at a masked position: exactly 0",
+            f"another wording of the question: {nats(wording)}",
+        ),
+        (
+            f"The gradient reaches masked tokens: {verdict(reached, 'yes', 'no')}",
+            f"{percent(reached)} of the norms",
+            "gradient of the logits there: exactly 0",
+            "embeddings of the base, before training",
+        ),
+        (
+            f"A space after “A:”: {verdict(space, 'more', 'fewer')} right facts",
+            points(space),
+            f"a space elsewhere: {said(elsewhere)}",
+            f"SmolLM2: {said(smollm2_change(real, kinds, SPACE))}",
+        ),
+        (
+            f"Trained without that space, served with it: {verdict(both[TOGETHER], 'more', 'fewer')}",
+            points(both[TOGETHER]),
+            f"trained and served with it: {percent(estimates.mean(served(runs, APART, APART)))} right",
+            f"trained with it, served without: {said(both[APART])}",
+        ),
+    ]
+    return pd.DataFrame(rows, columns=["claim", "measured", "control", "where it stops holding"])
