@@ -30,8 +30,8 @@ def test_a_change_is_paired_by_seed():
 
 
 def test_kinds_weigh_the_same_however_many_questions_they_have():
-    found = over_kinds(["a", "a", "a", "b"], [0.0, 0.0, 0.3, 0.5])
-    assert found == mean([0.1, 0.5])
+    found = over_kinds(["a", "a", "a", "b"], [0.0, 0.0, 0.75, 0.5])
+    assert found == mean([0.25, 0.5])
 
 
 def test_a_ratio_is_a_geometric_mean_and_turns_round_with_its_sides():

@@ -50,14 +50,12 @@ def ratio(runs: Sequence[dict], arm: str, on: str, step: int) -> Estimate:
 def ratios(runs: Sequence[dict], step: int):
     """Draw the held-out losses after some steps, divided by those of the token mean."""
     found = {
-        f"{on} answers": {arm: ratio(runs, arm, on, step) for arm in (MEANS, MIXED)} for on in SETS
+        arm: {f"{on} answers": ratio(runs, arm, on, step) for on in SETS} for arm in (MEANS, MIXED)
     }
-    told = "; ".join(
-        f"{on}, {arm}: {times(value)}" for on, arms in found.items() for arm, value in arms.items()
-    )
+    told = "; ".join(f"{on}, {arm}: {times(value)}" for arm, by in found.items() for on, value in by.items())  # fmt: skip
     return dots(found, f"Held-out loss after {step} steps, divided by that of the token mean",
-                f"Estimates with intervals. {told}.", panels=True, fmt=".2f", axvline={1: "token mean"},
-                xlabel="ratio of the losses", figsize=(8.4, 2.3))  # fmt: skip
+                f"Estimates with intervals. {told}.", fmt=".2f", axvline={1: "token mean"},
+                xlabel="ratio of the losses", figsize=(8.0, 2.6))  # fmt: skip
 
 
 def ratios_table(runs: Sequence[dict]) -> pd.DataFrame:
@@ -93,7 +91,7 @@ def claims(
     short = verdict(ratio(runs, MEANS, "short", 12), "higher", "lower", neutral=1.0)
     more = verdict(share["base"], "more", "less", neutral=equal)
     low, high = steps["AdamW"][1]
-    same = 0.99 < low and high < 1.01
+    same = low > 0.99 and high < 1.01
     one = "the same step" if same else verdict(steps["AdamW"], "a longer step", "a shorter step", neutral=1.0)  # fmt: skip
     token, means = (gradients[column].max() for column in ("token mean", "mean of means"))
     held = "does not change" if token < 1e-9 else "changes"

@@ -12,7 +12,7 @@ from sftlab.classroom.figures import bars, tokens
 from sftlab.classroom.views import View, visible
 from sftlab.exercises import estimates
 from sftlab.exercises.estimates import Estimate, percent, points, tuned, verdict
-from sftlab.exercises.ex12_prompt_masking.experiment import APART, LAYOUTS, TOGETHER
+from sftlab.exercises.ex12_prompt_masking.experiment import APART, HEADERS, LAYOUTS, TOGETHER
 from sftlab.loss import IGNORE_INDEX
 from sftlab.masking import Example
 from sftlab.statistics import chosen
@@ -87,9 +87,16 @@ def borders(counts: Mapping[str, Mapping[str, tuple[int, int]]]) -> pd.DataFrame
     return pd.DataFrame(rows)
 
 
+def nats(found: Estimate) -> str:
+    """Return a change of a loss with its interval as text."""
+    value, (low, high) = found
+    return f"{value:+.2f} nats ({low:+.2f} to {high:+.2f})"
+
+
 def claims(
     other: Estimate, wording: Estimate, reached: Estimate, space: Estimate, elsewhere: Estimate,
     runs: Sequence[dict], real: Sequence[dict], kinds: Sequence[str],
+    counts: Mapping[str, Mapping[str, tuple[int, int]]],
 ) -> pd.DataFrame:  # fmt: skip
     """Return the claims of the lesson with their numbers; the words follow the intervals.
 
@@ -98,17 +105,17 @@ def claims(
         reached: share of the gradients' norms at masked tokens.
         space, elsewhere: change of right facts with a space after "A:" or elsewhere.
         kinds: of the questions that SmolLM2 was asked.
+        counts: as in ``borders``.
     """
-
-    def nats(found: Estimate) -> str:
-        value, (low, high) = found
-        return f"{value:+.2f} nats ({low:+.2f} to {high:+.2f})"
 
     def said(found: Estimate) -> str:
         return f"{points(found)}, {verdict(found, 'more', 'fewer')}"
 
     both = {t: estimates.change(served(runs, t, t), served(runs, t, h))
             for t, h in ((TOGETHER, APART), (APART, TOGETHER))}  # fmt: skip
+    chatml = {name: by[HEADERS[1]] for name, by in counts.items()}
+    few = {name: f"{unsafe:,} of {all_:,}" for name, (unsafe, all_) in chatml.items()}
+    moved = chatml["with blank lines"][0] > chatml["no blank lines"][0]
     rows = [
         (
             f"Another subject in a masked prompt: loss {verdict(other, 'higher', 'lower')}",
@@ -133,6 +140,12 @@ def claims(
             points(both[TOGETHER]),
             f"trained and served with it: {percent(estimates.mean(served(runs, APART, APART)))} right",
             f"trained with it, served without: {said(both[APART])}",
+        ),
+        (
+            f"One merge {'makes' if moved else 'does not make'} answers unsafe after ChatML's header",
+            few["with blank lines"],
+            f"the same tokenizer without blank lines: {few['no blank lines']}",
+            f"almanac: {few['almanac']}; SmolLM2: {few['SmolLM2']}",
         ),
     ]
     return pd.DataFrame(rows, columns=["claim", "measured", "control", "where it stops holding"])
