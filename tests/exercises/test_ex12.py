@@ -100,7 +100,7 @@ COUNTS = {
 
 def words(sign: float = 1.0, recorded=None, counts=None) -> list[str]:
     up, down = (sign * 0.5, (sign * 0.5 - 0.1, sign * 0.5 + 0.1)), (-sign * 0.5, (-sign * 0.5 - 0.1, -sign * 0.5 + 0.1))  # fmt: skip
-    found = plots.claims(up, (0.0, (-0.1, 0.1)), up, down, (0.0, (0.0, 0.0)),
+    found = plots.claims(0.0, up, (0.0, (-0.1, 0.1)), up, down, (0.0, (0.0, 0.0)),
                          recorded or runs(NAME), runs(REAL), KINDS, counts or COUNTS)  # fmt: skip
     return list(found["claim"])
 

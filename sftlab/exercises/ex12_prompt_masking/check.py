@@ -522,11 +522,12 @@ EXERCISES = {
             "Answers that must not be tokenized apart",
             unsafe_answers,
             UNSAFE_CASES,
-            asks="Return the answers that must not be tokenized apart from a header.\n\n"
-            "header: the text that ends a prompt. answers: a list of texts.\n"
-            "Returns: dict, answer -> position of the first id that differs.",
+            asks="Return the answers whose ids change if they are tokenized apart from a header.\n\n"
+            "header: the text that ends a prompt. answers: a list of texts. Two lists of ids are\n"
+            "compared: those of header + answer, and the header's followed by the answer's.\n"
+            "Returns: dict, answer -> first position at which the two lists differ.",
             rules={
-                "same": "An answer is left out if its ids, put after the header's, are those of the whole.",
+                "same": "Answers whose two lists are equal are left out.",
                 "position": "Positions count from 0 at the first id of the header.",
                 "plain": "No special tokens are added: encode(text, add_special_tokens=False).",
                 "unchanged": "The tokenizer and answers stay as they are.",

@@ -94,13 +94,14 @@ def nats(found: Estimate) -> str:
 
 
 def claims(
-    other: Estimate, wording: Estimate, reached: Estimate, space: Estimate, elsewhere: Estimate,
+    label: float, other: Estimate, wording: Estimate, reached: Estimate, space: Estimate, elsewhere: Estimate,
     runs: Sequence[dict], real: Sequence[dict], kinds: Sequence[str],
     counts: Mapping[str, Mapping[str, tuple[int, int]]],
 ) -> pd.DataFrame:  # fmt: skip
     """Return the claims of the lesson with their numbers; the words follow the intervals.
 
     Args:
+        label: change of the loss with other labels in the prompt, in nats.
         other, wording: change of the loss in nats per token with another subject or wording.
         reached: share of the gradients' norms at masked tokens.
         space, elsewhere: change of right facts with a space after "A:" or elsewhere.
@@ -120,7 +121,7 @@ def claims(
         (
             f"Another subject in a masked prompt: loss {verdict(other, 'higher', 'lower')}",
             nats(other),
-            "another label at a masked position: exactly 0",
+            f"other labels at masked positions: {label:+g}",
             f"another wording of the question: {nats(wording)}",
         ),
         (
