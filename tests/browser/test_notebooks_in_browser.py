@@ -137,7 +137,7 @@ def test_a_prediction_and_a_solved_check_appear_in_00(notebook, address, page, l
     stub, check = other.exercise("07.break_even_rank")
     run_for(other, asked)
     other.show(asked).locator("input[type=radio]").nth(2).click()
-    other.page.get_by_text("Your prediction: 256.").wait_for()
+    other.page.get_by_text("Your prediction: over 40%.").wait_for()
     other.type_and_run(stub, answers("07", "RIGHT", "07.break_even_rank")[0][0])
     other.run(check)
     other.close()
@@ -147,7 +147,7 @@ def test_a_prediction_and_a_solved_check_appear_in_00(notebook, address, page, l
     row = board.output(shown).locator("tr", has_text="07 · ").inner_text()
     assert "1 of 3" in row
     stored = json.loads((lab_folder / "progress.json").read_text(encoding="utf-8"))
-    assert stored["predictions"]["07.a"]["choice"] == "256"
+    assert stored["predictions"]["07.a"]["choice"] == "over 40%"
     assert stored["checks"]["07.break_even_rank"]["solved"]
 
 

@@ -1,19 +1,36 @@
-"""Notebook 07's figures and its explorer, at extreme settings."""
+"""Notebook 07: its explorer at extreme settings, cutting an update, words, and what was recorded."""
 
 from __future__ import annotations
 
 import itertools
+import json
 
 import matplotlib.pyplot as plt
 import pytest
+import torch
 
-from sftlab.exercises.ex07_lora_parameter_count import explorer
-from sftlab.exercises.ex07_lora_parameter_count.plots import (
-    over_ranks,
-    shares_of_models,
-    short,
-    to_scale,
+from sftlab.almanac.pairs import pairs
+from sftlab.exercises.ex07_lora_parameter_count import explorer, plots
+from sftlab.exercises.ex07_lora_parameter_count.experiment import (
+    FULL,
+    LORA,
+    PAIRS,
+    RANKS,
+    RATES,
+    SEEDS,
+    changed,
+    energy,
+    linear_weights,
+    nearest_low_rank,
+    questions,
+    run,
+    settings,
 )
+from sftlab.exercises.ex07_lora_parameter_count.plots import short, to_scale
+from sftlab.exercises.record import MODEL, read, runs
+from sftlab.models import checksums
+
+NAME = "low_rank"
 
 
 def test_counts_are_told_in_few_characters():
@@ -57,10 +74,84 @@ def test_the_explorer_has_three_sliders(monkeypatch):
     }
 
 
-def test_the_figures_draw():
-    for figure in (
-        over_ranks({"k": (4096, 1024), "q": (4096, 4096), "up": (4096, 14336)}),
-        shares_of_models({"small": (0.003, 0.018), "large": (0.0002, 0.0015)}),
-    ):
-        figure.draw_without_rendering()
-        plt.close(figure)
+# --- cutting an update -------------------------------------------------------------------------
+
+
+def test_the_parts_of_an_update_add_up_and_so_do_their_energies():
+    generator = torch.Generator().manual_seed(0)
+    deltas = {name: torch.randn(9, 6, generator=generator) for name in "ab"}
+    top = {name: B @ A for name, (A, B) in ((n, nearest_low_rank(d, 2)) for n, d in deltas.items())}
+    rest = {name: deltas[name] - part for name, part in top.items()}
+    assert energy(top, deltas) + energy(rest, deltas) == pytest.approx(1)
+    assert energy(top, deltas) > 2 / 6 > energy({n: d * 0 for n, d in deltas.items()}, deltas)
+    assert all(torch.linalg.matrix_rank(part) == 2 for part in top.values())
+
+
+def test_a_change_is_taken_back_to_the_bit(tiny_model):
+    weights = linear_weights(tiny_model)
+    before = {name: weight.detach().clone() for name, weight in weights.items()}
+    deltas = {name: torch.ones_like(weight) for name, weight in weights.items()}
+    with pytest.raises(KeyboardInterrupt), changed(tiny_model, deltas):
+        assert all(not weights[n].equal(before[n]) for n in weights)
+        raise KeyboardInterrupt
+    assert all(weights[n].equal(before[n]) for n in weights)
+
+
+def test_no_pair_has_the_subject_of_a_question():
+    validation, test = ({(q["kind"], q["subject"]) for q in some} for some in questions())
+    assert not validation & test
+    for seed in range(SEEDS):
+        trained = {(p["kind"], p["subject"]) for p in pairs(PAIRS, seed, skills=())}
+        assert not trained & (validation | test)
+
+
+# --- words that follow the numbers -------------------------------------------------------------
+
+SHARES = {"small": 0.018, "large": 0.0015}
+
+
+def test_the_claims_turn_round_with_their_numbers():
+    def turned(recorded):
+        """The update cut to rank 2 has less energy than noise, a lower loss, and beats LoRA."""
+        new = json.loads(json.dumps(recorded))
+        for run in new:
+            for r in RANKS if run["method"] == FULL else ():
+                run["random"][str(r)] = 0.9
+                run["top"][str(r)]["nll"] = run["test"]["nll"] / (2 + run["seed"] / 9)
+        return new
+
+    before, after = (plots.claims(found, SHARES)["claim"] for found in (runs(NAME), turned(runs(NAME))))  # fmt: skip
+    assert "keeps more" in before[0] and "keeps less" in after[0]
+    assert "loss is higher" in before[1] and "loss is lower" in after[1]
+    assert "higher" in after[2] and before[2] != after[2]
+    assert "in small than in large" in before[3]
+    assert "in b than in a" in plots.claims(runs(NAME), {"a": 0.1, "b": 0.2})["claim"][3]
+
+
+def test_each_arm_has_the_learning_rate_of_its_lowest_validation_loss():
+    for r in RANKS:
+        found = plots.best(runs(NAME), LORA, r=r)
+        assert {run["seed"] for run in found} == set(range(SEEDS)) and len(found) == SEEDS
+        means = {
+            rate: sum(run["validation"] for run in runs(NAME, method=LORA, r=r, learning_rate=rate))
+            for rate in RATES[LORA]
+        }
+        assert found[0]["learning_rate"] == min(means, key=means.get)
+
+
+# --- the recorded file -------------------------------------------------------------------------
+
+
+def test_it_is_complete_and_of_this_base():
+    recorded = read(NAME)
+    done = [entry["settings"] for entry in recorded["runs"]]
+    assert all(setting in done for setting in settings())
+    assert all(s["base"] == checksums()[MODEL][:16] for s in recorded["provenance"])
+
+
+@pytest.mark.base
+@pytest.mark.slow
+def test_a_training_gives_what_was_recorded():
+    (recorded,) = runs(NAME, method=LORA, learning_rate=3e-3, seed=0, r=2)
+    found = run(LORA, 3e-3, 0, 2)
+    assert found["test"]["nll"] == pytest.approx(recorded["test"]["nll"], rel=0.15)

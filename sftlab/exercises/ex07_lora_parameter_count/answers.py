@@ -6,12 +6,60 @@ import math
 from bisect import bisect_left
 from fractions import Fraction
 
+import numpy as np
 import torch
 
-from sftlab.classroom.answers import refused, right
+from sftlab.classroom.answers import equivalent, refused, right
 from sftlab.lora import inject_lora
 
-COUNT, RANK = "07.lora_parameter_count", "07.break_even_rank"
+COUNT, RANK, NEAREST = "07.lora_parameter_count", "07.break_even_rank", "07.nearest_low_rank"
+
+
+@right(NEAREST)
+def all_in_B(delta, r):
+    u, s, vt = torch.linalg.svd(delta, full_matrices=False)
+    return vt[:r], u[:, :r] @ torch.diag(s[:r])
+
+
+@right(NEAREST)
+def by_projection(delta, r):
+    """Project onto the r main directions of the rows."""
+    _, vectors = torch.linalg.eigh(delta.double() @ delta.double().T)
+    main = vectors[:, -r:].float()
+    return main.T @ delta, main
+
+
+@right(NEAREST)
+def by_numpy(delta, r):
+    u, s, vt = np.linalg.svd(delta.numpy())
+    return vt[:r], u[:, :r] * s[:r]
+
+
+@right(NEAREST)
+def one_by_one(delta, r):
+    """Take one direction after the other from what is left."""
+    rest, rows, columns = delta.clone(), [], []
+    for _ in range(r):
+        u, s, vt = torch.linalg.svd(rest)
+        rows.append(s[0] * vt[0])
+        columns.append(u[:, 0])
+        rest = rest - torch.outer(columns[-1], rows[-1])
+    return torch.stack(rows), torch.stack(columns, dim=1)
+
+
+equivalent(
+    NEAREST,
+    "the full factors only have more columns and rows, which are cut off",
+    "`False` becomes `True`",
+    "without `full_matrices=` in `torch.linalg.svd(delta, full_matrices=False)`",
+)
+
+
+@refused(NEAREST, "changes its own input (argument 1")
+def delta_overwritten(delta, r):
+    A, B = all_in_B(delta, r)
+    delta -= B @ A
+    return A, B
 
 
 @right(COUNT)

@@ -1,13 +1,18 @@
-"""The checks of notebook 07: how many parameters LoRA trains, and up to which rank that is fewer."""
+"""The checks of notebook 07: how many parameters LoRA trains, and the nearest matrix of a rank."""
 
 from __future__ import annotations
 
 import math
+import random
+
+import torch
 
 from sftlab.classroom.checking import Case, Exercise, mistake
+from sftlab.exercises.drawing import tensor
+from sftlab.exercises.ex07_lora_parameter_count.experiment import nearest_low_rank
 from sftlab.lora import break_even_rank, lora_parameter_count
 
-COUNT, RANK = "07.lora_parameter_count", "07.break_even_rank"
+COUNT, RANK, NEAREST = "07.lora_parameter_count", "07.break_even_rank", "07.nearest_low_rank"
 
 # --- how many parameters ---------------------------------------------------------------------
 
@@ -279,6 +284,91 @@ def _rank(rule: str, describe: str, d_in: int, d_out: int) -> Case:
     )
 
 
+# --- the nearest matrix of a rank --------------------------------------------------------------
+
+
+def _svd(delta):
+    return torch.linalg.svd(delta, full_matrices=False)
+
+
+@mistake(NEAREST, "A and B are exchanged: A is r × d_in and comes first, B is d_out × r.")
+def _exchanged(delta, r):
+    A, B = nearest_low_rank(delta, r)
+    return B, A
+
+
+@mistake(NEAREST, "The singular values are missing: the product has only directions, all of length 1.")  # fmt: skip
+def _without_singular_values(delta, r):
+    u, _, vt = _svd(delta)
+    return vt[:r], u[:, :r]
+
+
+@mistake(NEAREST, "The singular values are in both factors whole, so the product has their squares.")  # fmt: skip
+def _singular_values_twice(delta, r):
+    u, s, vt = _svd(delta)
+    return s[:r, None] * vt[:r], u[:, :r] * s[:r]
+
+
+@mistake(NEAREST, "Only the square roots of the singular values are in the product: put a root into both factors, or the whole value into one.")  # fmt: skip
+def _one_root(delta, r):
+    u, s, vt = _svd(delta)
+    return vt[:r], u[:, :r] * s[:r].sqrt()
+
+
+@mistake(NEAREST, "The smallest singular values are kept. They come in descending order: the first r are the largest.")  # fmt: skip
+def _smallest(delta, r):
+    u, s, vt = _svd(delta)
+    return s[-r:, None] * vt[-r:], u[:, -r:]
+
+
+@mistake(NEAREST, "One singular direction too few is kept.")
+def _one_too_few(delta, r):
+    A, B = nearest_low_rank(delta, r)
+    A[-1], B[:, -1] = 0, 0
+    return A, B
+
+
+@mistake(NEAREST, "The columns of V are taken for its rows: `svd` returns Vᵀ, whose rows are the directions. Take its first r *rows*.")  # fmt: skip
+def _columns_of_vt(delta, r):
+    u, s, vt = torch.linalg.svd(delta)
+    return s[:r, None] * vt[:, :r].T, u[:, :r]
+
+
+@mistake(NEAREST, "These are the first r rows and columns of the matrix. The nearest matrix of rank r has its largest singular directions.")  # fmt: skip
+def _first_rows(delta, r):
+    A = delta[:r]
+    B = torch.zeros(len(delta), r)
+    B[:r, :r] = torch.eye(r)
+    return A, B
+
+
+@mistake(NEAREST, "The matrix is cut by size, and the product still has a high rank or other values. Use its singular value decomposition.")  # fmt: skip
+def _random_projection(delta, r):
+    basis = torch.linalg.qr(delta[:, :r]).Q
+    return basis.T @ delta, basis
+
+
+def _shapes(result, _):
+    A, B = (torch.as_tensor(part) for part in result)
+    return {"shape of A": tuple(A.shape), "shape of B": tuple(B.shape)}
+
+
+def _product(result, given):
+    A, B = (torch.as_tensor(part) for part in result)
+    return {**_shapes(result, given), "B @ A": B @ A}
+
+
+def _nearest(rule: str, told: str, d_out: int, d_in: int, r: int, seed: int, observe=_product) -> Case:  # fmt: skip
+    return Case(
+        f"`nearest_low_rank(delta, {r})` with delta of {d_out} × {d_in}: {told}",
+        lambda: (tensor(random.Random(seed), d_out, d_in), r),
+        nearest_low_rank,
+        1e-4,
+        rule=rule,
+        observe=observe,
+    )
+
+
 EXERCISES = {
     COUNT: Exercise(
         COUNT,
@@ -293,11 +383,11 @@ EXERCISES = {
             _count("shape", "GPT-2's output layer, at a high rank", 768, 50257, 331),
             _count("rank", "a rank larger than both widths", 5, 3, 9),
         ],
-        asks="Return how many parameters LoRA of rank r trains beside one weight of shape (d_out, d_in).",
+        asks="Return how many parameters LoRA of rank r trains beside a weight (d_out, d_in).",
         rules={
-            "parts": "Every entry of A and of B is one parameter; nothing else is counted. The weight is frozen, and LoRA adds no bias.",
+            "parts": "Every entry of A and of B is one parameter; nothing else is counted.",
             "shape": "A has the shape (r, d_in), B the shape (d_out, r). The weight need not be square.",
-            "rank": "r may be larger than d_in and d_out; A and B have their shapes all the same.",
+            "rank": "r may be larger than d_in and d_out.",
         },
         draw=lambda rng, *_: tuple(rng.randint(2, 300) for _ in range(3)),
         hints=(
@@ -325,9 +415,9 @@ EXERCISES = {
             _rank("zero", "no rank is low enough", 1, 8),
             _rank("zero", "rank 1 is equal", 2, 2),
         ],
-        asks="Return the largest rank r at which A and B together have fewer parameters than their weight of shape (d_out, d_in).",
+        asks="Return the largest rank at which A and B have fewer parameters than their weight.",
         rules={
-            "largest": "The result is a whole number: at this rank, A and B have fewer parameters than the weight; at the next rank, they do not any more.",
+            "largest": "A whole number: at the next rank, A and B don't have fewer any more.",
             "shape": "A has the shape (r, d_in), B the shape (d_out, r). The weight need not be square.",
             "fewer": "Equally many is not fewer.",
             "zero": "Return 0 if there is no such rank.",
@@ -341,5 +431,36 @@ EXERCISES = {
         path="Write the condition as an inequality, with the count of 7a on the left, and solve it for r. Then look at the two borders: a quotient that is a whole number, "
         "and a weight so thin that no rank helps. The usual wrong turn is to round down, which counts an equal number as fewer.",
         why="With whole numbers throughout there is no rounding to think about, and equally many counts as no saving. For a square weight this is just below d/2.",
+    ),
+    NEAREST: Exercise(
+        NEAREST,
+        "The nearest matrix of a rank",
+        nearest_low_rank,
+        [
+            _nearest("shape", "the shapes alone", 9, 6, 2, 5, _shapes),
+            _nearest("nearest", "a square one", 5, 5, 2, 1),
+            _nearest("nearest", "a wide one", 4, 7, 3, 2),
+            _nearest("nearest", "a tall one", 9, 5, 1, 3),
+            _nearest("nearest", "the whole rank", 3, 6, 3, 4),
+            _nearest("nearest", "a larger one", 19, 13, 7, 6),
+        ],
+        asks="Return A and B, whose product B @ A is the matrix of rank r nearest to delta.\n\n"
+        "delta: tensor (d_out, d_in). r: at most the smaller of both.",
+        rules={
+            "shape": "The result is a pair: A of shape (r, d_in), then B of shape (d_out, r).",
+            "nearest": "Nearest in the Frobenius norm. How the product is split is up to you.",
+            "unchanged": "delta stays as it is.",
+        },
+        draw=lambda rng, *_: (tensor(rng, rng.randint(4, 9), rng.randint(4, 9)), rng.randint(1, 4)),
+        hints=(
+            "Which decomposition writes a matrix as a sum of r-times-one pieces, the largest first?",
+            ("nearest", "Eckart and Young: keep the r largest singular values and drop the rest."),
+            "`torch.linalg.svd(delta, full_matrices=False)` gives U, S and Vᵀ. Take r columns of one, r rows of the other, and don't forget S.",
+        ),
+        path="Write delta as U·S·Vᵀ first. Each singular value belongs to one column of U and one row of Vᵀ, and they come in descending order. "
+        "Keep the first r of all three. Then decide where S goes: into A, into B, or its root into both. The usual wrong turn is to leave S out, "
+        "or to have it in both.",
+        why="The root of S goes into both factors, so A and B are equally long, as the gradient of one contains the other. "
+        "LoRA starts elsewhere, with B at zero; only the product is compared.",
     ),
 }  # fmt: skip

@@ -1,14 +1,22 @@
-"""Figures of notebook 07: how many parameters A and B have, beside the weight that they correct."""
+"""Figures and tables of notebook 07. Their words follow the numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import torch
 from matplotlib.patches import Rectangle
+from torch import Tensor
 
-from sftlab.classroom.figures import BLUE, GREY, ORANGE, bars, curves
+from sftlab.classroom.figures import BLUE, GREY, ORANGE, curves
+from sftlab.exercises import estimates
+from sftlab.exercises.estimates import Estimate, percent, times, tuned, verdict
+from sftlab.exercises.ex07_lora_parameter_count.experiment import FULL, LORA, RANKS
 from sftlab.lora import break_even_rank, lora_parameter_count
+from sftlab.statistics import chosen
 
 
 def short(number: float) -> str:
@@ -19,40 +27,122 @@ def short(number: float) -> str:
     return f"{number:g}"
 
 
-def over_ranks(shapes: Mapping[str, tuple[int, int]]):
-    """Parameters of A and B over the rank, as a share of the weight, with the break-even ranks.
+def spectrum(deltas: Mapping[str, Tensor], shown: Sequence[str], seed: int = 0):
+    """Draw the energy that the top r singular directions of some ΔW keep, and of random entries."""
+    generator = torch.Generator().manual_seed(seed)
+    some = {name.split("layers.")[-1]: deltas[name] for name in shown}
+    some["random entries"] = torch.randn(deltas[shown[0]].shape, generator=generator)
+    found = {}
+    for name, delta in some.items():
+        kept = torch.linalg.svdvals(delta).square().cumsum(0)
+        found[name] = {r: (kept[r - 1] / kept[-1]).item() for r in RANKS}
+    told = "; ".join(f"{name}: {by[2]:.0%} at rank 2" for name, by in found.items())
+    return curves(found, "Share of ‖ΔW‖² in the r largest singular directions",
+                  f"Rising curves over the rank. {told}.", percent="y", xscale={"value": "log", "base": 2},
+                  xticks=list(RANKS), xlabel="rank r", ylim=(0, 1), figsize=(7.8, 3.6))  # fmt: skip
 
-    ``shapes``: label -> (d_in, d_out).
-    """
-    last = {label: break_even_rank(*sides) for label, sides in shapes.items()}
+
+def best(runs: Sequence[dict], method: str, **settings) -> list[dict]:
+    """Return the runs of a method at the learning rate with the lowest validation loss."""
+    return tuned(chosen(runs, method=method, **settings), lambda run: run["validation"])
+
+
+def losses(runs: Sequence[dict], arm: str, r: int = 0) -> list[float]:
+    """Return the held-out loss of every seed: of "top", "rest", LORA at rank r, or FULL."""
+    if arm in ("top", "rest"):
+        return [run[arm][str(r)]["nll"] for run in best(runs, FULL)]
+    settings = {"r": r} if arm == LORA else {}
+    return [run["test"]["nll"] for run in best([r_ for r_ in runs if r_["method"] == arm], arm, **settings)]  # fmt: skip
+
+
+def kept(runs: Sequence[dict], r: int) -> tuple[Estimate, Estimate]:
+    """Return the energy in the top r directions of the update, and of random entries."""
+    found = best(runs, FULL)
+    return (
+        estimates.mean([run["top"][str(r)]["energy"] for run in found]),
+        estimates.mean([run["random"][str(r)] for run in found]),
+    )
+
+
+def against_whole(runs: Sequence[dict], arm: str, r: int) -> Estimate:
+    """Return an arm's held-out loss divided by that of the whole update, paired by seed."""
+    return estimates.ratio(losses(runs, FULL), losses(runs, arm, r))
+
+
+def loss_over_ranks(runs: Sequence[dict]):
+    """Draw the held-out loss over the rank: cut to it, and trained at it."""
     found = {
-        f"{label}: up to r = {last[label]:,}": {2**n: lora_parameter_count(*sides, 2**n) / (sides[0] * sides[1]) for n in range(13)}
-        for label, sides in shapes.items()
-    }  # fmt: skip
-    ends = ", ".join(f"{label} up to rank {r:,}" for label, r in last.items())
-    few, many = min(last, key=lambda k: last[k]), max(last, key=lambda k: last[k])
-    return curves(
-        found,
-        f"LoRA saves up to r = {last[few]:,} on {few}, up to {last[many]:,} on {many}",
-        "Parallel rising lines on logarithmic axes: the share of the weight that A and B add up to, over the rank. "
-        f"It is below 100% for {ends}.",
-        direct=False, percent="y", axhline={1: ""}, marked={(r, 1): "" for r in last.values()}, xscale="log", yscale="log",
-        xticks=[1, 8, 64, 512, 4096], yticks=[1e-3, 1e-2, 0.1, 1, 10], xlabel="rank r", ylabel="A and B / the weight", figsize=(8.4, 3.8),
-    )  # fmt: skip
+        "full fine-tuning, cut to rank r": {r: losses(runs, "top", r) for r in RANKS},
+        "LoRA trained at rank r": {r: losses(runs, LORA, r) for r in RANKS},
+    }
+    whole = float(np.mean(losses(runs, FULL)))
+    told = "; ".join(
+        f"{name}: " + ", ".join(f"{r} {np.mean(values):.3f}" for r, values in by.items())
+        for name, by in found.items()
+    )
+    return curves(found, "Held-out loss over the rank",
+                  f"Two curves with the range over seeds. {told}. The whole update: {whole:.3f}.",
+                  direct=False, axhline={whole: "whole update"}, xscale={"value": "log", "base": 2}, xticks=list(RANKS),
+                  xlabel="rank r", ylabel="nats per token", figsize=(7.8, 3.6))  # fmt: skip
 
 
-def shares_of_models(found: Mapping[str, tuple[float, float]]):
-    """Which part of each model is trained. ``found``: name -> (share with q and v, with all)."""
-    every = {name: pair[1] for name, pair in found.items()}
-    some = {name: pair[0] for name, pair in found.items()}
-    (first, most), *_, (last, least) = every.items()
-    told = "; ".join(f"{name} {every[name]:.2%} and {some[name]:.2%}" for name in found)
-    return bars(
-        {"every linear layer": every, "q and v only": some},
-        f"On every linear layer: {most:.1%} of {first}, {least:.2%} of {last}",
-        f"Bars of the share of A and B at rank 8, on every linear layer and on q and v only: {told}.",
-        fmt=".2%", percent="x", xlabel="A and B / all parameters of the model, r = 8",
-    )  # fmt: skip
+def ranks_table(runs: Sequence[dict]) -> pd.DataFrame:
+    """Return, by rank, the energy kept and the losses divided by that of the whole update."""
+    rows = {
+        r: {
+            "energy, top r": percent(kept(runs, r)[0]),
+            "random entries": f"{kept(runs, r)[1][0]:.0%}",
+            "loss, top r": times(against_whole(runs, "top", r)),
+            "loss, all but these": times(against_whole(runs, "rest", r)),
+            "loss, LoRA": times(against_whole(runs, LORA, r)),
+        }
+        for r in RANKS
+    }
+    return pd.DataFrame(rows).T.rename_axis("rank")
+
+
+def claims(runs: Sequence[dict], shares: Mapping[str, float]) -> pd.DataFrame:
+    """Return the claims of the lesson with their numbers; the words follow the intervals.
+
+    Args:
+        shares: model -> share of its parameters that LoRA of rank 8 trains, on all linear layers.
+    """
+
+    def said(found: Estimate) -> str:
+        return f"{times(found)}, {verdict(found, 'higher', 'lower', neutral=1.0)}"
+
+    energy, random = kept(runs, 2)
+    more = verdict(energy, "more", "less", neutral=random[0])
+    cut, rest = (against_whole(runs, arm, 2) for arm in ("top", "rest"))
+    trained = {r: estimates.ratio(losses(runs, "top", r), losses(runs, LORA, r)) for r in (1, 8)}
+    (small, of_small), (large, of_large) = min(shares.items(), key=lambda s: -s[1]), min(shares.items(), key=lambda s: s[1])  # fmt: skip
+    rows = [
+        (
+            f"Rank 2 keeps {more} of the change than of random entries",
+            percent(energy),
+            f"random entries: {percent(random)}",
+            "48 pairs, 24 steps, one small base",
+        ),
+        (
+            f"Cut to rank 2, the loss is {verdict(cut, 'higher', 'lower', neutral=1.0)}",
+            times(cut),
+            f"all but these two directions: {said(rest)}",
+            f"cut to rank 8: {said(against_whole(runs, 'top', 8))}",
+        ),
+        (
+            f"LoRA at rank 8 against cutting to it: {verdict(trained[8], 'higher', 'lower', neutral=1.0)} loss",
+            times(trained[8]),
+            f"each at its best learning rate; against the whole: {said(against_whole(runs, LORA, 8))}",
+            f"at rank 1: {said(trained[1])}",
+        ),
+        (
+            f"The share that LoRA trains is larger in {small} than in {large}",
+            f"{of_small:.2%} and {of_large:.2%}, counted",
+            "the formula gives the same counts",
+            "rank 8 on all linear layers",
+        ),
+    ]
+    return pd.DataFrame(rows, columns=["claim", "measured", "control", "where it stops holding"])
 
 
 def to_scale(d_in: int, d_out: int, r: int):
