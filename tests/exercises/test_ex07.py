@@ -114,10 +114,10 @@ def test_the_claims_turn_round_with_their_numbers():
     def turned(recorded):
         """The update cut to rank 2 has less energy than noise, a lower loss, and beats LoRA."""
         new = json.loads(json.dumps(recorded))
-        for run in new:
-            for r in RANKS if run["method"] == FULL else ():
-                run["random"][str(r)] = 0.9
-                run["top"][str(r)]["nll"] = run["test"]["nll"] / (2 + run["seed"] / 9)
+        for one in new:
+            for r in RANKS if one["method"] == FULL else ():
+                one["random"][str(r)] = 0.9
+                one["top"][str(r)]["nll"] = one["test"]["nll"] / (2 + one["seed"] / 9)
         return new
 
     before, after = (plots.claims(found, SHARES)["claim"] for found in (runs(NAME), turned(runs(NAME))))  # fmt: skip

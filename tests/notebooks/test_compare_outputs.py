@@ -265,10 +265,29 @@ def red_cells(path: Path) -> set[int]:
     return red
 
 
-# Each holds most kinds; together they hold every kind several times.
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem[:2])
+def test_each_flip_differs_from_what_is_stored_and_nothing_else_does(path):
+    """As CI compares: a stored notebook that is flipped, with outputs that are not."""
+    stored = nbformat.read(path, as_version=4)
+    notebook = copy.deepcopy(stored)
+    done = flipped(notebook)
+    assert {"outcome", "state"} <= set(done) or path.stem.startswith("00"), done
+    code = [(c, s) for c, s in zip(notebook.cells, stored.cells, strict=True) if c.cell_type == "code"]  # fmt: skip
+    red = {
+        number
+        for number, (cell, now) in enumerate(code)
+        if compare(cell.outputs, now.outputs, tolerance_of(cell.metadata.get("tags", [])))
+    }
+    assert red == set(done.values()), done
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("number", ["03", "07", "11", "12", "15", "18"])
-def test_each_flip_makes_its_cell_red_and_no_other(number, tmp_path):
+@pytest.mark.parametrize("number", ["18"])
+def test_nbval_makes_each_flipped_cell_red_and_no_other(number, tmp_path):
+    """What was compared above is what nbval compares after a run."""
     (path,) = (ROOT / "notebooks").glob(f"{number}_*.ipynb")
     notebook = nbformat.read(path, as_version=4)
     done = flipped(notebook)
@@ -277,11 +296,7 @@ def test_each_flip_makes_its_cell_red_and_no_other(number, tmp_path):
     assert red_cells(tmp_path / path.name) == set(done.values()), done
 
 
-def test_every_kind_is_flipped_somewhere():
-    kinds = [
-        flipped(nbformat.read(path, as_version=4))
-        for number in ("03", "07", "11", "12", "15", "18")
-        for path in (ROOT / "notebooks").glob(f"{number}_*.ipynb")
-    ]
+def test_every_kind_is_flipped_in_several_notebooks():
+    kinds = [flipped(nbformat.read(path, as_version=4)) for path in NOTEBOOKS]
     for kind in FLIPS:
-        assert sum(kind in done for done in kinds) >= 2, kind
+        assert sum(kind in done for done in kinds) >= 6, kind
