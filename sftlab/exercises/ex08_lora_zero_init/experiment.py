@@ -1,108 +1,141 @@
-"""LoRA from four initializations: does training start at the base model, and does LoRA learn?
+"""LoRA from different initializations: which matrix is random, how large its entries are, and which is zero.
 
-A and B are random or zero (``init_lora_``), everything else is the same: 32 pairs, r = 8, α = 16,
-every linear layer, 20 steps of AdamW at a constant learning rate. Gradients are not clipped, so the
-gradient norms are those of the loss.
+Six arms, everything else the same: 32 pairs, r = 8, α = 16, every linear layer, 20 steps of AdamW at a
+constant learning rate, gradients not clipped. The random matrix is uniform within one of two bounds:
+``small`` is 1/√d_in, which LoRA uses for A, and ``large`` is 1/√r, which the same rule gives for B.
+
+Four arms have one zero matrix: "A random" (small), "A random, large", "B random" (large) and "B random,
+small". So the choice of the matrix and the size of its entries are apart. Their learning rates are swept;
+the best is chosen on validation questions and the result reported on others. ``both zero`` and ``both
+random`` train at one learning rate.
+
+Each seed has its own pairs, random matrices and order. This takes about a quarter of an hour on one core.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import cache
+from itertools import count, islice
+from random import Random
 
 import torch
 
-from sftlab._internal.paths import INSTRUCTIONS
-from sftlab.data import collate, conversation, read_jsonl, tokenize_conversations
+from sftlab.almanac.pairs import heldout, pairs
+from sftlab.data import batch_order, collate, conversation
+from sftlab.exercises.recipes import response_nll
 from sftlab.lora import init_lora_, inject_lora, lora_layers, lora_parameters
-from sftlab.lora_statistics import gradient_norms
-from sftlab.loss import model_loss
-from sftlab.masking import Example
+from sftlab.lora_statistics import gradient_norms, relative_update
+from sftlab.masking import Example, build_example
 from sftlab.models import load
-from sftlab.train import TrainConfig, planned_batches, train_loop
+from sftlab.train import train_step
 
 RECORD = "lora_init"  # data/results/lora_init.json
 
-INITS = ("A random", "B random", "both zero", "both random")
-R, ALPHA, BATCH, STEPS, SEEDS = 8, 16, 16, 20, 5
-RATE = 2e-3
-RATES = (5e-4, RATE, 8e-3, 3.2e-2)  # for the initializations with one zero matrix, three seeds
+SWEPT = ("A random", "A random, large", "B random", "B random, small")
+INITS = (*SWEPT, "both zero", "both random")
+R, ALPHA, PAIRS, BATCH, STEPS, SEEDS, QUESTIONS = 8, 16, 32, 16, 20, 5, 60
+RATE = 2e-3  # of the other two arms
+RATES = (5e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)
 
 
-def rows_of(tokenizer, name: str, count: int | None = None) -> list[Example]:
-    """Return the first ``count`` pairs of a file (default all), tokenized and masked."""
-    pairs = read_jsonl(INSTRUCTIONS / f"{name}.jsonl")[:count]
-    return tokenize_conversations(tokenizer, [conversation(pair) for pair in pairs]).examples
+@cache
+def questions() -> tuple[tuple[dict, ...], tuple[dict, ...]]:
+    """Return held-out questions on facts, for validation and for the result."""
+    found = [question for question in heldout() if question["kind"] != "tips"]
+    sample = Random(8).sample(found, 2 * QUESTIONS)
+    return tuple(sample[:QUESTIONS]), tuple(sample[QUESTIONS:])
 
 
-def batches(rows: Sequence[Example], steps: int, seed: int, pad_id: int) -> Iterator[dict]:
-    """Yield batches of 16 examples for ``steps`` steps, in an order that depends on the seed."""
-    passes = math.ceil(steps * BATCH / len(rows))
-    config = TrainConfig(num_train_epochs=passes, batch_size=BATCH, max_steps=steps, seed=seed)
-    for chosen in planned_batches(rows, config):
-        yield collate([rows[i] for i in chosen], pad_id)
+def examples(tokenizer, rows: Sequence[dict]) -> list[Example]:
+    """Return the rows as examples in which the answer is trained."""
+    return [build_example(tokenizer, conversation(row)) for row in rows]
+
+
+def batches(tokenizer, seed: int, steps: int = STEPS) -> Iterator[dict]:
+    """Yield batches of 16 of a seed's 32 pairs, in an order that depends on the seed."""
+    made = examples(tokenizer, pairs(PAIRS, seed, skills=()))
+    epochs = (batch_order(list(map(len, made)), BATCH, seed, n) for n in count())
+    for chosen in islice((batch for epoch in epochs for batch in epoch), steps):
+        yield collate([made[i] for i in chosen], tokenizer.pad_token_id)
 
 
 @torch.no_grad()
-def mean_nll(model, rows: Sequence[Example], pad_id: int) -> float:
-    """Return the NLL of the examples' responses, in nats per trained token."""
-    loss, count = model_loss(model, collate(rows, pad_id))
-    return (loss / count).item()
-
-
-@torch.no_grad()
-def logits_of(model, rows: Sequence[Example], pad_id: int) -> torch.Tensor:
-    """Return the logits at every token of the examples, without padding: (tokens, vocabulary)."""
-    batch = collate(rows, pad_id)
+def logits_of(model, batch: dict) -> torch.Tensor:
+    """Return the logits at every token of a batch, without padding: (tokens, vocabulary)."""
     mask = batch["attention_mask"]
     return model(batch["input_ids"], attention_mask=mask).logits[mask.bool()]
 
 
-def start_from(model, how: str, seed: int) -> None:
-    """Add LoRA to the model with one of the four initializations."""
+@torch.no_grad()
+def initialize(A: torch.Tensor, B: torch.Tensor, how: str, generator=None) -> None:
+    """Fill A (r, d_in) and B (d_out, r) in place, as an arm does."""
+    which, _, size = how.partition(", ")
+    init_lora_(A, B, which, generator)
+    ratio = math.sqrt(A.shape[1] / A.shape[0])  # of the large bound to the small one
+    if size == "large":
+        A *= ratio
+    elif size == "small":
+        B /= ratio
+
+
+def with_lora(how: str, seed: int, name: str = "almanac"):
+    """Return the base with adapters as an arm begins, and its tokenizer."""
+    model, tokenizer = load(name)
     inject_lora(model, "all-linear", r=R, lora_alpha=ALPHA, seed=seed)
     generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for layer in lora_layers(model).values():
-            init_lora_(layer.A, layer.B, how, generator)
+    for layer in lora_layers(model).values():
+        initialize(layer.A, layer.B, how, generator)
+    return model, tokenizer
 
 
-def run(how: str, seed: int, rate: float = RATE, steps: int = STEPS, name: str = "almanac") -> dict:
+def norms(model) -> tuple[float, float]:
+    """Return the norms of the gradients of all A and of all B."""
+    of_A, of_B = zip(*gradient_norms(model).values(), strict=True)
+    return math.hypot(*of_A), math.hypot(*of_B)
+
+
+def held_out(model, tokenizer) -> tuple[float, float]:
+    """Return the loss on the answers of the validation questions and of the others (nats per token)."""
+    validation, test = (
+        response_nll(model, examples(tokenizer, some), tokenizer.pad_token_id)
+        for some in questions()
+    )
+    return validation, test
+
+
+def run(how: str, seed: int, rate: float = RATE, steps: int = STEPS) -> dict:
     """Train from one initialization.
 
     Returns:
-        For each step: ``loss`` before the step, ``norm_A`` and ``norm_B``, the norms of the two
-        gradients over all layers. Also ``difference``, the largest change of a logit before the
-        first step; ``nll_base``, ``nll_start``, ``nll_end``, the loss on 64 held-out pairs.
+        For each step: ``loss`` before it, ``norm_A`` and ``norm_B``, the norms of the gradients. Also
+        ``difference``, the largest change of a logit before the first step; ``first_update``,
+        ‖ΔW‖ / ‖W‖ after it; ``nll_base``, ``nll_start``, and after the last step ``validation`` and
+        ``nll_end``, held-out losses in nats per token.
     """
-    model, tokenizer = load(name)
-    pad_id = tokenizer.pad_token_id
-    rows, held_out = rows_of(tokenizer, "handful"), rows_of(tokenizer, "heldout", 64)
-    before, nll_base = logits_of(model, held_out, pad_id), mean_nll(model, held_out, pad_id)
-    start_from(model, how, seed)
+    base, tokenizer = load("almanac")
+    asked = collate(examples(tokenizer, questions()[1][:16]), tokenizer.pad_token_id)
+    model, _ = with_lora(how, seed)
     found: dict = {"loss": [], "norm_A": [], "norm_B": []}
-    found["difference"] = (logits_of(model, held_out, pad_id) - before).abs().max().item()
-    found["nll_base"], found["nll_start"] = nll_base, mean_nll(model, held_out, pad_id)
-
-    def record(_: int, loss: float) -> None:
-        norms = list(gradient_norms(model).values())
-        found["loss"].append(loss)
-        found["norm_A"].append(math.hypot(*(of_A for of_A, _ in norms)))
-        found["norm_B"].append(math.hypot(*(of_B for _, of_B in norms)))
-
+    found["difference"] = (logits_of(model, asked) - logits_of(base, asked)).abs().max().item()
+    found["nll_base"], found["nll_start"] = (held_out(m, tokenizer)[1] for m in (base, model))
     optimizer = torch.optim.AdamW(lora_parameters(model), lr=rate, weight_decay=0.0)
-    plan = batches(rows, steps, seed, pad_id)
-    train_loop(model, plan, optimizer, [rate] * steps, record, max_grad_norm=math.inf)
-    return {**found, "nll_end": mean_nll(model, held_out, pad_id)}
+    for step, batch in enumerate(batches(tokenizer, seed, steps)):
+        found["loss"].append(train_step(model, batch, optimizer, max_grad_norm=math.inf))
+        for name, norm in zip(("norm_A", "norm_B"), norms(model), strict=True):
+            found[name].append(norm)
+        if step == 0:
+            found["first_update"] = relative_update(model)
+    found["validation"], found["nll_end"] = held_out(model.eval(), tokenizer)
+    return found
 
 
 def settings() -> list[dict]:
-    """Return four initializations with five seeds, then two of them at other learning rates."""
-    main = [{"how": how, "seed": seed, "rate": RATE} for seed in range(SEEDS) for how in INITS]
-    others = [rate for rate in RATES if rate != RATE]
-    return main + [
+    """Return all settings, seed by seed."""
+    return [
         {"how": how, "seed": seed, "rate": rate}
-        for seed in range(3)
-        for rate in others
-        for how in INITS[:2]
+        for seed in range(SEEDS)
+        for how in INITS
+        for rate in (RATES if how in SWEPT else (RATE,))
     ]
