@@ -10,7 +10,44 @@ from torch import nn
 
 from sftlab.classroom.answers import equivalent, refused, right
 
-START, STUCK = "08.init_lora_", "08.which_is_stuck"
+START, GRADIENTS, STUCK = "08.init_lora_", "08.lora_gradients", "08.which_is_stuck"
+
+
+@right(GRADIENTS)
+def by_autograd(x, grad_output, A, B, scale):
+    A, B = (M.detach().clone().requires_grad_() for M in (A, B))
+    with torch.enable_grad():
+        y = scale * x @ A.T @ B.T
+    return torch.autograd.grad(y, (A, B), grad_output)
+
+
+@right(GRADIENTS)
+def by_einsum(x, grad_output, A, B, scale):
+    of_A = torch.einsum("to,or,ti->ri", grad_output, B, x)
+    of_B = torch.einsum("to,ti,ri->or", grad_output, x, A)
+    return scale * of_A, scale * of_B
+
+
+@right(GRADIENTS)
+def through_the_whole(x, grad_output, A, B, scale):
+    whole = scale * grad_output.T @ x  # the gradient of the product BA
+    return B.T @ whole, whole @ A.T
+
+
+@right(GRADIENTS)
+def token_by_token(x, grad_output, A, B, scale):
+    of_A, of_B = torch.zeros_like(A), torch.zeros_like(B)
+    for token, gradient in zip(x, grad_output, strict=True):
+        of_A += scale * torch.outer(B.T @ gradient, token)
+        of_B += scale * torch.outer(gradient, A @ token)
+    return [of_A, of_B]
+
+
+@refused(GRADIENTS, "changes its own input (argument 4")
+def B_overwritten(x, grad_output, A, B, scale):
+    found = by_einsum(x, grad_output, A, B, scale)
+    B *= scale
+    return found
 
 
 @right(START)

@@ -1,4 +1,4 @@
-"""Checks of notebook 08: how A and B start, and which layers can never change."""
+"""Checks of notebook 08: how A and B start, their gradients, and which layers can never change."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from torch import Tensor, nn
 
 from sftlab.classroom.checking import Case, Exercise, mistake
 from sftlab.classroom.first_difference import Broken
+from sftlab.exercises.drawing import tensor
+from sftlab.exercises.ex08_lora_zero_init.gradients import lora_gradients
 from sftlab.lora import init_lora_
 from sftlab.lora_statistics import which_is_stuck
 
-START, STUCK = "08.init_lora_", "08.which_is_stuck"
+START, GRADIENTS, STUCK = "08.init_lora_", "08.lora_gradients", "08.which_is_stuck"
 
 # --- init_lora_ ----------------------------------------------------------------------------
 
@@ -120,6 +122,87 @@ START_CASES = (
     _case("parameters", 5, 211, 13, held=7.0, trained=True),
     _case("size", 61, 7, 5, held=7.0),
     _case("seed", 3, 53, 5, held=7.0),
+)
+
+
+# --- lora_gradients ------------------------------------------------------------------------
+
+
+@mistake(GRADIENTS, "The gradients are exchanged: A's comes first.")
+def _exchanged_gradients(x, grad_output, A, B, scale):
+    of_A, of_B = lora_gradients(x, grad_output, A, B, scale)
+    return of_B, of_A
+
+
+@mistake(GRADIENTS, "The scale is missing: it multiplies the product of A and B, so it is in both gradients.")  # fmt: skip
+def _unscaled(x, grad_output, A, B, scale):
+    return lora_gradients(x, grad_output, A, B, 1.0)
+
+
+@mistake(GRADIENTS, "The scale is in A's gradient only. It multiplies the product of A and B, so it is in both gradients.")  # fmt: skip
+def _scale_in_A_only(x, grad_output, A, B, scale):
+    of_A, of_B = lora_gradients(x, grad_output, A, B, scale)
+    return of_A, of_B / scale
+
+
+@mistake(GRADIENTS, "The scale is in B's gradient only. It multiplies the product of A and B, so it is in both gradients.")  # fmt: skip
+def _scale_in_B_only(x, grad_output, A, B, scale):
+    of_A, of_B = lora_gradients(x, grad_output, A, B, scale)
+    return of_A / scale, of_B
+
+
+@mistake(GRADIENTS, "The scale is squared: it multiplies the product of A and B once.")
+def _scale_squared(x, grad_output, A, B, scale):
+    return lora_gradients(x, grad_output, A, B, scale**2)
+
+
+@mistake(GRADIENTS, "The gradients are transposed: each has the shape of its matrix.")
+def _transposed(x, grad_output, A, B, scale):
+    of_A, of_B = lora_gradients(x, grad_output, A, B, scale)
+    return of_A.T, of_B.T
+
+
+@mistake(GRADIENTS, "They are divided by the number of tokens. The mean, if there is one, is in grad_output already; here the tokens' parts are added up.")  # fmt: skip
+def _mean_over_tokens(x, grad_output, A, B, scale):
+    return lora_gradients(x, grad_output / len(x), A, B, scale)
+
+
+@mistake(GRADIENTS, "The sign is turned: this is the step against the gradient, not the gradient.")
+def _sign_turned(x, grad_output, A, B, scale):
+    return lora_gradients(x, -grad_output, A, B, scale)
+
+
+@mistake(GRADIENTS, "Each gradient is that of the product ΔW, multiplied with its *own* matrix. The chain rule leads through the other one.")  # fmt: skip
+def _own_matrix(x, grad_output, A, B, scale):
+    whole = scale * grad_output.T @ x  # (d_out, d_in)
+    return A @ whole.T @ whole / whole.norm(), whole @ whole.T @ B / whole.norm()
+
+
+@mistake(GRADIENTS, "Only the first token is in the result. The tokens' parts are added up.")
+def _first_token(x, grad_output, A, B, scale):
+    return lora_gradients(x[:1], grad_output[:1], A, B, scale)
+
+
+def _layer(rng: random.Random, tokens: int, d_in: int, d_out: int, r: int) -> tuple:
+    sizes = ((tokens, d_in), (tokens, d_out), (r, d_in), (d_out, r))
+    return (*(tensor(rng, *size) for size in sizes), round(rng.uniform(1.2, 3), 2))
+
+
+def _gradients(rule: str, told: str, *sizes: int, zero: str = "") -> Case:
+    def make() -> tuple:
+        x, grad_output, A, B, scale = _layer(random.Random(sum(sizes)), *sizes)
+        return x, grad_output, A * (zero != "A"), B * (zero != "B"), scale
+
+    said = "`lora_gradients(x, grad_output, A, B, scale)` with {} tokens, d_in {}, d_out {}, r {}: "
+    return Case(said.format(*sizes) + told, make, lora_gradients, 1e-4, rule=rule)
+
+
+GRADIENT_CASES = (
+    _gradients("chain", "both matrices random", 1, 7, 4, 3),
+    _gradients("chain", "B is zero", 1, 5, 6, 2, zero="B"),
+    _gradients("chain", "A is zero", 1, 5, 6, 2, zero="A"),
+    _gradients("sum", "four tokens", 4, 6, 3, 2),
+    _gradients("sum", "many tokens", 23, 3, 8, 5),
 )
 
 
@@ -243,14 +326,14 @@ EXERCISES = {
             "Start A and B",
             init_lora_,
             START_CASES,
-            asks="Fill A and B in place with LoRA's own start. What the function returns does not matter.\n\n"
+            asks="Fill A and B in place with LoRA's own start.\n\n"
             "A: tensor (r, d_in). B: tensor (d_out, r).",
             rules={
-                "in place": "The two tensors themselves are filled, whatever they hold before the call (uninitialized memory, even NaN); their shape and dtype stay.",
-                "zero": "B is zero everywhere, so that B·A is exactly 0 and the model starts as the base model.",
-                "random": "A is random, because B's gradient passes through A: its entries are independent of each other and 0 on average.",
-                "size": "Each row of A adds up d_in inputs. If these are independent with standard deviation 1, the sum has a standard deviation between 0.3 and 2, for every d_in.",
-                "parameters": "A and B may be nn.Parameter objects. They can be filled as well, and requires_grad stays as it is, so that they are trained.",
+                "in place": "The tensors themselves are filled, whatever they hold, even NaN; shape and dtype stay.",
+                "zero": "B is zero everywhere, so that the model starts as the base model.",
+                "random": "A is random: its entries are independent of each other and 0 on average.",
+                "size": "A·x has a standard deviation of 0.3 to 2 for x of standard deviation 1, for every d_in.",
+                "parameters": "A and B may be nn.Parameter objects; requires_grad stays as it is.",
                 "seed": "No random seed is set: the layers would all start with the same A.",
             },
             hints=(
@@ -266,16 +349,40 @@ EXERCISES = {
             "the functions of `nn.init` turn off the recording of gradients themselves.",
         ),
         Exercise(
+            GRADIENTS,
+            "The gradients of A and B",
+            lora_gradients,
+            GRADIENT_CASES,
+            asks="Return the gradients of A and B of a LoRA layer, y = W x + scale · B A x.\n\n"
+            "x: (tokens, d_in). grad_output: (tokens, d_out), the loss's gradient with respect to y.\n"
+            "A: (r, d_in). B: (d_out, r). scale: a number.",
+            rules={
+                "chain": "The result is a pair: the gradient of A, then that of B, each of its shape.",
+                "sum": "The parts of the tokens are added up, without a mean.",
+                "unchanged": "The arguments stay as they are.",
+            },
+            draw=lambda rng, *_: _layer(rng, *(rng.randint(2, 9) for _ in range(4))),
+            hints=(
+                "Write y as two steps: h = A x, then y = W x + scale · B h. Begin at the end.",
+                ("chain", "For a linear step y = M h, the gradient of M is grad_output.T @ h, and that of h is grad_output @ M."),
+                "So B's gradient needs h, which A makes; A's needs what arrives at h through B.",
+            ),
+            path="Name what lies between the two matrices: hidden = x @ A.T. B's gradient is that of any linear layer that reads hidden. For A's, first carry "
+            "grad_output back through B, then do the same with x. The scale stands in front of the product, so it multiplies both. The usual wrong turn is a "
+            "shape that fits by chance: check every product with tokens, d_in, d_out and r all different.",
+            why="No gradient of W is formed: both results come from thin products over the tokens.",
+        ),
+        Exercise(
             STUCK,
             "Find the layers that cannot change",
             which_is_stuck,
             STUCK_CASES,
             asks="Return the names of the LoRA layers that can never change, as a list.\n\n"
-            "grad_norms: {layer name: (norm of A's gradient, norm of B's gradient)} after one backward pass, finite float32 numbers.",
+            "grad_norms: {layer: (norm of A's gradient, norm of B's)} after one backward pass.",
             rules={
-                "stuck": "A matrix with a gradient moves, and the gradient of each matrix passes through the other one. A layer is returned only if nothing in it will ever move.",
-                "tiny": "Only a norm of exactly 0 means that there is no gradient. Any other gradient moves its matrix, however small it is.",
-                "order": "The names stand in the order of grad_norms; the list is empty if there are none.",
+                "stuck": "A layer is returned only if neither of its matrices will ever move.",
+                "tiny": "Only a norm of exactly 0 is no gradient. Any other moves its matrix, however small.",
+                "order": "The names stand in the order of grad_norms; without any, the list is empty.",
                 "unchanged": "grad_norms stays as it is.",
             },
             draw=_draw,

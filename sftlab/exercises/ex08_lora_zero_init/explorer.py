@@ -1,4 +1,4 @@
-"""The explorer of notebook 08: pick a starting point, see the loss and both gradients."""
+"""The explorer of notebook 08: pick an initialization, see the loss and both gradients."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ from sftlab.exercises.ex08_lora_zero_init.plots import LABELS, mean_curve, one_s
 
 
 def pick_a_start(runs: Sequence[dict]) -> None:
-    """The recorded runs of the four starting points, one at a time."""
+    """The recorded runs of the six initializations, one at a time."""
 
     def words(how: str) -> str:
-        loss = mean_curve(runs, "loss", how)[0]
-        of_A, of_B = (mean_curve(runs, name, how)[0] for name in ("norm_A", "norm_B"))
+        loss, of_A, of_B = (mean_curve(runs, name, how) for name in ("loss", "norm_A", "norm_B"))
         return (
-            f"{LABELS[how]}: the loss goes from {loss[0]:.1f} to {loss[-1]:.1f} nats in {len(loss)} steps; at the first step "
-            f"the gradient of A has the norm {of_A[0]:.1f} and that of B {of_B[0]:.1f}."
+            f"{LABELS[how]}: the loss goes from {loss[1]:.1f} to {loss[len(loss)]:.1f} nats in {len(loss)} steps; at the first step "
+            f"the gradient of A has the norm {of_A[1]:.1f} and that of B {of_B[1]:.1f}."
         )
 
     buttons = widgets.ToggleButtons(options=[(label, how) for how, label in LABELS.items()])

@@ -1,116 +1,145 @@
-"""Figures of notebook 08: LoRA from four starting points."""
+"""Figures and tables of notebook 08: LoRA from six initializations. Their words follow the numbers."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 
 from sftlab.classroom.figures import curves
-from sftlab.exercises.ex08_lora_zero_init.experiment import RATES
-from sftlab.statistics import chosen
+from sftlab.exercises import estimates
+from sftlab.exercises.estimates import Estimate, times, tuned, verdict
+from sftlab.exercises.ex08_lora_zero_init.experiment import RATE, RATES, SWEPT
+from sftlab.statistics import best_rate, chosen
 
 LABELS = {
-    "A random": "A random, B zero",
-    "B random": "A zero, B random",
-    "both zero": "A zero, B zero",
-    "both random": "A random, B random",
+    "A random": "A random, small",
+    "A random, large": "A random, large",
+    "B random": "B random, large",
+    "B random, small": "B random, small",
+    "both zero": "both zero",
+    "both random": "both random",
 }
 STEP_TICKS = (1, 5, 10, 15, 20)
-ORDER = ("A random", "B random", "both random", "both zero")
 # Linear near zero, so that zero has a place.
 NEAR_ZERO = {"value": "symlog", "linthresh": 0.01, "linscale": 0.4}
 
 
-def _norms(norms_A: Sequence[float], norms_B: Sequence[float]) -> tuple[dict, dict, dict]:
-    """Lines of both norms, marks where one is 0 at the first step only, and their axis."""
-    lines = {"A": dict(enumerate(norms_A, 1)), "B": dict(enumerate(norms_B, 1))}
-    if not any([*norms_A, *norms_B]):
-        lines = {"both are 0": lines["A"]}
-    at_zero = [f"{name}: exactly 0" for name, line in lines.items() if not line[1] and any(line.values())]  # fmt: skip
-    marked = {(1, 0): at_zero[0]} if at_zero else {}
-    high = 2 * max(*norms_A, *norms_B, 0.1)
-    ticks = [tick for tick in (0, 0.01, 0.1, 1, 10, 100) if tick <= high]
-    axis = {"yscale": NEAR_ZERO, "yticks": ticks, "ylim": (-0.003, high), "ylabel": "norm of the gradient"}  # fmt: skip
-    return lines, marked, axis
-
-
-def gradient_norms(norms_A: Sequence[float], norms_B: Sequence[float]):
-    """The gradients' norms over the steps."""
-    lines, marked, axis = _norms(norms_A, norms_B)
-    zeros = {name: list(norms).count(0) for name, norms in (("A", norms_A), ("B", norms_B))}
-    steps = len(norms_A)
-    title = f"The gradient of A is zero at {zeros['A']} of {steps} steps, that of B at {zeros['B']}"
-    alt = (
-        f"Line chart over {steps} steps of the gradients' norms. A's begins at {norms_A[0]:.2g} and ends at "
-        f"{norms_A[-1]:.2g}, B's goes from {norms_B[0]:.2g} to {norms_B[-1]:.2g}; exactly zero are "
-        f"{zeros['A']} norms of A and {zeros['B']} of B."
-    )
-    return curves(lines, title, alt, marked=marked, xlabel="step", xticks=STEP_TICKS, **axis)
-
-
-def mean_curve(runs: Sequence[dict], name: str, how: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
-    """Mean, lowest and highest value over the seeds, step by step."""
-    values = np.array([run[name] for run in chosen(runs, how=how, rate=RATES[1])])
-    return values.mean(0), values.min(0), values.max(0)
-
-
-def four_losses(runs: Sequence[dict]):
-    """The training loss from four starting points: mean over the seeds, and their range."""
-    found = {LABELS[how]: _over_steps(runs, how) for how in ORDER}
-    ends = {how: [np.mean(points[n]) for n in (min(points), max(points))] for how, points in found.items()}  # fmt: skip
-    learn = sum(end < start / 2 for start, end in ends.values())
-    worst = max(ends, key=lambda how: ends[how][0])
-    told = "; ".join(f"{how} from {start:.1f} to {end:.1f}" for how, (start, end) in ends.items())
-    return curves(
-        found,
-        f"{learn} of {len(found)} starts halve their loss; the worst beginning: {worst}",
-        f"Line chart of the training loss from four starting points, means of the seeds with their range: {told}.",
-        direct=False, xlabel="step", ylabel="loss (nats per trained token)", ylim=(0, None), xticks=STEP_TICKS, figsize=(7.6, 3.8),
-    )  # fmt: skip
-
-
-def _over_steps(runs: Sequence[dict], how: str) -> dict[int, list[float]]:
-    """Step -> the loss of every seed."""
-    each = [run["loss"] for run in chosen(runs, how=how, rate=RATES[1])]
-    return dict(enumerate(map(list, zip(*each, strict=True)), 1))
-
-
-def over_rates(runs: Sequence[dict]):
-    """Held-out loss of the two starts with one zero matrix, over the learning rate: mean, range."""
-    starts = ("A random", "B random")
-    found = {LABELS[how]: {rate: _ends(runs, how, rate) for rate in RATES} for how in starts}
-    good = {how: max(good_rates(runs, how)) for how in starts}
-    more = max(good, key=lambda how: good[how])
-    title = f"{LABELS[more]} stands rates up to {good[more]:g}, the other up to {min(good.values()):g}"  # fmt: skip
-    told = "; ".join(
-        f"{how}: " + ", ".join(f"{np.mean(v):.2f} at {rate:g}" for rate, v in points.items())
-        for how, points in found.items()
-    )
-    return curves(
-        found, title, f"Line chart of held-out loss over four learning rates for two starts. {told}.",
-        direct=False, axhline={runs[0]["nll_base"]: "the base"}, xscale="log", yscale="log", xticks=RATES, xlabel="learning rate",
-        ylabel="held-out NLL after 20 steps\n(nats per token)", figsize=(7.4, 3.6),
-    )  # fmt: skip
-
-
-def _ends(runs: Sequence[dict], how: str, rate: float) -> list[float]:
-    """The final NLL of the three seeds that every rate has."""
-    return [run["nll_end"] for run in chosen(runs, how=how, rate=rate) if run["seed"] < 3]
-
-
-def good_rates(runs: Sequence[dict], how: str) -> list[float]:
-    """The recorded rates with a mean held-out NLL below twice the lowest."""
-    means = {rate: np.mean(_ends(runs, how, rate)) for rate in RATES}
-    return [rate for rate, mean in means.items() if mean < 2 * min(means.values())]
+def mean_curve(runs: Sequence[dict], name: str, how: str) -> dict[int, float]:
+    """Return step -> mean over the seeds, at one learning rate."""
+    values = np.mean([run[name] for run in chosen(runs, how=how, rate=RATE)], axis=0)
+    return dict(enumerate(values.tolist(), 1))
 
 
 def one_start(runs: Sequence[dict], how: str, alt: str):
-    """The explorer's picture: loss and gradient norms from one starting point."""
-    lines, marked, axis = _norms(*(mean_curve(runs, name, how)[0] for name in ("norm_A", "norm_B")))
-    losses = {LABELS[other]: _over_steps(runs, other) for other in ORDER}
+    """Draw loss and gradient norms from one initialization, the losses of the others pale."""
+    lines = {name[-1]: mean_curve(runs, name, how) for name in ("norm_A", "norm_B")}
+    if not any(value for line in lines.values() for value in line.values()):
+        lines = {"both are 0": lines["A"]}
+    at_zero = [f"{name}: exactly 0" for name, line in lines.items() if not line[1] and any(line.values())]  # fmt: skip
+    high = 2 * max(0.1, *(value for line in lines.values() for value in line.values()))
+    ticks = [tick for tick in (0, 0.01, 0.1, 1, 10, 100) if tick <= high]
+    axis = {"yscale": NEAR_ZERO, "yticks": ticks, "ylim": (-0.003, high), "ylabel": "norm of the gradient"}  # fmt: skip
+    losses = {LABELS[other]: mean_curve(runs, "loss", other) for other in LABELS}
     return curves(
         {"loss": losses, "gradients": lines}, LABELS[how], alt, panels=True, direct=True, picked=LABELS[how],
-        marked={"gradients": marked}, xlabel="step", xticks=STEP_TICKS,
+        marked={"gradients": {(1, 0): at_zero[0]} if at_zero else {}}, xlabel="step", xticks=STEP_TICKS,
         each={"loss": {"ylim": (0, 7), "ylabel": "loss (nats per token)"}, "gradients": axis}, figsize=(9.6, 3.3),
     )  # fmt: skip
+
+
+def over_rates(runs: Sequence[dict]):
+    """Draw the held-out loss of the four arms with one zero matrix over the learning rate."""
+    found = {
+        LABELS[how]: {rate: [run["nll_end"] for run in chosen(runs, how=how, rate=rate)] for rate in RATES}
+        for how in SWEPT
+    }  # fmt: skip
+    told = "; ".join(
+        f"{how}: " + ", ".join(f"{np.mean(v):.2f} at {rate:g}" for rate, v in by.items())
+        for how, by in found.items()
+    )
+    return curves(found, "Held-out loss after 20 steps, by learning rate",
+                  f"Four curves with their range over seeds. {told}.", direct=False, xscale="log", yscale="log",
+                  xticks=RATES, xlabel="learning rate", ylabel="nats per token", figsize=(7.8, 3.8))  # fmt: skip
+
+
+def best(runs: Sequence[dict], how: str) -> list[dict]:
+    """Return an arm's runs at the learning rate with the lowest mean validation loss."""
+    found = [{**run, "learning_rate": run["rate"]} for run in chosen(runs, how=how)]
+    return tuned(found, lambda run: run["validation"])
+
+
+def loss_ratio(runs: Sequence[dict], how: str, against: str = "A random") -> Estimate:
+    """Return an arm's held-out loss divided by another's, each at its best learning rate."""
+    return estimates.ratio(*([run["nll_end"] for run in best(runs, h)] for h in (against, how)))
+
+
+def rate_ratio(runs: Sequence[dict], how: str, against: str = "A random") -> Estimate:
+    """Return an arm's best learning rate divided by another's, interpolated seed by seed."""
+
+    def rates(name: str) -> list[float]:
+        seeds = sorted({run["seed"] for run in chosen(runs, how=name)})
+        sweeps = (
+            {r["rate"]: r["validation"] for r in chosen(runs, how=name, seed=s)} for s in seeds
+        )
+        return [best_rate(sweep) for sweep in sweeps]  # fmt: skip
+
+    return estimates.ratio(rates(against), rates(how))
+
+
+def arms_table(runs: Sequence[dict]) -> pd.DataFrame:
+    """Return what the first step does in each arm, its best learning rate and loss."""
+    lines = {}
+    for how in SWEPT:
+        same = how == "A random"
+        moved = np.mean([run["first_update"] for run in chosen(runs, how=how, rate=RATE)])
+        lines[LABELS[how]] = {
+            f"‖ΔW‖/‖W‖ after one step at {RATE:g}": f"{moved:.2%}",
+            "best learning rate, ratio": "–" if same else times(rate_ratio(runs, how)),
+            "held-out loss, best against best": "–" if same else times(loss_ratio(runs, how)),
+        }
+    return pd.DataFrame(lines).T
+
+
+def claims(runs: Sequence[dict]) -> pd.DataFrame:
+    """Return the claims of the lesson with their numbers; the words follow the intervals."""
+
+    def said(found: Estimate) -> str:
+        return f"{times(found)}, {verdict(found, 'higher', 'lower', neutral=1.0)}"
+
+    def largest(how: str) -> float:
+        return max(run["difference"] for run in chosen(runs, how=how))
+
+    one_zero = max(map(largest, SWEPT))
+    still = max(abs(run["nll_end"] - run["nll_base"]) for run in chosen(runs, how="both zero"))
+    size = rate_ratio(runs, "B random", "B random, small")
+    which = loss_ratio(runs, "B random, small")
+    learned = estimates.ratio(*([run[n] for run in best(runs, "A random")] for n in ("nll_base", "nll_end")))  # fmt: skip
+    rows = [
+        (
+            f"One zero matrix: the model starts {'at' if one_zero == 0 else 'away from'} the base",
+            f"largest change of a logit {one_zero:g}, in all runs",
+            f"both random: {largest('both random'):.0f}",
+            "any precision: a product with zero is zero",
+        ),
+        (
+            f"Two zero matrices: the model {'never changes' if still == 0 else 'changes'}",
+            f"held-out loss changes by {still:g}",
+            f"A random: {times(learned)} of the base's loss",
+            "weights that another start has moved",
+        ),
+        (
+            f"Larger random entries: best learning rate {verdict(size, 'higher', 'lower', neutral=1.0)}",
+            f"{times(size)}, B random",
+            f"the same size, other matrix: {said(rate_ratio(runs, 'B random, small'))}",
+            f"A random: {said(rate_ratio(runs, 'A random, large'))}",
+        ),
+        (
+            f"Which matrix is random, at one size: loss {verdict(which, 'higher with B', 'lower with B', neutral=1.0)}",
+            times(which),
+            f"the size alone, B random: {said(loss_ratio(runs, 'B random', 'B random, small'))}",
+            "best against best; 20 steps, 32 pairs, rank 8",
+        ),
+    ]
+    return pd.DataFrame(rows, columns=["claim", "measured", "control", "where it stops holding"])
