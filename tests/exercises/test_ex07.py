@@ -120,12 +120,12 @@ def test_the_claims_turn_round_with_their_numbers():
                 one["top"][str(r)]["nll"] = one["test"]["nll"] / (2 + one["seed"] / 9)
         return new
 
-    before, after = (plots.claims(found, SHARES)["claim"] for found in (runs(NAME), turned(runs(NAME))))  # fmt: skip
+    before, after = (plots.claims(found, SHARES, True)["claim"] for found in (runs(NAME), turned(runs(NAME))))  # fmt: skip
     assert "keeps more" in before[0] and "keeps less" in after[0]
     assert "loss is higher" in before[1] and "loss is lower" in after[1]
     assert "higher" in after[2] and before[2] != after[2]
     assert "in small than in large" in before[3]
-    assert "in b than in a" in plots.claims(runs(NAME), {"a": 0.1, "b": 0.2})["claim"][3]
+    assert "in b than in a" in plots.claims(runs(NAME), {"a": 0.1, "b": 0.2}, True)["claim"][3]
 
 
 def test_each_arm_has_the_learning_rate_of_its_lowest_validation_loss():

@@ -5,9 +5,9 @@ from __future__ import annotations
 from sftlab.classroom.diagrams import Diagram
 
 ALT = (
-    "On the left full fine-tuning: a frozen weight W of d_out rows and d_in columns, plus an update "
-    "ΔW of the same size. On the right LoRA: the same W, plus the product of B, with d_out rows and r "
-    "columns, and A, with r rows and d_in columns. A question mark stands between both updates."
+    "On the left full fine-tuning: a weight W, d_out by d_in, plus an update ΔW of the same size. On the "
+    "right LoRA: the same W, plus the product of a tall thin matrix B, d_out by r, and a flat one, A, r by "
+    "d_in. A question mark stands between both updates."
 )
 
 
