@@ -1,73 +1,103 @@
-"""Notebook 08: gradients of A and B, four starting points, and a part of the recorded runs again."""
+"""Notebook 08: gradients of A and B, six initializations, words, and a part of the recorded runs again."""
 
 from __future__ import annotations
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from sftlab.almanac.pairs import pairs
 from sftlab.data import collate
-from sftlab.exercises.ex08_lora_zero_init import explorer
+from sftlab.exercises.ex08_lora_zero_init import explorer, plots
 from sftlab.exercises.ex08_lora_zero_init.experiment import (
     BATCH,
     INITS,
+    PAIRS,
     RATE,
-    RATES,
+    SEEDS,
+    SWEPT,
     batches,
+    examples,
+    initialize,
     logits_of,
-    mean_nll,
-    rows_of,
+    questions,
     run,
     settings,
-    start_from,
 )
-from sftlab.exercises.ex08_lora_zero_init.plots import (
-    LABELS,
-    four_losses,
-    good_rates,
-    one_start,
-    over_rates,
-)
-from sftlab.exercises.ex08_lora_zero_init.plots import gradient_norms as norms_figure
-from sftlab.exercises.record import runs
-from sftlab.lora import inject_lora, lora_layers, lora_parameters
+from sftlab.exercises.ex08_lora_zero_init.gradients import lora_gradients
+from sftlab.exercises.ex08_lora_zero_init.plots import LABELS
+from sftlab.exercises.record import MODEL, read, runs
+from sftlab.lora import LoRALinear, inject_lora, lora_layers, lora_parameters
 from sftlab.lora_statistics import gradient_norms, relative_update, updates, which_is_stuck
-from sftlab.loss import model_loss, sft_loss
-from sftlab.statistics import chosen
+from sftlab.loss import model_loss
+from sftlab.models import checksums
 
 NAME = "lora_init"
 
 
-def backward(model, tokenizer) -> dict[str, tuple[float, float]]:
-    (batch,) = batches(rows_of(tokenizer, "handful", 16), 1, 0, tokenizer.pad_token_id)
-    loss, count = model_loss(model, batch)
+def start(model, how: str, **options) -> None:
+    """Add LoRA to a model as an arm begins."""
+    inject_lora(model, "all-linear", r=8, lora_alpha=16, seed=0, **options)
+    generator = torch.Generator().manual_seed(0)
+    for layer in lora_layers(model).values():
+        initialize(layer.A, layer.B, how, generator)
+
+
+def held_out(tokenizer, count: int = 4) -> dict:
+    return collate(examples(tokenizer, questions()[0][:count]), tokenizer.pad_token_id)
+
+
+@pytest.mark.parametrize("how", INITS)
+def test_each_gradient_passes_through_the_other_matrix(tiny_model, tokenizer, how):
+    start(tiny_model, how)
+    loss, count = model_loss(tiny_model, next(batches(tokenizer, 0, 1)))
     (loss / count).backward()
-    return gradient_norms(model)
-
-
-@pytest.mark.parametrize(
-    ("how", "A_moves", "B_moves"),
-    [("A random", False, True), ("B random", True, False), ("both zero", False, False), ("both random", True, True)],
-)  # fmt: skip
-def test_each_gradient_passes_through_the_other_matrix(
-    tiny_model, tokenizer, how, A_moves, B_moves
-):
-    start_from(tiny_model, how, seed=0)
-    norms = backward(tiny_model, tokenizer)
+    norms = gradient_norms(tiny_model)
+    A_random, B_random = ("A" in how or how == "both random"), ("B" in how or how == "both random")
     assert set(norms) == set(lora_layers(tiny_model))
     for of_A, of_B in norms.values():
-        assert (of_A > 0, of_B > 0) == (A_moves, B_moves)
+        assert (of_A > 0, of_B > 0) == (B_random, A_random)
     assert which_is_stuck(norms) == (list(norms) if how == "both zero" else [])
 
 
 @pytest.mark.parametrize("how", INITS)
 def test_a_product_with_a_zero_matrix_leaves_every_logit_as_it_was(tiny_model, tokenizer, how):
-    rows = rows_of(tokenizer, "heldout", 4)
-    before = logits_of(tiny_model, rows, 0)
-    start_from(tiny_model, how, seed=0)
-    assert torch.equal(logits_of(tiny_model, rows, 0), before) == (how != "both random")
+    batch = held_out(tokenizer)
+    before = logits_of(tiny_model, batch)
+    start(tiny_model, how)
+    assert torch.equal(logits_of(tiny_model, batch), before) == (how != "both random")
+
+
+def test_the_start_is_exact_in_16_bits_and_with_dropout_too(tiny_model, tokenizer):
+    batch = held_out(tokenizer)
+    model = tiny_model.to(torch.bfloat16).train()
+    before = logits_of(model, batch)
+    start(model, "A random", lora_dropout=0.5)
+    assert torch.equal(logits_of(model, batch), before)
+
+
+def test_the_formulas_are_autograd_s():
+    torch.manual_seed(0)
+    layer = LoRALinear(nn.Linear(7, 5), r=3, alpha=4.2).double()
+    nn.init.normal_(layer.B)
+    x, grad = torch.randn(11, 7).double(), torch.randn(11, 5).double()
+    layer(x).backward(grad)
+    for mine, matrix in zip(
+        lora_gradients(x, grad, layer.A, layer.B, layer.scale), (layer.A, layer.B), strict=True
+    ):
+        assert torch.allclose(mine, matrix.grad, rtol=1e-10)
+
+
+def test_entries_of_one_size_have_one_bound_in_both_matrices():
+    drawn = {}
+    for how in SWEPT:
+        A, B = torch.empty(8, 512), torch.empty(512, 8)
+        initialize(A, B, how, torch.Generator().manual_seed(0))
+        drawn[how] = max(A.abs().max().item(), B.abs().max().item())
+    assert drawn["A random"] == pytest.approx(drawn["B random, small"], rel=0.01)
+    assert drawn["A random, large"] == pytest.approx(drawn["B random"], rel=0.01)
+    assert drawn["B random"] / drawn["A random"] == pytest.approx(8, rel=0.01)  # √(512/8)
 
 
 def test_a_layer_without_a_gradient_has_norm_zero(tiny_model):
@@ -93,57 +123,68 @@ def test_the_update_of_a_layer_is_scaled_by_its_own_rule():
 
 
 def test_batches_are_as_many_as_asked_for_and_the_seed_decides_them(tokenizer):
-    rows = rows_of(tokenizer, "handful")
-
     def ids(seed):
-        return [batch["input_ids"] for batch in batches(rows, 5, seed, 0)]
+        return [batch["input_ids"].tolist() for batch in batches(tokenizer, seed, 5)]
 
     assert [len(batch) for batch in ids(0)] == [BATCH] * 5
-    assert all(map(torch.equal, ids(0), ids(0)))
-    assert not all(
-        a.shape == b.shape and torch.equal(a, b) for a, b in zip(ids(0), ids(1), strict=True)
-    )
+    assert ids(0) == ids(0) != ids(1)
 
 
-def test_the_mean_nll_is_the_sft_loss(tiny_model, tokenizer):
-    rows = rows_of(tokenizer, "heldout", 4)
-    batch = collate(rows, 0)
-    logits = tiny_model(batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-    assert mean_nll(tiny_model, rows, 0) == pytest.approx(
-        sft_loss(logits, batch["labels"]).item(), rel=1e-5
-    )
+def test_no_pair_has_the_subject_of_a_question():
+    validation, test = ({(q["kind"], q["subject"]) for q in some} for some in questions())
+    assert not validation & test
+    for seed in range(SEEDS):
+        trained = {(p["kind"], p["subject"]) for p in pairs(PAIRS, seed, skills=())}
+        assert not trained & (validation | test)
+
+
+def test_only_the_adapter_is_trained(tiny_model):
+    start(tiny_model, "A random")
+    trained = {id(p) for p in tiny_model.parameters() if p.requires_grad}
+    assert trained == {id(p) for p in lora_parameters(tiny_model)}
+
+
+# --- words that follow the numbers -----------------------------------------------------------
+
+
+def swapped(recorded, one: str, other: str):
+    """The runs with two arms exchanged."""
+    names = {one: other, other: one}
+    return [{**r, "how": names.get(r["how"], r["how"])} for r in recorded]
+
+
+def test_the_claims_turn_round_with_their_numbers():
+    recorded = runs(NAME)
+    before = list(plots.claims(recorded)["claim"])
+    assert "starts at the base" in before[0] and "never changes" in before[1]
+    damaged = [{**r, "difference": 0.5} for r in recorded]
+    moved = [{**r, "nll_end": r["nll_base"] - (r["how"] == "both zero")} for r in recorded]
+    assert "away from" in plots.claims(damaged)["claim"][0]
+    assert "never" not in plots.claims(moved)["claim"][1]
+    for pair in (("B random", "B random, small"), ("A random", "B random, small")):
+        first, second = (plots.rate_ratio(found, *pair) for found in (recorded, swapped(recorded, *pair)))  # fmt: skip
+        assert second[0] == pytest.approx(1 / first[0])
+        first, second = (plots.loss_ratio(found, *pair) for found in (recorded, swapped(recorded, *pair)))  # fmt: skip
+        assert second[0] == pytest.approx(1 / first[0])
+    turned = plots.claims(swapped(recorded, "B random", "B random, small"))["claim"][2]
+    assert turned != before[2] or "not settled" in turned
 
 
 # --- the recorded runs ---------------------------------------------------------------------
 
 
-def test_all_settings_are_recorded():
-    found = {(r["how"], r["seed"], r["rate"]) for r in runs(NAME)}
-    assert found == {(s["how"], s["seed"], s["rate"]) for s in settings()}
+def test_it_is_complete_and_of_this_base():
+    recorded = read(NAME)
+    done = [entry["settings"] for entry in recorded["runs"]]
+    assert all(setting in done for setting in settings()) and len(done) == len(settings())
+    assert all(s["base"] == checksums()[MODEL][:16] for s in recorded["provenance"])
 
 
-def mean(name: str, how: str, rate: float = RATE) -> float:
-    return float(np.mean([run[name] for run in chosen(runs(NAME), how=how, rate=rate)]))
-
-
-def test_what_the_notebook_says_of_them_is_so():
-    for found in runs(NAME):
-        zero = {"A random": "norm_A", "B random": "norm_B"}.get(found["how"])
-        assert (found["difference"] == 0) == (found["how"] != "both random")
-        if zero:
-            assert found[zero][0] == 0
-            assert min(found[zero][1:]) > 0
-        if found["how"] == "both zero":
-            assert not any(found["norm_A"] + found["norm_B"])
-            assert found["nll_end"] == found["nll_base"]
-    assert mean("nll_end", "both random") > 3 * mean("nll_end", "A random")
-    assert mean("nll_end", "B random") < mean("nll_end", "A random")  # at the rate of the notebook
-    assert mean("nll_end", "B random", RATES[2]) > 3 * mean("nll_end", "A random", RATES[2])
-    best = [min(mean("nll_end", how, rate) for rate in RATES) for how in INITS[:2]]
-    assert max(best) < 1.5 * min(best)
-    assert good_rates(runs(NAME), "A random") == list(RATES[1:3])
-    assert good_rates(runs(NAME), "B random") == list(RATES[:2])
-    assert all(mean("nll_end", how, RATES[3]) > mean("nll_base", how) for how in INITS[:2])
+def test_the_first_step_is_as_long_as_the_entries_are_large():
+    for seed in range(SEEDS):
+        first = {how: runs(NAME, how=how, seed=seed, rate=RATE)[0]["first_update"] for how in SWEPT}
+        assert first["A random"] == pytest.approx(first["B random, small"], rel=0.05)
+        assert first["A random, large"] == pytest.approx(first["B random"], rel=0.05)
 
 
 @pytest.mark.base
@@ -153,43 +194,21 @@ def test_a_run_measured_again_gives_what_is_recorded(how):
     again = run(how, 0, steps=4)
     for name in ("loss", "norm_A", "norm_B"):
         assert again[name] == pytest.approx(recorded[name][:4], rel=0.05, abs=1e-6)
-    for name in ("difference", "nll_base", "nll_start"):
+    for name in ("difference", "nll_base", "nll_start", "first_update"):
         assert again[name] == pytest.approx(recorded[name], rel=1e-3)
 
 
 # --- pictures ------------------------------------------------------------------------------
 
 
-def test_the_figures_draw():
-    recorded = runs(NAME)
-    zero = [0.0] * 20
-    figures = [four_losses(recorded), over_rates(recorded), norms_figure(zero, zero)]
-    for figure in figures + [one_start(recorded, how, "words") for how in INITS]:
-        figure.draw_without_rendering()
-        plt.close(figure)
-
-
-def test_the_explorer_offers_the_four_starts(monkeypatch):
+def test_the_explorer_offers_the_six_starts(monkeypatch):
     shown = {}
     monkeypatch.setattr(
         explorer, "explorer", lambda controls, draw, alt: shown.update(controls, draw=draw, alt=alt)
     )
     explorer.pick_a_start(runs(NAME))
     assert shown["how"].value == "A random"
-    assert [value for _, value in shown["how"].options] == list(LABELS)
+    assert [value for _, value in shown["how"].options] == list(LABELS) == list(INITS)
     assert "A has the norm 0.0" in shown["alt"]("A random")
-    plt.close(shown["draw"]("both zero"))
-
-
-def test_only_the_adapter_is_trained(tiny_model):
-    start_from(tiny_model, "A random", seed=1)
-    trained = {id(p) for p in tiny_model.parameters() if p.requires_grad}
-    assert trained == {id(p) for p in lora_parameters(tiny_model)}
-
-
-def test_the_start_is_exact_in_16_bits_and_with_dropout_too(tiny_model, tokenizer):
-    rows = rows_of(tokenizer, "heldout", 4)
-    model = tiny_model.to(torch.bfloat16).train()
-    before = logits_of(model, rows, 0)
-    inject_lora(model, "all-linear", r=3, lora_alpha=8, lora_dropout=0.5)
-    assert torch.equal(logits_of(model, rows, 0), before)
+    for how in INITS:
+        plt.close(shown["draw"](how))

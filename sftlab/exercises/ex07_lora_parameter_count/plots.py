@@ -27,6 +27,7 @@ def short(number: float) -> str:
 
 def spectrum(found: Mapping[str, Mapping[int, float]]):
     """Draw the energy that the top r singular directions of some matrices keep: name -> r -> share."""
+    found = {name.split("layers.")[-1]: by for name, by in found.items()}
     told = "; ".join(f"{name}: {by[2]:.0%} at rank 2" for name, by in found.items())
     return curves(found, "Share of ‖ΔW‖² in the r largest singular directions",
                   f"Rising curves over the rank. {told}.", percent="y", xscale={"value": "log", "base": 2},
