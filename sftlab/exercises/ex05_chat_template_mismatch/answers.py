@@ -143,7 +143,7 @@ def by_recursion_from_the_back(messages):
     return turn + by_recursion_from_the_back(others)
 
 
-@refused(RENDER, "The rule: After the last message, whatever its role, comes")
+@refused(RENDER, "The rule: After the last message, whatever its role, come")
 def a_colon_at_the_end(messages):
     return by_loop(messages).removesuffix("\n") + ":\n"
 

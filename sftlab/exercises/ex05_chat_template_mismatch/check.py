@@ -633,13 +633,13 @@ EXERCISES = {
         "Stopping and answering, scored apart",
         stop_and_right,
         SCORE_CASES,
-        asks='Return the share of the replies with each outcome: {"right, stops": share,\n"right, goes on": share, "wrong, stops": share, "wrong, goes on": share}.\n\n'
-        "replies: a list of (text, stopped), at least one. values: what each right answer names.",
+        asks='Return the share of replies with each of four outcomes, as a dictionary: "right, stops",\n"right, goes on", "wrong, stops" and "wrong, goes on" -> share.\n\n'
+        "replies: a list of (text, stopped). values: what each right answer names.",
         rules={
-            "right": "A reply is right if its line names the value: names(line, value), imported above, is True for whole words.",
+            "right": "A reply is right if its line names the value: names(line, value), imported above.",
             "line": "Its line is the first that is not blank. A reply without such a line is wrong.",
             "apart": "Whether a reply is right does not depend on stopped.",
-            "keys": "All four outcomes are keys, with 0.0 if no reply has them. The shares add up to 1.",
+            "keys": "All four outcomes are keys, 0.0 if no reply has them; the shares add up to 1.",
             "unchanged": "replies and values stay as they are.",
         },
         draw=_draw_score,
@@ -663,10 +663,10 @@ EXERCISES = {
         asks="Return where two prompts differ: (start, part of the right one, part of the wrong one).\n\n"
         "right_ids, wrong_ids: two lists of token ids.",
         rules={
-            "parts": "start is the position of the first difference, counted from 0; the parts are the ids from there up to the common end of both lists.",
-            "between": "If there are several differences, everything from the first to the last is in the parts, equal ids too.",
-            "empty": "Either list, the common beginning, the common end or a part can be empty: [1, 5, 2] and [1, 2] give (1, [5], []).",
-            "order": "The longest common beginning is cut off first, then the longest common end of what is left: no position is cut off twice.",
+            "parts": "start is where the lists first differ; the parts go from there to their common end.",
+            "between": "With several differences, the parts hold all from the first to the last of them.",
+            "empty": "Lists and parts can be empty: [1, 5, 2] and [1, 2] give (1, [5], []).",
+            "order": "Cut off the longest common beginning, then the longest common end of the rest.",
             "equal": "For equal lists, start is their length and both parts are empty.",
             "unchanged": "The two lists stay as they are.",
         },
@@ -687,13 +687,13 @@ EXERCISES = {
         "The right prompt, by hand",
         render_prompt,
         RENDER_CASES,
-        asks="Return the ChatML text of a conversation, ready for the assistant's answer.\n\n"
-        'messages: a list of {"role", "content"}, at least one; the roles are system, user and assistant, in any order.',
+        asks="Return the ChatML text of messages, ready for the assistant's answer.\n\n"
+        'messages: a list of {"role", "content"}; roles: system, user, assistant, in any order.',
         rules={
-            "turn": "A message becomes <|im_start|>, its role, a newline, its content, <|im_end|> and a newline, with nothing else in between.",
-            "open": "After the last message, whatever its role, comes the header of the assistant's turn, <|im_start|>assistant and a newline, and nothing more.",
-            "all": "All messages are rendered, each as a turn of its own and in their order, empty ones too. A system message is a turn like the others, wherever it stands; none is added.",
-            "content": "Contents are inserted as they are, with their white space, newlines, braces and special tokens.",
+            "turn": "A message becomes <|im_start|>role, newline, content, <|im_end|>, newline.",
+            "open": "After the last message, whatever its role, come <|im_start|>assistant and a newline.",
+            "all": "Each message, also an empty one, is a turn; the order stays, and no turn is added.",
+            "content": "Contents are inserted as they are, with white space, braces and special tokens.",
             "unchanged": "messages stays as it is.",
         },
         draw=lambda rng, *_: (conversation(rng, rng.choice([1, 3, 5])),),

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from sftlab.scoring import names
 
-RIGHT = "as trained"
+RIGHT = "ChatML"
 TYPED = "special tokens as text"  # the same text; its special tokens are read as ordinary text
 LLAMA, BARE = "Llama 3 style", "no template"
 ELSEWHERE = "no line break after user"
