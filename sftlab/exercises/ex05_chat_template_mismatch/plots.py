@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from sftlab.classroom.figures import dots, grid, stacked
+from sftlab.classroom.figures import dots, grid, stacked, tokens
 from sftlab.classroom.views import visible
 from sftlab.exercises import estimates
 from sftlab.exercises.estimates import Estimate, percent, points
@@ -29,7 +29,6 @@ from sftlab.exercises.ex05_chat_template_mismatch.forms import (
     FORMS,
     GROUPS,
     RIGHT,
-    SPACE,
     SWAPPED,
 )
 from sftlab.exercises.ex05_chat_template_mismatch.real import EACH, FORMS_ASKED, PUBLISHED
@@ -37,7 +36,7 @@ from sftlab.generate import top_tokens
 from sftlab.statistics import chosen, clustered_difference
 
 MARKS = {"right": "01", "stops": "02"}  # the digits of outcomes that have a property
-SAME_EDIT = {BOUNDARY: (ELSEWHERE, "no line break after the turn"), SPACE: ("a space before the question",)}  # fmt: skip
+SAME_TOKEN = (ELSEWHERE, "no line break after the turn")  # left out, as in BOUNDARY
 
 
 def marks(served: Mapping, what: str) -> list[float]:
@@ -96,6 +95,18 @@ def outcomes(live: Mapping[str, Mapping[str, float]], title: str):
     return stacked(live, title, f"{title}. {words}.", figsize=(8.6, 7), percent="x", xlabel="share of the replies")  # fmt: skip
 
 
+def left_out(names: Sequence[str], scores: Sequence[float]):
+    """The share of right replies without one token, for each of the tokens around the question."""
+    low = min(range(len(names)), key=lambda k: scores[k])
+    words = ", ".join(
+        f"{visible(name)} {score:.0%}" for name, score in zip(names, scores, strict=True)
+    )
+    title = f"One token left out: {min(scores):.0%} to {max(scores):.0%} of the replies are right"
+    return tokens(names, scores, title, f"{title}. {words}. The lowest is token {low + 1} of {len(names)}.",
+                  marked=[k < 3 for k in range(len(names))], marks=("before the question", "after it"),
+                  fmt=".0%", ylim=(0, 1.15), percent="y", ylabel="right replies")  # fmt: skip
+
+
 def first_tokens(model, tokenizer, prompts: Mapping[str, list[int]], count: int = 3) -> pd.DataFrame:  # fmt: skip
     """Return the likeliest first tokens of the reply to each prompt, with their probabilities."""
     lines = {
@@ -129,26 +140,6 @@ def agreement(runs: Sequence[dict], what: str = "right"):
     return grid(found, TRAINED, TRAINED, f"{title}, mean of five models",
                 f"{title} by form of training and, after it, of serving. {words}.",
                 xlabel="served", ylabel="trained", figsize=(7.6, 3.6))  # fmt: skip
-
-
-def same_edit(runs: Sequence[dict]) -> pd.DataFrame:
-    """Return the change of right answers of an edit where the answer begins, and elsewhere."""
-    lines = {
-        form: points(cost(runs, form)) for near, far in SAME_EDIT.items() for form in (near, *far)
-    }
-    return pd.DataFrame({"right, change": lines})
-
-
-def own_form(runs: Sequence[dict]) -> pd.DataFrame:
-    """Return, by form of training, right answers in that form and their change against ChatML's."""
-    lines = {
-        form: {
-            "right": percent(share(runs, form, trained=form)),
-            "against ChatML throughout": points(against_chatml(runs, form)) if form != RIGHT else "–",
-        }
-        for form in TRAINED
-    }  # fmt: skip
-    return pd.DataFrame(lines).T
 
 
 def against_chatml(runs: Sequence[dict], form: str) -> Estimate:
@@ -312,7 +303,7 @@ def claims(runs: Sequence[dict], real: Sequence[dict]) -> pd.DataFrame:
             f"Line break before the answer missing: {fewer(cost(runs, BOUNDARY))}",
             points(cost(runs, BOUNDARY)),
             "the same token missing elsewhere: "
-            + "; ".join(points(cost(runs, form)) for form in SAME_EDIT[BOUNDARY]),
+            + "; ".join(points(cost(runs, form)) for form in SAME_TOKEN),
             f"SmolLM2: {said(published(real, BOUNDARY))}",
         ),
         (
