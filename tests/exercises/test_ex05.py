@@ -169,10 +169,9 @@ def test_stops_and_right_answers_are_joined_by_their_signs():
     assert plots.stop_words(more, more) == "stops more often and is right more often"
 
 
-def test_the_title_of_the_left_out_tokens_has_the_extremes():
-    figure = plots.left_out(["a", "b", "c", "d"], [1.0, 0.25, 0.5, 0.9])
-    assert "25% to 100%" in figure.get_suptitle()
-    assert "The lowest is token 2 of 4" in figure.alt
+def test_the_left_out_tokens_are_told_in_words():
+    figure = plots.left_out(["a", "\n", "c"], [1.0, 0.25, 0.5])
+    assert "a 100%, ⏎ 25%, c 50%" in figure.alt
 
 
 # --- the recorded files ----------------------------------------------------------------------

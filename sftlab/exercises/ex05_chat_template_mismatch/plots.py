@@ -97,13 +97,10 @@ def outcomes(live: Mapping[str, Mapping[str, float]], title: str):
 
 def left_out(names: Sequence[str], scores: Sequence[float]):
     """The share of right replies without one token, for each of the tokens around the question."""
-    low = min(range(len(names)), key=lambda k: scores[k])
-    words = ", ".join(
-        f"{visible(name)} {score:.0%}" for name, score in zip(names, scores, strict=True)
-    )
-    title = f"One token left out: {min(scores):.0%} to {max(scores):.0%} of the replies are right"
-    return tokens(names, scores, title, f"{title}. {words}. The lowest is token {low + 1} of {len(names)}.",
-                  marked=[k < 3 for k in range(len(names))], marks=("before the question", "after it"),
+    told = list(zip(names, scores, strict=True))
+    words = ", ".join(f"{visible(name)} {score:.0%}" for name, score in told)
+    title = "Right replies with one token left out"
+    return tokens(names, scores, title, f"{title}, in the order of the prompt: {words}.", marks=("", ""),
                   fmt=".0%", ylim=(0, 1.15), percent="y", ylabel="right replies")  # fmt: skip
 
 
@@ -136,8 +133,9 @@ def agreement(runs: Sequence[dict], what: str = "right"):
         + ", ".join(f"{form} {x:.0%}" for form, x in zip(TRAINED, line, strict=True))
         for own, line in zip(TRAINED, found, strict=True)
     )
-    title = {"right": "Right answers", "stops": "Replies that stop"}[what]
-    return grid(found, TRAINED, TRAINED, f"{title}, mean of five models",
+    columns = [form.replace(" after ", "\nafter ") for form in TRAINED]
+    title = {"right": "Right replies", "stops": "Replies that stop"}[what]
+    return grid(found, TRAINED, columns, f"{title}, mean of {len(values(runs, RIGHT))} models",
                 f"{title} by form of training and, after it, of serving. {words}.",
                 xlabel="served", ylabel="trained", figsize=(7.6, 3.6))  # fmt: skip
 
