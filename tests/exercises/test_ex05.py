@@ -159,8 +159,16 @@ def test_nothing_is_settled_without_a_difference():
     own = next(run for run in smol if run.get("form") == RIGHT)
     smol = [{**own, "form": run["form"]} if "form" in run else run for run in smol]
     claims = plots.claims(same, smol)["claim"]
-    assert all("not settled" in claims[k] for k in (0, 1, 2, 3, 4))
+    assert all("within 5 points" in claims[k] for k in (0, 1, 3, 4))
+    assert "not settled" in claims[2] and "not settled" in claims[3]
     assert not {"fewer", "higher", "lower"} & set(" ".join(claims).split())
+
+
+def test_a_small_change_is_called_small_and_a_wide_interval_open():
+    assert plots.fewer((-0.01, (-0.02, -0.005))) == "within 5 points"
+    assert plots.fewer((-0.3, (-0.4, -0.2))) == "fewer right answers"
+    assert plots.fewer((0.3, (0.2, 0.4))) == "more right answers"
+    assert plots.fewer((-0.1, (-0.3, 0.1))) == plots.estimates.OPEN
 
 
 def test_stops_and_right_answers_are_joined_by_their_signs():

@@ -35,6 +35,7 @@ from sftlab.exercises.ex05_chat_template_mismatch.real import EACH, FORMS_ASKED,
 from sftlab.generate import top_tokens
 from sftlab.statistics import chosen, clustered_difference
 
+SMALL = 0.05
 MARKS = {"right": "01", "stops": "02"}  # the digits of outcomes that have a property
 SAME_TOKEN = (ELSEWHERE, "no line break after the turn")  # left out, as in BOUNDARY
 
@@ -237,7 +238,7 @@ def first_token_words(runs: Sequence[dict], form: str) -> str:
     whole, rest = (cost(runs, form, what)[0] for what in ("nll", "rest"))
     return (
         f"The loss of the right answer changes by {whole:+.2f} nats per token, without its first token by "
-        f"{rest:+.2f}. The first token of the answer is predicted from the token that changed."
+        f"{rest:+.2f}. The model predicts the answer's first token at the very place that changed."
     )
 
 
@@ -263,7 +264,9 @@ def loss_and_right_words(real: Sequence[dict]) -> str:
 
 
 def fewer(found: Estimate) -> str:
-    """Return what a change of right answers means."""
+    """Return what a change of right answers means: small if its interval is within ±SMALL."""
+    if max(map(abs, found[1])) < SMALL:
+        return f"within {100 * SMALL:.0f} points"
     return estimates.verdict(found, "more right answers", "fewer right answers")
 
 
@@ -295,7 +298,10 @@ def claims(runs: Sequence[dict], real: Sequence[dict]) -> pd.DataFrame:
     others = [form for form in TRAINED if form != RIGHT]
     own = [against_chatml(runs, form) for form in others]
     worst = min(own, key=lambda found: found[0])
-    swapped = [estimates.mean(smollm2_values(real, SWAPPED, form)) for form in (SWAPPED, RIGHT)]
+    tuned = {
+        trained: percent(estimates.mean(smollm2_values(real, trained, SWAPPED)))
+        for trained in (RIGHT, SWAPPED)
+    }
     rows = [
         (
             f"Line break before the answer missing: {fewer(cost(runs, BOUNDARY))}",
@@ -309,8 +315,7 @@ def claims(runs: Sequence[dict], real: Sequence[dict]) -> pd.DataFrame:
             "; ".join(f"{form} {points(found)}" for form, found in zip(others, own, strict=True)),
             "the same models served in ChatML: "
             + ", ".join(f"{share(runs, RIGHT, trained=form)[0]:.0%}" for form in others) + " right",
-            f"SmolLM2 trained with roles swapped: {percent(swapped[0])} right in that form, "
-            f"{percent(swapped[1])} in ChatML",
+            f"a mismatch that costs little: ChatML served as “{BARE}”, {said(cost(runs, BARE))}",
         ),
         (
             f"“{BOUNDARY}”, against “{BARE}”: {stop_words(stops, right)}",
@@ -328,10 +333,10 @@ def claims(runs: Sequence[dict], real: Sequence[dict]) -> pd.DataFrame:
             f"the embedded models: {nats(cost(runs, BOUNDARY, 'nll'))} nats; {points(cost(runs, BOUNDARY))}",
         ),
         (
-            f"Roles swapped: {fewer(cost(runs, SWAPPED))}",
-            points(cost(runs, SWAPPED)),
-            "; ".join(f"{form}: {points(cost(runs, form))}" for form in list(GROUPS["role"])[:2]),
-            f"{MANY} pairs: {said(cost(runs, SWAPPED, pairs=MANY))}; SmolLM2: {said(published(real, SWAPPED))}",
+            f"SmolLM2, roles swapped: {fewer(published(real, SWAPPED))}",
+            points(published(real, SWAPPED)),
+            f"after LoRA with the roles swapped {tuned[SWAPPED]} are right, after LoRA in ChatML {tuned[RIGHT]}",
+            f"the embedded models: {said(cost(runs, SWAPPED))}",
         ),
     ]  # fmt: skip
     return pd.DataFrame(rows, columns=["claim", "measured", "control", "where it stops holding"])
