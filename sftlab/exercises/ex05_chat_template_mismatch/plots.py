@@ -297,7 +297,7 @@ def claims(runs: Sequence[dict], real: Sequence[dict]) -> pd.DataFrame:
     stops, right = (between(runs, what) for what in ("stops", "right"))
     others = [form for form in TRAINED if form != RIGHT]
     own = [against_chatml(runs, form) for form in others]
-    worst = min(own, key=lambda found: found[0])
+    worst = min(own, key=lambda found: found[1][0])
     tuned = {
         trained: percent(estimates.mean(smollm2_values(real, trained, SWAPPED)))
         for trained in (RIGHT, SWAPPED)
