@@ -299,10 +299,10 @@ def claims(runs: Sequence[dict], real: Sequence[dict]) -> pd.DataFrame:
     gains = {form: cost(runs, RIGHT, trained=form) for form in others}
     gains = {form: (-value, (-high, -low)) for form, (value, (low, high)) in gains.items()}
     least = min(gains.values(), key=lambda found: found[1][0])
-    tuned = {
-        trained: percent(estimates.mean(smollm2_values(real, trained, SWAPPED)))
-        for trained in (RIGHT, SWAPPED)
-    }
+    same_form, other_form = (
+        estimates.change(smollm2_values(real, before, form), smollm2_values(real, SWAPPED, SWAPPED))
+        for before, form in ((RIGHT, SWAPPED), (SWAPPED, RIGHT))
+    )
     rows = [
         (
             f"Line break before the answer missing: {fewer(cost(runs, BOUNDARY))}",
@@ -316,7 +316,8 @@ def claims(runs: Sequence[dict], real: Sequence[dict]) -> pd.DataFrame:
             "; ".join(f"{form} {points(found)}" for form, found in gains.items()),
             "against ChatML for both: "
             + "; ".join(points(against_chatml(runs, form)) for form in others),
-            f"a mismatch that costs little: ChatML served as “{BARE}”, {said(cost(runs, BARE))}",
+            f"ChatML served as “{BARE}”: {said(cost(runs, BARE))}; SmolLM2 after LoRA with the roles swapped, "
+            f"in that form against ChatML: {said(other_form)}",
         ),
         (
             f"“{BOUNDARY}”, against “{BARE}”: {stop_words(stops, right)}",
@@ -336,7 +337,7 @@ def claims(runs: Sequence[dict], real: Sequence[dict]) -> pd.DataFrame:
         (
             f"SmolLM2, roles swapped: {fewer(published(real, SWAPPED))}",
             points(published(real, SWAPPED)),
-            f"after LoRA with the roles swapped {tuned[SWAPPED]} are right, after LoRA in ChatML {tuned[RIGHT]}",
+            f"in this form, LoRA in this form against LoRA in ChatML: {said(same_form)}",
             f"the embedded models: {said(cost(runs, SWAPPED))}",
         ),
     ]  # fmt: skip
