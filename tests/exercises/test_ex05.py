@@ -173,8 +173,8 @@ def test_a_small_change_is_called_small_and_a_wide_interval_open():
 
 def test_stops_and_right_answers_are_joined_by_their_signs():
     more, less = (0.5, (0.4, 0.6)), (-0.5, (-0.6, -0.4))
-    assert plots.stop_words(more, less) == "stops more often but is right less often"
-    assert plots.stop_words(more, more) == "stops more often and is right more often"
+    assert plots.stop_words(more, less) == "stop more often but are right less often"
+    assert plots.stop_words(more, more) == "stop more often and are right more often"
 
 
 def test_the_left_out_tokens_are_told_in_words():

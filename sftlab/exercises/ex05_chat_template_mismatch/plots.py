@@ -246,8 +246,8 @@ def stop_and_right_words(runs: Sequence[dict], form: str) -> str:
     """Say that right answers and stops are two things, with the numbers of a form."""
     right, stops = (share(runs, form, what)[0] for what in ("right", "stops"))
     return (
-        f"Of these replies {right:.0%} are right and {stops:.0%} stop. The base has read pages of questions "
-        "and answers, and needs no special token to answer one; it has read no end-of-turn token."
+        f"Of these replies {right:.0%} are right and {stops:.0%} stop. A likely reason: the base has read pages of "
+        "questions and answers without special tokens, but never an end-of-turn token."
     )
 
 
@@ -282,9 +282,9 @@ def between(runs: Sequence[dict], what: str, first: str = BOUNDARY, second: str 
 
 def stop_words(stops: Estimate, right: Estimate) -> str:
     """Return how stops and right answers of two forms go together."""
-    more = estimates.verdict(stops, "stops more often", "stops less often", "stops as often, as far as we can tell,")  # fmt: skip
+    more = estimates.verdict(stops, "stop more often", "stop less often", "stops are not settled here,")  # fmt: skip
     joined = "but" if stops[0] * right[0] < 0 else "and"
-    right_ = estimates.verdict(right, "is right more often", "is right less often", "its right answers are not settled here")  # fmt: skip
+    right_ = estimates.verdict(right, "are right more often", "are right less often", "right answers are not settled here")  # fmt: skip
     return f"{more} {joined} {right_}"
 
 
@@ -320,7 +320,7 @@ def claims(runs: Sequence[dict], real: Sequence[dict]) -> pd.DataFrame:
             f"in that form against ChatML: {said(other_form)}",
         ),
         (
-            f"“{BOUNDARY}”, against “{BARE}”: {stop_words(stops, right)}",
+            f"Served as “{BOUNDARY}”, not as “{BARE}”, models {stop_words(stops, right)}",
             f"stops {points(stops)}; right {points(right)}",
             f"in ChatML {share(runs, RIGHT, 'stops')[0]:.0%} stop and {share(runs, RIGHT)[0]:.0%} are right",
             f"SmolLM2: {published_share(real, RIGHT, 'stops')[0]:.0%} stop in its own template, "
