@@ -179,6 +179,12 @@ def loss_changes(runs: Sequence[dict], forms: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(lines).T
 
 
+def in_points(found: Estimate) -> Estimate:
+    """Return a change of shares in points of a hundred."""
+    value, (low, high) = found
+    return 100 * value, (100 * low, 100 * high)
+
+
 # --- SmolLM2 ---------------------------------------------------------------------------------
 
 
