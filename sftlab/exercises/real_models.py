@@ -1,8 +1,5 @@
-"""Four of the workbook's experiments on real models: templates, 4 bits, data quality, first pairs.
+"""Three of the workbook's experiments on real models: 4 bits, data quality, first pairs.
 
-``templates``  notebook 05: the effect of each deviation from the chat template on
-               SmolLM2-135M-Instruct, in its own template: loss on the reference answers, content,
-               stopping
 ``qlora``      notebook 21: an adapter on a base model in 4 bits and on the same model in 16 bits:
                loss on held-out responses, gradients before and after an answer, logits after
                reloading
@@ -32,13 +29,6 @@ from sftlab.adapters import load_adapter, save_adapter
 from sftlab.almanac.pairs import pairs
 from sftlab.chat import CHATML
 from sftlab.data import collate, conversation, read_jsonl, tokenize_conversations
-from sftlab.exercises.ex05_chat_template_mismatch.experiment import (
-    CORRUPTIONS,
-    reference_nll,
-    replies,
-    row,
-)
-from sftlab.exercises.ex05_chat_template_mismatch.experiment import questions as facts
 from sftlab.exercises.ex22_data_quality_ablation import experiment
 from sftlab.exercises.recipes import response_nll
 from sftlab.fetch import PACKAGES
@@ -48,14 +38,13 @@ from sftlab.loss import model_loss
 from sftlab.memory.count import memory_report
 from sftlab.models import load
 from sftlab.quantized_layers import quantize_model_linears
-from sftlab.scoring import RUBRIC, behaviour, right_content, score_answer
+from sftlab.scoring import RUBRIC, behaviour, score_answer
 from sftlab.train import TrainConfig, sft_train
 
 RECORD = "real_models"  # data/results/real_models.json
 
 SMOL, GEMMA, EMBEDDED = "smollm2-instruct", "gemma3-270m", "almanac"
 SEEDS = {"first": 1, "qlora": 1, "quality": 2}
-FORMS_ASKED = 30  # questions for each prompt format
 QUESTIONS = 60  # held-out questions for the loss
 EXAM = 5  # every fifth of the 540 questions of notebook 22: four of each kind
 # Learning rate, epochs of 32 pairs, batch size: as in notebook 13, and suited to 135 million
@@ -93,22 +82,6 @@ def tune(
 def questions() -> list[dict]:
     """Return held-out questions, the same for every run; their subjects are in no pair."""
     return Random(0).sample(read_jsonl(INSTRUCTIONS / "heldout.jsonl"), QUESTIONS)
-
-
-def wrong_template(model: str, how: str) -> dict:
-    """Measure one deviation from the model's own template on questions with one right answer."""
-    asked = facts(FORMS_ASKED)
-    network, tokenizer = load(model, dtype=torch.bfloat16)
-    written = replies(network, tokenizer, asked, how)
-    rows = [row(tokenizer, question, how) for question in asked]
-    nll = reference_nll(network, rows, tokenizer.pad_token_id)
-    told = [right_content(q, g.text) for q, g in zip(asked, written, strict=True)]
-    return {
-        "nll": [round(x, 3) for x in nll],
-        "content": "".join(str(int(mark)) for mark in told),
-        "stops": "".join(str(int(g.stopped)) for g in written),
-        "answers": [g.text for g in written[:3]],
-    }
 
 
 def four_bits(model: str, stored: str, seed: int) -> dict:
@@ -213,7 +186,6 @@ def first_pairs(model: str, count: int, seed: int) -> dict:
 
 
 KINDS = {
-    "templates": wrong_template,
     "qlora": four_bits,
     "quality": good_and_bad,
     "first": first_pairs,
@@ -247,5 +219,4 @@ def settings() -> list[dict]:
         for m in (EMBEDDED, SMOL)
         for arm in experiment.MAIN
     ]
-    found += [{"kind": "templates", "model": SMOL, "how": how} for how in CORRUPTIONS]
     return found

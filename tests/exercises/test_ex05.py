@@ -1,165 +1,241 @@
-"""The experiment of notebook 05: each corruption is the one it says, and a recorded part is redone."""
+"""The experiment of notebook 05: its forms, its words, and a part of what was recorded."""
 
 from __future__ import annotations
 
-import copy
 import math
 
-import numpy as np
 import pytest
 
 from sftlab.chat import encode, end_of_turn_id, user
-from sftlab.errors import WorkbookError
+from sftlab.exercises.ex05_chat_template_mismatch import plots, real
 from sftlab.exercises.ex05_chat_template_mismatch.experiment import (
-    CORRUPTIONS,
-    FORMS,
+    FEW,
     LIMIT,
-    bootstrap_mean,
-    measure,
+    SERVED,
+    TRAINED,
+    answer_nll,
+    example,
+    prompt_ids,
     questions,
-    reference_nll,
-    row,
+    replies,
+    serve,
     settings,
     tuned,
-    wrong_prompt,
+)
+from sftlab.exercises.ex05_chat_template_mismatch.explorer import compared
+from sftlab.exercises.ex05_chat_template_mismatch.forms import (
+    BARE,
+    BOUNDARY,
+    FORMS,
+    GROUPS,
+    LLAMA,
+    OUTCOMES,
+    RIGHT,
+    SWAPPED,
+    TYPED,
+    corrupt,
 )
 from sftlab.exercises.record import MODEL, read, runs
+from sftlab.exercises.views import prompt_view
 from sftlab.loss import IGNORE_INDEX
 from sftlab.models import checksums, load
-from sftlab.templates import LLAMA3
+from sftlab.scoring import names
+from sftlab.templates import FAMILIES
 
-NAME = "template_mismatch"
+NAME, REAL_NAME = "template_mismatch", "template_mismatch_smollm2"
 QUESTION = "Where do frogs live?"
 WRITTEN = {
-    "begin markers doubled": "<|im_start|><|im_start|>user\nWhere do frogs live?<|im_end|>\n<|im_start|><|im_start|>assistant\n",
-    "no end marker": "<|im_start|>user\nWhere do frogs live?\n<|im_start|>assistant\n",
-    "no newline after user": "<|im_start|>userWhere do frogs live?<|im_end|>\n<|im_start|>assistant\n",
-    "no newline after assistant": "<|im_start|>user\nWhere do frogs live?<|im_end|>\n<|im_start|>assistant",
+    "begin token doubled": "<|im_start|><|im_start|>user\nWhere do frogs live?<|im_end|>\n<|im_start|>assistant\n",
+    "question as the assistant's": "<|im_start|>assistant\nWhere do frogs live?<|im_end|>\n<|im_start|>assistant\n",
+    "answer as the user's": "<|im_start|>user\nWhere do frogs live?<|im_end|>\n<|im_start|>user\n",
+    SWAPPED: "<|im_start|>assistant\nWhere do frogs live?<|im_end|>\n<|im_start|>user\n",
     "roles renamed": "<|im_start|>human\nWhere do frogs live?<|im_end|>\n<|im_start|>bot\n",
-    "roles swapped": "<|im_start|>assistant\nWhere do frogs live?<|im_end|>\n<|im_start|>user\n",
+    "no end-of-turn token": "<|im_start|>user\nWhere do frogs live?\n<|im_start|>assistant\n",
+    "another end-of-turn token": "<|im_start|>user\nWhere do frogs live?</s>\n<|im_start|>assistant\n",
+    "no line break after the turn": "<|im_start|>user\nWhere do frogs live?<|im_end|><|im_start|>assistant\n",
+    BOUNDARY: "<|im_start|>user\nWhere do frogs live?<|im_end|>\n<|im_start|>assistant",
+    "a space before the answer": "<|im_start|>user\nWhere do frogs live?<|im_end|>\n<|im_start|>assistant\n ",
     "no generation prompt": "<|im_start|>user\nWhere do frogs live?<|im_end|>\n",
-    "a space after the header": "<|im_start|>user\nWhere do frogs live?<|im_end|>\n<|im_start|>assistant\n ",
-    "[INST] style": "<s>[INST] Where do frogs live? [/INST]",
-    "no template": "Where do frogs live?",
-}
+    "no line break after user": "<|im_start|>userWhere do frogs live?<|im_end|>\n<|im_start|>assistant\n",
+    "a space before the question": "<|im_start|>user\n Where do frogs live?<|im_end|>\n<|im_start|>assistant\n",
+    BARE: QUESTION,
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("how", WRITTEN)
-def test_a_corruption_is_what_its_name_says(how, tokenizer):
-    ids = wrong_prompt(tokenizer, QUESTION, how)
-    assert tokenizer.decode(ids) == WRITTEN[how]
-    assert ids == tokenizer.encode(WRITTEN[how], add_special_tokens=False)
+@pytest.mark.parametrize("form", WRITTEN)
+def test_a_form_is_what_its_name_says(form, tokenizer):
+    ids = prompt_ids(tokenizer, QUESTION, form)
+    assert ids == tokenizer.encode(WRITTEN[form], add_special_tokens=False)
 
 
-def test_the_exact_template_is_the_tokenizer_s(tokenizer):
-    right = encode(tokenizer, user(QUESTION), add_generation_prompt=True)
-    assert wrong_prompt(tokenizer, QUESTION, "exact template") == right
-
-
-def test_typed_markers_read_the_same_and_are_other_tokens(tokenizer):
-    right, typed = (
-        wrong_prompt(tokenizer, QUESTION, how)
-        for how in ("exact template", "markers typed as text")
+@pytest.mark.parametrize(
+    ("family", "form"), [("llama3", LLAMA), ("gemma", "Gemma style"), ("inst", "[INST] style")]
+)
+def test_other_families_write_what_their_templates_write(family, form, tokenizer):
+    theirs = tokenizer.apply_chat_template(
+        user(QUESTION), chat_template=FAMILIES[family], add_generation_prompt=True, tokenize=False
     )
+    right = tokenizer.apply_chat_template(user(QUESTION), add_generation_prompt=True, tokenize=False)  # fmt: skip
+    assert corrupt(right, form) == theirs
+
+
+def test_the_right_form_is_the_tokenizer_s(tokenizer):
+    right = encode(tokenizer, user(QUESTION), add_generation_prompt=True)
+    assert prompt_ids(tokenizer, QUESTION, RIGHT) == right
+
+
+def test_typed_special_tokens_read_the_same_and_are_other_tokens(tokenizer):
+    right, typed = (prompt_ids(tokenizer, QUESTION, form) for form in (RIGHT, TYPED))
     assert tokenizer.decode(typed) == tokenizer.decode(right)
     special = set(tokenizer.all_special_ids)
     assert special & set(right)
     assert not special & set(typed)
 
 
-@pytest.mark.parametrize("how", CORRUPTIONS)
-def test_every_corruption_contains_the_question_and_is_its_own(how, tokenizer):
-    ids = wrong_prompt(tokenizer, QUESTION, how)
-    assert QUESTION in tokenizer.decode(ids)
-    others = [wrong_prompt(tokenizer, QUESTION, other) for other in CORRUPTIONS if other != how]
-    assert ids not in others
+def test_every_form_holds_the_question_and_is_its_own(tokenizer):
+    prompts = [prompt_ids(tokenizer, QUESTION, form) for form in FORMS]
+    assert all(QUESTION in tokenizer.decode(ids) for ids in prompts)
+    assert len(set(map(tuple, prompts))) == len(FORMS) == sum(map(len, GROUPS.values()))
 
 
-def test_an_unknown_corruption_and_another_family_are_refused(tokenizer):
-    with pytest.raises(WorkbookError, match="no corruption"):
-        wrong_prompt(tokenizer, QUESTION, "upside down")
-    other = copy.deepcopy(tokenizer)
-    other.chat_template = LLAMA3
-    with pytest.raises(WorkbookError, match="not ChatML"):
-        wrong_prompt(other, QUESTION, "exact template")
+def test_a_system_turn_stays_where_a_form_does_not_touch_it(tokenizer):
+    for form in real.FORMS_ASKED:
+        text = tokenizer.decode(prompt_ids(tokenizer, QUESTION, form, real.SYSTEM))
+        assert ("named SmolLM" in text) == (form != BARE)
 
 
-def test_the_reference_is_trained_with_its_end_marker_and_fits_the_limit(tokenizer):
-    for question in questions(1000):
-        example = row(tokenizer, question, "no template")
-        response = [label for label in example.labels if label != IGNORE_INDEX]
-        assert tokenizer.decode(response) == question["response"] + "<|im_end|>"
+def test_no_question_names_its_answer_and_every_answer_fits_the_limit(tokenizer):
+    asked = questions(100)
+    assert len({q["prompt"] for q in asked}) == len(asked) > 400
+    for question in asked:
+        assert not names(question["prompt"], question["value"])
+        assert names(question["answer"], question["value"])
+        made = example(tokenizer, question, BARE)
+        response = [label for label in made.labels if label != IGNORE_INDEX]
         assert response[-1] == end_of_turn_id(tokenizer)
         assert len(response) < LIMIT
 
 
-def test_the_nll_of_a_row_is_the_mean_over_its_own_tokens(tiny_model, tokenizer):
-    rows = [row(tokenizer, question, "exact template") for question in questions(5)]
-    together = reference_nll(tiny_model, rows, tokenizer.pad_token_id, batch_size=5)
-    alone = [reference_nll(tiny_model, [one], tokenizer.pad_token_id)[0] for one in rows]
-    assert together == pytest.approx(alone, rel=1e-4)
-    assert all(abs(value - math.log(len(tokenizer))) < 0.5 for value in together)
+def test_the_loss_of_an_answer_is_the_mean_over_its_own_tokens(tiny_model, tokenizer):
+    rows = [example(tokenizer, question, RIGHT) for question in questions(1)[:5]]
+    together = answer_nll(tiny_model, rows, tokenizer.pad_token_id)
+    alone = [answer_nll(tiny_model, [one], tokenizer.pad_token_id) for one in rows]
+    for k, losses in enumerate(together):
+        assert losses == pytest.approx([one[k][0] for one in alone], rel=1e-4)
+        assert all(abs(loss - math.log(len(tokenizer))) < 0.5 for loss in losses)
 
 
-def test_a_bootstrap_interval_holds_its_mean_and_can_be_repeated():
-    values = np.random.default_rng(1).exponential(size=200)
-    mean, (low, high) = bootstrap_mean(values)
-    assert low < mean < high
-    assert high - low == pytest.approx(2 * 1.96 * values.std() / math.sqrt(200), rel=0.15)
-    assert bootstrap_mean(values) == (mean, (low, high))
-    assert bootstrap_mean([0.5, 0.5]) == (0.5, (0.5, 0.5))
+def test_serving_gives_a_digit_and_two_losses_for_each_question(tiny_model, tokenizer):
+    asked = questions(1)[:3]
+    found = serve(tiny_model, tokenizer, asked, RIGHT)
+    assert {len(found[name]) for name in ("outcomes", "nll", "rest")} == {3}
+    assert set(found["outcomes"]) <= set("0123"[: len(OUTCOMES)])
 
 
-@pytest.mark.base
-def test_typed_markers_cost_answers_and_missing_end_markers_do_not():
-    model, tokenizer = load("almanac", role="chat")
-    asked = questions(40)
-    exact = {
-        how: sum(measure(model, tokenizer, asked, how)["exact"])
-        for how in ("exact template", "no end marker", "no newline after assistant")
-    }
-    assert exact["exact template"] >= 36
-    assert exact["no end marker"] >= exact["exact template"] - 2
-    assert exact["no newline after assistant"] <= 6
+# --- words that follow the numbers -----------------------------------------------------------
 
 
-# --- the recorded file -----------------------------------------------------------------------
+def test_the_words_of_the_claims_turn_round_with_the_forms():
+    recorded, smol = runs(NAME), runs(REAL_NAME)
+    claims = plots.claims(recorded, smol)["claim"]
+    swap = {RIGHT: BOUNDARY, BOUNDARY: RIGHT}
+    flipped = [{swap.get(key, key): value for key, value in run.items()} for run in recorded]
+    turned = plots.claims(flipped, smol)["claim"]
+    assert "fewer right answers" in claims[0]
+    assert "more right answers" in turned[0]
+    other = [{**run, **({"form": swap.get(run["form"], run["form"])} if "form" in run else {})} for run in smol]  # fmt: skip
+    before, after = (plots.published(found, BOUNDARY, "nll") for found in (smol, other))
+    assert after[0] == pytest.approx(-before[0])
+    words = [plots.claims(recorded, found)["claim"][3] for found in (smol, other)]
+    assert words[0] != words[1]
 
 
-def test_it_is_complete_and_of_this_base():
-    recorded = read(NAME)
+def test_nothing_is_settled_without_a_difference():
+    same = [{**run, **dict.fromkeys(FORMS, run[RIGHT])} for run in runs(NAME, trained=RIGHT)]
+    same += [
+        {**one, "trained": form} for one in same if one["pairs"] == FEW for form in TRAINED[1:]
+    ]
+    smol = runs(REAL_NAME)
+    own = next(run for run in smol if run.get("form") == RIGHT)
+    smol = [{**own, "form": run["form"]} if "form" in run else run for run in smol]
+    claims = plots.claims(same, smol)["claim"]
+    assert all("within 5 points" in claims[k] for k in (0, 1, 3, 4))
+    assert "not settled" in claims[2] and "not settled" in claims[3]
+    assert not {"fewer", "higher", "lower"} & set(" ".join(claims).split())
+
+
+def test_a_small_change_is_called_small_and_a_wide_interval_open():
+    assert plots.fewer((-0.01, (-0.02, -0.005))) == "within 5 points"
+    assert plots.fewer((-0.3, (-0.4, -0.2))) == "fewer right answers"
+    assert plots.fewer((0.3, (0.2, 0.4))) == "more right answers"
+    assert plots.fewer((-0.1, (-0.3, 0.1))) == plots.estimates.OPEN
+
+
+def test_stops_and_right_answers_are_joined_by_their_signs():
+    more, less = (0.5, (0.4, 0.6)), (-0.5, (-0.6, -0.4))
+    assert plots.stop_words(more, less) == "stop more often but are right less often"
+    assert plots.stop_words(more, more) == "stop more often and are right more often"
+
+
+def test_the_left_out_tokens_are_told_in_words():
+    figure = plots.left_out(["a", "\n", "c"], [1.0, 0.25, 0.5])
+    assert "a 100%, ⏎ 25%, c 50%" in figure.alt
+
+
+# --- the recorded files ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "all_of_it"), [(NAME, settings), (REAL_NAME, real.settings)])
+def test_it_is_complete_and_of_this_base(name, all_of_it):
+    recorded = read(name)
     done = [entry["settings"] for entry in recorded["runs"]]
-    assert all(setting in done for setting in settings())
+    assert all(setting in done for setting in all_of_it())
     assert all(s["base"] == checksums()[MODEL][:16] for s in recorded["provenance"])
+    for run in runs(NAME):
+        assert all(len(run[form]["outcomes"]) == len(questions()) for form in SERVED)
 
 
 @pytest.mark.base
 @pytest.mark.slow
 def test_a_training_gives_what_was_recorded():
     """Rounding differs between processors and grows over the steps: so a few answers may differ."""
-    (recorded,) = runs(NAME, trained="Llama 3 style", seed=0)
-    model, tokenizer = tuned("Llama 3 style", seed=0)
-    asked = questions()
-    for how in FORMS[::2]:
-        found = measure(model, tokenizer, asked, how)
-        share = sum(found["exact"]) / len(asked)
-        assert share == pytest.approx(recorded["exact"][how], abs=0.08)
+    (recorded,) = runs(NAME, trained=BOUNDARY, pairs=FEW, seed=0)
+    model, tokenizer = tuned(BOUNDARY, FEW, seed=0)
+    for form in (BOUNDARY, RIGHT):
+        found = serve(model, tokenizer, questions(), form)
+        for what in plots.MARKS:
+            shares = [sum(plots.marks(one, what)) / len(questions()) for one in (found, recorded[form])]  # fmt: skip
+            assert shares[0] == pytest.approx(shares[1], abs=0.08)
+
+
+@pytest.mark.base
+def test_the_place_of_a_missing_line_break_decides():
+    model, tokenizer = load("almanac", role="chat")
+    asked = questions(2)
+    right = {
+        form: sum(
+            names(text, q["value"])
+            for q, (text, _) in zip(
+                asked,
+                replies(
+                    model, tokenizer, [prompt_ids(tokenizer, q["prompt"], form) for q in asked]
+                ),
+                strict=True,
+            )
+        )
+        for form in (RIGHT, BOUNDARY, plots.SAME_TOKEN[0])
+    }
+    assert right[RIGHT] >= 24
+    assert right[plots.SAME_TOKEN[0]] >= right[RIGHT] - 2
+    assert right[BOUNDARY] <= 6
 
 
 def test_the_view_sets_special_tokens_apart_and_underlines_what_differs(tokenizer):
-    from sftlab.exercises.ex05_chat_template_mismatch.explorer import (
-        compared_with_right,
-        prompt_view,
-    )
-
-    right = prompt_view(tokenizer, wrong_prompt(tokenizer, QUESTION, "exact template"), "right")
-    assert right.text.startswith("right: ")
+    right = prompt_view(tokenizer, prompt_ids(tokenizer, QUESTION, RIGHT), "right")
     assert right.text.count("⟦<|im_start|>⟧") == 2
     assert "3 of them special" in right.text
-    typed = compared_with_right(tokenizer, QUESTION, "markers typed as text")
+    typed = compared(tokenizer, QUESTION, TYPED)
     assert "⟦" not in typed.text.split("from token")[0]
-    doubled = compared_with_right(tokenizer, QUESTION, "begin markers doubled")
+    doubled = compared(tokenizer, QUESTION, "begin token doubled")
     assert "*⟦<|im_start|>⟧*" in doubled.text
-    assert "the right prompt has here" not in compared_with_right(
-        tokenizer, QUESTION, "exact template"
-    ).text  # fmt: skip
+    assert "the right prompt has here" not in compared(tokenizer, QUESTION, RIGHT).text

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import matplotlib.pyplot as plt
 import nbformat
 import pytest
-import torch
 
 from sftlab.classroom import catalogue, progress
 from sftlab.classroom.catalogue import NOTEBOOKS
 from sftlab.classroom.progress_overview import start
 from sftlab.errors import WorkbookError
-from sftlab.exercises.ex05_chat_template_mismatch.experiment import questions as facts
-from sftlab.exercises.ex05_chat_template_mismatch.plots import same_order, two_models
 from sftlab.exercises.ex13_before_after_sft.plots import continues, share
 from sftlab.exercises.ex21_qlora_finetuning.plots import real_rows
 from sftlab.exercises.ex22_data_quality_ablation.experiment import MAIN
 from sftlab.exercises.ex22_data_quality_ablation.plots import on_two_models
-from sftlab.exercises.real_models import EMBEDDED, FORMS_ASKED, GEMMA, SMOL, exam, run, settings
+from sftlab.exercises.real_models import EMBEDDED, GEMMA, SMOL, exam, run, settings
 from sftlab.exercises.real_models import questions as real_questions
 from sftlab.exercises.recipes import fewer, suited
 from sftlab.exercises.record import MODEL, read, runs
 from sftlab.fetch import PACKAGES, model_folder
-from sftlab.models import checksums, load
-from sftlab.scoring import RUBRIC, right_content, score_answer
+from sftlab.models import checksums
+from sftlab.scoring import RUBRIC, score_answer
 from sftlab.train import TrainConfig
 from tools.notebook_metadata import KERNELSPEC
 from tools.other_models import main, try_notebook, with_model
@@ -137,16 +133,6 @@ class TestWhatNotebooksSay:
 
 
 class TestFigures:
-    def test_same_order_is_a_rank_correlation(self):
-        one = {"a": [1.0, 1.0], "b": [2.0, 4.0], "c": [9.0, 9.0]}
-        other = {"a": [0.0, 1.0], "b": [0.9, 1.1], "c": [1.5, 1.5]}
-        assert same_order({"x": one, "y": other}) == pytest.approx(1)
-        turned = {"a": [3.0], "b": [2.0], "c": [1.0]}
-        assert same_order({"x": one, "y": turned}) == pytest.approx(-1)
-        figure = two_models({"x": one, "y": {k: [*v, 1.0] for k, v in other.items()}})
-        assert [a.get_title() or a.get_title("left") for a in figure.axes] == ["x", "y"]
-        plt.close(figure)
-
     def test_shares_of_the_first_answers(self):
         runs = [{"content": "1100"}, {"content": "1000"}]
         assert share(runs, "content") == pytest.approx(3 / 8)
@@ -200,14 +186,6 @@ def test_the_score_says_of_the_kept_answers_what_was_recorded(arm):
             assert all(getattr(score, line) == (found[line][place] == "1") for line in RUBRIC)
 
 
-@pytest.mark.skipif("templates" not in TOLD, reason="not recorded yet")
-def test_the_first_answers_to_each_prompt_form_are_judged_as_recorded():
-    asked = facts(FORMS_ASKED)
-    for found in runs(NAME, kind="templates"):
-        for place, text in enumerate(found["answers"]):
-            assert right_content(asked[place], text) == (found["content"][place] == "1")
-
-
 def test_what_notebook_13_says_of_gemma_holds():
     found = {run["count"]: run for run in runs(NAME, kind="first", model=GEMMA, seed=0)}
     for line in ("format", "stops"):
@@ -228,22 +206,6 @@ def test_4_bits_keep_gradients_and_logits_on_every_model():
         assert found["logits_kept"]
         whole = found["bytes"]["whole"]
         assert (whole[0] > 2 * whole[1]) == (found["stored"] == "nf4")
-
-
-@pytest.mark.skipif("templates" not in TOLD, reason="not recorded yet")
-@pytest.mark.parametrize("mark", [pytest.param("", marks=fetched)])
-def test_smollm2_in_two_prompt_forms_is_as_recorded(mark):
-    """A part of the file: the reference answers' loss, on the first questions."""
-    from sftlab.exercises.ex05_chat_template_mismatch.experiment import reference_nll, row
-
-    model, tokenizer = load(SMOL, dtype=torch.bfloat16)
-    asked = facts(FORMS_ASKED)[:12]
-    for how in ("exact template", "no template"):
-        (recorded,) = runs(NAME, kind="templates", how=how)
-        rows = [row(tokenizer, question, how) for question in asked]
-        found = reference_nll(model, rows, tokenizer.pad_token_id)
-        assert found == pytest.approx(recorded["nll"][:12], abs=0.3)
-        assert sum(found) == pytest.approx(sum(recorded["nll"][:12]), rel=0.02)
 
 
 @pytest.mark.base

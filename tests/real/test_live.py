@@ -17,7 +17,7 @@ MODEL = "smollm2-instruct"
 PARTS = {
     "14_chat_templates": None,
     "18_lora_with_peft": None,
-    "05_chat_template_mismatch": "### Thirteen deviations",
+    "05_chat_template_mismatch": "### One model, every form",
     "19_full_vs_lora": "### Half the bits",
     "20_merge_lora": "### Speed",
     "21_qlora_finetuning": "### A model that does not fit",

@@ -13,7 +13,7 @@ from sftlab.classroom.views import View, table, visible
 from sftlab.exercises.ex02_superficial_alignment.experiment import ARMS, SIZES, questions
 from sftlab.exercises.ex02_superficial_alignment.plots import at, n_table, rank_view
 from sftlab.exercises.ex02_superficial_alignment.rank_shift import forced_logits, token_rank_shift
-from sftlab.exercises.ex05_chat_template_mismatch.explorer import stacked
+from sftlab.exercises.views import stacked
 from sftlab.generate import next_token_distribution
 from sftlab.statistics import chosen
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import accumulate, takewhile, zip_longest
 from operator import and_, eq
 
 from jinja2 import Template
 
 from sftlab.classroom.answers import equivalent, refused, right
+from sftlab.scoring import names
 
-SPOT, RENDER = "05.spot_the_difference", "05.render"
+SPOT, RENDER, SCORE = "05.spot_the_difference", "05.render", "05.stop_and_right"
 
 
 def agreeing(a, b):
@@ -141,7 +143,7 @@ def by_recursion_from_the_back(messages):
     return turn + by_recursion_from_the_back(others)
 
 
-@refused(RENDER, "The rule: After the last message, whatever its role, comes")
+@refused(RENDER, "The rule: After the last message, whatever its role, come")
 def a_colon_at_the_end(messages):
     return by_loop(messages).removesuffix("\n") + ":\n"
 
@@ -170,3 +172,83 @@ def other_key(messages):
 @refused(RENDER, "The texts part at character")
 def end_of_text(messages):
     return by_loop(messages).replace(END, "</s>")
+
+
+def answer_line(text):
+    return next(filter(str.strip, text.split("\n")), "")
+
+
+@right(SCORE)
+def by_counting(replies, values):
+    found = {"right, stops": 0, "right, goes on": 0, "wrong, stops": 0, "wrong, goes on": 0}
+    for i in range(len(replies)):
+        text, stopped = replies[i]
+        key = "right" if names(answer_line(text), values[i]) else "wrong"
+        key += ", stops" if stopped else ", goes on"
+        found[key] += 1 / len(replies)
+    return found
+
+
+@right(SCORE)
+def by_counter(replies, values):
+    marks = Counter(
+        (bool(names(answer_line(text), value)), bool(stopped))
+        for (text, stopped), value in zip(replies, values, strict=True)
+    )
+    return {
+        f"{a}, {b}": marks[x, y] / len(replies)
+        for a, x in (("right", True), ("wrong", False))
+        for b, y in (("stops", True), ("goes on", False))
+    }
+
+
+@right(SCORE)
+def by_sums(replies, values):
+    total = len(replies)
+    good = [
+        names(answer_line(text), value) for (text, _), value in zip(replies, values, strict=True)
+    ]
+    stop = [stopped for _, stopped in replies]
+    both = sum(a and b for a, b in zip(good, stop, strict=True))
+    return {
+        "wrong, goes on": (total - sum(good) - sum(stop) + both) / total,
+        "wrong, stops": (sum(stop) - both) / total,
+        "right, goes on": (sum(good) - both) / total,
+        "right, stops": both / total,
+    }
+
+
+@right(SCORE)
+def by_searching(replies, values):
+    """Stripping the white space in front brings the first line that is not blank to the beginning."""
+    shares = dict.fromkeys(
+        ("right, stops", "right, goes on", "wrong, stops", "wrong, goes on"), 0.0
+    )
+    for reply, value in zip(replies, values, strict=True):
+        line = (reply[0].strip().splitlines() or [""])[0]
+        shares[("wrong, ", "right, ")[names(line, value)] + ("goes on", "stops")[reply[1]]] += 1
+    return {outcome: count / len(replies) for outcome, count in shares.items()}
+
+
+@refused(SCORE, "has no entry")
+def one_outcome(replies, values):
+    good = [
+        names(text.splitlines()[0], value) for (text, _), value in zip(replies, values, strict=True)
+    ]
+    return dict.fromkeys(("right, stops",), sum(good) / len(good))
+
+
+@refused(SCORE, "changes its own input")
+def taking_out(replies, values):
+    count, found = len(replies), by_counting(replies, values)
+    while replies:
+        replies.pop()
+    return {outcome: found[outcome] if count else 0.0 for outcome in found}
+
+
+equivalent(
+    SCORE,
+    "There are as many replies as values.",
+    "`True` becomes `False`",
+    "without `strict=` in `zip(replies, values, strict=True)`",
+)

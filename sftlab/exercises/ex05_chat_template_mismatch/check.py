@@ -1,4 +1,4 @@
-"""Checks of notebook 05: where two prompts differ, and the right prompt written by hand."""
+"""Checks of notebook 05: the right prompt by hand, where two prompts differ, replies scored twice."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from operator import eq, is_, itemgetter
 
 from sftlab.chat import render_prompt, spot_the_difference
 from sftlab.classroom.checking import Case, Exercise, mistake
-from sftlab.exercises.drawing import conversation
+from sftlab.exercises.drawing import WORDS, conversation
+from sftlab.exercises.ex05_chat_template_mismatch.forms import OUTCOMES, first_line, stop_and_right
+from sftlab.scoring import names
 
-SPOT, RENDER = "05.spot_the_difference", "05.render"
+SPOT, RENDER, SCORE = "05.spot_the_difference", "05.render", "05.stop_and_right"
 
 # --- where two prompts differ ----------------------------------------------------------------
 
@@ -491,9 +493,168 @@ RENDER_CASES = (
     _render("content", "a content with braces and a percent sign", "Explain {role} and {} in %s."),
 )
 
+# --- stopping and answering, scored apart ----------------------------------------------------
+
+
+def _tally(replies, values, right, kept=lambda text, stopped: True):
+    counts = dict.fromkeys(OUTCOMES, 0)
+    for (text, stopped), value in zip(replies, values, strict=True):
+        if kept(text, stopped):
+            mark = "right" if right(text, stopped, value) else "wrong"
+            counts[f"{mark}, {'stops' if stopped else 'goes on'}"] += 1
+    return counts
+
+
+def _shares(counts, total):
+    return {outcome: count / total for outcome, count in counts.items()}
+
+
+def _named(text, stopped, value):
+    return names(first_line(text), value)
+
+
+@mistake(SCORE, "These are counts. A share is a count divided by the number of replies.")
+def _counts(replies, values):
+    return _tally(replies, values, _named)
+
+
+@mistake(SCORE, "A reply that goes on is never right here. Stopping and answering are scored apart: a right answer with more text after it is right, and goes on.")  # fmt: skip
+def _right_only_if_it_stops(replies, values):
+    found = _tally(replies, values, lambda text, stopped, v: stopped and _named(text, stopped, v))
+    return _shares(found, len(replies))
+
+
+@mistake(SCORE, "Replies that go on are left out. They are replies too: they count in two of the four outcomes.")  # fmt: skip
+def _those_that_stop(replies, values):
+    return _shares(_tally(replies, values, _named, lambda text, stopped: stopped), len(replies))
+
+
+@mistake(SCORE, "The whole text is searched for the value. A model that goes on may name it by chance: look at the first line that is not blank.")  # fmt: skip
+def _whole_text(replies, values):
+    return _shares(_tally(replies, values, lambda text, _, value: names(text, value)), len(replies))
+
+
+@mistake(SCORE, "Only the line at the very beginning is read. Some replies begin with a blank line: take the first line that is not blank.")  # fmt: skip
+def _very_first_line(replies, values):
+    found = _tally(replies, values, lambda text, _, value: names(text.split("\n")[0], value))
+    return _shares(found, len(replies))
+
+
+@mistake(SCORE, "The last line is read. The answer is the first line that is not blank; a model that goes on writes other things later.")  # fmt: skip
+def _last_line(replies, values):
+    def right(text, _, value):
+        return names(([line for line in text.splitlines() if line.strip()] or [""])[-1], value)
+
+    return _shares(_tally(replies, values, right), len(replies))
+
+
+@mistake(SCORE, "The value is looked for as a string of characters: “cat” is in “caterpillar”. `names` looks for whole words.")  # fmt: skip
+def _substring(replies, values):
+    found = _tally(replies, values, lambda text, _, value: value in first_line(text))
+    return _shares(found, len(replies))
+
+
+@mistake(SCORE, "The reply has to equal the value here. A sentence that names it is right as well.")
+def _equal(replies, values):
+    found = _tally(replies, values, lambda text, _, value: first_line(text).strip() == value)
+    return _shares(found, len(replies))
+
+
+@mistake(SCORE, "Outcomes that no reply has are missing. All four are keys, with 0 where nothing was counted.")  # fmt: skip
+def _no_zeros(replies, values):
+    return {outcome: share for outcome, share in stop_and_right(replies, values).items() if share}
+
+
+@mistake(
+    SCORE, "“stops” and “goes on” are exchanged: stopped is True if the model ended its reply."
+)
+def _exchanged_stops(replies, values):
+    return stop_and_right([(text, not stopped) for text, stopped in replies], values)
+
+
+@mistake(SCORE, "“right” and “wrong” are exchanged.")
+def _exchanged_marks(replies, values):
+    found = stop_and_right(replies, values)
+    return dict(zip(OUTCOMES, (found[o] for o in (*OUTCOMES[2:], *OUTCOMES[:2])), strict=True))
+
+
+@mistake(SCORE, "The shares are taken among the replies that stop, and among those that go on. Divide each count by the number of all replies.")  # fmt: skip
+def _within_stops(replies, values):
+    counts = _tally(replies, values, _named)
+    totals = [counts[OUTCOMES[k]] + counts[OUTCOMES[k + 2]] for k in range(2)]
+    return {o: counts[o] / (totals[k % 2] or 1) for k, o in enumerate(OUTCOMES)}
+
+
+@mistake(SCORE, "Only the first reply is counted: does the function return inside the loop?")
+def _first_reply(replies, values):
+    return _shares(_tally(replies[:1], values[:1], _named), len(replies))
+
+
+def _score(rule: str, remark: str, replies: list[tuple[str, bool]], values: list[str]) -> Case:
+    return Case(
+        f"`stop_and_right({replies}, {values})`: {remark}",
+        lambda: (list(replies), list(values)),
+        stop_and_right,
+        tolerance=1e-9,
+        rule=rule,
+    )
+
+
+SANTIAGO = "The capital of Chile is Santiago."
+SCORE_CASES = (
+    _score("apart", "one of each outcome",
+           [(SANTIAGO, True), (SANTIAGO + "\nWhat", False), (".", True), ("I like", False), ("No", False)],
+           ["Santiago", "Santiago", "Lima", "Lima", "Lima"]),
+    _score("keys", "all are right and stop", [("Lima", True), ("Rome", True)], ["Lima", "Rome"]),
+    _score("keys", "three replies that go on, two of them right", [("Lima", False), ("Rome is", False), ("No", False)], ["Lima", "Rome", "Oslo"]),
+    _score("right", "a value alone, and in a sentence", [("Lima", True), (SANTIAGO, True), ("Rome", True)], ["Lima", "Santiago", "Lima"]),
+    _score("right", "the value inside another word", [("It is a caterpillar.", True), ("It is a cat.", True)], ["cat", "cat"]),
+    _score("line", "the answer after a blank line", [("\n \n" + SANTIAGO, True), ("\n.", True), ("\nLima", False)], ["Santiago", "Lima", "Lima"]),
+    _score("line", "the value in a later line", [("Hello.\nLima", False), ("Lima.\nRome", False), ("A\nB", True)], ["Lima", "Lima", "A"]),
+    _score("line", "a reply without text", [("", True), ("\n", False), ("Lima", True)], ["Lima", "Lima", "Lima"]),
+)  # fmt: skip
+
+
+def _draw_score(rng: random.Random, *_: object) -> tuple:
+    values = [rng.choice(WORDS) for _ in range(rng.randint(3, 7))]
+
+    def text(value: str) -> str:
+        lines = [rng.choice(["", f"It is {value}.", "No.", f"{value}{value}"]) for _ in range(2)]
+        return "\n".join(lines)
+
+    return [(text(value), rng.random() < 0.5) for value in values], values
+
+
 # --------------------------------------------------------------------------------------------
 
 EXERCISES = {
+    SCORE: Exercise(
+        SCORE,
+        "Stopping and answering, scored apart",
+        stop_and_right,
+        SCORE_CASES,
+        asks='Return the share of replies with each of four outcomes, as a dictionary: "right, stops",\n"right, goes on", "wrong, stops" and "wrong, goes on" -> share.\n\n'
+        "replies: a list of (text, stopped). values: what each right answer names.",
+        rules={
+            "right": "A reply is right if its line names the value: names(line, value), imported above.",
+            "line": "Its line is the first that is not blank. A reply without such a line is wrong.",
+            "apart": "Whether a reply is right does not depend on stopped.",
+            "keys": "All four outcomes are keys, 0.0 if no reply has them; the shares add up to 1.",
+            "unchanged": "replies and values stay as they are.",
+        },
+        draw=_draw_score,
+        hints=(
+            "Begin with a dictionary of four zeros. For each reply find two words, and join them to the key.",
+            ("line", "`text.splitlines()` gives the lines, and `line.strip()` is empty for a blank one."),
+            "Divide at the end, by the number of all replies.",
+        ),
+        path="Look at one reply first and name its two properties: right or wrong, and stops or goes on. They are independent, so there are four outcomes. Then count, and divide last. "
+        "The usual wrong turns: a reply must stop to be right, which hides the answers of a model that goes on; or the whole text is searched, which rewards a model that goes on for long.",
+        why="`dict.fromkeys` makes the four zeros, so that every outcome is there. The two properties are read off separately and only joined in the key. "
+        "The stop rate is the sum of two of the shares, the share of right answers the sum of two others.",
+        points=2,
+        shows=(first_line,),
+    ),
     SPOT: Exercise(
         SPOT,
         "Where two prompts differ",
@@ -502,10 +663,10 @@ EXERCISES = {
         asks="Return where two prompts differ: (start, part of the right one, part of the wrong one).\n\n"
         "right_ids, wrong_ids: two lists of token ids.",
         rules={
-            "parts": "start is the position of the first difference, counted from 0; the parts are the ids from there up to the common end of both lists.",
-            "between": "If there are several differences, everything from the first to the last is in the parts, equal ids too.",
-            "empty": "Either list, the common beginning, the common end or a part can be empty: [1, 5, 2] and [1, 2] give (1, [5], []).",
-            "order": "The longest common beginning is cut off first, then the longest common end of what is left: no position is cut off twice.",
+            "parts": "start is where the lists first differ; the parts go from there to their common end.",
+            "between": "With several differences, the parts hold all from the first to the last of them.",
+            "empty": "Lists and parts can be empty: [1, 5, 2] and [1, 2] give (1, [5], []).",
+            "order": "Cut off the longest common beginning, then the longest common end of the rest.",
             "equal": "For equal lists, start is their length and both parts are empty.",
             "unchanged": "The two lists stay as they are.",
         },
@@ -526,13 +687,13 @@ EXERCISES = {
         "The right prompt, by hand",
         render_prompt,
         RENDER_CASES,
-        asks="Return the ChatML text of a conversation, ready for the assistant's answer.\n\n"
-        'messages: a list of {"role", "content"}, at least one; the roles are system, user and assistant, in any order.',
+        asks="Return the ChatML text of messages, ready for the assistant's answer.\n\n"
+        'messages: a list of {"role", "content"}; roles: system, user, assistant, in any order.',
         rules={
-            "turn": "A message becomes <|im_start|>, its role, a newline, its content, <|im_end|> and a newline, with nothing else in between.",
-            "open": "After the last message, whatever its role, comes the header of the assistant's turn, <|im_start|>assistant and a newline, and nothing more.",
-            "all": "All messages are rendered, each as a turn of its own and in their order, empty ones too. A system message is a turn like the others, wherever it stands; none is added.",
-            "content": "Contents are inserted as they are, with their white space, newlines, braces and special tokens.",
+            "turn": "A message becomes <|im_start|>role, newline, content, <|im_end|>, newline.",
+            "open": "After the last message, whatever its role, come <|im_start|>assistant and a newline.",
+            "all": "Each message, also an empty one, is a turn; the order stays, and no turn is added.",
+            "content": "Contents are inserted as they are, with white space, braces and special tokens.",
             "unchanged": "messages stays as it is.",
         },
         draw=lambda rng, *_: (conversation(rng, rng.choice([1, 3, 5])),),

@@ -1,89 +1,350 @@
-"""Figures of notebook 05: what wrong templates cost, and that both sides must agree."""
+"""Figures and tables of notebook 05. Their words follow the numbers.
+
+Intervals are t intervals over models, one per seed; for the published SmolLM2, which is one model, over
+the kinds of questions.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from scipy import stats
+import pandas as pd
 
-from sftlab.classroom.figures import bars, grid
-from sftlab.exercises.ex05_chat_template_mismatch.experiment import bootstrap_mean
-from sftlab.statistics import share_interval
+from sftlab.classroom.figures import dots, grid, stacked, tokens
+from sftlab.classroom.views import visible
+from sftlab.exercises import estimates
+from sftlab.exercises.estimates import Estimate, percent, points
+from sftlab.exercises.ex05_chat_template_mismatch.experiment import (
+    FEW,
+    MANY,
+    SERVED,
+    TRAINED,
+    questions,
+)
+from sftlab.exercises.ex05_chat_template_mismatch.forms import (
+    BARE,
+    BOUNDARY,
+    ELSEWHERE,
+    FORMS,
+    GROUPS,
+    RIGHT,
+    SWAPPED,
+)
+from sftlab.exercises.ex05_chat_template_mismatch.real import EACH, FORMS_ASKED, PUBLISHED
+from sftlab.generate import top_tokens
+from sftlab.statistics import chosen, clustered_difference
 
-Found = Mapping[
-    str, Mapping[str, Sequence]
-]  # corruption -> exact, stops, nll, question by question
+SMALL = 0.05
+MARKS = {"right": "01", "stops": "02"}  # the digits of outcomes that have a property
+SAME_TOKEN = (ELSEWHERE, "no line break after the turn")  # left out, as in BOUNDARY
 
 
-def corruptions(found: Found):
-    """Exact match, stop rate and NLL of the reference answer for each corruption, with intervals."""
+def marks(served: Mapping, what: str) -> list[float]:
+    """Return 1 or 0 for each question: "right" or "stops"; or its loss, "nll" or "rest"."""
+    if what in MARKS:
+        return [float(digit in MARKS[what]) for digit in served["outcomes"]]
+    return served[what]
 
-    def share(marks: Sequence) -> tuple[float, tuple[float, float]]:
-        return sum(marks) / len(marks), share_interval(sum(marks), len(marks))
 
-    nll = "NLL of the right answer\n(nats per token)"
-    panels = {
-        "exactly right": {how: share(values["exact"]) for how, values in found.items()},
-        "stops by itself": {how: share(values["stops"]) for how, values in found.items()},
-        nll: {how: bootstrap_mean(values["nll"]) for how, values in found.items()},
+def values(
+    runs: Sequence[dict], form: str, what: str = "right", trained: str = RIGHT, pairs: int = FEW
+) -> list[float]:
+    """Return a share or a mean loss of every model that was trained in a form, served in a form."""
+    found = chosen(runs, trained=trained, pairs=pairs)
+    return [float(np.mean(marks(run[form], what))) for run in found]
+
+
+def share(runs: Sequence[dict], form: str, what: str = "right", **models) -> Estimate:
+    """Return the mean over models of ``values``."""
+    return estimates.mean(values(runs, form, what, **models))
+
+
+def cost(runs: Sequence[dict], form: str, what: str = "right", **models) -> Estimate:
+    """Return the change against the form of training, model by model."""
+    own = models.get("trained", RIGHT)
+    return estimates.change(*(values(runs, f, what, **models) for f in (own, form)))
+
+
+def edits_table(edits: Mapping[str, tuple], length: int, tokenizer) -> pd.DataFrame:
+    """Return what differs in each form: edits are (start, ids of the right prompt, ids of the form)."""
+
+    def text(ids: Sequence[int]) -> str:
+        shown = " ".join(visible(tokenizer.decode([token])) for token in ids)
+        return shown if len(shown) <= 34 else shown[:20] + " … " + shown[-10:]
+
+    group = {form: name for name, forms in GROUPS.items() for form in forms}
+    lines = [
+        {
+            "form": form,
+            "destroys": group[form],
+            "the right prompt has": text(missing),
+            "this form has": text(added),
+            "tokens to the answer": length - start - len(missing),
+        }
+        for form, (start, missing, added) in edits.items()
+    ]
+    return pd.DataFrame(lines).set_index("form")
+
+
+def outcomes(live: Mapping[str, Mapping[str, float]], title: str):
+    """A bar per form, cut into the four outcomes."""
+    words = "; ".join(
+        f"{form}: " + ", ".join(f"{name} {part:.0%}" for name, part in parts.items() if part)
+        for form, parts in live.items()
+    )
+    return stacked(live, title, f"{title}. {words}.", figsize=(8.6, 7), percent="x", xlabel="share of the replies")  # fmt: skip
+
+
+def left_out(names: Sequence[str], scores: Sequence[float]):
+    """The share of right replies without one token, for each of the tokens around the question."""
+    told = list(zip(names, scores, strict=True))
+    words = ", ".join(f"{visible(name)} {score:.0%}" for name, score in told)
+    title = "Right replies with one token left out"
+    return tokens(names, scores, title, f"{title}, in the order of the prompt: {words}.", marks=("", ""),
+                  fmt=".0%", ylim=(0, 1.15), percent="y", ylabel="right replies")  # fmt: skip
+
+
+def first_tokens(model, tokenizer, prompts: Mapping[str, list[int]], count: int = 3) -> pd.DataFrame:  # fmt: skip
+    """Return the likeliest first tokens of the reply to each prompt, with their probabilities."""
+    lines = {
+        form: [f"{visible(word)} {p:.2f}" for word, p in top_tokens(model, tokenizer, ids, count)]
+        for form, ids in prompts.items()
     }
-    exact, *deviations = (mean for mean, _ in panels["exactly right"].values())
-    free, fatal = sum(x > exact - 0.05 for x in deviations), sum(x < 0.2 for x in deviations)
-    told = "; ".join(f"{how} {mean:.0%}" for how, (mean, _) in panels["exactly right"].items())
-    stops = min(mean for mean, _ in panels["stops by itself"].values())
-    whole = {"xlim": (0, 1.32), "xticks": [0, 0.5, 1], "percent": "x"}
-    return bars(
-        panels,
-        f"Of {len(deviations)} deviations {free} cost less than five points, {fatal} leave fewer than 20% right",
-        f"Bar charts for the exact template and {len(deviations)} deviations. Exactly right: {told}. "
-        f"At least {stops:.0%} stop by themselves.",
-        panels=True, fmt={"exactly right": _percent, "stops by itself": _percent, nll: ".2f"},
-        each={"exactly right": whole, "stops by itself": whole}, figsize=(10, 0.36 * len(found) + 1.6),
-    )  # fmt: skip
+    return pd.DataFrame(lines, index=range(1, count + 1)).T
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.3g}%"
+def over_models(runs: Sequence[dict]):
+    """Right answers and stops of the models trained in ChatML, by form."""
+    found = {what: {form: share(runs, form, what) for form in FORMS} for what in ("right", "stops")}
+    words = "; ".join(
+        f"{form}: {found['right'][form][0]:.0%} right, {found['stops'][form][0]:.0%} stop"
+        for form in FORMS
+    )
+    title = f"{len(values(runs, RIGHT))} models trained in ChatML, served in {len(FORMS)} forms"
+    return dots(found, title, f"{title}. {words}.", panels=True, fmt=".0%", percent="x",
+                xlim=(-0.05, 1.25), xticks=(0, 0.5, 1), figsize=(9.5, 6.6))  # fmt: skip
 
 
-def agreement(shares: np.ndarray, labels: Sequence[str]):
-    """Exact answers for each form in training (rows) and in serving (columns)."""
-    own = np.eye(len(labels), dtype=bool)
-    low, high, least, most = shares[own].min(), shares[own].max(), shares[~own].min(), shares[~own].max()  # fmt: skip
-    told = "; ".join(f"{label}: {', '.join(f'{x:.0%}' for x in row)}" for label, row in zip(labels, shares, strict=True))  # fmt: skip
-    return grid(
-        shares, labels, labels,
-        f"Served as trained, {low:.0%} to {high:.0%} are right; otherwise {least:.0%} to {most:.0%}",
-        f"Table of shares of exact answers, trained with (rows) and served with (columns, in the same order): {told}.",
-        xlabel="served with", ylabel="trained with", figsize=(7.2, 3.6),
-    )  # fmt: skip
+def agreement(runs: Sequence[dict], what: str = "right"):
+    """The share of right replies, or of stops, for every form of training and of serving."""
+    found = [[share(runs, form, what, trained=own)[0] for form in TRAINED] for own in TRAINED]
+    words = "; ".join(
+        f"trained {own}: "
+        + ", ".join(f"{form} {x:.0%}" for form, x in zip(TRAINED, line, strict=True))
+        for own, line in zip(TRAINED, found, strict=True)
+    )
+    columns = [form.replace(" after ", "\nafter ") for form in TRAINED]
+    title = {"right": "Right replies", "stops": "Replies that stop"}[what]
+    return grid(found, TRAINED, columns, f"{title}, mean of {len(values(runs, RIGHT))} models",
+                f"{title} by form of training and, after it, of serving. {words}.",
+                xlabel="served", ylabel="trained", figsize=(7.6, 3.6))  # fmt: skip
 
 
-def two_models(found: Mapping[str, Mapping[str, Sequence[float]]]):
-    """The loss on the right answer for each corruption, one panel per model.
+def against_chatml(runs: Sequence[dict], form: str) -> Estimate:
+    """Return the change of right answers: trained and served in a form, against ChatML for both."""
+    return estimates.change(values(runs, RIGHT), values(runs, form, trained=form))
 
-    ``found``: model -> corruption -> nats per token, question by question.
-    """
-    panels = {
-        name: {how: bootstrap_mean(values) for how, values in losses.items()}
-        for name, losses in found.items()
+
+def more_pairs(runs: Sequence[dict], live: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
+    """Return right answers of models of few and many pairs, and of the live model."""
+    return pd.DataFrame(
+        {
+            form: {
+                f"{FEW} pairs": percent(share(runs, form)),
+                f"{MANY} pairs": percent(share(runs, form, pairs=MANY)),
+                "the chat model": f"{sum(s for o, s in live[form].items() if 'right' in o):.0%}",
+            }
+            for form in SERVED
+        }
+    ).T
+
+
+def nats(found: Estimate) -> str:
+    """Return a change of a loss with its interval."""
+    value, (low, high) = found
+    return f"{value:+.2f} ({low:+.2f} to {high:+.2f})"
+
+
+def loss_changes(runs: Sequence[dict], forms: Sequence[str]) -> pd.DataFrame:
+    """Return what each form changes: the loss of the right answer, whole and in part, and the answers."""
+    lines = {
+        form: {
+            "loss": nats(cost(runs, form, "nll")),
+            "without its first token": nats(cost(runs, form, "rest")),
+            "right": points(cost(runs, form)),
+        }
+        for form in forms
     }
-    worst = {name: max(means, key=lambda how: means[how][0]) for name, means in panels.items()}
-    told = "; ".join(f"{name} {how} with {panels[name][how][0]:.2f}" for name, how in worst.items())
-    return bars(
-        panels,
-        "The worst form: " + ", ".join(f"{how} for {name}" for name, how in worst.items()),
-        f"Bars of the loss on the right answer for {len(next(iter(panels.values())))} prompt forms, with intervals, one "
-        f"panel for each model. The highest: {told} nats. Their rank correlation is {same_order(found):.2f}.",
-        panels=True, xlabel="NLL of the right answer (nats per token)", figsize=(9.5, 5.8),
-    )  # fmt: skip
+    return pd.DataFrame(lines).T
 
 
-def same_order(found: Mapping[str, Mapping[str, Sequence[float]]]) -> float:
-    """Do two models suffer from the same corruptions? Spearman's rank correlation of mean losses.
+def in_points(found: Estimate) -> Estimate:
+    """Return a change of shares in points of a hundred."""
+    value, (low, high) = found
+    return 100 * value, (100 * low, 100 * high)
 
-    1: the same order, 0: nothing in common.
-    """
-    means = [[np.mean(values) for values in losses.values()] for losses in found.values()]
-    return float(stats.spearmanr(*means).statistic)
+
+# --- SmolLM2 ---------------------------------------------------------------------------------
+
+
+def published(real: Sequence[dict], form: str, what: str = "right") -> Estimate:
+    """Return the change of the published SmolLM2 against its own template, over kinds of questions."""
+    before, after = (marks(chosen(real, trained=PUBLISHED, form=f)[0], what) for f in (RIGHT, form))
+    return clustered_difference(before, after, [q["kind"] for q in questions(EACH)])
+
+
+def published_share(real: Sequence[dict], form: str, what: str) -> Estimate:
+    """Return a share of the published SmolLM2, over kinds of questions."""
+    found = marks(chosen(real, trained=PUBLISHED, form=form)[0], what)
+    kinds = [q["kind"] for q in questions(EACH)]
+    return clustered_difference([0.0] * len(found), found, kinds)
+
+
+def smollm2(real: Sequence[dict]) -> pd.DataFrame:
+    """Return what each form changes in the published SmolLM2."""
+    lines = {
+        form: {
+            "right": percent(published_share(real, form, "right")),
+            "stops": percent(published_share(real, form, "stops")),
+            "right, change": points(published(real, form)) if form != RIGHT else "–",
+            "loss": nats(published(real, form, "nll")) if form != RIGHT else "–",
+            "without its first token": nats(published(real, form, "rest")) if form != RIGHT else "–",
+        }
+        for form in FORMS_ASKED
+    }  # fmt: skip
+    return pd.DataFrame(lines).T
+
+
+def smollm2_values(
+    real: Sequence[dict], trained: str, form: str, what: str = "right"
+) -> list[float]:
+    """Return a share or a mean loss of every SmolLM2 trained in one form, served in one."""
+    return [float(np.mean(marks(run[form], what))) for run in chosen(real, trained=trained)]
+
+
+def smollm2_tuned(real: Sequence[dict]) -> pd.DataFrame:
+    """Return right answers and stops of SmolLM2 after LoRA, by form of training and of serving."""
+    lines = []
+    for trained in dict.fromkeys(run["trained"] for run in real if run["trained"] != PUBLISHED):
+        for form in (f for f in FORMS if f in chosen(real, trained=trained)[0]):
+            found = {
+                what: percent(estimates.mean(smollm2_values(real, trained, form, what)))
+                for what in MARKS
+            }
+            lines.append({"trained": trained, "served": form, **found})
+    return pd.DataFrame(lines).set_index("trained")
+
+
+# --- explanations ----------------------------------------------------------------------------
+
+
+def first_token_words(runs: Sequence[dict], form: str) -> str:
+    """Say how much of the change of the answer's loss lies in its first token."""
+    whole, rest = (cost(runs, form, what)[0] for what in ("nll", "rest"))
+    return (
+        f"The loss of the right answer changes by {whole:+.2f} nats per token, without its first token by "
+        f"{rest:+.2f}. The model predicts the answer's first token at the very place that changed."
+    )
+
+
+def stop_and_right_words(runs: Sequence[dict], form: str) -> str:
+    """Say that right answers and stops are two things, with the numbers of a form."""
+    right, stops = (share(runs, form, what)[0] for what in ("right", "stops"))
+    return (
+        f"Of these replies {right:.0%} are right and {stops:.0%} stop. A likely reason: the base has read pages of "
+        "questions and answers without special tokens, but never an end-of-turn token."
+    )
+
+
+def loss_and_right_words(real: Sequence[dict]) -> str:
+    """Say how loss and answers of SmolLM2 change without the last line break."""
+    whole, rest = (published(real, BOUNDARY, what)[0] for what in ("nll", "rest"))
+    return (
+        f"The loss of the right answer changes by {whole:+.2f} nats per token, without its first token by {rest:+.2f}. "
+        "If a model writes the missing line break itself, its reply goes on as if nothing were missing."
+    )
+
+
+# --- the claims ------------------------------------------------------------------------------
+
+
+def fewer(found: Estimate) -> str:
+    """Return what a change of right answers means: small if its interval is within ±SMALL."""
+    if max(map(abs, found[1])) < SMALL:
+        return f"within {100 * SMALL:.0f} points"
+    return estimates.verdict(found, "more right answers", "fewer right answers")
+
+
+def loss_words(found: Estimate) -> str:
+    """Return what a change of a loss means."""
+    return estimates.verdict(found, "higher", "lower")
+
+
+def between(runs: Sequence[dict], what: str, first: str = BOUNDARY, second: str = BARE) -> Estimate:
+    """Return how much more often replies have a property in the first form, model by model."""
+    return estimates.change(values(runs, second, what), values(runs, first, what))
+
+
+def stop_words(stops: Estimate, right: Estimate) -> str:
+    """Return how stops and right answers of two forms go together."""
+    more = estimates.verdict(stops, "stop more often", "stop less often", "stops are not settled here,")  # fmt: skip
+    joined = "but" if stops[0] * right[0] < 0 else "and"
+    right_ = estimates.verdict(right, "are right more often", "are right less often", "right answers are not settled here")  # fmt: skip
+    return f"{more} {joined} {right_}"
+
+
+def claims(runs: Sequence[dict], real: Sequence[dict]) -> pd.DataFrame:
+    """Return the claims of the lesson with their numbers; the words follow the intervals."""
+
+    def said(found: Estimate) -> str:
+        return f"{points(found)}, {fewer(found)}"
+
+    stops, right = (between(runs, what) for what in ("stops", "right"))
+    others = [form for form in TRAINED if form != RIGHT]
+    gains = {form: cost(runs, RIGHT, trained=form) for form in others}
+    gains = {form: (-value, (-high, -low)) for form, (value, (low, high)) in gains.items()}
+    least = min(gains.values(), key=lambda found: found[1][0])
+    same_form, other_form = (
+        estimates.change(smollm2_values(real, before, form), smollm2_values(real, SWAPPED, SWAPPED))
+        for before, form in ((RIGHT, SWAPPED), (SWAPPED, RIGHT))
+    )
+    rows = [
+        (
+            f"Line break before the answer missing: {fewer(cost(runs, BOUNDARY))}",
+            points(cost(runs, BOUNDARY)),
+            "the same token missing elsewhere: "
+            + "; ".join(points(cost(runs, form)) for form in SAME_TOKEN),
+            f"SmolLM2: {said(published(real, BOUNDARY))}",
+        ),
+        (
+            f"Trained in a wrong form: {fewer(least)} in it than in ChatML",
+            "; ".join(f"{form} {points(found)}" for form, found in gains.items()),
+            "against ChatML for both: "
+            + "; ".join(points(against_chatml(runs, form)) for form in others),
+            f"ChatML served as “{BARE}”: {said(cost(runs, BARE))}; SmolLM2 after LoRA with the roles swapped, "
+            f"in that form against ChatML: {said(other_form)}",
+        ),
+        (
+            f"Served as “{BOUNDARY}”, not as “{BARE}”, models {stop_words(stops, right)}",
+            f"stops {points(stops)}; right {points(right)}",
+            f"in ChatML {share(runs, RIGHT, 'stops')[0]:.0%} stop and {share(runs, RIGHT)[0]:.0%} are right",
+            f"SmolLM2: {published_share(real, RIGHT, 'stops')[0]:.0%} stop in its own template, "
+            f"{published_share(real, BARE, 'stops')[0]:.0%} without, "
+            f"{published_share(real, BARE, 'right')[0]:.0%} of these right",
+        ),
+        (
+            f"SmolLM2, that line break missing: loss {loss_words(published(real, BOUNDARY, 'nll'))}, "
+            f"{fewer(published(real, BOUNDARY))}",
+            f"{nats(published(real, BOUNDARY, 'nll'))} nats; {points(published(real, BOUNDARY))}",
+            f"without the first token {nats(published(real, BOUNDARY, 'rest'))} nats",
+            f"the embedded models: {nats(cost(runs, BOUNDARY, 'nll'))} nats; {points(cost(runs, BOUNDARY))}",
+        ),
+        (
+            f"SmolLM2, roles swapped: {fewer(published(real, SWAPPED))}",
+            points(published(real, SWAPPED)),
+            f"in this form, LoRA in this form against LoRA in ChatML: {said(same_form)}",
+            f"the embedded models: {said(cost(runs, SWAPPED))}",
+        ),
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=["claim", "measured", "control", "where it stops holding"])

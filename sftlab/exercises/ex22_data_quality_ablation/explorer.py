@@ -9,10 +9,10 @@ import ipywidgets as widgets
 
 from sftlab.classroom.explorer import DESCRIBED, explorer
 from sftlab.classroom.views import View, table
-from sftlab.exercises.ex05_chat_template_mismatch.explorer import stacked
 from sftlab.exercises.ex22_data_quality_ablation.ballot import CHOICES, Ballot
 from sftlab.exercises.ex22_data_quality_ablation.experiment import DOSES
 from sftlab.exercises.ex22_data_quality_ablation.plots import LINES, marks
+from sftlab.exercises.views import stacked
 
 
 def poison_slider(runs: Sequence[dict], asked: Sequence[dict], shown: Sequence[int]) -> None:

@@ -11,10 +11,10 @@ from sftlab.classroom.explorer import DESCRIBED, explorer, text_box
 from sftlab.classroom.figures import curves
 from sftlab.classroom.views import View, table, token_view
 from sftlab.errors import WorkbookError
-from sftlab.exercises.ex05_chat_template_mismatch.explorer import prompt_view, stacked
 from sftlab.exercises.ex23_broken_runs_clinic.clinic import Run
 from sftlab.exercises.ex23_broken_runs_clinic.evidence import SOUND, figures
 from sftlab.exercises.ex23_broken_runs_clinic.plots import told
+from sftlab.exercises.views import prompt_view, stacked
 from sftlab.lora import lora_layers
 from sftlab.loss import IGNORE_INDEX
 
