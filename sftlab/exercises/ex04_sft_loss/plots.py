@@ -16,6 +16,11 @@ from sftlab.exercises.ex04_sft_loss.experiment import CHECKPOINTS, MEANS, MIXED,
 from sftlab.statistics import chosen
 
 SETS = ("short", "long")
+WHY = {  # why a prediction comes out as it does: prediction -> mechanism
+    "a": "The logarithm makes an improbable token expensive, and most tokens of an answer are easy to predict from those before.",
+    "b": "A token of the micro-batch with fewer tokens weighs more: here, every token of a short answer.",
+    "c": "Adam divides each gradient by its own recent size, so a constant factor cancels. In SGD it multiplies the step.",
+}  # fmt: skip
 
 
 def loss_terms(tokens: Sequence[str], probabilities: Sequence[float]):

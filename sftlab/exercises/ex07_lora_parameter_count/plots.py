@@ -16,6 +16,12 @@ from sftlab.exercises.ex07_lora_parameter_count.experiment import FULL, LORA, RA
 from sftlab.lora import break_even_rank, lora_parameter_count
 from sftlab.statistics import chosen
 
+WHY = {  # why a prediction comes out as it does: prediction -> mechanism
+    "a": "A gradient is a sum of products of two vectors, one for each token. Where tokens and steps agree, they add up in few directions.",
+    "b": "A direction acts by its length. Those left out are shorter than those kept, and they push in many unrelated ways.",
+    "c": "A weight grows with the square of its width, A and B with the width. So a share far below 1% is a statement about large models.",
+}  # fmt: skip
+
 
 def short(number: float) -> str:
     """A count in four characters or so: 65.5K, 16.8M, 70.6B."""
