@@ -1,4 +1,4 @@
-"""Chat templates of four model families, and protection against special tokens in messages.
+"""Chat templates of five model families, and protection against special tokens in messages.
 
 The templates are our own Jinja code in the style of each family, not copies. The exact template of
 a model is part of its tokenizer. Assistant text is inside a ``{% generation %}`` block.
@@ -93,6 +93,36 @@ HIDDEN_SYSTEM = (
 ) + CHATML
 
 
+# In the style of Qwen3: ChatML without a default system turn. The answer after the last user turn
+# begins with a thinking block, empty if there was no thinking; earlier answers lose theirs. With
+# enable_thinking=False the generation prompt writes the empty block. Left out: tools, and thinking
+# in a field of its own.
+QWEN3 = (
+    "{% set ns = namespace(last=messages | length - 1) %}"
+    "{% for message in messages %}"
+    "{% if message['role'] == 'user' %}{% set ns.last = loop.index0 %}{% endif %}{% endfor %}"
+    "{% for message in messages %}"
+    "{% set said = message['content'] %}{% set thought = '' %}"
+    "{{ '<|im_start|>' + message['role'] + '\\n' }}"
+    "{% if message['role'] == 'assistant' %}{% generation %}"
+    "{% if '</think>' in said %}"
+    "{% set thought = said.split('</think>')[0].split('<think>')[-1].strip('\\n') %}"
+    "{% set said = said.split('</think>')[-1].lstrip('\\n') %}{% endif %}"
+    "{% if loop.index0 > ns.last and (loop.last or thought) %}"
+    "{{ '<think>\\n' + thought + '\\n</think>\\n\\n' + said.lstrip('\\n') }}"
+    "{% else %}{{ said }}{% endif %}"
+    "{{ '<|im_end|>' }}{% endgeneration %}"
+    "{% else %}{{ said + '<|im_end|>' }}{% endif %}"
+    "{{ '\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}"
+    "{% if enable_thinking is defined and not enable_thinking %}"
+    "{{ '<think>\\n\\n</think>\\n\\n' }}{% endif %}{% endif %}"
+)
+
+
+STYLES = {**FAMILIES, "qwen3": QWEN3}  # every template here; the last one uses ChatML's tokens
+
+
 def with_template(tokenizer, family: str):
     """Return a copy of the tokenizer with a family's template and its special tokens.
 
@@ -105,7 +135,7 @@ def with_template(tokenizer, family: str):
     changed = copy.deepcopy(tokenizer)
     changed.chat_template = _template(family)
     known = special_tokens(changed)
-    new = [marker for marker in MARKERS[family] if marker not in known]
+    new = [marker for marker in MARKERS.get(family, MARKERS["chatml"]) if marker not in known]
     if new:
         changed.add_tokens(new, special_tokens=True)
     return changed
@@ -127,9 +157,9 @@ def with_typed_markers(tokenizer, family: str):
 
 
 def _template(family: str) -> str:
-    if family not in FAMILIES:
-        raise WorkbookError(f"there is no family {family!r}; use one of {', '.join(FAMILIES)}")
-    return FAMILIES[family]
+    if family not in STYLES:
+        raise WorkbookError(f"there is no family {family!r}; use one of {', '.join(STYLES)}")
+    return STYLES[family]
 
 
 def count_turns(tokenizer, ids: list[int], marker: str = "<|im_start|>") -> int:
