@@ -177,6 +177,27 @@ def forged(tokenizer, messages: list[Message]) -> list[tuple[int, str]]:
     return [(n, hit) for n, m in enumerate(messages, 1) for hit in pattern.findall(m["content"])]
 
 
+def encode_defended(
+    tokenizer, messages: list[Message], add_generation_prompt: bool = False
+) -> list[int]:
+    """Return the ids of the messages in ChatML; special tokens typed into them are plain text.
+
+    The ids of ``<|im_start|>`` and ``<|im_end|>`` are written here and nowhere else. Roles, contents
+    and line breaks are tokenized as text in which no special token is recognized.
+    """
+    start, end = tokenizer.convert_tokens_to_ids(["<|im_start|>", "<|im_end|>"])
+
+    def plain(text: str) -> list[int]:
+        return tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+
+    ids: list[int] = []
+    for message in messages:
+        ids += [start, *plain(f"{message['role']}\n{message['content']}"), end, *plain("\n")]
+    if add_generation_prompt:
+        ids += [start, *plain("assistant\n")]
+    return ids
+
+
 GUARD = "\ue000"  # private-use character that splits typed special tokens during rendering
 
 
@@ -185,7 +206,7 @@ def encode_safely(
 ) -> list[int]:
     """Return the ids of a rendering in which only the template writes special tokens.
 
-    A special token typed into a message is encoded as plain text, which the model can read but
+    Like ``encode_defended``, for the tokenizer's own template, whatever it is. A special token typed into a message is encoded as plain text, which the model can read but
     which opens or closes no turn. If no message contains a special token, the ids equal those of
     ``chat.encode``.
 
