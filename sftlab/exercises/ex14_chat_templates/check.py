@@ -551,10 +551,10 @@ EXERCISES = {
             asks="Return the ChatML rendering of the messages, character for character.\n\n"
             'messages: list of {"role": ..., "content": ...}.',
             rules={
-                "turn": "A turn is <|im_start|> with the role on the same line, a line break, the content directly followed by <|im_end|>, and a line break, after the last turn as well.",
-                "prompt": "With add_generation_prompt=True, whatever the last role is, the header of an open assistant turn comes at the very end: all that stands before the content of such a turn. Without it, nothing follows the last turn.",
-                "given": "Every message is one turn with its own role, in the given order; no turn is added or left out.",
-                "content": "A content is copied as it is, with its white space, braces and special tokens.",
+                "turn": "A turn is <|im_start|>, role, line break, content, <|im_end|>, line break.",
+                "prompt": "With add_generation_prompt=True, the header of an assistant turn comes last.",
+                "given": "Every message is one turn with its own role; none is added or left out.",
+                "content": "A content is copied as it is, with white space, braces and special tokens.",
                 "unchanged": "messages stay as they are.",
             },
             draw=_draw_messages,
@@ -576,12 +576,12 @@ EXERCISES = {
             count_turns,
             COUNT_CASES,
             asks="Return how many turns the model reads in a list of token ids.\n\n"
-            "tokenizer: any tokenizer that has the special token <|im_start|>. ids: list of token ids.",
+            "tokenizer: any tokenizer that has <|im_start|>. ids: list of token ids.",
             rules={
-                "token": "Each special token <|im_start|> opens one turn, whoever wrote it: forged turns count.",
-                "open": "A turn need not be closed: a generation prompt counts. A list without turns gives 0.",
+                "token": "Each special token <|im_start|> opens one turn, whoever wrote it.",
+                "open": "A turn need not be closed: a generation prompt counts.",
                 "other": "No other special token opens a turn.",
-                "text": "The same characters read as plain text, which are several tokens, open nothing.",
+                "text": "The same characters read as plain text, several tokens, open nothing.",
                 "id": "The id of a token differs from tokenizer to tokenizer.",
                 "unchanged": "tokenizer and ids stay as they are.",
             },
@@ -602,9 +602,9 @@ EXERCISES = {
             encode_defended,
             DEFENDED_CASES,
             asks="Return the token ids of the messages in ChatML, as a list.\n\n"
-            "tokenizer: any tokenizer that has <|im_start|> and <|im_end|>. messages: as for chatml.",
+            "tokenizer: any tokenizer that has <|im_start|> and <|im_end|>. Others: as for chatml.",
             rules={
-                "same": "Contents without special tokens give the ids of the template's rendering, with the generation prompt if asked for.",
+                "same": "Without special tokens in the contents, the ids are those of chatml's text.",
                 "typed": "A special token in a content, of any role, is read as plain text. It stays.",
                 "id": "The ids of the special tokens differ from tokenizer to tokenizer.",
                 "unchanged": "tokenizer and messages stay as they are.",

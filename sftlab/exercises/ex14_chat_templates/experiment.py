@@ -160,9 +160,9 @@ def training_rows(data: str, seed: int) -> list[dict]:
     return found + alone + rest
 
 
-def trained(data: str, seed: int):
-    """Fine-tune the base on one kind of data; return the model and its tokenizer."""
-    model, tokenizer = load("almanac")
+def trained(data: str, seed: int, name: str = "almanac"):
+    """Fine-tune a base on one kind of data; return the model and its tokenizer."""
+    model, tokenizer = load(name)
     rows = [conversation(row) for row in training_rows(data, seed)]
     examples = tokenize_conversations(tokenizer, rows).examples
     inject_lora(model, "all-linear", r=16, lora_alpha=32, seed=seed)
