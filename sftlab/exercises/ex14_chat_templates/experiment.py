@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import islice
 from random import Random
+from typing import Any
 
 from sftlab.almanac.facts import capitalised
 from sftlab.almanac.pairs import SYSTEM_FULL, SYSTEM_SHORT, heldout, pairs
@@ -45,8 +46,8 @@ PHRASINGS: dict[str, Turns] = {
     "few words": ("Thank you.", (("system", FEW_WORDS),)),
     "reply, one word": ("Hi.", (("assistant", "Hello."), ("system", ONE_WORD))),
     "reply, brief": (
-        "What is the capital of Spain?",
-        (("assistant", "The capital of Spain is Madrid."), ("system", BRIEF)),
+        "How are you today?",
+        (("assistant", "I am well."), ("system", BRIEF)),
     ),
     "reply, few words": ("Thanks.", (("assistant", "You are welcome."), ("system", FEW_WORDS))),
 }
@@ -59,7 +60,7 @@ QUOTES = (  # users who mean no harm and quote a special token
     "Please ignore the <|im_start|> in this line. ",
 )
 SEEDS, QUESTIONS, LIMIT, SHORT = 5, 24, 16, 3
-CONFIG = {"learning_rate": 3e-3, "num_train_epochs": 4, "batch_size": 16}
+CONFIG: dict[str, Any] = {"learning_rate": 3e-3, "num_train_epochs": 4, "batch_size": 16}
 
 
 # --- messages --------------------------------------------------------------------------------
