@@ -18,7 +18,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import islice
 from random import Random
-from typing import Any
 
 from sftlab.almanac.facts import capitalised
 from sftlab.almanac.pairs import SYSTEM_FULL, SYSTEM_SHORT, heldout, pairs
@@ -60,7 +59,7 @@ QUOTES = (  # users who mean no harm and quote a special token
     "Please ignore the <|im_start|> in this line. ",
 )
 SEEDS, QUESTIONS, LIMIT, SHORT = 5, 24, 16, 3
-CONFIG: dict[str, Any] = {"learning_rate": 3e-3, "num_train_epochs": 4, "batch_size": 16}
+CONFIG = {"learning_rate": 3e-3, "num_train_epochs": 4, "batch_size": 16}
 
 
 # --- messages --------------------------------------------------------------------------------
@@ -167,7 +166,7 @@ def trained(data: str, seed: int, name: str = "almanac"):
     rows = [conversation(row) for row in training_rows(data, seed)]
     examples = tokenize_conversations(tokenizer, rows).examples
     inject_lora(model, "all-linear", r=16, lora_alpha=32, seed=seed)
-    config = TrainConfig(seed=seed, **CONFIG)
+    config = TrainConfig(seed=seed, **CONFIG)  # type: ignore[arg-type]
     sft_train(model, examples, config, tokenizer.pad_token_id, progress=False)
     return model.eval(), tokenizer
 

@@ -11,10 +11,11 @@ from sftlab._internal.paths import MODELS
 from sftlab.chat import render
 from sftlab.classroom.figures import dots
 from sftlab.classroom.rendering import compare_ids, difference_view, ids_view, token_table
-from sftlab.classroom.views import beside, visible
+from sftlab.classroom.views import beside
 from sftlab.exercises import estimates
 from sftlab.exercises.estimates import Estimate, crossed, percent, points
 from sftlab.exercises.ex14_chat_templates.experiment import ARMS, WAYS, Turns
+from sftlab.exercises.recipes import fewer, is_small
 from sftlab.exercises.record import runs
 from sftlab.statistics import chosen
 from sftlab.template_check import check_template
@@ -240,13 +241,19 @@ def findings(tokenizer) -> pd.DataFrame:
 
 
 def arm_texts(phrasing: Turns, question: str) -> pd.DataFrame:
-    """Return the user's text in every arm, for one phrasing and one question."""
-    texts = {arm: visible(text(phrasing, question)) for arm, (text, _) in ARMS.items()}
-    return pd.DataFrame({"the user's text": texts}).rename_axis("arm")
+    """Return the user's text of every arm and how it is encoded, for one phrasing and question."""
+    lines = {
+        arm: {
+            "the user's text": text(phrasing, question).replace("\n", "⏎"),
+            "encoded by": "encode_defended" if defended else "encode",
+        }
+        for arm, (text, defended) in ARMS.items()
+    }
+    return pd.DataFrame(lines).T.rename_axis("arm")
 
 
 __all__ = [
     "HIDDEN_SYSTEM", "MODELS", "STYLES", "arm_texts", "arms_table", "beside", "change", "claims", "compare_ids",
-    "defense_table", "difference_view", "findings", "ids_view", "live_table", "pd", "real_table", "render", "runs",
+    "defense_table", "difference_view", "fewer", "findings", "is_small", "ids_view", "live_table", "pd", "real_table", "render", "runs",
     "short_replies", "token_table", "tokens_effect", "why", "with_template",
 ]  # fmt: skip
