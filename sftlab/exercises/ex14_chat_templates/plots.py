@@ -254,6 +254,6 @@ def arm_texts(phrasing: Turns, question: str) -> pd.DataFrame:
 
 __all__ = [
     "HIDDEN_SYSTEM", "MODELS", "STYLES", "arm_texts", "arms_table", "beside", "change", "claims", "compare_ids",
-    "defense_table", "difference_view", "fewer", "findings", "is_small", "ids_view", "live_table", "pd", "real_table", "render", "runs",
+    "defense_table", "difference_view", "fewer", "findings", "ids_view", "is_small", "live_table", "pd", "real_table", "render", "runs",
     "short_replies", "token_table", "tokens_effect", "why", "with_template",
 ]  # fmt: skip
