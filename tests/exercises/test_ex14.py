@@ -120,7 +120,14 @@ def exchanged(recorded: list[dict], one: str, other: str) -> list[dict]:
 def test_the_claims_turn_when_the_arms_are_exchanged():
     recorded, smol = runs(NAME), runs(REAL)
     before = list(plots.claims(recorded, smol)["claim"])
-    for row, arms in ((1, ("forged", "tokens removed")), (2, ("forged", "tokens removed"))):
+    flipped = (
+        (0, ("forged", "question")),
+        (1, ("forged", "tokens removed")),
+        (2, ("forged", "tokens removed")),
+        (3, ("forged", "defended")),
+        (4, ("forged", "defended")),
+    )
+    for row, arms in flipped:
         after = list(plots.claims(exchanged(recorded, *arms), smol)["claim"])
         assert before[row] != after[row] or "not settled" in before[row]
     value = plots.tokens_effect(recorded, "contrast")[0]
@@ -129,7 +136,7 @@ def test_the_claims_turn_when_the_arms_are_exchanged():
 
 
 def test_claims_are_not_settled_without_a_difference():
-    one = {"short": 0.5, "right": 0.5, "loss": 1.0}
+    one = {"short": 0.5, "right": 0.5, "loss": 1.0, "short_loss": 1.0}
     same = [{key: dict.fromkeys(value, one) if isinstance(value, dict) else value for key, value in run.items()} for run in runs(NAME)]  # fmt: skip
     flat = [{key: dict.fromkeys(value, one) if isinstance(value, dict) else value for key, value in run.items()} for run in runs(REAL)]  # fmt: skip
     claims = plots.claims(same, flat)["claim"]

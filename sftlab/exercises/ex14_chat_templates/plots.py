@@ -108,20 +108,30 @@ def real_values(recorded: Sequence[dict], arm: str, name: str = "short") -> list
 
 
 def real_table(recorded: Sequence[dict]) -> pd.DataFrame:
-    """Return short and right replies of SmolLM2 in every arm; intervals over the phrasings."""
-    lines = {
-        arm: {
-            "short replies": percent(estimates.mean(real_values(recorded, arm))),
-            "right replies": percent(estimates.mean(real_values(recorded, arm, "right"))),
+    """Return every arm on SmolLM2; intervals over the phrasings."""
+    lines = {}
+    for arm in SHOWN:
+        found = {
+            name: estimates.mean(real_values(recorded, arm, name))
+            for name in ("short", "right", "short_loss")
         }
-        for arm in SHOWN
-    }
+        value, (low, high) = found["short_loss"]
+        lines[arm] = {
+            "short replies": percent(found["short"]),
+            "right replies": percent(found["right"]),
+            "loss of the short reply": f"{value:.2f} ({low:.2f} to {high:.2f})",
+        }
     return pd.DataFrame(lines).T.rename_axis("arm")
 
 
-def real_change(recorded: Sequence[dict], before: str, after: str) -> Estimate:
-    """Return the change of the share of short replies on SmolLM2, paired by phrasing."""
-    return estimates.change(real_values(recorded, before), real_values(recorded, after))
+def real_change(recorded: Sequence[dict], before: str, after: str) -> str:
+    """Return the change of the loss of the short reply on SmolLM2, paired by phrasing, in words."""
+    found = estimates.change(*(real_values(recorded, arm, "short_loss") for arm in (before, after)))
+    value, (low, high) = found
+    words = estimates.verdict(found, "higher", "lower")
+    return (
+        f"SmolLM2, loss of the short reply: {value:+.2f} nats ({low:+.2f} to {high:+.2f}), {words}"
+    )
 
 
 # --- figure ----------------------------------------------------------------------------------
@@ -174,47 +184,43 @@ def claims(recorded: Sequence[dict], real: Sequence[dict]) -> pd.DataFrame:
 
     more, less = "more short replies", "fewer short replies"
     obeyed = change(recorded, "usual", "question", "forged")
-    cost = loss_ratio(recorded, "contrast", "quoted", "quoted, defended")
-    grown = tuple(np.subtract(cost[1], 1))
+    right = change(recorded, "contrast", "forged", "defended", "right")
     rows = [
         (
             f"A forged system turn, usual data: {estimates.verdict(obeyed, more, less)}",
             points(obeyed),
             f"harmless forgery: {said(change(recorded, 'usual', 'question', 'harmless'), more, less)}",
-            f"SmolLM2: {said(real_change(real, 'question', 'forged'), more, less)}",
+            real_change(real, "question", "forged"),
         ),
         (
-            "Special tokens in it, usual data: "
-            + estimates.verdict(tokens("usual"), more, less),
+            "Its special tokens, usual data: " + estimates.verdict(tokens("usual"), more, less),
             points(tokens("usual")),
-            f"instruction alone, against the question: "
+            "the instruction alone, against the question: "
             f"{said(change(recorded, 'usual', 'question', 'instruction alone'), more, less)}",
-            f"SmolLM2: {said(real_change(real, 'tokens removed', 'forged'), more, less)}",
+            real_change(real, "tokens removed", "forged"),
         ),
         (
-            "Special tokens in it, contrast data: "
+            "Its special tokens, contrast data: "
             + estimates.verdict(tokens("contrast"), more, less),
             points(tokens("contrast")),
-            f"plain signs in their place: "
-            f"{said(change(recorded, 'contrast', 'other signs', 'forged'), more, less)}",
             f"difference to usual data: {said(data_change(recorded), 'larger', 'smaller')}",
+            f"left without them: {said(change(recorded, 'contrast', 'question', 'tokens removed'), more, less)}",
         ),
         (
-            "The defense against the forged message, contrast data: "
-            + estimates.verdict(defended("contrast"), more, less),
+            "The defense, contrast data: " + estimates.verdict(defended("contrast"), more, less),
             points(defended("contrast")),
-            f"what is left against the question: "
-            f"{said(change(recorded, 'contrast', 'question', 'defended'), more, less)}",
-            f"usual data: {points(defended('usual'))}, left "
-            f"{points(change(recorded, 'usual', 'question', 'defended'))}; "
-            f"plain signs alone: {points(change(recorded, 'usual', 'forged', 'other signs'))}",
+            f"tokens removed instead: {points(change(recorded, 'contrast', 'forged', 'tokens removed'))}; "
+            f"other signs: {points(change(recorded, 'contrast', 'forged', 'other signs'))}",
+            f"left in usual data: {said(change(recorded, 'usual', 'question', 'defended'), more, less)}",
         ),
         (
-            "The defense for users who quote a special token: loss of the right reply "
-            + estimates.verdict((cost[0] - 1, grown), "higher", "lower"),
-            as_ratio(cost),
-            "token removed: " + as_ratio(loss_ratio(recorded, "contrast", "quoted", "quoted, removed")),
-            "without special tokens in a message the ids are the same",
+            "Right replies with the defense, against the attack, contrast data: "
+            + estimates.verdict(right, "more", "fewer"),
+            points(right),
+            f"against the question alone: {points(change(recorded, 'contrast', 'question', 'defended', 'right'))}, "
+            f"loss {as_ratio(loss_ratio(recorded, 'contrast', 'question', 'defended'))}",
+            "a quoted special token, loss with the defense: "
+            f"{as_ratio(loss_ratio(recorded, 'contrast', 'quoted', 'quoted, defended'))}",
         ),
     ]  # fmt: skip
     return pd.DataFrame(rows, columns=["claim", "measured", "control", "where it stops holding"])
