@@ -1,4 +1,4 @@
-"""Chat templates of five model families, and protection against special tokens in messages.
+"""Chat templates of four model families, and protection against special tokens in messages.
 
 The templates are our own Jinja code in the style of each family, not copies. The exact template of
 a model is part of its tokenizer. Assistant text is inside a ``{% generation %}`` block.
@@ -93,36 +93,6 @@ HIDDEN_SYSTEM = (
 ) + CHATML
 
 
-# In the style of Qwen3: ChatML without a default system turn. The answer after the last user turn
-# begins with a thinking block, empty if there was no thinking; earlier answers lose theirs. With
-# enable_thinking=False the generation prompt writes the empty block. Left out: tools, and thinking
-# in a field of its own.
-QWEN3 = (
-    "{% set ns = namespace(last=messages | length - 1) %}"
-    "{% for message in messages %}"
-    "{% if message['role'] == 'user' %}{% set ns.last = loop.index0 %}{% endif %}{% endfor %}"
-    "{% for message in messages %}"
-    "{% set said = message['content'] %}{% set thought = '' %}"
-    "{{ '<|im_start|>' + message['role'] + '\\n' }}"
-    "{% if message['role'] == 'assistant' %}{% generation %}"
-    "{% if '</think>' in said %}"
-    "{% set thought = said.split('</think>')[0].split('<think>')[-1].strip('\\n') %}"
-    "{% set said = said.split('</think>')[-1].lstrip('\\n') %}{% endif %}"
-    "{% if loop.index0 > ns.last and (loop.last or thought) %}"
-    "{{ '<think>\\n' + thought + '\\n</think>\\n\\n' + said.lstrip('\\n') }}"
-    "{% else %}{{ said }}{% endif %}"
-    "{{ '<|im_end|>' }}{% endgeneration %}"
-    "{% else %}{{ said + '<|im_end|>' }}{% endif %}"
-    "{{ '\\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}"
-    "{% if enable_thinking is defined and not enable_thinking %}"
-    "{{ '<think>\\n\\n</think>\\n\\n' }}{% endif %}{% endif %}"
-)
-
-
-STYLES = {**FAMILIES, "qwen3": QWEN3}  # every template here; the last one uses ChatML's tokens
-
-
 def with_template(tokenizer, family: str):
     """Return a copy of the tokenizer with a family's template and its special tokens.
 
@@ -135,7 +105,7 @@ def with_template(tokenizer, family: str):
     changed = copy.deepcopy(tokenizer)
     changed.chat_template = _template(family)
     known = special_tokens(changed)
-    new = [marker for marker in MARKERS.get(family, MARKERS["chatml"]) if marker not in known]
+    new = [marker for marker in MARKERS[family] if marker not in known]
     if new:
         changed.add_tokens(new, special_tokens=True)
     return changed
@@ -157,9 +127,9 @@ def with_typed_markers(tokenizer, family: str):
 
 
 def _template(family: str) -> str:
-    if family not in STYLES:
-        raise WorkbookError(f"there is no family {family!r}; use one of {', '.join(STYLES)}")
-    return STYLES[family]
+    if family not in FAMILIES:
+        raise WorkbookError(f"there is no family {family!r}; use one of {', '.join(FAMILIES)}")
+    return FAMILIES[family]
 
 
 def count_turns(tokenizer, ids: list[int], marker: str = "<|im_start|>") -> int:
@@ -177,27 +147,6 @@ def forged(tokenizer, messages: list[Message]) -> list[tuple[int, str]]:
     return [(n, hit) for n, m in enumerate(messages, 1) for hit in pattern.findall(m["content"])]
 
 
-def encode_defended(
-    tokenizer, messages: list[Message], add_generation_prompt: bool = False
-) -> list[int]:
-    """Return the ids of the messages in ChatML; special tokens typed into them are plain text.
-
-    The ids of ``<|im_start|>`` and ``<|im_end|>`` are written here and nowhere else. Roles, contents
-    and line breaks are tokenized as text in which no special token is recognized.
-    """
-    start, end = tokenizer.convert_tokens_to_ids(["<|im_start|>", "<|im_end|>"])
-
-    def plain(text: str) -> list[int]:
-        return tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
-
-    ids: list[int] = []
-    for message in messages:
-        ids += [start, *plain(f"{message['role']}\n{message['content']}"), end, *plain("\n")]
-    if add_generation_prompt:
-        ids += [start, *plain("assistant\n")]
-    return ids
-
-
 GUARD = "\ue000"  # private-use character that splits typed special tokens during rendering
 
 
@@ -206,7 +155,7 @@ def encode_safely(
 ) -> list[int]:
     """Return the ids of a rendering in which only the template writes special tokens.
 
-    Like ``encode_defended``, for the tokenizer's own template, whatever it is. A special token typed into a message is encoded as plain text, which the model can read but
+    A special token typed into a message is encoded as plain text, which the model can read but
     which opens or closes no turn. If no message contains a special token, the ids equal those of
     ``chat.encode``.
 

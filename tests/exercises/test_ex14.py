@@ -6,6 +6,7 @@ import pytest
 
 from sftlab.almanac.pairs import SYSTEM_SHORT
 from sftlab.chat import encode, special_tokens, user
+from sftlab.chatml import encode_defended
 from sftlab.exercises.ex14_chat_templates import plots, real
 from sftlab.exercises.ex14_chat_templates.experiment import (
     ARMS,
@@ -28,7 +29,7 @@ from sftlab.exercises.ex14_chat_templates.experiment import (
 )
 from sftlab.exercises.record import MODEL, read, runs
 from sftlab.models import checksums
-from sftlab.templates import count_turns, encode_defended, encode_safely
+from sftlab.templates import count_turns, encode_safely
 
 NAME, REAL = "forged_turns", "forged_turns_smollm2"
 QUESTION = "What is 1 plus 1?"

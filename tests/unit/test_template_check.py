@@ -9,10 +9,11 @@ from transformers import AutoTokenizer
 
 from sftlab._internal.paths import MODELS
 from sftlab.chat import CHATML
+from sftlab.chatml import STYLES, with_style
 from sftlab.errors import WorkbookError
 from sftlab.findings import BROKEN, LOOK, OK
 from sftlab.template_check import check_template, main
-from sftlab.templates import HIDDEN_SYSTEM, STYLES, with_template
+from sftlab.templates import HIDDEN_SYSTEM
 
 BEGIN, PREFIX, END, AFTER = (
     "one begin token",
@@ -43,7 +44,7 @@ def test_chatml_is_in_order_and_can_be_forged(tokenizer):
 
 @pytest.mark.parametrize("style", STYLES)
 def test_every_style_is_read_through(tokenizer, style):
-    findings = check_template(with_template(tokenizer, style))
+    findings = check_template(with_style(tokenizer, style))
     assert {f.guard for f in findings} == {BEGIN, PREFIX, END, AFTER, SYSTEM, MARKED, EARLIER, FORGED}  # fmt: skip
     assert not [f for f in findings if f.state == BROKEN]
     kept = next(f for f in findings if f.guard == EARLIER)

@@ -12,9 +12,10 @@ import torch
 from jinja2 import Environment
 
 from sftlab.chat import chatml, encode
+from sftlab.chatml import encode_defended
 from sftlab.classroom.answers import refused, right
 from sftlab.templates import CHATML as TEMPLATE
-from sftlab.templates import count_turns, encode_defended, encode_safely
+from sftlab.templates import count_turns, encode_safely
 
 CHATML, COUNT, DEFENDED = "14.chatml", "14.count_turns", "14.encode_defended"
 

@@ -8,9 +8,10 @@ import random
 from sftlab._internal.paths import MODELS
 from sftlab.chat import CHATML as TEMPLATE
 from sftlab.chat import chatml, encode
+from sftlab.chatml import encode_defended
 from sftlab.classroom.checking import Case, Exercise, mistake
 from sftlab.exercises.drawing import conversation
-from sftlab.templates import count_turns, encode_defended
+from sftlab.templates import count_turns
 
 CHATML, COUNT, DEFENDED = "14.chatml", "14.count_turns", "14.encode_defended"
 

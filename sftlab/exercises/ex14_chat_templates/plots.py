@@ -9,6 +9,7 @@ import pandas as pd
 
 from sftlab._internal.paths import MODELS
 from sftlab.chat import render
+from sftlab.chatml import STYLES, with_style
 from sftlab.classroom.figures import dots
 from sftlab.classroom.rendering import compare_ids, difference_view, ids_view, token_table
 from sftlab.classroom.views import beside
@@ -19,7 +20,7 @@ from sftlab.exercises.recipes import fewer, is_small
 from sftlab.exercises.record import runs
 from sftlab.statistics import chosen
 from sftlab.template_check import check_template
-from sftlab.templates import HIDDEN_SYSTEM, STYLES, with_template
+from sftlab.templates import HIDDEN_SYSTEM, with_template
 
 NAMES = {"usual": "usual data", "contrast": "contrast data"}
 SHOWN = ("question", "system turn", *ARMS)
@@ -261,5 +262,5 @@ def arm_texts(phrasing: Turns, question: str) -> pd.DataFrame:
 __all__ = [
     "HIDDEN_SYSTEM", "MODELS", "STYLES", "arm_texts", "arms_table", "beside", "change", "claims", "compare_ids",
     "defense_table", "difference_view", "fewer", "findings", "ids_view", "is_small", "live_table", "pd", "real_table", "render", "runs",
-    "short_replies", "token_table", "tokens_effect", "why", "with_template",
+    "short_replies", "token_table", "tokens_effect", "why", "with_style", "with_template",
 ]  # fmt: skip
