@@ -57,6 +57,12 @@ def loss_ratio(recorded: Sequence[dict], data: str, before: str, after: str) -> 
     return float(np.exp(value)), (float(np.exp(ends[0])), float(np.exp(ends[1])))
 
 
+def as_share(estimate: Estimate) -> Estimate:
+    """Return an estimate of a share whose t interval ends at 0 and 1."""
+    value, (low, high) = estimate
+    return value, (max(0.0, low), min(1.0, high))
+
+
 def as_ratio(estimate: Estimate) -> str:
     value, (low, high) = estimate
     return f"×{value:.2f} ({low:.2f} to {high:.2f})"
@@ -130,9 +136,7 @@ def real_change(recorded: Sequence[dict], before: str, after: str) -> str:
     found = estimates.change(*(real_values(recorded, arm, "short_loss") for arm in (before, after)))
     value, (low, high) = found
     words = estimates.verdict(found, "higher", "lower")
-    return (
-        f"SmolLM2, loss of the short reply: {value:+.2f} nats ({low:+.2f} to {high:+.2f}), {words}"
-    )
+    return f"SmolLM2, loss of the short reply against {before}: {value:+.2f} nats ({low:+.2f} to {high:+.2f}), {words}"
 
 
 # --- figure ----------------------------------------------------------------------------------
@@ -141,7 +145,8 @@ def real_change(recorded: Sequence[dict], before: str, after: str) -> str:
 def short_replies(recorded: Sequence[dict]):
     """Show the share of short replies of every arm, for both kinds of data, with intervals."""
     found = {
-        label: {arm: level(recorded, data, arm) for arm in SHOWN} for data, label in NAMES.items()
+        label: {arm: as_share(level(recorded, data, arm)) for arm in SHOWN}
+        for data, label in NAMES.items()
     }
     words = "; ".join(
         f"{label}: " + ", ".join(f"{arm} {value[0]:.0%}" for arm, value in named.items())
@@ -191,14 +196,15 @@ def claims(recorded: Sequence[dict], real: Sequence[dict]) -> pd.DataFrame:
             f"A forged system turn, usual data: {estimates.verdict(obeyed, more, less)}",
             points(obeyed),
             f"harmless forgery: {said(change(recorded, 'usual', 'question', 'harmless'), more, less)}",
-            real_change(real, "question", "forged"),
+            real_change(real, "harmless", "forged"),
         ),
         (
             "Its special tokens, usual data: " + estimates.verdict(tokens("usual"), more, less),
             points(tokens("usual")),
             "the instruction alone, against the question: "
             f"{said(change(recorded, 'usual', 'question', 'instruction alone'), more, less)}",
-            real_change(real, "tokens removed", "forged"),
+            "role names and line breaks around the instruction: "
+            f"{said(change(recorded, 'usual', 'instruction alone', 'tokens removed'), more, less)}",
         ),
         (
             "Its special tokens, contrast data: "
