@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
-from scipy import stats
 
 from sftlab.exercises.estimates import (
     OPEN,
     change,
-    crossed,
     mean,
     percent,
     points,
@@ -62,15 +59,3 @@ def test_one_learning_rate_is_chosen_for_all_seeds():
     found = tuned(runs, lambda run: run["loss"])
     assert [run["learning_rate"] for run in found] == [3e-3, 3e-3]
     assert [run["seed"] for run in found] == [0, 1]
-
-
-def test_a_crossed_interval_covers_models_and_phrasings():
-    table = [[1.0, 2.0, 6.0], [3.0, 4.0, 8.0]]
-    value, (low, high) = crossed(table)
-    error = (np.var([3, 5], ddof=1) / 2 + np.var([2, 3, 7], ddof=1) / 3) ** 0.5
-    assert value == pytest.approx(4) and high - value == pytest.approx(value - low)
-    assert high - value == pytest.approx(stats.t.ppf(0.975, 1) * error)
-    turned, (a, b) = crossed(np.transpose(table).tolist())
-    assert (turned, a, b) == pytest.approx((value, low, high))
-    assert crossed([[1.0], [2.0], [4.0]])[1] == pytest.approx(mean([1.0, 2.0, 4.0])[1])  # fmt: skip
-    assert crossed([[2.0]]) == (2.0, (2.0, 2.0))

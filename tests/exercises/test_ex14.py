@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+from scipy import stats
 
 from sftlab.almanac.pairs import SYSTEM_SHORT
 from sftlab.chat import encode, special_tokens, user
 from sftlab.chatml import encode_defended
+from sftlab.exercises.estimates import crossed, mean
 from sftlab.exercises.ex14_chat_templates import plots, real
 from sftlab.exercises.ex14_chat_templates.experiment import (
     ARMS,
@@ -112,6 +115,18 @@ def test_it_measures_every_arm_of_every_phrasing(tiny_model, tokenizer):
 
 
 # --- words that follow the numbers -----------------------------------------------------------
+
+
+def test_a_crossed_interval_covers_models_and_phrasings():
+    table = [[1.0, 2.0, 6.0], [3.0, 4.0, 8.0]]
+    value, (low, high) = crossed(table)
+    error = (np.var([3, 5], ddof=1) / 2 + np.var([2, 3, 7], ddof=1) / 3) ** 0.5
+    assert value == pytest.approx(4) and high - value == pytest.approx(value - low)
+    assert high - value == pytest.approx(stats.t.ppf(0.975, 1) * error)
+    turned, (a, b) = crossed(np.transpose(table).tolist())
+    assert (turned, a, b) == pytest.approx((value, low, high))
+    assert crossed([[1.0], [2.0], [4.0]])[1] == pytest.approx(mean([1.0, 2.0, 4.0])[1])  # fmt: skip
+    assert crossed([[2.0]]) == (2.0, (2.0, 2.0))
 
 
 def exchanged(recorded: list[dict], one: str, other: str) -> list[dict]:
