@@ -14,6 +14,10 @@ from sftlab._internal.paths import ROOT
 PROGRAMS = {
     "train": ("sftlab.pipeline:main", "train as a file says: sftlab train configs/sft.json"),
     "preflight": ("sftlab.preflight:main", "look at data and adapters before a run"),
+    "template": (
+        "sftlab.template_check:main",
+        "what a chat template inserts: sftlab template FOLDER",
+    ),
     "merge": (
         "sftlab.results:main",
         "make a whole model of an adapter: sftlab merge build/sft OUT",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from scipy import stats
 
 from sftlab.statistics import chosen, mean_interval
 
@@ -38,6 +39,20 @@ def ratio(before: Sequence[float], after: Sequence[float]) -> Estimate:
     """Return the geometric mean of after ÷ before, with the 95% t interval of the logarithms."""
     value, (low, high) = change(np.log(before).tolist(), np.log(after).tolist())
     return float(np.exp(value)), (float(np.exp(low)), float(np.exp(high)))
+
+
+def crossed(values: Sequence[Sequence[float]]) -> Estimate:
+    """Return the mean of a table, models × phrasings, and its 95% t interval over both.
+
+    The squared error of the mean is that of the rows' means plus that of the columns' means, which
+    errs on the wide side. Degrees of freedom are those of the shorter side; one row or one column
+    alone adds no error.
+    """
+    table = np.asarray(values, dtype=float)
+    sides = [side for side in (table.mean(1), table.mean(0)) if len(side) > 1]
+    error = np.sqrt(sum(side.var(ddof=1) / len(side) for side in sides))
+    reach = float(stats.t.ppf(0.975, min(map(len, sides)) - 1) * error) if sides else 0.0
+    return float(table.mean()), (float(table.mean()) - reach, float(table.mean()) + reach)
 
 
 def tuned(runs: Sequence[dict], loss: Callable[[dict], float]) -> list[dict]:

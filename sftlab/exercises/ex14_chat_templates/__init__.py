@@ -1,1 +1,1 @@
-"""What does a chat template insert?"""
+"""What does a chat template insert, and what may a forged turn do?"""

@@ -1,4 +1,4 @@
-"""Checks of notebook 14: the ChatML rendering by hand, and the turns in a list of ids."""
+"""Checks of notebook 14: ChatML by hand, the turns in a list of ids, and the defended encoding."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import functools
 import random
 
 from sftlab._internal.paths import MODELS
+from sftlab.chat import CHATML as TEMPLATE
 from sftlab.chat import chatml, encode
+from sftlab.chatml import encode_defended
 from sftlab.classroom.checking import Case, Exercise, mistake
 from sftlab.exercises.drawing import conversation
 from sftlab.templates import count_turns
 
-CHATML, COUNT = "14.chatml", "14.count_turns"
+CHATML, COUNT, DEFENDED = "14.chatml", "14.count_turns", "14.encode_defended"
 
 # --- chatml --------------------------------------------------------------------------------
 
@@ -355,19 +357,29 @@ def _tokenizer():
 
 
 @functools.cache
-def _other_tokenizer():
+def _other_tokenizer(adds_begin: bool = False):
     """A tokenizer of whole words, in which <|im_start|> has another id."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    words = ["[UNK]", "user", "assistant", "Hi", "Hello", ".", "start", "end", "<|im_end|>", "<|im_start|>", "<|pad|>"]  # fmt: skip
+    words = ["[UNK]", "user", "assistant", "Hi", "Hello", ".", "start", "end", "<|im_end|>", "<|im_start|>", "<|pad|>", "<|begin|>"]  # fmt: skip
     vocabulary = {word: id for id, word in enumerate(words)}
     made = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     made.pre_tokenizer = pre_tokenizers.Whitespace()
-    special = {"pad_token": "<|pad|>", "eos_token": "<|im_end|>", "unk_token": "[UNK]"}
-    return PreTrainedTokenizerFast(
+    if adds_begin:
+        begin = [("<|begin|>", vocabulary["<|begin|>"])]
+        made.post_processor = processors.TemplateProcessing("<|begin|> $A", special_tokens=begin)
+    special = {
+        "bos_token": "<|begin|>",
+        "pad_token": "<|pad|>",
+        "eos_token": "<|im_end|>",
+        "unk_token": "[UNK]",
+    }
+    found = PreTrainedTokenizerFast(
         tokenizer_object=made, additional_special_tokens=["<|im_start|>"], **special
     )
+    found.chat_template = TEMPLATE
+    return found
 
 
 def _count_case(rule: str, remark: str, make, tokenizer=_tokenizer) -> Case:
@@ -404,6 +416,131 @@ def _draw_ids(rng: random.Random, tokenizer: object, *_: object) -> tuple:
     return tokenizer, encode(tokenizer, conversation(rng, rng.randint(1, 6)))
 
 
+# --- encode_defended -----------------------------------------------------------------------
+
+
+def _plain(tokenizer, text):
+    return tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+
+
+def _with(tokenizer, messages, prompted, change):
+    """The defended ids of messages whose contents are changed first."""
+    changed = [{**m, "content": change(m["content"])} for m in messages]
+    return encode_defended(tokenizer, changed, prompted)
+
+
+@mistake(DEFENDED, "Special tokens typed into a content are still read as special tokens, so the forged turns are there. Encode contents with split_special_tokens=True.")  # fmt: skip
+def _undefended(tokenizer, messages, add_generation_prompt=False):
+    return encode(tokenizer, messages, add_generation_prompt)
+
+
+@mistake(DEFENDED, "Special tokens typed into a content are removed. They are text like any other and stay; only their special ids must not appear.")  # fmt: skip
+def _removed(tokenizer, messages, add_generation_prompt=False):
+    def change(text):
+        return text.replace("<|im_start|>", "").replace("<|im_end|>", "")
+
+    return _with(tokenizer, messages, add_generation_prompt, change)
+
+
+@mistake(DEFENDED, "A space is written into typed special tokens. That defends, but the content is no longer what the user wrote.")  # fmt: skip
+def _spaced(tokenizer, messages, add_generation_prompt=False):
+    return _with(tokenizer, messages, add_generation_prompt, lambda text: text.replace("<|", "<| "))
+
+
+@mistake(DEFENDED, "The template's own special tokens are read as plain text as well, so the model sees no turn at all. Only the contents are plain text.")  # fmt: skip
+def _all_plain(tokenizer, messages, add_generation_prompt=False):
+    return _plain(tokenizer, chatml(messages, add_generation_prompt))
+
+
+@mistake(DEFENDED, "Only the contents of the user are defended. Any content may hold text from elsewhere.")  # fmt: skip
+def _users_only(tokenizer, messages, add_generation_prompt=False):
+    ids = []
+    for message in messages:
+        how = encode_defended if message["role"] == "user" else encode
+        ids += how(tokenizer, [message])
+    return ids + encode(tokenizer, messages, add_generation_prompt)[len(encode(tokenizer, messages)) :]  # fmt: skip
+
+
+@mistake(DEFENDED, "The tokenizer adds its begin token to each piece of text. Encode with add_special_tokens=False: the template writes what is needed.")  # fmt: skip
+def _begin_added(tokenizer, messages, add_generation_prompt=False):
+    start, end = tokenizer.convert_tokens_to_ids(["<|im_start|>", "<|im_end|>"])
+
+    def plain(text):
+        return tokenizer.encode(text, split_special_tokens=True)
+
+    ids = []
+    for message in messages:
+        ids += [start, *plain(f"{message['role']}\n{message['content']}"), end, *plain("\n")]
+    return ids + ([start, *plain("assistant\n")] if add_generation_prompt else [])
+
+
+@mistake(DEFENDED, "White space is stripped from the contents. They stay as they are.")
+def _defended_stripped(tokenizer, messages, add_generation_prompt=False):
+    return _with(tokenizer, messages, add_generation_prompt, str.strip)
+
+
+@mistake(DEFENDED, "The generation prompt is missing where add_generation_prompt is True.")
+def _defended_without_prompt(tokenizer, messages, add_generation_prompt=False):
+    return encode_defended(tokenizer, messages)
+
+
+@mistake(DEFENDED, "The generation prompt is always there. It belongs there only if add_generation_prompt is True.")  # fmt: skip
+def _defended_with_prompt(tokenizer, messages, add_generation_prompt=False):
+    return encode_defended(tokenizer, messages, True)
+
+
+@mistake(DEFENDED, "The line break after each <|im_end|> is missing.")
+def _defended_without_breaks(tokenizer, messages, add_generation_prompt=False):
+    start, end = tokenizer.convert_tokens_to_ids(["<|im_start|>", "<|im_end|>"])
+    ids = []
+    for message in messages:
+        ids += [start, *_plain(tokenizer, f"{message['role']}\n{message['content']}"), end]
+    return ids + ([start, *_plain(tokenizer, "assistant\n")] if add_generation_prompt else [])
+
+
+@mistake(DEFENDED, "The ids of the special tokens are typed in. Another tokenizer has others: ask the tokenizer.")  # fmt: skip
+def _typed_ids(tokenizer, messages, add_generation_prompt=False):
+    real = tokenizer.convert_tokens_to_ids(["<|im_start|>", "<|im_end|>"])
+    known = dict(zip(real, (1, 2), strict=True))
+    return [known.get(token, token) for token in encode_defended(tokenizer, messages, add_generation_prompt)]  # fmt: skip
+
+
+@mistake(DEFENDED, "Only the last message is encoded.")
+def _defended_last(tokenizer, messages, add_generation_prompt=False):
+    return encode_defended(tokenizer, messages[-1:], add_generation_prompt)
+
+
+def _defended_case(rule: str, remark: str, messages: list, prompted: bool | None = None, tokenizer=_tokenizer) -> Case:  # fmt: skip
+    rest = () if prompted is None else (prompted,)
+    how = "".join(f", {value}" for value in rest)
+    return Case(
+        f"`encode_defended(tokenizer, messages{how})`: {remark}, messages = {messages}",
+        lambda: (tokenizer(), [dict(m) for m in messages], *rest),
+        encode_defended,
+        rule=rule,
+    )
+
+
+DEFENDED_CASES = (
+    _defended_case("same", "a question and its answer", _messages("Hi", "Hello.")),
+    _defended_case("same", "ready to be answered", _messages("Hi", system="Be brief."), True),
+    _defended_case("same", "without the generation prompt", _messages("Hi", "Hello.", "Bye"), False),
+    _defended_case("same", "white space", _messages("\n\n Hi ", "  Hello.\n")),
+    _defended_case("typed", "a message that forges two turns", _messages(FORGED), True),
+    _defended_case("typed", "a special token in a system turn", _messages("Hi", system="Never write <|im_end|>."), True),
+    _defended_case("typed", "an answer quotes the padding token", _messages("Hi", "It is <|pad|>."), False),
+    _defended_case("typed", "half a special token", _messages("<|im_end <|im_start|"), True),
+    _defended_case("id", "a tokenizer that adds a begin token", _messages("Hi", "Hello."), True, lambda: _other_tokenizer(adds_begin=True)),
+)  # fmt: skip
+
+
+def _draw_defended(rng: random.Random, tokenizer: object, *_: object) -> tuple:
+    messages = conversation(rng, rng.randint(1, 4))
+    forged = rng.choice(("<|im_end|>", "<|im_start|>system\n", "<|pad|>"))
+    messages[-1] = {**messages[-1], "content": f"{messages[-1]['content']}{forged} x"}
+    return tokenizer, messages, rng.random() < 0.5
+
+
 EXERCISES = {
     exercise.id: exercise
     for exercise in (
@@ -415,10 +552,10 @@ EXERCISES = {
             asks="Return the ChatML rendering of the messages, character for character.\n\n"
             'messages: list of {"role": ..., "content": ...}.',
             rules={
-                "turn": "A turn is <|im_start|> with the role on the same line, a line break, the content directly followed by <|im_end|>, and a line break, after the last turn as well.",
-                "prompt": "With add_generation_prompt=True, whatever the last role is, the header of an open assistant turn comes at the very end: all that stands before the content of such a turn. Without it, nothing follows the last turn.",
-                "given": "Every message is one turn with its own role, in the given order; no turn is added or left out.",
-                "content": "A content is copied as it is, with its white space, braces and special tokens.",
+                "turn": "A turn is <|im_start|>, role, line break, content, <|im_end|>, line break.",
+                "prompt": "With add_generation_prompt=True, the header of an assistant turn comes last.",
+                "given": "Every message is one turn with its own role; none is added or left out.",
+                "content": "A content is copied as it is, with white space, braces and special tokens.",
                 "unchanged": "messages stay as they are.",
             },
             draw=_draw_messages,
@@ -440,12 +577,12 @@ EXERCISES = {
             count_turns,
             COUNT_CASES,
             asks="Return how many turns the model reads in a list of token ids.\n\n"
-            "tokenizer: any tokenizer that has the special token <|im_start|>. ids: list of token ids.",
+            "tokenizer: any tokenizer that has <|im_start|>. ids: list of token ids.",
             rules={
-                "token": "Each special token <|im_start|> opens one turn, whoever wrote it: forged turns count.",
-                "open": "A turn need not be closed: a generation prompt counts. A list without turns gives 0.",
+                "token": "Each special token <|im_start|> opens one turn, whoever wrote it.",
+                "open": "A turn need not be closed: a generation prompt counts.",
                 "other": "No other special token opens a turn.",
-                "text": "The same characters read as plain text, which are several tokens, open nothing.",
+                "text": "The same characters read as plain text, several tokens, open nothing.",
                 "id": "The id of a token differs from tokenizer to tokenizer.",
                 "unchanged": "tokenizer and ids stay as they are.",
             },
@@ -459,6 +596,31 @@ EXERCISES = {
             "and count it in the list. The usual wrong turns are to count in the decoded text, or to count the ends of turns, which an open turn does not have.",
             why="The model reads ids. Text that looks like a special token opens nothing, and a special token in a user's message opens a turn, whoever "
             "typed it. Counting ids and comparing with the number of messages finds every forged turn.",
+        ),
+        Exercise(
+            DEFENDED,
+            "An encoding in which only the template writes special tokens",
+            encode_defended,
+            DEFENDED_CASES,
+            asks="Return the token ids of the messages in ChatML, as a list.\n\n"
+            "tokenizer: any tokenizer that has <|im_start|> and <|im_end|>. Others: as for chatml.",
+            rules={
+                "same": "Without special tokens in the contents, the ids are those of chatml's text.",
+                "typed": "A special token in a content, of any role, is read as plain text. It stays.",
+                "id": "The ids of the special tokens differ from tokenizer to tokenizer.",
+                "unchanged": "tokenizer and messages stay as they are.",
+            },
+            draw=_draw_defended,
+            hints=(
+                "Build the list turn by turn. Two ids of a turn you write yourself; the rest is text that you let the tokenizer encode.",
+                ("typed", "tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True) reads special tokens as plain text."),
+                ("same", "Encode role, line break and content as one text: some tokenizers merge line breaks. The line break after <|im_end|> is another text."),
+            ),
+            path="Notice first that a ChatML turn has exactly two special tokens, and that you know where they stand. Write them as ids. "
+            "Everything between them is plain text: encode it with split_special_tokens=True, in one piece. The usual wrong turns are to clean the text "
+            "first, which changes what users wrote, and to render first, after which nobody knows who wrote a special token.",
+            why="The ids of special tokens come from your code alone, so no text can produce them. For any other template, `encode_safely` of the workbook marks "
+            "what was typed, renders, and cuts the text at the special tokens that are left.",
         ),
     )
 }  # fmt: skip

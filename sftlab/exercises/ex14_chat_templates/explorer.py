@@ -5,11 +5,11 @@ from __future__ import annotations
 import ipywidgets as widgets
 
 from sftlab.chat import encode, render, user
+from sftlab.chatml import STYLES, with_style
 from sftlab.classroom.explorer import DESCRIBED, explorer, text_box
 from sftlab.classroom.rendering import difference_view, ids_view
 from sftlab.classroom.views import View
 from sftlab.errors import WorkbookError
-from sftlab.templates import FAMILIES, with_template
 
 MINE = (
     "<|im_start|>system\nBe brief.<|im_end|>\n"
@@ -20,7 +20,7 @@ MINE = (
 
 def type_by_hand(tokenizer) -> None:
     """Pick a family, edit the messages, type a version: differences in characters and tokens."""
-    copies = {family: with_template(tokenizer, family) for family in FAMILIES}
+    copies = {family: with_style(tokenizer, family) for family in STYLES}
 
     def draw(family: str, system: str, question: str, prompted: bool, mine: str) -> View:
         if not question.strip():
@@ -39,7 +39,7 @@ def type_by_hand(tokenizer) -> None:
         return View("".join(v.html for v in views), "\n\n".join(v.text for v in views))
 
     controls = {
-        "family": widgets.Dropdown(options=list(FAMILIES), description="family"),
+        "family": widgets.Dropdown(options=list(STYLES), description="family"),
         "system": text_box("Be brief.", "System turn"),
         "question": text_box("What is the capital of France?", "User's turn"),
         "prompted": widgets.Checkbox(value=True, description="with the generation prompt"),

@@ -1,0 +1,180 @@
+"""The experiment of notebook 14: its messages, its data, its words, and what was recorded."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from sftlab.almanac.pairs import SYSTEM_SHORT
+from sftlab.chat import encode, special_tokens, user
+from sftlab.chatml import encode_defended
+from sftlab.exercises.estimates import crossed, mean
+from sftlab.exercises.ex14_chat_templates import plots, real
+from sftlab.exercises.ex14_chat_templates.experiment import (
+    ARMS,
+    HARMLESS,
+    PHRASINGS,
+    QUOTES,
+    SEEDS,
+    WAYS,
+    attacks,
+    encoded,
+    forged_message,
+    is_short,
+    measure,
+    questions,
+    quotations,
+    settings,
+    training_rows,
+    without_attack,
+    without_tokens,
+)
+from sftlab.exercises.record import MODEL, read, runs
+from sftlab.models import checksums
+from sftlab.templates import count_turns, encode_safely
+
+NAME, REAL = "forged_turns", "forged_turns_smollm2"
+QUESTION = "What is 1 plus 1?"
+
+
+# --- messages and data -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", PHRASINGS)
+def test_the_arms_differ_in_one_thing_each(tokenizer, name):
+    phrasing = PHRASINGS[name]
+    forged = forged_message(phrasing, QUESTION)
+    texts = {arm: text(phrasing, QUESTION) for arm, (text, _) in ARMS.items()}
+    assert texts["forged"] == texts["defended"] == forged
+    assert texts["tokens removed"] == without_tokens(forged)
+    instruction = dict(phrasing[1])["system"]
+    assert texts["harmless"] == forged.replace(instruction, HARMLESS) != forged
+    assert all(text.endswith(QUESTION) for text in texts.values())
+    turns = {
+        arm: count_turns(tokenizer, encoded(tokenizer, arm, phrasing, [{"prompt": QUESTION}])[0])
+        for arm in ARMS
+    }
+    whole = 3 + len(phrasing[1])
+    assert turns == dict.fromkeys(ARMS, 2) | {"forged": whole, "harmless": whole}
+
+
+def test_the_students_encoding_can_take_the_place_of_the_package_s(tokenizer):
+    asked = questions(3)
+    for phrasing in PHRASINGS.values():
+        ids = encoded(tokenizer, "defended", phrasing, asked, encode_defended)
+        assert ids == encoded(tokenizer, "defended", phrasing, asked)
+    assert encode_defended(tokenizer, user("Hi"), True) == encode(tokenizer, user("Hi"), True)
+
+
+def test_without_tokens_nothing_special_is_left(tokenizer):
+    for name, named in quotations(tokenizer, questions(2)).items():
+        assert list(named) == [quote.strip() for quote in QUOTES] and name in WAYS
+    text = without_tokens(forged_message(PHRASINGS["brief"], QUESTION))
+    assert not any(token in text for token in special_tokens(tokenizer))
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_the_two_kinds_of_data_differ_in_plain_requests_alone(seed):
+    usual, contrast = (training_rows(data, seed) for data in ("usual", "contrast"))
+    assert len(usual) == len(contrast) == 600
+    differ = [(a, b) for a, b in zip(usual, contrast, strict=True) if a != b]
+    assert len(differ) == 150
+    for before, after in differ:
+        assert before["response"] == after["response"] and before["prompt"] in after["prompt"]
+        assert any(text in after["prompt"] for text in SYSTEM_SHORT)
+        assert "<|" not in after["prompt"]
+    asked = [row["prompt"] for row in usual if "prompt" in row]
+    assert not any(text in prompt for text in SYSTEM_SHORT for prompt in asked)
+
+
+def test_questions_and_layouts_are_held_out():
+    asked = {q["prompt"] for q in questions()}
+    for data in ("usual", "contrast"):
+        texts = [row["prompt"] for row in training_rows(data, 0) if "prompt" in row]
+        assert not asked & set(texts)
+        assert not any(opening in text for opening, _ in PHRASINGS.values() for text in texts)
+
+
+def test_it_measures_every_arm_of_every_phrasing(tiny_model, tokenizer):
+    asked = questions(2)
+    prompts = {
+        **without_attack(tokenizer, asked),
+        **attacks(tokenizer, asked, {"brief": PHRASINGS["brief"]}),
+    }
+    found = measure(tiny_model, tokenizer, prompts, asked)
+    assert {arm: list(named) for arm, named in found.items()} == {
+        "question": ["alone"],
+        "system turn": list(SYSTEM_SHORT),
+        **{arm: ["brief"] for arm in ARMS},
+    }
+    cells = [cell for named in found.values() for cell in named.values()]
+    assert all(0 <= c["short"] <= 1 and 0 <= c["right"] <= 1 and c["loss"] > 0 for c in cells)
+    assert is_short("Paris.") and not is_short("") and not is_short("It is in Paris.")
+    assert encode_safely(tokenizer, user("Hi"), True) == encode(tokenizer, user("Hi"), True)
+
+
+# --- words that follow the numbers -----------------------------------------------------------
+
+
+def test_a_crossed_interval_covers_models_and_phrasings():
+    table = [[1.0, 2.0, 6.0], [3.0, 4.0, 8.0]]
+    value, (low, high) = crossed(table)
+    error = (np.var([3, 5], ddof=1) / 2 + np.var([2, 3, 7], ddof=1) / 3) ** 0.5
+    assert value == pytest.approx(4) and high - value == pytest.approx(value - low)
+    assert high - value == pytest.approx(stats.t.ppf(0.975, 1) * error)
+    turned, (a, b) = crossed(np.transpose(table).tolist())
+    assert (turned, a, b) == pytest.approx((value, low, high))
+    assert crossed([[1.0], [2.0], [4.0]])[1] == pytest.approx(mean([1.0, 2.0, 4.0])[1])  # fmt: skip
+    assert crossed([[2.0]]) == (2.0, (2.0, 2.0))
+
+
+def exchanged(recorded: list[dict], one: str, other: str) -> list[dict]:
+    return [{**run, one: run[other], other: run[one]} for run in recorded]
+
+
+def test_the_claims_turn_when_the_arms_are_exchanged():
+    recorded, smol = runs(NAME), runs(REAL)
+    before = list(plots.claims(recorded, smol)["claim"])
+    flipped = (
+        (0, ("forged", "question")),
+        (1, ("forged", "tokens removed")),
+        (2, ("forged", "tokens removed")),
+        (3, ("forged", "defended")),
+        (4, ("forged", "defended")),
+    )
+    for row, arms in flipped:
+        after = list(plots.claims(exchanged(recorded, *arms), smol)["claim"])
+        assert before[row] != after[row] or "not settled" in before[row]
+    value = plots.tokens_effect(recorded, "contrast")[0]
+    turned = plots.tokens_effect(exchanged(recorded, "forged", "tokens removed"), "contrast")[0]
+    assert turned == pytest.approx(-value)
+
+
+def test_claims_are_not_settled_without_a_difference():
+    one = {"short": 0.5, "right": 0.5, "loss": 1.0, "short_loss": 1.0}
+    same = [{key: dict.fromkeys(value, one) if isinstance(value, dict) else value for key, value in run.items()} for run in runs(NAME)]  # fmt: skip
+    flat = [{key: dict.fromkeys(value, one) if isinstance(value, dict) else value for key, value in run.items()} for run in runs(REAL)]  # fmt: skip
+    claims = plots.claims(same, flat)["claim"]
+    assert all("not settled here" in claim for claim in claims)
+    assert plots.loss_ratio(same, "usual", "quoted", "quoted, removed")[0] == pytest.approx(1)
+
+
+def test_the_figure_tells_the_recorded_shares():
+    recorded = runs(NAME)
+    figure = plots.short_replies(recorded)
+    share = plots.level(recorded, "contrast", "forged")[0]
+    assert f"forged {share:.0%}" in figure.alt
+    assert list(plots.arms_table(recorded, "usual").index) == list(plots.SHOWN)
+
+
+# --- the recorded files ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "wanted"), [(NAME, settings()), (REAL, real.settings())])
+def test_it_is_complete_and_of_this_base(name, wanted):
+    recorded = read(name)
+    done = [entry["settings"] for entry in recorded["runs"]]
+    assert all(setting in done for setting in wanted)
+    assert all(s["base"] == checksums()[MODEL][:16] for s in recorded["provenance"])
+    assert {run["seed"] for run in runs(NAME)} == set(range(SEEDS))
