@@ -80,6 +80,14 @@ def verdict(
     return more if low > neutral else less if high < neutral else open_
 
 
+def compared(estimate: Estimate, close: float = 0.05) -> str:
+    """Return what a ratio says: higher, lower, the same within a share, or not settled."""
+    low, high = estimate[1]
+    if low > 1 - close and high < 1 + close:
+        return f"the same within {close:.0%}"
+    return verdict(estimate, "higher", "lower", neutral=1.0)
+
+
 def percent(estimate: Estimate) -> str:
     """Return a share with its interval as text; a t interval may reach beyond 0 or 1."""
     value, (low, high) = estimate

@@ -9,6 +9,7 @@ import pytest
 from sftlab.exercises.estimates import (
     OPEN,
     change,
+    compared,
     mean,
     over_kinds,
     percent,
@@ -70,3 +71,11 @@ def test_one_learning_rate_is_chosen_for_all_seeds():
 
 def test_a_ratio_as_text():
     assert times((0.5, (0.25, 1.0))) == "×0.50 (0.25 to 1.00)"
+
+
+@pytest.mark.parametrize(
+    ("interval", "said"),
+    [((0.97, 1.03), "the same within 5%"), ((0.9, 1.03), OPEN), ((1.01, 1.2), "higher"), ((0.5, 0.9), "lower")],
+)  # fmt: skip
+def test_a_ratio_near_one_with_a_tight_interval_is_the_same(interval, said):
+    assert compared((1.0, interval)) == said

@@ -11,13 +11,13 @@ from sftlab.classroom.figures import dots
 from sftlab.classroom.figures import tokens as per_token
 from sftlab.classroom.views import visible
 from sftlab.exercises import estimates
-from sftlab.exercises.estimates import Estimate, percent, times, tuned, verdict
-from sftlab.exercises.ex04_sft_loss.experiment import CHECKPOINTS, MEANS, MIXED, TOKEN_MEAN
+from sftlab.exercises.estimates import Estimate, compared, percent, times, tuned, verdict
+from sftlab.exercises.ex04_sft_loss.experiment import CHECKPOINTS, MEANS, MIXED, RATES, TOKEN_MEAN
 from sftlab.statistics import chosen
 
 SETS = ("short", "long")
 WHY = {  # why a prediction comes out as it does: prediction -> mechanism
-    "a": "The logarithm makes an improbable token expensive, and most tokens of an answer are easy to predict from those before.",
+    "a": "Most tokens of an answer follow from those before. A few don't, and the logarithm makes them expensive. The base has never read an end-of-turn token.",
     "b": "A token of the micro-batch with fewer tokens weighs more: here, every token of a short answer.",
     "c": "Adam divides each gradient by its own recent size, so a constant factor cancels. In SGD it multiplies the step.",
 }  # fmt: skip
@@ -63,15 +63,22 @@ def ratios(runs: Sequence[dict], step: int):
                 xlabel="ratio of the losses", figsize=(8.0, 2.6))  # fmt: skip
 
 
-def ratios_table(runs: Sequence[dict]) -> pd.DataFrame:
-    """Return the same ratios after each number of steps."""
+def ratios_table(runs: Sequence[dict], on: str = "short") -> pd.DataFrame:
+    """Return the ratios after each number of steps: at one learning rate, and best against best."""
+
+    def cell(arm: str, step: int, rate: float) -> str:
+        at = CHECKPOINTS.index(step)
+        sides = (chosen(runs, arm=a, learning_rate=rate) for a in (TOKEN_MEAN, arm))
+        return times(estimates.ratio(*([run[on][at] for run in side] for side in sides)))
+
     return pd.DataFrame(
         {
-            f"{arm}: {on} answers": {
-                f"{step} steps": times(ratio(runs, arm, on, step)) for step in CHECKPOINTS
+            f"{arm}, {step} steps": {
+                **{f"learning rate {rate:g}": cell(arm, step, rate) for rate in RATES},
+                "each its best": times(ratio(runs, arm, on, step)),
             }
             for arm in (MEANS, MIXED)
-            for on in SETS
+            for step in CHECKPOINTS[1:]
         }
     )
 
@@ -83,47 +90,44 @@ def claims(
     """Return the claims of the lesson with their numbers; the words follow the intervals.
 
     Args:
-        share: "base" and "chat" -> the share of an answer's loss in its two largest terms.
-        equal: that share if all terms were equal.
+        share: "base" and "chat" -> the end-of-turn token's share of an answer's loss.
+        equal: its share of the tokens.
         gradients: distances of the gradients by split; columns as in the notebook.
-        steps: optimizer -> length of the first step with the sum divided by that with the mean.
+        steps: optimizer -> length of the first step with the sum divided by that with the mean, and
+            "SGD, per token", divided by the number of tokens as well.
     """
 
     def said(arm: str, on: str, step: int) -> str:
         found = ratio(runs, arm, on, step)
-        return f"{times(found)}, {verdict(found, 'higher', 'lower', neutral=1.0)}"
+        return f"{times(found)}, {compared(found)}"
 
-    short = verdict(ratio(runs, MEANS, "short", 12), "higher", "lower", neutral=1.0)
     more = verdict(share["base"], "more", "less", neutral=equal)
-    low, high = steps["AdamW"][1]
-    same = low > 0.99 and high < 1.01
-    one = "the same step" if same else verdict(steps["AdamW"], "a longer step", "a shorter step", neutral=1.0)  # fmt: skip
     token, means = (gradients[column].max() for column in ("token mean", "mean of means"))
     held = "does not change" if token < 1e-9 else "changes"
     rows = [
         (
-            f"Two tokens carry {more} than their part of a loss",
-            percent(share["base"]),
-            f"equal terms: {equal:.0%}",
-            f"the chat model: {percent(share['chat'])}",
+            f"The base's loss lies on the end-of-turn token {more} than on others",
+            f"{percent(share['base'])} of an answer's loss",
+            f"its share of the tokens: {equal:.0%}; the chat model: {percent(share['chat'])}",
+            "a base that never read the token",
         ),
         (
             f"Splitting a batch {held} the gradient of the token mean",
-            f"at most {token:.0e} of its length",
+            f"at most {token:.0e} of its norm",
             f"mean of means: up to {means:.0%}",
             "one batch, float64",
         ),
         (
-            f"Mean of means by length, 12 steps: loss of short answers {short}",
+            f"Mean of means by length, 12 steps: loss of short answers {compared(ratio(runs, MEANS, 'short', 12))}",
             times(ratio(runs, MEANS, "short", 12)),
             f"mixed split: {said(MIXED, 'short', 12)}",
             f"long answers: {said(MEANS, 'long', 12)}; short, 24 steps: {said(MEANS, 'short', 24)}",
         ),
         (
-            f"AdamW, sum for mean: {one}",
+            f"AdamW, a sum for the mean: first step {compared(steps['AdamW'], 0.01)}",
             times(steps["AdamW"]),
-            f"SGD: {times(steps['SGD'])}",
-            "the first step, no clipping; later steps see other numbers of tokens",
+            f"SGD: {times(steps['SGD'])}; per token {times(steps['SGD, per token'])}",
+            "three batches; later steps and clipping weren't measured",
         ),
     ]
     return pd.DataFrame(rows, columns=["claim", "measured", "control", "where it stops holding"])

@@ -17,7 +17,7 @@ twenty minutes on one core.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from itertools import count, islice
@@ -54,18 +54,20 @@ def questions() -> tuple[tuple[dict, ...], tuple[dict, ...]]:
     return tuple(sample[:QUESTIONS]), tuple(sample[QUESTIONS:])
 
 
-def fine_tune(
-    model, tokenizer, learning_rate: float, seed: int, steps: int = STEPS,
-    on_step: Callable[[int, float], None] = lambda step, loss: None,
-) -> None:  # fmt: skip
-    """Train the parameters that require gradients on 48 pairs; each seed has others."""
+def batches(tokenizer, seed: int, steps: int = STEPS) -> Iterator[dict]:
+    """Yield batches of 16 of a seed's 48 pairs, in an order that depends on the seed."""
     made = [build_example(tokenizer, conversation(p)) for p in pairs(PAIRS, seed, skills=())]
+    epochs = (batch_order(list(map(len, made)), BATCH, seed, n) for n in count())
+    for chosen in islice((batch for epoch in epochs for batch in epoch), steps):
+        yield collate([made[i] for i in chosen], tokenizer.pad_token_id)
+
+
+def fine_tune(model, tokenizer, learning_rate: float, seed: int) -> None:
+    """Train the parameters that require gradients, with AdamW at a constant learning rate."""
     weights = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=learning_rate, weight_decay=0.0)
-    epochs = (batch_order(list(map(len, made)), BATCH, seed, n) for n in count())
-    for step, chosen in enumerate(islice((b for e in epochs for b in e), steps), 1):
-        batch = collate([made[i] for i in chosen], tokenizer.pad_token_id)
-        on_step(step, train_step(model, batch, optimizer))
+    for batch in batches(tokenizer, seed):
+        train_step(model, batch, optimizer)
     model.eval()
 
 

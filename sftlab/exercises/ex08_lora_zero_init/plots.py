@@ -24,6 +24,11 @@ LABELS = {
 STEP_TICKS = (1, 5, 10, 15, 20)
 # Linear near zero, so that zero has a place.
 NEAR_ZERO = {"value": "symlog", "linthresh": 0.01, "linscale": 0.4}
+WHY = {  # why a prediction comes out as it does: prediction -> mechanism
+    "a": "A product with a zero matrix is exactly zero, and adding zero rounds nothing. So a test can demand equality.",
+    "b": "Each step of the zero matrix is multiplied by the random one. Larger entries act like a larger learning rate.",
+    "c": "At equal size of the entries the first steps are equally long.",
+}  # fmt: skip
 
 
 def mean_curve(runs: Sequence[dict], name: str, how: str) -> dict[int, float]:

@@ -18,6 +18,11 @@ from sftlab.masking import Example
 from sftlab.statistics import chosen
 
 PLAIN, SPACE, ELSEWHERE, _ = LAYOUTS
+WHY = {  # why a prediction comes out as it does: prediction -> mechanism
+    "a": "The mask removes the prompt's tokens as targets. The answer is still predicted from them.",
+    "b": "The prompt decides what the answer must be, so the loss depends on each token of it. The lengths add up without regard to direction, so this is no share of what is learned.",
+    "c": "“ The” is one token, with its space. After “A:␣” the model must go on with a token that has no space, which it has rarely read there.",
+}  # fmt: skip
 
 
 def two_rows(tokenizer, example: Example, prompt_tokens: int = 6) -> View:

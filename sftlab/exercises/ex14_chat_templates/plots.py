@@ -14,7 +14,7 @@ from sftlab.classroom.figures import dots
 from sftlab.classroom.rendering import compare_ids, difference_view, ids_view, token_table
 from sftlab.classroom.views import beside
 from sftlab.exercises import estimates
-from sftlab.exercises.estimates import Estimate, crossed, percent, points
+from sftlab.exercises.estimates import Estimate, crossed, percent, points, times
 from sftlab.exercises.ex14_chat_templates.experiment import ARMS, WAYS, Turns
 from sftlab.exercises.recipes import fewer, is_small
 from sftlab.exercises.record import runs
@@ -63,11 +63,6 @@ def as_share(estimate: Estimate) -> Estimate:
     return value, (max(0.0, low), min(1.0, high))
 
 
-def as_ratio(estimate: Estimate) -> str:
-    value, (low, high) = estimate
-    return f"×{value:.2f} ({low:.2f} to {high:.2f})"
-
-
 # --- tables ----------------------------------------------------------------------------------
 
 
@@ -102,9 +97,7 @@ def defense_table(recorded: Sequence[dict]) -> pd.DataFrame:
             line = {"right replies": percent(level(recorded, data, way, "right"))}
             same = way == "quoted"
             line["change"] = "–" if same else points(change(recorded, data, "quoted", way, "right"))
-            line["loss, ratio"] = (
-                "–" if same else as_ratio(loss_ratio(recorded, data, "quoted", way))
-            )
+            line["loss, ratio"] = "–" if same else times(loss_ratio(recorded, data, "quoted", way))
             lines[f"{label}: {way}"] = line
     return pd.DataFrame(lines).T.rename_axis("data and reading")
 
@@ -225,9 +218,9 @@ def claims(recorded: Sequence[dict], real: Sequence[dict]) -> pd.DataFrame:
             + estimates.verdict(right, "more", "fewer"),
             points(right),
             f"against the question alone: {points(change(recorded, 'contrast', 'question', 'defended', 'right'))}, "
-            f"loss {as_ratio(loss_ratio(recorded, 'contrast', 'question', 'defended'))}",
+            f"loss {times(loss_ratio(recorded, 'contrast', 'question', 'defended'))}",
             "a quoted special token, loss with the defense: "
-            f"{as_ratio(loss_ratio(recorded, 'contrast', 'quoted', 'quoted, defended'))}",
+            f"{times(loss_ratio(recorded, 'contrast', 'quoted', 'quoted, defended'))}",
         ),
     ]  # fmt: skip
     return pd.DataFrame(rows, columns=["claim", "measured", "control", "where it stops holding"])
