@@ -89,7 +89,9 @@ def by_addition(tokenizer, messages):
 def by_role_lines(tokenizer, messages):
     """Also takes what follows a line of the user that says assistant."""
     spans = answer_spans(tokenizer, messages)
-    typed = [m for m in messages if m["role"] == "user" and re.search(r"\bassistant\n", m["content"])]
+    typed = [
+        m for m in messages if m["role"] == "user" and re.search(r"\bassistant\n", m["content"])
+    ]
     return [(start - bool(typed), end) for start, end in spans]
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import functools
 import random
-import re
 from collections.abc import Callable
 from typing import Any
 
 from sftlab._internal.paths import MODELS
-from sftlab.chat import CHATML, Message, encode, end_of_turn_id, render
+from sftlab.chat import Message, encode, end_of_turn_id, render
 from sftlab.classroom.checking import Case, Exercise, mistake
 from sftlab.classroom.views import visible
 from sftlab.exercises.drawing import conversation
+from sftlab.exercises.ex15_multi_turn_masking import variants
 from sftlab.exercises.ex15_multi_turn_masking.masks import answer_spans, mask_all_but_assistant
 from sftlab.loss import IGNORE_INDEX
 from sftlab.masking import Example
@@ -20,12 +20,6 @@ from sftlab.templates import with_template
 
 SPANS, ID = "15.answer_spans", "15.mask_all_but_assistant"
 ROUND = 8  # tokens on each side of the first difference
-
-# ChatML with a line break between the turns, and none after the last one.
-JOINED = CHATML.replace(
-    "{{ '\\n' }}{% endfor %}", "{{ '' if loop.last else '\\n' }}{% endfor %}"
-).replace("{{ '<|im_start|>assistant\\n' }}", "{{ '\\n<|im_start|>assistant\\n' }}")
-
 
 # --- what a message shows --------------------------------------------------------------------
 
@@ -332,9 +326,9 @@ def _tokenizer(family: str):
     tokenizer = AutoTokenizer.from_pretrained(MODELS / "almanac-base", local_files_only=True)
     tokenizer = with_template(tokenizer, family.split()[0])
     if "unmarked" in family:  # as in most published models
-        tokenizer.chat_template = re.sub("{% (end)?generation %}", "", tokenizer.chat_template)
+        tokenizer.chat_template = variants.UNMARKED
     if "joined" in family:
-        tokenizer.chat_template = JOINED
+        tokenizer.chat_template = variants.JOINED
     if "begin" in family:
         from tokenizers.processors import TemplateProcessing
 

@@ -98,13 +98,15 @@ def measure(tokenizer, question: dict, reply: Generation) -> dict[str, float]:
     """Return what holds for one reply, as 0 or 1.
 
     ``ends_turn``: the model wrote the end-of-turn token. ``ends``: it wrote that token or the one that
-    ends a document. ``right``: the text up to the first of the two is exactly the right answer.
+    ends a document. ``begins``: the reply begins with the right answer. ``right``: the text up to the
+    first of the two tokens is exactly the right answer.
     """
     document = tokenizer.bos_token_id
     text = tokenizer.decode(reply.ids[: reply.ids.index(document)]) if document in reply.ids else reply.text  # fmt: skip
     return {
         "ends_turn": float(reply.stopped),
         "ends": float(reply.stopped or document in reply.ids),
+        "begins": float(text.strip().startswith(question["answer"])),
         "right": float(text.strip() == question["answer"]),
     }
 
@@ -113,7 +115,7 @@ def measure(tokenizer, question: dict, reply: Generation) -> dict[str, float]:
 def after_the_answer(model, tokenizer, asked: Sequence[dict]) -> dict[str, float]:
     """Return the mean probability of each ending token right after the reference answer."""
     names = {"end of turn": end_of_turn_id(tokenizer), "end of document": tokenizer.bos_token_id}
-    found = {name: 0.0 for name in names}
+    found = dict.fromkeys(names, 0.0)
     for question in asked:
         talk: list[Message] = [*user(question["prompt"]), {"role": "assistant", "content": question["answer"]}]  # fmt: skip
         ids = encode(tokenizer, talk)
