@@ -37,7 +37,7 @@ RECORD = "answers_trained"  # data/results/answers_trained.json
 
 EVERY, LAST, WRONG_0, WRONG_1 = "every answer", "last only", "wrong, weight 0", "wrong, weight 1"
 ARMS = (EVERY, LAST, WRONG_0, WRONG_1)
-RATES = (3e-4, 1e-3, 3e-3)
+RATES = (1e-3, 3e-3, 3e-4)  # in the order in which they are recorded
 SEEDS, CONVERSATIONS, BATCH, WARMUP, QUESTIONS = 5, 128, 8, 4, 65
 STEPS = 24
 PLACES = ("alone", "third")  # where the question stands in its conversation
@@ -190,10 +190,10 @@ def run(arm: str, learning_rate: float, seed: int) -> dict[str, list[float]]:
 
 
 def settings() -> list[dict]:
-    """Return all settings, seed by seed."""
+    """Return all settings, one learning rate after the other."""
     return [
         {"arm": arm, "learning_rate": rate, "seed": seed}
+        for rate in RATES
         for seed in range(SEEDS)
         for arm in ARMS
-        for rate in RATES
     ]

@@ -84,8 +84,10 @@ def draw_effects(runs: Sequence[dict]):
         f"{arm}: " + ", ".join(f"{name} {points(e)}" for name, e in of.items())
         for arm, of in found.items()
     )
+    ends = [end for of in found.values() for _, interval in of.values() for end in interval]
     return dots(found, title, f"{title}. {words}.", panels=True, zero=True, percent="x",
-                xlabel="change of the share of replies", figsize=(9.6, 2.7))  # fmt: skip
+                xlim=(min(ends) - 0.05, max(ends) + 0.05), xlabel="change of the share of replies",
+                figsize=(9.6, 2.7))  # fmt: skip
 
 
 def in_points(found: Estimate) -> Estimate:
