@@ -206,7 +206,7 @@ def test_claims_turn_round_when_the_arms_do():
     before = plots.claims(ENDS, ANSWERS, EQUAL, 200)
     ends = swapped(ENDS, [IN, OUT])
     after = plots.claims(ends, swapped(ANSWERS, [EVERY, WRONG_1]), {"ours": 0, "TRL": 200}, 200)
-    assert "in ours" in before["claim"][0] and "in TRL" in after["claim"][0]
+    assert "of ours" in before["claim"][0] and "of TRL" in after["claim"][0]
     assert "falls" in before["claim"][1] and "rises" in after["claim"][1]
     for row in (2, 4):
         words = before["claim"][row], after["claim"][row]

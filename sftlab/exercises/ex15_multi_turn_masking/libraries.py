@@ -11,12 +11,7 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from typing import Any
 
-import datasets
 import pandas as pd
-import trl
-from datasets import Dataset
-from transformers import PreTrainedTokenizerBase
-from trl import SFTConfig, SFTTrainer
 
 from sftlab.chat import Message
 from sftlab.classroom.views import visible
@@ -31,6 +26,8 @@ Made = Mapping[str, Sequence[Example]]  # way -> its examples of the same conver
 @contextmanager
 def quietly() -> Iterator[str]:
     """Silence the progress bars and warnings of TRL and datasets; yield a folder that is removed."""
+    import datasets
+
     loggers = [logging.getLogger(name) for name in ("trl", "transformers")]
     levels = [logger.level for logger in loggers]
     datasets.disable_progress_bars()
@@ -48,6 +45,9 @@ def quietly() -> Iterator[str]:
 def from_trl(model, tokenizer, rows: Sequence[dict], **settings: Any) -> list[Example]:
     """Return the examples that TRL's SFTTrainer makes of the rows; nothing is trained."""
     with quietly() as folder:
+        from datasets import Dataset
+        from trl import SFTConfig, SFTTrainer  # takes seconds
+
         config = SFTConfig(output_dir=folder, use_cpu=True, report_to="none", **settings)
         data = Dataset.from_list(list(rows))
         trainer = SFTTrainer(model, config, train_dataset=data, processing_class=tokenizer)
@@ -127,19 +127,23 @@ def text_or_error(
 
 
 def defaults() -> pd.DataFrame:
-    """Return what each trainer does with a conversation by default, and with which version we know."""
+    """Return what each trainer does with a conversation by default, and how we know it."""
+    from transformers import PreTrainedTokenizerBase
+    from trl import SFTConfig
+
+    tried = f"TRL {version('trl')}"
     fields = SFTConfig.__dataclass_fields__
     only = fields["assistant_only_loss"].default
     length, mode = fields["max_length"].default, fields["truncation_mode"].default
     mask = inspect.signature(PreTrainedTokenizerBase.apply_chat_template).parameters
     read = "its source was read, not run"
     lines = {
-        f"TRL {trl.__version__}, messages": (
+        f"{tried}, messages": (
             "run here",
             f"assistant_only_loss={only}: " + ("answers" if only else "every token"),
             f"max_length={length}, {mode}; drops fully masked examples",
         ),
-        f"TRL {trl.__version__}, prompt and completion": (
+        f"{tried}, prompt and completion": (
             "run here",
             "the completion, with what the template writes after it",
             "as above",

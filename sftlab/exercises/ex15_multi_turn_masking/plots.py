@@ -255,8 +255,8 @@ def claims(ends: Sequence[dict], answers: Sequence[dict], equal: Mapping[str, in
     same = [way for way in ways if equal[way] == talks]
     rows = [
         (
-            f"Same labels as ours in {', '.join(same) or 'no library'}",
-            "; ".join(f"{way}: {equal[way]} of {talks}" for way in same) or f"0 of {len(ways)} ways",
+            f"Your labels are those of {', '.join(same) or 'no other way'}",
+            "; ".join(f"{way}: {equal[way]} of {talks}" for way in same) or f"0 of {len(ways)}",
             "; ".join(f"{way}: {equal[way]}" for way in ways if way not in same),
             "templates without a generation block, or with the end of turn outside it",
         ),
