@@ -37,7 +37,7 @@ RECORD = "answers_trained"  # data/results/answers_trained.json
 
 EVERY, LAST, WRONG_0, WRONG_1 = "every answer", "last only", "wrong, weight 0", "wrong, weight 1"
 ARMS = (EVERY, LAST, WRONG_0, WRONG_1)
-RATES = (1e-3, 3e-3, 3e-4)  # in the order in which they are recorded
+RATES = (1e-3, 3e-3, 1e-2)
 SEEDS, CONVERSATIONS, BATCH, WARMUP, QUESTIONS = 5, 128, 8, 4, 65
 STEPS = 24
 PLACES = ("alone", "third")  # where the question stands in its conversation
