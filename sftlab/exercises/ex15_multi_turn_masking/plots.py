@@ -10,7 +10,13 @@ import pandas as pd
 from sftlab.classroom.figures import dots, stacked
 from sftlab.exercises import estimates
 from sftlab.exercises.estimates import OPEN, Estimate, mean, percent, points, tuned, verdict
-from sftlab.exercises.ex15_multi_turn_masking.answers_trained import EVERY, LAST, WRONG_0, WRONG_1
+from sftlab.exercises.ex15_multi_turn_masking.answers_trained import (
+    EVERY,
+    LAST,
+    PLACES,
+    WRONG_0,
+    WRONG_1,
+)
 from sftlab.exercises.ex15_multi_turn_masking.experiment import (
     ARMS,
     FIRST,
@@ -21,7 +27,7 @@ from sftlab.exercises.ex15_multi_turn_masking.random_conversations import DAMAGE
 from sftlab.statistics import chosen
 
 pd.set_option("display.max_colwidth", None)  # claims are sentences; pandas would cut them
-RESAMPLES = 4000
+RESAMPLES, BOTH = 4000, "both"
 ENDINGS = ("end of turn", "end of document")
 # measure of a reply -> its name in tables
 MEASURES = {
@@ -147,24 +153,17 @@ def best(runs: Sequence[dict], arm: str, at: int = 0) -> list[dict]:
     return tuned(chosen(runs, arm=arm), lambda run: run["validation"][at])
 
 
+def losses(runs: Sequence[dict], arm: str, at: int = 0, place: str = BOTH) -> list[float]:
+    """Return the held-out loss of every seed: of questions in one place, or the mean of both places."""
+    places = PLACES if place == BOTH else (place,)
+    return [float(np.mean([run[f"loss {p}"][at] for p in places])) for run in best(runs, arm, at)]
+
+
 def loss_ratio(
-    runs: Sequence[dict], arm: str, place: str, at: int = 0, against: str = EVERY
+    runs: Sequence[dict], arm: str, at: int = 0, place: str = BOTH, against: str = EVERY
 ) -> Estimate:
-    """Return the held-out loss of an arm, divided by that of another."""
-    one, other = (
-        [run[f"loss {place}"][k] for run in best(runs, a, k)] for a, k in ((against, 0), (arm, at))
-    )
-    return estimates.ratio(one, other)
-
-
-def right_change(
-    runs: Sequence[dict], arm: str, against: str, place: str = "alone", at: int = 0
-) -> Estimate:
-    """Return the change of the share of right answers of an arm against another."""
-    one, other = (
-        [run[f"right {place}"][k] for run in best(runs, a, k)] for a, k in ((against, 0), (arm, at))
-    )
-    return estimates.change(one, other)
+    """Return the held-out loss of an arm, divided by that of another, paired by seed."""
+    return estimates.ratio(losses(runs, against, 0, place), losses(runs, arm, at, place))
 
 
 def times(found: Estimate) -> str:
@@ -202,8 +201,10 @@ def draw_losses(runs: Sequence[dict]):
         "earlier wrong, weight 0": (WRONG_0, 0), "earlier wrong, weight 1": (WRONG_1, 0),
     }  # fmt: skip
     found = {
-        place: {name: loss_ratio(runs, arm, key, at) for name, (arm, at) in arms.items()}
-        for place, key in (("asked alone", "alone"), ("asked third", "third"))
+        f"asked {place}": {
+            name: loss_ratio(runs, arm, at, place) for name, (arm, at) in arms.items()
+        }
+        for place in PLACES
     }
     title = "Held-out loss, divided by that of every answer"
     words = "; ".join(
@@ -248,9 +249,9 @@ def claims(ends: Sequence[dict], answers: Sequence[dict], equal: Mapping[str, in
         equal: way -> number of conversations in which its labels are those of the student.
     """
     stop, text = effect(ends, "ends_turn"), effect(ends, "right")
-    steps, tokens = (loss_ratio(answers, LAST, "third", at) for at in (0, 1))
-    zero = right_change(answers, WRONG_0, LAST)
-    one = right_change(answers, WRONG_1, EVERY)
+    steps, tokens = (loss_ratio(answers, LAST, at) for at in (0, 1))
+    alone, third = (loss_ratio(answers, LAST, 0, place) for place in PLACES)
+    one, zero = loss_ratio(answers, WRONG_1), loss_ratio(answers, WRONG_0, against=LAST)
     ways = list(equal)
     same = [way for way in ways if equal[way] == talks]
     rows = [
@@ -277,13 +278,13 @@ def claims(ends: Sequence[dict], answers: Sequence[dict], equal: Mapping[str, in
             f"Last answer only, equal steps: {worse(steps)}",
             f"loss {times(steps)}",
             f"equal trained tokens: {times(tokens)}, {worse(tokens)}",
-            f"asked alone: {times(loss_ratio(answers, LAST, 'alone'))}; questions that don't depend on earlier turns",
+            f"asked third: {times(third)}, {worse(third)}; alone: {times(alone)}, {worse(alone)}",
         ),
         (
-            f"Wrong earlier answers with weight 1: the share of right answers {changes(one)}",
-            points(one),
-            f"weight 0, the same labels after right answers: {points(zero)}, {changes(zero)}",
-            f"asked third: {points(right_change(answers, WRONG_1, EVERY, 'third'))}; most earlier answers wrong",
+            f"Wrong earlier answers with weight 1: {worse(one)}",
+            f"loss {times(one)}",
+            f"with weight 0, against right answers with weight 0: {times(zero)}, {worse(zero)}",
+            "the last answers are right; one set of conversations, on facts that the base has read",
         ),
     ]  # fmt: skip
     return pd.DataFrame(rows, columns=["claim", "measured", "control", "where it stops holding"])
