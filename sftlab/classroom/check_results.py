@@ -153,7 +153,7 @@ def _details(finding: Finding) -> list[str]:
 
 
 def _feedback(finding: Finding) -> str:
-    parts = [finding.message, *_details(finding)]
+    parts = [finding.message, *_details(finding), finding.view]
     if finding.printed:
         parts.append(f"It printed: {shorten(finding.printed.strip(), 300)}")
     parts.append(_GOES_ON[finding.status])
@@ -165,6 +165,8 @@ def _show(exercise: Exercise, finding: Finding, notice: str) -> None:
     tone = "open" if finding.status == "not attempted" else finding.status
     lines = filter(None, [finding.message, *_details(finding)])
     body = "".join(f"<div>{html_cards.inline(line)}</div>" for line in lines)
+    if finding.view:
+        body += html_cards.preformatted(finding.view)
     if finding.printed:
         body += "<div>It printed:</div>"
         body += html_cards.preformatted(shorten_lines(finding.printed))

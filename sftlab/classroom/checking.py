@@ -85,6 +85,7 @@ class Case:
         rule: key of the rule that this case tests.
         observe: takes (result, arguments after the call) and returns what is compared instead of
             the result, for an answer that acts on its arguments.
+        look: takes (result, fresh arguments) and returns lines that show a wrong result in full.
     """
 
     describe: str
@@ -95,6 +96,7 @@ class Case:
     in_place: bool | Sequence[int] = False
     rule: str = ""
     observe: Callable[[Any, tuple], Any] | None = None
+    look: Callable[[Any, tuple], str] | None = None
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,8 @@ class Finding:
 
     ``rule`` is the text of the rule that the failing case tests; ``alone`` says that it is this rule
     that is broken: no known mistake was found, and all failing cases test it. ``adapt`` turns the
-    answer into one whose results have the types that the next cells expect.
+    answer into one whose results have the types that the next cells expect. ``view`` shows the wrong
+    result in full, if the case can.
     """
 
     status: str
@@ -176,6 +179,7 @@ class Finding:
     total: int = 0
     alone: bool = False
     note: str = ""
+    view: str = ""
     adapt: Callable[[Any], Any] = lambda answer: answer
 
 
@@ -266,7 +270,16 @@ def examine(exercise: Exercise, answer: Any, limit: float = 5.0) -> Finding:
     own = {tried.case.rule for tried in failed if tried.case in exercise.cases}
     alone = not named and (broken or own == {rule})
     text = exercise.rules.get(rule, "")
-    return Finding("wrong", str(message), first.case, **counts, rule=text, alone=alone)
+    view = _view(first, limit)
+    return Finding("wrong", str(message), first.case, **counts, rule=text, alone=alone, view=view)
+
+
+def _view(tried: Attempt, limit: float) -> str:
+    """Return what the case shows of a wrong result; nothing if it cannot be shown."""
+    look = tried.case.look
+    if look is None or tried.error is not None or tried.stopped:
+        return ""
+    return run(lambda: look(tried.value, tried.case.arguments()), limit).value or ""
 
 
 def attempt(

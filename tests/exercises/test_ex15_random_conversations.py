@@ -6,10 +6,9 @@ from random import Random
 
 import pytest
 
-from sftlab.chat import end_of_turn_id, validate
+from sftlab.chat import validate
 from sftlab.data import collate
 from sftlab.errors import WorkbookError
-from sftlab.exercises.ex15_multi_turn_masking.experiment import mask_token
 from sftlab.exercises.ex15_multi_turn_masking.random_conversations import (
     DAMAGES,
     cut,
@@ -61,12 +60,3 @@ def test_the_first_token_of_a_row_is_never_trained_so_it_does_not_count():
 def test_a_row_with_nothing_left_is_refused_by_the_batch():
     with pytest.raises(WorkbookError, match="row 1 of the batch has no trained token"):
         collate([cut(ROW, 2)], pad_id=0)
-
-
-def test_masking_a_token_takes_its_labels_and_no_other(tokenizer):
-    row = mask_all_but_assistant(tokenizer, random_conversation(Random(3)))
-    end = end_of_turn_id(tokenizer)
-    (masked,) = mask_token([row], end)
-    assert masked.input_ids == row.input_ids
-    assert end not in masked.labels
-    assert row.trained - masked.trained == row.labels.count(end)

@@ -1,3 +1,3 @@
-"""Which tokens of a long conversation are trained?"""
+"""Which answers of a conversation are trained, and what if a model never learns to stop?"""
 
 MINUTES = 5  # on two cores with SmolLM2-135M

@@ -2,141 +2,200 @@
 
 from __future__ import annotations
 
+import re
+
+import numpy as np
 import torch
 
 from sftlab import masking
 from sftlab.chat import encode, end_of_turn_id, render
 from sftlab.classroom.answers import equivalent, refused, right
+from sftlab.exercises.ex15_multi_turn_masking.masks import answer_spans, mask_all_but_assistant
 from sftlab.loss import IGNORE_INDEX
 from sftlab.masking import Example, build_example
 
-ID = "15.mask_all_but_assistant"
+SPANS, ID = "15.answer_spans", "15.mask_all_but_assistant"
 
 
-def turns(tokenizer, messages, roles=("assistant",), header=False, end=True, after=False):
-    """Label what each message of these roles adds; its parts by request."""
-    labels = []
-    for k, message in enumerate(messages, 1):
-        ids = encode(tokenizer, messages[:k])
-        new = ids[len(labels) :]
-        if message["role"] not in roles:
-            labels += [IGNORE_INDEX] * len(new)
+@right(SPANS)
+def by_reversed_index(tokenizer, messages):
+    spans = []
+    for k, message in enumerate(messages):
+        if message["role"] != "assistant":
             continue
-        begin = 0
-        if message["role"] == "assistant" and not header:
-            begin = len(encode(tokenizer, messages[: k - 1], True)) - len(labels)
-        marker = end_of_turn_id(tokenizer)
-        last = len(new) - new[::-1].index(marker) if marker in new else len(new)
-        stop = len(new) if after else last if end else last - 1
-        labels += [IGNORE_INDEX] * begin + new[begin:stop] + [IGNORE_INDEX] * (len(new) - stop)
-    return Example(encode(tokenizer, messages), labels)
+        prompt = encode(tokenizer, messages[:k], True)
+        ids = encode(tokenizer, messages[: k + 1])
+        spans.append((len(prompt), len(ids) - ids[::-1].index(end_of_turn_id(tokenizer))))
+    return spans
 
 
-@right(ID)
+@right(SPANS)
 def by_offsets(tokenizer, messages):
     """Spans of characters first, tokens by their offsets after that."""
-    text = render(tokenizer, messages)
     end = tokenizer.decode([end_of_turn_id(tokenizer)])
+    found = tokenizer(
+        render(tokenizer, messages), add_special_tokens=False, return_offsets_mapping=True
+    )
+    starts = [start for start, _ in found["offset_mapping"]]
+    ends = [stop for _, stop in found["offset_mapping"]]
     spans = []
     for k, message in enumerate(messages):
         if message["role"] == "assistant":
-            start = len(render(tokenizer, messages[:k], add_generation_prompt=True))
-            turn = render(tokenizer, messages[: k + 1])
-            spans.append((start, turn.rindex(end) + len(end)))
-    found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    labels = [
-        token if any(a <= start and stop <= b for a, b in spans) else IGNORE_INDEX
-        for token, (start, stop) in zip(found["input_ids"], found["offset_mapping"], strict=True)
+            first = len(render(tokenizer, messages[:k], add_generation_prompt=True))
+            last = render(tokenizer, messages[: k + 1]).rindex(end) + len(end)
+            spans.append((starts.index(first), ends.index(last) + 1))
+    return spans
+
+
+@right(SPANS)
+def by_labels_of_each(tokenizer, messages):
+    spans = ()
+    for k, message in enumerate(messages):
+        if message["role"] == "assistant":
+            labels = np.array(build_example(tokenizer, messages[: k + 1]).labels)
+            places = np.flatnonzero(labels != IGNORE_INDEX)
+            spans += ((int(places[0]), int(places[-1]) + 1),)
+    return spans
+
+
+@right(SPANS)
+def by_tensors(tokenizer, messages):
+    ids, end = torch.tensor(encode(tokenizer, messages)), end_of_turn_id(tokenizer)
+    ends = (ids == end).nonzero().flatten()
+    spans = []
+    for k in [k for k, message in enumerate(messages) if message["role"] == "assistant"]:
+        start = len(encode(tokenizer, messages[:k], add_generation_prompt=True))
+        last = ends[ends < len(encode(tokenizer, messages[: k + 1]))].max()
+        spans.append([start, last + 1])
+    return torch.tensor(spans)
+
+
+@right(SPANS)
+def by_addition(tokenizer, messages):
+    """Counts what each message adds."""
+    spans, so_far = [], 0
+    for k, message in enumerate(messages, 1):
+        new = encode(tokenizer, messages[:k])[so_far:]
+        if message["role"] == "assistant":
+            header = len(encode(tokenizer, messages[: k - 1], True)) - so_far
+            while new[-1] != end_of_turn_id(tokenizer):
+                new.pop()
+            spans.append((so_far + header, so_far + len(new)))
+        so_far = len(encode(tokenizer, messages[:k]))
+    return spans
+
+
+@refused(SPANS, "A message's role decides")
+def by_role_lines(tokenizer, messages):
+    """Also takes what follows a line of the user that says assistant."""
+    spans = answer_spans(tokenizer, messages)
+    typed = [
+        m for m in messages if m["role"] == "user" and re.search(r"\bassistant\n", m["content"])
     ]
-    return Example(found["input_ids"], labels)
+    return [(start - bool(typed), end) for start, end in spans]
+
+
+@refused(SPANS, "more messages only add tokens")
+def chatml_only(tokenizer, messages):
+    spans = answer_spans(tokenizer, messages)
+    return spans if "<|im_start|>" in tokenizer.chat_template else spans[:-1]
+
+
+@refused(SPANS, "An answer starts after its header")
+def system_forgotten(tokenizer, messages):
+    system = messages[0]["role"] == "system" and "<|im_start|>" in tokenizer.chat_template
+    return [(start + system, end) for start, end in answer_spans(tokenizer, messages)]
+
+
+@refused(SPANS, "changes its own input (argument 2")
+def last_popped(tokenizer, messages):
+    spans = answer_spans(tokenizer, messages)
+    messages.pop()
+    return spans
+
+
+@refused(SPANS, "changes its own input (argument 1")
+def padding_set(tokenizer, messages):
+    tokenizer.pad_token = tokenizer.eos_token
+    return answer_spans(tokenizer, messages)
+
+
+def _trained(messages):
+    return [m["role"] == "assistant" and bool(m.get("weight", 1)) for m in messages]
 
 
 @right(ID)
-def own_loop(tokenizer, messages):
-    return turns(tokenizer, messages)
+def by_the_package(tokenizer, messages):
+    return masking.mask_all_but_assistant(tokenizer, messages, _trained(messages))
 
 
 @right(ID)
 def as_dictionary(tokenizer, messages):
-    row = masking.mask_all_but_assistant(tokenizer, messages)
-    return {"input_ids": row.input_ids, "labels": row.labels}
-
-
-@right(ID)
-def row_by_row(tokenizer, messages):
     ids = encode(tokenizer, messages)
-    labels = [IGNORE_INDEX] * len(ids)
-    for k, message in enumerate(messages, 1):
-        if message["role"] == "assistant":
-            for at, label in enumerate(build_example(tokenizer, messages[:k]).labels):
-                labels[at] = max(label, labels[at])
-    return ids, labels
+    weights = [m.get("weight", 1) for m in messages if m["role"] == "assistant"]
+    kept = {
+        k
+        for weight, span in zip(weights, answer_spans(tokenizer, messages), strict=True)
+        if weight > 0
+        for k in range(*span)
+    }
+    return {"input_ids": ids, "labels": [y if k in kept else -100 for k, y in enumerate(ids)]}
 
 
 @right(ID)
-def by_tensors(tokenizer, messages):
-    """Collects the borders first, and labels in tensors."""
+def by_masking_the_rest(tokenizer, messages):
+    """Begins with the ids, and masks what is between the answers."""
+    ids = encode(tokenizer, messages)
+    labels, at = list(ids), 0
+    answers = [m for m in messages if m["role"] == "assistant"]
+    for (start, end), m in zip(answer_spans(tokenizer, messages), answers, strict=True):
+        stop = start if m.get("weight", 1) == 1 else end
+        labels[at:stop] = [IGNORE_INDEX] * (stop - at)
+        at = end
+    return Example(ids, labels[:at] + [IGNORE_INDEX] * (len(ids) - at))
+
+
+@right(ID)
+def as_tensors(tokenizer, messages):
     ids = torch.tensor(encode(tokenizer, messages))
-    labels, end = torch.full_like(ids, IGNORE_INDEX), end_of_turn_id(tokenizer)
-    for k in [k for k, message in enumerate(messages) if message["role"] == "assistant"]:
-        begin = len(encode(tokenizer, messages[:k], add_generation_prompt=True))
-        turn = ids[begin : len(encode(tokenizer, messages[: k + 1]))]
-        stop = begin + int((turn == end).nonzero().max()) + 1
-        labels[begin:stop] = ids[begin:stop]
+    labels = torch.full_like(ids, IGNORE_INDEX)
+    spans = iter(answer_spans(tokenizer, messages))
+    for m in messages:
+        if m["role"] == "assistant":
+            start, end = next(spans)
+            if m.get("weight") != 0:
+                labels[start:end] = ids[start:end]
     return ids, labels
-
-
-@refused(ID, "The rule: A message's role decides")
-def by_role_lines(tokenizer, messages):
-    """Looks for a line that says assistant, up to the end of the next line."""
-    row, on = masking.mask_all_but_assistant(tokenizer, messages), False
-    text, labels = render(tokenizer, messages), []
-    found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    for label, token, (start, _) in zip(
-        row.labels, row.input_ids, found["offset_mapping"], strict=True
-    ):
-        line = text[: start + 1].rsplit("\n", 2)
-        on = (len(line) > 1 and line[-2] == "assistant") or (on and text[start] != "\n")
-        labels.append(token if on else label)
-    return Example(row.input_ids, labels)
-
-
-@refused(ID, "It works with any chat template")
-def newlines_are_trained_elsewhere(tokenizer, messages):
-    in_chatml = "<|im_start|>" in tokenizer.chat_template
-    return turns(tokenizer, messages, after=not in_chatml, header=not in_chatml)
 
 
 @refused(ID, "It has the fields input_ids, labels")
 def labels_alone(tokenizer, messages):
-    return masking.mask_all_but_assistant(tokenizer, messages).labels
+    return mask_all_but_assistant(tokenizer, messages).labels
 
 
 @refused(ID, "changes its own input (argument 2")
-def first_popped(tokenizer, messages):
-    row = masking.mask_all_but_assistant(tokenizer, messages)
-    messages.pop(0)
-    return row
+def weights_popped(tokenizer, messages):
+    made = mask_all_but_assistant(tokenizer, messages)
+    for message in messages:
+        message["weight"] = 1
+    return made
 
 
-@refused(ID, "changes its own input (argument 1")
-def padding_set(tokenizer, messages):
-    tokenizer.pad_token = tokenizer.eos_token
-    return masking.mask_all_but_assistant(tokenizer, messages)
+@refused(ID, "IndexError")
+def by_number(tokenizer, messages):
+    spans = answer_spans(tokenizer, messages)
+    ids = encode(tokenizer, messages)
+    labels = [IGNORE_INDEX] * len(ids)
+    for k, message in enumerate(messages):
+        if message["role"] == "assistant" and message.get("weight", 1):
+            start, end = spans[k]
+            labels[start:end] = ids[start:end]
+    return Example(ids, labels)
 
 
 equivalent(
     ID,
-    "The conversations and templates of the cases are valid.",
-    "without `validate(messages)`",
-)
-equivalent(
-    ID,
-    "A valid conversation ends with the assistant, and the example of its last turn holds the whole rendering.",
-    "`len(messages) - 1` becomes `len(messages) + 1`",
-    "`1` becomes `2` #2",
-    "`1` becomes `0` #2",
-    "`last.input_ids if last else encode(tokenizer, messages, **options)` becomes `last.input_ids`",
-    "`last.input_ids if last else encode(tokenizer, messages, **options)` becomes `encode(tokenizer, messages, **options)`",
-    "`encode(tokenizer, messages, **options)` becomes `encode(messages, tokenizer, **options)`",
+    "There is one span for each answer.",
+    "`True` becomes `False`",
+    "without `strict=` in `zip(answers, answer_spans(tokenizer, messages), strict=True)`",
 )

@@ -1,7 +1,8 @@
-"""The end-of-turn token trained or masked: how often the model then stops by itself.
+"""The end-of-turn token in the loss and out of it: whether the model ends its turns, and what it says.
 
-Everything else is the same: 32 pairs, LoRA, twelve epochs. The model answers held-out questions
-with one right answer; each reply is cut after 40 tokens if the model has not ended it.
+32 pairs, LoRA, twelve epochs. The arms differ in one label of each answer. The model starts from the
+base, which has never read the end-of-turn token, or from the chat model, which ends its turns already.
+Each reply is cut after 40 tokens if the model has not ended it.
 """
 
 from __future__ import annotations
@@ -10,9 +11,12 @@ import copy
 from collections.abc import Sequence
 from random import Random
 
+import torch
+
 from sftlab._internal.paths import INSTRUCTIONS
-from sftlab.chat import end_of_turn_id
-from sftlab.data import conversation, read_jsonl, tokenize_conversations
+from sftlab.chat import Message, encode, end_of_turn_id, user
+from sftlab.data import conversation, read_jsonl
+from sftlab.exercises.ex15_multi_turn_masking.masks import mask_all_but_assistant
 from sftlab.exercises.recipes import suited
 from sftlab.generate import Generation, answer
 from sftlab.lora import inject_lora
@@ -21,44 +25,60 @@ from sftlab.masking import Example
 from sftlab.models import load
 from sftlab.train import TrainConfig, sft_train
 
-RECORD = "end_marker"  # data/results/end_marker.json
+RECORD = "end_of_turn"  # data/results/end_of_turn.json
 
-ARMS = ("trained", "masked")
+IN, OUT, FIRST = "in the loss", "masked", "first token masked"
+ARMS = {"base": (IN, OUT, FIRST), "chat": (IN, OUT)}  # start -> arms
+SEEDS, QUESTIONS, LIMIT = 5, 200, 40
 
 
 def settings() -> list[dict]:
-    """Return both arms with five seeds each."""
-    return [{"end_marker": arm, "seed": seed} for seed in range(5) for arm in ARMS]
-
-
-def mask_token(examples: Sequence[Example], token: int) -> list[Example]:
-    """Return the examples with the labels of one token masked everywhere."""
+    """Return all arms, seed by seed."""
     return [
-        Example(e.input_ids, [IGNORE_INDEX if label == token else label for label in e.labels])
-        for e in examples
+        {"start": start, "arm": arm, "seed": seed}
+        for seed in range(SEEDS)
+        for start, arms in ARMS.items()
+        for arm in arms
     ]
 
 
-def tuned(end_marker: str, seed: int, name: str = "almanac", progress: bool = False):
-    """Return the base model tuned on the 32 pairs, and its tokenizer.
+def training_pairs() -> list[list[Message]]:
+    """Return the 32 pairs as conversations."""
+    return [conversation(row) for row in read_jsonl(INSTRUCTIONS / "handful.jsonl")]
 
-    ``end_marker`` is "trained" or "masked": whether the end-of-turn token has loss.
-    """
-    model, tokenizer = load(name)
-    pairs = [conversation(row) for row in read_jsonl(INSTRUCTIONS / "handful.jsonl")]
-    examples = tokenize_conversations(tokenizer, pairs).examples
-    if end_marker == "masked":
-        examples = mask_token(examples, end_of_turn_id(tokenizer))
+
+def mask_token(example: Example, token: int) -> Example:
+    """Return the example with the labels of one token masked."""
+    labels = [IGNORE_INDEX if label == token else label for label in example.labels]
+    return Example(example.input_ids, labels)
+
+
+def mask_first(example: Example) -> Example:
+    """Return the example with the first label of each answer masked."""
+    before = [IGNORE_INDEX, *example.labels]
+    kept = [y if x != IGNORE_INDEX else IGNORE_INDEX for x, y in zip(before, example.labels, strict=False)]  # fmt: skip
+    return Example(example.input_ids, kept)
+
+
+def changed(arm: str, tokenizer, examples: Sequence[Example]) -> list[Example]:
+    """Return the examples with the labels of an arm."""
+    end = end_of_turn_id(tokenizer)
+    change = {IN: lambda e: e, OUT: lambda e: mask_token(e, end), FIRST: mask_first}[arm]
+    return [change(example) for example in examples]
+
+
+def train(model, tokenizer, examples: Sequence[Example], seed: int):
+    """Train LoRA adapters on the examples; return the model."""
     inject_lora(model, target_modules="all-linear", r=8, lora_alpha=16, seed=seed)
     config = suited(
         TrainConfig(learning_rate=3e-3, num_train_epochs=12, batch_size=16, seed=seed), model
     )
-    # The check before training would report the intentional error.
-    sft_train(model, examples, config, tokenizer.pad_token_id, progress=progress, check=False)
-    return model, tokenizer
+    # The check before training would report the masked end-of-turn token, which is intentional.
+    sft_train(model, examples, config, tokenizer.pad_token_id, progress=False, check=False)
+    return model
 
 
-def questions(count: int = 200) -> list[dict]:
+def questions(count: int = QUESTIONS) -> list[dict]:
     """Return held-out questions with one right answer, the same for every run."""
     found = [q for q in read_jsonl(INSTRUCTIONS / "heldout.jsonl") if "allowed" not in q]
     return Random(0).sample(found, count)
@@ -71,28 +91,54 @@ def ask(model, tokenizer, asked: Sequence[dict]) -> list[Generation]:
     """
     strict = copy.deepcopy(tokenizer)
     strict.bos_token = None
-    return answer(model, strict, [q["prompt"] for q in asked], max_new_tokens=40)
+    return answer(model, strict, [q["prompt"] for q in asked], max_new_tokens=LIMIT)
 
 
-def measure(tokenizer, asked: Sequence[dict], replies: Sequence[Generation]) -> dict:
-    """Return shares of the replies.
+def measure(tokenizer, question: dict, reply: Generation) -> dict[str, float]:
+    """Return what holds for one reply, as 0 or 1.
 
-    ``ends_turn``: ended by the end-of-turn token. ``begins_right``: begins with the right answer.
-    ``exact``: exactly the right answer. ``ends_document``: contains an end-of-document token, as
-    the base model's texts do.
+    ``ends_turn``: the model wrote the end-of-turn token. ``ends``: it wrote that token or the one that
+    ends a document. ``begins``: the reply begins with the right answer. ``right``: the text up to the
+    first of the two tokens is exactly the right answer.
     """
-    pairs = list(zip(asked, replies, strict=True))
-    counts = {
-        "ends_turn": sum(g.stopped for g in replies),
-        "begins_right": sum(g.text.strip().startswith(q["answer"]) for q, g in pairs),
-        "exact": sum(g.stopped and g.text.strip() == q["answer"] for q, g in pairs),
-        "ends_document": sum(tokenizer.bos_token_id in g.ids for g in replies),
+    document = tokenizer.bos_token_id
+    text = tokenizer.decode(reply.ids[: reply.ids.index(document)]) if document in reply.ids else reply.text  # fmt: skip
+    return {
+        "ends_turn": float(reply.stopped),
+        "ends": float(reply.stopped or document in reply.ids),
+        "begins": float(text.strip().startswith(question["answer"])),
+        "right": float(text.strip() == question["answer"]),
     }
-    return {**{name: n / len(replies) for name, n in counts.items()}, "questions": len(replies)}
 
 
-def run(end_marker: str, seed: int, count: int = 200) -> dict:
-    """Fine-tune, ask and measure."""
-    model, tokenizer = tuned(end_marker, seed)
+@torch.no_grad()
+def after_the_answer(model, tokenizer, asked: Sequence[dict]) -> dict[str, float]:
+    """Return the mean probability of each ending token right after the reference answer."""
+    names = {"end of turn": end_of_turn_id(tokenizer), "end of document": tokenizer.bos_token_id}
+    found = dict.fromkeys(names, 0.0)
+    for question in asked:
+        talk: list[Message] = [*user(question["prompt"]), {"role": "assistant", "content": question["answer"]}]  # fmt: skip
+        ids = encode(tokenizer, talk)
+        end = max(place for place, token in enumerate(ids) if token == names["end of turn"])
+        chances = model(torch.tensor([ids[:end]])).logits[0, -1].softmax(-1)
+        for name, token in names.items():
+            found[name] += chances[token].item() / len(asked)
+    return found
+
+
+def run(start: str, arm: str, seed: int, count: int = QUESTIONS) -> dict:
+    """Fine-tune, ask and measure; shares are by kind of question."""
+    model, tokenizer = load("almanac", role=start)
     asked = questions(count)
-    return measure(tokenizer, asked, ask(model, tokenizer, asked))
+    before = after_the_answer(model, tokenizer, asked)
+    examples = [mask_all_but_assistant(tokenizer, pair) for pair in training_pairs()]
+    train(model, tokenizer, changed(arm, tokenizer, examples), seed)
+    found: dict[str, dict[str, list[float]]] = {}
+    for question, reply in zip(asked, ask(model, tokenizer, asked), strict=True):
+        for name, value in measure(tokenizer, question, reply).items():
+            found.setdefault(name, {}).setdefault(question["kind"], []).append(value)
+    shares = {
+        name: {kind: sum(values) / len(values) for kind, values in sorted(kinds.items())}
+        for name, kinds in found.items()
+    }
+    return {**shares, "before": before, "after": after_the_answer(model, tokenizer, asked)}

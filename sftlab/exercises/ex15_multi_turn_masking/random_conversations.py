@@ -1,4 +1,4 @@
-"""Conversations made up at random to try masks on, and what cutting a row off does to it."""
+"""Random conversations to try masks on, and what cutting an example does to it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from sftlab.chat import Message
 from sftlab.loss import IGNORE_INDEX
 from sftlab.masking import Example
 
-# Words that could mislead a mask: names of roles, halves of markers, line ends, other scripts.
+# Words that could mislead a mask: names of roles, halves of special tokens, line ends, other scripts.
 PIECES = (
     *("user", "assistant", "system", "model", "user\n", "assistant\n", "\n", "\n\n", " ", "  "),
     *("<|im", "_start|>", "im_end", "|>", "<", "[INST", "Hello", " Paris", ".", "?", "1. ", "0"),
@@ -25,7 +25,7 @@ def random_text(rng: Random) -> str:
 
 
 def random_conversation(rng: Random) -> list[Message]:
-    """One to four exchanges, with a system turn in front of every other talk or so."""
+    """One to four exchanges, half of them after a system turn."""
     talk: list[Message] = []
     if rng.random() < 0.5:
         talk.append({"role": "system", "content": random_text(rng)})
@@ -39,7 +39,7 @@ DAMAGES = (
     "all that is trained is kept",
     "whole answers are lost",
     "an answer breaks off",
-    "only an end marker is lost",
+    "only an end-of-turn token is lost",
     "nothing is left to train",
 )
 
@@ -50,7 +50,7 @@ def cut(example: Example, max_length: int) -> Example:
 
 
 def damage(example: Example, max_length: int) -> str:
-    """Which of ``DAMAGES`` the naive truncation would do to a row."""
+    """Which of ``DAMAGES`` the naive truncation would do to an example."""
     kept, lost = example.labels[:max_length], example.labels[max_length:]
     if all(label == IGNORE_INDEX for label in lost):
         return DAMAGES[0]
