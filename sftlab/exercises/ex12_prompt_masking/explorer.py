@@ -16,7 +16,7 @@ def mask_a_pair(tokenizer) -> None:
             tokenizer, [*user(prompt), {"role": "assistant", "content": response}]
         )
         share = example.trained / len(example)
-        return token_view(tokenizer, example, f"{share:.0%} of the row is trained")
+        return token_view(tokenizer, example, f"{share:.0%} of the example is trained")
 
     controls = {
         "prompt": text_box("List three tips for a job interview:", "Prompt", height="3.5em"),

@@ -20,7 +20,7 @@ from sftlab.statistics import chosen
 PLAIN, SPACE, ELSEWHERE, _ = LAYOUTS
 WHY = {  # why a prediction comes out as it does: prediction -> mechanism
     "a": "The mask removes the prompt's tokens as targets. The answer is still predicted from them.",
-    "b": "The prompt decides what the answer must be, so the loss depends on each token of it. The lengths add up without regard to direction, so this is no share of what is learned.",
+    "b": "The answer is computed from every token before it. The length of a gradient also depends on the scale of its embedding, so it does not rank tokens by importance.",
     "c": "“ The” is one token, with its space. After “A:␣” the model must go on with a token that has no space, which it has rarely read there.",
 }  # fmt: skip
 
@@ -86,7 +86,10 @@ def smollm2_change(recorded: Sequence[dict], kinds: Sequence[str], layout: str) 
 def borders(counts: Mapping[str, Mapping[str, tuple[int, int]]]) -> pd.DataFrame:
     """Return how many answers are unsafe: tokenizer -> header -> (unsafe, all)."""
     rows = {
-        name: {repr(header)[1:-1]: f"{few:,} of {all_:,}" for header, (few, all_) in by.items()}
+        name: {
+            header.replace("\n", "⏎").replace(" ", "␣"): f"{few:,} of {all_:,}"
+            for header, (few, all_) in by.items()
+        }
         for name, by in counts.items()
     }
     return pd.DataFrame(rows)
@@ -98,24 +101,31 @@ def nats(found: Estimate) -> str:
     return f"{value:+.2f} nats ({low:+.2f} to {high:+.2f})"
 
 
+def fewer(found: Estimate) -> str:
+    """Return what a change of right facts says."""
+    return "none" if found == (0.0, (0.0, 0.0)) else verdict(found, "more", "fewer")
+
+
 def claims(
-    label: float, other: Estimate, wording: Estimate, reached: Estimate, space: Estimate, elsewhere: Estimate,
+    other: Estimate, wording: Estimate, more_norm: Estimate, at_masked_logits: float,
+    space: Estimate, elsewhere: Estimate, other_ids: Estimate,
     runs: Sequence[dict], real: Sequence[dict], kinds: Sequence[str],
     counts: Mapping[str, Mapping[str, tuple[int, int]]],
 ) -> pd.DataFrame:  # fmt: skip
     """Return the claims of the lesson with their numbers; the words follow the intervals.
 
     Args:
-        label: change of the loss with other labels in the prompt, in nats.
         other, wording: change of the loss in nats per token with another subject or wording.
-        reached: share of the gradients' norms at masked tokens.
+        more_norm: masked tokens' share of the gradients' norms, less their share of the tokens read.
+        at_masked_logits: largest gradient of a logit at a masked position.
         space, elsewhere: change of right facts with a space after "A:" or elsewhere.
+        other_ids: change of the loss of the same text, in nats, if the space is a token of its own.
         kinds: of the questions that SmolLM2 was asked.
         counts: as in ``borders``.
     """
 
     def said(found: Estimate) -> str:
-        return f"{points(found)}, {verdict(found, 'more', 'fewer')}"
+        return f"{points(found)}, {fewer(found)}"
 
     both = {t: estimates.change(served(runs, t, t), served(runs, t, h))
             for t, h in ((TOGETHER, APART), (APART, TOGETHER))}  # fmt: skip
@@ -126,23 +136,23 @@ def claims(
         (
             f"Another subject in a masked prompt: loss {verdict(other, 'higher', 'lower')}",
             nats(other),
-            f"other labels at masked positions: {label:+g}",
             f"another wording of the question: {nats(wording)}",
+            "the chat model, whose right answers have almost no loss",
         ),
         (
-            f"The gradient reaches masked tokens: {verdict(reached, 'yes', 'no')}",
-            f"{percent(reached)} of the norms",
-            "gradient of the logits there: exactly 0",
-            "embeddings of the base, before training",
+            f"Masked tokens have {verdict(more_norm, 'more', 'less')} of the gradient than of the tokens",
+            points(more_norm),
+            f"gradient of the logits at masked positions: {at_masked_logits:g}",
+            "norms at embeddings of the base, before training",
         ),
         (
-            f"A space after “A:”: {verdict(space, 'more', 'fewer')} right facts",
+            f"A space after “A:”, right facts: {fewer(space)}",
             points(space),
-            f"a space elsewhere: {said(elsewhere)}",
+            f"a space elsewhere: {said(elsewhere)}; the same text with other ids: {nats(other_ids)}",
             f"SmolLM2: {said(smollm2_change(real, kinds, SPACE))}",
         ),
         (
-            f"Trained without that space, served with it: {verdict(both[TOGETHER], 'more', 'fewer')}",
+            f"Trained without that space, served with it: {fewer(both[TOGETHER])}",
             points(both[TOGETHER]),
             f"trained and served with it: {percent(estimates.mean(served(runs, APART, APART)))} right",
             f"trained with it, served without: {said(both[APART])}",
