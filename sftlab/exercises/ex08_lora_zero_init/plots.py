@@ -132,7 +132,7 @@ def claims(runs: Sequence[dict]) -> pd.DataFrame:
             f"Two zero matrices: the model {'never changes' if still == 0 else 'changes'}",
             f"held-out loss changes by {still:g}",
             f"A random: {times(learned)} of the base's loss",
-            "weights that another start has moved",
+            "optimizers that move a weight by its gradient",
         ),
         (
             f"Larger random entries: best learning rate {verdict(size, 'higher', 'lower', neutral=1.0)}",

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 import torch
 
-from sftlab.exercises.ex08_lora_zero_init.experiment import batches, rows_of
+from sftlab.exercises.pairs_files import batches, rows_of
 from sftlab.lora import inject_lora, lora_layers
 from sftlab.lora_statistics import updates
 from sftlab.models import load

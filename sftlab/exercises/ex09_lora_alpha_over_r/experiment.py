@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import torch
 
-from sftlab.exercises.ex08_lora_zero_init.experiment import batches, logits_of, mean_nll, rows_of
+from sftlab.exercises.pairs_files import batches, logits_of, mean_nll, rows_of
 from sftlab.lora import inject_lora, lora_layers, lora_parameters, lora_scale
 from sftlab.lora_statistics import relative_update
 from sftlab.masking import Example

@@ -6,7 +6,7 @@ and on the packed one, with the same initialization and order of examples.
 
 from __future__ import annotations
 
-from sftlab.exercises.ex08_lora_zero_init.experiment import mean_nll, rows_of
+from sftlab.exercises.pairs_files import mean_nll, rows_of
 from sftlab.lora import inject_lora
 from sftlab.models import load
 from sftlab.quantized_layers import quantize_model_linears
