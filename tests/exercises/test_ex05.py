@@ -45,7 +45,7 @@ from sftlab.templates import FAMILIES
 NAME, REAL_NAME = "template_mismatch", "template_mismatch_smollm2"
 QUESTION = "Where do frogs live?"
 WRITTEN = {
-    "begin token doubled": "<|im_start|><|im_start|>user\nWhere do frogs live?<|im_end|>\n<|im_start|>assistant\n",
+    "turn start doubled": "<|im_start|><|im_start|>user\nWhere do frogs live?<|im_end|>\n<|im_start|>assistant\n",
     "question as the assistant's": "<|im_start|>assistant\nWhere do frogs live?<|im_end|>\n<|im_start|>assistant\n",
     "answer as the user's": "<|im_start|>user\nWhere do frogs live?<|im_end|>\n<|im_start|>user\n",
     SWAPPED: "<|im_start|>assistant\nWhere do frogs live?<|im_end|>\n<|im_start|>user\n",
@@ -76,7 +76,7 @@ def test_other_families_write_what_their_templates_write(family, form, tokenizer
         user(QUESTION), chat_template=FAMILIES[family], add_generation_prompt=True, tokenize=False
     )
     right = tokenizer.apply_chat_template(user(QUESTION), add_generation_prompt=True, tokenize=False)  # fmt: skip
-    assert corrupt(right, form) == theirs
+    assert corrupt(right, FORMS[form]) == theirs
 
 
 def test_the_right_form_is_the_tokenizer_s(tokenizer):
@@ -236,6 +236,6 @@ def test_the_view_sets_special_tokens_apart_and_underlines_what_differs(tokenize
     assert "3 of them special" in right.text
     typed = compared(tokenizer, QUESTION, TYPED)
     assert "⟦" not in typed.text.split("from token")[0]
-    doubled = compared(tokenizer, QUESTION, "begin token doubled")
+    doubled = compared(tokenizer, QUESTION, "turn start doubled")
     assert "*⟦<|im_start|>⟧*" in doubled.text
     assert "the right prompt has here" not in compared(tokenizer, QUESTION, RIGHT).text

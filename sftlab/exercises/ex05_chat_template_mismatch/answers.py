@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from functools import reduce
 from itertools import accumulate, takewhile, zip_longest
 from operator import and_, eq
 
@@ -12,6 +14,7 @@ from sftlab.classroom.answers import equivalent, refused, right
 from sftlab.scoring import names
 
 SPOT, RENDER, SCORE = "05.spot_the_difference", "05.render", "05.stop_and_right"
+CORRUPT = "05.corrupt"
 
 
 def agreeing(a, b):
@@ -252,3 +255,49 @@ equivalent(
     "`True` becomes `False`",
     "without `strict=` in `zip(replies, values, strict=True)`",
 )
+
+
+@right(CORRUPT)
+def by_sub(text, edits):
+    for edit in edits:
+        text = re.sub(*edit, string=text)
+    return text
+
+
+@right(CORRUPT)
+def by_reduce(text, edits):
+    return reduce(lambda found, edit: re.compile(edit[0]).sub(edit[1], found), edits, text)
+
+
+@right(CORRUPT)
+def by_recursive_edits(text, edits):
+    if not edits:
+        return text
+    (pattern, replacement), *others = edits
+    return by_recursive_edits(re.sub(pattern, replacement, text), others)
+
+
+@right(CORRUPT)
+def by_matches(text, edits):
+    for pattern, replacement in edits:
+        parts, last = [], 0
+        for match in re.finditer(pattern, text):
+            parts += [text[last : match.start()], match.expand(replacement)]
+            last = match.end()
+        text = "".join(parts) + text[last:]
+    return text
+
+
+@refused(CORRUPT, "changes its own input")
+def edits_used_up(text, edits):
+    while edits:
+        text = re.sub(*edits.pop(0), text)
+    return text
+
+
+@refused(CORRUPT, "is a `return` missing")
+def without_edits_nothing(text, edits):
+    for pattern, replacement in edits:
+        text = re.sub(pattern, replacement, text)
+        if (pattern, replacement) == edits[-1]:
+            return text

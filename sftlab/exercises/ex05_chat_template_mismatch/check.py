@@ -1,8 +1,9 @@
-"""Checks of notebook 05: the right prompt by hand, where two prompts differ, replies scored twice."""
+"""Checks of notebook 05: a prompt written, edited and compared with another; replies scored twice."""
 
 from __future__ import annotations
 
 import random
+import re
 from difflib import SequenceMatcher
 from itertools import groupby
 from operator import eq, is_, itemgetter
@@ -10,10 +11,16 @@ from operator import eq, is_, itemgetter
 from sftlab.chat import render_prompt, spot_the_difference
 from sftlab.classroom.checking import Case, Exercise, mistake
 from sftlab.exercises.drawing import WORDS, conversation
-from sftlab.exercises.ex05_chat_template_mismatch.forms import OUTCOMES, first_line, stop_and_right
+from sftlab.exercises.ex05_chat_template_mismatch.forms import (
+    OUTCOMES,
+    corrupt,
+    first_line,
+    stop_and_right,
+)
 from sftlab.scoring import names
 
 SPOT, RENDER, SCORE = "05.spot_the_difference", "05.render", "05.stop_and_right"
+CORRUPT = "05.corrupt"
 
 # --- where two prompts differ ----------------------------------------------------------------
 
@@ -212,7 +219,7 @@ SPOT_CASES = (
     _spot("empty", "the wrong one breaks off", [4, 5, 6, 7], [4, 5]),
     _spot("empty", "nothing in common", [1, 2], [3, 4, 5]),
     _spot("empty", "the right one is empty", [], [4, 5]),
-    _spot("order", "the begin token is doubled", [1, 8, 9], [1, 1, 8, 9]),
+    _spot("order", "the first token is doubled", [1, 8, 9], [1, 1, 8, 9]),
     _spot("order", "a repeated token is missing", [3, 6, 6, 6, 4], [3, 6, 6, 4]),
     _spot("equal", "the same", [3, 1, 2], [3, 1, 2]),
 )  # fmt: skip
@@ -224,6 +231,87 @@ def _draw_spot(rng: random.Random, *_: object) -> tuple:
 
     before, after = ids(1), ids(0)
     return before + ids(0) + after, before + ids(1) + after
+
+
+# --- a prompt after edits --------------------------------------------------------------------
+
+
+@mistake(CORRUPT, "Each edit is applied to the text as it was at first, so only the last one counts. Apply it to what the edit before left.")  # fmt: skip
+def _edits_from_the_first_text(text, edits):
+    found = text
+    for pattern, replacement in edits:
+        found = re.sub(pattern, replacement, text)
+    return found
+
+
+@mistake(CORRUPT, "Only the first edit is applied: does the function return inside the loop?")
+def _first_edit(text, edits):
+    return corrupt(text, edits[:1])
+
+
+@mistake(CORRUPT, "The edits are applied in the wrong order: begin with the first of the list.")
+def _last_edit_first(text, edits):
+    return corrupt(text, edits[::-1])
+
+
+@mistake(CORRUPT, "The pattern is looked for as plain text. It is a regular expression: use `re.sub`.")  # fmt: skip
+def _plain_text(text, edits):
+    for pattern, replacement in edits:
+        text = text.replace(pattern, replacement)
+    return text
+
+
+@mistake(CORRUPT, "Only the first place that matches is replaced. An edit replaces all of them.")
+def _one_place(text, edits):
+    for pattern, replacement in edits:
+        text = re.sub(pattern, replacement, text, count=1)
+    return text
+
+
+@mistake(CORRUPT, "The replacement is inserted letter by letter. In it, `\\1` stands for the first group of the match: `re.sub` inserts that by itself.")  # fmt: skip
+def _literal_replacement(text, edits):
+    for pattern, replacement in edits:
+        text = re.sub(pattern, lambda _, new=replacement: new, text)
+    return text
+
+
+@mistake(CORRUPT, "This is a pair of the text and a number, as `re.subn` returns it. Return the text alone.")  # fmt: skip
+def _with_count(text, edits):
+    return corrupt(text, edits), len(edits)
+
+
+@mistake(CORRUPT, "What matches is deleted, and nothing is put in its place.")
+def _deleted(text, edits):
+    return corrupt(text, [(pattern, "") for pattern, _ in edits])
+
+
+def _corrupt(rule: str, remark: str, text: str, edits: list[tuple[str, str]]) -> Case:
+    return Case(
+        f"`corrupt({text!r}, {edits})`: {remark}",
+        lambda: (text, list(edits)),
+        corrupt,
+        rule=rule,
+    )
+
+
+CORRUPT_CASES = (
+    _corrupt("pattern", "a role is renamed", "<user>Hi<bot>", [("user", "human")]),
+    _corrupt("pattern", "a pattern for the end of the text", "user: Hi\n", [(r"\n\Z", "")]),
+    _corrupt("pattern", "no place matches", "Lima", [("[0-9]", "x")]),
+    _corrupt("all", "three places", "a-b-c-d", [("-", "+")]),
+    _corrupt("order", "the second edit changes what the first one wrote", "<a>", [("a", "b"), ("b", "c")]),
+    _corrupt("order", "two edits at two places", "user: Hi. bot:", [("user", "human"), ("bot", "ai")]),
+    _corrupt("order", "no edit", "user: Hi", []),
+    _corrupt("group", "a group is kept", "<user>\nHi", [(r"<(\w+)>\n", r"[\1] ")]),
+)  # fmt: skip
+
+
+def _draw_corrupt(rng: random.Random, *_: object) -> tuple:
+    text = "".join(rng.choice("abc") for _ in range(rng.randint(4, 9)))
+    edits = [
+        (rng.choice("abc"), rng.choice(["b", "c", "", "ac"])) for _ in range(rng.randint(1, 3))
+    ]
+    return text, edits
 
 
 # --- the right prompt by hand ----------------------------------------------------------------
@@ -654,6 +742,30 @@ EXERCISES = {
         "The stop rate is the sum of two of the shares, the share of right answers the sum of two others.",
         points=2,
         shows=(first_line,),
+    ),
+    CORRUPT: Exercise(
+        CORRUPT,
+        "A prompt after edits",
+        corrupt,
+        CORRUPT_CASES,
+        asks="Return the text after edits.\n\n"
+        "text: a prompt. edits: a list of (pattern, replacement), two strings each.",
+        rules={
+            "order": "Apply the edits in order, each to the text that the one before left.",
+            "pattern": "A pattern is a regular expression; re is imported. It may match nowhere.",
+            "all": "An edit replaces every place that its pattern matches.",
+            "group": r"\1 in a replacement stands for the first group of the match, as in re.sub.",
+            "unchanged": "edits stays as it is.",
+        },
+        draw=_draw_corrupt,
+        hints=(
+            "Which function of `re` replaces what a pattern matches? Read what it takes, and in which order.",
+            ("order", "So the result of one edit is the input of the next: keep it under the same name."),
+            "Without edits the loop never runs, and the text comes back.",
+        ),
+        path="Try one edit first. Then put it into a loop that keeps its result. The usual wrong turns: `str.replace`, which knows no patterns, and a loop that begins with "
+        "the first text each time.",
+        why="All wrong forms of this notebook, except one, are such lists of edits. So one short function makes them, and what each form changes can be read in the list.",
     ),
     SPOT: Exercise(
         SPOT,
