@@ -160,7 +160,9 @@ def test_nothing_is_settled_without_a_difference():
     smol = [{**own, "form": run["form"]} if "form" in run else run for run in smol]
     claims = plots.claims(same, smol)["claim"]
     assert all("within 5 points" in claims[k] for k in (0, 1, 3, 4))
-    assert "not settled" in claims[2] and "not settled" in claims[3]
+    assert "No form costs" in claims[2] and "not settled" in claims[3]
+    assert plots.together(same) == (0.0, (0.0, 0.0))
+    assert "lose 0 to 0 points" in plots.mismatch_words(same)
     assert not {"fewer", "higher", "lower"} & set(" ".join(claims).split())
 
 
@@ -171,10 +173,42 @@ def test_a_small_change_is_called_small_and_a_wide_interval_open():
     assert plots.fewer((-0.1, (-0.3, 0.1))) == plots.estimates.OPEN
 
 
-def test_stops_and_right_answers_are_joined_by_their_signs():
-    more, less = (0.5, (0.4, 0.6)), (-0.5, (-0.6, -0.4))
-    assert plots.stop_words(more, less) == "stop more often but are right less often"
-    assert plots.stop_words(more, more) == "stop more often and are right more often"
+def test_a_stop_rate_that_falls_with_the_answers_is_not_called_quiet():
+    """Each wrong reply goes on instead of stopping: the stop rate notices every form that costs answers."""
+    recorded = runs(NAME)
+    costly, unseen = plots.quiet(recorded)
+    assert unseen and BOUNDARY in unseen and BARE not in costly
+    loud = [
+        {
+            key: {**value, "outcomes": value["outcomes"].replace("2", "3").replace("1", "0")}
+            if key in FORMS
+            else value
+            for key, value in run.items()
+        }
+        for run in recorded
+    ]
+    assert plots.quiet(loud) == (costly, [])
+    assert f"0 of {len(costly)} forms" in plots.claims(loud, runs(REAL_NAME))["claim"][2]
+    assert plots.together(loud)[0] == pytest.approx(1)
+
+
+def test_the_cost_of_a_form_itself_follows_the_models_trained_in_it():
+    recorded = runs(NAME)
+    worse = [
+        {**run, run["trained"]: {**run[run["trained"]], "outcomes": "2" * len(questions())}}
+        if run["trained"] == LLAMA
+        else run
+        for run in recorded
+    ]
+    assert "at most 100" in plots.mismatch_words(worse)
+    assert "at most 100" not in plots.mismatch_words(recorded)
+
+
+def test_the_words_about_line_breaks_follow_the_count():
+    smol = runs(REAL_NAME)
+    none = [{**run, "breaks": 0.0} for run in smol]
+    assert f"{plots.line_breaks(smol):.0%} begin" in plots.loss_and_right_words(smol)
+    assert "0% begin" in plots.loss_and_right_words(none)
 
 
 def test_the_left_out_tokens_are_told_in_words():

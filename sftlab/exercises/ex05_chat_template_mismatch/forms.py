@@ -16,7 +16,6 @@ LLAMA, BARE = "Llama 3 style", "no template"
 ELSEWHERE = "no line break after user"
 BOUNDARY, SPACE = "no line break after assistant", "a space before the answer"
 SWAPPED, NO_HEADER = "roles swapped", "no generation prompt"
-DOUBLED = "turn start doubled"
 
 Edits = Sequence[tuple[str, str]]  # regular expressions and what they are replaced with
 _BEGIN, _END = r"<\|im_start\|>", r"<\|im_end\|>"
@@ -26,7 +25,7 @@ _ANSWER_AS = rf"{_BEGIN}assistant\n\Z", "<|im_start|>user\n"
 
 GROUPS: dict[str, dict[str, Edits]] = {
     "nothing": {RIGHT: ()},
-    "turn start": {DOUBLED: [(r"\A", "<|im_start|>")]},
+    "turn start": {"turn start doubled": [(r"\A", "<|im_start|>")]},
     "role": {
         "question as the assistant's": [_QUESTION_AS],
         "answer as the user's": [_ANSWER_AS],
