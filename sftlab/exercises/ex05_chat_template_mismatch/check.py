@@ -752,7 +752,7 @@ EXERCISES = {
         "text: a prompt. edits: a list of (pattern, replacement), two strings each.",
         rules={
             "order": "Apply the edits in order, each to the text that the one before left.",
-            "pattern": "A pattern is a regular expression; re is imported. It may match nowhere.",
+            "pattern": "A pattern is a regular expression of the module re. It may match nowhere.",
             "all": "An edit replaces every place that its pattern matches.",
             "group": r"\1 in a replacement stands for the first group of the match, as in re.sub.",
             "unchanged": "edits stays as it is.",
