@@ -1,16 +1,15 @@
-"""Checks of notebook 05: a prompt written, edited and compared with another; replies scored twice."""
+"""Checks of notebook 05: a prompt edited and compared with another; replies scored twice."""
 
 from __future__ import annotations
 
 import random
 import re
 from difflib import SequenceMatcher
-from itertools import groupby
-from operator import eq, is_, itemgetter
+from operator import eq, is_
 
-from sftlab.chat import render_prompt, spot_the_difference
+from sftlab.chat import spot_the_difference
 from sftlab.classroom.checking import Case, Exercise, mistake
-from sftlab.exercises.drawing import WORDS, conversation
+from sftlab.exercises.drawing import WORDS
 from sftlab.exercises.ex05_chat_template_mismatch.forms import (
     OUTCOMES,
     corrupt,
@@ -19,8 +18,7 @@ from sftlab.exercises.ex05_chat_template_mismatch.forms import (
 )
 from sftlab.scoring import names
 
-SPOT, RENDER, SCORE = "05.spot_the_difference", "05.render", "05.stop_and_right"
-CORRUPT = "05.corrupt"
+CORRUPT, SPOT, SCORE = "05.corrupt", "05.spot_the_difference", "05.stop_and_right"
 
 # --- where two prompts differ ----------------------------------------------------------------
 
@@ -295,9 +293,9 @@ def _corrupt(rule: str, remark: str, text: str, edits: list[tuple[str, str]]) ->
 
 
 CORRUPT_CASES = (
-    _corrupt("pattern", "a role is renamed", "<user>Hi<bot>", [("user", "human")]),
-    _corrupt("pattern", "a pattern for the end of the text", "user: Hi\n", [(r"\n\Z", "")]),
-    _corrupt("pattern", "no place matches", "Lima", [("[0-9]", "x")]),
+    _corrupt("all", "a role is renamed", "<user>Hi<bot>", [("user", "human")]),
+    _corrupt("all", "a pattern for the end of the text", "user: Hi\n", [(r"\n\Z", "")]),
+    _corrupt("all", "no place matches", "Lima", [("[0-9]", "x")]),
     _corrupt("all", "three places", "a-b-c-d", [("-", "+")]),
     _corrupt("order", "the second edit changes what the first one wrote", "<a>", [("a", "b"), ("b", "c")]),
     _corrupt("order", "two edits at two places", "user: Hi. bot:", [("user", "human"), ("bot", "ai")]),
@@ -313,273 +311,6 @@ def _draw_corrupt(rng: random.Random, *_: object) -> tuple:
     ]
     return text, edits
 
-
-# --- the right prompt by hand ----------------------------------------------------------------
-
-HEADER = "<|im_start|>assistant\n"
-
-
-@mistake(RENDER, "The header of the assistant's turn is missing at the end. Without it the model would not know that it is to answer.")  # fmt: skip
-def _not_opened(messages):
-    return render_prompt(messages).removesuffix(HEADER)
-
-
-@mistake(RENDER, "The newline after the last header is missing. In training the answer came after that newline.")  # fmt: skip
-def _header_without_newline(messages):
-    return render_prompt(messages).removesuffix("\n")
-
-
-CLOSED = "The assistant's turn is closed before it is written. Leave it open: the model writes the end-of-turn token."  # fmt: skip
-
-
-@mistake(RENDER, CLOSED)
-def _closed(messages):
-    return render_prompt(messages) + "<|im_end|>\n"
-
-
-@mistake(RENDER, CLOSED)
-def _closed_without_newline(messages):
-    return render_prompt(messages) + "<|im_end|>"
-
-
-@mistake(RENDER, "There is a space after the last header. Nothing stood between header and answer in training.")  # fmt: skip
-def _space_at_the_end(messages):
-    return render_prompt(messages) + " "
-
-
-@mistake(RENDER, "There is an empty line after the last header: one newline is enough.")
-def _empty_line_at_the_end(messages):
-    return render_prompt(messages) + "\n"
-
-
-@mistake(RENDER, "There is an empty line after each turn: one newline is enough.")
-def _empty_line_after_a_turn(messages):
-    return _turns("<|im_start|>", "\n", "<|im_end|>\n\n", messages)
-
-
-@mistake(RENDER, "After a message of the assistant the last header is missing. It always comes: the model is to write another turn.")  # fmt: skip
-def _not_opened_after_an_answer(messages):
-    text = render_prompt(messages)
-    return text.removesuffix(HEADER) if messages[-1]["role"] == "assistant" else text
-
-
-@mistake(RENDER, "The header of the assistant's turn follows every message. It comes once, after the last one.")  # fmt: skip
-def _opened_after_every_message(messages):
-    return "".join(render_prompt([message]) for message in messages)
-
-
-def _turns(before, between, after, messages):
-    """The turns with other text before the role, between role and content, and after it."""
-    return "".join(f"{before}{m['role']}{between}{m['content']}{after}" for m in messages) + HEADER
-
-
-@mistake(RENDER, "The newline after each role is missing.")
-def _role_without_newline(messages):
-    return _turns("<|im_start|>", "", "<|im_end|>\n", messages)
-
-
-@mistake(RENDER, "Each role is followed by a space. The template writes a newline.")
-def _space_after_the_role(messages):
-    return _turns("<|im_start|>", " ", "<|im_end|>\n", messages)
-
-
-@mistake(RENDER, "Each role is followed by an empty line. That is how Llama 3 does it; ChatML has one newline.")  # fmt: skip
-def _empty_line_after_a_role(messages):
-    return _turns("<|im_start|>", "\n\n", "<|im_end|>\n", messages).removesuffix("\n") + "\n\n"
-
-
-@mistake(RENDER, "The newline after each end-of-turn token is missing.")
-def _turn_without_newline(messages):
-    return _turns("<|im_start|>", "\n", "<|im_end|>", messages)
-
-
-@mistake(RENDER, "The newline between the last turn and the assistant's header is missing: every turn ends with one, the last too.")  # fmt: skip
-def _joined_by_newlines(messages):
-    turns = [f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>" for m in messages]
-    return "\n".join(turns) + HEADER
-
-
-@mistake(RENDER, "There is a newline between each content and its end-of-turn token. The token follows the content at once.")  # fmt: skip
-def _newline_before_the_end(messages):
-    return _turns("<|im_start|>", "\n", "\n<|im_end|>\n", messages)
-
-
-@mistake(RENDER, "There is a space between each content and its end-of-turn token. The token follows the content at once.")  # fmt: skip
-def _space_before_the_end(messages):
-    return _turns("<|im_start|>", "\n", " <|im_end|>\n", messages)
-
-
-@mistake(RENDER, "The end-of-turn tokens are missing: every turn before the answer is closed.")
-def _ends_missing(messages):
-    return _turns("<|im_start|>", "\n", "\n", messages)
-
-
-@mistake(RENDER, "There is a space between `<|im_start|>` and the role.")
-def _space_before_the_role(messages):
-    return render_prompt(messages).replace("<|im_start|>", "<|im_start|> ")
-
-
-@mistake(RENDER, "The special tokens are written without their bars. They are `<|im_start|>` and `<|im_end|>`, to the character.")  # fmt: skip
-def _without_bars(messages):
-    return render_prompt(messages).replace("|", "")
-
-
-@mistake(RENDER, "The first `<|im_start|>` is written twice.")
-def _begin_doubled(messages):
-    return "<|im_start|>" + render_prompt(messages)
-
-
-@mistake(RENDER, "The system message is missing. It is a turn like the others.")
-def _system_dropped(messages):
-    return render_prompt([m for m in messages if m["role"] != "system"])
-
-
-ADDED = "A system message was added that is not in the conversation. This template adds none."
-
-
-@mistake(RENDER, ADDED)
-def _system_added(messages, content="You are a helpful assistant."):
-    system = {"role": "system", "content": content}
-    return render_prompt(messages if messages[0]["role"] == "system" else [system, *messages])
-
-
-@mistake(RENDER, ADDED)
-def _empty_system_added(messages):
-    return _system_added(messages, "")
-
-
-@mistake(RENDER, "The system message is moved to the front. Messages stay in their order.")
-def _system_first(messages):
-    return render_prompt(sorted(messages, key=lambda m: m["role"] != "system"))
-
-
-@mistake(RENDER, "Only a system message at the front is rendered. One further back is a turn too.")
-def _later_system_dropped(messages):
-    return render_prompt([m for m in messages if m["role"] != "system" or m is messages[0]])
-
-
-@mistake(RENDER, "Messages of the same role in a row are merged into one turn. Each message is a turn of its own.")  # fmt: skip
-def _merged(messages):
-    turns = [(role, list(group)) for role, group in groupby(messages, key=itemgetter("role"))]
-    contents = ["\n".join(m["content"] for m in group) for _, group in turns]
-    return render_prompt(
-        [{"role": role, "content": c} for (role, _), c in zip(turns, contents, strict=True)]
-    )
-
-
-@mistake(RENDER, "Messages with an empty content are left out. Each message is a turn, an empty one too.")  # fmt: skip
-def _empty_skipped(messages):
-    return render_prompt([m for m in messages if m["content"]])
-
-
-@mistake(RENDER, "The newlines are written as a backslash and an n: is it a raw text, or is the backslash doubled?")  # fmt: skip
-def _backslash_n(messages):
-    turns = [f"<|im_start|>{m['role']}\\n{m['content']}<|im_end|>\\n" for m in messages]
-    return "".join(turns) + "<|im_start|>assistant\\n"
-
-
-@mistake(RENDER, "Only the last message is rendered. The model reads the whole conversation each time.")  # fmt: skip
-def _last_only(messages):
-    return render_prompt(messages[-1:])
-
-
-@mistake(RENDER, "Only the first message is rendered: does the function return inside the loop?")
-def _first_only(messages):
-    return render_prompt(messages[:1])
-
-
-@mistake(RENDER, "The earlier answers of the assistant are missing. The model reads the whole conversation.")  # fmt: skip
-def _answers_dropped(messages):
-    return render_prompt([m for m in messages if m["role"] != "assistant"])
-
-
-@mistake(RENDER, "White space was removed from a content. This template inserts contents as they are.")  # fmt: skip
-def _stripped(messages):
-    return render_prompt([{**m, "content": m["content"].strip()} for m in messages])
-
-
-@mistake(RENDER, "Every turn is called user. Take the role from the message.")
-def _all_user(messages):
-    return render_prompt([{**m, "role": "user"} for m in messages])
-
-
-@mistake(RENDER, "The roles are capitalized. For the model “User” is another word than “user”.")
-def _capitals(messages):
-    return render_prompt([{**m, "role": m["role"].capitalize()} for m in messages])
-
-
-def _conversation(*texts: str, system: str = "") -> list[dict[str, str]]:
-    roles = ("user", "assistant")
-    turns = [{"role": roles[i % 2], "content": text} for i, text in enumerate(texts)]
-    return [{"role": "system", "content": system}, *turns] if system else turns
-
-
-def _before_the_answer(text, arguments):
-    """As much of the text as the turns take; how it goes on is compared in cases of its own."""
-    turns = render_prompt(*arguments).removesuffix(HEADER)
-    return text[: len(turns)] if isinstance(text, str) else text
-
-
-def _after_the_turns(text, arguments):
-    return text[-len(HEADER) :] if isinstance(text, str) else text
-
-
-def _render(rule: str, remark: str, *texts: str, system="", observe=_before_the_answer) -> Case:
-    return Case(
-        f"`render(messages)`: {remark}",
-        lambda: (_conversation(*texts, system=system),),
-        render_prompt,
-        rule=rule,
-        observe=observe,
-    )
-
-
-ODD = "a  b\n\nc <|im_end|> & <d>\n"
-FROG = "Where does the frog live?"
-RENDER_CASES = (
-    _render("turn", f"the turn of one question, {FROG!r}", FROG),
-    _render("open", f"one question, {FROG!r}, and the header after it", FROG, observe=None),
-    _render(
-        "all",
-        "a question after a system message",
-        "What is the capital of France?",
-        system="Be brief.",
-    ),
-    _render(
-        "all",
-        "three messages after a system message",
-        "Hi.",
-        "Hello.",
-        "Who wrote Hamlet?",
-        system="Answer in one word.",
-    ),
-    _render(
-        "content", "a content of two lines with white space around it", " Rewrite this:\nI go. "
-    ),
-    Case(
-        "`render(messages)`: user, user, system, and an assistant's message without content",
-        lambda: (
-            [
-                {"role": "user", "content": "Hi."},
-                {"role": "user", "content": "Who wrote Hamlet?"},
-                {"role": "system", "content": "Be brief."},
-                {"role": "assistant", "content": ""},
-            ],
-        ),
-        render_prompt,
-        rule="all",
-        observe=_before_the_answer,
-    ),
-    _render(
-        "open",
-        "how the text ends where the assistant spoke last",
-        "Hi.",
-        "Hello.",
-        observe=_after_the_turns,
-    ),
-    _render("content", f"the content {ODD!r}", ODD),
-    _render("content", "a content with braces and a percent sign", "Explain {role} and {} in %s."),
-)
 
 # --- stopping and answering, scored apart ----------------------------------------------------
 
@@ -752,9 +483,8 @@ EXERCISES = {
         "text: a prompt. edits: a list of (pattern, replacement), two strings each.",
         rules={
             "order": "Apply the edits in order, each to the text that the one before left.",
-            "pattern": "A pattern is a regular expression of the module re. It may match nowhere.",
-            "all": "An edit replaces every place that its pattern matches.",
-            "group": r"\1 in a replacement stands for the first group of the match, as in re.sub.",
+            "all": "An edit replaces every match of its pattern, a regular expression (module re).",
+            "group": "A replacement may insert groups of the match, as in re.sub.",
             "unchanged": "edits stays as it is.",
         },
         draw=_draw_corrupt,
@@ -793,30 +523,5 @@ EXERCISES = {
         why="Two prompts that look alike on a page can differ in their ids, so compare ids. Cutting off the common ends shows one difference at a "
         "glance; where there are several, they lie between start and end, and `sftlab.chat.difference` lists them one by one.",
         points=2,
-    ),
-    RENDER: Exercise(
-        RENDER,
-        "The right prompt, by hand",
-        render_prompt,
-        RENDER_CASES,
-        asks="Return the ChatML text of messages, ready for the assistant's answer.\n\n"
-        'messages: a list of {"role", "content"}; roles: system, user, assistant, in any order.',
-        rules={
-            "turn": "A message becomes <|im_start|>role, newline, content, <|im_end|>, newline.",
-            "open": "After the last message, whatever its role, come <|im_start|>assistant and a newline.",
-            "all": "Each message, also an empty one, is a turn; the order stays, and no turn is added.",
-            "content": "Contents are inserted as they are, with white space, braces and special tokens.",
-            "unchanged": "messages stays as it is.",
-        },
-        draw=lambda rng, *_: (conversation(rng, rng.choice([1, 3, 5])),),
-        hints=(
-            "Print the prompt above with `repr`, so that newlines show. Which text comes back for each message?",
-            ("open", "So the last line is not a whole turn: it has no content and no end."),
-            "A loop over the messages needs no special case for the system message: it has a role like the others.",
-        ),
-        path="Write one turn first and compare it with the template's, character by character. Join the turns without anything between them, then add the header "
-        "of the turn that the model is to write. The usual wrong turns are in the newlines: after the role, after the end-of-turn token, after the last header.",
-        why="The code is the same for every role, and no content is changed: what the template of the training examples wrote is written again, to the character. "
-        "In practice call `apply_chat_template` and never write this by hand; the purpose is to have seen how little may differ.",
     ),
 }  # fmt: skip
