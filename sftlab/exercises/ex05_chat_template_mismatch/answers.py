@@ -185,7 +185,7 @@ equivalent(
 @right(CORRUPT)
 def by_sub(text, edits):
     for edit in edits:
-        text = re.sub(*edit, string=text)
+        text = re.sub(edit[0], edit[1], text)
     return text
 
 
@@ -216,7 +216,8 @@ def by_matches(text, edits):
 @refused(CORRUPT, "changes its own input")
 def edits_used_up(text, edits):
     while edits:
-        text = re.sub(*edits.pop(0), text)
+        pattern, replacement = edits.pop(0)
+        text = re.sub(pattern, replacement, text)
     return text
 
 

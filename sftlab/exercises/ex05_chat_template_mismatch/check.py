@@ -269,7 +269,7 @@ def _one_place(text, edits):
 @mistake(CORRUPT, "The replacement is inserted letter by letter. In it, `\\1` stands for the first group of the match: `re.sub` inserts that by itself.")  # fmt: skip
 def _literal_replacement(text, edits):
     for pattern, replacement in edits:
-        text = re.sub(pattern, lambda _, new=replacement: new, text)
+        text = re.sub(pattern, replacement.replace("\\", r"\\"), text)
     return text
 
 
