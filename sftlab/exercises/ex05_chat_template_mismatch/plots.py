@@ -149,7 +149,7 @@ def against_chatml(runs: Sequence[dict], form: str) -> Estimate:
 def mismatch_words(runs: Sequence[dict]) -> str:
     """Say what a mismatch costs models trained in a wrong form, and what the form itself costs at most."""
     others = [form for form in TRAINED if form != RIGHT]
-    gains = [-100 * cost(runs, RIGHT, trained=form)[0] for form in others]
+    gains = [0.0 - 100 * cost(runs, RIGHT, trained=form)[0] for form in others]
     itself = max(0.0, *(-100 * against_chatml(runs, form)[1][0] for form in others))
     return (
         f"Served in ChatML, these models lose {min(gains):.0f} to {max(gains):.0f} points. Trained and served in its own "
