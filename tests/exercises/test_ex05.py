@@ -45,7 +45,7 @@ from sftlab.templates import FAMILIES
 NAME, REAL_NAME = "template_mismatch", "template_mismatch_smollm2"
 QUESTION = "Where do frogs live?"
 WRITTEN = {
-    "begin token doubled": "<|im_start|><|im_start|>user\nWhere do frogs live?<|im_end|>\n<|im_start|>assistant\n",
+    "turn start doubled": "<|im_start|><|im_start|>user\nWhere do frogs live?<|im_end|>\n<|im_start|>assistant\n",
     "question as the assistant's": "<|im_start|>assistant\nWhere do frogs live?<|im_end|>\n<|im_start|>assistant\n",
     "answer as the user's": "<|im_start|>user\nWhere do frogs live?<|im_end|>\n<|im_start|>user\n",
     SWAPPED: "<|im_start|>assistant\nWhere do frogs live?<|im_end|>\n<|im_start|>user\n",
@@ -76,7 +76,7 @@ def test_other_families_write_what_their_templates_write(family, form, tokenizer
         user(QUESTION), chat_template=FAMILIES[family], add_generation_prompt=True, tokenize=False
     )
     right = tokenizer.apply_chat_template(user(QUESTION), add_generation_prompt=True, tokenize=False)  # fmt: skip
-    assert corrupt(right, form) == theirs
+    assert corrupt(right, FORMS[form]) == theirs
 
 
 def test_the_right_form_is_the_tokenizer_s(tokenizer):
@@ -136,7 +136,7 @@ def test_serving_gives_a_digit_and_two_losses_for_each_question(tiny_model, toke
 
 
 def test_the_words_of_the_claims_turn_round_with_the_forms():
-    recorded, smol = runs(NAME), runs(REAL_NAME)
+    recorded, smol = runs(NAME), [{"breaks": 0.0, **run} for run in runs(REAL_NAME)]
     claims = plots.claims(recorded, smol)["claim"]
     swap = {RIGHT: BOUNDARY, BOUNDARY: RIGHT}
     flipped = [{swap.get(key, key): value for key, value in run.items()} for run in recorded]
@@ -155,12 +155,14 @@ def test_nothing_is_settled_without_a_difference():
     same += [
         {**one, "trained": form} for one in same if one["pairs"] == FEW for form in TRAINED[1:]
     ]
-    smol = runs(REAL_NAME)
+    smol = [{"breaks": 0.0, **run} for run in runs(REAL_NAME)]
     own = next(run for run in smol if run.get("form") == RIGHT)
     smol = [{**own, "form": run["form"]} if "form" in run else run for run in smol]
     claims = plots.claims(same, smol)["claim"]
     assert all("within 5 points" in claims[k] for k in (0, 1, 3, 4))
-    assert "not settled" in claims[2] and "not settled" in claims[3]
+    assert "No form costs" in claims[2] and "not settled" in claims[3]
+    assert plots.together(same) == (0.0, (0.0, 0.0))
+    assert "lose 0 to 0 points" in plots.mismatch_words(same)
     assert not {"fewer", "higher", "lower"} & set(" ".join(claims).split())
 
 
@@ -171,10 +173,42 @@ def test_a_small_change_is_called_small_and_a_wide_interval_open():
     assert plots.fewer((-0.1, (-0.3, 0.1))) == plots.estimates.OPEN
 
 
-def test_stops_and_right_answers_are_joined_by_their_signs():
-    more, less = (0.5, (0.4, 0.6)), (-0.5, (-0.6, -0.4))
-    assert plots.stop_words(more, less) == "stop more often but are right less often"
-    assert plots.stop_words(more, more) == "stop more often and are right more often"
+def test_a_stop_rate_that_falls_with_the_answers_is_not_called_quiet():
+    """Each wrong reply goes on instead of stopping: the stop rate notices every form that costs answers."""
+    recorded = runs(NAME)
+    costly, unseen = plots.quiet(recorded)
+    assert unseen and BOUNDARY in unseen and BARE not in costly
+    loud = [
+        {
+            key: {**value, "outcomes": value["outcomes"].replace("2", "3").replace("1", "0")}
+            if key in FORMS
+            else value
+            for key, value in run.items()
+        }
+        for run in recorded
+    ]
+    assert plots.quiet(loud) == (costly, [])
+    assert f"0 of {len(costly)} forms" in plots.claims(loud, runs(REAL_NAME))["claim"][2]
+    assert plots.together(loud)[0] == pytest.approx(1)
+
+
+def test_the_cost_of_a_form_itself_follows_the_models_trained_in_it():
+    recorded = runs(NAME)
+    worse = [
+        {**run, run["trained"]: {**run[run["trained"]], "outcomes": "2" * len(questions())}}
+        if run["trained"] == LLAMA
+        else run
+        for run in recorded
+    ]
+    assert "at most 100" in plots.mismatch_words(worse)
+    assert "at most 100" not in plots.mismatch_words(recorded)
+
+
+def test_the_words_about_line_breaks_follow_the_count():
+    smol = runs(REAL_NAME)
+    none = [{**run, "breaks": 0.0} for run in smol]
+    assert f"{plots.line_breaks(smol):.0%} begin" in plots.loss_and_right_words(smol)
+    assert "0% begin" in plots.loss_and_right_words(none)
 
 
 def test_the_left_out_tokens_are_told_in_words():
@@ -236,6 +270,6 @@ def test_the_view_sets_special_tokens_apart_and_underlines_what_differs(tokenize
     assert "3 of them special" in right.text
     typed = compared(tokenizer, QUESTION, TYPED)
     assert "⟦" not in typed.text.split("from token")[0]
-    doubled = compared(tokenizer, QUESTION, "begin token doubled")
+    doubled = compared(tokenizer, QUESTION, "turn start doubled")
     assert "*⟦<|im_start|>⟧*" in doubled.text
     assert "the right prompt has here" not in compared(tokenizer, QUESTION, RIGHT).text

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from functools import reduce
 from itertools import accumulate, takewhile, zip_longest
 from operator import and_, eq
-
-from jinja2 import Template
 
 from sftlab.classroom.answers import equivalent, refused, right
 from sftlab.scoring import names
 
-SPOT, RENDER, SCORE = "05.spot_the_difference", "05.render", "05.stop_and_right"
+CORRUPT, SPOT, SCORE = "05.corrupt", "05.spot_the_difference", "05.stop_and_right"
 
 
 def agreeing(a, b):
@@ -101,78 +101,6 @@ equivalent(
     "`min(len(right), len(wrong))` becomes `min(len(wrong), len(right))`",
 )
 
-BEGIN, END = "<|im_start|>", "<|im_end|>"
-
-
-@right(RENDER)
-def by_loop(messages):
-    text = ""
-    for message in messages:
-        text = text + BEGIN + message["role"] + "\n" + message["content"] + END + "\n"
-    return text + BEGIN + "assistant" + "\n"
-
-
-@right(RENDER)
-def by_join(messages):
-    turns = [*(f"{m['role']}\n{m['content']}{END}\n" for m in messages), "assistant\n"]
-    return BEGIN + BEGIN.join(turns)
-
-
-@right(RENDER)
-def by_format(messages):
-    turn = "<|im_start|>{role}\n{content}<|im_end|>\n"
-    return "".join(turn.format(**m) for m in messages) + "<|im_start|>assistant\n"
-
-
-@right(RENDER)
-def by_jinja(messages):
-    """As a tokenizer's template does it."""
-    return Template(
-        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
-        "<|im_start|>assistant\n",
-        keep_trailing_newline=True,
-    ).render(messages=messages)
-
-
-@right(RENDER)
-def by_recursion_from_the_back(messages):
-    if not messages:
-        return BEGIN + "assistant\n"
-    (first, *others) = messages
-    turn = BEGIN + "\n".join(first[key] for key in ("role", "content")) + END + "\n"
-    return turn + by_recursion_from_the_back(others)
-
-
-@refused(RENDER, "The rule: After the last message, whatever its role, come")
-def a_colon_at_the_end(messages):
-    return by_loop(messages).removesuffix("\n") + ":\n"
-
-
-@refused(RENDER, "The rule: Contents are inserted as they are")
-def formatted_twice(messages):
-    return (by_loop(messages).removesuffix("assistant\n") + "{}\n").format("assistant")
-
-
-@refused(RENDER, "changes its own input")
-def system_taken_out(messages):
-    system = [messages.pop(0)] if messages[0]["role"] == "system" else []
-    return by_loop(system + messages)
-
-
-@refused(RENDER, "but a text is expected")
-def a_list(messages):
-    return [by_loop([m]) for m in messages]
-
-
-@refused(RENDER, "KeyError")
-def other_key(messages):
-    return "".join(f"{BEGIN}{m['role']}\n{m['text']}{END}\n" for m in messages)
-
-
-@refused(RENDER, "The texts part at character")
-def end_of_text(messages):
-    return by_loop(messages).replace(END, "</s>")
-
 
 def answer_line(text):
     return next(filter(str.strip, text.split("\n")), "")
@@ -252,3 +180,50 @@ equivalent(
     "`True` becomes `False`",
     "without `strict=` in `zip(replies, values, strict=True)`",
 )
+
+
+@right(CORRUPT)
+def by_sub(text, edits):
+    for edit in edits:
+        text = re.sub(edit[0], edit[1], text)
+    return text
+
+
+@right(CORRUPT)
+def by_reduce(text, edits):
+    return reduce(lambda found, edit: re.compile(edit[0]).sub(edit[1], found), edits, text)
+
+
+@right(CORRUPT)
+def by_recursive_edits(text, edits):
+    if not edits:
+        return text
+    (pattern, replacement), *others = edits
+    return by_recursive_edits(re.sub(pattern, replacement, text), others)
+
+
+@right(CORRUPT)
+def by_matches(text, edits):
+    for pattern, replacement in edits:
+        parts, last = [], 0
+        for match in re.finditer(pattern, text):
+            parts += [text[last : match.start()], match.expand(replacement)]
+            last = match.end()
+        text = "".join(parts) + text[last:]
+    return text
+
+
+@refused(CORRUPT, "changes its own input")
+def edits_used_up(text, edits):
+    while edits:
+        pattern, replacement = edits.pop(0)
+        text = re.sub(pattern, replacement, text)
+    return text
+
+
+@refused(CORRUPT, "is a `return` missing")
+def without_edits_nothing(text, edits):
+    for pattern, replacement in edits:
+        text = re.sub(pattern, replacement, text)
+        if (pattern, replacement) == edits[-1]:
+            return text

@@ -1,19 +1,24 @@
-"""Checks of notebook 05: the right prompt by hand, where two prompts differ, replies scored twice."""
+"""Checks of notebook 05: a prompt edited and compared with another; replies scored twice."""
 
 from __future__ import annotations
 
 import random
+import re
 from difflib import SequenceMatcher
-from itertools import groupby
-from operator import eq, is_, itemgetter
+from operator import eq, is_
 
-from sftlab.chat import render_prompt, spot_the_difference
+from sftlab.chat import spot_the_difference
 from sftlab.classroom.checking import Case, Exercise, mistake
-from sftlab.exercises.drawing import WORDS, conversation
-from sftlab.exercises.ex05_chat_template_mismatch.forms import OUTCOMES, first_line, stop_and_right
+from sftlab.exercises.drawing import WORDS
+from sftlab.exercises.ex05_chat_template_mismatch.forms import (
+    OUTCOMES,
+    corrupt,
+    first_line,
+    stop_and_right,
+)
 from sftlab.scoring import names
 
-SPOT, RENDER, SCORE = "05.spot_the_difference", "05.render", "05.stop_and_right"
+CORRUPT, SPOT, SCORE = "05.corrupt", "05.spot_the_difference", "05.stop_and_right"
 
 # --- where two prompts differ ----------------------------------------------------------------
 
@@ -212,7 +217,7 @@ SPOT_CASES = (
     _spot("empty", "the wrong one breaks off", [4, 5, 6, 7], [4, 5]),
     _spot("empty", "nothing in common", [1, 2], [3, 4, 5]),
     _spot("empty", "the right one is empty", [], [4, 5]),
-    _spot("order", "the begin token is doubled", [1, 8, 9], [1, 1, 8, 9]),
+    _spot("order", "the first token is doubled", [1, 8, 9], [1, 1, 8, 9]),
     _spot("order", "a repeated token is missing", [3, 6, 6, 6, 4], [3, 6, 6, 4]),
     _spot("equal", "the same", [3, 1, 2], [3, 1, 2]),
 )  # fmt: skip
@@ -226,272 +231,86 @@ def _draw_spot(rng: random.Random, *_: object) -> tuple:
     return before + ids(0) + after, before + ids(1) + after
 
 
-# --- the right prompt by hand ----------------------------------------------------------------
+# --- a prompt after edits --------------------------------------------------------------------
 
-HEADER = "<|im_start|>assistant\n"
 
+@mistake(CORRUPT, "Each edit is applied to the text as it was at first, so only the last one counts. Apply it to what the edit before left.")  # fmt: skip
+def _edits_from_the_first_text(text, edits):
+    found = text
+    for pattern, replacement in edits:
+        found = re.sub(pattern, replacement, text)
+    return found
 
-@mistake(RENDER, "The header of the assistant's turn is missing at the end. Without it the model would not know that it is to answer.")  # fmt: skip
-def _not_opened(messages):
-    return render_prompt(messages).removesuffix(HEADER)
 
+@mistake(CORRUPT, "Only the first edit is applied: does the function return inside the loop?")
+def _first_edit(text, edits):
+    return corrupt(text, edits[:1])
 
-@mistake(RENDER, "The newline after the last header is missing. In training the answer came after that newline.")  # fmt: skip
-def _header_without_newline(messages):
-    return render_prompt(messages).removesuffix("\n")
 
+@mistake(CORRUPT, "The edits are applied in the wrong order: begin with the first of the list.")
+def _last_edit_first(text, edits):
+    return corrupt(text, edits[::-1])
 
-CLOSED = "The assistant's turn is closed before it is written. Leave it open: the model writes the end-of-turn token."  # fmt: skip
 
+@mistake(CORRUPT, "The pattern is looked for as plain text. It is a regular expression: use `re.sub`.")  # fmt: skip
+def _plain_text(text, edits):
+    for pattern, replacement in edits:
+        text = text.replace(pattern, replacement)
+    return text
 
-@mistake(RENDER, CLOSED)
-def _closed(messages):
-    return render_prompt(messages) + "<|im_end|>\n"
 
+@mistake(CORRUPT, "Only the first place that matches is replaced. An edit replaces all of them.")
+def _one_place(text, edits):
+    for pattern, replacement in edits:
+        text = re.sub(pattern, replacement, text, count=1)
+    return text
 
-@mistake(RENDER, CLOSED)
-def _closed_without_newline(messages):
-    return render_prompt(messages) + "<|im_end|>"
 
+@mistake(CORRUPT, "The replacement is inserted letter by letter. In it, `\\1` stands for the first group of the match: `re.sub` inserts that by itself.")  # fmt: skip
+def _literal_replacement(text, edits):
+    for pattern, replacement in edits:
+        text = re.sub(pattern, replacement.replace("\\", r"\\"), text)
+    return text
 
-@mistake(RENDER, "There is a space after the last header. Nothing stood between header and answer in training.")  # fmt: skip
-def _space_at_the_end(messages):
-    return render_prompt(messages) + " "
 
+@mistake(CORRUPT, "This is a pair of the text and a number, as `re.subn` returns it. Return the text alone.")  # fmt: skip
+def _with_count(text, edits):
+    return corrupt(text, edits), len(edits)
 
-@mistake(RENDER, "There is an empty line after the last header: one newline is enough.")
-def _empty_line_at_the_end(messages):
-    return render_prompt(messages) + "\n"
 
+@mistake(CORRUPT, "What matches is deleted, and nothing is put in its place.")
+def _deleted(text, edits):
+    return corrupt(text, [(pattern, "") for pattern, _ in edits])
 
-@mistake(RENDER, "There is an empty line after each turn: one newline is enough.")
-def _empty_line_after_a_turn(messages):
-    return _turns("<|im_start|>", "\n", "<|im_end|>\n\n", messages)
 
-
-@mistake(RENDER, "After a message of the assistant the last header is missing. It always comes: the model is to write another turn.")  # fmt: skip
-def _not_opened_after_an_answer(messages):
-    text = render_prompt(messages)
-    return text.removesuffix(HEADER) if messages[-1]["role"] == "assistant" else text
-
-
-@mistake(RENDER, "The header of the assistant's turn follows every message. It comes once, after the last one.")  # fmt: skip
-def _opened_after_every_message(messages):
-    return "".join(render_prompt([message]) for message in messages)
-
-
-def _turns(before, between, after, messages):
-    """The turns with other text before the role, between role and content, and after it."""
-    return "".join(f"{before}{m['role']}{between}{m['content']}{after}" for m in messages) + HEADER
-
-
-@mistake(RENDER, "The newline after each role is missing.")
-def _role_without_newline(messages):
-    return _turns("<|im_start|>", "", "<|im_end|>\n", messages)
-
-
-@mistake(RENDER, "Each role is followed by a space. The template writes a newline.")
-def _space_after_the_role(messages):
-    return _turns("<|im_start|>", " ", "<|im_end|>\n", messages)
-
-
-@mistake(RENDER, "Each role is followed by an empty line. That is how Llama 3 does it; ChatML has one newline.")  # fmt: skip
-def _empty_line_after_a_role(messages):
-    return _turns("<|im_start|>", "\n\n", "<|im_end|>\n", messages).removesuffix("\n") + "\n\n"
-
-
-@mistake(RENDER, "The newline after each end-of-turn token is missing.")
-def _turn_without_newline(messages):
-    return _turns("<|im_start|>", "\n", "<|im_end|>", messages)
-
-
-@mistake(RENDER, "The newline between the last turn and the assistant's header is missing: every turn ends with one, the last too.")  # fmt: skip
-def _joined_by_newlines(messages):
-    turns = [f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>" for m in messages]
-    return "\n".join(turns) + HEADER
-
-
-@mistake(RENDER, "There is a newline between each content and its end-of-turn token. The token follows the content at once.")  # fmt: skip
-def _newline_before_the_end(messages):
-    return _turns("<|im_start|>", "\n", "\n<|im_end|>\n", messages)
-
-
-@mistake(RENDER, "There is a space between each content and its end-of-turn token. The token follows the content at once.")  # fmt: skip
-def _space_before_the_end(messages):
-    return _turns("<|im_start|>", "\n", " <|im_end|>\n", messages)
-
-
-@mistake(RENDER, "The end-of-turn tokens are missing: every turn before the answer is closed.")
-def _ends_missing(messages):
-    return _turns("<|im_start|>", "\n", "\n", messages)
-
-
-@mistake(RENDER, "There is a space between `<|im_start|>` and the role.")
-def _space_before_the_role(messages):
-    return render_prompt(messages).replace("<|im_start|>", "<|im_start|> ")
-
-
-@mistake(RENDER, "The special tokens are written without their bars. They are `<|im_start|>` and `<|im_end|>`, to the character.")  # fmt: skip
-def _without_bars(messages):
-    return render_prompt(messages).replace("|", "")
-
-
-@mistake(RENDER, "The first `<|im_start|>` is written twice.")
-def _begin_doubled(messages):
-    return "<|im_start|>" + render_prompt(messages)
-
-
-@mistake(RENDER, "The system message is missing. It is a turn like the others.")
-def _system_dropped(messages):
-    return render_prompt([m for m in messages if m["role"] != "system"])
-
-
-ADDED = "A system message was added that is not in the conversation. This template adds none."
-
-
-@mistake(RENDER, ADDED)
-def _system_added(messages, content="You are a helpful assistant."):
-    system = {"role": "system", "content": content}
-    return render_prompt(messages if messages[0]["role"] == "system" else [system, *messages])
-
-
-@mistake(RENDER, ADDED)
-def _empty_system_added(messages):
-    return _system_added(messages, "")
-
-
-@mistake(RENDER, "The system message is moved to the front. Messages stay in their order.")
-def _system_first(messages):
-    return render_prompt(sorted(messages, key=lambda m: m["role"] != "system"))
-
-
-@mistake(RENDER, "Only a system message at the front is rendered. One further back is a turn too.")
-def _later_system_dropped(messages):
-    return render_prompt([m for m in messages if m["role"] != "system" or m is messages[0]])
-
-
-@mistake(RENDER, "Messages of the same role in a row are merged into one turn. Each message is a turn of its own.")  # fmt: skip
-def _merged(messages):
-    turns = [(role, list(group)) for role, group in groupby(messages, key=itemgetter("role"))]
-    contents = ["\n".join(m["content"] for m in group) for _, group in turns]
-    return render_prompt(
-        [{"role": role, "content": c} for (role, _), c in zip(turns, contents, strict=True)]
-    )
-
-
-@mistake(RENDER, "Messages with an empty content are left out. Each message is a turn, an empty one too.")  # fmt: skip
-def _empty_skipped(messages):
-    return render_prompt([m for m in messages if m["content"]])
-
-
-@mistake(RENDER, "The newlines are written as a backslash and an n: is it a raw text, or is the backslash doubled?")  # fmt: skip
-def _backslash_n(messages):
-    turns = [f"<|im_start|>{m['role']}\\n{m['content']}<|im_end|>\\n" for m in messages]
-    return "".join(turns) + "<|im_start|>assistant\\n"
-
-
-@mistake(RENDER, "Only the last message is rendered. The model reads the whole conversation each time.")  # fmt: skip
-def _last_only(messages):
-    return render_prompt(messages[-1:])
-
-
-@mistake(RENDER, "Only the first message is rendered: does the function return inside the loop?")
-def _first_only(messages):
-    return render_prompt(messages[:1])
-
-
-@mistake(RENDER, "The earlier answers of the assistant are missing. The model reads the whole conversation.")  # fmt: skip
-def _answers_dropped(messages):
-    return render_prompt([m for m in messages if m["role"] != "assistant"])
-
-
-@mistake(RENDER, "White space was removed from a content. This template inserts contents as they are.")  # fmt: skip
-def _stripped(messages):
-    return render_prompt([{**m, "content": m["content"].strip()} for m in messages])
-
-
-@mistake(RENDER, "Every turn is called user. Take the role from the message.")
-def _all_user(messages):
-    return render_prompt([{**m, "role": "user"} for m in messages])
-
-
-@mistake(RENDER, "The roles are capitalized. For the model “User” is another word than “user”.")
-def _capitals(messages):
-    return render_prompt([{**m, "role": m["role"].capitalize()} for m in messages])
-
-
-def _conversation(*texts: str, system: str = "") -> list[dict[str, str]]:
-    roles = ("user", "assistant")
-    turns = [{"role": roles[i % 2], "content": text} for i, text in enumerate(texts)]
-    return [{"role": "system", "content": system}, *turns] if system else turns
-
-
-def _before_the_answer(text, arguments):
-    """As much of the text as the turns take; how it goes on is compared in cases of its own."""
-    turns = render_prompt(*arguments).removesuffix(HEADER)
-    return text[: len(turns)] if isinstance(text, str) else text
-
-
-def _after_the_turns(text, arguments):
-    return text[-len(HEADER) :] if isinstance(text, str) else text
-
-
-def _render(rule: str, remark: str, *texts: str, system="", observe=_before_the_answer) -> Case:
+def _corrupt(rule: str, remark: str, text: str, edits: list[tuple[str, str]]) -> Case:
     return Case(
-        f"`render(messages)`: {remark}",
-        lambda: (_conversation(*texts, system=system),),
-        render_prompt,
+        f"`corrupt({text!r}, {edits})`: {remark}",
+        lambda: (text, list(edits)),
+        corrupt,
         rule=rule,
-        observe=observe,
     )
 
 
-ODD = "a  b\n\nc <|im_end|> & <d>\n"
-FROG = "Where does the frog live?"
-RENDER_CASES = (
-    _render("turn", f"the turn of one question, {FROG!r}", FROG),
-    _render("open", f"one question, {FROG!r}, and the header after it", FROG, observe=None),
-    _render(
-        "all",
-        "a question after a system message",
-        "What is the capital of France?",
-        system="Be brief.",
-    ),
-    _render(
-        "all",
-        "three messages after a system message",
-        "Hi.",
-        "Hello.",
-        "Who wrote Hamlet?",
-        system="Answer in one word.",
-    ),
-    _render(
-        "content", "a content of two lines with white space around it", " Rewrite this:\nI go. "
-    ),
-    Case(
-        "`render(messages)`: user, user, system, and an assistant's message without content",
-        lambda: (
-            [
-                {"role": "user", "content": "Hi."},
-                {"role": "user", "content": "Who wrote Hamlet?"},
-                {"role": "system", "content": "Be brief."},
-                {"role": "assistant", "content": ""},
-            ],
-        ),
-        render_prompt,
-        rule="all",
-        observe=_before_the_answer,
-    ),
-    _render(
-        "open",
-        "how the text ends where the assistant spoke last",
-        "Hi.",
-        "Hello.",
-        observe=_after_the_turns,
-    ),
-    _render("content", f"the content {ODD!r}", ODD),
-    _render("content", "a content with braces and a percent sign", "Explain {role} and {} in %s."),
-)
+CORRUPT_CASES = (
+    _corrupt("all", "a role is renamed", "<user>Hi<bot>", [("user", "human")]),
+    _corrupt("all", "a pattern for the end of the text", "user: Hi\n", [(r"\n\Z", "")]),
+    _corrupt("all", "no place matches", "Lima", [("[0-9]", "x")]),
+    _corrupt("all", "three places", "a-b-c-d", [("-", "+")]),
+    _corrupt("order", "the second edit changes what the first one wrote", "<a>", [("a", "b"), ("b", "c")]),
+    _corrupt("order", "two edits at two places", "user: Hi. bot:", [("user", "human"), ("bot", "ai")]),
+    _corrupt("order", "no edit", "user: Hi", []),
+    _corrupt("group", "a group is kept", "<user>\nHi", [(r"<(\w+)>\n", r"[\1] ")]),
+)  # fmt: skip
+
+
+def _draw_corrupt(rng: random.Random, *_: object) -> tuple:
+    text = "".join(rng.choice("abc") for _ in range(rng.randint(4, 9)))
+    edits = [
+        (rng.choice("abc"), rng.choice(["b", "c", "", "ac"])) for _ in range(rng.randint(1, 3))
+    ]
+    return text, edits
+
 
 # --- stopping and answering, scored apart ----------------------------------------------------
 
@@ -655,6 +474,29 @@ EXERCISES = {
         points=2,
         shows=(first_line,),
     ),
+    CORRUPT: Exercise(
+        CORRUPT,
+        "A prompt after edits",
+        corrupt,
+        CORRUPT_CASES,
+        asks="Return the text after edits.\n\n"
+        "text: a prompt. edits: a list of (pattern, replacement), two strings each.",
+        rules={
+            "order": "Apply the edits in order, each to the text that the one before left.",
+            "all": "An edit replaces every match of its pattern, a regular expression (module re).",
+            "group": "A replacement may insert groups of the match, as in re.sub.",
+            "unchanged": "edits stays as it is.",
+        },
+        draw=_draw_corrupt,
+        hints=(
+            "Which function of `re` replaces what a pattern matches? Read what it takes, and in which order.",
+            ("order", "So the result of one edit is the input of the next: keep it under the same name."),
+            "Without edits the loop never runs, and the text comes back.",
+        ),
+        path="Try one edit first. Then put it into a loop that keeps its result. The usual wrong turns: `str.replace`, which knows no patterns, and a loop that begins with "
+        "the first text each time.",
+        why="All wrong forms of this notebook, except one, are such lists of edits. So one short function makes them, and what each form changes can be read in the list.",
+    ),
     SPOT: Exercise(
         SPOT,
         "Where two prompts differ",
@@ -681,30 +523,5 @@ EXERCISES = {
         why="Two prompts that look alike on a page can differ in their ids, so compare ids. Cutting off the common ends shows one difference at a "
         "glance; where there are several, they lie between start and end, and `sftlab.chat.difference` lists them one by one.",
         points=2,
-    ),
-    RENDER: Exercise(
-        RENDER,
-        "The right prompt, by hand",
-        render_prompt,
-        RENDER_CASES,
-        asks="Return the ChatML text of messages, ready for the assistant's answer.\n\n"
-        'messages: a list of {"role", "content"}; roles: system, user, assistant, in any order.',
-        rules={
-            "turn": "A message becomes <|im_start|>role, newline, content, <|im_end|>, newline.",
-            "open": "After the last message, whatever its role, come <|im_start|>assistant and a newline.",
-            "all": "Each message, also an empty one, is a turn; the order stays, and no turn is added.",
-            "content": "Contents are inserted as they are, with white space, braces and special tokens.",
-            "unchanged": "messages stays as it is.",
-        },
-        draw=lambda rng, *_: (conversation(rng, rng.choice([1, 3, 5])),),
-        hints=(
-            "Print the prompt above with `repr`, so that newlines show. Which text comes back for each message?",
-            ("open", "So the last line is not a whole turn: it has no content and no end."),
-            "A loop over the messages needs no special case for the system message: it has a role like the others.",
-        ),
-        path="Write one turn first and compare it with the template's, character by character. Join the turns without anything between them, then add the header "
-        "of the turn that the model is to write. The usual wrong turns are in the newlines: after the role, after the end-of-turn token, after the last header.",
-        why="The code is the same for every role, and no content is changed: what the template of the training examples wrote is written again, to the character. "
-        "In practice call `apply_chat_template` and never write this by hand; the purpose is to have seen how little may differ.",
     ),
 }  # fmt: skip

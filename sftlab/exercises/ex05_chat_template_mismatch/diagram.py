@@ -5,27 +5,27 @@ from __future__ import annotations
 from sftlab.classroom.diagrams import Diagram
 
 TOKENS = (
-    ("<|im_start|>", "begin token"), ("user", "role"), ("⏎", "plain"), ("Capital", "plain"),
+    ("<|im_start|>", "turn start"), ("user", "role"), ("⏎", "plain"), ("Capital", "plain"),
     (" of Mali?", "plain"), ("<|im_end|>", "turn end"), ("⏎", "turn end"), ("<|im_start|>", "plain"),
     ("assistant", "role"), ("⏎", "start of the answer"),
 )  # fmt: skip
 FILLS = {
-    "begin token": "grey",
+    "turn start": "grey",
     "role": "blue",
     "turn end": "orange",
     "start of the answer": "green",
 }
 FORMS = (
-    ("begin token twice", ("<|im_start|>", "<|im_start|>", "user", "⏎", "Capital", "…"), {0: "begin token", 1: "begin token"}),
+    ("turn start doubled", ("<|im_start|>", "<|im_start|>", "user", "⏎", "Capital", "…"), {0: "turn start", 1: "turn start"}),
     ("roles swapped", ("<|im_start|>", "assistant", "⏎", "Capital", "…", "user", "⏎"), {1: "role", 5: "role"}),
     ("no turn end", ("…", " of Mali?", "<|im_start|>", "assistant", "⏎"), {}),
     ("line break missing", ("…", "<|im_end|>", "⏎", "<|im_start|>", "assistant"), {}),
     ("another family", ("<s>", "[INST]", " Capital", " of Mali?", " [/INST]"), {}),
 )  # fmt: skip
 ALT = (
-    "A prompt in ChatML as a strip of tokens, with four parts marked: the begin token, the roles, the "
-    "end of the turn, and the start of the answer. Below it the same prompt in five wrong forms: begin "
-    "token twice, roles swapped, no turn end, line break missing, another family. Beside each: right "
+    "A prompt in ChatML as a strip of tokens, with four parts marked: the turn start, the roles, the "
+    "end of the turn, and the start of the answer. Below it the same prompt in five wrong forms: turn "
+    "start doubled, roles swapped, no turn end, line break missing, another family. Beside each: right "
     "answers? stops?"
 )
 

@@ -52,7 +52,7 @@ LIMIT = 24  # new tokens; more than the longest right answer has
 def questions(each: int = EACH) -> tuple[dict, ...]:
     """Return held-out questions with one right answer, the first of each kind.
 
-    No model was trained on their subjects, and no question names its own answer.
+    Their subjects are in no fine-tuning data, and no question names its own answer.
     """
     kinds: dict[str, list[dict]] = {}
     for question in read_jsonl(INSTRUCTIONS / "heldout.jsonl"):
@@ -68,7 +68,7 @@ def encode(tokenizer, text: str, form: str) -> list[int]:
 
 def prompt_ids(tokenizer, question: str, form: str, system: Sequence[dict] = ()) -> list[int]:
     """Return the ids of a question in a form, after ``system``, the messages before it."""
-    return encode(tokenizer, corrupt(render_prompt([*system, *user(question)]), form), form)
+    return encode(tokenizer, corrupt(render_prompt([*system, *user(question)]), FORMS[form]), form)
 
 
 def example(tokenizer, question: dict, form: str, system: Sequence[dict] = ()) -> Example:

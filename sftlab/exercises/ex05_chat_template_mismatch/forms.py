@@ -25,11 +25,11 @@ _ANSWER_AS = rf"{_BEGIN}assistant\n\Z", "<|im_start|>user\n"
 
 GROUPS: dict[str, dict[str, Edits]] = {
     "nothing": {RIGHT: ()},
-    "begin token": {"begin token doubled": [(r"\A", "<|im_start|>")]},
+    "turn start": {"turn start doubled": [(r"\A", "<|im_start|>")]},
     "role": {
         "question as the assistant's": [_QUESTION_AS],
         "answer as the user's": [_ANSWER_AS],
-        SWAPPED: [_ANSWER_AS, (rf"{_BEGIN}user(?=\n.+{_BEGIN})", "<|im_start|>assistant")],
+        SWAPPED: [_ANSWER_AS, (rf"(?s){_BEGIN}user(?=\n.+{_BEGIN})", "<|im_start|>assistant")],
         "roles renamed": [(rf"{_BEGIN}user", "<|im_start|>human"), (rf"{_BEGIN}assistant", "<|im_start|>bot")],
     },
     "turn end": {
@@ -60,10 +60,10 @@ FORMS = {form: edits for forms in GROUPS.values() for form, edits in forms.items
 OUTCOMES = ("right, stops", "right, goes on", "wrong, stops", "wrong, goes on")
 
 
-def corrupt(text: str, form: str) -> str:
-    """Return a prompt in ChatML, up to the assistant header, in one of ``FORMS``."""
-    for pattern, replacement in FORMS[form]:
-        text = re.sub(pattern, replacement, text, flags=re.DOTALL)
+def corrupt(text: str, edits: Edits) -> str:
+    """Return a prompt in ChatML, up to the assistant header, after edits, such as ``FORMS`` holds."""
+    for pattern, replacement in edits:
+        text = re.sub(pattern, replacement, text)
     return text
 
 

@@ -146,8 +146,19 @@ def against_chatml(runs: Sequence[dict], form: str) -> Estimate:
     return estimates.change(values(runs, RIGHT), values(runs, form, trained=form))
 
 
+def mismatch_words(runs: Sequence[dict]) -> str:
+    """Say what a mismatch costs models trained in a wrong form, and what the form itself costs at most."""
+    others = [form for form in TRAINED if form != RIGHT]
+    gains = [0.0 - 100 * cost(runs, RIGHT, trained=form)[0] for form in others]
+    itself = max(0.0, *(-100 * against_chatml(runs, form)[1][0] for form in others))
+    return (
+        f"Served in ChatML, these models lose {min(gains):.0f} to {max(gains):.0f} points. Trained and served in its own "
+        f"form, each loses at most {itself:.1f} against ChatML for both (widest interval; one learning rate)."
+    )
+
+
 def more_pairs(runs: Sequence[dict], live: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
-    """Return right answers of models of few and many pairs, and of the live model."""
+    """Return right answers of models of few and many pairs, and of the chat model, scored live."""
     return pd.DataFrame(
         {
             form: {
@@ -161,7 +172,7 @@ def more_pairs(runs: Sequence[dict], live: Mapping[str, Mapping[str, float]]) ->
 
 
 def nats(found: Estimate) -> str:
-    """Return a change of a loss with its interval."""
+    """Return a change of a loss, or a correlation, with its interval."""
     value, (low, high) = found
     return f"{value:+.2f} ({low:+.2f} to {high:+.2f})"
 
@@ -199,6 +210,11 @@ def published_share(real: Sequence[dict], form: str, what: str) -> Estimate:
     found = marks(chosen(real, trained=PUBLISHED, form=form)[0], what)
     kinds = [q["kind"] for q in questions(EACH)]
     return clustered_difference([0.0] * len(found), found, kinds)
+
+
+def line_breaks(real: Sequence[dict]) -> float:
+    """Return the share of the published SmolLM2's replies that begin with the missing line break."""
+    return chosen(real, trained=PUBLISHED, form=BOUNDARY)[0]["breaks"]
 
 
 def smollm2(real: Sequence[dict]) -> pd.DataFrame:
@@ -261,8 +277,8 @@ def loss_and_right_words(real: Sequence[dict]) -> str:
     """Say how loss and answers of SmolLM2 change without the last line break."""
     whole, rest = (published(real, BOUNDARY, what)[0] for what in ("nll", "rest"))
     return (
-        f"The loss of the right answer changes by {whole:+.2f} nats per token, without its first token by {rest:+.2f}. "
-        "If a model writes the missing line break itself, its reply goes on as if nothing were missing."
+        f"Of its replies {line_breaks(real):.0%} begin with a line break, the missing one. The loss of the right answer, "
+        f"which has none, changes by {whole:+.2f} nats per token, without its first token by {rest:+.2f}."
     )
 
 
@@ -281,17 +297,35 @@ def loss_words(found: Estimate) -> str:
     return estimates.verdict(found, "higher", "lower")
 
 
-def between(runs: Sequence[dict], what: str, first: str = BOUNDARY, second: str = BARE) -> Estimate:
-    """Return how much more often replies have a property in the first form, model by model."""
-    return estimates.change(values(runs, second, what), values(runs, first, what))
+def quiet(runs: Sequence[dict]) -> tuple[list[str], list[str]]:
+    """Return the forms that cost right answers, and those of them whose stop rate stays within ±SMALL."""
+    costly = [form for form in FORMS if form != RIGHT and cost(runs, form)[1][1] < -SMALL]
+    return costly, [f for f in costly if max(map(abs, cost(runs, f, "stops")[1])) < SMALL]
 
 
-def stop_words(stops: Estimate, right: Estimate) -> str:
-    """Return how stops and right answers of two forms go together."""
-    more = estimates.verdict(stops, "stop more often", "stop less often", "stops are not settled here,")  # fmt: skip
-    joined = "but" if stops[0] * right[0] < 0 else "and"
-    right_ = estimates.verdict(right, "are right more often", "are right less often", "right answers are not settled here")  # fmt: skip
-    return f"{more} {joined} {right_}"
+def quiet_words(runs: Sequence[dict]) -> str:
+    """Return how many of the forms that cost right answers leave the stop rate as it is."""
+    costly, unseen = quiet(runs)
+    if not costly:
+        return "No form costs right answers"
+    return f"{len(unseen)} of {len(costly)} forms that cost right answers keep the stop rate within {100 * SMALL:.0f} points"
+
+
+def together(runs: Sequence[dict]) -> Estimate:
+    """Return the correlation of stops and right answers over all wrong forms, model by model.
+
+    A rate that is the same in all forms correlates with nothing: 0.
+    """
+    wrong = [form for form in FORMS if form != RIGHT]
+    stops, right = (
+        np.array([values(runs, form, what) for form in wrong]).T for what in ("stops", "right")
+    )
+    return estimates.mean(
+        [
+            float(np.corrcoef(a, b)[0, 1]) if np.ptp(a) and np.ptp(b) else 0.0
+            for a, b in zip(stops, right, strict=True)
+        ]
+    )
 
 
 def claims(runs: Sequence[dict], real: Sequence[dict]) -> pd.DataFrame:
@@ -300,7 +334,6 @@ def claims(runs: Sequence[dict], real: Sequence[dict]) -> pd.DataFrame:
     def said(found: Estimate) -> str:
         return f"{points(found)}, {fewer(found)}"
 
-    stops, right = (between(runs, what) for what in ("stops", "right"))
     others = [form for form in TRAINED if form != RIGHT]
     gains = {form: cost(runs, RIGHT, trained=form) for form in others}
     gains = {form: (-value, (-high, -low)) for form, (value, (low, high)) in gains.items()}
@@ -321,14 +354,15 @@ def claims(runs: Sequence[dict], real: Sequence[dict]) -> pd.DataFrame:
             f"Trained in a wrong form: {fewer(least)} in it than in ChatML",
             "; ".join(f"{form} {points(found)}" for form, found in gains.items()),
             "against ChatML for both: "
-            + "; ".join(points(against_chatml(runs, form)) for form in others),
+            + "; ".join(points(against_chatml(runs, form)) for form in others)
+            + f". {mismatch_words(runs)}",
             f"ChatML served as “{BARE}”: {said(cost(runs, BARE))}; SmolLM2 after LoRA with the roles swapped, "
             f"in that form against ChatML: {said(other_form)}",
         ),
         (
-            f"Served as “{BOUNDARY}”, not as “{BARE}”, models {stop_words(stops, right)}",
-            f"stops {points(stops)}; right {points(right)}",
-            f"in ChatML {share(runs, RIGHT, 'stops')[0]:.0%} stop and {share(runs, RIGHT)[0]:.0%} are right",
+            f"Observation: {quiet_words(runs)}",
+            f"correlation of stops and right answers over all {len(FORMS) - 1} wrong forms: {nats(together(runs))}",
+            f"“{BARE}”: stops {points(cost(runs, BARE, 'stops'))}; right {points(cost(runs, BARE))}",
             f"SmolLM2: {published_share(real, RIGHT, 'stops')[0]:.0%} stop in its own template, "
             f"{published_share(real, BARE, 'stops')[0]:.0%} without, "
             f"{published_share(real, BARE, 'right')[0]:.0%} of these right",
@@ -337,14 +371,15 @@ def claims(runs: Sequence[dict], real: Sequence[dict]) -> pd.DataFrame:
             f"SmolLM2, that line break missing: loss {loss_words(published(real, BOUNDARY, 'nll'))}, "
             f"{fewer(published(real, BOUNDARY))}",
             f"{nats(published(real, BOUNDARY, 'nll'))} nats; {points(published(real, BOUNDARY))}",
-            f"without the first token {nats(published(real, BOUNDARY, 'rest'))} nats",
+            f"without the first token {nats(published(real, BOUNDARY, 'rest'))} nats; "
+            f"{line_breaks(real):.0%} of its replies begin with the line break",
             f"the embedded models: {nats(cost(runs, BOUNDARY, 'nll'))} nats; {points(cost(runs, BOUNDARY))}",
         ),
         (
             f"SmolLM2, roles swapped: {fewer(published(real, SWAPPED))}",
             points(published(real, SWAPPED)),
             f"in this form, LoRA in this form against LoRA in ChatML: {said(same_form)}",
-            f"the embedded models: {said(cost(runs, SWAPPED))}",
+            f"the embedded models: loss {nats(cost(runs, SWAPPED, 'nll'))} nats, {loss_words(cost(runs, SWAPPED, 'nll'))}",
         ),
     ]  # fmt: skip
     return pd.DataFrame(rows, columns=["claim", "measured", "control", "where it stops holding"])

@@ -12,7 +12,12 @@ from __future__ import annotations
 import torch
 
 from sftlab.almanac.pairs import pairs
-from sftlab.exercises.ex05_chat_template_mismatch.experiment import example, questions, serve
+from sftlab.exercises.ex05_chat_template_mismatch.experiment import (
+    example,
+    prompt_ids,
+    questions,
+    serve,
+)
 from sftlab.exercises.ex05_chat_template_mismatch.forms import (
     BARE,
     BOUNDARY,
@@ -21,6 +26,7 @@ from sftlab.exercises.ex05_chat_template_mismatch.forms import (
     SWAPPED,
 )
 from sftlab.fetch import PACKAGES
+from sftlab.generate import generate
 from sftlab.lora import inject_lora
 from sftlab.models import load
 from sftlab.train import TrainConfig, sft_train
@@ -40,12 +46,19 @@ def run(trained: str, seed: int, form: str = "") -> dict:
     """Serve the published model in one form, or train it in one and serve it in others.
 
     Returns:
-        What ``serve`` does: of one form, or by form.
+        What ``serve`` does: of one form, or by form; and ``breaks`` of the published model without its
+        last line break: the share of replies that begin with one.
     """
     model, tokenizer = load(MODEL, dtype=torch.bfloat16)
     weights = {"weights": PACKAGES[MODEL].member_sha256[:16]}
     if trained == PUBLISHED:
-        return serve(model, tokenizer, questions(EACH), form, SYSTEM) | weights
+        asked = questions(EACH)
+        found = serve(model, tokenizer, asked, form, SYSTEM) | weights
+        if form == BOUNDARY:
+            prompts = [prompt_ids(tokenizer, q["prompt"], form, SYSTEM) for q in asked]
+            first = generate(model, tokenizer, prompts, 1)
+            found["breaks"] = sum(reply.text[:1] == "\n" for reply in first) / len(asked)
+        return found
     rows = [example(tokenizer, pair, trained) for pair in pairs(32, seed, skills=())]
     inject_lora(model, target_modules="all-linear", r=8, lora_alpha=16, seed=seed)
     config = TrainConfig(learning_rate=1e-3, num_train_epochs=3, batch_size=8, seed=seed, precision="bf16")  # fmt: skip
