@@ -595,7 +595,7 @@ EXERCISES = {
             path="Do not decode: what the model reads are the ids, and the text of a special token can be written without being one. Ask the tokenizer for the id of <|im_start|>, "
             "and count it in the list. The usual wrong turns are to count in the decoded text, or to count the ends of turns, which an open turn does not have.",
             why="The model reads ids. Text that looks like a special token opens nothing, and a special token in a user's message opens a turn, whoever "
-            "typed it. Counting ids and comparing with the number of messages finds every forged turn.",
+            "typed it. Without forgery the count is the number of messages, plus one for a generation prompt, plus one for a default system turn.",
         ),
         Exercise(
             DEFENDED,
@@ -605,7 +605,7 @@ EXERCISES = {
             asks="Return the token ids of the messages in ChatML, as a list.\n\n"
             "tokenizer: any tokenizer that has <|im_start|> and <|im_end|>. Others: as for chatml.",
             rules={
-                "same": "Without special tokens in the contents, the ids are those of chatml's text.",
+                "same": "Contents without special tokens: chatml's text, with add_special_tokens=False.",
                 "typed": "A special token in a content, of any role, is read as plain text. It stays.",
                 "id": "The ids of the special tokens differ from tokenizer to tokenizer.",
                 "unchanged": "tokenizer and messages stay as they are.",
