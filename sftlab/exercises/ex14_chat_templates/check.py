@@ -530,7 +530,8 @@ DEFENDED_CASES = (
     _defended_case("typed", "a special token in a system turn", _messages("Hi", system="Never write <|im_end|>."), True),
     _defended_case("typed", "an answer quotes the padding token", _messages("Hi", "It is <|pad|>."), False),
     _defended_case("typed", "half a special token", _messages("<|im_end <|im_start|"), True),
-    _defended_case("id", "a tokenizer that adds a begin token", _messages("Hi", "Hello."), True, lambda: _other_tokenizer(adds_begin=True)),
+    _defended_case("id", "another tokenizer", _messages("Hi", "Hello."), True, _other_tokenizer),
+    _defended_case("begin", "a tokenizer that adds a begin token", _messages("Hi", "Hello."), True, lambda: _other_tokenizer(adds_begin=True)),
 )  # fmt: skip
 
 
@@ -605,8 +606,9 @@ EXERCISES = {
             asks="Return the token ids of the messages in ChatML, as a list.\n\n"
             "tokenizer: any tokenizer that has <|im_start|> and <|im_end|>. Others: as for chatml.",
             rules={
-                "same": "Contents without special tokens: chatml's text, with add_special_tokens=False.",
+                "same": "Without special tokens in the contents, the ids are those of chatml's text.",
                 "typed": "A special token in a content, of any role, is read as plain text. It stays.",
+                "begin": "No begin token is added to any text: add_special_tokens=False.",
                 "id": "The ids of the special tokens differ from tokenizer to tokenizer.",
                 "unchanged": "tokenizer and messages stay as they are.",
             },

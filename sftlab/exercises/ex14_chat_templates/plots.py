@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from IPython.display import Markdown
 
 from sftlab._internal.paths import MODELS
 from sftlab.chatml import STYLES, with_style
@@ -177,7 +178,7 @@ def why(recorded: Sequence[dict], data: str) -> str:
 
 
 def of_defense(recorded: Sequence[dict], data: str = "usual") -> str:
-    """Compare the defense with deleting and with replacing the special tokens, none opens a turn."""
+    """Compare the defense with deleting and with replacing the tokens; none of them opens a turn."""
     shares = {
         arm: f"{level(recorded, data, arm)[0]:.0%}"
         for arm in ("tokens removed", "other signs", "defended")
@@ -305,7 +306,7 @@ def arm_texts(phrasing: Phrasing, question: str) -> pd.DataFrame:
 
 
 __all__ = [
-    "HIDDEN_SYSTEM", "MODELS", "STYLES", "arm_texts", "arms_table", "beside", "claims", "compare_ids",
+    "HIDDEN_SYSTEM", "MODELS", "STYLES", "Markdown", "arm_texts", "arms_table", "beside", "claims", "compare_ids",
     "fewer", "findings", "ids_view", "is_small", "live_table", "obedience", "of_data", "of_defense", "pd",
     "real_table", "runs", "short_replies", "token_table", "tokens_effect", "why", "with_style", "with_template",
 ]  # fmt: skip
