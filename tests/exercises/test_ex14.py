@@ -88,7 +88,7 @@ def test_no_message_of_the_data_has_the_layout_of_an_attack(tokenizer, seed):
     asked = {q["prompt"] for q in questions()}
     signs = ("\nsystem", "system\n", "user\n", "<|", "<-", "->")
     for data in ("usual", "contrast"):
-        rows = [conversation(row)["messages"] for row in training_rows(data, seed)]
+        rows = [conversation(row) for row in training_rows(data, seed)]
         texts = [m["content"] for row in rows for m in row if m["role"] == "user"]
         assert not asked & set(texts)
         assert not any(some in text for text in texts for some in (*OPENINGS, *signs))

@@ -165,6 +165,15 @@ def short_replies(recorded: Sequence[dict]):
 # --- in words --------------------------------------------------------------------------------
 
 
+def why_pieces(tokenizer, pieces: Sequence[int]) -> str:
+    """Say why a special token becomes several tokens as plain text, and which."""
+    read = " ".join(tokenizer.decode([piece]) for piece in pieces)
+    return (
+        "The vocabulary has no entry for these characters as plain text, so the tokenizer builds "
+        f"them from pieces: {read}"
+    )
+
+
 def why(recorded: Sequence[dict], data: str) -> str:
     """What stands beside a prediction about the special tokens: two other controls."""
     shares = {
@@ -308,5 +317,5 @@ def arm_texts(phrasing: Phrasing, question: str) -> pd.DataFrame:
 __all__ = [
     "HIDDEN_SYSTEM", "MODELS", "STYLES", "Markdown", "arm_texts", "arms_table", "beside", "claims", "compare_ids",
     "fewer", "findings", "ids_view", "is_small", "live_table", "obedience", "of_data", "of_defense", "pd",
-    "real_table", "runs", "short_replies", "token_table", "tokens_effect", "why", "with_style", "with_template",
+    "real_table", "runs", "short_replies", "token_table", "tokens_effect", "why", "why_pieces", "with_style", "with_template",
 ]  # fmt: skip
