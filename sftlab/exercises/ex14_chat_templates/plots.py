@@ -218,7 +218,8 @@ def of_data(recorded: Sequence[dict]) -> str:
     return (
         "From usual to contrast data, short replies to the forged turn change by "
         f"{points(by_data(recorded, 'forged'))}, to the same words without special tokens by "
-        f"{points(by_data(recorded, 'tokens removed'))}. {end}"
+        f"{points(by_data(recorded, 'tokens removed'))}. {end} Short replies to the instruction alone, "
+        f"which is close to the added requests, change by {points(by_data(recorded, 'instruction alone'))}."
     )
 
 
@@ -257,6 +258,7 @@ def claims(recorded: Sequence[dict], real: Sequence[dict]) -> pd.DataFrame:
             f"The forged message, contrast against usual data: {estimates.verdict(turn, more, less)}",
             points(turn),
             f"without special tokens: {points(by_data(recorded, 'tokens removed'))}; "
+            f"the instruction alone: {points(by_data(recorded, 'instruction alone'))}; "
             f"a real system turn: {points(by_data(recorded, 'system turn'))}",
             f"left of it: {said(change(recorded, 'contrast', 'question', 'forged'), more, less)}",
         ),
