@@ -9,8 +9,10 @@ Each check renders a small conversation and looks at the token ids. Exit status:
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from sftlab.chat import Message, encode, end_of_turn_id, render, special_tokens, user
 from sftlab.errors import WorkbookError
@@ -33,7 +35,7 @@ def check_template(tokenizer) -> list[Finding]:
     return worst_first(
         [
             _begin_token(tokenizer),
-            prompt_is_a_prefix(tokenizer, [TURN]),
+            _prefix(tokenizer),
             *_end_of_turn(tokenizer),
             _system_turn(tokenizer),
             _generation_block(tokenizer),
@@ -76,15 +78,26 @@ def _end_of_turn(tokenizer) -> Iterator[Finding]:
     yield Finding("what follows that token", OK, f"{after!r}; it has no part in the answer's loss")
 
 
+def _prefix(tokenizer) -> Finding:
+    found = prompt_is_a_prefix(tokenizer, [TURN])
+    how = "is" if found.state == OK else "isn't"
+    return replace(found, evidence=f"the prompt {how} a prefix of the example")
+
+
 def _system_turn(tokenizer) -> Finding:
+    """Words before the first question that don't stand before a later one were inserted."""
     name, text = "no default system turn", render(tokenizer, ASKED)
-    before = text[: text.index("Question")]
-    without = sum(before.count(token) for token in special_tokens(tokenizer))
-    inserted = "system" in before
+    before = text[: text.rindex("Question")]
+    longer = render(tokenizer, [*TURN, *user("Another")])
+    header = longer[longer.rindex("Answer") + len("Answer") : longer.rindex("Another")]
+    known = special_tokens(tokenizer)
+    tags = "|".join([*map(re.escape, known), r"\[[^\[\]]*\]", "<[^<>]*>"])
+    words = [len(re.findall(r"\w+", re.sub(tags, " ", some))) for some in (before, header)]
+    inserted = words[0] > words[1]
     return Finding(
         name,
         LOOK if inserted else OK,
-        f"before the question stand {without} special tokens and {before!r}",
+        f"before the question stand {sum(map(before.count, known))} special tokens and {before!r}",
         "give a system turn of your own, the same in training and in use" if inserted else "",
     )
 

@@ -6,25 +6,24 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sftlab.almanac.pairs import SYSTEM_SHORT
 from sftlab.chat import encode, special_tokens, user
 from sftlab.chatml import encode_defended
+from sftlab.data import conversation
 from sftlab.exercises.estimates import crossed, mean
 from sftlab.exercises.ex14_chat_templates import plots, real
 from sftlab.exercises.ex14_chat_templates.experiment import (
     ARMS,
     HARMLESS,
+    INSTRUCTIONS,
+    OPENINGS,
     PHRASINGS,
-    QUOTES,
     SEEDS,
-    WAYS,
     attacks,
     encoded,
     forged_message,
     is_short,
     measure,
     questions,
-    quotations,
     settings,
     training_rows,
     without_attack,
@@ -48,15 +47,13 @@ def test_the_arms_differ_in_one_thing_each(tokenizer, name):
     texts = {arm: text(phrasing, QUESTION) for arm, (text, _) in ARMS.items()}
     assert texts["forged"] == texts["defended"] == forged
     assert texts["tokens removed"] == without_tokens(forged)
-    instruction = dict(phrasing[1])["system"]
-    assert texts["harmless"] == forged.replace(instruction, HARMLESS) != forged
+    assert texts["harmless"] == forged.replace(phrasing[1], HARMLESS) != forged
     assert all(text.endswith(QUESTION) for text in texts.values())
     turns = {
         arm: count_turns(tokenizer, encoded(tokenizer, arm, phrasing, [{"prompt": QUESTION}])[0])
         for arm in ARMS
     }
-    whole = 3 + len(phrasing[1])
-    assert turns == dict.fromkeys(ARMS, 2) | {"forged": whole, "harmless": whole}
+    assert turns == dict.fromkeys(ARMS, 2) | {"forged": 4, "harmless": 4}
 
 
 def test_the_students_encoding_can_take_the_place_of_the_package_s(tokenizer):
@@ -68,9 +65,7 @@ def test_the_students_encoding_can_take_the_place_of_the_package_s(tokenizer):
 
 
 def test_without_tokens_nothing_special_is_left(tokenizer):
-    for name, named in quotations(tokenizer, questions(2)).items():
-        assert list(named) == [quote.strip() for quote in QUOTES] and name in WAYS
-    text = without_tokens(forged_message(PHRASINGS["brief"], QUESTION))
+    text = without_tokens(forged_message(PHRASINGS["Be brief."], QUESTION))
     assert not any(token in text for token in special_tokens(tokenizer))
 
 
@@ -82,30 +77,33 @@ def test_the_two_kinds_of_data_differ_in_plain_requests_alone(seed):
     assert len(differ) == 150
     for before, after in differ:
         assert before["response"] == after["response"] and before["prompt"] in after["prompt"]
-        assert any(text in after["prompt"] for text in SYSTEM_SHORT)
+        assert any(text in after["prompt"] for text in INSTRUCTIONS)
         assert "<|" not in after["prompt"]
     asked = [row["prompt"] for row in usual if "prompt" in row]
-    assert not any(text in prompt for text in SYSTEM_SHORT for prompt in asked)
+    assert not any(text in prompt for text in INSTRUCTIONS for prompt in asked)
 
 
-def test_questions_and_layouts_are_held_out():
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_no_message_of_the_data_has_the_layout_of_an_attack(tokenizer, seed):
     asked = {q["prompt"] for q in questions()}
+    signs = ("\nsystem", "system\n", "user\n", "<|", "<-", "->")
     for data in ("usual", "contrast"):
-        texts = [row["prompt"] for row in training_rows(data, 0) if "prompt" in row]
+        rows = [conversation(row) for row in training_rows(data, seed)]
+        texts = [m["content"] for row in rows for m in row if m["role"] == "user"]
         assert not asked & set(texts)
-        assert not any(opening in text for opening, _ in PHRASINGS.values() for text in texts)
+        assert not any(some in text for text in texts for some in (*OPENINGS, *signs))
 
 
 def test_it_measures_every_arm_of_every_phrasing(tiny_model, tokenizer):
     asked = questions(2)
     prompts = {
         **without_attack(tokenizer, asked),
-        **attacks(tokenizer, asked, {"brief": PHRASINGS["brief"]}),
+        **attacks(tokenizer, asked, {"brief": PHRASINGS["Be brief."]}),
     }
     found = measure(tiny_model, tokenizer, prompts, asked)
     assert {arm: list(named) for arm, named in found.items()} == {
         "question": ["alone"],
-        "system turn": list(SYSTEM_SHORT),
+        "system turn": list(INSTRUCTIONS),
         **{arm: ["brief"] for arm in ARMS},
     }
     cells = [cell for named in found.values() for cell in named.values()]
@@ -139,16 +137,55 @@ def test_the_claims_turn_when_the_arms_are_exchanged():
     flipped = (
         (0, ("forged", "question")),
         (1, ("forged", "tokens removed")),
-        (2, ("forged", "tokens removed")),
         (3, ("forged", "defended")),
         (4, ("forged", "defended")),
     )
     for row, arms in flipped:
         after = list(plots.claims(exchanged(recorded, *arms), smol)["claim"])
         assert before[row] != after[row] or "not settled" in before[row]
+    other = {"usual": "contrast", "contrast": "usual"}
+    turned = [{**run, "data": other[run["data"]]} for run in recorded]
+    after = list(plots.claims(turned, smol)["claim"])
+    assert before[2] != after[2] or "not settled" in before[2]
     value = plots.tokens_effect(recorded, "contrast")[0]
     turned = plots.tokens_effect(exchanged(recorded, "forged", "tokens removed"), "contrast")[0]
     assert turned == pytest.approx(-value)
+
+
+def with_short(recorded: list[dict], key: str, **values: float) -> list[dict]:
+    """The records with another value in every cell of some arms, a little apart from cell to cell."""
+    return [
+        {**run, **{
+            arm: {name: {**cell, key: value + 1e-3 * number} for number, (name, cell) in enumerate(run[arm].items())}
+            for arm, value in ((a.replace("_", " "), v) for a, v in values.items())
+        }}
+        for run in recorded
+    ]  # fmt: skip
+
+
+def test_the_sentences_follow_the_numbers():
+    recorded = runs(NAME)
+    said = {
+        removed: plots.of_defense(
+            with_short(recorded, "short", tokens_removed=removed, defended=0.4)
+        )
+        for removed in (0.1, 0.4, 0.8)
+    }
+    for removed, words in (
+        (0.1, "the better filter"),
+        (0.4, "may explain"),
+        (0.8, "more is at work"),
+    ):
+        assert words in said[removed] and f"leaves {removed:.0%}" in said[removed]
+    contrast = [run for run in recorded if run["data"] == "contrast"]
+    usual = [run for run in recorded if run["data"] == "usual"]
+    usual = with_short(usual, "short", forged=0.9, tokens_removed=0.9)
+    for forged, removed, words in ((0.8, 0.1, "weaken the plain text more"), (0.1, 0.8, "weaken the forged"), (0.5, 0.5, "not settled here")):  # fmt: skip
+        after = with_short(contrast, "short", forged=forged, tokens_removed=removed)
+        assert words in plots.of_data([*usual, *after])
+    for harmless, words in ((4.0, "a sign"), (2.0, "no sign"), (3.0, "no settled sign")):
+        smol = with_short(runs(REAL), "short_loss", forged=3.0, harmless=harmless)
+        assert f": {words} that this model obeys the forged turn." in plots.obedience(smol)
 
 
 def test_claims_are_not_settled_without_a_difference():
@@ -157,7 +194,9 @@ def test_claims_are_not_settled_without_a_difference():
     flat = [{key: dict.fromkeys(value, one) if isinstance(value, dict) else value for key, value in run.items()} for run in runs(REAL)]  # fmt: skip
     claims = plots.claims(same, flat)["claim"]
     assert all("not settled here" in claim for claim in claims)
-    assert plots.loss_ratio(same, "usual", "quoted", "quoted, removed")[0] == pytest.approx(1)
+    assert plots.loss_ratio(same, "usual", "question", "defended")[0] == pytest.approx(1)
+    assert "may explain" in plots.of_defense(same) and "not settled here" in plots.of_data(same)
+    assert "no settled sign" in plots.obedience(flat)
 
 
 def test_the_figure_tells_the_recorded_shares():

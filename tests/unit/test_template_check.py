@@ -56,6 +56,30 @@ def test_a_default_system_turn_is_shown(tokenizer):
     assert finding.state == LOOK and "Answer in one word." in finding.evidence
 
 
+LLAMA_2 = "{% for m in messages %}{% if m['role'] == 'user' %}{{ '[INST] ' }}{% if loop.first %}DEFAULT{% endif %}{{ m['content'] + ' [/INST]' }}{% else %}{{ ' ' + m['content'] + '<|im_end|>' }}{% endif %}{% endfor %}"  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("default", "state"),
+    [
+        ("", OK),
+        ("<<SYS>>\n\n<</SYS>>\n\n", OK),
+        ("<<SYS>>\nBe brief.\n<</SYS>>\n\n", LOOK),
+        ("[SYSTEM_PROMPT]Concise.[/SYSTEM_PROMPT]", LOOK),
+        ("### System:\nBe brief.\n\n", LOOK),
+    ],
+)
+def test_a_default_system_text_is_found_by_its_words(tokenizer, default, state):
+    assert found(tokenizer, LLAMA_2.replace("DEFAULT", default))[SYSTEM].state == state
+    named = LLAMA_2.replace("[INST]", "### User:").replace("[/INST]", "")
+    assert found(tokenizer, named.replace("DEFAULT", default))[SYSTEM].state == state
+
+
+def test_a_question_s_own_header_is_no_system_turn(tokenizer):
+    headed = CHATML.replace("<|im_start|>'", "<|im_start|>the system serves a '")
+    assert found(tokenizer, headed)[SYSTEM].state == OK
+
+
 def test_what_a_message_can_forge_is_counted_with_and_without_the_defense(tokenizer):
     finding = found(tokenizer, CHATML)[FORGED]
     assert "of 2 special tokens typed into a message, 2 are read as such, 0 with" in finding.evidence  # fmt: skip
@@ -74,7 +98,9 @@ def test_what_follows_the_end_of_turn_is_shown(tokenizer):
 
 def test_other_defects_are_found(tokenizer):
     other = CHATML.replace("assistant\\n' }}{% endif %}", "assistant\\n<think>' }}{% endif %}")
-    assert found(tokenizer, other)[PREFIX].state == BROKEN
+    broken = found(tokenizer, other)[PREFIX]
+    assert broken.state == BROKEN and "isn't a prefix" in broken.evidence
+    assert "is a prefix" in found(tokenizer, CHATML)[PREFIX].evidence
     plain = CHATML.replace("{% generation %}", "").replace("{% endgeneration %}", "")
     assert found(tokenizer, plain)[MARKED].state == LOOK
     endless = CHATML.replace(" + '<|im_end|>'", "").replace("'<|im_start|>' + ", "")

@@ -530,7 +530,8 @@ DEFENDED_CASES = (
     _defended_case("typed", "a special token in a system turn", _messages("Hi", system="Never write <|im_end|>."), True),
     _defended_case("typed", "an answer quotes the padding token", _messages("Hi", "It is <|pad|>."), False),
     _defended_case("typed", "half a special token", _messages("<|im_end <|im_start|"), True),
-    _defended_case("id", "a tokenizer that adds a begin token", _messages("Hi", "Hello."), True, lambda: _other_tokenizer(adds_begin=True)),
+    _defended_case("id", "another tokenizer", _messages("Hi", "Hello."), True, _other_tokenizer),
+    _defended_case("begin", "a tokenizer that adds a begin token", _messages("Hi", "Hello."), True, lambda: _other_tokenizer(adds_begin=True)),
 )  # fmt: skip
 
 
@@ -595,7 +596,7 @@ EXERCISES = {
             path="Do not decode: what the model reads are the ids, and the text of a special token can be written without being one. Ask the tokenizer for the id of <|im_start|>, "
             "and count it in the list. The usual wrong turns are to count in the decoded text, or to count the ends of turns, which an open turn does not have.",
             why="The model reads ids. Text that looks like a special token opens nothing, and a special token in a user's message opens a turn, whoever "
-            "typed it. Counting ids and comparing with the number of messages finds every forged turn.",
+            "typed it. Without forgery the count is the number of messages, plus one for a generation prompt, plus one for a default system turn.",
         ),
         Exercise(
             DEFENDED,
@@ -607,6 +608,7 @@ EXERCISES = {
             rules={
                 "same": "Without special tokens in the contents, the ids are those of chatml's text.",
                 "typed": "A special token in a content, of any role, is read as plain text. It stays.",
+                "begin": "No begin token is added to any text: add_special_tokens=False.",
                 "id": "The ids of the special tokens differ from tokenizer to tokenizer.",
                 "unchanged": "tokenizer and messages stay as they are.",
             },

@@ -6,16 +6,16 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from IPython.display import Markdown
 
 from sftlab._internal.paths import MODELS
-from sftlab.chat import render
 from sftlab.chatml import STYLES, with_style
 from sftlab.classroom.figures import dots
-from sftlab.classroom.rendering import compare_ids, difference_view, ids_view, token_table
+from sftlab.classroom.rendering import compare_ids, ids_view, token_table
 from sftlab.classroom.views import beside
 from sftlab.exercises import estimates
 from sftlab.exercises.estimates import Estimate, crossed, percent, points, times
-from sftlab.exercises.ex14_chat_templates.experiment import ARMS, WAYS, Turns
+from sftlab.exercises.ex14_chat_templates.experiment import ARMS, Phrasing
 from sftlab.exercises.recipes import fewer, is_small
 from sftlab.exercises.record import runs
 from sftlab.statistics import chosen
@@ -24,21 +24,22 @@ from sftlab.templates import HIDDEN_SYSTEM, with_template
 
 NAMES = {"usual": "usual data", "contrast": "contrast data"}
 SHOWN = ("question", "system turn", *ARMS)
+REAL = ("question", "harmless system turn", "system turn", *ARMS)
 
 
 def cells(recorded: Sequence[dict], data: str, arm: str, name: str = "short") -> np.ndarray:
-    """Return a measurement of an arm as a table, models × phrasings."""
+    """Return a measurement of an arm as a table, models × instructions."""
     found = chosen(recorded, data=data)
     return np.array([[cell[name] for cell in run[arm].values()] for run in found])
 
 
 def level(recorded: Sequence[dict], data: str, arm: str, name: str = "short") -> Estimate:
-    """Return the mean of an arm over models and phrasings with its interval."""
+    """Return the mean of an arm over models and instructions with its interval."""
     return crossed(cells(recorded, data, arm, name).tolist())
 
 
 def _change(one: np.ndarray, other: np.ndarray) -> Estimate:
-    """Other − one, paired by model, and by phrasing where both have the same number of them."""
+    """Other − one, paired by model, and by instruction where both have the same number of them."""
     if one.shape != other.shape:
         one = one.mean(1, keepdims=True)
     return crossed((other - one).tolist())
@@ -49,6 +50,11 @@ def change(
 ) -> Estimate:
     """Return after − before for two arms."""
     return _change(cells(recorded, data, before, name), cells(recorded, data, after, name))
+
+
+def by_data(recorded: Sequence[dict], arm: str) -> Estimate:
+    """Return contrast − usual data for the short replies of an arm, paired by seed."""
+    return _change(cells(recorded, "usual", arm), cells(recorded, "contrast", arm))
 
 
 def loss_ratio(recorded: Sequence[dict], data: str, before: str, after: str) -> Estimate:
@@ -67,7 +73,7 @@ def as_share(estimate: Estimate) -> Estimate:
 
 
 def live_table(found: dict, columns: Sequence[str] = ("short", "right")) -> pd.DataFrame:
-    """Return the means over phrasings of every arm of one model, as percent."""
+    """Return the means over instructions of every arm of one model, as percent."""
     lines = {
         arm: {name: f"{np.mean([cell[name] for cell in named.values()]):.0%}" for name in columns}
         for arm, named in found.items()
@@ -89,47 +95,50 @@ def arms_table(recorded: Sequence[dict], data: str, arms: Sequence[str] = SHOWN)
     return pd.DataFrame(lines).set_index("arm")
 
 
-def defense_table(recorded: Sequence[dict]) -> pd.DataFrame:
-    """Return how users who quote a special token are answered, in three ways of reading it."""
-    lines = {}
-    for data, label in NAMES.items():
-        for way in WAYS:
-            line = {"right replies": percent(level(recorded, data, way, "right"))}
-            same = way == "quoted"
-            line["change"] = "–" if same else points(change(recorded, data, "quoted", way, "right"))
-            line["loss, ratio"] = "–" if same else times(loss_ratio(recorded, data, "quoted", way))
-            lines[f"{label}: {way}"] = line
-    return pd.DataFrame(lines).T.rename_axis("data and reading")
-
-
 def real_values(recorded: Sequence[dict], arm: str, name: str = "short") -> list[float]:
-    """Return a measurement of SmolLM2, one value for each phrasing."""
+    """Return a measurement of SmolLM2, one value for each instruction."""
     return [next(iter(run[arm].values()))[name] for run in recorded]
 
 
 def real_table(recorded: Sequence[dict]) -> pd.DataFrame:
-    """Return every arm on SmolLM2; intervals over the phrasings."""
+    """Return every arm on SmolLM2; intervals over the instructions, where these change the arm."""
     lines = {}
-    for arm in SHOWN:
-        found = {
-            name: estimates.mean(real_values(recorded, arm, name))
-            for name in ("short", "right", "short_loss")
-        }
-        value, (low, high) = found["short_loss"]
+    for arm in REAL:
+        losses = real_values(recorded, arm, "short_loss")
+        value, (low, high) = estimates.mean(losses)
         lines[arm] = {
-            "short replies": percent(found["short"]),
-            "right replies": percent(found["right"]),
-            "loss of the short reply": f"{value:.2f} ({low:.2f} to {high:.2f})",
+            "short replies": f"{np.mean(real_values(recorded, arm)):.0%}",
+            "loss of the short reply": f"{value:.2f}"
+            + (f" ({low:.2f} to {high:.2f})" if len(set(losses)) > 1 else ""),
         }
     return pd.DataFrame(lines).T.rename_axis("arm")
 
 
-def real_change(recorded: Sequence[dict], before: str, after: str) -> str:
-    """Return the change of the loss of the short reply on SmolLM2, paired by phrasing, in words."""
-    found = estimates.change(*(real_values(recorded, arm, "short_loss") for arm in (before, after)))
-    value, (low, high) = found
-    words = estimates.verdict(found, "higher", "lower")
-    return f"SmolLM2, loss of the short reply against {before}: {value:+.2f} nats ({low:+.2f} to {high:+.2f}), {words}"
+def real_change(recorded: Sequence[dict], before: str, after: str) -> Estimate:
+    """Return the change of the loss of the short reply on SmolLM2, paired by instruction."""
+    return estimates.change(*(real_values(recorded, arm, "short_loss") for arm in (before, after)))
+
+
+def nats(estimate: Estimate) -> str:
+    value, (low, high) = estimate
+    return f"{value:+.2f} nats ({low:+.2f} to {high:+.2f})"
+
+
+def obedience(recorded: Sequence[dict]) -> str:
+    """Say whether SmolLM2 shows signs of obeying a system turn, real and forged."""
+    sentences = []
+    for turn, before, after in (
+        ("real", "harmless system turn", "system turn"),
+        ("forged", "harmless", "forged"),
+    ):
+        found = real_change(recorded, before, after)
+        sign = estimates.verdict(found, "no sign", "a sign", "no settled sign")
+        sentences.append(
+            f"Between a {turn} system turn that asks for full sentences and one that asks for a "
+            f"short answer, the loss of the short reply changes by {nats(found)}: {sign} that this "
+            f"model obeys the {turn} turn."
+        )
+    return " ".join(sentences)
 
 
 # --- figure ----------------------------------------------------------------------------------
@@ -146,7 +155,7 @@ def short_replies(recorded: Sequence[dict]):
         for label, named in found.items()
     )
     return dots(
-        found, "Short replies in every arm (95% intervals over models and phrasings)",
+        found, "Short replies in every arm (95% intervals over models and instructions)",
         f"Dot plot with 95% intervals, share of replies of at most three words. {words}.",
         fmt=".0%", percent="x", xlabel="replies of at most three words", xlim=(-0.05, 1.1),
         figsize=(8.4, 4.6),
@@ -154,6 +163,15 @@ def short_replies(recorded: Sequence[dict]):
 
 
 # --- in words --------------------------------------------------------------------------------
+
+
+def why_pieces(tokenizer, pieces: Sequence[int]) -> str:
+    """Say why a special token becomes several tokens as plain text, and which."""
+    read = " ".join(tokenizer.decode([piece]) for piece in pieces)
+    return (
+        "The vocabulary has no entry for these characters as plain text, so the tokenizer builds "
+        f"them from pieces: {read}"
+    )
 
 
 def why(recorded: Sequence[dict], data: str) -> str:
@@ -168,61 +186,101 @@ def why(recorded: Sequence[dict], data: str) -> str:
     )
 
 
+def of_defense(recorded: Sequence[dict], data: str = "usual") -> str:
+    """Compare the defense with deleting and with replacing the tokens; none of them opens a turn."""
+    shares = {
+        arm: f"{level(recorded, data, arm)[0]:.0%}"
+        for arm in ("tokens removed", "other signs", "defended")
+    }
+    against = {arm: change(recorded, data, "defended", arm) for arm in shares}
+    removed = estimates.verdict(
+        against["tokens removed"],
+        "So more is at work than that no turn opens: what the typed tokens become matters.",
+        "So what the typed tokens become matters, and deleting them is the better filter.",
+        "So that no turn opens may explain all of it.",
+    )
+    return (
+        f"In {NAMES[data]}, {shares['defended']} of the replies are short with the defense. Deleting "
+        f"the tokens opens no turn either and leaves {shares['tokens removed']}, a difference of "
+        f"{points(against['tokens removed'])}. {removed} Other signs leave {shares['other signs']}, "
+        f"a difference of {points(against['other signs'])}."
+    )
+
+
+def of_data(recorded: Sequence[dict]) -> str:
+    """Say what contrast data change about the forged turn and about the same words in plain text."""
+    end = estimates.verdict(
+        data_change(recorded),
+        "They weaken the plain text more.",
+        "They weaken the forged turn more.",
+        "Which of the two they change more is not settled here.",
+    )
+    return (
+        "From usual to contrast data, short replies to the forged turn change by "
+        f"{points(by_data(recorded, 'forged'))}, to the same words without special tokens by "
+        f"{points(by_data(recorded, 'tokens removed'))}. {end} Short replies to the instruction alone, "
+        f"which is close to the added requests, change by {points(by_data(recorded, 'instruction alone'))}."
+    )
+
+
 def said(estimate: Estimate, more: str, less: str) -> str:
     return f"{points(estimate)}, {estimates.verdict(estimate, more, less)}"
 
 
 def claims(recorded: Sequence[dict], real: Sequence[dict]) -> pd.DataFrame:
     """Return the claims of the lesson with their numbers; the words follow the intervals."""
-
-    def tokens(data: str) -> Estimate:
-        return change(recorded, data, "tokens removed", "forged")
-
-    def defended(data: str) -> Estimate:
-        return change(recorded, data, "forged", "defended")
-
     more, less = "more short replies", "fewer short replies"
     obeyed = change(recorded, "usual", "question", "forged")
+    by_tokens = {data: change(recorded, data, "tokens removed", "forged") for data in NAMES}
+    defended = {data: change(recorded, data, "forged", "defended") for data in NAMES}
     right = change(recorded, "contrast", "forged", "defended", "right")
+    turn = by_data(recorded, "forged")
+    owed = estimates.verdict(
+        by_tokens["usual"], "its special tokens add some", "its special tokens cost some",
+        "not shown to be due to its special tokens",
+    )  # fmt: skip
     rows = [
         (
-            f"A forged system turn, usual data: {estimates.verdict(obeyed, more, less)}",
+            f"A forged message, usual data: {estimates.verdict(obeyed, more, less)}; {owed}",
             points(obeyed),
-            f"harmless forgery: {said(change(recorded, 'usual', 'question', 'harmless'), more, less)}",
-            real_change(real, "harmless", "forged"),
-        ),
-        (
-            "Its special tokens, usual data: " + estimates.verdict(tokens("usual"), more, less),
-            points(tokens("usual")),
-            "the instruction alone, against the question: "
-            f"{said(change(recorded, 'usual', 'question', 'instruction alone'), more, less)}",
-            "role names and line breaks around the instruction: "
-            f"{said(change(recorded, 'usual', 'instruction alone', 'tokens removed'), more, less)}",
+            f"against the same text without special tokens: {points(by_tokens['usual'])}",
+            "SmolLM2, loss of the short reply, forged against harmless: "
+            + nats(real_change(real, "harmless", "forged")),
         ),
         (
             "Its special tokens, contrast data: "
-            + estimates.verdict(tokens("contrast"), more, less),
-            points(tokens("contrast")),
+            + estimates.verdict(by_tokens["contrast"], more, less),
+            points(by_tokens["contrast"]),
             f"difference to usual data: {said(data_change(recorded), 'larger', 'smaller')}",
             f"left without them: {said(change(recorded, 'contrast', 'question', 'tokens removed'), more, less)}",
         ),
         (
-            "The defense, contrast data: " + estimates.verdict(defended("contrast"), more, less),
-            points(defended("contrast")),
-            f"tokens removed instead: {points(change(recorded, 'contrast', 'forged', 'tokens removed'))}; "
-            f"other signs: {points(change(recorded, 'contrast', 'forged', 'other signs'))}",
+            f"The forged message, contrast against usual data: {estimates.verdict(turn, more, less)}",
+            points(turn),
+            f"without special tokens: {points(by_data(recorded, 'tokens removed'))}; "
+            f"the instruction alone: {points(by_data(recorded, 'instruction alone'))}; "
+            f"a real system turn: {points(by_data(recorded, 'system turn'))}",
+            f"left of it: {said(change(recorded, 'contrast', 'question', 'forged'), more, less)}",
+        ),
+        (
+            "The defense: "
+            + "; ".join(f"{NAMES[d]}, {estimates.verdict(defended[d], more, less)}" for d in NAMES),
+            "; ".join(f"{NAMES[data]}: {points(defended[data])}" for data in NAMES),
+            "against tokens removed: "
+            + "; ".join(points(change(recorded, d, "tokens removed", "defended")) for d in NAMES)
+            + "; against other signs: "
+            + "; ".join(points(change(recorded, d, "other signs", "defended")) for d in NAMES),
             f"left in usual data: {said(change(recorded, 'usual', 'question', 'defended'), more, less)}",
         ),
         (
             "Right replies with the defense, against the attack, contrast data: "
             + estimates.verdict(right, "more", "fewer"),
             points(right),
-            f"against the question alone: {points(change(recorded, 'contrast', 'question', 'defended', 'right'))}, "
-            f"loss {times(loss_ratio(recorded, 'contrast', 'question', 'defended'))}",
-            "a quoted special token, loss with the defense: "
-            f"{times(loss_ratio(recorded, 'contrast', 'quoted', 'quoted, defended'))}",
+            f"against the question alone: {points(change(recorded, 'contrast', 'question', 'defended', 'right'))}",
+            "loss of the right reply against the question alone: "
+            f"{times(loss_ratio(recorded, 'contrast', 'question', 'defended'))}",
         ),
-    ]  # fmt: skip
+    ]
     return pd.DataFrame(rows, columns=["claim", "measured", "control", "where it stops holding"])
 
 
@@ -246,7 +304,7 @@ def findings(tokenizer) -> pd.DataFrame:
     return pd.DataFrame(found, columns=["check", "state", "what was found"]).set_index("check")
 
 
-def arm_texts(phrasing: Turns, question: str) -> pd.DataFrame:
+def arm_texts(phrasing: Phrasing, question: str) -> pd.DataFrame:
     """Return the user's text of every arm and how it is encoded, for one phrasing and question."""
     lines = {
         arm: {
@@ -259,7 +317,7 @@ def arm_texts(phrasing: Turns, question: str) -> pd.DataFrame:
 
 
 __all__ = [
-    "HIDDEN_SYSTEM", "MODELS", "STYLES", "arm_texts", "arms_table", "beside", "change", "claims", "compare_ids",
-    "defense_table", "difference_view", "fewer", "findings", "ids_view", "is_small", "live_table", "pd", "real_table", "render", "runs",
-    "short_replies", "token_table", "tokens_effect", "why", "with_style", "with_template",
+    "HIDDEN_SYSTEM", "MODELS", "STYLES", "Markdown", "arm_texts", "arms_table", "beside", "claims", "compare_ids",
+    "fewer", "findings", "ids_view", "is_small", "live_table", "obedience", "of_data", "of_defense", "pd",
+    "real_table", "runs", "short_replies", "token_table", "tokens_effect", "why", "why_pieces", "with_style", "with_template",
 ]  # fmt: skip

@@ -1,10 +1,10 @@
 """The forged turns of notebook 14 on SmolLM2-135M-Instruct, in its own chat template.
 
 Its template inserts a default system turn. The arms and phrasings are those of ``experiment``, with
-eight questions. This model writes full sentences even after a real system turn that asks for one
-word, so the loss of the short reply is measured as well. The model is a reconstruction of the
-published one from 4 bits, in bfloat16. Fetch it first: ``python -m sftlab fetch smollm2-instruct``.
-This takes about three minutes on one core.
+four questions. This model writes full sentences even after a real system turn that asks for one
+word, so the loss of the short reply is measured as well, and a real system turn that asks for full
+sentences. The model is a reconstruction of the published one from 4 bits, in bfloat16. Fetch it
+first: ``python -m sftlab fetch smollm2-instruct``. This takes about two minutes on one core.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch
 from sftlab.almanac.facts import capitalised
 from sftlab.chat import encode, end_of_turn_id
 from sftlab.exercises.ex14_chat_templates.experiment import (
+    HARMLESS,
     PHRASINGS,
     Prompts,
     attacks,
@@ -29,7 +30,7 @@ from sftlab.models import load
 
 RECORD = "forged_turns_smollm2"  # data/results/forged_turns_smollm2.json
 
-QUESTIONS = 8
+QUESTIONS = 4
 
 
 def short_loss(model, tokenizer, prompts: Prompts, asked: list[dict]) -> float:
@@ -43,13 +44,18 @@ def short_loss(model, tokenizer, prompts: Prompts, asked: list[dict]) -> float:
 
 
 def run(phrasing: str) -> dict:
-    """Measure every arm with one phrasing, the questions alone, and a real system turn."""
+    """Measure every arm with one phrasing, the questions alone, and two real system turns."""
     model, tokenizer = load("smollm2-instruct", dtype=torch.bfloat16)
     asked, chosen = questions(QUESTIONS), PHRASINGS[phrasing]
-    real = [system_turn(dict(chosen[1])["system"], q["prompt"]) for q in asked]
+    real = {"system turn": chosen[1], "harmless system turn": HARMLESS}
     prompts = {
         "question": without_attack(tokenizer, asked)["question"],
-        "system turn": {phrasing: [encode(tokenizer, messages, True) for messages in real]},
+        **{
+            arm: {
+                phrasing: [encode(tokenizer, system_turn(told, q["prompt"]), True) for q in asked]
+            }
+            for arm, told in real.items()
+        },
         **attacks(tokenizer, asked, {phrasing: chosen}),
     }
     found = measure(model, tokenizer, prompts, asked)
