@@ -9,6 +9,7 @@ import pytest
 
 from sftlab.chat import encode, end_of_turn_id
 from sftlab.classroom.checking import examine
+from sftlab.errors import WorkbookError
 from sftlab.exercises.ex15_multi_turn_masking import answers_trained, experiment, plots
 from sftlab.exercises.ex15_multi_turn_masking.answers_trained import (
     ARMS,
@@ -119,6 +120,8 @@ def test_templates_part_the_ways(changed):
     whole = encode(tokenizer, TALK)
     end = answer_spans(tokenizer, TALK)[0][1]
     assert whole[end - 1] != end_of_turn_id(tokenizer)  # the spans are those of a longer rendering
+    with pytest.raises(WorkbookError, match="message 2"):
+        ours(tokenizer, TALK)
     for name in ("ChatML", "no line break at the end"):
         tokenizer = changed(name)
         text = tokenizer.decode(trained_ids(mask_all_but_assistant(tokenizer, TALK)))

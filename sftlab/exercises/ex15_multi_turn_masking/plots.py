@@ -293,7 +293,7 @@ def claims(ends: Sequence[dict], answers: Sequence[dict], equal: Mapping[str, tu
                 for way, (whole, but) in equal.items()
                 if way not in same
             ),
-            "this template; others see Go further",
+            "other templates: see Go further",
         ),
         (
             "End-of-turn token masked instead of the first token: share of ended turns "
