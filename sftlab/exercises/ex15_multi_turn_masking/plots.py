@@ -245,8 +245,9 @@ def draw_losses(runs: Sequence[dict]):
         f"{place}: " + ", ".join(f"{name} {times(e)}" for name, e in of.items())
         for place, of in found.items()
     )
+    ends = [end for of in found.values() for _, interval in of.values() for end in interval]
     return dots(found, title, f"{title}. {words}.", fmt=".2f", axvline={1: "every answer"},
-                xlabel="ratio of the losses", figsize=(7.6, 3.4))  # fmt: skip
+                xlim=(min(ends) - 0.1, max(ends) + 0.25), xlabel="ratio of the losses", figsize=(7.6, 3.4))  # fmt: skip
 
 
 # --- claims ----------------------------------------------------------------------------------
@@ -254,14 +255,18 @@ def draw_losses(runs: Sequence[dict]):
 
 def stops_at(runs: Sequence[dict]) -> str:
     """Return the same comparison of weights at each learning rate that all seeds have."""
-    rates = sorted({run["learning_rate"] for run in best(runs, EVERY) + best(runs, WRONG_1)})
+    grid = {
+        arm: sorted({run["learning_rate"] for run in chosen(runs, arm=arm)}) for arm in ANSWER_ARMS
+    }
     parts = []
-    for rate in rates:
+    for rate in grid[WRONG_1]:
         one, zero = (chosen(runs, arm=arm, learning_rate=rate) for arm in (WRONG_1, WRONG_0))
-        parts.append(f"both at {rate:g}: {with_word(estimates.ratio(loss(zero), loss(one)))}")
-    grid = {run["learning_rate"] for run in chosen(runs, arm=WRONG_1)}
+        if len(one) == len(zero) == len(best(runs, EVERY)):
+            parts.append(f"both at {rate:g}: {with_word(estimates.ratio(loss(zero), loss(one)))}")
     edge = [
-        arm for arm in ANSWER_ARMS if best(runs, arm)[0]["learning_rate"] in (min(grid), max(grid))
+        arm
+        for arm, rates in grid.items()
+        if best(runs, arm)[0]["learning_rate"] in (rates[0], rates[-1])
     ]
     if edge:
         parts.append(f"at the edge of the grid of learning rates: {', '.join(edge)}")
