@@ -9,6 +9,7 @@ import pytest
 
 from sftlab.chat import encode, end_of_turn_id
 from sftlab.classroom.checking import examine
+from sftlab.errors import WorkbookError
 from sftlab.exercises.ex15_multi_turn_masking import answers_trained, experiment, plots
 from sftlab.exercises.ex15_multi_turn_masking.answers_trained import (
     ARMS,
@@ -21,17 +22,17 @@ from sftlab.exercises.ex15_multi_turn_masking.check import EXERCISES
 from sftlab.exercises.ex15_multi_turn_masking.experiment import FIRST, IN, OUT
 from sftlab.exercises.ex15_multi_turn_masking.libraries import (
     agreement,
+    count_equal,
     defaults,
-    from_transformers,
     from_trl,
-    token_by_token,
-    trained_text,
 )
 from sftlab.exercises.ex15_multi_turn_masking.masks import answer_spans, mask_all_but_assistant
 from sftlab.exercises.ex15_multi_turn_masking.random_conversations import random_conversation
 from sftlab.exercises.ex15_multi_turn_masking.variants import TEMPLATES
 from sftlab.exercises.record import MODEL, read, runs
 from sftlab.generate import Generation
+from sftlab.loss import IGNORE_INDEX
+from sftlab.masking import Example
 from sftlab.masking import mask_all_but_assistant as ours
 from sftlab.models import checksums
 
@@ -69,6 +70,17 @@ def test_the_students_functions_give_the_packages_labels(tokenizer):
         assert mask_all_but_assistant(tokenizer, weighted) == ours(tokenizer, talk, kept)
 
 
+def trained_ids(example):
+    return [y for y in example.labels if y != IGNORE_INDEX]
+
+
+def by_transformers(tokenizer, talk):
+    """The assistant mask of transformers, which TRL uses."""
+    found = tokenizer.apply_chat_template(talk, return_dict=True, return_assistant_tokens_mask=True)
+    pairs = zip(found["input_ids"], found["assistant_masks"], strict=True)
+    return Example(found["input_ids"], [token if on else IGNORE_INDEX for token, on in pairs])
+
+
 def test_trl_and_transformers_give_the_same_labels_and_its_completion_one_token_more(
     tiny_model, tokenizer
 ):
@@ -78,34 +90,45 @@ def test_trl_and_transformers_give_the_same_labels_and_its_completion_one_token_
     rows = [{"messages": talk} for talk in talks]
     split = [{"prompt": talk[:-1], "completion": talk[-1:]} for talk in talks]
     assert from_trl(tiny_model, tokenizer, rows, assistant_only_loss=True) == mine
-    assert [from_transformers(tokenizer, talk) for talk in talks] == mine
+    assert [by_transformers(tokenizer, talk) for talk in talks] == mine
     every = from_trl(tiny_model, tokenizer, rows)
     assert all(example.labels == example.input_ids for example in every)
     completion = from_trl(tiny_model, tokenizer, split)
-    table = agreement(tokenizer, {"mine": mine, "completion": completion, "every": every})
+    table = agreement({"mine": mine, "completion": completion, "every": every})
     assert table.loc["mine", "conversations equal"] == "20 of 20"
     assert list(table["only here"])[:2] == [0, len(talks)]  # the line break after the last answer
     assert table.loc["every", "not here"] == 0
+    single = sum(sum(m["role"] == "assistant" for m in talk) == 1 for talk in talks)
+    assert 0 < single < len(talks)
+    assert count_equal(mine, completion) == (0, single)
+
+
+def test_trl_leaves_out_cut_examples_in_which_nothing_is_trained(tiny_model, tokenizer):
+    rows = [{"messages": TALK[:2]}, {"messages": TALK}]
+    start = answer_spans(tokenizer, TALK)[0][0]
+    assert from_trl(tiny_model, tokenizer, rows, assistant_only_loss=True, max_length=start) == []
+    kept = from_trl(tiny_model, tokenizer, rows, assistant_only_loss=True, max_length=start + 2)
+    assert [len(example) for example in kept] == [start + 2] * 2
 
 
 def test_templates_part_the_ways(changed):
     tokenizer = changed("end of turn outside the block")
-    assert "<|im_end|>" not in trained_text(tokenizer, from_transformers(tokenizer, TALK))
+    assert end_of_turn_id(tokenizer) not in trained_ids(by_transformers(tokenizer, TALK))
     tokenizer = changed("no generation block")
-    assert trained_text(tokenizer, from_transformers(tokenizer, TALK)) == "nothing"
+    assert trained_ids(by_transformers(tokenizer, TALK)) == []
     tokenizer = changed("earlier answers shortened")
     whole = encode(tokenizer, TALK)
     end = answer_spans(tokenizer, TALK)[0][1]
     assert whole[end - 1] != end_of_turn_id(tokenizer)  # the spans are those of a longer rendering
+    with pytest.raises(WorkbookError, match="message 2"):
+        ours(tokenizer, TALK)
     for name in ("ChatML", "no line break at the end"):
         tokenizer = changed(name)
-        text = trained_text(tokenizer, mask_all_but_assistant(tokenizer, TALK))
-        assert text == "<think>Night.</think>Mice.<|im_end|> | Grass.<|im_end|>"
+        text = tokenizer.decode(trained_ids(mask_all_but_assistant(tokenizer, TALK)))
+        assert text == "<think>Night.</think>Mice.<|im_end|>Grass.<|im_end|>"
 
 
-def test_the_tables_show_tokens_and_installed_defaults(tokenizer):
-    table = token_by_token(tokenizer, {"yours": mask_all_but_assistant(tokenizer, TALK)})
-    assert list(table.index[table["yours"] == "●"])[-2:] == [".", "<|im_end|>"]
+def test_the_table_shows_installed_defaults():
     found = defaults()
     assert "assistant_only_loss=False: every token" in found.iloc[0]["trained by default"]
     assert "max_length=1024, keep_start" in found.iloc[0]["too long"]
@@ -199,22 +222,38 @@ def swapped(found, names, key="arm"):
     return [{**run, key: swap.get(run[key], run[key])} for run in found]
 
 
-EQUAL = {"ours": 200, "TRL": 0}
+EQUAL = {"sftlab": (200, 200), "TRL": (0, 50)}
 
 
 def test_claims_turn_round_when_the_arms_do():
     before = plots.claims(ENDS, ANSWERS, EQUAL, 200)
-    ends = swapped(ENDS, [IN, OUT])
-    after = plots.claims(ends, swapped(ANSWERS, [EVERY, WRONG_1]), {"ours": 0, "TRL": 200}, 200)
-    assert "of ours" in before["claim"][0] and "of TRL" in after["claim"][0]
-    assert "falls" in before["claim"][1] and "rises" in after["claim"][1]
-    for row in (2, 4):
-        words = before["claim"][row], after["claim"][row]
-        assert words[0] != words[1] or "not settled" in words[0]
+    swap = {"sftlab": (0, 50), "TRL": (200, 200)}
+    ends = swapped(runs("end_of_turn", start="base"), [FIRST, OUT]) + runs(
+        "end_of_turn", start="chat"
+    )
+    after = plots.claims(ends, swapped(ANSWERS, [WRONG_0, WRONG_1]), swap, 200)
+    assert "those of sftlab" in before["claim"][0] and "those of TRL" in after["claim"][0]
+    assert before["control"][0] == "TRL: 200 differ, 150 without the last token"
+    for row, words in {
+        1: ("lower", "higher"),
+        2: ("higher", "lower"),
+        4: ("worse", "better"),
+    }.items():
+        assert (before["claim"][row].split()[-1], after["claim"][row].split()[-1]) == words
+
+
+@pytest.mark.parametrize(("factor", "word"), [(0.5, "better"), (2.0, "worse")])
+def test_the_last_answer_only_is_better_or_worse_by_its_losses(factor, word):
+    moved = [
+        {**run, **{f"loss {p}": [x * factor for x in plots.loss(plots.best(ANSWERS, EVERY), place=p)[run["seed"]:][:1]] * 2
+                   for p in answers_trained.PLACES}} if run["arm"] == LAST else run
+        for run in ANSWERS
+    ]  # fmt: skip
+    assert plots.claims(ENDS, moved, EQUAL, 200)["claim"][3].endswith(word)
 
 
 def test_claims_are_not_settled_without_a_difference():
-    same = [{**run, **{m: {"a": 0.5, "b": 0.7} for m in plots.MEASURES}} for run in ENDS]
+    same = [{**run, **{m: {"a": 0.5, "b": 0.7} for m in ("ends_turn", "ends", "begins", "right")}} for run in ENDS]  # fmt: skip
     flat = [
         {**run, **{f"{what} {place}": [0.5, 0.5] for what in ("loss", "right") for place in answers_trained.PLACES}}
         for run in ANSWERS
@@ -223,10 +262,34 @@ def test_claims_are_not_settled_without_a_difference():
     assert all("not settled" in claim for claim in found[1:])
 
 
-def test_an_interval_resamples_seeds_and_kinds():
-    value, (low, high) = plots.crossed(plots.np.array([[0.0, 1.0], [0.0, 1.0]]))
-    assert (value, low, high) == (0.5, 0.0, 1.0)  # two kinds decide, however many seeds there are
-    assert plots.crossed(plots.np.full((5, 13), 0.25)) == (0.25, (0.25, 0.25))
+def test_a_share_of_no_reply_or_of_every_one_is_a_count():
+    def made(*shares):
+        return [
+            {"start": "base", "arm": OUT, "seed": n, "ends": {"a": share}}
+            for n, share in enumerate(shares)
+        ]
+
+    assert plots.told(made(0.0, 0.0), "ends") == "0 of 400 replies"
+    assert plots.told(made(1.0, 1.0), "ends") == "400 of 400 replies"
+    assert plots.told(made(0.5, 1.0), "ends").startswith("75.0% (")
+
+
+def test_the_ratio_by_place_is_one_if_both_places_move_alike_and_turns_with_them():
+    value, (low, high) = plots.place_ratio(ANSWERS, EVERY)
+    assert value == low == high == pytest.approx(1)
+    turned = [{**run, "loss alone": run["loss third"], "loss third": run["loss alone"]} for run in ANSWERS]  # fmt: skip
+    assert plots.place_ratio(turned)[0] == pytest.approx(1 / plots.place_ratio(ANSWERS)[0])
+
+
+def test_the_edge_of_the_learning_rates_is_named_only_where_an_arm_lies_on_it():
+    lowest = [{**run, "validation": [run["learning_rate"]] * 2} for run in ANSWERS]
+    assert plots.stops_at(lowest).endswith(", ".join(ARMS))
+    inside = [{**run, "validation": [abs(run["learning_rate"] - 3e-3)] * 2} for run in ANSWERS]
+    assert "edge" not in plots.stops_at(inside)
+
+
+def test_most_earlier_answers_are_wrong_in_those_arms():
+    assert 0.5 < plots.wrong_share() < 0.9
 
 
 def test_an_arm_has_the_learning_rate_of_its_lowest_validation_loss():
