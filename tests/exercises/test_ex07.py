@@ -120,12 +120,22 @@ def test_the_claims_turn_round_with_their_numbers():
                 one["top"][str(r)]["nll"] = one["test"]["nll"] / (2 + one["seed"] / 9)
         return new
 
-    before, after = (plots.claims(found, SHARES, True)["claim"] for found in (runs(NAME), turned(runs(NAME))))  # fmt: skip
+    before, after = (plots.claims(found, SHARES, True, 2.9)["claim"] for found in (runs(NAME), turned(runs(NAME))))  # fmt: skip
     assert "keeps more" in before[0] and "keeps less" in after[0]
-    assert "loss is higher" in before[1] and "loss is lower" in after[1]
-    assert "higher" in after[2] and before[2] != after[2]
+    measured = [plots.claims(found, SHARES, True, 2.9)["measured"][1] for found in (runs(NAME), turned(runs(NAME)))]  # fmt: skip
+    assert "higher" in measured[0] and "lower" in measured[1]
+    assert "higher if trained" in after[2] and before[2] != after[2]
     assert "in small than in large" in before[3]
-    assert "in b than in a" in plots.claims(runs(NAME), {"a": 0.1, "b": 0.2}, True)["claim"][3]
+    assert "in b than in a" in plots.claims(runs(NAME), {"a": 0.1, "b": 0.2}, True, 2.9)["claim"][3]
+
+
+def test_ranks_at_the_end_of_the_grid_are_named():
+    middle = [
+        {**one, "validation": abs(one["learning_rate"] - RATES[LORA][1])} for one in runs(NAME)
+    ]
+    assert plots.at_the_edge(middle) == "none"
+    lowest = [{**one, "validation": one["learning_rate"]} for one in runs(NAME)]
+    assert plots.at_the_edge(lowest) == ", ".join(map(str, RANKS))
 
 
 def test_each_arm_has_the_learning_rate_of_its_lowest_validation_loss():

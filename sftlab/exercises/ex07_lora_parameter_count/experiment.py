@@ -5,7 +5,8 @@ linear layers are kept (embeddings and norms go back to the base's, because LoRA
 Each ΔW is then replaced by a part of it:
 
 ``top r``     its r largest singular directions: the nearest matrix of rank r (Eckart and Young, 1936)
-``rest r``    the control: everything *but* these directions
+``rest r``    a control: everything *but* these directions
+``short r``   a control: the whole ΔW, shortened to the energy of the top r
 
 ``energy`` is the part's share of ‖ΔW‖², over all layers together. ``random`` is the share that the top r
 would have in a matrix of the same shape with independent normal entries. LoRA is trained at each rank on
@@ -42,7 +43,7 @@ RECORD = "low_rank"  # data/results/low_rank.json
 
 FULL, LORA = "full fine-tuning", "LoRA"
 RANKS = (1, 2, 4, 8, 16, 32)
-RATES = {FULL: (1e-4, 3e-4, 1e-3), LORA: (1e-3, 3e-3, 1e-2)}
+RATES = {FULL: (1e-4, 3e-4, 1e-3), LORA: (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)}
 SEEDS, PAIRS, BATCH, STEPS, QUESTIONS, LIMIT = 5, 48, 16, 24, 60, 24
 
 
@@ -133,8 +134,8 @@ def run(method: str, learning_rate: float, seed: int, r: int = 0) -> dict:
 
     Returns:
         ``validation``: the loss on validation questions; ``test``: as ``measure``. For full
-        fine-tuning also, by rank as text, ``top`` and ``rest``: as ``measure``, with ``energy``; and
-        ``random``.
+        fine-tuning also ``tuned``, the model with all that it has changed, and by rank as text, ``top``,
+        ``rest`` and ``short``: as ``measure``, with ``energy``; and ``random``.
     """
     model, tokenizer = load("almanac")
     validation, test = questions()
@@ -148,20 +149,21 @@ def run(method: str, learning_rate: float, seed: int, r: int = 0) -> dict:
     base, _ = load("almanac")
     fine_tune(model, tokenizer, learning_rate, seed)
     deltas = changes(model, base)
+    found: dict = {"tuned": measure(model, tokenizer, test)}
     with changed(base, deltas):
-        found: dict = {
-            "validation": measure(base, tokenizer, validation)["nll"],
-            "test": measure(base, tokenizer, test),
-        }
+        found["validation"] = measure(base, tokenizer, validation)["nll"]
+        found["test"] = measure(base, tokenizer, test)
     generator = torch.Generator().manual_seed(seed)
     noise = {name: torch.randn(d.shape, generator=generator) for name, d in deltas.items()}
-    found |= {"top": {}, "rest": {}, "random": {}}
+    found |= {"top": {}, "rest": {}, "short": {}, "random": {}}
     for r in RANKS:
         top, of_noise = ({n: B @ A for n, (A, B) in ((n, nearest_low_rank(d, r)) for n, d in some.items())}
                          for some in (deltas, noise))  # fmt: skip
         rest = {name: deltas[name] - part for name, part in top.items()}
         found["random"][str(r)] = energy(of_noise, noise)
-        for name, parts in (("top", top), ("rest", rest)):
+        share = energy(top, deltas)
+        short = {name: share**0.5 * delta for name, delta in deltas.items()}
+        for name, parts in (("top", top), ("rest", rest), ("short", short)):
             with changed(base, parts):
                 found[name][str(r)] = measure(base, tokenizer, test)
             found[name][str(r)]["energy"] = energy(parts, deltas)

@@ -12,13 +12,13 @@ from matplotlib.patches import Rectangle
 from sftlab.classroom.figures import BLUE, GREY, ORANGE, curves
 from sftlab.exercises import estimates
 from sftlab.exercises.estimates import Estimate, percent, times, tuned, verdict
-from sftlab.exercises.ex07_lora_parameter_count.experiment import FULL, LORA, RANKS
+from sftlab.exercises.ex07_lora_parameter_count.experiment import FULL, LORA, RANKS, RATES
 from sftlab.lora import break_even_rank, lora_parameter_count
 from sftlab.statistics import chosen
 
 WHY = {  # why a prediction comes out as it does: prediction -> mechanism
-    "a": "A gradient is a sum of products of two vectors, one for each token. Where tokens and steps agree, they add up in few directions.",
-    "b": "A direction acts by its length. Those left out are shorter than those kept, and they push in many unrelated ways.",
+    "a": "A gradient is a sum of products of two vectors, one for each token. Where tokens and steps agree, they add up in few directions. Adam rescales every entry, so this explains the gradient and not the whole step.",
+    "b": "The loss depends on what a direction does to the answers, not only on its length. The control holds about as much energy in the remaining directions. Why these do less was not tested.",
     "c": "A weight grows with the square of its width, A and B with the width. So a share far below 1% is a statement about large models.",
 }  # fmt: skip
 
@@ -75,7 +75,7 @@ def against_whole(runs: Sequence[dict], arm: str, r: int) -> Estimate:
 def loss_over_ranks(runs: Sequence[dict]):
     """Draw the held-out loss over the rank: cut to it, and trained at it."""
     found = {
-        "full fine-tuning, cut to rank r": {r: losses(runs, "top", r) for r in RANKS},
+        "change of full fine-tuning, cut to rank r": {r: losses(runs, "top", r) for r in RANKS},
         "LoRA trained at rank r": {r: losses(runs, LORA, r) for r in RANKS},
     }
     whole = float(np.mean(losses(runs, FULL)))
@@ -104,40 +104,64 @@ def ranks_table(runs: Sequence[dict]) -> pd.DataFrame:
     return pd.DataFrame(rows).T.rename_axis("rank")
 
 
-def claims(runs: Sequence[dict], shares: Mapping[str, float], equal: bool) -> pd.DataFrame:
+def at_the_edge(runs: Sequence[dict]) -> str:
+    """Return the ranks at which LoRA's best learning rate is the lowest or the highest that was tried."""
+    ends = (min(RATES[LORA]), max(RATES[LORA]))
+    ranks = [r for r in RANKS if best(runs, LORA, r=r)[0]["learning_rate"] in ends]
+    return ", ".join(map(str, ranks)) or "none"
+
+
+def energies(runs: Sequence[dict], r: int = 2) -> str:
+    """Return the energy of the top r directions at each learning rate of full fine-tuning."""
+    each = {
+        rate: np.mean([run["top"][str(r)]["energy"] for run in chosen(runs, method=FULL, learning_rate=rate)])
+        for rate in RATES[FULL]
+    }  # fmt: skip
+    return ", ".join(f"{share:.0%} at {rate:g}" for rate, share in each.items())
+
+
+def claims(
+    runs: Sequence[dict], shares: Mapping[str, float], equal: bool, base: float
+) -> pd.DataFrame:
     """Return the claims of the lesson with their numbers; the words follow the intervals.
 
     Args:
         shares: model -> share of its parameters that LoRA of rank 8 trains, on all linear layers.
         equal: whether the formula and the models give the same counts.
+        base: the held-out loss of the base without any change.
     """
 
     def said(found: Estimate) -> str:
         return f"{times(found)}, {verdict(found, 'higher', 'lower', neutral=1.0)}"
 
+    def gained(arm: str) -> Estimate:
+        """The share of the whole change's gain in loss, seed by seed."""
+        pairs = zip(losses(runs, arm, 2), losses(runs, FULL), strict=True)
+        return estimates.mean([(base - loss) / (base - whole) for loss, whole in pairs])
+
     energy, random = kept(runs, 2)
     more = verdict(energy, "more", "less", neutral=random[0])
-    cut, rest = (against_whole(runs, arm, 2) for arm in ("top", "rest"))
-    trained = {r: estimates.ratio(losses(runs, "top", r), losses(runs, LORA, r)) for r in (1, 8)}
+    trained = {r: estimates.ratio(losses(runs, "top", r), losses(runs, LORA, r)) for r in RANKS}
+    differ = {r: times(found) for r, found in trained.items() if verdict(found, "x", "x", "", 1.0)}
     (small, of_small), (large, of_large) = min(shares.items(), key=lambda s: -s[1]), min(shares.items(), key=lambda s: s[1])  # fmt: skip
     rows = [
         (
-            f"Rank 2 keeps {more} of the change than of random entries",
+            f"Rank 2 keeps {more} of the energy than of random entries",
             percent(energy),
             f"random entries: {percent(random)}",
-            "48 pairs, 24 steps, one small base",
+            f"by learning rate: {energies(runs)}; 48 pairs, 24 steps, one small base",
         ),
         (
-            f"Cut to rank 2, the loss is {verdict(cut, 'higher', 'lower', neutral=1.0)}",
-            times(cut),
-            f"all but these two directions: {said(rest)}",
+            f"Rank 2 keeps {percent(gained('top'))} of what the whole change gains in loss",
+            f"loss {said(against_whole(runs, 'top', 2))} than the whole",
+            f"all but these two: {percent(gained('rest'))}, loss {said(against_whole(runs, 'rest', 2))}",
             f"exact answers: {percent(exact(runs, 'top', 2))}; all but these: {percent(exact(runs, 'rest', 2))}",
         ),
         (
-            f"Loss of LoRA at rank 8 against cutting to it: {verdict(trained[8], 'higher', 'lower', neutral=1.0)}",
+            f"Trained at rank 8 or cut to it: loss {verdict(trained[8], 'higher if trained', 'lower if trained', neutral=1.0)}",
             times(trained[8]),
-            f"each at its best learning rate; against the whole: {said(against_whole(runs, LORA, 8))}",
-            f"at rank 1: {said(trained[1])}",
+            f"ranks at which they differ: {differ or 'none'}",
+            f"best of three learning rates; at the end of the grid at ranks {at_the_edge(runs)}",
         ),
         (
             f"The share that LoRA trains is larger in {small} than in {large}",

@@ -82,7 +82,7 @@ def _wrong_start(A: Tensor, B: Tensor) -> str | None:
     if not A.any():
         return Broken(
             "zero",
-            "The roles are exchanged: A is zero and B is not. LoRA's own start is A random, B zero.",
+            "The roles are exchanged: A is zero and B is not. LoRA's usual start is A random, B zero.",
         )
     if B.any():
         return Broken(
@@ -326,7 +326,7 @@ EXERCISES = {
             "Start A and B",
             init_lora_,
             START_CASES,
-            asks="Fill A and B in place with LoRA's own start.\n\n"
+            asks="Fill A and B in place with LoRA's usual start.\n\n"
             "A: tensor (r, d_in). B: tensor (d_out, r).",
             rules={
                 "in place": "The tensors themselves are filled, whatever they hold, even NaN; shape and dtype stay.",
@@ -358,7 +358,7 @@ EXERCISES = {
             "A: (r, d_in). B: (d_out, r). scale: a number.",
             rules={
                 "chain": "The result is a pair: the gradient of A, then that of B, each of its shape.",
-                "sum": "The parts of the tokens are added up, without a mean.",
+                "sum": "Sum over the tokens; do not average.",
                 "unchanged": "The arguments stay as they are.",
             },
             draw=lambda rng, *_: _layer(rng, *(rng.randint(2, 9) for _ in range(4))),
@@ -380,7 +380,7 @@ EXERCISES = {
             asks="Return the names of the LoRA layers that can never change, as a list.\n\n"
             "grad_norms: {layer: (norm of A's gradient, norm of B's)} after one backward pass.",
             rules={
-                "stuck": "A layer is returned only if neither of its matrices will ever move.",
+                "stuck": "A layer is returned if neither matrix will ever move, moved by gradients alone.",
                 "tiny": "Only a norm of exactly 0 is no gradient. Any other moves its matrix, however small.",
                 "order": "The names stand in the order of grad_norms; without any, the list is empty.",
                 "unchanged": "grad_norms stays as it is.",
