@@ -24,6 +24,7 @@ from sftlab.statistics import chosen
 
 FIRST = "response only"
 STEPS = CHECKPOINTS[1:]
+CLOSE = (0.8, 1.25)  # the middle option of the predictions
 
 
 def best(runs: Sequence[dict], setting: str, arm: str, step: int) -> list[dict]:
@@ -51,8 +52,11 @@ def exact_change(runs: Sequence[dict], arm: str, step: int = 24, setting: str = 
 
 
 def verdict(found: Estimate) -> str:
-    """Return what a ratio of losses means."""
-    return estimates.verdict(found, "worse", "better", neutral=1.0)
+    """Return what a ratio of losses means; a tight interval around 1 says that it is within a margin."""
+    low, high = found[1]
+    words = estimates.verdict(found, "worse", "better", neutral=1.0)
+    within = low > CLOSE[0] and high < CLOSE[1]
+    return f"within {CLOSE[0]} to {CLOSE[1]}" if within and words == OPEN else words
 
 
 def arms_table(runs: Sequence[dict], setting: str = "ChatML", step: int = 24) -> pd.DataFrame:
@@ -84,17 +88,44 @@ def one_measure(found: dict, title: str, fmt: str = ".3f"):
     return bars(found, title, f"{title}: {words} nats per token.", fmt=fmt, xlabel="loss per token (nats)")  # fmt: skip
 
 
-def why(runs: Sequence[dict], arm: str) -> str:
-    """How long the gradient of an arm's added part is, before training, beside the response's."""
-    found = best(runs, "ChatML", "everything", CHECKPOINTS[-1])
-    part = arm.removeprefix("+ ")
+def relative_gradient(runs: Sequence[dict], part: str, setting: str = "ChatML") -> float:
+    """Return the length of a part's gradient before training, divided by that of the response."""
+    found = best(runs, setting, "everything", CHECKPOINTS[-1])
     added, response = (
         np.mean([run[f"gradient of {name}"][0] for run in found]) for name in (part, "response")
     )
+    return float(added / response)
+
+
+def why(runs: Sequence[dict], arm: str) -> str:
+    """How long the gradient of an arm's added part is, before training, beside the response's."""
+    part = arm.removeprefix("+ ")
     return (
-        f"Before training, the gradient of the {part} is {added / response:.1f} times as long as that "
-        "of the response."
+        f"Before training, the gradient of the {part} is {relative_gradient(runs, part):.1f} times as long as that "
+        "of the response. Whether that predicts the cost is shown setting by setting further below."
     )
+
+
+def why_template(losses: Mapping[str, Sequence[float]], special: float) -> str:
+    """What makes up the template's loss: ``special`` nats of it fall on special tokens."""
+    return (
+        f"Special tokens carry {special / sum(losses['template']):.0%} of it. The rest is ordinary tokens, "
+        "where the base doesn't expect them."
+    )
+
+
+def gradients_and_costs(runs: Sequence[dict], step: int = 24) -> pd.DataFrame:
+    """Return, by setting and part, the relative gradient before training and the ratio of the losses."""
+    lines = {
+        f"{setting}, {part}": {
+            "gradient ÷ response's": f"{relative_gradient(runs, part, setting):.2f}",
+            f"loss after {step} steps": f"{times(ratio(runs, f'+ {part}', step, setting))}, "
+            f"{verdict(ratio(runs, f'+ {part}', step, setting))}",
+        }
+        for setting in ("ChatML", "Q and A", LONG)
+        for part in ("question", "template")
+    }
+    return pd.DataFrame(lines).T
 
 
 def written_answers(
@@ -140,7 +171,7 @@ def ratios(runs: Sequence[dict], setting: str, step: int) -> dict[str, Estimate]
 
 def ratios_in_words(found: dict[str, Estimate], setting: str, step: int) -> tuple[str, str]:
     """A title that counts the arms that differ, and the same with all numbers."""
-    clear = sum(verdict(estimate) != OPEN for estimate in found.values())
+    clear = sum(verdict(estimate) in ("worse", "better") for estimate in found.values())
     title = f"{setting}, {step} steps: {clear} of {len(found)} differ from response only"
     words = ", ".join(f"{arm} {times(estimate)}" for arm, estimate in found.items())
     return title, f"{title}. Held-out loss, divided by that of response only: {words}."
@@ -197,14 +228,6 @@ def smollm2(runs: Sequence[dict], recorded: Sequence[dict], steps: int) -> pd.Da
     return pd.DataFrame(lines).T
 
 
-def catches_up(runs: Sequence[dict], arm: str, step: int = 24) -> str:
-    """After how many steps an arm's loss is at most that of response only at a step."""
-    wanted = np.mean(values(runs, "ChatML", FIRST, step))
-    reached = (s for s in STEPS if np.mean(values(runs, "ChatML", arm, s)) <= wanted)
-    at = next(reached, None)
-    return f"after {at} steps" if at else f"not within {STEPS[-1]} steps"
-
-
 def claims(runs: Sequence[dict], real: Sequence[dict], steps: int) -> pd.DataFrame:
     """Return the claims of the lesson with their numbers; the words follow the intervals."""
 
@@ -231,8 +254,8 @@ def claims(runs: Sequence[dict], real: Sequence[dict], steps: int) -> pd.DataFra
         (
             f"Every token in the loss, 24 steps: {exact_words}",
             f"exact answers {points(every)}",
-            f"the question alone: {points(exact_change(runs, question))}",
-            f"its loss is as low as that of response only at 24 steps {catches_up(runs, 'everything')}",
+            f"the question alone: {points(exact_change(runs, question))}; the template alone: {points(exact_change(runs, template))}",
+            f"96 steps: {said(ratio(runs, 'everything', 96))}, exact {points(exact_change(runs, 'everything', 96))}",
         ),
         (
             f"SmolLM2, every token, {steps} steps: {verdict(real_ratio(real, 'everything'))}",

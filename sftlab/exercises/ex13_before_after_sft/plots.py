@@ -53,6 +53,13 @@ def at_rate(runs: Sequence[dict], arm: str, rate: float, line: str = "content") 
     return tested(chosen(runs, learning_rate=rate), arm, line)
 
 
+def shown(runs: Sequence[dict], arm: str, line: str) -> str:
+    """Return a share as text, with its interval if there is more than one run."""
+    count = len(best(runs, arm))
+    value = tested(runs, arm, line)
+    return percent(value) if count > 1 else f"{value[0]:.0%} (1 run)"
+
+
 def arms_table(runs: Sequence[dict]) -> pd.DataFrame:
     """Return one row per arm: its learning rate, and the shares of the test questions."""
     lines = [
@@ -60,7 +67,7 @@ def arms_table(runs: Sequence[dict]) -> pd.DataFrame:
             "arm": arm,
             "learning rate": f"{best(runs, arm)[0]['learning_rate']:g}" if arm in TRAINED else "–",
             "seeds": len(best(runs, arm)),
-            **{name: percent(tested(runs, arm, line)) for line, name in LINES.items()},
+            **{name: shown(runs, arm, line) for line, name in LINES.items()},
         }
         for arm in ARMS
         if chosen(runs, arm=arm)
@@ -78,6 +85,19 @@ def by_rate(runs: Sequence[dict], line: str = "content") -> pd.DataFrame:
         for arm in TRAINED
     }  # fmt: skip
     return pd.DataFrame(found).T.map("{:.0%}".format).rename_axis(columns="learning rate")
+
+
+def why_the_rate(runs: Sequence[dict]) -> str:
+    """By how much the two kinds of pairs differ at the lowest and at this learning rate."""
+    low, high = (points(cost_of_wrong_values(runs, rate)) for rate in (RATES[0], RATES[2]))
+    return (
+        f"At {RATES[0]:g} wrong values change the right facts by {low}, at {RATES[2]:g} by {high}."
+    )
+
+
+def why_answers(runs: Sequence[dict]) -> str:
+    """What the untrained base knows, asked between "Q:" and "A:"."""
+    return f"Between “Q:” and “A:” the untrained base names {tested(runs, PAGE, 'content')[0]:.0%} of the facts."
 
 
 def shares_of(found: Mapping[str, Mapping[str, float]]):
@@ -164,7 +184,11 @@ def claims(runs: Sequence[dict], real: Sequence[dict], declining: Sequence[dict]
     answers = verdict(
         (after[0] - base[0], (after[1][0] - base[0], after[1][1] - base[0])), "more", "fewer"
     )
-    low, middle, high = (cost_of_wrong_values(runs, rate) for rate in RATES[:3])
+    low, middle, high, highest = (cost_of_wrong_values(runs, rate) for rate in RATES)
+    own = change(*(values(runs, arm, "content") for arm in TRAINED))
+    few_shot = change(
+        *(values(real, arm, "correct") for arm in ("Q and A, 4 examples", "32 pairs"))
+    )
     doses = curve(declining)
     last = doses[doses.dose == doses.dose.max()].set_index("arm")
     alone = last.loc[DECLINING[0]]
@@ -174,24 +198,24 @@ def claims(runs: Sequence[dict], real: Sequence[dict], declining: Sequence[dict]
         return f"{points(found)}, {verdict(found, 'more', 'fewer')}"
 
     def exact(arm: str, some: Sequence[dict] = runs) -> str:
-        return percent(tested(some, arm, "correct"))
+        return shown(some, arm, "correct")
 
     rows = [
         (
             f"After {CHECKPOINTS[-1]} steps on 32 pairs, questions in the chat template are answered exactly: {answers}",
-            f"{percent(base)} before, {percent(after)} after",
+            f"{exact('base')} before, {percent(after)} after",
             f"without training: four examples in the template {exact('template, 4 examples')}; “Q: … A:” with no example "
             f"{exact(PAGE)}, with four {exact('Q and A, 4 examples')}",
             f"SmolLM2, tuned before: {exact('base', real)} before, {exact('32 pairs', real)} after; “Q: … A:” with four "
-            f"examples {exact('Q and A, 4 examples', real)}",
+            f"examples {exact('Q and A, 4 examples', real)}, paired {said(few_shot)}",
         ),
         (
             f"Wrong values in the pairs, learning rate {RATES[2]:g}: {verdict(high, 'more', 'fewer')} right facts",
             points(high),
             "the same questions, steps and learning rate with right values: "
             + percent(at_rate(runs, "32 pairs", RATES[2])),
-            f"learning rate {RATES[1]:g}: {said(middle)}; {RATES[0]:g}: {said(low)}. SmolLM2, {RATES[1]:g}: "
-            f"{said(cost_of_wrong_values(real, RATES[1]))}",
+            f"each arm's best learning rate: {said(own)}. {RATES[0]:g}: {said(low)}; {RATES[1]:g}: {said(middle)}; "
+            f"{RATES[3]:g}: {said(highest)}. SmolLM2, {RATES[1]:g}: {said(cost_of_wrong_values(real, RATES[1]))}",
         ),
         (
             f"{doses.dose.max()} pairs that decline invented names: {alone['declined']:.0%} of new invented names declined",
