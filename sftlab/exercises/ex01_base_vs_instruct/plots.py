@@ -384,12 +384,12 @@ def _cue(outcomes, kinds) -> tuple[str, ...]:
         return over_kinds(difference.tolist(), kinds)
 
     return (
-        more(against(COLONS, COMMAS), "A label with a colon makes the base answer more often, even a label it has never read",
-             "Without the colon the base answers more", "The colon of a label it has never read"),
-        f"instead of bare text: “Q: … A:” {points(against(PAGE))}, invented labels {points(against(COLONS))}",
-        f"the same invented labels with commas: {points(against(COMMAS))}; a colon as the last character of the chat "
+        more(against(COLONS, COMMAS), "One pair of invented labels makes the base answer more often with colons than with commas",
+             "Invented labels make the base answer more often with commas", "Colons against commas after invented labels"),
+        f"{points(against(COLONS, COMMAS))}; instead of bare text: “Q: … A:” {points(against(PAGE))}, invented labels {points(against(COLONS))}",
+        f"the same invented labels with commas instead of bare text: {points(against(COMMAS))}; a colon as the last character of the chat "
         f"template, against the template: {points(against(ENDS_IN_COLON, TEMPLATE))}",
-        f"two examples before “Q:” change {points(against(SHOTS, PAGE))}; known labels instead of invented ones "
+        f"one pair of labels, others were not recorded; two examples before “Q:” change {points(against(SHOTS, PAGE))}; known labels instead of invented ones "
         f"{points(against(PAGE, COLONS))}. Answered in fewer than half of the "
         f"“Q: … A:” prompts: {rarely(marks, kinds, ('base', PAGE))}",
     )  # fmt: skip

@@ -53,7 +53,7 @@ LOOKS = {
 
 # The mechanism behind the outcome of each prediction.
 WHY = {
-    "02.a": "One sentence from a capital letter to a period, then the end-of-turn token: this is the format of most questions, and each of the five draws of eight pairs shows it several times.",
+    "02.a": "One sentence from a capital letter to a period, then the end-of-turn token: this is the format of most pairs, so eight of them show it several times.",
     "02.b": "The refusal is an eighth of all that this model was trained on. In the larger sets it is one in twenty, so these runs don't separate the share of refusals from the number of pairs.",
 }
 
@@ -464,10 +464,11 @@ def found(runs: Sequence[dict], real: Sequence[dict], tokens: Sequence[dict]) ->
     skills = change(
         get("right", 8, groups=("skills",), steps=best), get("right", 500, groups=("skills",))
     )
-    smol = []
-    for measure in ("in the format", "right"):
-        some = shares(real, measure, arm="answers", pairs=8)
-        smol.append(change(shares(real, measure, arm="answers", pairs=0) * len(some), some))
+    plain = change(get("right", 8, groups=known, steps=best), get("right", 500, groups=known))
+    later = [
+        change(*(shares(real, measure, arm="answers", pairs=n) for n in (8, 128)))
+        for measure in ("in the format", "right")
+    ]
     shuffling = [chosen(real, arm=arm, pairs=128) for arm in ("answers", "shuffled")]
     smol_ruined = change(*([share(run, "right") for run in some] for some in shuffling))
     smol_tokens = change(*([unshifted(run["ranks"], False) for run in some] for some in shuffling))
@@ -488,7 +489,7 @@ def found(runs: Sequence[dict], real: Sequence[dict], tokens: Sequence[dict]) ->
     rows = [
         (
             "Tuned on 8 pairs, the model answers known facts "
-            + direction(gap, "more often than", "less often than", "about as often as (not settled)")
+            + direction(gap, "more often than", "less often than", "more or less often than (not settled)")
             + " facts in no document",
             f"right content: known − absent {points(gap)}",
             f"the same models and kinds of question; in the format: {points(looks)}",
@@ -498,8 +499,8 @@ def found(runs: Sequence[dict], real: Sequence[dict], tokens: Sequence[dict]) ->
             f"From 8 to 500 pairs, format {direction(form, 'improves', 'gets worse', 'change not settled')} and "
             f"content {direction(facts, 'improves', 'gets worse', 'change not settled')}",
             f"format {points(form)}, content {points(facts)}; content of skills {points(skills)}",
-            f"8 pairs at their best number of steps ({best})",
-            f"SmolLM2, 0 to 8 pairs: format {points(smol[0])}, content {points(smol[1])}",
+            f"8 pairs at their best number of steps ({best}{', the most that was tried' if best == max(steps_recorded(8)) else ''})",
+            f"without the skills: facts, content {points(plain)}; SmolLM2, 8 to 128 pairs: format {points(later[0])}, content {points(later[1])}",
         ),
         (
             "After 8 steps on 128 pairs, right content is "
@@ -513,7 +514,7 @@ def found(runs: Sequence[dict], real: Sequence[dict], tokens: Sequence[dict]) ->
         (
             "One refusal among 8 pairs: refusals of known facts " + direction(refused, "rise", "fall", "not settled here"),
             f"refused {points(refused)}, right content {points(lost)}, {len(FRESH_SEEDS)} fresh seeds",
-            "the same pairs, the refusal (12.5%) replaced by an answer",
+            "the same pairs, one answer in place of the refusal (12.5%)",
             f"5% refusals among 500 pairs: refused {points(late_refused)}",
         ),
         (
