@@ -112,7 +112,7 @@ def test_the_claims_follow_the_numbers(recorded, real, tokens):
 
 def test_numbers_of_both_strata_and_of_the_real_model_are_in_the_table(recorded, real, tokens):
     table = plots.found(recorded, real, tokens)
-    assert "SmolLM2, 0 to 8 pairs: format +" in table["where it stops"].iloc[1]
+    assert "SmolLM2, 8 to 128 pairs: format +" in table["where it stops"].iloc[1]
     shown = plots.findings(recorded, real, tokens)
     assert all(text in shown.text for text in table.index) and "…" not in shown.text
     knowing = [{**run, "content": "".join("01"[q["group"] == "facts"] for q in questions())}

@@ -400,8 +400,7 @@ def _stop(ends: Mapping[str, Estimate]) -> tuple[str, ...]:
     claim = more(ends["after − inside"], f"After a one-line answer the base {much}",
                  "After a one-line answer the base stops less often than inside it", "Stopping after an answer")  # fmt: skip
     if settled(ends["after − inside"]) and ends["after − inside"][0] > 0:
-        right_only = settled(ends["after − wrong"]) and ends["after − wrong"][0] > 0
-        claim += "" if right_only else ", right or wrong"
+        claim += verdict(ends["after − wrong"], "", ", more often after an answer to another question", ", right or wrong")  # fmt: skip
     if settled(ends["after − inside"]) and ends["chat"][1][0] > 0.5:
         claim += "; tuning gives the stop another token"
     return (
