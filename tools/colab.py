@@ -27,7 +27,7 @@ ADDRESS = re.compile(
     r"(?:(?:https|ssh)://(?:[^@/]+@)?github\.com/|git@github\.com:)([\w.-]+)/([\w.-]+?)(?:\.git)?/?"
 )
 # Colab brings PyTorch, NumPy and Jupyter; exchanged under it they would break it.
-PACKAGES = ("transformers", "peft", "accelerate", "bitsandbytes", "gguf", "tokenizers")
+PACKAGES = ("transformers", "peft", "trl", "accelerate", "bitsandbytes", "gguf", "tokenizers")
 PACKAGES += ("filelock", "platformdirs", "pydantic")  # Colab's may be too old
 PACKAGES += ("datasets", "datasketch", "ftfy")
 FIRST_CELL = """# On Colab this fetches the workbook, a minute or two. Anywhere else it does nothing.

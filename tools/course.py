@@ -57,6 +57,8 @@ c.Autograde.sanitize_preprocessors = [
 c.Execute.timeout = 300
 # Seconds until it has stopped, and for the results of any cell to arrive.
 c.Execute.iopub_timeout = 30
+# exit() in a cell would end the kernel some seconds later, and with it the grading of what follows.
+c.Execute.extra_arguments = ["--IPKernelApp.exec_lines=get_ipython().ask_exit = lambda: None"]
 # A check that did not run would pass for right.
 c.Execute.skip_cells_with_tag = ""
 # Students see what a check said, and not the seed.

@@ -16,6 +16,7 @@ from sftlab.exercises.ex04_sft_loss.experiment import CHECKPOINTS, MEANS, MIXED,
 from sftlab.statistics import chosen
 
 SETS = ("short", "long")
+SHARES = ("two largest terms", "end-of-turn token")  # of an answer's loss
 WHY = {  # why a prediction comes out as it does: prediction -> mechanism
     "a": "Most tokens of an answer follow from those before. A few don't, and the logarithm makes them expensive. The base has never read an end-of-turn token.",
     "b": "A token of the micro-batch with fewer tokens weighs more: here, every token of a short answer.",
