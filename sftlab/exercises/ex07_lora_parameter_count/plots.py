@@ -162,7 +162,8 @@ def claims(
         (
             f"Trained at rank 8 or cut to it: loss {verdict(trained[8], 'higher if trained', 'lower if trained', neutral=1.0)}",
             times(trained[8]),
-            f"ranks at which they differ: {differ or 'none'}",
+            "ranks at which they differ: "
+            + ("; ".join(f"{r}: {words}" for r, words in differ.items()) or "none"),
             f"best of five learning rates; at the end of the grid at ranks {at_the_edge(runs)}",
         ),
         (
