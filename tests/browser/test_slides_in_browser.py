@@ -128,7 +128,7 @@ def test_hands_are_counted_and_the_answer_waits_until_it_is_asked_for(decks, win
     opened(window, decks["12"], "Prediction 12.a")
     assert now(window).locator("output").all_inner_texts() == ["0", "0", "2"]
     window.keyboard.press("a")
-    assert "is exactly the same" in now(window).locator(".answer").inner_text()
+    assert "more than 0.5" in now(window).locator(".answer").inner_text()
     assert now(window).locator(".answer").is_visible()
     assert now(window).locator(".measured").count() == 1
 
@@ -142,7 +142,7 @@ def test_after_the_experiment_the_answer_is_one_step_for_the_arrow_and_the_key_a
 
 
 def test_a_solution_is_hidden_until_a_key_unfolds_it(decks, window):
-    opened(window, decks["12"], "Solution")
+    opened(window, decks["12"], "The training example of a conversation")
     source = now(window).locator("pre").first
     assert not source.is_visible()
     window.keyboard.press("c")
@@ -155,7 +155,7 @@ def test_the_presenter_has_a_view_with_notes(decks, window):
     with window.expect_popup() as popup:
         window.keyboard.press("s")
     notes = popup.value.locator(".speaker-controls-notes .value")
-    notes.get_by_text("Measured: is exactly the same").wait_for()
+    notes.get_by_text("Measured: more than 0.5").wait_for()
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_live_the_explorer_moves_and_hands_are_counted_before_a_class(notebook):
     notebook.type_and_run(asked, counted)
     output = notebook.output(asked)
     notebook.show(asked)
-    hand = output.locator("button.sft-choice", has_text="falls")
+    hand = output.locator("button.sft-choice", has_text="not at all")
     hand.click()
     hand.click()
     output.get_by_text("2", exact=True).wait_for()

@@ -322,7 +322,7 @@ def _smallest(delta, r):
 
 
 @mistake(NEAREST, "One singular direction too few is kept.")
-def _one_too_few(delta, r):
+def _one_direction_too_few(delta, r):
     A, B = nearest_low_rank(delta, r)
     A[-1], B[:, -1] = 0, 0
     return A, B
