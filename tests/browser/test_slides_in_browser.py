@@ -142,7 +142,7 @@ def test_after_the_experiment_the_answer_is_one_step_for_the_arrow_and_the_key_a
 
 
 def test_a_solution_is_hidden_until_a_key_unfolds_it(decks, window):
-    opened(window, decks["12"], "The training example of a conversation")
+    opened(window, decks["12"], "12b", last=True)
     source = now(window).locator("pre").first
     assert not source.is_visible()
     window.keyboard.press("c")
