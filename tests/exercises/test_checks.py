@@ -6,7 +6,9 @@ wrong ones that a general rule refuses, stand beside in its ``answers.py``.
 
 from __future__ import annotations
 
+import ast
 import functools
+import inspect
 import os
 import sys
 import time
@@ -48,6 +50,16 @@ by_exercise = pytest.mark.parametrize("id", EXERCISES)
 def test_each_exercise_has_six_wrong_answers_and_four_right_ones(id):
     assert len(EXERCISES[id].mistakes) + len(REFUSED[id]) >= 6
     assert len(RIGHT[id]) >= 4
+
+
+@pytest.mark.parametrize("number", catalogue.numbers())
+@pytest.mark.parametrize("part", ["check", "answers"])
+def test_no_function_of_a_file_hides_another(number, part):
+    """Decorated functions of one name are all used, but only the last can be called by it."""
+    tree = ast.parse(inspect.getsource(catalogue.package(number, part)))
+    named = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
+    names = [name for name in named if name != "_"]  # as functools.singledispatch has them
+    assert sorted(set(names)) == sorted(names)
 
 
 def test_answers_are_of_exercises_that_exist():

@@ -30,10 +30,10 @@ from sftlab.exercises.ex02_superficial_alignment.experiment import (
     training_pairs,
     tuned,
 )
-from sftlab.exercises.record import MODEL, read, runs
+from sftlab.exercises.record import runs
 from sftlab.generate import Generation
 from sftlab.lora import inject_lora
-from sftlab.models import checksums, load
+from sftlab.models import load
 from sftlab.scoring import format_compliance
 
 
@@ -171,16 +171,6 @@ def test_tokens_of_known_facts_have_moved_and_some_of_absent_ones_have_not():
 
 
 # --- the recorded files ----------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "module", [experiment, unknown_facts, real_model, token_roles], ids=lambda m: m.RECORD
-)
-def test_the_files_are_complete_and_of_this_base(module):
-    recorded = read(module.RECORD)
-    done = [entry["settings"] for entry in recorded["runs"]]
-    assert all(setting in done for setting in module.settings())
-    assert all(s["base"] == checksums()[MODEL][:16] for s in recorded["provenance"])
 
 
 @pytest.mark.parametrize(

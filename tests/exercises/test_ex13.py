@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sftlab.exercises.ex13_before_after_sft import dose, plots, real
+from sftlab.exercises.ex13_before_after_sft import dose, plots
 from sftlab.exercises.ex13_before_after_sft.experiment import (
     CHECKPOINTS,
     LINES,
@@ -17,13 +17,10 @@ from sftlab.exercises.ex13_before_after_sft.experiment import (
     handful,
     questions,
     scores,
-    settings,
     wrong_values,
 )
-from sftlab.exercises.record import read, runs
+from sftlab.exercises.record import runs
 from sftlab.generate import Generation
-
-RECORDS = {"elicit": settings, "elicit_smollm2": real.settings, "declining": dose.settings}
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
@@ -110,9 +107,3 @@ def test_a_learning_rate_is_chosen_on_validation_questions():
 def test_the_dose_curve_is_drawn_for_both_arms():
     figure = plots.dose_curve(runs("declining"))
     assert all(arm in figure.alt for arm in dose.ARMS)
-
-
-@pytest.mark.parametrize("name", RECORDS)
-def test_a_record_is_complete(name):
-    done = [entry["settings"] for entry in read(name)["runs"]]
-    assert all(setting in done for setting in RECORDS[name]())

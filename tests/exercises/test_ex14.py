@@ -10,7 +10,7 @@ from sftlab.chat import encode, special_tokens, user
 from sftlab.chatml import encode_defended
 from sftlab.data import conversation
 from sftlab.exercises.estimates import crossed, mean
-from sftlab.exercises.ex14_chat_templates import plots, real
+from sftlab.exercises.ex14_chat_templates import plots
 from sftlab.exercises.ex14_chat_templates.experiment import (
     ARMS,
     HARMLESS,
@@ -24,13 +24,11 @@ from sftlab.exercises.ex14_chat_templates.experiment import (
     is_short,
     measure,
     questions,
-    settings,
     training_rows,
     without_attack,
     without_tokens,
 )
-from sftlab.exercises.record import MODEL, read, runs
-from sftlab.models import checksums
+from sftlab.exercises.record import runs
 from sftlab.templates import count_turns, encode_safely
 
 NAME, REAL = "forged_turns", "forged_turns_smollm2"
@@ -210,10 +208,5 @@ def test_the_figure_tells_the_recorded_shares():
 # --- the recorded files ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "wanted"), [(NAME, settings()), (REAL, real.settings())])
-def test_it_is_complete_and_of_this_base(name, wanted):
-    recorded = read(name)
-    done = [entry["settings"] for entry in recorded["runs"]]
-    assert all(setting in done for setting in wanted)
-    assert all(s["base"] == checksums()[MODEL][:16] for s in recorded["provenance"])
+def test_the_seeds_are_those_of_the_settings():
     assert {run["seed"] for run in runs(NAME)} == set(range(SEEDS))

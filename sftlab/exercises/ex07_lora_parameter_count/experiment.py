@@ -20,17 +20,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
-from itertools import count, islice
-from random import Random
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
 
-from sftlab.almanac.pairs import heldout, pairs
+from sftlab.almanac.pairs import pairs
 from sftlab.chat import user
-from sftlab.data import batch_order, collate, conversation
+from sftlab.data import conversation
 from sftlab.exercises.recipes import response_nll
+from sftlab.exercises.short_runs import Questions, endless_batches, fact_questions
 from sftlab.generate import answer
 from sftlab.lora import inject_lora
 from sftlab.masking import build_example
@@ -47,20 +46,15 @@ RATES = {FULL: (1e-4, 3e-4, 1e-3), LORA: (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)}
 SEEDS, PAIRS, BATCH, STEPS, QUESTIONS, LIMIT = 5, 48, 16, 24, 60, 24
 
 
-@cache
-def questions() -> tuple[tuple[dict, ...], tuple[dict, ...]]:
+def questions() -> tuple[Questions, Questions]:
     """Return held-out questions on facts, for validation and for the result."""
-    found = [question for question in heldout() if question["kind"] != "tips"]
-    sample = Random(7).sample(found, 2 * QUESTIONS)
-    return tuple(sample[:QUESTIONS]), tuple(sample[QUESTIONS:])
+    return fact_questions(7, QUESTIONS)
 
 
 def batches(tokenizer, seed: int, steps: int = STEPS) -> Iterator[dict]:
     """Yield batches of 16 of a seed's 48 pairs, in an order that depends on the seed."""
     made = [build_example(tokenizer, conversation(p)) for p in pairs(PAIRS, seed, skills=())]
-    epochs = (batch_order(list(map(len, made)), BATCH, seed, n) for n in count())
-    for chosen in islice((batch for epoch in epochs for batch in epoch), steps):
-        yield collate([made[i] for i in chosen], tokenizer.pad_token_id)
+    yield from islice(endless_batches(made, BATCH, seed, tokenizer.pad_token_id), steps)
 
 
 def fine_tune(model, tokenizer, learning_rate: float, seed: int) -> None:

@@ -16,15 +16,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from functools import cache
-from itertools import count, islice
-from random import Random
+from itertools import islice
 
 import torch
 
-from sftlab.almanac.pairs import heldout, pairs
-from sftlab.data import batch_order, collate, conversation
+from sftlab.almanac.pairs import pairs
+from sftlab.data import collate, conversation
 from sftlab.exercises.recipes import response_nll
+from sftlab.exercises.short_runs import Questions, endless_batches, fact_questions
 from sftlab.lora import init_lora_, inject_lora, lora_layers, lora_parameters
 from sftlab.lora_statistics import gradient_norms, relative_update
 from sftlab.masking import Example, build_example
@@ -40,12 +39,9 @@ RATE = 2e-3  # of the other two arms
 RATES = (5e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)
 
 
-@cache
-def questions() -> tuple[tuple[dict, ...], tuple[dict, ...]]:
+def questions() -> tuple[Questions, Questions]:
     """Return held-out questions on facts, for validation and for the result."""
-    found = [question for question in heldout() if question["kind"] != "tips"]
-    sample = Random(8).sample(found, 2 * QUESTIONS)
-    return tuple(sample[:QUESTIONS]), tuple(sample[QUESTIONS:])
+    return fact_questions(8, QUESTIONS)
 
 
 def examples(tokenizer, rows: Sequence[dict]) -> list[Example]:
@@ -56,9 +52,7 @@ def examples(tokenizer, rows: Sequence[dict]) -> list[Example]:
 def batches(tokenizer, seed: int, steps: int = STEPS) -> Iterator[dict]:
     """Yield batches of 16 of a seed's 32 pairs, in an order that depends on the seed."""
     made = examples(tokenizer, pairs(PAIRS, seed, skills=()))
-    epochs = (batch_order(list(map(len, made)), BATCH, seed, n) for n in count())
-    for chosen in islice((batch for epoch in epochs for batch in epoch), steps):
-        yield collate([made[i] for i in chosen], tokenizer.pad_token_id)
+    yield from islice(endless_batches(made, BATCH, seed, tokenizer.pad_token_id), steps)
 
 
 @torch.no_grad()

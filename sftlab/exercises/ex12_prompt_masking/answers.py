@@ -55,7 +55,7 @@ def by_next(tokenizer, header, answers):
 
 
 @right(UNSAFE)
-def by_tensors(tokenizer, header, answers):
+def by_comparing_tensors(tokenizer, header, answers):
     found = {}
     for answer in answers:
         apart = torch.tensor(ids(tokenizer, header) + ids(tokenizer, answer))

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import cache
-from itertools import count, islice, pairwise
+from itertools import islice, pairwise
 from random import Random
 
 import torch
@@ -22,9 +22,9 @@ from transformers import PreTrainedTokenizerFast
 
 from sftlab.almanac.documents import documents
 from sftlab.almanac.facts import Item
-from sftlab.almanac.pairs import ASKED, heldout, pairs
+from sftlab.almanac.pairs import ASKED, pairs
 from sftlab.almanac.skills import usable
-from sftlab.data import batch_order, collate
+from sftlab.exercises.short_runs import Questions, endless_batches, fact_questions
 from sftlab.generate import generate
 from sftlab.lora import inject_lora
 from sftlab.loss import IGNORE_INDEX
@@ -124,12 +124,9 @@ def asked_three_ways(each: int = 6) -> tuple[tuple[str, str, str, str, str], ...
 # --- training and serving ---------------------------------------------------------------------
 
 
-@cache
-def questions() -> tuple[tuple[dict, ...], tuple[dict, ...]]:
+def questions() -> tuple[Questions, Questions]:
     """Return held-out questions on facts, for validation and for the result."""
-    found = [question for question in heldout() if question["kind"] != "tips"]
-    sample = Random(12).sample(found, 2 * QUESTIONS)
-    return tuple(sample[:QUESTIONS]), tuple(sample[QUESTIONS:])
+    return fact_questions(12, QUESTIONS)
 
 
 def example(tokenizer, pair: dict, how: str) -> Example:
@@ -163,9 +160,8 @@ def run(trained: str, learning_rate: float, seed: int) -> dict[str, float]:
     made = [example(tokenizer, pair, trained) for pair in pairs(PAIRS, seed, skills=())]
     weights = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=learning_rate, weight_decay=0.0)
-    epochs = (batch_order(list(map(len, made)), BATCH, seed, n) for n in count())
-    for chosen in islice((batch for epoch in epochs for batch in epoch), STEPS):
-        train_step(model, collate([made[i] for i in chosen], tokenizer.pad_token_id), optimizer)
+    for batch in islice(endless_batches(made, BATCH, seed, tokenizer.pad_token_id), STEPS):
+        train_step(model, batch, optimizer)
     model.eval()
     validation, test = questions()
     found = {"validation": right(model, tokenizer, SERVED[trained], validation)}

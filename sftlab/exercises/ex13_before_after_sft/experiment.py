@@ -18,15 +18,16 @@ This takes about ten minutes on one core.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache, partial
+from functools import partial
 from itertools import count, islice
 from random import Random
 
 import torch
 
-from sftlab.almanac.pairs import heldout, pairs
+from sftlab.almanac.pairs import pairs
 from sftlab.chat import encode, user
 from sftlab.data import batch_order, collate, conversation
+from sftlab.exercises.short_runs import Questions, fact_questions
 from sftlab.generate import Generation, generate
 from sftlab.lora import inject_lora
 from sftlab.masking import build_example
@@ -68,12 +69,9 @@ def wrong_values(rows: Sequence[dict], seed: int) -> list[dict]:
     return found
 
 
-@cache
-def questions() -> tuple[tuple[dict, ...], tuple[dict, ...]]:
+def questions() -> tuple[Questions, Questions]:
     """Return held-out questions on facts, for validation and for the result."""
-    found = [question for question in heldout() if question["kind"] != "tips"]
-    chosen = Random(13).sample(found, 2 * QUESTIONS)
-    return tuple(chosen[:QUESTIONS]), tuple(chosen[QUESTIONS:])
+    return fact_questions(13, QUESTIONS)
 
 
 def in_template(tokenizer, asked: Sequence[dict]) -> list[list[int]]:
