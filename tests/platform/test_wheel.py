@@ -92,7 +92,7 @@ def elsewhere(wheel, tmp_path_factory):
         for name, distributions in packages_distributions().items()
         if not {canonicalize_name(one) for one in distributions} & ours
     ]
-    assert {"pytest", "nbgrader", "trl", "bitsandbytes"} <= set(hidden)
+    assert {"pytest", "nbgrader", "bitsandbytes"} <= set(hidden)
     environment = {**os.environ, "PYTHONPATH": str(place), "HIDDEN": json.dumps(hidden)}
 
     def run(*arguments: str) -> str:
