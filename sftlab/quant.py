@@ -41,9 +41,13 @@ def fp4_code() -> Tensor:
     return torch.cat([-positive.flip(0), positive])
 
 
-def int4_code() -> Tensor:
-    """Return the integers −7 to 7, scaled to [−1, 1]: 15 of the 16 bit patterns, as is usual."""
-    return torch.arange(-7, 8) / 7
+def even_code() -> Tensor:
+    """Return 16 evenly spaced values from −1 to 1: symmetric INT4 that uses every bit pattern.
+
+    Zero is not among them. Implementations that need it keep 15 of the 16 values, −7 to 7, at the
+    price of wider gaps.
+    """
+    return torch.linspace(-1, 1, 16)
 
 
 def quantize_block(x: Tensor, code: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -67,6 +71,34 @@ def dequantize_block(indices: Tensor, absmax: Tensor, code: Tensor | None = None
     """Return the numbers that the indices represent, in float32: code value × block scale."""
     code = (nf4_code() if code is None else code).to(absmax.device)
     return code[indices.int()] * absmax
+
+
+def quantize_affine(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Replace each number of a block by the nearest of 16 even values that cover the block's range.
+
+    This is INT4 with an offset, as in GPTQ and AWQ files: a number is (index − zero) × scale. The
+    range is extended to include zero, which is then represented exactly.
+
+    Args:
+        x: (..., block). Every row is a block.
+
+    Returns:
+        Indices (..., block) as uint8, scales (..., 1) as float32, and zeros (..., 1) as uint8, the
+        index that stands for 0. A block of zeros has scale 0, and all its indices are 0.
+    """
+    x = x.float()
+    low = x.amin(dim=-1, keepdim=True).clamp(max=0)
+    high = x.amax(dim=-1, keepdim=True).clamp(min=0)
+    scale = (high - low) / 15
+    divisor = scale.clamp(min=1e-38)
+    zero = (-low / divisor).round()
+    indices = (x / divisor).round() + zero
+    return indices.clamp(0, 15).to(torch.uint8), scale, zero.to(torch.uint8)
+
+
+def dequantize_affine(indices: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
+    """Return the numbers that the indices represent, in float32: (index − zero) × scale."""
+    return (indices.float() - zero.float()) * scale
 
 
 def bits_per_parameter(block: int = BLOCK_SIZE, double: bool = False) -> float:

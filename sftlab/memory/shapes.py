@@ -2,7 +2,8 @@
 
     model = build("llama-3-70b")     # on the meta device: 70.55 billion parameters, no memory
 
-The numbers are from each model's published ``config.json``, at ``source`` on the hub.
+The numbers are from each model's published ``config.json``, at ``source`` on the hub. The first
+Qwen models have an architecture of their own, with the same weights as qwen2.
 ``parameters`` is the published total from the index or header of the weight files.
 """
 
@@ -50,6 +51,10 @@ SHAPES: dict[str, Shape] = {
     "smollm2-360m":  Shape("llama",    960, 32,  15,  5,  64,  2560,  49152, True,     361_821_120, "HuggingFaceTB/SmolLM2-360M"),
     "qwen2.5-0.5b":  Shape("qwen2",    896, 24,  14,  2,  64,  4864, 151936, True,     494_032_768, "Qwen/Qwen2.5-0.5B"),
     "qwen3-0.6b":    Shape("qwen3",   1024, 28,  16,  8, 128,  3072, 151936, True,     596_049_920, "Qwen/Qwen3-0.6B"),
+    "qwen-1.8b":     Shape("qwen2",   2048, 24,  16, 16, 128,  5504, 151936, False,  1_836_828_672, "Qwen/Qwen-1_8B"),
+    "qwen-7b":       Shape("qwen2",   4096, 32,  32, 32, 128, 11008, 151936, False,  7_721_324_544, "Qwen/Qwen-7B"),
+    "qwen-14b":      Shape("qwen2",   5120, 40,  40, 40, 128, 13696, 152064, False, 14_167_290_880, "Qwen/Qwen-14B"),
+    "qwen-72b":      Shape("qwen2",   8192, 80,  64, 64, 128, 24576, 152064, False, 72_287_920_128, "Qwen/Qwen-72B"),
     "llama-3.2-1b":  Shape("llama",   2048, 16,  32,  8,  64,  8192, 128256, True,   1_235_814_400, "meta-llama/Llama-3.2-1B"),
     "llama-2-7b":    Shape("llama",   4096, 32,  32, 32, 128, 11008,  32000, False,  6_738_415_616, "meta-llama/Llama-2-7b-hf"),
     "qwen2.5-7b":    Shape("qwen2",   3584, 28,  28,  4, 128, 18944, 152064, False,  7_615_616_512, "Qwen/Qwen2.5-7B"),

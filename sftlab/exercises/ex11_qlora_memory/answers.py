@@ -71,13 +71,13 @@ def in_float64():
     return nf4_code().double()
 
 
-@refused(CODE, "Below: likewise with eight probabilities")
+@refused(CODE, "Below: likewise with 8 probabilities")
 def evenly_below():
     code = nf4_code()
     return torch.cat([torch.linspace(-1, 0, 8)[:-1], code[7:]])
 
 
-@refused(CODE, "Above: nine probabilities")
+@refused(CODE, "Above: quantiles of 9 even probabilities")
 def half_probabilities():
     code = nf4_code()
     return torch.cat([code[:8], code[8:] ** 1.01])
@@ -135,7 +135,7 @@ def scales_in_the_dtype_of_x(x):
     return indices, absmax.to(x.dtype)
 
 
-@refused(BLOCK, "converted to float32 before the division")
+@refused(BLOCK, "compute in float32")
 def divided_in_the_dtype_of_x(x):
     absmax = x.abs().amax(-1, keepdim=True)
     scaled = (x / absmax).nan_to_num()

@@ -15,7 +15,7 @@ from torch import Tensor
 from sftlab.classroom.checking import Case, Exercise, mistake
 from sftlab.classroom.first_difference import difference
 from sftlab.exercises.drawing import tensor
-from sftlab.quant import bits_per_parameter, int4_code, nf4_code, quantize_block
+from sftlab.quant import bits_per_parameter, even_code, nf4_code, quantize_block
 
 CODE, BLOCK, BITS = "11.nf4_code", "11.quantize_block", "11.bits_per_parameter"
 
@@ -241,7 +241,7 @@ def _not_divided(x):
 
 @mistake(BLOCK, "The indices are those of evenly spaced values. Use the values of NF4.")
 def _even_code(x):
-    return _nearest(x.float() / _absmax(x).clamp(min=1e-38), int4_code()), _absmax(x)
+    return _nearest(x.float() / _absmax(x).clamp(min=1e-38), even_code()), _absmax(x)
 
 
 @mistake(BLOCK, "Each number gets the value of the code below it, not the nearest one.")
@@ -584,12 +584,12 @@ EXERCISES = {
             "The 16 values of NF4",
             nf4_code,
             CODE_CASES,
-            asks="Return the 16 values of the NF4 code, quantiles of the standard normal distribution, as a tensor.",
+            asks="Return the 16 values of NF4, quantiles of the standard normal distribution: a tensor.",
             rules={
                 "sides": "There are 8 values above zero, 7 below, and zero itself.",
-                "above": "Above: nine probabilities run evenly from 0.9677083 to 0.5, both included. The values are the quantiles of all but the last, whose quantile is zero.",
-                "below": "Below: likewise with eight probabilities from 0.9677083 to 0.5; the sign of these quantiles is turned round.",
-                "largest": "All values are divided by the largest one, so that the code reaches from -1 to 1.",
+                "above": "Above: quantiles of 9 even probabilities from 0.9677083 to 0.5; the last is dropped.",
+                "below": "Below: likewise with 8 probabilities, both ends included; their quantiles change sign.",
+                "largest": "All values are divided by the largest one, so they reach from -1 to 1.",
                 "sorted": "The values ascend.",
                 "dtype": "The dtype is float32, because quantized weights are computed in it.",
             },
@@ -609,13 +609,13 @@ EXERCISES = {
             quantize_block,
             BLOCK_CASES,
             asks="Quantize each block with the NF4 code; return (indices, scales).\n\n"
-            "x: tensor (blocks, size); every row is a block of weights. `nf4_code()` gives the 16 values.",
+            "x: tensor (blocks, size); every row is a block. `nf4_code()` gives the 16 values.",
             rules={
                 "scales": "scales: (blocks, 1), for each block its largest magnitude.",
-                "nearest": "indices: (blocks, size). Every number is divided by the scale of its block; its index, 0 to 15, is that of the nearest value of the code.",
-                "tiny": "This holds for blocks of tiny numbers, too, such as 1e-9: nothing is added to the scales, and they have no lower limit.",
-                "zeros": "A block of zeros has the scale 0, exactly, and every index is that of the value 0 in the code.",
-                "dtype": "x may be in 16 bits. It is converted to float32 before the division, so that no digit is lost by it, and scales are float32; indices are uint8, because they are packed into 4 bits later.",
+                "nearest": "indices: (blocks, size), 0 to 15: the value of the code nearest to number / scale.",
+                "tiny": "It holds for tiny numbers, such as 1e-9: scales have no lower limit.",
+                "zeros": "A block of zeros has scale 0, exactly, and indices that stand for the value 0.",
+                "dtype": "x may be in 16 bits; compute in float32. Scales are float32, indices uint8.",
                 "unchanged": "x stays as it is.",
             },
             draw=_draw_blocks,
@@ -634,12 +634,12 @@ EXERCISES = {
             "Bits for each weight",
             bits_per_parameter,
             BITS_CASES,
-            asks="Return the number of bits that one weight takes in NF4, its share of the scales included.\n\n"
-            "block: number of weights that share a scale. double: True for double quantization.",
+            asks="Return the bits that one weight takes in NF4, its share of the scales included.\n\n"
+            "block: number of weights that share a scale. double: with double quantization?",
             rules={
-                "single": "A weight has an index of 4 bits. Without double quantization the scale of its block is one float32.",
-                "double": "With double quantization the scale takes 8 bits, and every 256 scales, so 256 blocks, share one further float32.",
-                "share": "What several weights share is divided equally among them; the result is in bits and is not rounded.",
+                "single": "A weight has an index of 4 bits. The scale of its block is one float32.",
+                "double": "With double: a scale of 8 bits, and a further float32 shared by 256 scales.",
+                "share": "What weights share is divided equally among them; bits, not rounded.",
             },
             draw=_draw_bits,
             hints=(

@@ -1,43 +1,236 @@
-"""Notebook 11: codes of 4 bits, their errors, and a training step against graphics cards."""
+"""Figures and tables of notebook 11. Their words follow the numbers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+import pandas as pd
+
 from sftlab.classroom.figures import curves, dots, stacked
+from sftlab.exercises import estimates
+from sftlab.exercises.estimates import Estimate, times, verdict
+from sftlab.exercises.ex11_qlora_memory.experiment import (
+    BITS,
+    CODES,
+    EVEN,
+    FP4,
+    LLOYD,
+    NF4,
+    OFFSET,
+    ONE_WAY,
+    SPREAD,
+)
 from sftlab.memory.count import TrainingBytes
 
 CARDS = (16, 24, 48, 80)  # GB
+SHOWN = 4.25  # bits per weight at which codes are compared
+
+# Peak memory of fine-tuning in GB by length, as its authors measured it: one sequence, activations
+# recomputed, r = 64 on all linear layers; an A100 with all that a process allocates there. Their 4
+# bits are INT4 with an offset. Source: README of QwenLM/Qwen, "Profiling of Memory and Speed".
+LENGTHS = (256, 1024, 4096, 8192)
+PUBLISHED = {
+    ("qwen-1.8b", "bf16"): (6.7, 8.4, 16.2, 21.8),
+    ("qwen-7b", "bf16"): (20.1, 21.5, 29.7, 36.6),
+    ("qwen-14b", "bf16"): (34.6, 35.3, 42.5, 55.2),
+    ("qwen-1.8b", "nf4"): (5.8, 6.6, 10.2, 15.8),
+    ("qwen-7b", "nf4"): (11.5, 12.3, 16.9, 23.5),
+    ("qwen-14b", "nf4"): (18.7, 18.9, 23.0, 27.9),
+    ("qwen-72b", "nf4"): (61.4, 62.9, 68.0, 75.6),
+}
+
+WHY = {  # why a prediction comes out as it does: prediction -> mechanism
+    "a": "An offset lets the 16 values cover the block's own range, without a gap at its short end. Its bits have to come from somewhere: at equal bits its blocks are longer, and a longer block has a wider range.",
+    "b": "Rounding errors point in all directions. A layer adds up the errors of many weights, and most of them cancel. The control has as large an error in one direction, where nothing cancels.",
+    "c": "Four bits each would be 35 GB. Scales add to them, and the embedding and the output head stay in 16 bits.",
+}  # fmt: skip
 
 
-def codes(found: Mapping[str, Sequence[float]]):
-    """The values of each code as ticks on a line from −1 to 1."""
+# --- codes -----------------------------------------------------------------------------------
+
+
+def chosen(runs: Sequence[dict], **settings) -> list[dict]:
+    """Return the runs with these settings, in the order of their starts."""
+    return [run for run in runs if all(run[name] == value for name, value in settings.items())]
+
+
+def code_values(found: Mapping[str, Sequence[float]]):
+    """Draw the values of each code as ticks on a line from −1 to 1."""
     near = {name: sum(abs(v) < 0.5 for v in values) for name, values in found.items()}
     told = ", ".join(f"{name} {n}" for name, n in near.items())
     return dots(
         found,
-        f"Values between −0.5 and 0.5: {told}",
-        f"Rows of ticks from −1 to 1, the values of each code. Between −0.5 and 0.5 lie: {told}.",
-        marker="|", mean=False, xlabel="value, in units of the block's largest magnitude", figsize=(7.4, 0.6 * len(found) + 1.3),
+        "The 16 values of each code",
+        f"Rows of ticks from −1 to 1. Between −0.5 and 0.5 lie: {told}.",
+        marker="|", mean=False, xlabel="value, in units of the block's scale", figsize=(7.4, 0.6 * len(found) + 1.3),
     )  # fmt: skip
 
 
-def errors(found: Mapping[str, Mapping[int, float]], block: int = 64):
-    """Relative error of the weights over the block's size, one line for each code; the title tells of one size."""
-    lines = {name: {n: 100 * e for n, e in by_block.items()} for name, by_block in found.items()}
-    best = min(lines, key=lambda name: lines[name][block])
-    sizes = sorted(next(iter(lines.values())))
-    told = ", ".join(f"{name} {line[sizes[0]]:.1f} to {line[sizes[-1]]:.1f}%" for name, line in lines.items())  # fmt: skip
-    return curves(
-        lines,
-        f"On these weights {best} errs least in blocks of {block}",
-        f"Lines over the size of a block, {sizes[0]} to {sizes[-1]} weights. The error: {told}.",
-        xscale="log", xticks=sizes, xlabel="weights that share a scale", ylabel="error, % of the weights' size", ylim=(0, None),
-    )  # fmt: skip
+def error_over_bits(found: Mapping[str, Mapping[str, Mapping[float, float]]]):
+    """Draw the error over the bits per weight: panel -> code -> bits -> error ÷ size of the weights."""
+    each = {
+        panel: ", ".join(f"{code} {by[SHOWN]:.1%}" for code, by in codes.items())
+        for panel, codes in found.items()
+    }
+    told = ". ".join(f"{panel}, at {SHOWN} bits: {words}" for panel, words in each.items())
+    return curves(found, "Size of the error at equal bits per weight",
+                  f"Falling curves over the bits per weight. {told}.", panels=True, percent="y", sharey=True,
+                  xlabel="bits per weight", ylabel="error ÷ weights", figsize=(3.9 * len(found) + 0.6, 3.9))  # fmt: skip
+
+
+def _layers(runs: Sequence[dict], arm: str, bits: float) -> dict[str, float]:
+    """Return the errors of the layers in the run whose blocks begin at the first weight."""
+    (run,) = chosen(runs, arm=arm, bits=bits, start=0)
+    return run["error"]
+
+
+def against_nf4(runs: Sequence[dict], arm: str, bits: float) -> Estimate:
+    """Return an arm's error divided by NF4's. The interval is over layers and over their kinds."""
+    mine, nf4 = _layers(runs, arm, bits), _layers(runs, NF4, bits)
+    kinds = dict.fromkeys(name.split(".")[-1] for name in mine)
+    blocks = dict.fromkeys(name.split(".")[2] for name in mine)
+    table = [
+        [
+            float(np.log(mine[name] / nf4[name]))
+            for kind in kinds
+            for name in mine
+            if name.split(".")[2] == block and name.endswith(kind)
+        ]
+        for block in blocks
+    ]
+    value, (low, high) = estimates.crossed(table)
+    return float(np.exp(value)), (float(np.exp(low)), float(np.exp(high)))
+
+
+def on_real(runs: Sequence[dict], arm: str, bits: float) -> Estimate:
+    """Return an arm's error divided by NF4's on SmolLM2's embedding, over parts of the vocabulary."""
+    (mine,), (nf4,) = (chosen(runs, arm=name, bits=bits) for name in (arm, NF4))
+    return estimates.ratio(list(nf4["error"].values()), list(mine["error"].values()))
+
+
+def ratios_table(runs: Sequence[dict], real: Sequence[dict]) -> pd.DataFrame:
+    """Return each code's error divided by NF4's, by bits: the base model, and SmolLM2's embedding."""
+    rows = {}
+    for code in (FP4, EVEN, OFFSET, LLOYD):
+        rows[code] = {f"{b} bits": times(against_nf4(runs, code, b)) for b in BITS}
+        rows[f"{code}, SmolLM2"] = {f"{b} bits": times(on_real(real, code, b)) for b in BITS}
+    return pd.DataFrame(rows).T
+
+
+# --- loss ------------------------------------------------------------------------------------
+
+
+def added_loss(runs: Sequence[dict], arm: str, bits: float = SHOWN) -> Estimate:
+    """Return by which share an arm raises the loss; the interval is over where blocks begin."""
+    return estimates.mean([r["loss"] / r["before"] for r in chosen(runs, arm=arm, bits=bits)])
+
+
+def losses(runs: Sequence[dict]):
+    """Draw by how much each arm raises the loss, one point for each start of the blocks."""
+    arms = (*CODES, SPREAD, ONE_WAY)
+    found = {
+        arm: [r["loss"] / r["before"] for r in chosen(runs, arm=arm, bits=SHOWN)] for arm in arms
+    }
+    told = "; ".join(f"{arm} {np.mean(values):.2%}" for arm, values in found.items())
+    return dots(found, f"Loss added at {SHOWN} bits per weight, as a share of the loss",
+                f"Rows of five points. Means: {told}.", fmt=".2%", percent="x", xlabel="loss added")  # fmt: skip
+
+
+# --- memory ----------------------------------------------------------------------------------
+
+
+def deviations(planned: Mapping[tuple[str, str], Sequence[float]], weights: str) -> list[float]:
+    """Return planned ÷ published − 1 of every model and length with weights stored like this."""
+    return [
+        plan / there - 1
+        for (shape, stored), sizes in planned.items()
+        if stored == weights
+        for plan, there in zip(sizes, PUBLISHED[shape, stored], strict=True)
+    ]
+
+
+def against_published(planned: Mapping[tuple[str, str], Sequence[float]]) -> pd.DataFrame:
+    """Return planned and published GB for each model and length, (shape, weights) -> GB by length."""
+    rows = {
+        f"{shape}, {'4 bits' if weights == 'nf4' else '16 bits'}": {
+            f"{length:,} tokens": f"{plan:.1f} of {there:.1f}"
+            for length, plan, there in zip(LENGTHS, sizes, PUBLISHED[shape, weights], strict=True)
+        }
+        for (shape, weights), sizes in planned.items()
+    }
+    return pd.DataFrame(rows).T.rename_axis("GB, planned of published")
+
+
+def _span(values: Sequence[float]) -> str:
+    return f"{min(values):+.0%} to {max(values):+.0%}"
+
+
+# --- what was found --------------------------------------------------------------------------
+
+
+def claims(
+    runs: Sequence[dict],
+    real: Sequence[dict],
+    normal: Mapping[str, Mapping[float, float]],
+    planned: Mapping[tuple[str, str], Sequence[float]],
+) -> pd.DataFrame:
+    """Return the claims of the lesson with their numbers; the words follow the intervals.
+
+    Args:
+        normal: code -> bits -> error on normal numbers.
+        planned: (shape, weights) -> planned GB by length.
+    """
+
+    def than(found: Estimate) -> str:
+        return verdict(found, "larger", "smaller", "not settled here", 1.0)
+
+    even, offset = (against_nf4(runs, code, SHOWN) for code in (EVEN, OFFSET))
+    best = against_nf4(runs, LLOYD, SHOWN)
+    nf4, spread, one = (added_loss(runs, arm) for arm in (NF4, SPREAD, ONE_WAY))
+    by_bits = "; ".join(f"{b}: {times(against_nf4(runs, OFFSET, b))}" for b in BITS if b != SHOWN)
+    first, last = BITS[0], BITS[-1]
+    rows = [
+        (
+            f"With 16 even values (INT4) the error is {than(even)} than with NF4, at {SHOWN} bits",
+            times(even),
+            f"the best 16 values for normal numbers (Lloyd–Max): {times(best)}, so {than(best)} than NF4",
+            f"{last:g} bits: {times(against_nf4(runs, EVEN, last))}; SmolLM2's embedding, {SHOWN} bits: {times(on_real(real, EVEN, SHOWN))}",
+        ),
+        (
+            f"With an offset and as many bits, INT4's error is {than(offset)} than NF4's, at {SHOWN} bits",
+            times(offset),
+            f"other bits per weight: {by_bits}",
+            f"normal numbers: ×{normal[OFFSET][first] / normal[NF4][first]:.2f} at {first} and ×{normal[OFFSET][last] / normal[NF4][last]:.2f} at {last:g} bits; "
+            f"SmolLM2's embedding: {times(on_real(real, OFFSET, first))} and {times(on_real(real, OFFSET, last))}",
+        ),
+        (
+            f"NF4 at {SHOWN} bits: the loss on documents is {verdict(nf4, 'higher', 'lower')}",
+            f"by {_percent(nf4)}",
+            f"an error as large, in one direction of each layer: {_percent(one)}; as noise: {_percent(spread)}",
+            f"one small model before any fine-tuning; all codes, {SHOWN} bits: "
+            + ", ".join(f"{code} {added_loss(runs, code)[0]:.2%}" for code in CODES),
+        ),
+        (
+            "The planner's peak memory against published measurements, 4 bits",
+            _span(deviations(planned, "nf4")),
+            f"the same models in 16 bits: {_span(deviations(planned, 'bf16'))}",
+            "leaves out what CUDA and libraries take; adapters and Adam's moments are planned in 16 bits",
+        ),
+    ]
+    return pd.DataFrame(rows, columns=["claim", "measured", "control", "where it stops holding"])
+
+
+def _percent(estimate: Estimate) -> str:
+    value, (low, high) = estimate
+    return f"{value:.2%} ({low:.2%} to {high:.2%})"
+
+
+# --- explorer --------------------------------------------------------------------------------
 
 
 def parts_of(planned: TrainingBytes) -> dict[str, int]:
-    """What is held at the peak: the lasting parts, and what the moment of the peak takes on top."""
+    """Return what is held at the peak: the lasting parts, and what its moment takes on top."""
     lasting = {name: getattr(planned, name) for name in ("weights", "adapters", "optimizer")}
     rest = planned.peak - sum(lasting.values())
     gradients = min(planned.gradients, rest)
@@ -45,7 +238,7 @@ def parts_of(planned: TrainingBytes) -> dict[str, int]:
 
 
 def against_cards(planned: TrainingBytes, title: str, alt: str):
-    """One stacked bar up to the peak, and a line for each size of card."""
+    """Draw one stacked bar up to the peak, and a line for each size of card."""
     found = {name: size / 1e9 for name, size in parts_of(planned).items()}
     peak = sum(found.values())
     cards = {card: f"{card}\n{'fits' if peak <= card else 'too small'}" for card in CARDS}
