@@ -9,6 +9,7 @@ from torch import nn
 
 from sftlab.almanac.pairs import pairs
 from sftlab.exercises.ex17_lora_linear import check, explorer, plots
+from sftlab.exercises.ex17_lora_linear.answers import Transposed
 from sftlab.exercises.ex17_lora_linear.experiment import (
     CUTS,
     PAIRS,
@@ -18,8 +19,8 @@ from sftlab.exercises.ex17_lora_linear.experiment import (
     R,
     change_of,
     cut,
+    decomposed,
     kept,
-    product_energies,
     questions,
     run,
     settings,
@@ -92,6 +93,11 @@ def test_matrices_get_their_names_by_their_shapes():
     assert is_lora_layer(named(LoRALinear))
 
 
+def test_the_workbook_s_class_stands_in_for_one_that_stores_transposes(capsys):
+    assert named(Transposed) is LoRALinear
+    assert "stands in" in capsys.readouterr().out
+
+
 # --- directions ------------------------------------------------------------------------------
 
 
@@ -107,10 +113,16 @@ def test_a_change_is_read_off_from_what_a_layer_computes():
     assert torch.allclose(change_of(layer, layer.base), wanted, atol=1e-5)
 
 
-def test_energies_of_a_product_are_its_squared_singular_values():
+def test_a_product_is_decomposed_without_being_formed():
     A, B = torch.randn(3, 7), torch.randn(5, 3)
-    assert torch.allclose(product_energies(A, B), torch.linalg.svdvals(B @ A)[:3] ** 2, rtol=1e-3)
-    assert shares([torch.tensor([3.0, 1.0]), torch.tensor([5.0, 1.0])]) == [0.8, pytest.approx(0.2)]
+    u, s, vt = decomposed(A, B)
+    assert torch.allclose(u * s @ vt, B @ A, atol=1e-5)
+    assert torch.allclose(s, torch.linalg.svdvals(B @ A)[:3], rtol=1e-4)
+    assert torch.allclose(u.T @ u, torch.eye(3), atol=1e-5)
+
+
+def test_shares_are_over_all_layers_together():
+    assert shares([torch.tensor([3.0, 1.0]), torch.tensor([5.0, 1.0])]) == pytest.approx([0.8, 0.2])
 
 
 def test_shuffling_keeps_the_entries_and_not_their_places():

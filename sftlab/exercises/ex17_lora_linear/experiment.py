@@ -84,11 +84,14 @@ def shuffled(matrix: Tensor, generator: torch.Generator) -> Tensor:
     return matrix.flatten()[order].view_as(matrix)
 
 
-def product_energies(A: Tensor, B: Tensor) -> Tensor:
-    """Return the squared singular values of B @ A, the largest first; r of them."""
-    _, left = torch.linalg.qr(B)
-    _, right = torch.linalg.qr(A.T)
-    return torch.linalg.svdvals(left @ right.T).square()
+def decomposed(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the r singular directions of B @ A: (d_out, r), values (r), (r, d_in).
+
+    Two thin QR decompositions leave an r × r matrix, so B @ A is not formed.
+    """
+    (left, of_B), (right, of_A) = torch.linalg.qr(B), torch.linalg.qr(A.T)
+    u, s, vt = torch.linalg.svd(of_B @ of_A.T)
+    return left @ u, s, vt @ right.T
 
 
 def shares(energies: list[Tensor]) -> list[float]:
@@ -101,7 +104,7 @@ def shares(energies: list[Tensor]) -> list[float]:
 def spectrum(model, change: Callable[[Tensor], Tensor] = lambda matrix: matrix) -> list[float]:
     """Return ``shares`` of the LoRA layers of a model, their matrices changed first."""
     layers = lora_layers(model).values()
-    return shares([(layer.scale**2) * product_energies(change(layer.A), change(layer.B)) for layer in layers])  # fmt: skip
+    return shares([(layer.scale**2) * decomposed(change(layer.A), change(layer.B))[1].square() for layer in layers])  # fmt: skip
 
 
 def kept(layer: LoRALinear, how: str, k: int) -> tuple[Tensor, Tensor]:
@@ -110,8 +113,7 @@ def kept(layer: LoRALinear, how: str, k: int) -> tuple[Tensor, Tensor]:
     if how == "part":
         keep = torch.arange(layer.r) < k
         return A * keep[:, None], B * keep
-    u, s, vt = torch.linalg.svd(B @ A, full_matrices=False)
-    u, s, vt = u[:, : layer.r], s[: layer.r], vt[: layer.r]
+    u, s, vt = decomposed(A, B)
     if how == "short":
         s = s * (s[:k].square().sum() / s.square().sum()).sqrt()
     else:

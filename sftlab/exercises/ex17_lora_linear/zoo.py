@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from sftlab.lora import LoRALinear
+
 
 class Right(nn.Module):
     """A right layer, whose parts the wrong ones exchange."""
@@ -193,8 +195,8 @@ def zoo() -> dict[str, dict[str, type[Right]]]:
 def named(layer_class: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
     """Return a class whose layers have their matrices as ``A`` and ``B``, whatever it calls them.
 
-    They are found by their shapes among the trained parameters. A layer that stores transposes, or
-    anything else, stays as it is.
+    They are found by their shapes among the trained parameters. For a class that stores transposes,
+    or something else, the workbook's stands in, and a note is printed.
     """
 
     def make(base: nn.Linear, r: int, alpha: float) -> nn.Module:
@@ -205,4 +207,9 @@ def named(layer_class: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
                 setattr(layer, name, trained[shape])
         return layer
 
-    return make
+    layer = make(nn.Linear(7, 5), 3, 7.0)
+    shapes = [tuple(getattr(getattr(layer, name, None), "shape", ())) for name in "AB"]
+    if shapes == [(3, 7), (5, 3)]:
+        return make
+    print("Your class has no A (r, d_in) and B (d_out, r): where they are read, the workbook's class stands in.")  # fmt: skip
+    return LoRALinear
