@@ -19,7 +19,7 @@ Verdicts = Mapping[str, Mapping[str, Mapping[str, bool]]]  # kind -> class -> te
 WHY = {  # why a prediction comes out as it does: prediction -> mechanism
     "a": "At α = r the right factor is 1, and so is every formula that is 1 there. The test cannot tell them apart.",
     "b": "One call in eval mode shows what the layer computes now. It does not show how A and B started, what will be trained, which gradients arrive, or what the next call does.",
-    "c": "B's gradient is a sum over tokens, each a product of two vectors. Where they agree they add up in few directions, whatever rank there is room for.",
+    "c": "B's gradient is a sum over tokens, each a product of two vectors; where they agree, they add up in few directions. And each matrix gets its gradient through the other, so a direction that has grown in one grows faster in the other. The arm in which only B is trained tests the second part.",
 }  # fmt: skip
 
 
@@ -81,15 +81,22 @@ def factor_bars(alpha: float, r: int, alt: str):
 # --- directions ------------------------------------------------------------------------------
 
 
-def best(runs: Sequence[dict], r: int) -> list[dict]:
+def best(runs: Sequence[dict], r: int, only: str | None = None) -> list[dict]:
     """Return the runs of a rank at the learning rate with the lowest validation loss."""
-    found = [run for run in chosen(runs, r=r) if "steps" not in run]
+    found = [run for run in chosen(runs, r=r) if "steps" not in run and run.get("only") == only]
     return tuned(found, lambda run: run["validation"])
 
 
-def first(runs: Sequence[dict], r: int, which: str = "shares") -> Estimate:
-    """Return the share of the energy in the first direction, trained or "shuffled"."""
-    return estimates.mean([last(run, which)[0] for run in best(runs, r)])
+def firsts(
+    runs: Sequence[dict], r: int, which: str = "shares", only: str | None = None
+) -> list[float]:
+    """Return the share of the energy in the first direction by seed, trained or "shuffled"."""
+    return [last(run, which)[0] for run in best(runs, r, only)]
+
+
+def first(runs: Sequence[dict], r: int, which: str = "shares", only: str | None = None) -> Estimate:
+    """Return the mean of ``firsts``."""
+    return estimates.mean(firsts(runs, r, which, only))
 
 
 def last(run: dict, which: str = "shares") -> list[float]:
@@ -121,24 +128,19 @@ def directions(runs: Sequence[dict]):
 
 
 def over_steps(runs: Sequence[dict]):
-    """Draw the share of the first direction over the steps, for each rank."""
+    """Draw the share of the first direction over the steps: three ranks, longer, and B alone."""
+    arms = {f"rank {r}": best(runs, r) for r in RATES}
+    arms |= {f"rank {R}, {LONG} steps": longer(runs), f"rank {R}, only B": best(runs, R, "B")}
     found = {
-        f"rank {r}": {
-            int(step): [run["shares"][step][0] for run in best(runs, r)]
-            for step in best(runs, r)[0]["shares"]
-        }
-        for r in RATES
-    }
-    long = longer(runs)
-    found[f"rank {R}, {LONG} steps"] = {
-        int(step): [run["shares"][step][0] for run in long] for step in long[0]["shares"]
+        name: {int(step): [run["shares"][step][0] for run in some] for step in some[0]["shares"]}
+        for name, some in arms.items()
     }
     told = "; ".join(
         f"{name}: " + ", ".join(f"{np.mean(v):.0%} after {step}" for step, v in by.items())
         for name, by in found.items()
     )
     return curves(found, "Share of ‖ΔW‖² in the first direction, by step", f"Curves over the steps. {told}.", percent="y",
-                  xscale="log", xticks=(1, 3, 6, 12, 24, 48, 96), xlabel="training step", ylim=(0, 1), figsize=(7.8, 3.4), direct=False)  # fmt: skip
+                  xscale="log", xticks=(1, 3, 6, 12, 24, 48, 96), xlabel="training step", ylim=(0, 1), figsize=(7.8, 3.6), direct=False)  # fmt: skip
 
 
 def longer(runs: Sequence[dict]) -> list[dict]:
@@ -212,10 +214,11 @@ def claims(
     missed = others - refused(found, third, "others")
     largest = max(apart.values())
     one, mixed = first(runs, R), first(runs, R, "shuffled")
-    more = estimates.change(*([last(run, which)[0] for run in best(runs, R)] for which in ("shuffled", "shares")))  # fmt: skip
+    more = estimates.change(*(firsts(runs, R, which) for which in ("shuffled", "shares")))
+    alone = estimates.change(firsts(runs, R, only="B"), firsts(runs, R))
     cut = against_trained(runs, 32, 2)
     by_rate = ", ".join(
-        f"{np.mean([last(run)[0] for run in chosen(runs, r=R, learning_rate=rate) if 'steps' not in run]):.0%} at {rate:g}"
+        f"{np.mean([last(run)[0] for run in chosen(runs, r=R, learning_rate=rate) if not {'steps', 'only'} & run.keys()]):.0%} at {rate:g}"
         for rate in RATES[R]
     )
     rows = [
@@ -243,7 +246,7 @@ def claims(
             f"The first direction of ΔW at rank {R}: {verdict(more, 'more', 'less')} energy than in shuffled matrices",
             percent(one),
             f"shuffled: {percent(mixed)}; full fine-tuning, among its first 8 (07): {percent(full)}",
-            f"rank 32: {percent(first(runs, 32))}; after {LONG} steps: {percent(estimates.mean([last(run)[0] for run in longer(runs)]))}; by learning rate: {by_rate}",
+            f"only B trained: {percent(first(runs, R, only='B'))}, {verdict(alone, 'less', 'more')}; rank 32: {percent(first(runs, 32))}; after {LONG} steps: {percent(estimates.mean([last(run)[0] for run in longer(runs)]))}; by learning rate: {by_rate}",
         ),
         (
             f"Rank 32, cut to 2 directions: loss {verdict(cut, 'higher', 'lower', neutral=1.0)} than rank 2 as trained",
