@@ -218,6 +218,21 @@ def test_the_claims_about_directions_turn_round_with_their_numbers():
     assert "not settled" in table(same)["claim"][4]
 
 
+def test_the_words_on_b_alone_turn_round_too():
+    recorded = runs(NAME)
+
+    def words(of_both: float, of_b: float) -> str:
+        share = {None: of_both, "B": of_b}
+        moved = [
+            {**r, "shares": {"24": [share[r.get("only")] + 0.01 * r["seed"], 0.1]}}
+            for r in recorded
+        ]
+        return table(moved)["where it stops holding"][3]
+
+    assert ", less;" in words(0.7, 0.3) and ", more;" in words(0.3, 0.7)
+    assert "not settled" in words(0.5, 0.5)
+
+
 def test_counts_and_the_picture_follow_the_verdicts():
     found = verdicts({"equal": {"factor": ["1", "α·r"], "others": ["ReLU after A"]}})
     counts = plots.counts(found)
@@ -244,7 +259,21 @@ def test_every_setting_is_recorded_and_no_other():
     assert len(runs(NAME)) == len(settings())
 
 
-def test_a_rank_2_update_has_two_directions_and_cuts_are_below_the_rank():
+def test_only_b_is_trained_where_that_is_asked(monkeypatch):
+    seen = []
+    monkeypatch.setattr("torch.optim.AdamW", lambda weights, **_: seen.extend(weights) or stop())
+    for only, count in (("AB", 84), ("B", 42)):
+        seen.clear()
+        with pytest.raises(InterruptedError):
+            run(2, 1e-3, 0, only=only)
+        assert len(seen) == count and all(p.requires_grad for p in seen)
+
+
+def stop():
+    raise InterruptedError
+
+
+def test_a_change_has_as_many_directions_as_its_rank_and_is_cut_below_it():
     for recorded in runs(NAME):
         whole = sum(plots.last(recorded))
         assert whole == pytest.approx(1, abs=1e-4) if recorded["r"] <= R else whole < 1
@@ -253,7 +282,7 @@ def test_a_rank_2_update_has_two_directions_and_cuts_are_below_the_rank():
 
 @pytest.mark.base
 def test_a_run_measured_again_gives_what_is_recorded():
-    (recorded,) = (r for r in runs(NAME, r=2, seed=0, learning_rate=RATES[2][1]) if "steps" not in r)  # fmt: skip
+    (recorded,) = runs(NAME, r=2, seed=0, learning_rate=RATES[2][1])  # fmt: skip
     again = run(2, RATES[2][1], 0, STEPS)
     assert again["test"] == pytest.approx(recorded["test"], rel=0.1)
     assert again["shares"]["24"] == pytest.approx(recorded["shares"]["24"], abs=0.02)

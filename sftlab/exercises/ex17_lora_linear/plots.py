@@ -33,15 +33,19 @@ def refused(found: Verdicts, test: str, kind: str) -> int:
 
 def verdicts(found: Verdicts):
     """Draw which class each test accepts: a row for each class, a column for each test."""
-    named = [(name, each) for kind in found.values() for name, each in kind.items()]
-    tests = list(named[0][1])
-    values = [[float(each[test]) for test in tests] for _, each in named]
-    words = [["accepts" if each[test] else "refuses" for test in tests] for _, each in named]
+    prefix = {"right": "right: ", "factor": "factor ", "others": ""}
+    named = {
+        prefix[kind] + name: each for kind, some in found.items() for name, each in some.items()
+    }
+    tests = list(next(iter(named.values())))
+    values = [[float(each[test]) for test in tests] for each in named.values()]
+    words = [["accepts" if value else "refuses" for value in row] for row in values]
     told = "; ".join(
-        f"{test} accepts {', '.join(name for name, each in named if each[test])}" for test in tests
+        f"{test}: {', '.join(name for name, each in named.items() if each[test] and name[:6] != 'right:') or 'none'}"
+        for test in tests
     )
-    return grid(values, [name for name, _ in named], tests, "Which class each test accepts", f"A table of classes and tests. {told}.",
-                texts=words, bold=lambda i, j: values[i][j] == 1, figsize=(7.6, 0.27 * len(named) + 0.8))  # fmt: skip
+    return grid(values, list(named), tests, "Which class each test accepts", f"A table of classes and tests. Wrong classes accepted by {told}.",
+                texts=words, bold=lambda i, j: values[i][j] == 1, figsize=(8, 0.27 * len(named) + 0.8))  # fmt: skip
 
 
 def counts(found: Verdicts) -> pd.DataFrame:
