@@ -141,7 +141,8 @@ def run(r: int, learning_rate: float, seed: int, steps: int = STEPS, only: str =
 
     Returns:
         ``shares`` and ``shuffled``; ``validation`` and ``test``, losses on held-out answers (nats per
-        token); by k as text, ``top``, ``rest``, ``part`` and ``short``, losses with a part of each ΔW.
+        token); by k as text, ``top``, ``rest``, ``part`` and ``short``, losses with a part of each ΔW,
+        if both matrices are trained.
     """
     model, tokenizer = load("almanac")
     inject_lora(model, "all-linear", r=r, lora_alpha=2 * r, seed=seed)
@@ -161,7 +162,7 @@ def run(r: int, learning_rate: float, seed: int, steps: int = STEPS, only: str =
     for how in ("top", "rest", "part", "short"):
         found[how] = {}
         for k in CUTS:
-            if k < r:
+            if k < r and only == "AB":
                 with cut(model, how, k):
                     found[how][str(k)] = held_out(model, tokenizer)[1]
     return found
