@@ -132,9 +132,9 @@ def directions(runs: Sequence[dict]):
 
 
 def over_steps(runs: Sequence[dict]):
-    """Draw the share of the first direction over the steps: three ranks, longer, and B alone."""
-    arms = {f"rank {r}": best(runs, r) for r in RATES}
-    arms |= {f"rank {R}, {LONG} steps": longer(runs), f"rank {R}, only B": best(runs, R, "B")}
+    """Draw the share of the first direction over the steps: three ranks, and B alone. Rank 8 goes on."""
+    arms = {f"rank {r}": longer(runs) if r == R else best(runs, r) for r in RATES}
+    arms[f"rank {R}, only B trained"] = best(runs, R, "B")
     found = {
         name: {int(step): [run["shares"][step][0] for run in some] for step in some[0]["shares"]}
         for name, some in arms.items()
@@ -149,7 +149,7 @@ def over_steps(runs: Sequence[dict]):
 
 def longer(runs: Sequence[dict]) -> list[dict]:
     """Return the runs with more steps."""
-    return chosen(runs, r=R, steps=LONG)
+    return [run for run in runs if run.get("steps") == LONG]
 
 
 def loss(runs: Sequence[dict], r: int, how: str = "test", k: int = 0) -> list[float]:
@@ -249,13 +249,13 @@ def claims(
         (
             f"The first direction of ΔW at rank {R}: {verdict(more, 'more', 'less')} energy than in shuffled matrices",
             percent(one),
-            f"shuffled: {percent(mixed)}; full fine-tuning, among its first 8 (07): {percent(full)}",
-            f"only B trained: {percent(first(runs, R, only='B'))}, {verdict(alone, 'less', 'more')}; rank 32: {percent(first(runs, 32))}; after {LONG} steps: {percent(estimates.mean([last(run)[0] for run in longer(runs)]))}; by learning rate: {by_rate}",
+            f"shuffled: {percent(mixed)}; only B trained: {percent(first(runs, R, only='B'))}, {verdict(alone, 'less', 'more')}",
+            f"rank 32: {percent(first(runs, 32))}; after {LONG} steps: {percent(estimates.mean([last(run)[0] for run in longer(runs)]))}; by learning rate: {by_rate}; full fine-tuning, among its first 8 (07): {percent(full)}",
         ),
         (
             f"Rank 32, cut to 2 directions: loss {verdict(cut, 'higher', 'lower', neutral=1.0)} than rank 2 as trained",
             times(cut),
-            f"2 rows of A, not directions: {times(against_trained(runs, 32, 2, 'part'))}; all, as short: {times(against_trained(runs, 32, 2, 'short'))}",
+            f"all but these 2: {times(against_trained(runs, 32, 2, 'rest'))}; 2 rows of A: {times(against_trained(runs, 32, 2, 'part'))}; all, as short: {times(against_trained(runs, 32, 2, 'short'))}",
             f"to 8, against rank 8: {times(against_trained(runs, 32, 8))}; {STEPS} steps, facts that the base knew; learning rate at the end of its grid at ranks: {at_the_edge(runs)}",
         ),
     ]  # fmt: skip
