@@ -247,7 +247,7 @@ def test_counts_and_the_picture_follow_the_verdicts():
 
 def test_a_title_counts_the_factors_that_pass():
     for alpha, r, phrase in ((7, 1, "4 wrong factors"), (12, 4, "1 wrong factor of")):
-        figure = plots.factor_bars(alpha, r, "words")
+        figure = plots.factors(alpha, r, "words")
         assert phrase in figure.get_suptitle()
         plt.close(figure)
 

@@ -396,8 +396,8 @@ EXERCISES = {
         is_lora_layer,
         TEST_CASES,
         asks="Return whether a class makes right LoRA layers: True or False.\n\n"
-        "layer_class: called as layer_class(base, r, alpha), like yours, with an nn.Linear. Its layers\n"
-        "have the matrices A (r, d_in) and B (d_out, r), under these names.",
+        "layer_class: called as layer_class(base, r, alpha), with an nn.Linear, like yours.\n"
+        "Its layers have the matrices A (r, d_in) and B (d_out, r), under these names.",
         rules={
             "right": "A right class is accepted; dropout in training and a rounding error of 1e-5 are fine.",
             "factor": "Refused: any other factor than alpha / r.",

@@ -6,9 +6,9 @@ from sftlab.classroom.diagrams import Diagram
 
 ALT = (
     "A LoRA layer. The input x goes through the frozen base, with weight W and bias, and beside it through "
-    "dropout, A, B and the factor; both results are added to y. Seven numbered places can be wrong: 1 the base, "
+    "dropout, A, B and the factor. Both results are added to y. Seven numbered places can be wrong: 1 the base, "
     "2 dropout, 3 A, 4 B, 5 the factor, 6 the sum, 7 the gradient on its way back. Below it, a test takes a class "
-    "and says: accepted, or refused."
+    "and accepts or refuses it."
 )
 
 

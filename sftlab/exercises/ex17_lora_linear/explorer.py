@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipywidgets as widgets
 
 from sftlab.classroom.explorer import WIDE, explorer
-from sftlab.exercises.ex17_lora_linear.plots import coincide, factor_bars
+from sftlab.exercises.ex17_lora_linear.plots import coincide, factors
 
 
 def try_factors() -> None:
@@ -20,8 +20,8 @@ def try_factors() -> None:
 
     def words(r: int, alpha: int) -> str:
         return (
-            f"Bars: the factors at r = {r} and α = {alpha}. The right one is {alpha / r:.3g}. The same number "
+            f"Dots: the wrong factors at r = {r} and α = {alpha}. The right one is {alpha / r:.3g}. The same number "
             f"comes from {', '.join(coincide(alpha, r)) or 'none of the wrong ones'}."
         )
 
-    explorer(controls, lambda r, alpha: factor_bars(alpha, r, words(r, alpha)), words)
+    explorer(controls, lambda r, alpha: factors(alpha, r, words(r, alpha)), words)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from sftlab.classroom.figures import bars, curves, grid
+from sftlab.classroom.figures import curves, dots, grid
 from sftlab.exercises import estimates
 from sftlab.exercises.estimates import Estimate, percent, times, tuned, verdict
 from sftlab.exercises.ex17_lora_linear.experiment import CUTS, LONG, RATES, STEPS, R
@@ -74,12 +74,13 @@ def coincide(alpha: float, r: int) -> list[str]:
     return [name for name, factor in FACTORS.items() if np.isclose(factor(alpha, r), alpha / r)]
 
 
-def factor_bars(alpha: float, r: int, alt: str):
-    """The explorer's picture: the right factor and the eight wrong ones."""
-    values = {"α/r": alpha / r, **{name: factor(alpha, r) for name, factor in FACTORS.items()}}
+def factors(alpha: float, r: int, alt: str):
+    """The explorer's picture: the right factor as a line, and the wrong ones as dots."""
+    found = {name: factor(alpha, r) for name, factor in FACTORS.items()}
     same = len(coincide(alpha, r))
-    return bars(values, f"α = {alpha:g}, r = {r}: {same} wrong factor{'s' * (same != 1)} of {len(FACTORS)} pass", alt,
-                fmt=".3g", axvline={alpha / r: ""}, xlabel="factor")  # fmt: skip
+    return dots({name: value or 0.01 for name, value in found.items()},
+                f"α = {alpha:g}, r = {r}: {same} wrong factor{'s' * (same != 1)} of {len(FACTORS)} pass", alt,
+                xscale="log", xlim=(0.008, 600), axvline={alpha / r: "α/r"}, xlabel="factor (0 is drawn at 0.01)")  # fmt: skip
 
 
 # --- directions ------------------------------------------------------------------------------
