@@ -154,7 +154,7 @@ class DropoutAlwaysOn(Right):
         return super().correction(F.dropout(x, 0.5))
 
 
-@refused(LAYER, "x may have any number of dimensions")
+@refused(LAYER, "x is (..., d_in)")
 class LastDimensionAlone(Right):
     def forward(self, x):
         return F.linear(x, self.base.weight, self.base.bias) + self.correction(x).reshape(

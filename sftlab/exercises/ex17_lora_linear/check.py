@@ -367,13 +367,13 @@ EXERCISES = {
         "A LoRA layer",
         LoRALinear,
         LAYER_CASES,
-        asks="A linear layer with a low-rank correction. Only its two small matrices A and B are trained.\n\n"
+        asks="A linear layer with a low-rank correction, made of two small matrices A and B.\n\n"
         "base: an nn.Linear with d_in inputs and d_out outputs. r: the rank. alpha: a number.",
         rules={
-            "formula": "The output is base(x) + (alpha / r) · x Aᵀ Bᵀ, with the numbers that A and B have when it is called.",
-            "shape": "A is (r, d_in) and B is (d_out, r), or their transposes; their names are free. x may have any number of dimensions before the last.",
-            "trained": "A and B are the only parameters that require a gradient: weight and bias of base do not.",
-            "start": "A starts with random numbers and B with zeros, so the first output is that of base.",
+            "formula": "The output is base(x) + (alpha / r) · x Aᵀ Bᵀ, with A and B as they are at the call.",
+            "shape": "A is (r, d_in), B is (d_out, r), or transposed, named freely. x is (..., d_in).",
+            "trained": "Only A and B require a gradient: weight and bias of base do not.",
+            "start": "A starts random and B at zero, so the first output is that of base.",
             "seed": "Set no random seed: with one, all layers would start with the same A.",
             "again": "A call changes no number, and in eval mode nothing is random.",
             "backward": "Gradients reach A, B and x.",
