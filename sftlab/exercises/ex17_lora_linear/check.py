@@ -370,7 +370,7 @@ EXERCISES = {
         asks="A linear layer with a low-rank correction, made of two small matrices A and B.\n\n"
         "base: an nn.Linear with d_in inputs and d_out outputs. r: the rank. alpha: a number.",
         rules={
-            "formula": "The output is base(x) + (alpha / r) · x Aᵀ Bᵀ, with A and B as they are at the call.",
+            "formula": "The output is base(x) + (alpha / r) · x Aᵀ Bᵀ, with A and B as they are then.",
             "shape": "A is (r, d_in), B is (d_out, r), or transposed, named freely. x is (..., d_in).",
             "trained": "Only A and B require a gradient: weight and bias of base do not.",
             "start": "A starts random and B at zero, so the first output is that of base.",
@@ -399,7 +399,7 @@ EXERCISES = {
         "layer_class: called as layer_class(base, r, alpha), with an nn.Linear, like yours.\n"
         "Its layers have the matrices A (r, d_in) and B (d_out, r), under these names.",
         rules={
-            "right": "A right class is accepted; dropout in training and a rounding error of 1e-5 are fine.",
+            "right": "Accepted: a right class, with dropout in training, or rounding errors of 1e-5.",
             "factor": "Refused: any other factor than alpha / r.",
             "start": "Refused: B is not zero at the start, or A is.",
             "trained": "Refused: anything but A and B is trained.",
