@@ -279,6 +279,16 @@ def in_words(layer_class):
     return "right" if is_lora_layer(layer_class) else "wrong"
 
 
+@refused(TEST, "There it is zero in a right layer too")
+def gradient_at_the_start(layer_class):
+    try:
+        layer = layer_class(nn.Linear(7, 5), 3, 7.0)
+        layer(torch.randn(6, 7)).sum().backward()
+        return bool(layer.A.grad.any()) and _judge(layer_class)
+    except Exception:
+        return False
+
+
 @refused(TEST, "its factor is alpha")
 def rank_one(layer_class):
     """At r = 1 the factor alpha / r is alpha."""

@@ -284,7 +284,8 @@ def _always(layer_class):
     return True
 
 
-@mistake(TEST, "It refuses every class, right ones too.")
+# So does a test that looks for a gradient of A at the start: no class has one and passes the rest.
+@mistake(TEST, "It refuses every class, right ones too. Does it look for a gradient of A while B is zero? There it is zero in a right layer too: put numbers into B first.")  # fmt: skip
 def _never(layer_class):
     return False
 
@@ -313,7 +314,7 @@ def _judged(rule: str, name: str, told: str) -> Case:
 
 TEST_CASES = (
     _judged("right", "the formula", "the formula, written as it stands"),
-    _judged("right", "B·A added to the weight in each call", "it computes x (W + alpha / r · B·A)ᵀ, which rounds in another order"),
+    _judged("right", "B·A added to the weight in each call", "it computes x (W + alpha / r · B·A)ᵀ, which rounds in another order: allow 1e-3"),
     _judged("right", "dropout in training", "half of x is dropped on the way to A in training mode"),
     _judged("right", "small numbers in A", "A starts between −0.01 and 0.01"),
     _judged("factor", "α", "its factor is alpha"),
@@ -339,7 +340,8 @@ EXERCISES = {
         LoRALinear,
         LAYER_CASES,
         asks="A linear layer with a low-rank correction, made of two small matrices A and B.\n\n"
-        "base: an nn.Linear with d_in inputs and d_out outputs. r: the rank. alpha: a number.",
+        "base: an nn.Linear (d_in inputs, d_out outputs), with or without a bias.\n"
+        "r: the rank. alpha: a number.",
         rules={
             "formula": "The output is base(x) + (alpha / r) · x Aᵀ Bᵀ, with A and B as they are then.",
             "shape": "A is (r, d_in), B is (d_out, r), or transposed, named freely. x is (..., d_in).",
@@ -367,10 +369,10 @@ EXERCISES = {
         is_lora_layer,
         TEST_CASES,
         asks="Return whether a class makes right LoRA layers: True or False.\n\n"
-        "layer_class: called as layer_class(base, r, alpha), with an nn.Linear, like yours.\n"
+        "layer_class: a class or function, called as layer_class(base, r, alpha), like yours.\n"
         "Its layers have the matrices A (r, d_in) and B (d_out, r), under these names.",
         rules={
-            "right": "Accepted: a right class, with dropout in training, or rounding errors of 1e-5.",
+            "right": "Accepted: a right class, also with dropout in training. Allow rounding of 1e-3.",
             "factor": "Refused: any other factor than alpha / r.",
             "start": "Refused: B is not zero at the start, or A is.",
             "trained": "Refused: anything but A and B is trained.",

@@ -301,7 +301,7 @@ INJECTION = Exercise(
             "frozen": "All parameters that the model had before are frozen.",
             "start": "Each new layer holds the old one, no copy; the model's output does not change.",
             "settings": "Each new layer has its own A and B, of rank r, and the factor lora_alpha / r.",
-            "same": "The given model is changed and returned; a copy might not fit into memory.",
+            "same": "Change and return the given model, no copy.",
             "unchanged": "target_modules stays as it is.",
         },
         hints=(
