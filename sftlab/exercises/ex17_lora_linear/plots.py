@@ -177,8 +177,7 @@ def trained_at(runs: Sequence[dict], k: int) -> dict[str, list[dict]]:
         f"rank {k}, {STEPS} steps, learning rate chosen on the test": tuned(
             short, lambda run: run["test"]
         ),
-        f"rank {k}, {LONG} steps": longer(runs, k),
-    }
+    } | ({f"rank {k}, {LONG} steps": longer(runs, k)} if k == R else {})
 
 
 def trained_table(runs: Sequence[dict], r: int = 32) -> pd.DataFrame:
