@@ -340,8 +340,7 @@ EXERCISES = {
         LoRALinear,
         LAYER_CASES,
         asks="A linear layer with a low-rank correction, made of two small matrices A and B.\n\n"
-        "base: an nn.Linear (d_in inputs, d_out outputs), with or without a bias.\n"
-        "r: the rank. alpha: a number.",
+        "base: nn.Linear(d_in, d_out), with or without a bias. r: the rank. alpha: a number.",
         rules={
             "formula": "The output is base(x) + (alpha / r) · x Aᵀ Bᵀ, with A and B as they are then.",
             "shape": "A is (r, d_in), B is (d_out, r), or transposed, named freely. x is (..., d_in).",

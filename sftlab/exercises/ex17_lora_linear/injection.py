@@ -296,7 +296,7 @@ INJECTION = Exercise(
         asks="Put a LoRALinear around each linear layer that target_modules names; return the model.\n\n"
         'target_modules: a list of names, such as ["q_proj", "layers.1.up"].',
         rules={
-            "place": 'Named is a layer whose name is the target or ends in ".target": "up" for "layers.0.up".',
+            "place": 'Named: the name is the target or ends in ".target" ("up" for "layers.0.up").',
             "once": "A layer that several targets name gets one LoRALinear; what is no nn.Linear, none.",
             "frozen": "All parameters that the model had before are frozen.",
             "start": "Each new layer holds the old one, no copy; the model's output does not change.",
