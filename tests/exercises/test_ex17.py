@@ -244,20 +244,21 @@ def test_arms_are_compared_at_about_the_same_loss():
     assert "at 0.003 (loss 0.049)" in told and "at 0.01 (loss 0.051)" in told and "9.0" not in told
 
 
-def test_the_learning_rate_chosen_on_the_test_is_a_control_of_a_cut_rank():
+def test_a_rank_trained_for_longer_is_the_control_of_a_cut_one():
     for factor, word in ((0.1, "higher"), (10.0, "lower")):
         moved = [
-            {**r, "test": factor * r["test"]}
+            {**r, "test": (factor if "steps" in r else 1) * r["test"]}
             if r["r"] == 2
-            else {**r, "top": dict.fromkeys(r["top"], plots.best(runs(NAME), 2)[r["seed"]]["test"])}
+            else {**r, "top": dict.fromkeys(r["top"], plots.longer(runs(NAME), 2)[r["seed"]]["test"])}
             for r in runs(NAME)
         ]  # fmt: skip
         control = table(moved)["control"][4].split("; ")
-        assert next(part for part in control if "chosen on the test" in part).endswith(word)
+        assert next(part for part in control if "96 steps" in part).endswith(word)
     assert list(plots.trained_table(runs(NAME)).index) == [
-        *(f"rank {k}, {how}" for k in (2, 8) for how in ("24 steps", "24 steps, learning rate chosen on the test")),
-        "rank 8, 96 steps",
-    ]  # fmt: skip
+        f"rank {k}, {how}"
+        for k in (2, 8)
+        for how in ("24 steps", "24 steps, learning rate chosen on the test", "96 steps")
+    ]
 
 
 def test_counts_and_the_picture_follow_the_verdicts():

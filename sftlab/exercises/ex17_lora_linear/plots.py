@@ -177,7 +177,8 @@ def trained_at(runs: Sequence[dict], k: int) -> dict[str, list[dict]]:
         f"rank {k}, {STEPS} steps, learning rate chosen on the test": tuned(
             short, lambda run: run["test"]
         ),
-    } | ({f"rank {k}, {LONG} steps": longer(runs, k)} if k == R else {})
+        f"rank {k}, {LONG} steps": longer(runs, k),
+    }
 
 
 def trained_table(runs: Sequence[dict], r: int = 32) -> pd.DataFrame:
