@@ -229,8 +229,35 @@ def test_the_words_on_b_alone_turn_round_too():
         ]
         return table(moved)["control"][3]
 
-    assert words(0.7, 0.3).endswith(", less") and words(0.3, 0.7).endswith(", more")
-    assert "not settled" in words(0.5, 0.5)
+    assert words(0.7, 0.3).count(", less") == 2 and words(0.3, 0.7).count(", more") == 2
+    assert words(0.5, 0.5).count("not settled") == 2
+
+
+def test_arms_are_compared_at_about_the_same_loss():
+    losses = {(None, 1e-3): 0.05, (None, 3e-3): 0.03, ("B", 3e-3): 0.049, ("B", 1e-2): 0.051}
+    moved = [
+        {**r, "test": losses.get((r.get("only"), r["learning_rate"]), 9.0), "validation": 1.0 - (r["learning_rate"] == 1e-2)}
+        for r in runs(NAME, r=R)
+    ]  # fmt: skip
+    told = plots.at_same_loss(moved)
+    assert told.startswith("both") and "at 0.001 (loss 0.050), only B" in told
+    assert "at 0.003 (loss 0.049)" in told and "at 0.01 (loss 0.051)" in told and "9.0" not in told
+
+
+def test_the_learning_rate_chosen_on_the_test_is_a_control_of_a_cut_rank():
+    for factor, word in ((0.1, "higher"), (10.0, "lower")):
+        moved = [
+            {**r, "test": factor * r["test"]}
+            if r["r"] == 2
+            else {**r, "top": dict.fromkeys(r["top"], plots.best(runs(NAME), 2)[r["seed"]]["test"])}
+            for r in runs(NAME)
+        ]  # fmt: skip
+        control = table(moved)["control"][4].split("; ")
+        assert next(part for part in control if "chosen on the test" in part).endswith(word)
+    assert list(plots.trained_table(runs(NAME)).index) == [
+        *(f"rank {k}, {how}" for k in (2, 8) for how in ("24 steps", "24 steps, learning rate chosen on the test")),
+        "rank 8, 96 steps",
+    ]  # fmt: skip
 
 
 def test_counts_and_the_picture_follow_the_verdicts():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from functools import reduce
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +15,7 @@ from sftlab.exercises.ex17_lora_linear.check import _judge
 from sftlab.exercises.ex17_lora_linear.judging import is_lora_layer
 from sftlab.exercises.ex17_lora_linear.zoo import Right
 
-LAYER, TEST = "17.LoRALinear", "17.is_lora_layer"
+LAYER, TEST, INJECT = "17.LoRALinear", "17.is_lora_layer", "17.inject_lora"
 
 
 right(LAYER)(Right)
@@ -277,10 +279,129 @@ def in_words(layer_class):
     return "right" if is_lora_layer(layer_class) else "wrong"
 
 
+@refused(TEST, "There it is zero in a right layer too")
+def gradient_at_the_start(layer_class):
+    try:
+        layer = layer_class(nn.Linear(7, 5), 3, 7.0)
+        layer(torch.randn(6, 7)).sum().backward()
+        return bool(layer.A.grad.any()) and _judge(layer_class)
+    except Exception:
+        return False
+
+
 @refused(TEST, "its factor is alpha")
 def rank_one(layer_class):
     """At r = 1 the factor alpha / r is alpha."""
     return _judge(layer_class, settings=((1, 7.0),))
+
+
+def linears(model):
+    return [n for n, m in model.named_modules() if isinstance(m, nn.Linear)]
+
+
+def matching(model, target_modules):
+    return [n for n in linears(model) if any(n == t or n.endswith("." + t) for t in target_modules)]
+
+
+def put(model, names, r, lora_alpha, make=Right):
+    for name in names:
+        model.set_submodule(name, make(model.get_submodule(name), r, lora_alpha))
+    return model
+
+
+def frozen(model):
+    for p in model.parameters():
+        p.requires_grad = False
+    return model
+
+
+@right(INJECT)
+def by_the_end_of_the_name(model, target_modules, r, lora_alpha):
+    return put(frozen(model), matching(model, target_modules), r, lora_alpha)
+
+
+@right(INJECT)
+def with_setattr(model, target_modules, r, lora_alpha):
+    frozen(model)
+    for name, module in list(model.named_modules()):
+        asked = any(("." + name).endswith("." + t) for t in target_modules)
+        if isinstance(module, nn.Linear) and asked:
+            parent, _, child = name.rpartition(".")
+            setattr(model.get_submodule(parent), child, Transposed(module, r, lora_alpha))
+    return model
+
+
+@right(INJECT)
+def recursive(model, target_modules, r, lora_alpha, path=""):
+    if not path:
+        model.requires_grad_(False)
+    for name, child in list(model.named_children()):
+        full = f"{path}.{name}"
+        if isinstance(child, nn.Linear) and any(full.endswith("." + t) for t in target_modules):
+            setattr(model, name, Sequential(child, r, lora_alpha).eval())
+        else:
+            recursive(child, target_modules, r, lora_alpha, full)
+    return model
+
+
+@right(INJECT)
+def frozen_by_name_afterwards(model, target_modules, r, lora_alpha):
+    wanted = [t.split(".") for t in target_modules]
+    for name, module in dict(model.named_modules()).items():
+        path = name.split(".")
+        if type(module) is nn.Linear and any(path[-len(t) :] == t for t in wanted):
+            model.set_submodule(name, Inherited(module, r, lora_alpha))
+    for name, p in model.named_parameters():
+        p.requires_grad = ".adapter." in name
+    return model
+
+
+@right(INJECT)
+def by_a_pattern(model, target_modules, r, lora_alpha):
+    frozen(model)
+    pattern = re.compile(r"(.*\.)?(" + "|".join(map(re.escape, target_modules)) + ")")
+    found = {n: m for n, m in model.named_modules() if pattern.fullmatch(n)}
+    for name, module in found.items():
+        if isinstance(module, nn.Linear):
+            *path, last = name.split(".")
+            parent = reduce(getattr, path, model)
+            parent.add_module(last, Parametrized(module, r, lora_alpha))
+    return model
+
+
+@refused(INJECT, "cannot be used")
+def a_list(model, target_modules, r, lora_alpha):
+    return list(model.parameters())
+
+
+@refused(INJECT, "LayerNorm")
+def whatever_the_kind(model, target_modules, r, lora_alpha):
+    names = [
+        n
+        for n, _ in model.named_modules()
+        if any(f".{n}".endswith(f".{t}") for t in target_modules)
+    ]
+    return put(frozen(model), names, r, lora_alpha)
+
+
+@refused(INJECT, "layers.1.v_proj")
+def first_block(model, target_modules, r, lora_alpha):
+    names = [n for n in matching(model, target_modules) if "layers.1" not in n]
+    return put(frozen(model), names, r, lora_alpha)
+
+
+@refused(INJECT, "Each new layer has its own A and B, of rank r")
+def rank_fixed(model, target_modules, r, lora_alpha):
+    return put(frozen(model), matching(model, target_modules), 4, lora_alpha * 4 / r)
+
+
+@refused(INJECT, "changes its own input (argument 2")
+def targets_used_up(model, target_modules, r, lora_alpha):
+    frozen(model)
+    names = []
+    while target_modules:
+        names += [n for n in matching(model, [target_modules.pop()]) if n not in names]
+    return put(model, names, r, lora_alpha)
 
 
 equivalent(
@@ -312,4 +433,31 @@ equivalent(
     "The numbers of a test are free where they tell the factors apart.",
     *("`3` becomes `2`", "`3` becomes `4`", "`7.0` becomes `15.0`"),
     *("`4` becomes `3`", "`4` becomes `5`", "`2.0` becomes `5.0`"),
+)
+equivalent(
+    INJECT,
+    'The stub has no seed, no "all-linear" and no Conv1D, and the arguments of the cases are valid.',
+    "`LoRALinear if isinstance(linears[name], nn.Linear) else LoRAConv1D` becomes `LoRALinear`",
+    "without `check_lora_settings(target_modules, r, lora_alpha, lora_dropout, rule)`",
+    "without `if seed is not None:`",
+    "without `check_seed(seed)`",
+    "`[target_modules] if isinstance(target_modules, str) else list(target_modules)` becomes `list(target_modules)`",
+    "without `if target_modules == ['all-linear']:`",
+    "`n not in unfit and n != output_head(model)` becomes `n not in unfit or n != output_head(model)`",
+    "`n not in unfit` becomes `n in unfit`",
+    "`n != output_head(model)` becomes `n == output_head(model)`",
+    "without `if unmatched or not chosen:`",
+    "`unmatched or not chosen` becomes `unmatched and (not chosen)`",
+    "`', '.join(sorted({name.split('.')[-1] for name in linears})) or 'none'` becomes `', '.join(sorted({name.split('.')[-1] for name in linears})) and 'none'`",
+    "`-1` becomes `1`",
+    "`1` becomes `2`",
+    "`1` becomes `0`",
+    "`None if seed is None else torch.Generator().manual_seed(seed)` becomes `None`",
+    "`generator is None` becomes `generator is not None`",
+    "without `device=` in `own_random_state(device=linears[name].weight.device)`",
+    "`kind(linears[name], r, lora_alpha, lora_dropout, rule)` becomes `kind(r, linears[name], lora_alpha, lora_dropout, rule)` #2",
+    "without `init_lora_(A, B, generator=generator)`",
+    "`init_lora_(A, B, generator=generator)` becomes `init_lora_(B, A, generator=generator)`",
+    "without `generator=` in `init_lora_(A, B, generator=generator)`",
+    "without `layer.A.data.copy_(A)`",
 )

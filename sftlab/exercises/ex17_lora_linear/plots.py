@@ -10,7 +10,7 @@ import pandas as pd
 from sftlab.classroom.figures import curves, dots, grid
 from sftlab.exercises import estimates
 from sftlab.exercises.estimates import Estimate, percent, times, tuned, verdict
-from sftlab.exercises.ex17_lora_linear.experiment import CUTS, LONG, RATES, STEPS, R
+from sftlab.exercises.ex17_lora_linear.experiment import CUTS, LONG, RATES, RATES_B, STEPS, R
 from sftlab.exercises.ex17_lora_linear.zoo import FACTORS, USED
 from sftlab.statistics import chosen
 
@@ -18,7 +18,7 @@ Verdicts = Mapping[str, Mapping[str, Mapping[str, bool]]]  # kind -> class -> te
 
 WHY = {  # why a prediction comes out as it does: prediction -> mechanism
     "a": "At α = r the right factor is 1, and so is every formula that is 1 there. The test cannot tell them apart.",
-    "b": "One call in eval mode shows what the layer computes now. It does not show how A and B started, what will be trained, which gradients arrive, or what the next call does.",
+    "b": "One call in eval mode shows what the layer computes now. It does not show how A and B started, what will be trained, which gradients reach their target, or what the next call does.",
     "c": "B's gradient is a sum over tokens, each a product of two vectors; where they agree, they add up in few directions. And each matrix gets its gradient through the other, so a direction that has grown in one grows faster in the other. The arm in which only B is trained tests the second part.",
 }  # fmt: skip
 
@@ -134,7 +134,7 @@ def directions(runs: Sequence[dict]):
 
 def over_steps(runs: Sequence[dict]):
     """Draw the share of the first direction over the steps: three ranks, and B alone. Rank 8 goes on."""
-    arms = {f"rank {r}": longer(runs) if r == R else best(runs, r) for r in RATES}
+    arms = {f"rank {r}": longer(runs, r) if r == R else best(runs, r) for r in RATES}
     arms[f"rank {R}, only B trained"] = best(runs, R, "B")
     found = {
         name: {int(step): [run["shares"][step][0] for run in some] for step in some[0]["shares"]}
@@ -148,9 +148,10 @@ def over_steps(runs: Sequence[dict]):
                   xscale="log", xticks=(1, 3, 6, 12, 24, 48, 96), xlabel="training step", ylim=(0, 1), figsize=(7.8, 3.6), direct=False)  # fmt: skip
 
 
-def longer(runs: Sequence[dict]) -> list[dict]:
-    """Return the runs with more steps."""
-    return [run for run in runs if run.get("steps") == LONG]
+def longer(runs: Sequence[dict], r: int) -> list[dict]:
+    """Return a rank's runs with more steps, at the learning rate with the lowest validation loss."""
+    found = [run for run in chosen(runs, r=r) if run.get("steps") == LONG]
+    return tuned(found, lambda run: run["validation"])
 
 
 def loss(runs: Sequence[dict], r: int, how: str = "test", k: int = 0) -> list[float]:
@@ -168,6 +169,34 @@ def against_trained(runs: Sequence[dict], r: int, k: int, how: str = "top") -> E
     return estimates.ratio(loss(runs, k), loss(runs, r, how, k))
 
 
+def trained_at(runs: Sequence[dict], k: int) -> dict[str, list[dict]]:
+    """Return the runs of rank k by what it is trained for, and how its learning rate is chosen."""
+    short = [run for run in chosen(runs, r=k) if not {"steps", "only"} & run.keys()]
+    return {
+        f"rank {k}, {STEPS} steps": best(runs, k),
+        f"rank {k}, {STEPS} steps, learning rate chosen on the test": tuned(
+            short, lambda run: run["test"]
+        ),
+    } | ({f"rank {k}, {LONG} steps": longer(runs, k)} if k == R else {})
+
+
+def trained_table(runs: Sequence[dict], r: int = 32) -> pd.DataFrame:
+    """Return the loss of ranks as trained, and that of rank r cut to them, divided by it."""
+    rows = {
+        name: {
+            "learning rate": f"{some[0]['learning_rate']:g}",
+            "loss": f"{np.mean([run['test'] for run in some]):.3f}",
+            f"rank {r}, {STEPS} steps, cut to this rank ÷ this": times(
+                estimates.ratio([run["test"] for run in some], loss(runs, r, "top", k))
+            ),
+        }
+        for k in RATES
+        if k < r
+        for name, some in trained_at(runs, k).items()
+    }
+    return pd.DataFrame(rows).T.rename_axis("trained as")
+
+
 def cuts_table(runs: Sequence[dict], r: int = 32) -> pd.DataFrame:
     """Return what k of the directions of rank r hold and do; ratios divide by the loss of all."""
     rows = {}
@@ -181,10 +210,36 @@ def cuts_table(runs: Sequence[dict], r: int = 32) -> pd.DataFrame:
             "loss, the first k": ratios["top"],
             "all but these": ratios["rest"],
             "k rows of A as trained": ratios["part"],
-            "all, as short": ratios["short"],
-            "the first k ÷ trained at rank k": times(against_trained(runs, r, k)) if k in RATES else "–",
-        }  # fmt: skip
+            "all, scaled down": ratios["short"],
+        }
     return pd.DataFrame(rows).T.rename_axis("k")
+
+
+def at_same_loss(runs: Sequence[dict]) -> str:
+    """Return the first direction's share with both matrices trained, and with B alone, at about one loss."""
+
+    def arm(rate: float, only: str | None = None) -> list[dict]:
+        some = chosen(runs, r=R, learning_rate=rate)
+        return [run for run in some if "steps" not in run and run.get("only") == only]
+
+    def score(some: Sequence[dict]) -> float:
+        return float(np.mean([run["test"] for run in some]))
+
+    def share(some: Sequence[dict]) -> list[float]:
+        return [last(run)[0] for run in some]
+
+    def told(some: Sequence[dict]) -> str:
+        return (
+            f"{np.mean(share(some)):.0%} at {some[0]['learning_rate']:g} (loss {score(some):.3f})"
+        )
+
+    alone = best(runs, R, "B")
+    both = min(map(arm, RATES[R]), key=lambda some: abs(np.log(score(some) / score(alone))))
+    arms = [arm(rate, "B") for rate in RATES_B]
+    close = [some for some in arms if abs(np.log(score(some) / score(both))) < 0.1] or [alone]
+    most = max(close, key=lambda some: np.mean(share(some)))
+    word = verdict(estimates.change(share(most), share(both)), "less", "more")
+    return f"both {told(both)}, only B {', '.join(map(told, close))}, {word}"
 
 
 def at_the_edge(runs: Sequence[dict]) -> str:
@@ -222,6 +277,11 @@ def claims(
     more = estimates.change(*(firsts(runs, R, which) for which in ("shuffled", "shares")))
     alone = estimates.change(firsts(runs, R, only="B"), firsts(runs, R))
     cut = against_trained(runs, 32, 2)
+    others_of_2 = "; ".join(
+        f"÷ {name}: {times(found_)}, {verdict(found_, 'higher', 'lower', neutral=1.0)}"
+        for name, some in list(trained_at(runs, 2).items())[1:]
+        for found_ in [estimates.ratio([run["test"] for run in some], loss(runs, 32, "top", 2))]
+    )
     by_rate = ", ".join(
         f"{np.mean([last(run)[0] for run in chosen(runs, r=R, learning_rate=rate) if not {'steps', 'only'} & run.keys()]):.0%} at {rate:g}"
         for rate in RATES[R]
@@ -250,14 +310,14 @@ def claims(
         (
             f"The first direction of ΔW at rank {R}: {verdict(more, 'more', 'less')} energy than in shuffled matrices",
             percent(one),
-            f"shuffled: {percent(mixed)}; only B trained: {percent(first(runs, R, only='B'))}, {verdict(alone, 'less', 'more')}",
-            f"rank 32: {percent(first(runs, 32))}; after {LONG} steps: {percent(estimates.mean([last(run)[0] for run in longer(runs)]))}; by learning rate: {by_rate}; full fine-tuning, among its first 8 (07): {percent(full)}",
+            f"shuffled: {percent(mixed)}; only B trained: {percent(first(runs, R, only='B'))}, {verdict(alone, 'less', 'more')}; at about the same loss: {at_same_loss(runs)}",
+            f"rank 32: {percent(first(runs, 32))}; after {LONG} steps: {percent(estimates.mean([last(run)[0] for run in longer(runs, R)]))}; by learning rate: {by_rate}; full fine-tuning, among its first 8 (07): {percent(full)}",
         ),
         (
-            f"Rank 32, cut to 2 directions: loss {verdict(cut, 'higher', 'lower', neutral=1.0)} than rank 2 as trained",
+            f"Rank 32, cut to 2 directions: loss {verdict(cut, 'higher', 'lower', neutral=1.0)} than rank 2, trained for as many steps",
             times(cut),
-            f"all but these 2: {times(against_trained(runs, 32, 2, 'rest'))}; 2 rows of A: {times(against_trained(runs, 32, 2, 'part'))}; all, as short: {times(against_trained(runs, 32, 2, 'short'))}",
-            f"to 8, against rank 8: {times(against_trained(runs, 32, 8))}; {STEPS} steps, facts that the base knew; learning rate at the end of its grid at ranks: {at_the_edge(runs)}",
+            f"{others_of_2}; all but these 2: {times(against_trained(runs, 32, 2, 'rest'))}; 2 rows of A: {times(against_trained(runs, 32, 2, 'part'))}; all, scaled down: {times(against_trained(runs, 32, 2, 'short'))}",
+            f"to 8, against rank 8: {times(against_trained(runs, 32, 8))}; {STEPS} steps, facts that the base model had learned; learning rate at the end of its grid at ranks: {at_the_edge(runs)}",
         ),
     ]  # fmt: skip
     return pd.DataFrame(rows, columns=["claim", "measured", "control", "where it stops holding"])
