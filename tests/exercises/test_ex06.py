@@ -165,7 +165,7 @@ BYTES[LORA] = BYTES[FULL] | {"gradients": 50, "optimizer": 100, "file": 50}
 
 def claims(lost: dict[str, float], moves: float = 1.0):
     found = made(lost, {FULL: 1, LORA: moves, LINEAR: 1, ENTRIES: 1})
-    scale = [{**r, **{n: [10 * x for x in r[n]] for n in ("validation", "test")}} for r in found]
+    scale = [{**r, **{n: [8 * x for x in r[n]] for n in ("validation", "test")}} for r in found]
     return plots.claims(found, scale, BYTES, (0.3, (0.2, 0.4)), {1: 0.7, 16: 0.3})
 
 
