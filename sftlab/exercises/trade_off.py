@@ -52,7 +52,7 @@ RATES = {
     FULL: (5e-5, 1e-4, 2e-4, 4e-4, 8e-4),
     LORA: (4e-4, 8e-4, 1.6e-3, 3.2e-3, 6.4e-3),
     LINEAR: (1e-4, 2e-4, 4e-4),
-    ENTRIES: (8e-4, 1.6e-3, 3.2e-3, 6.4e-3),
+    ENTRIES: (1.6e-3, 3.2e-3, 6.4e-3),
     STRONG: (2e-4, 4e-4, 8e-4, 1.6e-3, 3.2e-3),
 }
 ALPHAS = {LORA: 16, STRONG: 64}
@@ -158,12 +158,16 @@ def exact_share(model, tokenizer, some: Sequence[dict]) -> float:
 
 def follow(
     model, batches: Iterable[dict], learning_rate: float, measure: Callable[[], dict],
-    checkpoints: Sequence[int] = CHECKPOINTS, precision: str = "fp32",
+    checkpoints: Sequence[int] = CHECKPOINTS, precision: str = "fp32", before: dict | None = None,
 ) -> dict[str, list[float]]:  # fmt: skip
-    """Train what requires gradients; return each measurement before training and at the checkpoints."""
+    """Train what requires gradients; return each measurement before training and at the checkpoints.
+
+    Args:
+        before: the measurements before training, where they are known.
+    """
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=learning_rate, weight_decay=0.0)
-    found = [measure()]
+    found = [before or measure()]
     for step, batch in enumerate(batches, 1):
         train_step(model, batch, optimizer, max_grad_norm=None, precision=precision)
         if step in checkpoints:

@@ -12,6 +12,7 @@ bfloat16. The model is a reconstruction of the published one from 4 bits. Fetch 
 
 from __future__ import annotations
 
+import copy
 from functools import cache
 from itertools import islice
 
@@ -53,24 +54,34 @@ def base():
     return model, tokenizer, (texts[:TEXTS], texts[TEXTS:])
 
 
-def run(method: str, learning_rate: float, seed: int) -> dict[str, list[float]]:
-    """Train by one method at one learning rate; the results are those of ``trade_off`` but ``exact``."""
+def measure(model) -> dict[str, float]:
+    """Return the measurements of ``trade_off`` but ``exact``."""
     before, tokenizer, texts = base()
-    model = prepare(load("smollm2-instruct", dtype=torch.float32)[0], method, seed)
-    asked = fact_questions(6, QUESTIONS)
+    found = {"moved": moved(model, before)}
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        asked = fact_questions(6, QUESTIONS)
+        for name, some, written in zip(("validation", "test"), asked, texts, strict=True):
+            rows = examples(tokenizer, some)
+            found[name] = response_nll(model, rows, tokenizer.pad_token_id)
+            found[f"{name}_documents"] = response_nll(model, written, tokenizer.pad_token_id)
+    return found
 
-    def measure() -> dict[str, float]:
-        found = {"moved": moved(model, before)}
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            for name, some, written in zip(("validation", "test"), asked, texts, strict=True):
-                rows = examples(tokenizer, some)
-                found[name] = response_nll(model, rows, tokenizer.pad_token_id)
-                found[f"{name}_documents"] = response_nll(model, written, tokenizer.pad_token_id)
-        return found
 
+@cache
+def at_first() -> dict[str, float]:
+    """Return the measurements before training, which are the same for every run."""
+    return measure(base()[0])
+
+
+def run(method: str, learning_rate: float, seed: int) -> dict[str, list[float]]:
+    """Train by one method at one learning rate; return the measurements of ``measure``."""
+    model, tokenizer = copy.deepcopy(base()[0]), base()[1]
+    model = prepare(model, method, seed)
     made = examples(tokenizer, pairs(PAIRS, seed, skills=()))
     order = islice(endless_batches(made, BATCH, seed, tokenizer.pad_token_id), CHECKPOINTS[-1])
-    return follow(model, order, learning_rate, measure, CHECKPOINTS, "bf16")
+    return follow(
+        model, order, learning_rate, lambda: measure(model), CHECKPOINTS, "bf16", at_first()
+    )
 
 
 def settings() -> list[dict]:

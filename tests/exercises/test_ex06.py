@@ -209,7 +209,9 @@ def test_a_measurement_at_a_target_lies_between_its_checkpoints():
 # --- the recorded runs -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "module"), zip(NAMES, (trade_off, trade_off_real), strict=True))
+@pytest.mark.parametrize(
+    ("name", "module"), list(zip(NAMES, (trade_off, trade_off_real), strict=True))
+)
 def test_no_run_is_recorded_that_no_setting_asks_for(name, module):
     found = runs(name)
     assert len(found) == len(module.settings())
