@@ -38,7 +38,7 @@ from sftlab.models import load
 RECORD = "trade_off_smollm2"  # data/results/trade_off_smollm2.json
 
 RATES = {FULL: (3e-5, 1e-4, 3e-4), LORA: (3e-4, 1e-3, 3e-3)}
-SEEDS, BATCH, QUESTIONS, TEXTS, LENGTH = 3, 4, 20, 16, 32
+SEEDS, BATCH, QUESTIONS, TEXTS, LENGTH = 3, 4, 20, 12, 32
 CHECKPOINTS = (4, 8, 12)
 
 

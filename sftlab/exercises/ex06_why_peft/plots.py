@@ -22,8 +22,8 @@ TARGETS = (1.0, 0.5, 0.3, 0.2, 0.15, 0.12, MAIN, 0.08, 0.07, 0.06)
 MAIN_REAL, TARGETS_REAL = 0.6, (0.8, 0.7, 0.6, 0.5, 0.4)  # of SmolLM2
 WHY = {  # why a prediction comes out as it does: prediction -> mechanism
     "a": "To reach the adapters of the first layer, the gradient passes through every frozen layer. So the activations stay, and with this batch they are the largest part.",
-    "b": "Freezing the weights does not freeze what the model computes. What counts is how much the function changes on documents while the answers are learned.",
-    "c": "A and B move ΔW in few directions. Nothing makes the way to the same answers shorter, measured in weights.",
+    "b": "Frozen weights do not freeze what the model computes: ΔW acts on documents too. The table shows how the difference depends on how far both are trained.",
+    "c": "Full fine-tuning looks for its way among all matrices. LoRA looks among those of rank 8, where the way to the same answers may be longer.",
 }  # fmt: skip
 
 
