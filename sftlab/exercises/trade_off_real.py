@@ -7,7 +7,7 @@ estimate of the KL divergence of the tuned model from the base, in nats per toke
 
 Weights are in float32, since bfloat16 would round small steps of full fine-tuning away; products are in
 bfloat16. The model is a reconstruction of the published one from 4 bits. Fetch it first:
-``python -m sftlab fetch smollm2-instruct``. This takes about ten minutes on one core.
+``python -m sftlab fetch smollm2-instruct``. This takes about twenty minutes on one core.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from sftlab.models import load
 
 RECORD = "trade_off_smollm2"  # data/results/trade_off_smollm2.json
 
-RATES = {FULL: (3e-5, 1e-4, 3e-4), LORA: (3e-4, 1e-3, 3e-3)}
+RATES = {FULL: (3e-5, 1e-4, 3e-4), LORA: (3e-4, 1e-3, 3e-3, 1e-2)}
 SEEDS, BATCH, QUESTIONS, TEXTS, LENGTH = 3, 4, 20, 12, 32
 CHECKPOINTS = (4, 8, 12)
 
@@ -85,10 +85,11 @@ def run(method: str, learning_rate: float, seed: int) -> dict[str, list[float]]:
 
 
 def settings() -> list[dict]:
-    """Return all settings, seed by seed."""
-    return [
+    """Return all settings, the largest learning rate last."""
+    found = [
         {"method": method, "learning_rate": rate, "seed": seed}
         for seed in range(SEEDS)
         for method, rates in RATES.items()
         for rate in rates
     ]
+    return sorted(found, key=lambda setting: setting["learning_rate"] > 3e-3)
