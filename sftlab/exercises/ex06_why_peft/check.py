@@ -17,7 +17,7 @@ BYTES, AT = "06.training_bytes", "06.value_at"
 # --- bytes -----------------------------------------------------------------------------------
 
 
-def _model(dtype: torch.dtype = torch.float32) -> nn.Module:
+def _model(dtype: torch.dtype = torch.float32) -> nn.Sequential:
     """77 and 11 numbers, then 65: three parameter tensors of odd sizes."""
     with torch.random.fork_rng():
         torch.manual_seed(0)

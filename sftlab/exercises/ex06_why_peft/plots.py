@@ -65,8 +65,9 @@ def best(runs: Sequence[dict], method: str, target: float) -> list[dict]:
     for rate in dict.fromkeys(run["learning_rate"] for run in chosen(runs, method=method)):
         some = chosen(runs, method=method, learning_rate=rate)
         lost = [value_at(run["validation"], run["validation_documents"], target) for run in some]
-        if None not in lost:
-            found.append((float(np.mean(lost)), some))
+        reached = [value for value in lost if value is not None]
+        if len(reached) == len(lost):
+            found.append((float(np.mean(reached)), some))
     return min(found, key=lambda pair: pair[0])[1] if found else []
 
 
