@@ -18,6 +18,7 @@ from sftlab.exercises.ex20_merge_lora.experiment import (
     EMBEDDED,
     FOUR,
     FULL,
+    HALF,
     HIGH,
     LOW,
     MERGED,
@@ -25,7 +26,6 @@ from sftlab.exercises.ex20_merge_lora.experiment import (
     RECORD,
     REFERENCE,
     ROUNDED,
-    SHORT,
     SMOL,
     answer_logits,
     batches,
@@ -230,11 +230,11 @@ def test_reasons_and_ratios_follow_too():
 def test_tables_and_figures_hold_every_arm():
     recorded = runs(RECORD)
     for name in RECIPES:
-        assert list(plots.adapters_table(recorded, name).index) == [HIGH, LOW, SHORT]
+        assert list(plots.adapters_table(recorded, name).index) == [HIGH, LOW, HALF]
         assert plots.bases_table(recorded, name).shape == (2, 4)
         assert plots.distance_table(recorded, name).shape == (5, 3)
         figure = plots.changed_answers(recorded, name)
-        assert ROUNDED in figure.alt and SHORT in figure.alt
+        assert ROUNDED in figure.alt and HALF in figure.alt
     assert len(plots.speed_table(recorded)) == 4
     figure = plots.size_and_rounding(recorded)
     assert [len(line.get_xdata()) for line in figure.axes[0].lines[:6]] == [5] * 3 + [3] * 3
@@ -251,13 +251,13 @@ def test_no_run_is_recorded_that_no_setting_asks_for():
 def test_adapters_of_both_rates_stop_at_the_target_and_not_at_the_limit():
     for run_ in runs(RECORD, kind="merge"):
         assert run_[REFERENCE]["changed"] == 0 < run_["base"]["changed"]
-        if run_["model"] == EMBEDDED and run_["adapter"] != SHORT:
+        if run_["model"] == EMBEDDED and run_["adapter"] != HALF:
             assert run_["steps"] < 480
 
 
 @pytest.mark.base
 def test_a_run_measured_again_gives_what_is_recorded():
-    chosen = {"kind": "merge", "model": EMBEDDED, "adapter": SHORT, "seed": 0}
+    chosen = {"kind": "merge", "model": EMBEDDED, "adapter": HALF, "seed": 0}
     (recorded,), again = runs(RECORD, **chosen), run(**chosen)
     assert again["unchanged"] == pytest.approx(recorded["unchanged"], abs=0.01)
     assert again[BOTH]["nll"] == pytest.approx(recorded[BOTH]["nll"], rel=0.02)

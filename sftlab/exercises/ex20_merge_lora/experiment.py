@@ -1,7 +1,7 @@
 """What a merge changes: weights, logits and answers in 16 bits, speed, and the choice of the base.
 
 ``merge``  an adapter is trained and merged. Three adapters: at a high and at a low learning rate until
-           the validation loss reaches a target, and at the low one for a few steps only. The answers
+           the validation loss reaches a target, and at the low one until a much higher loss. The answers
            and logits of each version are compared with those of the adapter that is not merged, in
            float32: merged or not, rounded to bfloat16 or not, computed in float32 or bfloat16
 ``bases``  an adapter is trained on the full base or on the same base in 4 bits (NF4, computed in
@@ -44,14 +44,15 @@ from sftlab.train import train_step
 RECORD = "merged"  # data/results/merged.json
 
 EMBEDDED, SMOL = "almanac", "smollm2-instruct"
-HIGH, LOW, SHORT = "high", "low", "low, few steps"
+HIGH, LOW, HALF = "high", "low", "low, half-way"
 
 
 class Recipe(NamedTuple):
     """How adapters of a model are trained and tested."""
 
-    rates: dict[str, float]  # learning rates
-    target: float  # validation loss at which training stops (nats per token)
+    rates: dict[str, float]  # adapter -> learning rate
+    targets: dict[str, float]  # adapter -> validation loss at which training stops (nats per token)
+    most: int  # steps
     batch: int
     questions: tuple[int, int]  # for validation, and for the result
     limit: int  # new tokens of an answer
@@ -61,11 +62,13 @@ class Recipe(NamedTuple):
 
 
 RECIPES = {
-    EMBEDDED: Recipe({HIGH: 3e-3, LOW: 3e-4}, 0.15, 16, (60, 100), 32, (1, 256), 200, 5),
-    SMOL: Recipe({HIGH: 1e-3, LOW: 1e-4}, 0.75, 8, (24, 24), 16, (1, 64), 20, 3),
-}
+    EMBEDDED: Recipe(
+        {HIGH: 3e-3, LOW: 2e-4, HALF: 2e-4}, {HIGH: 0.15, LOW: 0.15, HALF: 1.0}, 480, 16, (60, 100), 32, (1, 256), 200, 5
+    ),
+    SMOL: Recipe({HIGH: 1e-3, LOW: 2e-4}, {HIGH: 0.8, LOW: 0.8}, 64, 4, (20, 20), 10, (1, 64), 20, 3),
+}  # fmt: skip
 R, ALPHA, PAIRS = 8, 16, 64
-EVERY, MOST, FEW = 8, 480, 16  # steps between validations; at most; of "low, few steps"
+EVERY = 8  # steps between two validations
 BF16 = torch.bfloat16
 
 # Versions of a model: merged or not, weights rounded or not, and what is computed in.
@@ -127,27 +130,18 @@ def loss_on(model, tokenizer, some: Sequence[dict]) -> float:
 
 
 def train(model, tokenizer, name: str, adapter: str, seed: int) -> int:
-    """Add an adapter and train it as its name says; return the number of steps.
-
-    Training stops at the target, but after 480 steps at the latest; "low, few steps" after 16.
-    """
+    """Add an adapter and train it until its validation loss is reached; return the number of steps."""
     inject_lora(model, "all-linear", r=R, lora_alpha=ALPHA, seed=seed)
-    rate = recipe(name).rates[LOW if adapter == SHORT else adapter]
+    chosen, validation = recipe(name), questions(name)[0]
+    rate, target = chosen.rates[adapter], chosen.targets[adapter]
     optimizer = torch.optim.AdamW(lora_parameters(model), lr=rate, weight_decay=0.0)
-    for step, batch in enumerate(batches(tokenizer, seed, recipe(name).batch), 1):
+    for step, batch in zip(range(1, chosen.most + 1), batches(tokenizer, seed, chosen.batch)):  # noqa: B905
         train_step(model, batch, optimizer)
-        if adapter == SHORT:
-            done = step == FEW
-        else:
-            done = (
-                step % EVERY == 0
-                and loss_on(model, tokenizer, questions(name)[0]) <= recipe(name).target
-            )
-        if done or step == MOST:
-            optimizer.zero_grad()
-            model.eval()
-            return step
-    raise AssertionError("the batches never end")
+        if step % EVERY == 0 and loss_on(model, tokenizer, validation) <= target:
+            break
+    optimizer.zero_grad()
+    model.eval()
+    return step
 
 
 def rounded(model, dtype: torch.dtype = BF16):
@@ -297,7 +291,7 @@ def settings() -> list[dict]:
     for model, chosen in RECIPES.items():
         for seed in range(chosen.seeds):
             common = {"model": model, "seed": seed}
-            found += [{"kind": "merge", "adapter": a, **common} for a in (HIGH, LOW, SHORT)]
+            found += [{"kind": "merge", "adapter": a, **common} for a in chosen.rates]
             found += [{"kind": "bases", "trained_on": b, **common} for b in (FULL, FOUR)]
             found += [{"kind": "speed", "tokens": n, **common} for n in chosen.lengths]
     return found

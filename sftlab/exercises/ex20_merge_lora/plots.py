@@ -16,19 +16,19 @@ from sftlab.exercises.ex20_merge_lora.experiment import (
     EMBEDDED,
     FOUR,
     FULL,
+    HALF,
     HIGH,
     LOW,
     MERGED,
     RECIPES,
     REFERENCE,
     ROUNDED,
-    SHORT,
     SMOL,
     VERSIONS,
 )
 from sftlab.statistics import chosen
 
-ADAPTERS = (HIGH, LOW, SHORT)
+
 NAMES = {EMBEDDED: "embedded", SMOL: "SmolLM2"}
 WHY = {  # why a prediction comes out as it does: prediction -> mechanism
     "a": "An entry moves only if its update reaches half a step of its own bfloat16 number: 1/512 to 1/256 of its size. Most updates of a low learning rate are smaller.",
@@ -75,7 +75,7 @@ def why_few(runs: Sequence[dict]) -> str:
 def adapters_table(runs: Sequence[dict], model: str = EMBEDDED) -> pd.DataFrame:
     """Return what each adapter is, and what a merge in bfloat16 does to the weights."""
     lines = {}
-    for adapter in ADAPTERS:
+    for adapter in RECIPES[model].rates:
         found = of_adapter(runs, adapter, model)
         lines[adapter] = {
             "steps": f"{np.mean([run['steps'] for run in found]):.0f}",
@@ -94,7 +94,7 @@ def size_and_rounding(runs: Sequence[dict]):
             run["moved"]: run["unchanged"] for run in of_adapter(runs, adapter, model)
         }
         for model in NAMES
-        for adapter in ADAPTERS
+        for adapter in RECIPES[model].rates
     }
     told = "; ".join(
         f"{name}: " + ", ".join(f"{share:.0%} at {moved:.2%}" for moved, share in points_.items())
@@ -109,7 +109,7 @@ def changed_answers(runs: Sequence[dict], model: str = EMBEDDED):
     """Draw the share of answers that differ from the reference, for each version and adapter."""
     found = {
         adapter: {v: values(of_adapter(runs, adapter, model), v, "changed") for v in VERSIONS}
-        for adapter in ADAPTERS
+        for adapter in RECIPES[model].rates
     }
     told = "; ".join(
         f"{adapter}: " + ", ".join(f"{v} {np.mean(x):.1%}" for v, x in rows.items())
@@ -126,7 +126,7 @@ def distance_table(runs: Sequence[dict], model: str = EMBEDDED) -> pd.DataFrame:
             v: f"{1000 * np.mean(values(of_adapter(runs, adapter, model), v, 'kl')):.2g}"
             for v in (*VERSIONS, "base")
         }
-        for adapter in ADAPTERS
+        for adapter in RECIPES[model].rates
     }
     return pd.DataFrame(found)
 
