@@ -1,3 +1,3 @@
 """Is a merged model still the same model?"""
 
-MINUTES = 10  # on two cores with SmolLM2-135M
+MINUTES = 5  # on two cores with SmolLM2-135M

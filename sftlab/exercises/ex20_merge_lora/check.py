@@ -238,7 +238,7 @@ def _layer(d_in: int, d_out: int, r: int, alpha: float, bias: bool, rule: str, s
 class _Block(nn.Module):
     def __init__(self, seed: int, rule: str, bias: bool):
         super().__init__()
-        self.up = _layer(5, 11, 3, 7.0, bias, rule, seed)
+        self.up = _layer(5, 11, 3, 7.5, bias, rule, seed)
         self.down = _layer(11, 5, 4, 2.0, False, rule, seed + 1)
         self.skip = nn.Linear(5, 5, bias=False)
         nn.init.eye_(self.skip.weight)

@@ -16,7 +16,6 @@ from sftlab.exercises.ex20_merge_lora.experiment import (
     EMBEDDED,
     FOUR,
     FULL,
-    HALF,
     HIGH,
     LOW,
     MERGED,
@@ -27,7 +26,6 @@ from sftlab.exercises.ex20_merge_lora.experiment import (
     VERSIONS,
 )
 from sftlab.statistics import chosen
-
 
 NAMES = {EMBEDDED: "embedded", SMOL: "SmolLM2"}
 WHY = {  # why a prediction comes out as it does: prediction -> mechanism
