@@ -292,6 +292,7 @@ def settings() -> list[dict]:
         for seed in range(chosen.seeds):
             common = {"model": model, "seed": seed}
             found += [{"kind": "merge", "adapter": a, **common} for a in chosen.rates]
-            found += [{"kind": "bases", "trained_on": b, **common} for b in (FULL, FOUR)]
+            on = (FULL, FOUR) if model == EMBEDDED else (FOUR,)
+            found += [{"kind": "bases", "trained_on": b, **common} for b in on]
             found += [{"kind": "speed", "tokens": n, **common} for n in chosen.lengths]
     return found

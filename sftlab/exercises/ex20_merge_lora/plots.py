@@ -171,7 +171,7 @@ def other_base(runs: Sequence[dict], trained_on: str, model: str = EMBEDDED) -> 
 def bases_table(runs: Sequence[dict], model: str = EMBEDDED) -> pd.DataFrame:
     """Return loss and changed answers for each base of training and of merging."""
     lines = {}
-    for trained_on in (FULL, FOUR):
+    for trained_on in (FULL, FOUR) if model == EMBEDDED else (FOUR,):
         found = on(runs, trained_on, model)
         line = {"not merged": f"{np.mean(values(found, 'not merged', 'nll')):.3f}"}
         for base in (FULL, FOUR):
