@@ -221,9 +221,8 @@ def test_reasons_and_ratios_follow_too():
     assert plots.other_base(exchanged(recorded, FULL, FOUR), FOUR)[0] == pytest.approx(1 / ratio)
     turned = swapped(recorded, "adapter", HIGH, LOW)
     assert plots.why_few(turned) != plots.why_few(recorded)
-    assert plots.more_changed(exchanged(recorded, ARITHMETIC, ROUNDED), LOW)[0] == pytest.approx(
-        -plots.more_changed(recorded, LOW)[0]
-    )
+    ratio = plots.further(recorded, LOW)[0]
+    assert plots.further(exchanged(recorded, ARITHMETIC, ROUNDED), LOW)[0] == pytest.approx(1 / ratio)  # fmt: skip
 
 
 def test_tables_and_figures_hold_every_arm():
