@@ -233,9 +233,9 @@ def test_tables_and_figures_hold_every_arm():
         assert plots.distance_table(recorded, name).shape == (5, len(RECIPES[name].rates))
         figure = plots.changed_answers(recorded, name)
         assert ROUNDED in figure.alt and LOW in figure.alt
-    assert len(plots.speed_table(recorded)) == 4
+    assert len(plots.speed_table(recorded)) == 3
     figure = plots.size_and_rounding(recorded)
-    assert [len(line.get_xdata()) for line in figure.axes[0].lines[:5]] == [5] * 3 + [3] * 2
+    assert [len(line.get_xdata()) for line in figure.axes[0].lines[:4]] == [5] * 2 + [3] * 2
     plt.close("all")
 
 

@@ -1,16 +1,16 @@
 """What a merge changes: weights, logits and answers in 16 bits, speed, and the choice of the base.
 
-``merge``  an adapter is trained and merged. Three adapters: at a high and at a low learning rate until
-           the validation loss reaches a target, and at the low one until a much higher loss. The answers
-           and logits of each version are compared with those of the adapter that is not merged, in
-           float32: merged or not, rounded to bfloat16 or not, computed in float32 or bfloat16
+``merge``  an adapter is trained at a high or at a low learning rate until the validation loss reaches a
+           target, and merged. The answers and logits of each version are compared with those of the
+           adapter that is not merged, in float32: merged or not, rounded to bfloat16 or not, computed
+           in float32 or bfloat16
 ``bases``  an adapter is trained on the full base or on the same base in 4 bits (NF4, computed in
            float32), then merged into the full base and into what the 4 bits stand for
 ``speed``  base, adapter and merged model take turns; each round gives two ratios of times
 
 All bases have weights of bfloat16 (SmolLM2's are rounded first), so the base itself loses nothing. All
 adapters: r = 8, α = 16, every linear layer. Each seed has its own pairs, order and A. The validation
-questions decide when to stop; everything else is measured on other questions. It takes about twelve
+questions decide when to stop; everything else is measured on other questions. It takes about twenty
 minutes on one core; fetch SmolLM2 first (``python -m sftlab fetch smollm2-instruct``).
 """
 
@@ -44,29 +44,27 @@ from sftlab.train import train_step
 RECORD = "merged"  # data/results/merged.json
 
 EMBEDDED, SMOL = "almanac", "smollm2-instruct"
-HIGH, LOW, HALF = "high", "low", "low, half-way"
+HIGH, LOW = "high", "low"
 
 
 class Recipe(NamedTuple):
     """How adapters of a model are trained and tested."""
 
     rates: dict[str, float]  # adapter -> learning rate
-    targets: dict[str, float]  # adapter -> validation loss at which training stops (nats per token)
+    target: float  # validation loss at which training stops (nats per token)
     most: int  # steps
     batch: int
     questions: tuple[int, int]  # for validation, and for the result
     limit: int  # new tokens of an answer
-    lengths: tuple[int, int]  # tokens that are read at once, for the times
+    lengths: tuple[int, ...]  # tokens that are read at once, for the times
     rounds: int  # of the times
     seeds: int
 
 
 RECIPES = {
-    EMBEDDED: Recipe(
-        {HIGH: 3e-3, LOW: 2e-4, HALF: 2e-4}, {HIGH: 0.15, LOW: 0.15, HALF: 1.0}, 480, 16, (60, 100), 32, (1, 256), 200, 5
-    ),
-    SMOL: Recipe({HIGH: 1e-3, LOW: 2e-4}, {HIGH: 0.8, LOW: 0.8}, 64, 4, (20, 20), 10, (1, 64), 20, 3),
-}  # fmt: skip
+    EMBEDDED: Recipe({HIGH: 3e-3, LOW: 2e-4}, 0.15, 480, 16, (60, 100), 32, (1, 256), 200, 5),
+    SMOL: Recipe({HIGH: 1e-3, LOW: 2e-4}, 0.8, 64, 4, (20, 20), 10, (1,), 20, 3),
+}
 R, ALPHA, PAIRS = 8, 16, 64
 EVERY = 8  # steps between two validations
 BF16 = torch.bfloat16
@@ -133,11 +131,12 @@ def train(model, tokenizer, name: str, adapter: str, seed: int) -> int:
     """Add an adapter and train it until its validation loss is reached; return the number of steps."""
     inject_lora(model, "all-linear", r=R, lora_alpha=ALPHA, seed=seed)
     chosen, validation = recipe(name), questions(name)[0]
-    rate, target = chosen.rates[adapter], chosen.targets[adapter]
-    optimizer = torch.optim.AdamW(lora_parameters(model), lr=rate, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(
+        lora_parameters(model), lr=chosen.rates[adapter], weight_decay=0.0
+    )
     for step, batch in zip(range(1, chosen.most + 1), batches(tokenizer, seed, chosen.batch)):  # noqa: B905
         train_step(model, batch, optimizer)
-        if step % EVERY == 0 and loss_on(model, tokenizer, validation) <= target:
+        if step % EVERY == 0 and loss_on(model, tokenizer, validation) <= chosen.target:
             break
     optimizer.zero_grad()
     model.eval()
