@@ -20,6 +20,7 @@ import copy
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
+from itertools import islice
 from random import Random
 from typing import NamedTuple
 
@@ -134,7 +135,7 @@ def train(model, tokenizer, name: str, adapter: str, seed: int) -> int:
     optimizer = torch.optim.AdamW(
         lora_parameters(model), lr=chosen.rates[adapter], weight_decay=0.0
     )
-    for step, batch in zip(range(1, chosen.most + 1), batches(tokenizer, seed, chosen.batch)):  # noqa: B905
+    for step, batch in enumerate(islice(batches(tokenizer, seed, chosen.batch), chosen.most), 1):
         train_step(model, batch, optimizer)
         if step % EVERY == 0 and loss_on(model, tokenizer, validation) <= chosen.target:
             break
