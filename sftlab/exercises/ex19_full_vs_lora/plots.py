@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from sftlab.classroom.figures import curves
-from sftlab.exercises.ex06_why_peft.plots import size
+from sftlab.exercises.sizes import size
 from sftlab.memory.count import TrainingBytes
 from sftlab.quant import bits_per_parameter
 

@@ -1,3 +1,3 @@
-"""Is merging exact, and what does it save?"""
+"""Is a merged model still the same model?"""
 
-MINUTES = 4  # on two cores with SmolLM2-135M
+MINUTES = 5  # on two cores with SmolLM2-135M

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import torch
+from torch import nn
 
 from sftlab.classroom.answers import refused, right
+from sftlab.lora import LoRALinear, lora_layers
 
-MERGE, UNMERGE = "20.merge", "20.unmerge"
+MERGE, UNMERGE, MODEL = "20.merge", "20.unmerge", "20.merge_lora"
 
 
 @right(MERGE)
@@ -107,12 +111,12 @@ def cut_off(W):
     return W if W.dtype == torch.float32 else (W.view(torch.int16) & -2).view(W.dtype)
 
 
-@refused(MERGE, "All is computed in float32 and rounded once")
+@refused(MERGE, "Compute in float32, and round once")
 def merged_with_a_digit_less(W, A, B, alpha, r):
     return cut_off(added(W, A, B, alpha, r))
 
 
-@refused(UNMERGE, "All is computed in float32 and rounded once")
+@refused(UNMERGE, "Compute in float32, and round once")
 def unmerged_with_a_digit_less(W, A, B, alpha, r):
     return cut_off(subtracted(W, A, B, alpha, r))
 
@@ -120,3 +124,67 @@ def unmerged_with_a_digit_less(W, A, B, alpha, r):
 @refused(UNMERGE, "torch.float64")
 def in_float64_and_left_there(W, A, B, alpha, r):
     return W.double() - alpha / r * (B @ A)
+
+
+def merged_weight(layer):
+    W = layer.base.weight
+    return (W + layer.scale * (layer.B @ layer.A)).to(W.dtype).detach()
+
+
+@right(MODEL)
+def base_used_again(model):
+    for name, layer in list(lora_layers(model).items()):
+        layer.base.weight.data = merged_weight(layer)
+        model.set_submodule(name, layer.base)
+    return model
+
+
+@right(MODEL)
+def new_layers(model):
+    for name, layer in list(model.named_modules()):
+        if isinstance(layer, LoRALinear):
+            d_out, d_in = layer.base.weight.shape
+            plain = nn.Linear(d_in, d_out, bias=layer.base.bias is not None)
+            plain.weight = nn.Parameter(merged_weight(layer))
+            plain.bias = layer.base.bias
+            model.set_submodule(name, plain)
+    return model
+
+
+@right(MODEL)
+def child_by_child(model):
+    for name, child in list(model.named_children()):
+        if isinstance(child, LoRALinear):
+            with torch.no_grad():
+                child.base.weight.copy_(merged_weight(child))
+            setattr(model, name, child.base)
+        else:
+            child_by_child(child)
+    return model
+
+
+@right(MODEL)
+def through_the_parent(model):
+    for name in [n for n, m in model.named_modules() if isinstance(m, LoRALinear)]:
+        parent, _, last = name.rpartition(".")
+        layer = getattr(model.get_submodule(parent), last)
+        update = layer.scale * layer.r * (layer.B.double() @ layer.A.double()) / layer.r
+        layer.base.weight.data = (layer.base.weight + update).to(layer.base.weight.dtype).detach()
+        setattr(model.get_submodule(parent), last, layer.base)
+    return model
+
+
+@refused(MODEL, "cannot be multiplied")
+def transposed(model):
+    for name, layer in list(lora_layers(model).items()):
+        layer.base.weight.data = merged_weight(layer).T.contiguous()
+        model.set_submodule(name, layer.base)
+    return model
+
+
+@refused(MODEL, "changed size during iteration")
+def replaced_while_walking(model):
+    for name, layer in model._modules.items():
+        if isinstance(layer, LoRALinear):
+            model.new = copy.copy(layer.base)
+    return base_used_again(model)

@@ -1,48 +1,70 @@
-"""Notebook 20: merge with any strength; and speeds, which are shown live and never stored."""
+"""The explorer of notebook 20: an adapter of any strength, merged into weights of any dtype."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 
 import ipywidgets as widgets
+import torch
 
 from sftlab.classroom.explorer import WIDE, explorer, text_box
 from sftlab.classroom.views import View, table
 from sftlab.errors import WorkbookError
+from sftlab.exercises.ex20_merge_lora.experiment import rounded
 from sftlab.generate import answer
-from sftlab.merging import merged_at
+from sftlab.lora import lora_layers, merge_lora
+from sftlab.merging import rounding_loss
+from sftlab.models import cast
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def scaled(model, strength: float):
+    """Return a copy of a model whose adapters are as many times stronger."""
+    made = copy.deepcopy(model)
+    for layer in lora_layers(made).values():
+        layer.B.data *= strength
+    return made
 
 
 def merge_strength(model, tokenizer, prompt: str) -> None:
-    """A slider for the merge strength, and what the model then answers.
+    """Compare an adapter with its merge: how strong it is, and how the merged weights are stored.
 
     Args:
-        model: with its LoRA layers, not merged; it is so again after each answer.
+        model: with its LoRA layers, not merged; it stays so.
     """
 
-    def draw(strength: float, prompt: str) -> View:
+    def draw(power: int, stored: str, prompt: str) -> View:
         if not prompt.strip():
             raise WorkbookError("type something to ask")
-        rows = []
-        for times in dict.fromkeys((0.0, strength, 1.0)):
-            with merged_at(model, times):
-                (reply,) = answer(model, tokenizer, [prompt], max_new_tokens=32)
-            name = {0.0: "0, the base", 1.0: "1, as trained"}.get(times, f"{times:g}")
-            rows.append([name, reply.text, "yes" if reply.stopped else "no"])
-        return table(rows, ["merge strength", "the model writes", "stopped by itself"])
+        adapted = scaled(model, 2.0**power)
+        stays, error = rounding_loss(list(lora_layers(adapted).values()), DTYPES[stored])
+        lines = []
+        for name in ("not merged", "merged"):
+            if name == "merged":
+                adapted = cast(merge_lora(rounded(adapted, DTYPES[stored])), torch.float32)
+            (reply,) = answer(adapted, tokenizer, [prompt], max_new_tokens=32)
+            told = (f"{stays:.0%}", f"{error:.0%}") if name == "merged" else ("–", "–")
+            lines.append([name, *told, reply.text])
+        return table(lines, ["adapter", "entries that stay", "error of ΔW", "the model writes"])
 
-    slider = widgets.FloatSlider(
-        value=0.4, min=0, max=4, step=0.1, description="× α", layout=WIDE, readout_format=".1f"
-    )
+    slider = widgets.IntSlider(value=0, min=-8, max=2, description="B × 2^", layout=WIDE)
     explorer(
-        {"strength": slider, "prompt": text_box(prompt, "Prompt (Enter to ask)")},
+        {
+            "power": slider,
+            "stored": widgets.ToggleButtons(options=list(DTYPES), value="bfloat16"),
+            "prompt": text_box(prompt, "Prompt (Enter to ask)"),
+        },
         draw,
-        lambda strength, prompt: f"What the model answers to {prompt!r}, merged at {strength:g} α.",
+        lambda power, stored, prompt: (
+            f"What the model answers to {prompt!r} with B times {2.0**power:g}, not merged and merged in {stored}."
+        ),
     )
 
 
 def show_speeds(speeds: Mapping[str, float]) -> None:
-    """Tokens per second as bars, for the live page alone: a stored page does not keep them."""
+    """Tokens per second as bars, for the live page of notebook 19: a stored page does not keep them."""
     from IPython import get_ipython
     from IPython.display import display
 

@@ -1,44 +1,236 @@
-"""Notebook 20: what rounding takes from a merge, and what another α does to the answers."""
+"""Figures and tables of notebook 20: merged and not merged. Their words follow the numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from sftlab.classroom.figures import curves
-from sftlab.statistics import share_interval
+import numpy as np
+import pandas as pd
+
+from sftlab.classroom.figures import curves, dots
+from sftlab.exercises import estimates
+from sftlab.exercises.estimates import Estimate, mean, percent, points, times, verdict
+from sftlab.exercises.ex20_merge_lora.experiment import (
+    ARITHMETIC,
+    BOTH,
+    EMBEDDED,
+    FOUR,
+    FULL,
+    HIGH,
+    LOW,
+    MERGED,
+    RECIPES,
+    REFERENCE,
+    ROUNDED,
+    SMOL,
+    VERSIONS,
+)
+from sftlab.statistics import chosen
+
+NAMES = {EMBEDDED: "embedded", SMOL: "SmolLM2"}
+WHY = {  # why a prediction comes out as it does: prediction -> mechanism
+    "a": "An entry moves only if its update reaches half a step of its own bfloat16 number: 1/512 to 1/256 of its size. The smaller the updates, the more entries fall short of it.",
+    "c": "The adapter was trained against the rounded weights and may correct their errors. In the original weights these errors are absent: that helps the base, and leaves the correction without its error. The measurement is the sum of both.",
+}  # fmt: skip
 
 
-def rounding(sizes: Sequence[float], lost: Sequence[tuple[float, float]]):
-    """Share of weights unchanged, and error of the update, over the size of the update.
+def of_adapter(runs: Sequence[dict], adapter: str, model: str = EMBEDDED) -> list[dict]:
+    """Return the runs of one adapter, by seed."""
+    found = [run for run in runs if run["kind"] == "merge"]
+    return chosen(found, model=model, adapter=adapter)
 
-    ``sizes``: ‖ΔW‖/‖W‖, the largest first. ``lost``: what ``merging.rounding_loss`` gives for each.
-    """
+
+def values(runs: Sequence[dict], version: str, name: str) -> list[float]:
+    """Return one measurement of a version, seed by seed."""
+    return [run[version][name] for run in runs]
+
+
+def stays(runs: Sequence[dict], adapter: str, model: str = EMBEDDED) -> Estimate:
+    """Return the share of weight entries that a merge in bfloat16 leaves as they were."""
+    return mean([run["unchanged"] for run in of_adapter(runs, adapter, model)])
+
+
+def changed(runs: Sequence[dict], adapter: str, version: str, model: str = EMBEDDED) -> Estimate:
+    """Return the share of answers that differ from those of the reference."""
+    return mean(values(of_adapter(runs, adapter, model), version, "changed"))
+
+
+def further(runs: Sequence[dict], adapter: str, model: str = EMBEDDED) -> Estimate:
+    """Return the KL divergence by rounded weights, divided by that of the arithmetic alone."""
+    found = of_adapter(runs, adapter, model)
+    return estimates.ratio(*(values(found, v, "kl") for v in (ARITHMETIC, ROUNDED)))
+
+
+def why_few(runs: Sequence[dict]) -> str:
+    """Return how the rounding of the low adapter's entries compares with that of its update."""
+    error = mean([run["error"] for run in of_adapter(runs, LOW)])
+    return (
+        f"The entries that stay are those with small updates. Of the entries {percent(stays(runs, LOW))} stay, "
+        f"but the stored ΔW is wrong by {percent(error)} of its norm."
+    )
+
+
+def adapters_table(runs: Sequence[dict], model: str = EMBEDDED) -> pd.DataFrame:
+    """Return what each adapter is, and what a merge in bfloat16 does to the weights."""
+    lines = {}
+    for adapter in RECIPES[model].rates:
+        found = of_adapter(runs, adapter, model)
+        lines[adapter] = {
+            "steps": f"{np.mean([run['steps'] for run in found]):.0f}",
+            "test loss (nats)": f"{np.mean(values(found, REFERENCE, 'nll')):.3f}",
+            "‖ΔW‖/‖W‖": f"{np.mean([run['moved'] for run in found]):.2%}",
+            "entries that stay": percent(stays(runs, adapter, model)),
+            "error of ΔW": percent(mean([run["error"] for run in found])),
+        }
+    return pd.DataFrame(lines).T
+
+
+def size_and_rounding(runs: Sequence[dict]):
+    """Draw the share of entries that stay over the size of the update, a point for each run."""
     found = {
-        label: {100 * size: pair[k] for size, pair in zip(sizes, lost, strict=True)}
-        for k, label in enumerate(("weights that do not move", "error of the update that arrives"))
+        f"{NAMES[model]}, {adapter}": {
+            run["moved"]: run["unchanged"] for run in of_adapter(runs, adapter, model)
+        }
+        for model in NAMES
+        for adapter in RECIPES[model].rates
     }
-    (still, wrong), (still_small, wrong_small) = lost[0], lost[-1]
-    smaller = f"1/{sizes[0] / sizes[-1]:.0f}"
-    return curves(
-        found,
-        f"As trained, {still:.0%} of the weights do not move; at {smaller} of it, {still_small:.0%}",
-        "Two falling lines over the size of the update: the share of weights that a merge in bfloat16 leaves unchanged, "
-        f"from {still_small:.0%} for the smallest update to {still:.0%} as trained, and the error of the update that "
-        f"arrives, from {wrong_small:.0%} to {wrong:.0%}.",
-        direct=False, percent="y", axvline={100 * sizes[0]: "as trained"}, xscale="log", xticks=[100 * s for s in sizes],
-        xticklabels=[f"{100 * s:.2g}" for s in sizes], xlabel="size of the update, % of the weight's norm", ylim=(0, None), figsize=(7.4, 3.7),
-    )  # fmt: skip
+    told = "; ".join(
+        f"{name}: " + ", ".join(f"{share:.0%} at {moved:.2%}" for moved, share in points_.items())
+        for name, points_ in found.items()
+    )
+    return curves(found, "Entries that stay, by size of the update", f"A point for each run. {told}.",
+                  lines=False, direct=False, xscale="log", percent="xy", ylim=(0, 1), xticks=(0.002, 0.005, 0.01, 0.02, 0.05),
+                  xlabel="‖ΔW‖/‖W‖", ylabel="entries as they were", figsize=(7.6, 4))  # fmt: skip
 
 
-def strength_curve(counts: Mapping[float, int], total: int):
-    """Exact answers over the merge strength, with 95% intervals; 1 is the trained α."""
-    found = {strength: (n / total, share_interval(n, total)) for strength, n in counts.items()}
-    told = ", ".join(f"{share:.0%} at {strength:g}" for strength, (share, _) in found.items())
-    best = max(found, key=lambda strength: found[strength][0])
-    ends = min(found), max(found)
-    return curves(
-        found,
-        f"Exactly right: {found[best][0]:.0%} at {best:g} times the trained α, {found[ends[1]][0]:.0%} at {ends[1]:g} times",
-        f"Line with intervals: the share of held-out questions answered exactly right over the merge strength: {told}.",
-        percent="y", axvline={1: "as trained"}, ylim=(0, 1.05), xlabel="merge strength (times the trained α)", ylabel="exactly right",
-    )  # fmt: skip
+def changed_answers(runs: Sequence[dict], model: str = EMBEDDED):
+    """Draw the share of answers that differ from the reference, for each version and adapter."""
+    found = {
+        adapter: {v: values(of_adapter(runs, adapter, model), v, "changed") for v in VERSIONS}
+        for adapter in RECIPES[model].rates
+    }
+    told = "; ".join(
+        f"{adapter}: " + ", ".join(f"{v} {np.mean(x):.1%}" for v, x in rows.items())
+        for adapter, rows in found.items()
+    )
+    return dots(found, f"Answers that differ from the adapter in float32, {NAMES[model]}",
+                f"Dots for the seeds, bars for the means. {told}.", percent="x", xlim=(-0.005, None), figsize=(7.6, 4.2))  # fmt: skip
+
+
+def distance_table(runs: Sequence[dict], model: str = EMBEDDED) -> pd.DataFrame:
+    """Return the KL divergence of each version from the reference, in thousandths of a nat."""
+
+    def told(adapter: str, version: str) -> str:
+        mean_ = 1000 * np.mean(values(of_adapter(runs, adapter, model), version, "kl"))
+        return f"{mean_:,.0f}" if mean_ >= 100 else f"{mean_:.2g}" if mean_ >= 0.0005 else "0"
+
+    names = RECIPES[model].rates
+    found = {a: {v: told(a, v) for v in (*VERSIONS, "base")} for a in names}
+    return pd.DataFrame(found)
+
+
+def slowdown(runs: Sequence[dict], name: str, tokens: int, model: str = EMBEDDED) -> Estimate:
+    """Return the time of a version divided by the base's: the mean of the medians of the runs."""
+    found = [run for run in runs if run["kind"] == "speed"]
+    medians = [
+        run["ratios of seconds"][name][1] for run in chosen(found, model=model, tokens=tokens)
+    ]
+    return estimates.ratio([1.0] * len(medians), medians)
+
+
+def speed_table(runs: Sequence[dict]) -> pd.DataFrame:
+    """Return tokens/s of the base, and the times of the others as ratios."""
+    lines = {}
+    for model, recipe in RECIPES.items():
+        for tokens in recipe.lengths:
+            found = chosen([r for r in runs if r["kind"] == "speed"], model=model, tokens=tokens)
+            spread = [run["ratios of seconds"]["adapter"] for run in found]
+            low, high = np.mean([s[0] for s in spread]), np.mean([s[2] for s in spread])
+            speed = np.median([run["tokens in seconds"]["base"] for run in found])
+            lines[f"{NAMES[model]}, {tokens} at once"] = {
+                "base, tokens/s": f"{speed:,.0f}",
+                "time with adapter": times(slowdown(runs, "adapter", tokens, model)),
+                "middle half of rounds": f"{low:.2f} to {high:.2f}",
+                "time merged": times(slowdown(runs, "merged", tokens, model)),
+            }
+    return pd.DataFrame(lines).T
+
+
+def on(runs: Sequence[dict], trained_on: str, model: str = EMBEDDED) -> list[dict]:
+    """Return the runs whose adapters were trained on a base, by seed."""
+    found = [run for run in runs if run["kind"] == "bases"]
+    return chosen(found, model=model, trained_on=trained_on)
+
+
+def other_base(runs: Sequence[dict], trained_on: str, model: str = EMBEDDED) -> Estimate:
+    """Return the loss after a merge into the other base, divided by that into the base of training."""
+    found, other = on(runs, trained_on, model), {FULL: FOUR, FOUR: FULL}[trained_on]
+    return estimates.ratio(values(found, trained_on, "nll"), values(found, other, "nll"))
+
+
+def bases_table(runs: Sequence[dict], model: str = EMBEDDED) -> pd.DataFrame:
+    """Return loss and changed answers for each base of training and of merging."""
+    lines = {}
+    for trained_on in (FULL, FOUR) if model == EMBEDDED else (FOUR,):
+        found = on(runs, trained_on, model)
+        line = {"not merged": f"{np.mean(values(found, 'not merged', 'nll')):.3f}"}
+        for base in (FULL, FOUR):
+            loss = np.mean(values(found, base, "nll"))
+            share = np.mean(values(found, base, "changed"))
+            line[f"merged into {base}"] = f"{loss:.3f}, {share:.0%} of answers changed"
+        line["loss, other ÷ own"] = times(other_base(runs, trained_on, model))
+        lines[f"trained on {trained_on}"] = line
+    return pd.DataFrame(lines).T
+
+
+def claims(runs: Sequence[dict]) -> pd.DataFrame:
+    """Return the claims of the lesson with their numbers; the words follow the intervals."""
+    every = [run for run in runs if run["kind"] == "merge"]
+    exact = max(values(every, MERGED, "changed"))
+    kept = estimates.change(*([r["unchanged"] for r in of_adapter(runs, a)] for a in (HIGH, LOW)))
+    matched = estimates.ratio(*(values(of_adapter(runs, a), REFERENCE, "nll") for a in (HIGH, LOW)))
+    more = further(runs, LOW)
+    right = estimates.change(
+        *(values(of_adapter(runs, LOW), v, "correct") for v in (REFERENCE, BOTH))
+    )
+    one, many = RECIPES[EMBEDDED].lengths
+    slow, same, long = (slowdown(runs, name, n) for name, n in (("adapter", one), ("merged", one), ("adapter", many)))  # fmt: skip
+    smol = slowdown(runs, "adapter", RECIPES[SMOL].lengths[0], SMOL)
+    four, full, real = other_base(runs, FOUR), other_base(runs, FULL), other_base(runs, FOUR, SMOL)
+
+    def said(found: Estimate) -> str:
+        return f"{times(found)}, {verdict(found, 'higher', 'lower', neutral=1.0)}"
+
+    rows = [
+        (
+            f"A merge in float32 changes {'no answer' if exact == 0 else 'some answers'}",
+            f"at most {exact:.1%} of a run's answers, {len(every)} runs",
+            f"adapter left out: {percent(changed(runs, HIGH, 'base'))}",
+            f"logits move, by {max(values(every, MERGED, 'logits')):.0e} of their norm at most",
+        ),
+        (
+            f"Low learning rate, bfloat16: {verdict(kept, 'more entries stay', 'fewer entries stay')}",
+            f"{percent(stays(runs, LOW))}, {points(kept)}",
+            f"trained to the same target: test loss {times(matched)} of the other's",
+            f"SmolLM2: {percent(stays(runs, LOW, SMOL))} against {percent(stays(runs, HIGH, SMOL))}",
+        ),
+        (
+            f"Rounded weights, against arithmetic in bfloat16: KL {verdict(more, 'higher', 'lower', neutral=1.0)}",
+            f"{times(more)}; answers changed by both together {percent(changed(runs, LOW, BOTH))}, right ones {points(right)}",
+            f"the arithmetic alone: answers changed {percent(changed(runs, LOW, ARITHMETIC))}",
+            f"SmolLM2, low: {said(further(runs, LOW, SMOL))}; high: {said(further(runs, HIGH, SMOL))}",
+        ),
+        (
+            f"Time with an adapter that is not merged: {verdict(slow, 'longer', 'shorter', neutral=1.0)}",
+            f"{times(slow)} of the base's, one token at once",
+            f"merged: {times(same)}",
+            f"{many} tokens at once: {times(long)}; SmolLM2, one token: {times(smol)}",
+        ),
+        (
+            f"Trained on 4 bits, merged into the full base: loss {verdict(four, 'higher', 'lower', neutral=1.0)}",
+            f"{times(four)} of the loss in its own base",
+            f"trained on the full base, merged into the 4-bit one: {said(full)}",
+            f"SmolLM2: {said(real)}",
+        ),
+    ]
+    return pd.DataFrame(rows, columns=["claim", "measured", "control", "where it stops holding"])
