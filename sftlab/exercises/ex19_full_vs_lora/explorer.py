@@ -5,8 +5,8 @@ from __future__ import annotations
 import ipywidgets as widgets
 
 from sftlab.classroom.explorer import DESCRIBED, WIDE, explorer
-from sftlab.exercises.ex06_why_peft.plots import memory, size
 from sftlab.exercises.ex19_full_vs_lora.experiment import SHAPE
+from sftlab.exercises.sizes import memory, size
 from sftlab.memory.count import TrainingBytes
 from sftlab.memory.plan import Run, plan
 
