@@ -46,13 +46,13 @@ def timelines(
         highest = [max(timeline[a:b]) / 1e6 for a, b in pairwise(edges)]
         panels[name] = {"": dict(zip(edges[1:].tolist(), highest, strict=True))}
         each[name] = {
-            "axvline": {place: label for label, place in marks.items()},
+            "axvline": dict.fromkeys(marks.values(), ""),
             "axhline": {planned[name].peak / 1e6: "plan"},
         }
         words.append(f"{name}: begins at {size(timeline[0])}, highest {size(max(timeline))}")
     return curves(panels, "Memory held during one training step",
                   f"Lines over the operations of a step. {'; '.join(words)}. A dotted line marks the planned peak.",
-                  panels=True, columns=2, sharey=True, each=each, xlabel="operations", ylabel="MB", ylim=(0, None),
+                  panels=True, columns=2, sharey=True, each=each, xlabel=f"operations; dotted: {' and '.join(marks)} begin", ylabel="MB", ylim=(0, None),
                   figsize=(9.2, 6.4))  # fmt: skip
 
 
@@ -247,9 +247,9 @@ def claims(
             f"embedded model: ×{of_full(runs, EMBEDDED):.2f}, with ×{operations[EMBEDDED]['lora'] / operations[EMBEDDED]['full']:.2f} of the arithmetic",
         ),
         (
-            f"Held-out loss, each at its best learning rate: LoRA's is {verdict(loss, 'higher', 'lower', neutral=1.0)}",
+            f"Held-out loss with LoRA against full fine-tuning: {verdict(loss, 'higher', 'lower', neutral=1.0)}",
             times(loss),
-            "learning rates chosen on other questions ([06], the recorded trade-off)".replace("[06]", "notebook 06"),
+            "each at its best learning rate, chosen on other questions (notebook 06)",
             f"file on disk: full ÷ LoRA ×{on_disk(runs, SHAPE):.0f} (SmolLM2), ×{on_disk(runs, EMBEDDED):.0f} (embedded)",
         ),
     ]  # fmt: skip
