@@ -77,7 +77,7 @@ def examples(tokenizer, rows: Iterable[dict]) -> list[Example]:
 def held_out(tokenizer) -> dict[str, list[Example]]:
     """Return what is measured, by the name of its loss."""
     asked, texts = (examples(tokenizer, some) for some in questions()), base_documents(tokenizer)
-    found = {}
+    found: dict[str, list[Example]] = {}
     for name, answers, documents_ in zip(("validation", "test"), asked, texts, strict=True):
         found |= {name: answers, f"{name}_documents": documents_}
     return found

@@ -1,66 +1,68 @@
-"""Notebook 06: stopping at a score, bytes as people read them, and a part of the recorded runs."""
+"""Notebook 06: bytes, the arms of the trade-off, words that follow the numbers, and recorded runs."""
 
 from __future__ import annotations
 
+import copy
+import math
+
+import matplotlib.pyplot as plt
 import pytest
+import torch
+from safetensors.torch import save_file
 
-from sftlab.exercises.ex06_why_peft import experiment, plots
-from sftlab.exercises.ex06_why_peft import explorer as explorer
-from sftlab.exercises.ex06_why_peft.experiment import (
-    BEST,
-    METHODS,
-    SEEDS,
-    TARGETS,
-    train_to,
-    validation_rows,
-)
-from sftlab.exercises.ex10_lora_learning_rate.experiment import METHODS as SWEPT
-from sftlab.exercises.ex10_lora_learning_rate.experiment import fresh, measure, questions
+from sftlab.almanac.pairs import pairs
+from sftlab.exercises import sizes, trade_off
+from sftlab.exercises.ex06_why_peft import explorer, plots
+from sftlab.exercises.ex06_why_peft.reference import training_bytes, value_at
 from sftlab.exercises.record import runs
-from sftlab.statistics import best_rate, change_by_seed, chosen
+from sftlab.exercises.trade_off import (
+    CHECKPOINTS,
+    ENTRIES,
+    FULL,
+    LINEAR,
+    LORA,
+    PAIRS,
+    RATES,
+    SEEDS,
+    base_documents,
+    batches,
+    follow,
+    moved,
+    prepare,
+    questions,
+    run,
+)
+from sftlab.lora import merge_lora
+from sftlab.loss import IGNORE_INDEX
+from sftlab.memory.count import measured_optimizer_state_bytes
+from sftlab.memory.shapes import linear_layers
 
-NAME = "matched_score"
-
-
-# --- stopping at a score ---------------------------------------------------------------------
-
-
-def stopped(monkeypatch, model, tokenizer, losses, targets):
-    """train_to with held-out losses given beforehand, one per step."""
-    seen, now = [], iter(losses)
-    monkeypatch.setattr(experiment, "response_nll", lambda *_: next(now))
-    return train_to(model, tokenizer, 1e-3, 0, targets, seen.append), seen
-
-
-def test_it_stops_at_the_first_step_at_or_below_the_last_target(tiny_model, tokenizer, monkeypatch):
-    losses = [2.0, 0.5, 0.9, 0.3, 0.31, 0.1]
-    found, seen = stopped(
-        monkeypatch, tiny_model, tokenizer, [*losses, "never asked"], (0.5, 0.3, 0.1)
-    )
-    assert found == {0.5: 2, 0.3: 4, 0.1: 6}
-    assert seen == [0.5, 0.3, 0.1]
-
-
-def test_one_step_may_pass_two_targets(tiny_model, tokenizer, monkeypatch):
-    found, seen = stopped(monkeypatch, tiny_model, tokenizer, [2.0, 0.05], (0.3, 0.1))
-    assert found == {0.3: 2, 0.1: 2}
-    assert seen == [0.3, 0.1]
-
-
-def test_a_target_that_is_not_reached_is_left_out(tiny_model, tokenizer, monkeypatch):
-    monkeypatch.setattr(experiment, "MOST", 4)
-    found, _ = stopped(monkeypatch, tiny_model, tokenizer, [2.0, 0.2, 0.2, 0.2], (0.3, 0.1))
-    assert found == {0.3: 2}
-
-
-def test_questions_that_stop_a_run_are_not_the_measured_ones(tokenizer):
-    measured = {question["prompt"] for question in questions()}
-    for row in validation_rows(tokenizer, 20):
-        text = tokenizer.decode(row.input_ids)
-        assert not any(f"\n{prompt}<" in text for prompt in measured)
+NAMES = ("trade_off",)
 
 
 # --- bytes, and the explorer -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", RATES)
+def test_the_optimizer_holds_what_is_computed(tiny_model, tokenizer, method):
+    model = prepare(tiny_model, method, 0)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-4)
+    follow_one(model, tokenizer, optimizer)
+    computed = training_bytes(model)
+    assert measured_optimizer_state_bytes(optimizer) == computed["optimizer"]
+    assert sum(p.grad.nbytes for p in trained) == computed["gradients"]
+
+
+def follow_one(model, tokenizer, optimizer) -> None:
+    (batch,) = batches(tokenizer, 0, 1)
+    model(**batch).loss.backward()
+    optimizer.step()
+
+
+def test_a_file_is_its_header_and_its_tensors(tmp_path):
+    save_file({"a": torch.zeros(3, 5), "b": torch.zeros(7, dtype=torch.bfloat16)}, tmp_path / "x")
+    assert plots.tensor_bytes(tmp_path / "x") == 3 * 5 * 4 + 7 * 2
 
 
 @pytest.mark.parametrize(
@@ -68,7 +70,7 @@ def test_questions_that_stop_a_run_are_not_the_measured_ones(tokenizer):
     [(0, "0 bytes"), (999, "999 bytes"), (12_345, "12.3 kB"), (999_600, "1 MB"), (16.1e9, "16.1 GB"), (141e12, "141 TB"), (5e15, "5,000 TB")],
 )  # fmt: skip
 def test_bytes_are_told_with_three_digits(value, told):
-    assert plots.size(value) == told
+    assert sizes.size(value) == told
 
 
 def test_an_adapter_of_a_real_model_is_a_small_part_of_it():
@@ -81,56 +83,155 @@ def test_the_explorer_draws_extreme_settings(tasks):
     for base, adapter in ((2.7e8, 4.9e6), (1.4e11, 2.1e8)):
         figure = plots.storage("a model", tasks, base, adapter, "words")
         assert ("no saving" in figure.get_suptitle()) == (tasks == 1)
+        plt.close(figure)
 
 
-# --- the recorded file -----------------------------------------------------------------------
+# --- arms and data ---------------------------------------------------------------------------
 
 
-def test_the_rates_are_the_sweep_s_best_rounded():
-    for method in SWEPT:
-        sweep = {}
-        for run in runs("learning_rate", method=method):
-            sweep.setdefault(run["seed"], {})[run["rate"]] = run["nll"]
-        for found in sweep.values():
-            assert 0.6 < best_rate(found) / BEST[method] < 1.6
+def test_random_entries_are_as_many_as_lora_s_and_only_they_move(tiny_model, tokenizer):
+    base = copy.deepcopy(tiny_model)
+    model = prepare(tiny_model, ENTRIES, 0)
+    added = sum(p.numel() for p in prepare(copy.deepcopy(base), LORA, 0).parameters() if p.requires_grad)  # fmt: skip
+    follow(model, batches(tokenizer, 0, 3), 1e-3, dict, ())
+    changed = sum(
+        (a != b).sum().item() for a, b in zip(model.parameters(), base.parameters(), strict=True)
+    )
+    assert 0.9 * added < changed <= 1.1 * added
 
 
-def test_scores_are_matched():
-    for target in TARGETS:
-        here = plots.at_target(runs(NAME), target)
-        sides = [chosen(here, method=method) for method in METHODS]
-        assert [len(side) for side in sides] == [SEEDS, SEEDS]
-        full, lora = (sum(run["nll"] for run in side) / SEEDS for side in sides)
-        assert full == pytest.approx(lora, rel=0.3)
+def test_linear_layers_leave_embeddings_and_norms_as_they_are(tiny_model, tokenizer):
+    before = copy.deepcopy(tiny_model.state_dict())
+    model = prepare(tiny_model, LINEAR, 0)
+    names = {f"{name}.weight" for name in linear_layers(model)}
+    follow(model, batches(tokenizer, 0, 2), 1e-3, dict, ())
+    for name, weight in model.state_dict().items():
+        assert torch.equal(weight, before[name]) == (name not in names), name
 
 
-def test_what_the_notebook_says_of_forgetting():
-    """At the same score LoRA has lost more; between two good rates of the sweep the order flips."""
-    for target in TARGETS:
-        here = plots.at_target(runs(NAME), target)
-        change, (low, _) = change_by_seed(here, "documents", {"method": "full"}, {"method": "lora"})
-        assert change > 0
-        assert low > 0 or target > 0.1
-        assert all(run["recall"] > 0.9 and run["asked"] > 0.5 for run in here)
-    swept = runs("learning_rate")
-    lora = {"method": "lora", "rate": 3e-3}
-    changes = {
-        rate: change_by_seed(swept, "documents", {"method": "full", "rate": rate}, lora)
-        for rate in (3e-4, 1e-3)
-    }
-    assert changes[3e-4][1][0] > 0 > changes[1e-3][1][1]
+def test_how_far_the_weights_moved_is_the_same_before_and_after_merging(tiny_model):
+    base = copy.deepcopy(tiny_model)
+    assert moved(tiny_model, base) == 0
+    prepare(tiny_model, LORA, 1)
+    assert moved(tiny_model, base) == 0
+    for name, p in tiny_model.named_parameters():
+        if name.endswith(".B"):
+            p.data.normal_()
+    found = moved(tiny_model, base)
+    assert found > 0.1
+    assert moved(merge_lora(tiny_model), base) == pytest.approx(found, rel=1e-4)
+
+
+def test_measurements_come_before_training_and_at_the_checkpoints(tiny_model, tokenizer):
+    steps = iter(range(9))
+    found = follow(tiny_model, batches(tokenizer, 0, 4), 1e-3, lambda: {"n": next(steps)}, (2, 4))
+    assert found == {"n": [0, 1, 2]}
+
+
+def test_questions_and_documents_that_choose_are_not_those_that_are_reported(tokenizer):
+    validation, test = ({(q["kind"], q["subject"]) for q in some} for some in questions())
+    assert not validation & test
+    for seed in range(SEEDS):
+        trained = {(p["kind"], p["subject"]) for p in pairs(PAIRS, seed, skills=())}
+        assert not trained & (validation | test)
+    first, second = ({tuple(x.input_ids) for x in some} for some in base_documents(tokenizer))
+    assert not first & second
+    for ids in first:
+        assert ids[0] == ids[-1] == tokenizer.bos_token_id
+    assert all(x.labels[0] == IGNORE_INDEX for x in base_documents(tokenizer)[0])
+
+
+# --- words that follow the numbers -----------------------------------------------------------
+
+
+def made(lost: dict[str, float], moves: dict[str, float]) -> list[dict]:
+    """Runs of two learning rates, of which the second forgets twice as much on the same way."""
+    steps = [2.9, 1.0, 0.3, 0.09, 0.04]
+    return [
+        {
+            "method": method, "learning_rate": rate, "seed": seed, "validation": steps, "test": steps,
+            "exact": [0, 0.2, 0.5, 0.9, 1],
+            "validation_documents": [0.6 + rate * lost[method] * k for k in range(5)],
+            "test_documents": [0.6 + rate * lost[method] * k * (1 + seed / 100) for k in range(5)],
+            "moved": [0.01 * k * moves[method] * (1 + seed / 100) for k in range(5)],
+        }
+        for method in lost for rate in (1, 2) for seed in range(3)
+    ]  # fmt: skip
+
+
+BYTES = {FULL: dict.fromkeys(("weights", "gradients", "optimizer", "file"), 1000)}
+BYTES[LORA] = BYTES[FULL] | {"gradients": 50, "optimizer": 100, "file": 50}
+
+
+def claims(lost: dict[str, float], moves: float = 1.0):
+    found = made(lost, {FULL: 1, LORA: moves, LINEAR: 1, ENTRIES: 1})
+    scale = [{**r, **{n: [8 * x for x in r[n]] for n in ("validation", "test")}} for r in found]
+    return plots.claims(found, scale, BYTES, (0.3, (0.2, 0.4)), {1: 0.7, 16: 0.3})
+
+
+def test_the_claims_turn_round_with_their_numbers():
+    other = {LINEAR: 0.1, ENTRIES: 0.1}
+    more, less, same = (
+        claims({FULL: 0.1, LORA: lora} | other) for lora in (0.3, 0.05, 0.1)
+    )  # fmt: skip
+    for row in (1, 4):
+        assert "forgets more" in more["claim"][row]
+        assert "forgets less" in less["claim"][row]
+        assert "not settled" in same["claim"][row]
+    assert more["where it stops holding"][1].startswith("by target: more at")
+    assert "shrink by 92%, a file by 95%" in more["claim"][0]
+    assert "LoRA is longer" in claims({FULL: 0.1, LORA: 0.3} | other, 2.0)["claim"][3]
+    assert "LoRA is shorter" in claims({FULL: 0.1, LORA: 0.3} | other, 0.5)["claim"][3]
+
+
+def test_the_learning_rate_is_chosen_on_validation_and_reported_elsewhere():
+    lost = {FULL: 0.1, LORA: 0.1}
+    found = made(lost, lost)
+    assert {run["learning_rate"] for run in plots.best(found, FULL, 0.1)} == {1}
+    turned = [{**r, "validation_documents": [-x for x in r["validation_documents"]]} for r in found]
+    assert {run["learning_rate"] for run in plots.best(turned, FULL, 0.1)} == {2}
+    tested = [{**r, "test_documents": [-x for x in r["test_documents"]]} for r in found]
+    assert {run["learning_rate"] for run in plots.best(tested, FULL, 0.1)} == {1}
+
+
+def test_a_target_that_no_rate_reaches_is_not_compared():
+    lost = {FULL: 0.1, LORA: 0.1}
+    assert plots.apart(made(lost, lost), 0.01) is None
+    assert plots.nats(None) == "not reached"
+    assert "0.01" not in plots.by_target(made(lost, lost), (0.1, 0.01)).index
+
+
+def test_a_measurement_at_a_target_lies_between_its_checkpoints():
+    assert value_at([math.e, 1.0], [3.0, 5.0], math.e**0.5) == pytest.approx(4)
+    assert value_at([2, 1], [3, 5], 1) == 5
+    assert value_at([2, 1], [3, 5], 0.5) is None
+
+
+# --- the recorded runs -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "module"), list(zip(NAMES, (trade_off,), strict=True)))
+def test_no_run_is_recorded_that_no_setting_asks_for(name, module):
+    found = runs(name)
+    assert len(found) == len(module.settings())
+    for one in found:
+        assert {len(v) for v in one.values() if isinstance(v, list)} == {len(module.CHECKPOINTS) + 1}  # fmt: skip
+
+
+@pytest.mark.parametrize("method", RATES)
+def test_the_best_learning_rate_at_the_main_target_is_not_the_largest(method):
+    (rate,) = {run["learning_rate"] for run in plots.best(runs("trade_off"), method, plots.MAIN)}
+    assert rate < max(RATES[method])
 
 
 @pytest.mark.base
 @pytest.mark.slow
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", (FULL, ENTRIES))
 def test_a_run_gives_what_was_recorded(method):
-    """Rounding differs between processors and grows over the steps: so a step may be missed."""
-    (recorded,) = runs(NAME, method=method, seed=0)
-    model, tokenizer = fresh(method, 0)
-    steps = train_to(model, tokenizer, BEST[method], 0, targets=(0.3,))
-    there = recorded["at"]["0.3"]
-    assert steps[0.3] == pytest.approx(there["step"], abs=1)
-    found = measure(model, tokenizer)
-    assert found["nll"] == pytest.approx(there["nll"], rel=0.25)
-    assert found["documents"] == pytest.approx(there["documents"], rel=0.1)
+    """Rounding differs between processors and grows over the steps."""
+    rate = RATES[method][2]
+    (recorded,) = runs("trade_off", method=method, learning_rate=rate, seed=0)
+    found = run(method, rate, 0)
+    assert len(found["test"]) == len(CHECKPOINTS) + 1
+    for name in ("test", "test_documents", "moved"):
+        assert found[name] == pytest.approx(recorded[name], rel=0.25, abs=1e-6)

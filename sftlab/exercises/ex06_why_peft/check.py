@@ -1,410 +1,364 @@
-"""The check of notebook 06: the bytes that an optimizer will keep, before its first step."""
+"""The checks of notebook 06: the bytes of a training, and a measurement at a held-out loss."""
 
 from __future__ import annotations
 
+import math
 import random
 
 import torch
 from torch import nn
 
 from sftlab.classroom.checking import Case, Exercise, mistake
+from sftlab.exercises.ex06_why_peft.reference import training_bytes, value_at
 from sftlab.lora import inject_lora
-from sftlab.memory.count import measured_optimizer_state_bytes, optimizer_state_bytes
 
-ID = "06.optimizer_state_bytes"
-AdamW, SGD = torch.optim.AdamW, torch.optim.SGD
+BYTES, AT = "06.training_bytes", "06.value_at"
 
-# --- models and optimizers -------------------------------------------------------------------
+# --- bytes -----------------------------------------------------------------------------------
 
 
-def _model(dtype: torch.dtype = torch.float32) -> nn.Module:
+def _model(dtype: torch.dtype = torch.float32) -> nn.Sequential:
     """77 and 11 numbers, then 65: three parameter tensors of odd sizes."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return nn.Sequential(nn.Linear(7, 11), nn.Tanh(), nn.Linear(11, 5, bias=False)).to(dtype)
 
 
-def _one_tensor():
-    model = nn.Linear(7, 11, bias=False)
-    return model, AdamW(model.parameters())
-
-
-def _three_tensors():
-    model = _model()
-    return model, AdamW(model.parameters())
+def _whole():
+    return (_model(),)
 
 
 def _half():
-    model = _model(torch.bfloat16)
-    return model, AdamW(model.parameters())
+    return (_model(torch.bfloat16),)
 
 
 def _mixed():
     model = _model(torch.float64)
     model[2].half()
-    return model, AdamW(model.parameters())
+    return (model,)
 
 
 def _lora():
-    """The optimizer is given everything; the base beside the adapters is frozen."""
-    model = inject_lora(_model(), "all-linear", r=3, lora_alpha=7, seed=0)
-    return model, AdamW(model.parameters())
+    return (inject_lora(_model(), "all-linear", r=3, lora_alpha=7, seed=0),)
 
 
-def _frozen_layer():
-    """One layer is frozen, without any adapter."""
-    model = _model()
-    model[0].requires_grad_(False)
-    return model, AdamW(model.parameters())
+def _lora_on_half():
+    """The base is in 16 bits, the adapters in 32."""
+    return (inject_lora(_model(torch.bfloat16), "all-linear", r=3, lora_alpha=7, seed=0),)
 
 
 def _last_layer():
-    """Everything is trainable, but the optimizer was given the last layer only."""
-    model = _model()
-    return model, AdamW(model[2].parameters())
-
-
-def _two_groups():
-    model = _model()
-    groups = [{"params": model[2].parameters()}, {"params": model[0].parameters(), "lr": 1e-5}]
-    return model, AdamW(groups)
-
-
-def _sgd():
-    model = _model()
-    return model, SGD(model.parameters(), lr=0.1)
-
-
-def _momentum():
-    model = _model()
-    return model, SGD(model.parameters(), lr=0.1, momentum=0.3)
-
-
-def _momentum_in_half():
-    model = _model(torch.bfloat16)
-    return model, SGD(model.parameters(), lr=0.1, momentum=0.9)
-
-
-def _momentum_in_one_group():
-    model = _model()
-    first = {"params": model[2].parameters(), "momentum": 0.9, "nesterov": True}
-    return model, SGD([first, {"params": model[0].parameters()}], lr=0.1)
-
-
-def _momentum_frozen_layer():
     model = _model()
     model[0].requires_grad_(False)
-    return model, SGD(model.parameters(), lr=0.1, momentum=0.9)
+    return (model,)
 
 
-def _draw(rng: random.Random, *_: object) -> tuple:
+def _tied():
+    model = nn.Sequential(nn.Embedding(13, 5), nn.Linear(5, 13, bias=False))
+    model[1].weight = model[0].weight
+    return (model,)
+
+
+def _tied_and_frozen():
+    (model,) = _tied()
+    model.requires_grad_(False)
+    return (nn.Sequential(model, nn.Linear(13, 3)),)
+
+
+def _draw_model(rng: random.Random, *_: object) -> tuple:
     a, b, c = rng.sample([3, 5, 7, 11, 13], 3)
     model = nn.Sequential(nn.Linear(a, b), nn.Linear(b, c))
     model[rng.randrange(2)].to(rng.choice([torch.float32, torch.bfloat16]))
     model[rng.randrange(2)].requires_grad_(rng.random() < 0.5)
-    optimizer = rng.choice([AdamW, SGD])
-    momentum = {} if optimizer is AdamW else {"momentum": rng.choice([0, 0.8])}
-    return model, optimizer([{"params": layer.parameters()} for layer in model], lr=0.1, **momentum)
+    return (model,)
 
 
-# --- mistakes --------------------------------------------------------------------------------
+def _trained(model):
+    return [p for p in model.parameters() if p.requires_grad]
 
 
-def _given(optimizer):
-    return [(p, group) for group in optimizer.param_groups for p in group["params"]]
+def _size(parameters) -> int:
+    return sum(p.nbytes for p in parameters)
 
 
-def _trained(optimizer):
-    return [(p, group) for p, group in _given(optimizer) if p.requires_grad]
+def _parts(all_, trained, counters=None, moments=2, file=None) -> dict[str, int]:
+    """The right sums over other parameters; what is given by name replaces a part."""
+    size = _size(trained)
+    counters = len(trained) if counters is None else counters
+    file = size if file is None else file
+    return {"weights": _size(all_), "gradients": size, "optimizer": moments * size + 4 * counters, "file": file}  # fmt: skip
 
 
-def _of_first_group(parameters, optimizer):
-    return [(p, optimizer.param_groups[0]) for p in parameters]
+def _with(model, **changed) -> dict[str, int]:
+    return {**training_bytes(model), **changed}
 
 
-def _is_sgd(optimizer) -> bool:
-    return isinstance(optimizer, SGD)
+FROZEN = "A frozen parameter has no gradient. Then AdamW keeps nothing for it either, and no task has to store it. Look at `requires_grad`."  # fmt: skip
 
 
-def _bytes(chosen, optimizer, copies=None, counter=None, size=None) -> int:
-    """The right formula; what is given by name replaces a part of it."""
-    if counter is None:
-        counter = 0 if _is_sgd(optimizer) else 4
-    total = 0
-    for p, group in chosen:
-        own = int(group["momentum"] > 0) if _is_sgd(optimizer) else 2
-        kept = own if copies is None else copies
-        total += kept * p.numel() * (size or p.element_size()) + counter
-    return total
+@mistake(BYTES, FROZEN)
+def _everything_is_trained(model):
+    return _parts(list(model.parameters()), list(model.parameters()))
 
 
-@mistake(ID, "Frozen parameters are counted. The optimizer was given them, but without a gradient they never get a state: that is what LoRA saves. Look at `requires_grad`.")  # fmt: skip
-def _frozen_too(model, optimizer):
-    return _bytes(_given(optimizer), optimizer)
+@mistake(BYTES, FROZEN)
+def _frozen_have_gradients(model):
+    return _with(model, gradients=_size(model.parameters()))
 
 
-@mistake(ID, "The model's trainable parameters are counted. Only those that the *optimizer* was given have a state: look at its `param_groups`.")  # fmt: skip
-def _of_the_model(model, optimizer):
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    return _bytes(_of_first_group(trainable, optimizer), optimizer)
+@mistake(BYTES, FROZEN)
+def _frozen_have_moments(model):
+    kept = list(model.parameters())
+    return _with(model, optimizer=2 * _size(kept) + 4 * len(kept))
 
 
-@mistake(ID, "All parameters of the model are counted. Only those that the optimizer was given *and* that require a gradient get a state.")  # fmt: skip
-def _whole_model(model, optimizer):
-    return _bytes(_of_first_group(model.parameters(), optimizer), optimizer)
+@mistake(BYTES, "The file holds the whole model. A task has to store only what was trained; the base is there already.")  # fmt: skip
+def _whole_file(model):
+    return _with(model, file=_size(model.parameters()))
 
 
-@mistake(ID, "Only the optimizer's first group is counted. `param_groups` is a list: go through all of them.")  # fmt: skip
-def _first_group(model, optimizer):
-    first = optimizer.param_groups[0]
-    return _bytes([(p, group) for p, group in _trained(optimizer) if group is first], optimizer)
+@mistake(BYTES, "The weights are those of the trained parameters. The frozen ones are in memory too: the forward pass needs them.")  # fmt: skip
+def _weights_of_the_trained(model):
+    return _with(model, weights=_size(_trained(model)))
 
 
-SETTINGS = "One momentum is used for all groups. Each group of an optimizer has settings of its own: look into the group that the parameter is in."  # fmt: skip
+TIED = "A tied parameter is counted twice. It is one tensor in two places: `model.parameters()` gives it once."  # fmt: skip
 
 
-@mistake(ID, SETTINGS)
-def _momentum_of_the_first_group(model, optimizer):
-    return _bytes(_of_first_group([p for p, _ in _trained(optimizer)], optimizer), optimizer)
+@mistake(BYTES, TIED)
+def _by_modules(model):
+    every = [p for module in model.modules() for p in module.parameters(recurse=False)]
+    return _parts(every, [p for p in every if p.requires_grad])
 
 
-@mistake(ID, SETTINGS)
-def _momentum_of_the_defaults(model, optimizer):
-    return _bytes([(p, optimizer.defaults) for p, _ in _trained(optimizer)], optimizer)
+@mistake(BYTES, TIED)
+def _by_state(model):
+    return _with(model, weights=_size(model.state_dict().values()))
 
 
-@mistake(ID, "One moment is counted for AdamW. It keeps *two*: the mean of the gradients, and of their squares.")  # fmt: skip
-def _one_moment(model, optimizer):
-    return _bytes(_trained(optimizer), optimizer, copies=None if _is_sgd(optimizer) else 1)
+@mistake(BYTES, "One moment is counted. AdamW keeps *two* numbers for each trained one: the mean of its gradients, and of their squares.")  # fmt: skip
+def _one_moment(model):
+    return _parts(list(model.parameters()), _trained(model), moments=1)
 
 
-@mistake(ID, "4 bytes are counted for every number. The state has the dtype of its parameter, and bfloat16 takes 2: `element_size()` tells.")  # fmt: skip
-def _always_four(model, optimizer):
-    return _bytes(_trained(optimizer), optimizer, size=4)
+@mistake(BYTES, "The step counters are missing: AdamW keeps 4 bytes more for each trained *tensor*.")  # fmt: skip
+def _no_counter(model):
+    return _parts(list(model.parameters()), _trained(model), counters=0)
 
 
-@mistake(ID, "Half-precision parameters are counted with 4 bytes. The state has the dtype of its parameter, and float16 and bfloat16 take 2.")  # fmt: skip
-def _at_least_four(model, optimizer):
-    return sum(
-        _bytes([one], optimizer, size=max(4, one[0].element_size())) for one in _trained(optimizer)
-    )
+@mistake(BYTES, "One step counter is counted for the whole model. There is one for each trained tensor.")  # fmt: skip
+def _one_counter(model):
+    return _parts(list(model.parameters()), _trained(model), counters=1)
 
 
-@mistake(ID, "The dtype of the first parameter is used for all. A model can hold several: ask each parameter.")  # fmt: skip
-def _dtype_of_the_first(model, optimizer):
-    size = next(model.parameters()).element_size()
-    return _bytes(_trained(optimizer), optimizer, size=size)
+@mistake(BYTES, "A step counter is counted for each *number*. There is one for each trained tensor.")  # fmt: skip
+def _counter_for_each_number(model):
+    numbers = sum(p.numel() for p in _trained(model))
+    return _parts(list(model.parameters()), _trained(model), counters=numbers)
 
 
-@mistake(ID, "The step counters are missing: AdamW keeps 4 bytes more for each parameter *tensor*.")
-def _no_counter(model, optimizer):
-    return _bytes(_trained(optimizer), optimizer, counter=0)
+@mistake(BYTES, "The optimizer's bytes include the gradients. They belong to the model, and have a line of their own.")  # fmt: skip
+def _gradients_twice(model):
+    return _parts(list(model.parameters()), _trained(model), moments=3)
 
 
-@mistake(ID, "One step counter is counted for the whole optimizer. There is one for each parameter *tensor*.")  # fmt: skip
-def _one_counter(model, optimizer):
-    return _no_counter(model, optimizer) + 4 * (not _is_sgd(optimizer))
+@mistake(BYTES, "4 bytes are counted for every number. In 16 bits it takes 2, in 64 bits 8: `nbytes` or `element_size()` tells.")  # fmt: skip
+def _always_four(model):
+    trained, every = (sum(p.numel() for p in some) for some in (_trained(model), model.parameters()))  # fmt: skip
+    optimizer = 8 * trained + 4 * len(_trained(model))
+    return {"weights": 4 * every, "gradients": 4 * trained, "optimizer": optimizer, "file": 4 * trained}  # fmt: skip
 
 
-@mistake(ID, "A step counter is counted for each *number*. There is one for each parameter tensor.")
-def _counter_for_each_number(model, optimizer):
-    numbers = sum(p.numel() for p, _ in _trained(optimizer))
-    return _no_counter(model, optimizer) + 4 * numbers * (not _is_sgd(optimizer))
+@mistake(BYTES, "The moments are counted with 4 bytes. They have the dtype of their parameter; only the counter always has 4.")  # fmt: skip
+def _moments_in_32_bits(model):
+    numbers = sum(p.numel() for p in _trained(model))
+    return _with(model, optimizer=8 * numbers + 4 * len(_trained(model)))
 
 
-@mistake(ID, "A step counter of 8 bytes is counted for each parameter tensor. It has 4.")
-def _counter_of_eight(model, optimizer):
-    return _bytes(_trained(optimizer), optimizer, counter=0 if _is_sgd(optimizer) else 8)
+@mistake(BYTES, "These are *numbers*, not bytes. Each takes `element_size()` bytes.")
+def _numbers(model):
+    trained, every = (sum(p.numel() for p in some) for some in (_trained(model), model.parameters()))  # fmt: skip
+    optimizer = 2 * trained + 4 * len(_trained(model))
+    return {"weights": every, "gradients": trained, "optimizer": optimizer, "file": trained}
 
 
-@mistake(
-    ID, "One step counter is counted for each *group*. There is one for each parameter tensor."
-)
-def _counter_for_each_group(model, optimizer):
-    groups = 0 if _is_sgd(optimizer) else len(optimizer.param_groups)
-    return _no_counter(model, optimizer) + 4 * groups
+@mistake(BYTES, "Only matrices are counted. Vectors, such as a bias, are trained as well.")
+def _matrices_only(model):
+    every = [p for p in model.parameters() if p.dim() > 1]
+    return _parts(every, [p for p in every if p.requires_grad])
 
 
-@mistake(ID, "Only matrices are counted. Vectors, like the bias of a layer, are trained and get a state too.")  # fmt: skip
-def _matrices_only(model, optimizer):
-    return _bytes([(p, group) for p, group in _trained(optimizer) if p.dim() > 1], optimizer)
-
-
-@mistake(ID, "The lengths of a tensor's dimensions are added up. It holds their *product* of numbers: `numel()` tells.")  # fmt: skip
-def _sum_of_the_shape(model, optimizer):
-    return sum(
-        _bytes([one], optimizer, counter=0) * sum(one[0].shape) // one[0].numel()
-        + 4 * (not _is_sgd(optimizer))
-        for one in _trained(optimizer)
-    )
-
-
-@mistake(
-    ID, "The weights of the model are counted too. Return what the optimizer keeps beside them."
-)
-def _with_the_weights(model, optimizer):
-    weights = sum(p.nbytes for p in model.parameters())
-    return optimizer_state_bytes(model, optimizer) + weights
-
-
-TWICE = "The bytes of the trained parameters are added: of their weights or their gradients, which belong to the model. Return what the optimizer keeps beside them."  # fmt: skip
-
-
-@mistake(ID, TWICE)
-def _with_the_gradients(model, optimizer):
-    gradients = sum(p.nbytes for p in model.parameters() if p.requires_grad)
-    return optimizer_state_bytes(model, optimizer) + gradients
-
-
-@mistake(ID, TWICE)
-def _with_the_gradients_of_its_own(model, optimizer):
-    return optimizer_state_bytes(model, optimizer) + _weights(model, optimizer)
-
-
-@mistake(ID, "The step counter is counted in the parameter's dtype. It has 4 bytes, whatever the parameter has.")  # fmt: skip
-def _counter_in_the_dtype(model, optimizer):
-    sizes = sum(p.element_size() for p, _ in _trained(optimizer))
-    return _no_counter(model, optimizer) + sizes * (not _is_sgd(optimizer))
-
-
-COUNTER_OF_SGD = "A step counter is counted for SGD. Only AdamW has one."
-
-
-@mistake(ID, COUNTER_OF_SGD)
-def _counter_for_sgd(model, optimizer):
-    return _bytes(_trained(optimizer), optimizer, counter=4)
-
-
-@mistake(ID, COUNTER_OF_SGD)
-def _counter_for_momentum(model, optimizer):
-    with_momentum = sum(group.get("momentum", 0) > 0 for _, group in _trained(optimizer))
-    return optimizer_state_bytes(model, optimizer) + 4 * with_momentum
-
-
-@mistake(ID, "16 bytes for each number are everything that is held for it in training: weight 4, gradient 4, state 8. Return the optimizer's part.")  # fmt: skip
-def _sixteen(model, optimizer):
-    return 16 * sum(p.numel() for p, _ in _trained(optimizer))
-
-
-@mistake(ID, "12 bytes for each number: the gradient's 4 are in it. A gradient belongs to the parameter (`p.grad`), not to the optimizer's state.")  # fmt: skip
-def _with_gradient(model, optimizer):
-    return 12 * sum(p.numel() for p, _ in _trained(optimizer))
-
-
-@mistake(ID, "8 bytes for each number hold for AdamW in float32 alone, and the step counters are missing. Look at the optimizer, at each dtype, at each tensor.")  # fmt: skip
-def _eight(model, optimizer):
-    return 8 * sum(p.numel() for p, _ in _trained(optimizer))
-
-
-NUMBERS = "This is how many *numbers* are kept. Each takes `element_size()` bytes, and each tensor has a step counter of 4."  # fmt: skip
-
-
-@mistake(ID, NUMBERS)
-def _numbers(model, optimizer):
-    return 2 * sum(p.numel() for p, _ in _trained(optimizer))
-
-
-@mistake(ID, NUMBERS)
-def _numbers_by_kind(model, optimizer):
-    return _bytes(_trained(optimizer), optimizer, counter=0, size=1)
-
-
-NUMBERS_AND_COUNTERS = "This is how many *numbers* are kept, counters included. Return bytes: `element_size()` for each, and 4 for a counter."  # fmt: skip
-
-
-@mistake(ID, NUMBERS_AND_COUNTERS)
-def _numbers_and_counters(model, optimizer):
-    return _bytes(_trained(optimizer), optimizer, counter=int(not _is_sgd(optimizer)), size=1)
-
-
-@mistake(ID, "The numbers are counted as one byte each. Only the counter's 4 are bytes: `element_size()` tells what a number takes.")  # fmt: skip
-def _one_byte_each(model, optimizer):
-    return _bytes(_trained(optimizer), optimizer, size=1)
-
-
-@mistake(ID, "This is in bits. Return bytes.")
-def _bits(model, optimizer):
-    return 8 * optimizer_state_bytes(model, optimizer)
-
-
-LIKE_ADAM = "SGD is counted like AdamW. It keeps one copy of a parameter if it has momentum, nothing otherwise, and no counter."  # fmt: skip
-
-
-@mistake(ID, LIKE_ADAM)
-def _sgd_like_adam(model, optimizer):
-    return _bytes(_trained(optimizer), optimizer, copies=2, counter=4)
-
-
-@mistake(ID, LIKE_ADAM)
-def _sgd_like_adam_without_counter(model, optimizer):
-    return _bytes(_trained(optimizer), optimizer, copies=2)
-
-
-@mistake(ID, "A copy is counted for SGD without momentum. It keeps nothing then.")
-def _always_a_copy(model, optimizer):
-    return _bytes(_trained(optimizer), optimizer, copies=1 if _is_sgd(optimizer) else None)
-
-
-@mistake(ID, "SGD with momentum keeps something: one copy of each parameter, the running gradient.")
-def _momentum_forgotten(model, optimizer):
-    return 0 if _is_sgd(optimizer) else optimizer_state_bytes(model, optimizer)
-
-
-@mistake(ID, "The result is always 0: before the first step there is no state, and no parameter has a gradient. Compute what the optimizer will keep.")  # fmt: skip
-def _as_it_is_now(model, optimizer):
-    return measured_optimizer_state_bytes(optimizer)
-
-
-@mistake(ID, "These are the bytes of the trained parameters themselves. What does the optimizer keep for each of them?")  # fmt: skip
-def _weights(model, optimizer):
-    return sum(p.nbytes for p, _ in _trained(optimizer))
+@mistake(BYTES, "Trained parameters are found by the names A and B. Without LoRA, others are trained: look at `requires_grad`.")  # fmt: skip
+def _by_name(model):
+    named = [p for name, p in model.named_parameters() if name.split(".")[-1] in "AB"]
+    return _parts(list(model.parameters()), named)
 
 
 def _case(rule: str, describe: str, arguments) -> Case:
-    return Case(describe, arguments, optimizer_state_bytes, rule=rule)
+    return Case(describe, arguments, training_bytes, rule=rule)
+
+
+# --- a value at a target ---------------------------------------------------------------------
+
+HELD_OUT, VALUES = [2.9, 1.3, 0.37, 0.11, 0.23, 0.07], [0.59, 0.61, 0.66, 0.83, 0.9, 1.1]
+
+
+def _path(target: float, held_out=HELD_OUT, values=VALUES):
+    return lambda: (list(held_out), list(values), target)
+
+
+def _draw_path(rng: random.Random, *_: object) -> tuple:
+    count = rng.randint(4, 7)
+    held_out = [rng.uniform(0.02, 1.0) for _ in range(count)]
+    return [3.0, *held_out], [rng.uniform(0.5, 2) for _ in range(count + 1)], rng.uniform(0.05, 1.2)
+
+
+def _reached(held_out, target) -> int | None:
+    return next((k for k, loss in enumerate(held_out) if loss <= target), None)
+
+
+def _between(held_out, values, k, part) -> float:
+    return values[k - 1] + part * (values[k] - values[k - 1])
+
+
+def _part(held_out, k, target, scale=math.log) -> float:
+    before, now = scale(held_out[k - 1]), scale(held_out[k])
+    return (before - scale(target)) / (before - now)
+
+
+@mistake(AT, "The value of the checkpoint that reaches the target is returned. The loss was at the target earlier: between this checkpoint and the one before.")  # fmt: skip
+def _without_interpolation(held_out, values, target):
+    k = _reached(held_out, target)
+    return None if k is None else values[k]
+
+
+@mistake(AT, "The value of the checkpoint *before* the target is returned. At the target the training was further: between the two.")  # fmt: skip
+def _checkpoint_before(held_out, values, target):
+    k = _reached(held_out, target)
+    return None if k is None else values[k - 1]
+
+
+@mistake(AT, "The line runs over the loss itself. Let it run over its logarithm, since losses fall by factors.")  # fmt: skip
+def _linear(held_out, values, target):
+    k = _reached(held_out, target)
+    return k and _between(held_out, values, k, _part(held_out, k, target, float))
+
+
+@mistake(AT, "The middle of two checkpoints is returned. How near the target lies to each of them decides.")  # fmt: skip
+def _middle(held_out, values, target):
+    k = _reached(held_out, target)
+    return k and _between(held_out, values, k, 0.5)
+
+
+@mistake(AT, "The line is walked in the wrong direction: near the later checkpoint the value is near that of the earlier one.")  # fmt: skip
+def _reversed(held_out, values, target):
+    k = _reached(held_out, target)
+    return k and _between(held_out, values, k, 1 - _part(held_out, k, target))
+
+
+@mistake(AT, "The *last* time that the target is passed is taken. After the first time the training would have been stopped.")  # fmt: skip
+def _last_time(held_out, values, target):
+    last = [k for k in range(1, len(held_out)) if held_out[k] <= target < held_out[k - 1]]
+    return _between(held_out, values, last[-1], _part(held_out, last[-1], target)) if last else None  # fmt: skip
+
+
+@mistake(AT, "A target that is met exactly counts as missed. At or below it, it is reached.")
+def _strictly_below(held_out, values, target):
+    k = next((k for k, loss in enumerate(held_out) if loss < target), None)
+    return k and _between(held_out, values, k, _part(held_out, k, target))
+
+
+def _or_else(held_out, values, target, instead):
+    found = value_at(held_out, values, target)
+    return instead if found is None else found
+
+
+NEVER = "A target that is never reached gets a number. Return None, so that nobody takes it for a measurement."  # fmt: skip
+
+
+@mistake(AT, NEVER)
+def _last_value(held_out, values, target):
+    return _or_else(held_out, values, target, values[-1])
+
+
+@mistake(AT, NEVER)
+def _zero(held_out, values, target):
+    return _or_else(held_out, values, target, 0.0)
+
+
+@mistake(AT, NEVER)
+def _value_at_the_lowest(held_out, values, target):
+    return _or_else(held_out, values, target, values[held_out.index(min(held_out))])
+
+
+def _at(rule: str, describe: str, arguments) -> Case:
+    return Case(describe, arguments, value_at, tolerance=1e-6, rule=rule)
 
 
 EXERCISES = {
-    ID: Exercise(
-        ID,
-        "What the optimizer will keep",
-        optimizer_state_bytes,
+    BYTES: Exercise(
+        BYTES,
+        "The bytes of a training",
+        training_bytes,
         [
-            _case("adamw", "AdamW on one tensor of 11 × 7 in float32", _one_tensor),
-            _case("counter", "AdamW on three tensors of 11 × 7, 11 and 5 × 11 in float32", _three_tensors),
-            _case("dtype", "AdamW on the same three tensors in bfloat16", _half),
-            _case("dtype", "AdamW on two tensors in float64 and one in float16", _mixed),
-            _case("trained", "AdamW on everything, of which the first layer is frozen", _frozen_layer),
-            _case("trained", "AdamW on everything: adapters beside a frozen base", _lora),
-            _case("given", "AdamW that was given the last layer only", _last_layer),
-            _case("given", "AdamW with two groups of parameters", _two_groups),
-            _case("sgd", "SGD without momentum", _sgd),
-            _case("sgd", "SGD with a momentum of 0.3", _momentum),
-            _case("trained", "SGD with momentum on everything, of which the first layer is frozen", _momentum_frozen_layer),
-            _case("dtype", "SGD with momentum in bfloat16", _momentum_in_half),
-            _case("sgd", "SGD with Nesterov momentum in the first of two groups", _momentum_in_one_group),
+            _case("optimizer", "three tensors of 11 × 7, 11 and 5 × 11 in float32, all trained", _whole),
+            _case("weights", "an embedding of 13 × 5 that is also the output head", _tied),
+            _case("file", "the three tensors, of which the first two are frozen", _last_layer),
+            _case("gradients", "the three tensors in bfloat16", _half),
+            _case("gradients", "two tensors in float64 and one in float16", _mixed),
+            _case("optimizer", "adapters in float32 beside a frozen base in bfloat16", _lora_on_half),
+            _case("weights", "a tied embedding, frozen, with a trained layer behind it", _tied_and_frozen),
+            _case("file", "adapters beside a frozen base, both in float32", _lora),
         ],
-        asks="Return how many bytes of state an optimizer will keep after its first step, which has not been taken yet.\n\n"
-        "optimizer: a torch.optim.AdamW (without amsgrad) or SGD that was given parameters of model, all or some.",
+        asks="Return the bytes that training with AdamW takes, as a dictionary of four sums.\n\n"
+        "model: an nn.Module. Some parameters may be frozen: they require no gradient.",
         rules={
-            "adamw": "For each number of a parameter, AdamW keeps two numbers (the moments).",
-            "counter": "AdamW also keeps a step counter of 4 bytes for each parameter tensor, whatever its dtype.",
-            "dtype": "The kept numbers have the dtype of their own parameter; a model may hold several dtypes.",
-            "sgd": "SGD keeps one copy of a parameter if its group has momentum, large or small, Nesterov or not; otherwise nothing. It has no counter.",
-            "trained": "A parameter that requires no gradient gets no state, although the optimizer was given it.",
-            "given": "Only parameters that the optimizer was given count, in all of its param_groups.",
-            "unchanged": "The model and the optimizer stay as they are: no step is taken.",
+            "weights": '"weights": all parameters, frozen or not. A tied one, at two places, counts once.',
+            "gradients": '"gradients": a number for each trained one, in the same dtype.',
+            "optimizer": '"optimizer": two for each trained one, in its dtype; 4 bytes for each trained tensor.',
+            "file": '"file": the trained parameters. That is all a task has to store.',
+            "unchanged": "The model stays as it is: no step is taken.",
         },
-        draw=_draw,
+        draw=_draw_model,
         hints=(
-            "`optimizer.param_groups` is a list of dictionaries: `params` are the parameters of a group, the other entries its settings, for SGD its momentum.",
-            ("counter", "So there are two counts for each parameter tensor: its numbers, times their size in bytes, and 4 for the tensor itself."),
-            "First find out how many copies a parameter gets: for AdamW 2, for SGD 1 or 0. `isinstance` tells the two optimizers apart.",
+            "`p.nbytes` is the size of a parameter in bytes; `p.requires_grad` says whether it is trained.",
+            ("optimizer", "So a part of it depends on how many tensors there are, not on their size."),
+            "Make the list of trained parameters first. Three of the four sums need only that list.",
         ),
-        path="Two loops, over the groups and over the parameters in each, leave one question: how many bytes for this parameter? Leave out the frozen ones, decide on "
-        "the number of copies, multiply by the numbers and their size, and add the counter. The usual wrong turn is to go through the model's parameters: the optimizer knows which it has.",
-        why="It needs no step, no memory and no GPU: the same function works for a 70B model on the `meta` device. The package's version also knows `amsgrad` (three moments) and refuses "
-        "optimizers for which it has no formula.",
+        path="One list decides: the trained parameters. Weights are summed over all parameters, everything else over this list. The usual wrong turn is to count numbers and multiply "
+        "by 4: in 16 bits that is twice too much, and an adapter is often kept in another dtype than its base.",
+        why="It needs no step, no data and no GPU. The same function works for a 70B model on the `meta` device, whose parameters have shapes and dtypes but no memory.",
         points=2,
-    )
+    ),
+    AT: Exercise(
+        AT,
+        "A measurement at a held-out loss",
+        value_at,
+        [
+            _at("between", "the target 0.2 lies between two checkpoints", _path(0.2)),
+            _at("between", "the target 1.7 lies between the first two", _path(1.7)),
+            _at("first", "the loss falls to 0.11, rises, and falls again; the target is 0.15", _path(0.15)),
+            _at("first", "the target 0.37 is met exactly; afterwards the loss rises", _path(0.37, [2.9, 0.37, 0.5, 0.1], VALUES[:4])),
+            _at("never", "the target 0.05 is never reached", _path(0.05)),
+        ],
+        asks="Return what a measurement was when the held-out loss first fell to a target.\n\n"
+        "held_out, values: the loss and the measurement at the checkpoints of one training.\n"
+        "target: a held-out loss below the first one.",
+        rules={
+            "first": "The first checkpoint at or below the target counts, and the one before it.",
+            "between": "Between the two, values lie on a straight line over the logarithm of the loss.",
+            "never": "If the target is never reached, the result is None.",
+            "unchanged": "held_out and values stay as they are.",
+        },
+        draw=_draw_path,
+        hints=(
+            "Go through the checkpoints in order, with the one before at hand.",
+            ("between", "Which share of the way from log(before) to log(now) has been gone at log(target)?"),
+            "The result is the earlier value plus that share of the difference of the two values.",
+        ),
+        path="Find the first checkpoint at or below the target. With its predecessor it makes an interval, in which the target lies at a share of the way. Take the same share of the way "
+        "between the values. The usual wrong turn is to compare checkpoints: then one method is measured well below the target, the other just at it.",
+        why="Two trainings are compared at the same held-out loss and not after equally many steps. Losses fall by factors, so their logarithm is nearly straight between two checkpoints.",
+        points=2,
+    ),
 }  # fmt: skip

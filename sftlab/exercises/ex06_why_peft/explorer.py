@@ -5,7 +5,8 @@ from __future__ import annotations
 import ipywidgets as widgets
 
 from sftlab.classroom.explorer import DESCRIBED, WIDE, explorer
-from sftlab.exercises.ex06_why_peft.plots import size, storage
+from sftlab.exercises.ex06_why_peft.plots import storage
+from sftlab.exercises.sizes import size
 from sftlab.lora import lora_parameter_count
 from sftlab.memory import shapes
 

@@ -131,7 +131,7 @@ def ends_as_array(full, lora):
     return ratio, np.array(ends)
 
 
-@refused(RATIO, "Student's t over the seeds' log ratios")
+@refused(RATIO, "mean_interval of the log ratios")
 def by_bootstrap(full, lora):
     logs = np.log([best_rate(b) / best_rate(a) for a, b in zip(full, lora, strict=True)])
     means = np.random.default_rng(0).choice(logs, (999, len(logs))).mean(axis=1)

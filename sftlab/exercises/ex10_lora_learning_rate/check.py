@@ -523,13 +523,13 @@ EXERCISES = {
             "The best learning rate of a sweep",
             best_rate,
             BEST_CASES,
-            asks="Return the learning rate at which the loss would be lowest, interpolated between the swept ones.\n\n"
+            asks="Return the learning rate at which the loss would be lowest, between the swept ones.\n\n"
             "sweep: {learning rate: held-out loss}, all above 0.",
             rules={
-                "finite": "Runs whose loss is nan or inf, and no others, are left out before anything else.",
+                "finite": "Runs whose loss is nan or inf, and no others, are left out first.",
                 "order": "The learning rates come in any order and at any spacing.",
-                "three": "Three points count: the lowest loss and its two neighbors, the next smaller and the next larger learning rate. The lowest loss is never at an end of the sweep.",
-                "parabola": "Through these points goes a parabola of log loss over log learning rate. The result is the learning rate, not its logarithm, at its lowest point.",
+                "three": "Three points count: the lowest loss, never at an end, and its neighbor on either side.",
+                "parabola": "They fix a parabola of log loss over log learning rate; its lowest point is returned.",
                 "unchanged": "sweep stays as it is.",
             },
             draw=_draw_sweep,
@@ -550,11 +550,11 @@ EXERCISES = {
             "The ratio of two best learning rates, with its interval",
             rate_ratio,
             RATIO_CASES,
-            asks="Return (ratio, (low, high)): how many times larger LoRA's best learning rate is, with its 95% interval.\n\n"
-            "full, lora: lists of sweeps {learning rate: loss}, one per seed and in the same order of seeds.",
+            asks="Return (ratio, (low, high)): LoRA's best learning rate over full's, and its interval.\n\n"
+            "full, lora: lists of sweeps {learning rate: loss}, one per seed, in the same order.",
             rules={
-                "mean": "Each seed gives one ratio: `best_rate` of its LoRA sweep over `best_rate` of its full one. The mean is taken of their logarithms and turned back, so that ×10 and ×0.1 cancel.",
-                "interval": "The interval is Student's t over the seeds' log ratios, as `sftlab.statistics.mean_interval(values)` gives it; both ends are turned back.",
+                "mean": "A seed's ratio is that of its two `best_rate`s; the mean is that of the logarithms.",
+                "interval": "The interval is `sftlab.statistics.mean_interval` of the log ratios, turned back.",
                 "unchanged": "full and lora stay as they are.",
             },
             draw=_draw_sweeps,

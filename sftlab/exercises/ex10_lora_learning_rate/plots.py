@@ -1,160 +1,228 @@
-"""Figures and tables of notebook 10: learning rates of full fine-tuning and LoRA, from recorded runs."""
+"""Figures and tables of notebook 10: learning rates of full fine-tuning and LoRA. Their words follow the numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 from scipy.stats import gmean
 
 from sftlab.classroom.figures import curves
-from sftlab.exercises.ex10_lora_learning_rate.experiment import METHODS
-from sftlab.statistics import best_rate, chosen, mean_with_interval
+from sftlab.exercises import estimates
+from sftlab.exercises.estimates import Estimate, times, verdict
+from sftlab.exercises.trade_off import FULL, LORA, STRONG
+from sftlab.statistics import best_rate, chosen, rate_ratio
 
-LABELS = {"full": "full fine-tuning", "lora": "LoRA, r = 8"}
+DRAWS = 500
+LOST = 0.05  # nats on base documents at which equal forgetting is compared
+WHY = {  # why a prediction comes out as it does: prediction -> mechanism
+    "a": "AdamW moves every trained entry by about the learning rate. In LoRA these are entries of A and B, and the product moves W by less.",
+    "b": "The first step of W is shorter by the factor that you computed. Later A moves too and B has grown, so the factor of the whole training is another.",
+    "c": "α multiplies every step of W, so if the first steps decided, the ratio would be 0.25. Once A has moved further than it started, ΔW grows with α times the square of the learning rate, and the ratio is 0.5.",
+}  # fmt: skip
+
+Sweep = dict[float, float]
 
 
-def rate_name(rate: float) -> str:
-    """A rate as people write it: 3e-4."""
-    mantissa, exponent = f"{rate:.0e}".split("e")
-    return f"{mantissa}e{int(exponent)}"
-
-
-def sweeps(runs: Sequence[dict], method: str, name: str = "nll") -> list[dict[float, float]]:
-    """Rate -> a measurement, one dictionary per seed."""
-    found: dict[int, dict[float, float]] = {}
+def sweeps(runs: Sequence[dict], method: str, name: str = "validation") -> list[Sweep]:
+    """Return learning rate -> a measurement after the last step, one dictionary per seed."""
+    found: dict[int, Sweep] = {}
     for run in chosen(runs, method=method):
-        found.setdefault(run["seed"], {})[run["rate"]] = run[name]
-    return [dict(sorted(sweep.items())) for sweep in found.values()]
+        found.setdefault(run["seed"], {})[run["learning_rate"]] = run[name][-1]
+    return [dict(sorted(found[seed].items())) for seed in sorted(found)]
 
 
-def best_rates(runs: Sequence[dict], method: str) -> list[float]:
-    """The best rate of each seed."""
-    return [best_rate(sweep) for sweep in sweeps(runs, method)]
+def resampled(first: Sequence[Sweep], second: Sequence[Sweep]) -> Estimate:
+    """Return the ratio of the best learning rates, second over first, with an interval over seeds and grids.
+
+    Each draw takes as many seeds, with replacement, and leaves one learning rate out of either grid, if it
+    has more than four. Draws in which a lowest loss is at the end of what is left are drawn again.
+
+    Raises:
+        ValueError: a lowest loss is at the end of its whole grid.
+    """
+    whole, _ = rate_ratio(first, second)
+    rng = np.random.default_rng(0)
+    ratios: list[float] = []
+    while len(ratios) < DRAWS:
+        seeds = rng.integers(len(first), size=len(first))
+        left_out = [
+            rng.choice(list(some[0])) if len(some[0]) > 4 else 0 for some in (first, second)
+        ]
+        try:
+            logs = [
+                math.log(best_rate({r: v for r, v in some[seed].items() if r != out})) * sign
+                for seed in seeds
+                for some, out, sign in zip((first, second), left_out, (-1, 1), strict=True)
+            ]
+        except ValueError:  # a minimum at an end
+            continue
+        ratios.append(math.exp(sum(logs) / len(seeds)))
+    low, high = np.percentile(ratios, (2.5, 97.5))
+    return whole, (float(low), float(high))
 
 
-def best_grid_rate(runs: Sequence[dict], method: str) -> float:
-    """The swept rate whose log loss, averaged over the seeds, is the lowest."""
-    rates = sorted({run["rate"] for run in chosen(runs, method=method)})
-    losses = [
-        np.mean([np.log(r["nll"]) for r in chosen(runs, method=method, rate=x)]) for x in rates
-    ]
-    return rates[int(np.argmin(losses))]
+def ratio(runs: Sequence[dict], one: str = LORA, other: str = FULL) -> Estimate:
+    """Return one method's best learning rate over another's, by the validation loss."""
+    return resampled(sweeps(runs, other), sweeps(runs, one))
 
 
-def _over_rates(runs: Sequence[dict], name: str) -> dict[str, dict[float, list[float]]]:
-    """Method -> rate -> a measurement of every seed."""
-    found = {}
-    for method, label in LABELS.items():
-        rates = list(sweeps(runs, method)[0])
-        found[label] = {r: [s[r] for s in sweeps(runs, method, name)] for r in rates}
+def inside(runs: Sequence[dict]) -> Estimate | None:
+    """Return the ratio, or None if a seed's lowest loss is at the end of its grid."""
+    try:
+        return ratio(runs)
+    except ValueError:
+        return None
+
+
+def grid_best(runs: Sequence[dict], method: str) -> float:
+    """Return the learning rate of the grid with the lowest mean log loss on the validation questions."""
+    found = sweeps(runs, method)
+    return min(found[0], key=lambda rate: np.mean([math.log(sweep[rate]) for sweep in found]))
+
+
+def loss_at(runs: Sequence[dict], method: str, rate: float) -> list[float]:
+    """Return the loss on the test questions at a learning rate, of every seed."""
+    return [sweep[rate] for sweep in sweeps(runs, method, "test")]
+
+
+def reused(runs: Sequence[dict]) -> Estimate:
+    """Return LoRA's loss on the test questions at full fine-tuning's learning rate, over full's at its best."""
+    return estimates.ratio(
+        loss_at(runs, FULL, grid_best(runs, FULL)), loss_at(runs, LORA, near(runs))
+    )
+
+
+def near(runs: Sequence[dict]) -> float:
+    """Return the learning rate of LoRA's grid that is nearest to full fine-tuning's best one."""
+    best = grid_best(runs, FULL)
+    return min(sweeps(runs, LORA)[0], key=lambda rate: abs(math.log(rate / best)))
+
+
+def tuned(runs: Sequence[dict]) -> Estimate:
+    """Return LoRA's loss on the test questions over full fine-tuning's, each at its best learning rate."""
+    return estimates.ratio(*(loss_at(runs, m, grid_best(runs, m)) for m in (FULL, LORA)))
+
+
+def where_lost(runs: Sequence[dict], method: str, lost: float = LOST) -> list[float]:
+    """Return the learning rate at which as much is lost on base documents, of every seed.
+
+    It is interpolated in logarithms where the rise first exceeds ``lost``; nan if it never does.
+    """
+    found = []
+    for run in sweeps(runs, method, "test_documents"):
+        before = chosen(runs, method=method)[0]["test_documents"][0]
+        rises = [max(value - before, 1e-5) for value in run.values()]
+        rates = list(run)
+        k = next((k for k, rise in enumerate(rises) if rise >= lost), None)
+        if not k:
+            found.append(math.nan)
+            continue
+        part = math.log(lost / rises[k - 1]) / math.log(rises[k] / rises[k - 1])
+        found.append(rates[k - 1] * (rates[k] / rates[k - 1]) ** part)
     return found
 
 
-def _best(runs: Sequence[dict]) -> dict[str, float]:
-    """Each method's best rate: the geometric mean over the seeds."""
-    return {method: float(gmean(best_rates(runs, method))) for method in METHODS}
+def lost_ratio(runs: Sequence[dict], one: str = LORA, other: str = FULL) -> Estimate | None:
+    """Return the learning rate at which one method has lost ``LOST`` over that of another, by seed."""
+    pair = where_lost(runs, other), where_lost(runs, one)
+    return None if np.isnan(pair).any() else estimates.ratio(*pair)
 
 
-def u_curves(runs: Sequence[dict]):
-    """Held-out loss over the rate for both methods, with each method's best rate."""
-    best = _best(runs)
-    told = {method: f"{rate:.1e}".replace("e-0", "e-") for method, rate in best.items()}
+def u_curves(runs: Sequence[dict], methods: Sequence[str] = (FULL, LORA)):
+    """Draw the held-out loss over the learning rate, with each method's best one."""
+    found = {
+        m: {r: [s[r] for s in sweeps(runs, m)] for r in sweeps(runs, m)[0]} for m in methods
+    }  # fmt: skip
+    best = {m: float(gmean([best_rate(sweep) for sweep in sweeps(runs, m)])) for m in methods}
+    told = "; ".join(f"{m}: best {rate:.1e}" for m, rate in best.items())
     return curves(
-        _over_rates(runs, "nll"),
-        f"LoRA's valley lies {best['lora'] / best['full']:.0f} times further right",
-        f"Two U-shaped curves of held-out loss over the learning rate, thin lines for seeds. Full fine-tuning "
-        f"is best at {told['full']}, LoRA at {told['lora']}.",
-        spread="lines", mean=gmean, direct=False, axvline={rate: f"best {told[m]}" for m, rate in best.items()},
-        xscale="log", yscale="log", xlabel="learning rate",
-        ylabel="held-out NLL of the response\n(nats per token)", figsize=(7.8, 3.8),
+        found, "Validation loss after the last step, by learning rate", f"Curves over the learning rate. {told}.",
+        spread="lines", mean=gmean, direct=False, axvline={rate: f"{rate:.1e}" for rate in best.values()},
+        xscale="log", yscale="log", xlabel="learning rate", ylabel="nats per token", figsize=(7.8, 3.8),
     )  # fmt: skip
 
 
-def forgetting(runs: Sequence[dict], before: Mapping[str, float]):
-    """Loss on the base's own documents and recall of untouched facts, along the rates."""
-    names = {"documents": "NLL of base documents\n(nats per token)", "recall": "untouched facts recalled"}  # fmt: skip
-    at_best = {
-        name: [
-            mean_with_interval(runs, name, method=m, rate=best_grid_rate(runs, m))[0]
-            for m in METHODS
-        ]
-        for name in names
+def forgetting(runs: Sequence[dict]):
+    """Draw the loss on base documents over the learning rate, after the last step."""
+    found = {
+        m: {r: [s[r] for s in sweeps(runs, m, "test_documents")] for r in sweeps(runs, m)[0]}
+        for m in (FULL, LORA)
     }
-    documents = " and ".join(f"{value:.2f}" for value in at_best["documents"])
-    recall = " and ".join(f"{value:.0%}" for value in at_best["recall"])
-    return curves(
-        {name: _over_rates(runs, name) for name in names},
-        f"At the best rates: {documents} nats on documents ({before['documents']:.2f} before), {recall} recalled",
-        "Two panels over the learning rate, full fine-tuning and LoRA. At their best swept rates the loss on base "
-        f"documents is {documents} nats, from {before['documents']:.2f} before tuning, and {recall} of the untouched "
-        "facts are recalled; beyond those rates the loss climbs and recall falls.",
-        panels=True, spread="lines", xscale="log", xlabel="learning rate",
-        axvline=dict.fromkeys(_best(runs).values(), ""), figsize=(9, 3.6),
-        each={
-            "documents": {"yscale": "log", "ylabel": names["documents"], "axhline": {before["documents"]: ""}},
-            "recall": {"percent": "y", "ylabel": names["recall"], "axhline": {before["recall"]: ""}},
-        },
-    )  # fmt: skip
-
-
-def price(runs: Sequence[dict], before: float):
-    """What was learned against what was lost: one point per run, runs that diverged left out."""
-    kept = {
-        label: {r["nll"]: r["documents"] for r in chosen(runs, method=m) if r["documents"] < 4}
-        for m, label in LABELS.items()
-    }
-    ends = {}
-    for method, label in LABELS.items():
-        rate = best_grid_rate(runs, method)
-        learned, lost = (mean_with_interval(runs, n, method=method, rate=rate)[0] for n in ("nll", "documents"))  # fmt: skip
-        ends[label] = rate_name(rate), learned, lost
-    low = min(ends, key=lambda label: ends[label][1])
-    told = "; ".join(f"{k} at {rate}: {a:.2f}, documents {b:.2f}" for k, (rate, a, b) in ends.items())  # fmt: skip
-    return curves(
-        kept,
-        f"Lowest loss: {low} at {ends[low][0]}; documents then at {ends[low][2]:.2f}",
-        "Scatter plot of the loss on base documents over the held-out loss, a point for each run. "
-        f"Means at the best rates: {told}. Before tuning the documents have {before:.2f}.",
-        lines=False, xscale="log", yscale="log", axhline={before: "before\ntuning"},
-        xlabel="held-out NLL of the response (nats per token; left is better)",
-        ylabel="NLL of base documents\n(nats per token)", figsize=(7.2, 3.8),
-    )  # fmt: skip
-
-
-def summary(runs: Sequence[dict], method: str) -> list[list]:
-    """One row per rate: what was learned and what was lost, means over seeds."""
-    lines = []
-    for rate in sorted({run["rate"] for run in chosen(runs, method=method)}):
-        arm = {"method": method, "rate": rate}
-        nll, documents = (mean_with_interval(runs, n, **arm)[0] for n in ("nll", "documents"))
-        exact, (low, high) = mean_with_interval(runs, "exact", **arm)
-        recall = mean_with_interval(runs, "recall", **arm)[0]
-        interval = f"{max(0, low):.0%} to {min(1, high):.0%}"
-        lines.append([rate_name(rate), f"{nll:.2f}", f"{exact:.0%}", interval, f"{documents:.2f}", f"{recall:.0%}"])  # fmt: skip
-    return lines
-
-
-def training(found: Mapping[str, tuple[str, Sequence[float]]]):
-    """Training loss over the steps. ``found``: label -> (method, losses)."""
-    lines = {label: dict(enumerate(losses, 1)) for label, (_, losses) in found.items()}
-    ends = [f"{label}: {np.mean(losses[-4:]):.2g}" for label, (_, losses) in found.items()]
-    title = f"In the last four steps: {'; '.join(ends[:2])}"
-    alt = f"Training loss over the steps, means of the last four: {'; '.join(ends)}."
-    return curves(lines, title, alt, yscale="log", xlabel="optimiser step",
-                  ylabel="loss on the batch\n(nats per trained token)")  # fmt: skip
-
-
-def one_run(
-    method: str, rate: float, losses: Sequence[float], before: float, after: float, alt: str
-):
-    """The explorer's picture: the loss of one short run, and the held-out loss before and after."""
-    lines = {
-        "on the batch": dict(enumerate(losses, 1)),
-        "held out": {0: before, len(losses): after},
-    }
-    title = (
-        f"{LABELS[method]}, rate {rate_name(rate)}: held-out loss from {before:.2f} to {after:.2f}"
+    before = chosen(runs, method=FULL)[0]["test_documents"][0]
+    told = "; ".join(
+        f"{m}: " + ", ".join(f"{np.mean(v):.2f} at {rate:g}" for rate, v in by.items())
+        for m, by in found.items()
     )
-    return curves(lines, title, alt, yscale="log", ylim=(0.005, 40), xlabel="optimiser step",
-                  ylabel="loss (nats per token)", figsize=(8, 3))  # fmt: skip
+    return curves(
+        found, "Loss on base documents after the last step, by learning rate",
+        f"Curves with the range over seeds. {told}. Before training {before:.2f}.", direct=False,
+        axhline={before: "base", before + LOST: f"+{LOST:g}"}, xscale="log", yscale="log",
+        xlabel="learning rate", ylabel="nats per token", figsize=(7.8, 3.6),
+    )  # fmt: skip
+
+
+def rates_table(
+    runs: Sequence[dict], methods: Sequence[str] = (FULL, LORA, STRONG)
+) -> pd.DataFrame:
+    """Return each seed's best learning rates."""
+    found = {m: [f"{best_rate(sweep):.2g}" for sweep in sweeps(runs, m)] for m in methods}
+    return pd.DataFrame(found).rename_axis("seed")
+
+
+def told(found: Estimate | None) -> str:
+    if found is None:
+        return "not measured: it lies outside the grid"
+    return f"{times(found)}, {verdict(found, 'higher', 'lower', neutral=1.0)}"
+
+
+def ratios_table(runs: Sequence[dict]) -> pd.DataFrame:
+    """Return the ratio of LoRA's best learning rate to full fine-tuning's, by what it is computed from."""
+    by = {name: [sweeps(runs, m, name) for m in (FULL, LORA)] for name in ("validation", "test")}
+    lines = {
+        "validation questions; seeds and grids drawn": times(resampled(*by["validation"])),
+        "validation questions; seeds alone": times(rate_ratio(*by["validation"])),
+        "test questions; seeds and grids drawn": times(resampled(*by["test"])),
+        f"equal forgetting ({LOST:g} nats); seeds alone": told(lost_ratio(runs)),
+    }
+    return pd.DataFrame({"LoRA's ÷ full fine-tuning's": lines})
+
+
+def claims(runs: Sequence[dict], real: Sequence[dict], step: float) -> pd.DataFrame:
+    """Return the claims of the lesson with their numbers; the words follow the intervals.
+
+    Args:
+        step: length of LoRA's first step in W, over full fine-tuning's at the same learning rate.
+    """
+    found, smol, strong = ratio(runs), inside(real) if real else None, ratio(runs, STRONG, LORA)
+    on_test = resampled(*(sweeps(runs, m, "test") for m in (FULL, LORA)))
+    again, own, lost = reused(runs), tuned(runs), lost_ratio(runs)
+    rows = [
+        (
+            f"LoRA's best learning rate is {verdict(found, 'higher', 'lower', neutral=1.0)}",
+            times(found),
+            f"on other questions: {times(on_test)}",
+            f"SmolLM2, 12 steps: {told(smol)}" if real else "24 steps, one small base",
+        ),
+        (
+            f"At full fine-tuning's learning rate, LoRA's loss is {verdict(again, 'higher', 'lower', neutral=1.0)}",
+            times(again),
+            f"each at its own: {told(own)}",
+            f"24 steps; full's best of its grid is {grid_best(runs, FULL):g}, LoRA's nearest {near(runs):g}",
+        ),
+        (
+            f"With four times the α the best learning rate is {verdict(strong, 'higher', 'lower', neutral=1.0)}",
+            times(strong),
+            "if the first steps decided: ×0.25; if A's own movement did: ×0.5; if α did nothing: ×1",
+            f"the first step explains ×{1 / step:.1f} of the ×{found[0]:.1f}",
+        ),
+        (
+            f"The learning rate at which as much is forgotten is {verdict(lost, 'higher', 'lower', neutral=1.0) if lost else 'not measured'}",
+            told(lost),
+            f"first step of W equally long: ×{1 / step:.1f}; best for the held-out loss: ×{found[0]:.1f}",
+            f"{LOST:g} nats on short documents of one small base",
+        ),
+    ]
+    return pd.DataFrame(rows, columns=["claim", "measured", "control", "where it stops holding"])

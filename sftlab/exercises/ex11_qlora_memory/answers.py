@@ -77,7 +77,7 @@ def evenly_below():
     return torch.cat([torch.linspace(-1, 0, 8)[:-1], code[7:]])
 
 
-@refused(CODE, "Above: quantiles of 9 even probabilities")
+@refused(CODE, "Above: quantiles of 9 evenly spaced")
 def half_probabilities():
     code = nf4_code()
     return torch.cat([code[:8], code[8:] ** 1.01])

@@ -587,7 +587,7 @@ EXERCISES = {
             asks="Return the 16 values of NF4, quantiles of the standard normal distribution: a tensor.",
             rules={
                 "sides": "There are 8 values above zero, 7 below, and zero itself.",
-                "above": "Above: quantiles of 9 even probabilities from 0.9677083 to 0.5; the last is dropped.",
+                "above": "Above: quantiles of 9 evenly spaced probabilities, 0.9677083 to 0.5; drop the last.",
                 "below": "Below: likewise with 8 probabilities, both ends included; their quantiles change sign.",
                 "largest": "All values are divided by the largest one, so they reach from -1 to 1.",
                 "sorted": "The values ascend.",

@@ -10,9 +10,10 @@ Every run packs all linear layers of a model with one code, and measures
 ``loss``    loss on documents in nats per token, minus ``before``, the loss of the model as it is
 
 A run's ``start`` says at which weight of a layer the first block begins: the same code rounds the
-same weights differently, which shows how much of a difference is chance. Two arms are controls of
-the loss, with errors of the same size as NF4's: ``SPREAD`` is normal noise, block by block, and
-``ONE_WAY`` makes each layer's largest singular direction longer or shorter, by chance.
+same weights differently, which shows how much of a difference is chance. Three arms are controls of
+the loss, with errors of the same size as NF4's: ``SPREAD`` is normal noise, ``RANDOM_WAY`` one random
+direction of each layer, and ``LARGEST_WAY`` makes a layer's largest singular direction longer or
+shorter, by chance.
 
 This takes about three minutes on two cores.
 """
@@ -46,7 +47,10 @@ RECORD = "four_bit_codes"  # data/results/four_bit_codes.json
 
 NF4, FP4, EVEN, OFFSET, LLOYD = "NF4", "FP4", "INT4", "INT4 with offset", "Lloyd–Max"
 CODES = (NF4, FP4, EVEN, OFFSET, LLOYD)
-SPREAD, ONE_WAY = "noise, as large", "one direction, as large"  # as the error of NF4
+SPREAD = "noise, as large"  # as the error of NF4
+RANDOM_WAY = "random direction, as large"
+LARGEST_WAY = "largest direction, as large"
+CONTROLS = (SPREAD, RANDOM_WAY, LARGEST_WAY)
 BITS = (4.125, 4.25, 4.5, 5.0)  # per weight
 STARTS = 5
 DOCUMENTS = 80
@@ -119,7 +123,13 @@ def spread(weight: Tensor, size: float, generator: torch.Generator) -> Tensor:
     return weight + noise * size / noise.norm()
 
 
-def one_way(weight: Tensor, size: float, generator: torch.Generator) -> Tensor:
+def random_way(weight: Tensor, size: float, generator: torch.Generator) -> Tensor:
+    """Return the weight plus an error of rank 1 of this size, in a random direction."""
+    left, right = (torch.randn(n, generator=generator) for n in weight.shape)
+    return weight + size * torch.outer(left / left.norm(), right / right.norm())
+
+
+def largest_way(weight: Tensor, size: float, generator: torch.Generator) -> Tensor:
     """Return the weight with its largest singular direction longer or shorter by this size."""
     left, _, right = torch.linalg.svd(weight, full_matrices=False)
     sign = 1 if torch.rand((), generator=generator) < 0.5 else -1
@@ -132,7 +142,8 @@ def moved(weight: Tensor, arm: str, bits: float, start: int = 0, seed: int = 0) 
         return packed(weight, arm, bits, start)
     size = (packed(weight, NF4, bits, start) - weight).norm().item()
     generator = torch.Generator().manual_seed(seed)
-    return {SPREAD: spread, ONE_WAY: one_way}[arm](weight, size, generator)
+    made = {SPREAD: spread, RANDOM_WAY: random_way, LARGEST_WAY: largest_way}
+    return made[arm](weight, size, generator)
 
 
 @contextmanager
@@ -181,5 +192,5 @@ def settings() -> list[dict]:
         {"arm": arm, "bits": bits, "start": 7 * start}
         for start in range(STARTS)
         for bits in BITS
-        for arm in (*CODES, SPREAD, ONE_WAY)
+        for arm in (*CODES, *CONTROLS)
     ]

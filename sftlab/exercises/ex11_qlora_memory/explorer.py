@@ -43,6 +43,6 @@ def plan_memory() -> None:
 
 
 def smallest(peak: int) -> str:
-    """The smallest card that holds so many bytes."""
+    """The smallest card with more memory than so many bytes; what else a process takes is not planned."""
     card = next((card for card in CARDS if peak <= card * 1e9), None)
-    return f"fits a card of {card} GB" if card else f"no card of up to {CARDS[-1]} GB holds it"
+    return f"the plan is below {card} GB" if card else f"the plan is above {CARDS[-1]} GB"

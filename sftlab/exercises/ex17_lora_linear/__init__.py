@@ -1,1 +1,1 @@
-"""What is inside a LoRA layer?"""
+"""Which mistakes in a LoRA layer does a test see?"""

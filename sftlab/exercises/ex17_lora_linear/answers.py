@@ -11,9 +11,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from sftlab.classroom.answers import equivalent, refused, right
-from sftlab.exercises.ex17_lora_linear.check import Right
+from sftlab.exercises.ex17_lora_linear.check import _judge
+from sftlab.exercises.ex17_lora_linear.judging import is_lora_layer
+from sftlab.exercises.ex17_lora_linear.zoo import Right
 
-LAYER, INJECT = "17.LoRALinear", "17.inject_lora"
+LAYER, TEST, INJECT = "17.LoRALinear", "17.is_lora_layer", "17.inject_lora"
 
 
 right(LAYER)(Right)
@@ -154,7 +156,7 @@ class DropoutAlwaysOn(Right):
         return super().correction(F.dropout(x, 0.5))
 
 
-@refused(LAYER, "x may have any number of dimensions")
+@refused(LAYER, "x is (..., d_in)")
 class LastDimensionAlone(Right):
     def forward(self, x):
         return F.linear(x, self.base.weight, self.base.bias) + self.correction(x).reshape(
@@ -174,7 +176,125 @@ class NotTransposed(Right):
         return self.factor(self.alpha, self.r) * (x @ self.A @ self.B)
 
 
-# --- Injection --------------------------------------------------------------------------------
+# --- The test of layers -------------------------------------------------------------------------
+right(TEST)(_judge)
+
+
+def formula(x, W, b, layer, r, alpha):
+    return x @ W.T + b + (alpha / r) * (x @ layer.A.T @ layer.B.T)
+
+
+@right(TEST)
+def with_backward(layer_class):
+    """Compares gradients after two backward passes, and counts what is trained by names."""
+    try:
+        base = nn.Linear(11, 6)
+        W, b = base.weight.data.clone(), base.bias.data.clone()
+        layer = layer_class(base, 2, 9)
+        layer.eval()
+        if sum(p.numel() for p in layer.parameters() if p.requires_grad) != 2 * 17:
+            return False
+        if torch.count_nonzero(layer.B) or not torch.count_nonzero(layer.A):
+            return False
+        layer(torch.ones(11))
+        for seed in range(3):
+            layer.A.data = torch.randn(2, 11)
+            layer.B.data = torch.randn(6, 2) + seed
+            found = []
+            x = torch.randn(5, 3, 11)
+            for out in (layer, lambda x: formula(x, W, b, layer, 2, 9)):
+                layer.A.grad = layer.B.grad = None
+                x = x.clone().detach().requires_grad_()
+                y = out(x)
+                y.pow(2).mean().backward()
+                found.append([y, layer.A.grad, layer.B.grad, x.grad])
+            if any(not torch.allclose(m, t, atol=1e-4) for m, t in zip(*found, strict=True)):
+                return False
+        return True
+    except (RuntimeError, AttributeError, TypeError):
+        return False
+
+
+@right(TEST)
+def by_gradients_of_known_numbers(layer_class):
+    """Small numbers by hand instead of random ones; returns a tensor."""
+    try:
+        good = True
+        for alpha in (1.5, 8.0):
+            base = nn.Linear(3, 2)
+            W, b = base.weight.data + 0, base.bias.data + 0
+            layer = layer_class(base, 2, alpha).eval()
+            good &= not base.weight.requires_grad and not base.bias.requires_grad
+            good &= layer.A.requires_grad and layer.B.requires_grad
+            good &= bool(layer.A.abs().sum() > 0) and bool(layer.B.abs().sum() == 0)
+            for numbers in ([[1.0, 2.0, -1.0], [0.0, 1.0, 0.5]], [[0.5, -3.0, 2.0], [1.0, 1.0, 0]]):
+                layer.A.data.copy_(torch.tensor(numbers))
+                layer.B.data.copy_(torch.tensor([[0.7, 1.0], [-0.4, 2.0]]))
+                for x in (torch.tensor([1.0, 2.0, 3.0]), torch.tensor([-1.0, 0.3, 0.1])):
+                    x.requires_grad_()
+                    y, right_ = layer(x), formula(x, W, b, layer, 2, alpha)
+                    parts = (layer.A, layer.B, x)
+                    mine = torch.autograd.grad(y.sum(), parts, retain_graph=True)
+                    theirs = torch.autograd.grad(right_.sum(), parts)
+                    good &= bool((y - right_).abs().max() < 1e-4)
+                    good &= all(
+                        (m - t).abs().max() < 1e-4 for m, t in zip(mine, theirs, strict=True)
+                    )
+        return torch.tensor(good)
+    except Exception:
+        return torch.tensor(False)
+
+
+@right(TEST)
+def one_thing_after_the_other(layer_class):
+    """Asserts, as in a test file."""
+    try:
+        base = nn.Linear(8, 13)
+        W, b = base.weight.detach().clone(), base.bias.detach().clone()
+        layer = layer_class(base, 5, 3.0)
+        names = [p for p in layer.parameters() if p.requires_grad]
+        assert len(names) == 2 and layer.A.shape == (5, 8) and layer.B.shape == (13, 5)
+        assert not any(p.requires_grad for p in base.parameters())
+        x = torch.randn(20, 8, requires_grad=True)
+        torch.testing.assert_close(layer.eval()(x), F.linear(x, W, b))
+        assert layer.A.std() > 0
+        for _ in range(2):
+            with torch.no_grad():
+                layer.A.normal_()
+                layer.B.normal_()
+            target = torch.randn(20, 13)
+            for mode in (layer.eval(), layer.eval()):
+                mine = F.mse_loss(mode(x), target)
+                right_ = F.mse_loss(formula(x, W, b, layer, 5, 3.0), target)
+                torch.testing.assert_close(mine, right_, rtol=1e-3, atol=1e-3)
+                both = [torch.autograd.grad(loss, (layer.A, layer.B, x)) for loss in (mine, right_)]
+                torch.testing.assert_close(*both, rtol=1e-3, atol=1e-4)
+    except Exception:
+        return False
+    return 1
+
+
+@refused(TEST, "Return True or False")
+def in_words(layer_class):
+    return "right" if is_lora_layer(layer_class) else "wrong"
+
+
+@refused(TEST, "There it is zero in a right layer too")
+def gradient_at_the_start(layer_class):
+    try:
+        layer = layer_class(nn.Linear(7, 5), 3, 7.0)
+        layer(torch.randn(6, 7)).sum().backward()
+        return bool(layer.A.grad.any()) and _judge(layer_class)
+    except Exception:
+        return False
+
+
+@refused(TEST, "its factor is alpha")
+def rank_one(layer_class):
+    """At r = 1 the factor alpha / r is alpha."""
+    return _judge(layer_class, settings=((1, 7.0),))
+
+
 def linears(model):
     return [n for n, m in model.named_modules() if isinstance(m, nn.Linear)]
 
@@ -270,7 +390,7 @@ def first_block(model, target_modules, r, lora_alpha):
     return put(frozen(model), names, r, lora_alpha)
 
 
-@refused(INJECT, "Each new layer has an A and a B of its own, of rank r")
+@refused(INJECT, "Each new layer has its own A and B, of rank r")
 def rank_fixed(model, target_modules, r, lora_alpha):
     return put(frozen(model), matching(model, target_modules), 4, lora_alpha * 4 / r)
 
@@ -307,6 +427,12 @@ equivalent(
     "without `W.copy_((W + scale * (self.B @ self.A)).to(W.dtype))`",
     "`W + scale * (self.B @ self.A)` becomes `W - scale * (self.B @ self.A)`",
     "`scale * (self.B @ self.A)` becomes `scale / (self.B @ self.A)`",
+)
+equivalent(
+    TEST,
+    "The numbers of a test are free where they tell the factors apart.",
+    *("`3` becomes `2`", "`3` becomes `4`", "`7.0` becomes `15.0`"),
+    *("`4` becomes `3`", "`4` becomes `5`", "`2.0` becomes `5.0`"),
 )
 equivalent(
     INJECT,

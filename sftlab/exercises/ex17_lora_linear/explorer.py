@@ -1,37 +1,27 @@
-"""Notebook 17: one LoRA layer, step by step."""
+"""The explorer of notebook 17: the right factor and eight wrong ones, at any rank and alpha."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import ipywidgets as widgets
 
-from sftlab.classroom.explorer import DESCRIBED, WIDE, explorer
-from sftlab.exercises.ex17_lora_linear.plots import layer_diagram
+from sftlab.classroom.explorer import WIDE, explorer
+from sftlab.exercises.ex17_lora_linear.plots import coincide, factors
 
 
-def watch_layers(album: Mapping[int, Mapping[str, dict]]) -> None:
-    """Choose a layer and a step: the diagram of its two paths, and its norms so far.
-
-    Args:
-        album: step -> name of the layer -> what ``plots.ex17.norms`` says of it.
-    """
-    steps = sorted(album)
-    names = list(album[steps[0]])
+def try_factors() -> None:
+    """Choose r and alpha: which wrong factors are right there, so that a test accepts them?"""
+    sliders = {"description_width": "60px"}
     controls = {
-        "name": widgets.Dropdown(options=names, value=names[-1], description="layer", style=DESCRIBED, layout=WIDE),
-        "step": widgets.SelectionSlider(options=steps, value=steps[len(steps) // 4], description="after step", layout=WIDE),
-    }  # fmt: skip
+        "r": widgets.IntSlider(value=8, min=1, max=16, description="r", style=sliders, layout=WIDE),
+        "alpha": widgets.IntSlider(
+            value=8, min=1, max=32, description="α", style=sliders, layout=WIDE
+        ),
+    }
 
-    def draw(name: str, step: int):
-        return layer_diagram(name, album, step)
-
-    def words(name: str, step: int) -> str:
-        now = album[step][name]
+    def words(r: int, alpha: int) -> str:
         return (
-            f"Diagram of {name} after {step} steps: x goes through the frozen W and, beside it, "
-            f"through A (norm {now['A']:.2f}) and B (norm {now['B']:.2f}); the correction is "
-            f"{now['update'] / now['weight']:.1%} of the weight."
+            f"Dots: the wrong factors at r = {r} and α = {alpha}. The right one is {alpha / r:.3g}. The same number "
+            f"comes from {', '.join(coincide(alpha, r)) or 'none of the wrong ones'}."
         )
 
-    explorer(controls, draw, words)
+    explorer(controls, lambda r, alpha: factors(alpha, r, words(r, alpha)), words)

@@ -1,91 +1,329 @@
-"""Notebook 17: what is inside a LoRA layer, and how long its matrices grow."""
+"""Figures and tables of notebook 17. Their words follow the numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-import matplotlib.pyplot as plt
-from matplotlib.patches import FancyBboxPatch
-from torch import Tensor
+import numpy as np
+import pandas as pd
 
-from sftlab.classroom.figures import BLUE, GREEN, GREY, ORANGE, dots
-from sftlab.lora import LoRALinear, effective_update
+from sftlab.classroom.figures import curves, dots, grid
+from sftlab.exercises import estimates
+from sftlab.exercises.estimates import Estimate, percent, times, tuned, verdict
+from sftlab.exercises.ex17_lora_linear.experiment import CUTS, LONG, RATES, RATES_B, STEPS, R
+from sftlab.exercises.ex17_lora_linear.zoo import FACTORS, USED
+from sftlab.statistics import chosen
 
-KINDS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+Verdicts = Mapping[str, Mapping[str, Mapping[str, bool]]]  # kind -> class -> test -> accepted
+
+WHY = {  # why a prediction comes out as it does: prediction -> mechanism
+    "a": "At α = r the right factor is 1, and so is every formula that is 1 there. The test cannot tell them apart.",
+    "b": "One call in eval mode shows what the layer computes now. It does not show how A and B started, what will be trained, which gradients reach their target, or what the next call does.",
+    "c": "B's gradient is a sum over tokens, each a product of two vectors; where they agree, they add up in few directions. And each matrix gets its gradient through the other, so a direction that has grown in one grows faster in the other. The arm in which only B is trained tests the second part.",
+}  # fmt: skip
 
 
-def norms(layer: LoRALinear, start_of_A: Tensor) -> dict:
-    """The Frobenius norms of a layer's matrices now, with its shape and its factor α/r."""
-    A, B = layer.A.detach(), layer.B.detach()
-    update = effective_update(A, B, layer.alpha, layer.r)
-    return {
-        "A": A.norm().item(),
-        "moved": (A - start_of_A).norm().item(),
-        "B": B.norm().item(),
-        "update": update.norm().item(),
-        "weight": layer.base.weight.norm().item(),
-        "shape": (B.shape[0], A.shape[1], layer.r),
-        "scale": layer.scale,
+# --- tests of layers -------------------------------------------------------------------------
+
+
+def refused(found: Verdicts, test: str, kind: str) -> int:
+    """Return how many classes of a kind a test refuses."""
+    return sum(not each[test] for each in found[kind].values())
+
+
+def verdicts(found: Verdicts):
+    """Draw which class each test accepts: a row for each class, a column for each test."""
+    prefix = {"right": "right: ", "factor": "factor ", "others": ""}
+    named = {
+        prefix[kind] + name: each for kind, some in found.items() for name, each in some.items()
     }
+    tests = list(next(iter(named.values())))
+    values = [[float(each[test]) for test in tests] for each in named.values()]
+    words = [["accepts" if value else "refuses" for value in row] for row in values]
+    told = "; ".join(
+        f"{test}: {', '.join(name for name, each in named.items() if each[test] and name[:6] != 'right:') or 'none'}"
+        for test in tests
+    )
+    return grid(values, list(named), tests, "Which class each test accepts", f"A table of classes and tests. Wrong classes accepted by {told}.",
+                texts=words, bold=lambda i, j: values[i][j] == 1, figsize=(8, 0.27 * len(named) + 0.8))  # fmt: skip
 
 
-def corrections(shares: Mapping[str, float], steps: int):
-    """‖ΔW‖/‖W‖ of every layer after some steps, one row of dots per kind. ``shares``: name -> share."""
-    found: dict[str, list[float]] = {}
-    for name, share in shares.items():
-        kind = next((kind for kind in KINDS if name.endswith(kind)), "others")
-        found.setdefault(kind, []).append(100 * share)
-    low, typical, high = (sorted(shares.values())[k] for k in (0, len(shares) // 2, -1))
-    return dots(
-        {kind: found[kind] for kind in (*KINDS, "others") if kind in found},
-        f"After {steps} steps a typical correction is {typical:.0%} of its weight",
-        f"Dots, one for each of {len(shares)} layers: the norm of the correction as a share of the weight's norm, from {low:.0%} to {high:.0%}.",
-        xlim=(0, None), xlabel="norm of the correction, % of the weight's norm  (dots: layers, bars: means)",
-    )  # fmt: skip
+def counts(found: Verdicts) -> pd.DataFrame:
+    """Return, by test, how many right classes are accepted and how many wrong ones refused."""
+    tests = list(next(iter(found["right"].values())))
+    unseen = {
+        name: each
+        for kind in ("factor", "others")
+        for name, each in found[kind].items()
+        if name not in USED
+    }
+    rows = {}
+    for test in tests:
+        right = len(found["right"]) - refused(found, test, "right")
+        rows[test] = {
+            "right classes accepted": f"{right} of {len(found['right'])}",
+            "wrong factors refused": f"{refused(found, test, 'factor')} of {len(found['factor'])}",
+            "other mistakes refused": f"{refused(found, test, 'others')} of {len(found['others'])}",
+            "unknown to the check of 17b": f"{sum(not each[test] for each in unseen.values())} of {len(unseen)}",
+        }
+    return pd.DataFrame(rows).T.rename_axis("test")
 
 
-def _box(axis, x: float, y: float, width: float, height: float, text: str, colour: str) -> None:
-    shape = FancyBboxPatch((x, y), width, height, boxstyle="round,pad=0.04", fc=colour, alpha=0.22, ec=colour, lw=2)  # fmt: skip
-    axis.add_patch(shape)
-    axis.text(x + width / 2, y + height / 2, text, ha="center", va="center", fontsize=9.5)
+def coincide(alpha: float, r: int) -> list[str]:
+    """Return the wrong factors that are right at this alpha and rank."""
+    return [name for name, factor in FACTORS.items() if np.isclose(factor(alpha, r), alpha / r)]
 
 
-def _arrow(axis, start: tuple, end: tuple, width: float = 1.5, colour: str = "black") -> None:
-    axis.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "lw": width, "color": colour})
+def factors(alpha: float, r: int, alt: str):
+    """The explorer's picture: the right factor as a line, and the wrong ones as dots."""
+    found = {name: factor(alpha, r) for name, factor in FACTORS.items()}
+    same = len(coincide(alpha, r))
+    return dots({name: value or 0.01 for name, value in found.items()},
+                f"α = {alpha:g}, r = {r}: {same} wrong factor{'s' * (same != 1)} of {len(FACTORS)} pass", alt,
+                xscale="log", xlim=(0.008, 600), axvline={alpha / r: "α/r"}, xlabel="factor (0 is drawn at 0.01)")  # fmt: skip
 
 
-def layer_diagram(name: str, album: Mapping[int, Mapping[str, dict]], step: int):
-    """The two paths through one layer at one step, over the norms of all steps."""
-    now = album[step][name]
-    d_out, d_in, r = now["shape"]
-    share = now["update"] / now["weight"]
-    figure, (above, below) = plt.subplots(2, 1, figsize=(8, 5), height_ratios=(1.15, 1))
-    above.set(xlim=(0, 10), ylim=(0, 3.4))
-    above.axis("off")
-    _box(above, 1.4, 2.1, 5.4, 0.9, f"W  {d_out}×{d_in}, frozen\n‖W‖ = {now['weight']:.2f}", GREY)
-    _box(above, 1.4, 0.3, 2.0, 0.9, f"A  {r}×{d_in}\n‖A‖ = {now['A']:.2f}", BLUE)
-    _box(above, 4.8, 0.3, 2.0, 0.9, f"B  {d_out}×{r}\n‖B‖ = {now['B']:.2f}", ORANGE)
-    thick = 0.6 + 40 * share
-    for start, end in (((0.5, 1.65), (1.35, 2.5)), ((6.85, 2.5), (8.15, 1.8))):
-        _arrow(above, start, end)
-    for start, end in (((0.5, 1.55), (1.35, 0.75)), ((3.45, 0.75), (4.75, 0.75)), ((6.85, 0.75), (8.15, 1.45))):  # fmt: skip
-        _arrow(above, start, end, min(thick, 8), GREEN)
-    above.text(0.35, 1.6, "x", fontsize=14, ha="center", va="center", weight="bold")
-    above.text(4.1, 0.98, "x Aᵀ", ha="center", fontsize=9)
-    above.text(7.75, 0.55, f"× α/r = {now['scale']:g}", ha="left", fontsize=9.5)
-    above.text(8.35, 1.62, "+", fontsize=16, ha="center", va="center", weight="bold")
-    _arrow(above, (8.55, 1.62), (9.2, 1.62))
-    above.text(9.45, 1.6, "y", fontsize=14, ha="center", va="center", weight="bold")
-    above.set_title(f"After {step} steps the correction is {share:.1%} of the weight")
+# --- directions ------------------------------------------------------------------------------
 
-    steps = sorted(album)
-    series = (("B", "‖B‖", ORANGE, "-"), ("moved", "A's distance from its start", BLUE, "--"))
-    for key, label, colour, line in series:
-        values = [album[s][name][key] for s in steps]
-        below.plot(steps, values, line, color=colour, label=label)
-        below.plot(step, now[key], "o", color=colour, ms=7)
-    below.axvline(step, color=GREY, lw=1, ls=":")
-    below.set(xlabel="optimiser step", ylabel="norm", ylim=(0, None), xlim=(-0.3, steps[-1] + 0.3))
-    below.xaxis.get_major_locator().set_params(integer=True)
-    below.legend(loc="lower right")
-    return figure
+
+def best(runs: Sequence[dict], r: int, only: str | None = None) -> list[dict]:
+    """Return the runs of a rank at the learning rate with the lowest validation loss."""
+    found = [run for run in chosen(runs, r=r) if "steps" not in run and run.get("only") == only]
+    return tuned(found, lambda run: run["validation"])
+
+
+def firsts(
+    runs: Sequence[dict], r: int, which: str = "shares", only: str | None = None
+) -> list[float]:
+    """Return the share of the energy in the first direction by seed, trained or "shuffled"."""
+    return [last(run, which)[0] for run in best(runs, r, only)]
+
+
+def first(runs: Sequence[dict], r: int, which: str = "shares", only: str | None = None) -> Estimate:
+    """Return the mean of ``firsts``."""
+    return estimates.mean(firsts(runs, r, which, only))
+
+
+def last(run: dict, which: str = "shares") -> list[float]:
+    """Return a run's shares after its last step, or those of the "shuffled" matrices."""
+    return run["shuffled"] if which == "shuffled" else run["shares"][max(run["shares"], key=int)]
+
+
+def directions(runs: Sequence[dict]):
+    """Draw the share of each direction, trained and shuffled, in one panel for each rank."""
+    labels = {"shares": "trained", "shuffled": "same entries in random order"}
+    found = {
+        f"rank {r}": {
+            label: {
+                k + 1: [last(run, which)[k] for run in best(runs, r)]
+                for k in range(min(r, len(last(best(runs, r)[0]))))
+            }
+            for which, label in labels.items()
+        }
+        for r in RATES
+    }
+    told = "; ".join(
+        f"{panel}, {label}: {np.mean(by[1]):.0%} in the first"
+        for panel, series in found.items()
+        for label, by in series.items()
+    )
+    return curves(found, "Share of ‖ΔW‖² in each singular direction", f"Falling curves. {told}.", panels=True, percent="y",
+                  sharey=True, ylim=(0, None), xlabel="direction", figsize=(9, 3.4), ylabel="share of the energy",
+                  each={f"rank {r}": {"xticks": range(1, min(r, 8) + 1)} for r in RATES})  # fmt: skip
+
+
+def over_steps(runs: Sequence[dict]):
+    """Draw the share of the first direction over the steps: three ranks, and B alone. Rank 8 goes on."""
+    arms = {f"rank {r}": longer(runs, r) if r == R else best(runs, r) for r in RATES}
+    arms[f"rank {R}, only B trained"] = best(runs, R, "B")
+    found = {
+        name: {int(step): [run["shares"][step][0] for run in some] for step in some[0]["shares"]}
+        for name, some in arms.items()
+    }
+    told = "; ".join(
+        f"{name}: " + ", ".join(f"{np.mean(v):.0%} after {step}" for step, v in by.items())
+        for name, by in found.items()
+    )
+    return curves(found, "Share of ‖ΔW‖² in the first direction, by step", f"Curves over the steps. {told}.", percent="y",
+                  xscale="log", xticks=(1, 3, 6, 12, 24, 48, 96), xlabel="training step", ylim=(0, 1), figsize=(7.8, 3.6), direct=False)  # fmt: skip
+
+
+def longer(runs: Sequence[dict], r: int) -> list[dict]:
+    """Return a rank's runs with more steps, at the learning rate with the lowest validation loss."""
+    found = [run for run in chosen(runs, r=r) if run.get("steps") == LONG]
+    return tuned(found, lambda run: run["validation"])
+
+
+def loss(runs: Sequence[dict], r: int, how: str = "test", k: int = 0) -> list[float]:
+    """Return the held-out loss of every seed, whole or with a part of each ΔW."""
+    return [run[how][str(k)] if k else run[how] for run in best(runs, r)]
+
+
+def energy(runs: Sequence[dict], r: int, k: int) -> Estimate:
+    """Return the share of the energy in the first k directions."""
+    return estimates.mean([sum(last(run)[:k]) for run in best(runs, r)])
+
+
+def against_trained(runs: Sequence[dict], r: int, k: int, how: str = "top") -> Estimate:
+    """Return the loss of rank r cut to k, divided by that of rank k as trained, paired by seed."""
+    return estimates.ratio(loss(runs, k), loss(runs, r, how, k))
+
+
+def trained_at(runs: Sequence[dict], k: int) -> dict[str, list[dict]]:
+    """Return the runs of rank k by what it is trained for, and how its learning rate is chosen."""
+    short = [run for run in chosen(runs, r=k) if not {"steps", "only"} & run.keys()]
+    return {
+        f"rank {k}, {STEPS} steps": best(runs, k),
+        f"rank {k}, {STEPS} steps, learning rate chosen on the test": tuned(
+            short, lambda run: run["test"]
+        ),
+    } | ({f"rank {k}, {LONG} steps": longer(runs, k)} if k == R else {})
+
+
+def trained_table(runs: Sequence[dict], r: int = 32) -> pd.DataFrame:
+    """Return the loss of ranks as trained, and that of rank r cut to them, divided by it."""
+    rows = {
+        name: {
+            "learning rate": f"{some[0]['learning_rate']:g}",
+            "loss": f"{np.mean([run['test'] for run in some]):.3f}",
+            f"rank {r}, {STEPS} steps, cut to this rank ÷ this": times(
+                estimates.ratio([run["test"] for run in some], loss(runs, r, "top", k))
+            ),
+        }
+        for k in RATES
+        if k < r
+        for name, some in trained_at(runs, k).items()
+    }
+    return pd.DataFrame(rows).T.rename_axis("trained as")
+
+
+def cuts_table(runs: Sequence[dict], r: int = 32) -> pd.DataFrame:
+    """Return what k of the directions of rank r hold and do; ratios divide by the loss of all."""
+    rows = {}
+    for k in CUTS:
+        ratios = {
+            how: times(estimates.ratio(loss(runs, r), loss(runs, r, how, k)))
+            for how in ("top", "rest", "part", "short")
+        }
+        rows[k] = {
+            "energy": percent(energy(runs, r, k)),
+            "loss, the first k": ratios["top"],
+            "all but these": ratios["rest"],
+            "k rows of A as trained": ratios["part"],
+            "all, scaled down": ratios["short"],
+        }
+    return pd.DataFrame(rows).T.rename_axis("k")
+
+
+def at_same_loss(runs: Sequence[dict]) -> str:
+    """Return the first direction's share with both matrices trained, and with B alone, at about one loss."""
+
+    def arm(rate: float, only: str | None = None) -> list[dict]:
+        some = chosen(runs, r=R, learning_rate=rate)
+        return [run for run in some if "steps" not in run and run.get("only") == only]
+
+    def score(some: Sequence[dict]) -> float:
+        return float(np.mean([run["test"] for run in some]))
+
+    def share(some: Sequence[dict]) -> list[float]:
+        return [last(run)[0] for run in some]
+
+    def told(some: Sequence[dict]) -> str:
+        return (
+            f"{np.mean(share(some)):.0%} at {some[0]['learning_rate']:g} (loss {score(some):.3f})"
+        )
+
+    alone = best(runs, R, "B")
+    both = min(map(arm, RATES[R]), key=lambda some: abs(np.log(score(some) / score(alone))))
+    arms = [arm(rate, "B") for rate in RATES_B]
+    close = [some for some in arms if abs(np.log(score(some) / score(both))) < 0.1] or [alone]
+    most = max(close, key=lambda some: np.mean(share(some)))
+    word = verdict(estimates.change(share(most), share(both)), "less", "more")
+    return f"both {told(both)}, only B {', '.join(map(told, close))}, {word}"
+
+
+def at_the_edge(runs: Sequence[dict]) -> str:
+    """Return the ranks at which the best learning rate is the lowest or the highest that was tried."""
+    ranks = [r for r in RATES if best(runs, r)[0]["learning_rate"] in (RATES[r][0], RATES[r][-1])]
+    return ", ".join(map(str, ranks)) or "none"
+
+
+# --- what was found --------------------------------------------------------------------------
+
+
+def claims(
+    runs: Sequence[dict], full: Estimate, found: Verdicts, apart: Mapping[str, float], wrong: float
+) -> pd.DataFrame:
+    """Return the claims of the lesson with their numbers; the words follow the counts and intervals.
+
+    Args:
+        full: the first direction's share of the energy in the first eight of a full update.
+        found: the verdicts of four tests, the first three by output, the last the student's.
+        apart: setting -> largest relative difference from PEFT. wrong: the same of a wrong factor.
+    """
+    equal, other, third, whole = next(iter(found["right"].values()))
+    factors, others, right = (len(found[kind]) for kind in ("factor", "others", "right"))
+
+    def seen(test: str, kind: str) -> str:
+        return f"{refused(found, test, kind)} of {len(found[kind])}"
+
+    def accepted(test: str) -> str:
+        return f"{right - refused(found, test, 'right')} of {right}"
+
+    fewer = refused(found, equal, "factor") < refused(found, other, "factor")
+    missed = others - refused(found, third, "others")
+    largest = max(apart.values())
+    one, mixed = first(runs, R), first(runs, R, "shuffled")
+    more = estimates.change(*(firsts(runs, R, which) for which in ("shuffled", "shares")))
+    alone = estimates.change(firsts(runs, R, only="B"), firsts(runs, R))
+    cut = against_trained(runs, 32, 2)
+    others_of_2 = "; ".join(
+        f"÷ {name}: {times(found_)}, {verdict(found_, 'higher', 'lower', neutral=1.0)}"
+        for name, some in list(trained_at(runs, 2).items())[1:]
+        for found_ in [estimates.ratio([run["test"] for run in some], loss(runs, 32, "top", 2))]
+    )
+    by_rate = ", ".join(
+        f"{np.mean([last(run)[0] for run in chosen(runs, r=R, learning_rate=rate) if not {'steps', 'only'} & run.keys()]):.0%} at {rate:g}"
+        for rate in RATES[R]
+    )
+    rows = [
+        (
+            f"With α = r a test refuses {'fewer' if fewer else 'no fewer'} wrong factors than with α ≠ r",
+            f"{equal}: {seen(equal, 'factor')}; {other}: {seen(other, 'factor')}",
+            f"right classes accepted by either: {accepted(equal)}, {accepted(other)}",
+            f"α ≠ r alone is {'enough' if refused(found, other, 'factor') == factors else 'not enough'}: at {other} these pass: "
+            + (", ".join(n for n, each in found["factor"].items() if each[other]) or "none")
+            + f"; {third}: {seen(third, 'factor')}",
+        ),
+        (
+            f"An output test misses {missed} of {others} mistakes outside the factor",
+            f"{third}: {seen(third, 'others')} refused",
+            f"{whole}: {seen(whole, 'others')}; right classes accepted: {accepted(whole)}",
+            "mistakes that we thought of; none that needs 16 bits, a GPU or many layers to show",
+        ),
+        (
+            f"The class {'equals' if largest < 1e-5 else 'differs from'} PEFT's layer in {len(apart)} settings",
+            f"largest difference {largest:.0e} of the correction",
+            f"factor α: {wrong:.1f}",
+            "float32 on a CPU; outputs of one layer",
+        ),
+        (
+            f"The first direction of ΔW at rank {R}: {verdict(more, 'more', 'less')} energy than in shuffled matrices",
+            percent(one),
+            f"shuffled: {percent(mixed)}; only B trained: {percent(first(runs, R, only='B'))}, {verdict(alone, 'less', 'more')}; at about the same loss: {at_same_loss(runs)}",
+            f"rank 32: {percent(first(runs, 32))}; after {LONG} steps: {percent(estimates.mean([last(run)[0] for run in longer(runs, R)]))}; by learning rate: {by_rate}; full fine-tuning, among its first 8 (07): {percent(full)}",
+        ),
+        (
+            f"Rank 32, cut to 2 directions: loss {verdict(cut, 'higher', 'lower', neutral=1.0)} than rank 2, trained for as many steps",
+            times(cut),
+            f"{others_of_2}; all but these 2: {times(against_trained(runs, 32, 2, 'rest'))}; 2 rows of A: {times(against_trained(runs, 32, 2, 'part'))}; all, scaled down: {times(against_trained(runs, 32, 2, 'short'))}",
+            f"to 8, against rank 8: {times(against_trained(runs, 32, 8))}; {STEPS} steps, facts that the base model had learned; learning rate at the end of its grid at ranks: {at_the_edge(runs)}",
+        ),
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=["claim", "measured", "control", "where it stops holding"])
+
+
+def full_update(runs: Sequence[dict]) -> Estimate:
+    """Return the first direction's share of the first eight of a full update, from notebook 07's runs."""
+    whole = tuned(chosen(runs, method="full fine-tuning"), lambda run: run["validation"])
+    return estimates.mean([run["top"]["1"]["energy"] / run["top"]["8"]["energy"] for run in whole])
