@@ -203,6 +203,7 @@ def claims(
     planned: Mapping[str, TrainingBytes],
     operations: Mapping[str, Mapping[str, float]],
     trade_off: Sequence[dict],
+    in_the_last: int,
 ) -> pd.DataFrame:
     """Return the claims of the lesson with their numbers; the words follow them.
 
@@ -211,6 +212,7 @@ def claims(
         planned: variant -> what was planned.
         operations: as in `time_table`.
         trade_off: the recorded runs of notebook 06.
+        in_the_last: the peak with adapters in the last layer alone, in bytes.
     """
     peak = {name: max(timeline) for name, timeline in timelines.items()}
     off = max(abs(peak[name] / planned[name].peak - 1) for name in peak)
@@ -230,7 +232,7 @@ def claims(
         (
             f"With longer sequences LoRA saves {saves} of the peak",
             f"LoRA ÷ full: {times(short)} at {SHORT} tokens, {times(long)} at {LONG}",
-            f"activations are {activations:.0%} of what LoRA saves at {SHORT} tokens",
+            f"activations are {activations:.0%} of what LoRA saves at {SHORT} tokens; adapters in the last layer alone: {size(in_the_last)} for {size(peak['lora'])}",
             f"4 sequences, SmolLM2; recomputed: "
             f"×{np.mean(processes(runs, 'lora', LONG, True)) / np.mean(processes(runs, 'full', LONG, True)):.2f} at {LONG}",
         ),
