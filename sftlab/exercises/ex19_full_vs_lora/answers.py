@@ -2,13 +2,117 @@
 
 from __future__ import annotations
 
+import weakref
 from itertools import accumulate
 
 import torch
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten, tree_map_only
+from torch.utils.weak import WeakIdKeyDictionary
 
 from sftlab.classroom.answers import equivalent, refused, right
 
-ID = "19.peak_training_bytes"
+METER, ID = "19.MemoryMeter", "19.peak_training_bytes"
+
+
+@right(METER)
+class ByTreeMap(TorchDispatchMode):
+    def __init__(self):
+        super().__init__()
+        self.timeline, self.bytes_of = [], {}
+
+    def hold(self, tensor):
+        storage = tensor.untyped_storage()
+        if storage._cdata in self.bytes_of:
+            return
+        self.bytes_of[storage._cdata] = storage.nbytes()
+        weakref.finalize(storage, lambda: self.bytes_of.pop(storage_key))
+        storage_key = storage._cdata
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        result = operation(*args, **(kwargs or {}))
+        tree_map_only(torch.Tensor, self.hold, result)
+        self.timeline.append(sum(self.bytes_of.values()))
+        return result
+
+
+@right(METER)
+class ByARunningTotal(TorchDispatchMode):
+    def __init__(self):
+        super().__init__()
+        self.timeline, self.known, self.total = [], set(), 0
+
+    def hold(self, tensor):
+        storage = tensor.untyped_storage()
+        key, size = storage._cdata, storage.nbytes()
+        if key not in self.known:
+            self.known.add(key)
+            self.total += size
+            weakref.finalize(storage, self.free, key, size)
+
+    def free(self, key, size):
+        self.known.remove(key)
+        self.total -= size
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for leaf in tree_flatten(out)[0]:
+            if torch.is_tensor(leaf):
+                self.hold(leaf)
+        self.timeline.append(self.total)
+        return out
+
+
+@right(METER)
+class ByWeakKeys(TorchDispatchMode):
+    def __init__(self):
+        super().__init__()
+        self.timeline, self.sizes = [], WeakIdKeyDictionary()
+
+    def hold(self, tensor):
+        storage = tensor.untyped_storage()
+        self.sizes[storage] = storage.nbytes()
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        result = operation(*args, **(kwargs or {}))
+        for part in result if isinstance(result, (tuple, list)) else [result]:
+            if isinstance(part, torch.Tensor):
+                self.hold(part)
+        self.timeline.append(sum(self.sizes.values()))
+        return result
+
+
+@right(METER)
+class ByLookingWhatIsLeft(TorchDispatchMode):
+    def __init__(self):
+        super().__init__()
+        self.timeline, self.references = [], {}
+
+    def hold(self, tensor):
+        storage = tensor.untyped_storage()
+        self.references[storage._cdata] = StorageWeakRef(storage), storage.nbytes()
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        result = operation(*args, **(kwargs or {}))
+        tree_map_only(torch.Tensor, self.hold, result)
+        self.references = {k: r for k, r in self.references.items() if not r[0].expired()}
+        self.timeline.append(sum(size for _, size in self.references.values()))
+        return result
+
+
+@refused(METER, "Expected at [0]: 12, got: 24")
+class HoldsTwiceAsMuch(ByTreeMap):
+    def hold(self, tensor):
+        super().hold(tensor)
+        self.bytes_of[tensor.untyped_storage()._cdata] = 2 * tensor.untyped_storage().nbytes()
+
+
+equivalent(
+    METER,
+    "A mode of this version works without it; PyTorch's documentation asks for it.",
+    "without `super().__init__()`",
+)
 
 
 @right(ID)

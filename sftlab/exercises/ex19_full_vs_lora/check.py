@@ -1,13 +1,255 @@
-"""The check of notebook 19: the peak of a training step from its parts."""
+"""Checks of notebook 19: a meter of the memory that tensors hold, and the peak of a step."""
 
 from __future__ import annotations
 
 import random
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_flatten
 
 from sftlab.classroom.checking import Case, Exercise, mistake
+from sftlab.memory.meter import MemoryMeter
 from sftlab.memory.plan import peak_training_bytes
 
-ID = "19.peak_training_bytes"
+METER, ID = "19.MemoryMeter", "19.peak_training_bytes"
+
+# --- MemoryMeter -----------------------------------------------------------------------------
+
+
+def _parts(result: Any) -> list[Tensor]:
+    return [part for part in tree_flatten(result)[0] if isinstance(part, Tensor)]
+
+
+@mistake(METER, "A view counts again. Tensors that share a storage hold its bytes once.")
+class CountsTensors(MemoryMeter):
+    def hold(self, tensor):
+        key = id(tensor)
+        self.sizes[key] = tensor.numel() * tensor.element_size()
+        weakref.finalize(tensor, self.sizes.pop, key, None)
+
+
+@mistake(METER, "What is freed stays counted. Its bytes have to go when its storage is freed.")
+class NeverFrees(MemoryMeter):
+    def hold(self, tensor):
+        storage = tensor.untyped_storage()
+        self.sizes[storage._cdata] = storage.nbytes()
+        self.__dict__.setdefault("kept", []).append(storage)
+
+
+@mistake(
+    METER,
+    "The number of elements is counted. An element of float32 takes 4 bytes, one of int64 takes 8.",
+)
+class CountsElements(MemoryMeter):
+    def hold(self, tensor):
+        storage = tensor.untyped_storage()
+        if storage._cdata not in self.sizes:
+            self.sizes[storage._cdata] = tensor.numel()
+            weakref.finalize(storage, self.sizes.pop, storage._cdata)
+
+
+@mistake(
+    METER, "Every element counts as 4 bytes. One of int64 takes 8: ask the storage for its bytes."
+)
+class FourBytesEach(MemoryMeter):
+    def hold(self, tensor):
+        storage = tensor.untyped_storage()
+        if storage._cdata not in self.sizes:
+            self.sizes[storage._cdata] = 4 * tensor.numel()
+            weakref.finalize(storage, self.sizes.pop, storage._cdata)
+
+
+@mistake(
+    METER, "`hold` has no effect. A tensor that was there before is known once it was given to it."
+)
+class HoldsNothing(MemoryMeter):
+    def hold(self, tensor):
+        return None
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        result = operation(*args, **(kwargs or {}))
+        for part in _parts(result):
+            super().hold(part)
+        self.timeline.append(_total(self))
+        return result
+
+
+def _dispatching(told: str) -> Callable:
+    """Declare a mistake in what happens around an operation: (meter, result of the operation, run)."""
+
+    def declare(around: Callable) -> Callable:
+        class Wrong(MemoryMeter):
+            def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+                return around(self, lambda: operation(*args, **(kwargs or {})))
+
+        Wrong.__name__ = around.__name__
+        mistake(METER, told)(Wrong)
+        return around
+
+    return declare
+
+
+def _total(meter: MemoryMeter) -> int:
+    return sum(meter.sizes.values())
+
+
+@_dispatching(
+    "An operation with several results: only a single tensor is counted. Take every tensor of the result."
+)
+def one_result(meter, run):
+    result = run()
+    if isinstance(result, Tensor):
+        meter.hold(result)
+    meter.timeline.append(_total(meter))
+    return result
+
+
+@_dispatching(
+    "An operation with several results: only the first is counted. Take every tensor of the result."
+)
+def first_result(meter, run):
+    result = run()
+    for part in _parts(result)[:1]:
+        meter.hold(part)
+    meter.timeline.append(_total(meter))
+    return result
+
+
+@_dispatching(
+    "The timeline lags behind: it gets the bytes before an operation. Note them after it."
+)
+def before_the_operation(meter, run):
+    meter.timeline.append(_total(meter))
+    result = run()
+    for part in _parts(result):
+        meter.hold(part)
+    return result
+
+
+@_dispatching(
+    "The timeline gets what an operation adds. It should get all bytes that are held after it."
+)
+def only_what_is_added(meter, run):
+    before, result = _total(meter), run()
+    for part in _parts(result):
+        meter.hold(part)
+    meter.timeline.append(_total(meter) - before)
+    return result
+
+
+@_dispatching(
+    "The timeline gets the highest number so far. It should fall when something is freed."
+)
+def highest_so_far(meter, run):
+    result = run()
+    for part in _parts(result):
+        meter.hold(part)
+    meter.timeline.append(max([_total(meter), *meter.timeline]))
+    return result
+
+
+@_dispatching(
+    "The timeline grows only when something new is held. Note the bytes after every operation."
+)
+def only_new_ones(meter, run):
+    before, result = len(meter.sizes), run()
+    for part in _parts(result):
+        meter.hold(part)
+    if len(meter.sizes) != before:
+        meter.timeline.append(_total(meter))
+    return result
+
+
+@_dispatching(
+    "The result of an operation is lost: the program under the meter gets None. Return it."
+)
+def nothing_returned(meter, run):
+    for part in _parts(run()):
+        meter.hold(part)
+    meter.timeline.append(_total(meter))
+
+
+def _watched(steps: Callable[[Any], Any]) -> Callable[[Any, tuple], Any]:
+    """Return the timeline of some operations, or what they return if that is anything."""
+
+    def observe(meter: Any, _: tuple) -> Any:
+        with meter:
+            found = steps(meter)
+        return list(meter.timeline) if found is None else found
+
+    return observe
+
+
+def _new(meter):
+    a = torch.zeros(3)
+    b = torch.zeros(5, dtype=torch.int64)
+    assert len(a) and len(b)
+
+
+def _shared(meter):
+    a = torch.zeros(6)
+    a.view(2, 3).t()
+    a.add_(1)
+
+
+def _freed(meter):
+    a = torch.zeros(6)
+    b = a + 1
+    del b
+    c = a * 2
+    del a
+    c.mul_(2)
+
+
+def _several(meter):
+    torch.sort(torch.zeros(7))
+
+
+def _outside(meter, _):
+    weight = torch.ones(11)
+    meter.hold(weight)
+    meter.hold(weight)
+    with meter:
+        doubled = weight * 2
+    assert len(doubled)
+    return list(meter.timeline)
+
+
+def _results(meter):
+    a = torch.full((3,), 2.0)
+    if a is None:
+        return None, None, None
+    values, order = torch.sort(a, descending=True)
+    return a.tolist(), values.tolist(), order.tolist()
+
+
+def _learning(meter):
+    w = torch.ones(4, requires_grad=True)
+    (w * 3).sum().backward()
+    assert w.grad is not None
+
+
+def _meter_case(rule: str, told: str, observe: Callable[[Any, tuple], Any]) -> Case:
+    return Case(
+        f"a new `MemoryMeter()`: {told}", lambda: (), MemoryMeter, rule=rule, observe=observe
+    )
+
+
+METER_CASES = (
+    _meter_case("returned", "what some operations return while the meter is on", _watched(_results)),
+    _meter_case("every", "the timeline of two operations that make 3 numbers of float32 and 5 of int64", _watched(_new)),
+    _meter_case("shared", "the timeline of `a = torch.zeros(6)`, `a.view(2, 3).t()`, `a.add_(1)`", _watched(_shared)),
+    _meter_case("freed", "the timeline of `a = torch.zeros(6)`, `b = a + 1`, `del b`, `c = a * 2`, `del a`, `c.mul_(2)`", _watched(_freed)),
+    _meter_case("several", "the timeline of `torch.sort(torch.zeros(7))`, which returns two tensors", _watched(_several)),
+    _meter_case("hold", "the timeline of `weight * 2`; the weight, 11 numbers, was given to `hold` twice before", _outside),
+    _meter_case("every", "the timeline of a small forward and backward pass", _watched(_learning)),
+)  # fmt: skip
+
+# --- peak_training_bytes ---------------------------------------------------------------------
 
 # Each mistake as a formula. The arguments, in order: weights, gradients, optimizer, activations,
 # logits, in_flight, largest.
@@ -119,19 +361,43 @@ def _draw(rng: random.Random, *_: int) -> tuple[int, ...]:
 
 
 EXERCISES = {
+    METER: Exercise(
+        METER,
+        "A meter of memory",
+        MemoryMeter,
+        METER_CASES,
+        asks="Record the bytes that tensors hold after every operation, in `timeline`.",
+        rules={
+            "every": "After every operation, `timeline` gets the bytes held by all known tensors.",
+            "several": "Known are all tensors that an operation returns, one or several.",
+            "hold": "`hold(tensor)` makes a tensor known that was there before.",
+            "shared": "Tensors that share a storage, as views do, hold its bytes once.",
+            "freed": "When a storage is freed, its bytes are no longer held.",
+            "returned": "Every operation returns what it would return without the meter.",
+        },
+        hints=(
+            "Keep a dictionary from storage to bytes. The rest is to keep it up to date.",
+            ("freed", "`weakref.finalize(storage, function, *arguments)` calls the function when the storage is freed."),
+            "`tensor.untyped_storage()` has `nbytes()`, and `_cdata`, a number that is the same for all tensors that share it.",
+        ),
+        path="Write `hold` first: storage, number, bytes, and what is to happen when it is freed. Then `__torch_dispatch__`: run the operation, give each tensor of its result to `hold`, "
+        "append the sum, return the result. The usual wrong turn is to keep the storage itself: then nothing is ever freed.",
+        why="A mode sees each operation that PyTorch runs, those of the backward pass and of the optimizer included. Counting storages instead of tensors makes views and results in place come out right.",
+        points=2,
+    ),
     ID: Exercise(
         ID,
         "The peak of a step from its parts",
         peak_training_bytes,
         CASES,
         asks="Return the largest number of bytes that a training step holds at one moment.\n\n"
-        "All arguments are sizes in bytes; weights include the adapters, optimizer is its state.",
+        "All are sizes in bytes; optimizer is its state, largest the largest trained matrix.",
         rules={
             "held": "weights and optimizer are held at every moment, gradients only at the end.",
             "peak": "Three moments follow one another. The result is the total of the largest one.",
-            "loss": "Moment 1, backward pass of the loss: all activations (the logits are part of them), plus two more arrays of the size logits.",
-            "layer": "Moment 2, backward pass of the last layer: the activations without the logits, plus in_flight.",
-            "end": "Moment 3, end of the step: no activations; all gradients, plus two arrays of the size largest (of the largest trained matrix).",
+            "loss": "Moment 1, backward of the loss: activations (logits included) and 2 more times logits.",
+            "layer": "Moment 2, backward of the last layer: activations without the logits, and in_flight.",
+            "end": "Moment 3, end of the step: no activations; all gradients, and 2 times largest.",
         },
         draw=_draw,
         hints=(

@@ -1,65 +1,262 @@
-"""Figures and tables of notebook 19: full fine-tuning and LoRA side by side."""
+"""Figures and tables of notebook 19. Their words follow the numbers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
 
 from sftlab.classroom.figures import curves
+from sftlab.exercises import estimates
+from sftlab.exercises.estimates import Estimate, times, verdict
+from sftlab.exercises.ex19_full_vs_lora.experiment import BATCHES, EMBEDDED, METHODS, SHAPE, a_run
 from sftlab.exercises.sizes import size
+from sftlab.exercises.trade_off import FULL, LORA
 from sftlab.memory.count import TrainingBytes
-from sftlab.quant import bits_per_parameter
+from sftlab.memory.plan import plan
 
-LABELS = {"full": "full fine-tuning", "lora": "LoRA"}
 PARTS = ("weights", "adapters", "gradients", "optimizer", "activations", "peak")
+SHORT, LONG = (length for _, length in BATCHES[SHAPE])
+
+WHY = {  # why a prediction comes out as it does: prediction -> mechanism
+    "a": "Gradients and optimizer state go with the trained parameters. The frozen weights stay, and so do most activations: the gradient of the first adapter comes back through all layers above it.",
+    "b": "Weights, gradients and optimizer state do not depend on the batch. Activations grow with every token, and both methods need them.",
+    "c": "A full step computes outputs, gradients of inputs and gradients of weights, about a third each. LoRA leaves out most of the last third, and its optimizer has little to do. A and B are small, but each takes calls of its own.",
+}  # fmt: skip
 
 
-def recorded_run(runs: Sequence[dict], **settings) -> dict:
-    """The one recorded run with these settings."""
-    (found,) = [run for run in runs if all(run.get(k) == v for k, v in settings.items())]
-    return found
+# --- one step --------------------------------------------------------------------------------
 
 
-def beside(found: Mapping[str, tuple[TrainingBytes, TrainingBytes]]) -> list[list[str]]:
-    """One row per part; for every name what was planned and what was measured, and how far apart."""
-    lines = []
-    for part in PARTS:
-        line = [part]
-        for planned, measured in found.values():
-            told, held = getattr(planned, part), getattr(measured, part)
-            off = f" ({told / held - 1:+.1%})".replace("-0.0%", "+0.0%") if held else ""
-            line.append(f"{size(told)} / {size(held)}{off}" if held else "none")
-        lines.append(line)
-    return lines
-
-
-def growth(
-    planned: Mapping[str, Sequence[tuple[int, float]]],
-    measured: Mapping[str, Sequence[tuple[int, float]]],
+def timelines(
+    found: Mapping[str, tuple[Sequence[int], Mapping[str, int]]],
+    planned: Mapping[str, TrainingBytes],
 ):
-    """Peaks over the length of the rows: lines as planned, crosses as the process was measured.
+    """Draw the bytes held after every operation of a step, a panel for each variant.
 
-    Both: label -> (tokens, bytes) pairs.
+    Args:
+        found: variant -> (bytes after every operation, label -> number of operations until then).
+        planned: variant -> what was planned.
     """
-    lines = {label: {n: peak / 1e9 for n, peak in points} for label, points in planned.items()}
-    first, last = (end(n for points in planned.values() for n, _ in points) for end in (min, max))
-    ends = ", ".join(f"{label} {points[-1][1] / 1e9:.1f} GB" for label, points in planned.items())
-    off = max(abs(peak / dict(planned[label])[n] - 1) for label, points in measured.items() for n, peak in points)  # fmt: skip
-    return curves(
-        lines,
-        f"At {last} tokens a row: {ends}",
-        f"Peak memory over rows of {first} to {last} tokens, at the end {ends}. Crosses mark measured peaks, at most "
-        f"{off:.0%} away from the planned lines.",
-        marked={(n, peak / 1e9): "" for points in measured.values() for n, peak in points},
-        xticks=sorted({n for points in planned.values() for n, _ in points}), ylim=(0, None),
-        xlabel="tokens per row (4 rows); lines planned, crosses measured", ylabel="peak (GB)", figsize=(7.6, 3.4),
-    )  # fmt: skip
+    panels, each, words = {}, {}, []
+    for name, (timeline, marks) in found.items():
+        edges = np.unique(np.linspace(0, len(timeline), 161).astype(int))
+        highest = [max(timeline[a:b]) / 1e6 for a, b in pairwise(edges)]
+        panels[name] = {"": dict(zip(edges[1:].tolist(), highest, strict=True))}
+        each[name] = {
+            "axvline": dict.fromkeys(marks.values(), ""),
+            "axhline": {planned[name].peak / 1e6: "plan"},
+        }
+        words.append(f"{name}: begins at {size(timeline[0])}, highest {size(max(timeline))}")
+    return curves(panels, "Memory held during one training step",
+                  f"Lines over the operations of a step. {'; '.join(words)}. A dotted line marks the planned peak.",
+                  panels=True, columns=2, sharey=True, each=each, xlabel=f"operations; dotted: {' and '.join(marks)} begin", ylabel="MB", ylim=(0, None),
+                  figsize=(9.2, 6.4))  # fmt: skip
 
 
-def with_interval(mean: float, interval: tuple[float, float]) -> str:
-    """A score with its 95% interval."""
-    return f"{mean:.2f} ({interval[0]:.2f} to {interval[1]:.2f})"
+def against_plan(found: Mapping[str, tuple[TrainingBytes, TrainingBytes]]) -> pd.DataFrame:
+    """Return each part as planned and as measured: variant -> (planned, measured)."""
+    rows = {
+        f"{name}, {how}": {part: size(getattr(held, part)) for part in PARTS}
+        for name, both in found.items()
+        for how, held in zip(("planned", "measured"), both, strict=True)
+    }
+    return pd.DataFrame(rows).T
 
 
-def four_bit_weights(linears: int, others: int, other_bytes: int) -> float:
-    """Bytes of a model whose linear layers are in NF4, double quantised, and the others are not."""
-    return linears * bits_per_parameter(double=True) / 8 + others * other_bytes
+def peaks_table(
+    found: Mapping[str, Sequence[int]], planned: Mapping[str, TrainingBytes]
+) -> pd.DataFrame:
+    """Return the peak that the meter saw, the planned one, and the share that they differ by."""
+    rows = {
+        name: {
+            "highest": size(max(timeline)),
+            "planned": size(planned[name].peak),
+            "differ by": f"{max(timeline) / planned[name].peak - 1:+.1%}",
+        }
+        for name, timeline in found.items()
+    }
+    return pd.DataFrame(rows).T
+
+
+# --- recorded --------------------------------------------------------------------------------
+
+
+def recorded(runs: Sequence[dict], **settings) -> list[dict]:
+    """Return the recorded runs with these settings."""
+    return [run for run in runs if all(run.get(k) == v for k, v in settings.items())]
+
+
+def processes(
+    runs: Sequence[dict], method: str, length: int, recompute: bool = False
+) -> list[float]:
+    """Return the peaks of SmolLM2's processes in bytes, one for each repetition."""
+    settings = {"shape": SHAPE, "method": method, "length": length, "recompute": recompute}
+    return [run["process"] for run in recorded(runs, kind="memory", **settings)]
+
+
+def share_of_full(runs: Sequence[dict], length: int) -> Estimate:
+    """Return LoRA's peak divided by full fine-tuning's, over repeated processes."""
+    return estimates.ratio(*(processes(runs, method, length) for method in METHODS))
+
+
+def saved_bytes_(runs: Sequence[dict], length: int, part: str) -> float:
+    """Return by how many bytes a part is smaller with LoRA, as counted in the process."""
+    full, lora = (
+        recorded(runs, kind="memory", shape=SHAPE, method=m, length=length, recompute=False)[0]
+        for m in METHODS
+    )
+    return full["tensors"][part] - lora["tensors"][part]
+
+
+def processes_table(runs: Sequence[dict]) -> pd.DataFrame:
+    """Return SmolLM2's peaks: planned, of the process, and LoRA's share of full fine-tuning's."""
+    rows = {}
+    for length in (SHORT, LONG):
+        for method in METHODS:
+            peaks = processes(runs, method, length)
+            planned = plan(a_run(SHAPE, method, 4, length)).peak
+            rows[f"{'LoRA' if method == 'lora' else 'full'}, {length} tokens"] = {
+                "planned": size(planned),
+                "process": f"{size(np.mean(peaks))} ({size(min(peaks))} to {size(max(peaks))})",
+                "of full": times(share_of_full(runs, length)) if method == "lora" else "",
+            }
+    return pd.DataFrame(rows).T
+
+
+def growth(runs: Sequence[dict], lengths: Sequence[int] = (32, 64, 128, 256, 512)):
+    """Draw planned peaks of SmolLM2 over the length of sequences; crosses are recorded processes."""
+    ways = {"full": ("full", False), "LoRA": ("lora", False),
+            "full, recomputed": ("full", True), "LoRA, recomputed": ("lora", True)}  # fmt: skip
+    lines = {
+        label: {n: plan(a_run(SHAPE, method, 4, n, again)).peak / 1e9 for n in lengths}
+        for label, (method, again) in ways.items()
+    }
+    measured = {
+        (n, float(np.mean(processes(runs, method, n, again))) / 1e9): ""
+        for method, again in ways.values()
+        for n in (SHORT, LONG)
+    }
+    ends = ", ".join(f"{label} {line[lengths[-1]]:.1f} GB" for label, line in lines.items())
+    return curves(lines, "Peak memory over the length of four sequences, SmolLM2",
+                  f"Rising lines; at {lengths[-1]} tokens {ends}. Crosses mark measured processes.",
+                  marked=measured, xticks=list(lengths), ylim=(0, None), xlabel="tokens per sequence", ylabel="GB",
+                  figsize=(8, 3.8))  # fmt: skip
+
+
+def seconds(runs: Sequence[dict], shape: str) -> dict[str, float]:
+    """Return the recorded seconds of a step, by variant."""
+    (found,) = recorded(runs, kind="time", shape=shape)
+    return found["seconds"]
+
+
+def time_table(runs: Sequence[dict], operations: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
+    """Return arithmetic and seconds of each variant, divided by those of full fine-tuning.
+
+    Args:
+        operations: shape -> variant -> floating-point operations of a forward and a backward pass.
+    """
+    rows = {
+        f"{shape}: {variant}": {
+            "operations, of full": f"{count / counts['full']:.2f}",
+            "seconds": f"{seconds(runs, shape)[variant]:.2f}",
+            "seconds, of full": f"{seconds(runs, shape)[variant] / seconds(runs, shape)['full']:.2f}",
+        }
+        for shape, counts in operations.items()
+        for variant, count in counts.items()
+    }
+    return pd.DataFrame(rows).T
+
+
+def of_full(runs: Sequence[dict], shape: str) -> float:
+    """Return the time of a step with LoRA divided by that of a full step."""
+    found = seconds(runs, shape)
+    return found["lora"] / found["full"]
+
+
+def on_disk(runs: Sequence[dict], shape: str) -> float:
+    """Return how many times as large the file of full fine-tuning is as LoRA's."""
+    full, lora = (recorded(runs, kind="disk", shape=shape, method=m)[0]["bytes"] for m in METHODS)
+    return full / lora
+
+
+# --- what was found --------------------------------------------------------------------------
+
+
+def held_out_ratio(trade_off: Sequence[dict]) -> Estimate:
+    """Return LoRA's held-out loss divided by full fine-tuning's after the last step, by seed.
+
+    Each at the learning rate with the lowest mean loss on the validation questions.
+    """
+    ends = {}
+    for method in (FULL, LORA):
+        of_method = recorded(trade_off, method=method)
+        ends[method] = estimates.tuned(of_method, lambda run: run["validation"][-1])
+    return estimates.ratio(*([run["test"][-1] for run in ends[m]] for m in (FULL, LORA)))
+
+
+def claims(
+    runs: Sequence[dict],
+    timelines: Mapping[str, Sequence[int]],
+    planned: Mapping[str, TrainingBytes],
+    operations: Mapping[str, Mapping[str, float]],
+    trade_off: Sequence[dict],
+    in_the_last: int,
+) -> pd.DataFrame:
+    """Return the claims of the lesson with their numbers; the words follow them.
+
+    Args:
+        timelines: variant -> bytes after every operation.
+        planned: variant -> what was planned.
+        operations: as in `time_table`.
+        trade_off: the recorded runs of notebook 06.
+        in_the_last: the peak with adapters in the last layer alone, in bytes.
+    """
+    peak = {name: max(timeline) for name, timeline in timelines.items()}
+    off = max(abs(peak[name] / planned[name].peak - 1) for name in peak)
+    summed = max(abs(_sum(planned[name]) / peak[name] - 1) for name in peak)
+    short, long = share_of_full(runs, SHORT), share_of_full(runs, LONG)
+    saves = verdict(long, "less", "more", neutral=short[1][1] if long[0] > short[0] else short[1][0])  # fmt: skip
+    activations = saved_bytes_(runs, SHORT, "activations") / saved_bytes_(runs, SHORT, "peak")
+    again = {m: peak[f"{m}, recomputed"] / peak[m] for m in METHODS}
+    loss = held_out_ratio(trade_off)
+    rows = [
+        (
+            f"A training step's peak can be planned from shapes: within {off:.1%}",
+            ", ".join(f"{name} {size(peak[name])}" for name in METHODS),
+            f"the sum of all parts instead: within {summed:.0%}",
+            "AdamW, PyTorch's own attention; a process needs more than its tensors",
+        ),
+        (
+            f"With longer sequences LoRA saves {saves} of the peak",
+            f"LoRA ÷ full: {times(short)} at {SHORT} tokens, {times(long)} at {LONG}",
+            f"activations are {activations:.0%} of what LoRA saves at {SHORT} tokens; adapters in the last layer alone: {size(in_the_last)} for {size(peak['lora'])}",
+            f"4 sequences, SmolLM2; recomputed: "
+            f"×{np.mean(processes(runs, 'lora', LONG, True)) / np.mean(processes(runs, 'full', LONG, True)):.2f} at {LONG}",
+        ),
+        (
+            f"Recomputation takes {1 - again['lora']:.0%} off LoRA's peak, {1 - again['full']:.0%} off full fine-tuning's",
+            f"LoRA {size(peak['lora, recomputed'])}, full {size(peak['full, recomputed'])}",
+            "the same step and the same batch without it",
+            f"it costs time: ×{seconds(runs, SHAPE)['lora, recomputed'] / seconds(runs, SHAPE)['lora']:.2f} on SmolLM2",
+        ),
+        (
+            f"A step with LoRA takes ×{of_full(runs, SHAPE):.2f} of the time of a full one (SmolLM2)",
+            "the fastest of six rounds on one processor: an observation",
+            f"arithmetic alone: ×{operations[SHAPE]['lora'] / operations[SHAPE]['full']:.2f}",
+            f"embedded model: ×{of_full(runs, EMBEDDED):.2f}, with ×{operations[EMBEDDED]['lora'] / operations[EMBEDDED]['full']:.2f} of the arithmetic",
+        ),
+        (
+            f"Held-out loss with LoRA against full fine-tuning: {verdict(loss, 'higher', 'lower', neutral=1.0)}",
+            times(loss),
+            "each at its best learning rate, chosen on other questions (notebook 06)",
+            f"file on disk: full ÷ LoRA ×{on_disk(runs, SHAPE):.0f} (SmolLM2), ×{on_disk(runs, EMBEDDED):.0f} (embedded)",
+        ),
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=["claim", "measured", "control", "where it stops holding"])
+
+
+def _sum(planned: TrainingBytes) -> int:
+    return sum(getattr(planned, part) for part in PARTS if part != "peak")
