@@ -219,6 +219,23 @@ def _outside(meter, _):
     return list(meter.timeline)
 
 
+def _detached(meter, _):
+    weight, other = torch.ones(11), torch.ones(5)
+    meter.hold(weight.detach()[:4])
+    with meter:
+        doubled, second = weight * 2, other + 1
+    assert len(doubled) and len(second)
+    return list(meter.timeline)
+
+
+def _freed_after_two(meter):
+    a = torch.zeros(6)
+    a.add_(1)
+    del a
+    b = torch.zeros(2)
+    assert len(b)
+
+
 def _results(meter):
     a = torch.full((3,), 2.0)
     if a is None:
@@ -245,6 +262,8 @@ METER_CASES = (
     _meter_case("shared", "the timeline of `a = torch.zeros(6)`, `a.view(2, 3).t()`, `a.add_(1)`", _watched(_shared)),
     _meter_case("freed", "the timeline of `a = torch.zeros(6)`, `b = a + 1`, `del b`, `c = a * 2`, `del a`, `c.mul_(2)`", _watched(_freed)),
     _meter_case("several", "the timeline of `torch.sort(torch.zeros(7))`, which returns two tensors", _watched(_several)),
+    _meter_case("hold", "the timeline of `weight * 2` and `other + 1`; of the weight, 11 numbers, a view of 4 was given to `hold` before, `other` was not", _detached),
+    _meter_case("freed", "the timeline of `a = torch.zeros(6)`, `a.add_(1)`, `del a`, `b = torch.zeros(2)`", _watched(_freed_after_two)),
     _meter_case("hold", "the timeline of `weight * 2`; the weight, 11 numbers, was given to `hold` twice before", _outside),
     _meter_case("every", "the timeline of a small forward and backward pass", _watched(_learning)),
 )  # fmt: skip
@@ -376,7 +395,7 @@ EXERCISES = {
             "returned": "Every operation returns what it would return without the meter.",
         },
         hints=(
-            "Keep a dictionary from storage to bytes. The rest is to keep it up to date.",
+            "Keep a dictionary from a storage's number to its bytes. The rest is to keep it up to date.",
             ("freed", "`weakref.finalize(storage, function, *arguments)` calls the function when the storage is freed."),
             "`tensor.untyped_storage()` has `nbytes()`, and `_cdata`, a number that is the same for all tensors that share it.",
         ),

@@ -7,8 +7,8 @@ from sftlab.classroom.diagrams import Diagram
 ALT = (
     "A training step in three phases from left to right: forward pass, backward pass, optimizer step. Four rows "
     "below it. Weights and optimizer state are held through all three phases. Activations are made in the forward "
-    "pass and used up in the backward pass; gradients are made in the backward pass and used up in the optimizer "
-    "step. Where their sum is highest is a question mark."
+    "pass and used up in the backward pass; gradients are made in the backward pass and held until "
+    "they are set to zero. Where their sum is highest is a question mark."
 )
 
 
@@ -26,6 +26,6 @@ def draw() -> str:
     made.box(426, 152, 228, 28, "used up", fill="plain")
     made.text(20, 210, "gradients", bold=True)
     made.box(426, 192, 228, 28, "made, one by one", fill="orange")
-    made.box(662, 192, 228, 28, "used up", fill="plain")
+    made.box(662, 192, 228, 28, "held until zero_grad", fill="orange")
     made.text(540, 254, "When is the sum highest, and how high?", bold=True, anchor="middle")
     return made.svg()
