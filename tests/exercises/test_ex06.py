@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from sftlab.almanac.pairs import pairs
-from sftlab.exercises import sizes, trade_off
+from sftlab.exercises import sizes, trade_off, trade_off_real
 from sftlab.exercises.ex06_why_peft import explorer, plots
 from sftlab.exercises.ex06_why_peft.reference import training_bytes, value_at
 from sftlab.exercises.record import runs
@@ -37,7 +37,7 @@ from sftlab.loss import IGNORE_INDEX
 from sftlab.memory.count import measured_optimizer_state_bytes
 from sftlab.memory.shapes import linear_layers
 
-NAMES = ("trade_off",)
+NAMES = ("trade_off", "trade_off_smollm2")
 
 
 # --- bytes, and the explorer -----------------------------------------------------------------
@@ -210,7 +210,9 @@ def test_a_measurement_at_a_target_lies_between_its_checkpoints():
 # --- the recorded runs -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "module"), list(zip(NAMES, (trade_off,), strict=True)))
+@pytest.mark.parametrize(
+    ("name", "module"), list(zip(NAMES, (trade_off, trade_off_real), strict=True))
+)
 def test_no_run_is_recorded_that_no_setting_asks_for(name, module):
     found = runs(name)
     assert len(found) == len(module.settings())
