@@ -283,10 +283,3 @@ def test_a_stored_model_keeps_its_adapter_in_float32(model, tokenizer):
     assert merge_lora(half).lm_head.weight.dtype == BF16
     first, second = (see(model, tokenizer, questions(EMBEDDED)[1][:2], 3) for _ in range(2))
     assert torch.equal(first[0], second[0]) and first[2] == second[2]
-
-
-def test_the_speeds_are_drawn_to_scale_and_not_outside_a_notebook(capsys):
-    html = explorers.bars({"base": 200.0, "adapter": 100.0})
-    assert "width:22.0em" in html and "width:11.0em" in html
-    explorers.show_speeds({"base": 1.0})
-    assert capsys.readouterr().out == ""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 
 import ipywidgets as widgets
 import torch
@@ -60,25 +59,4 @@ def merge_strength(model, tokenizer, prompt: str) -> None:
         lambda power, stored, prompt: (
             f"What the model answers to {prompt!r} with B times {2.0**power:g}, not merged and merged in {stored}."
         ),
-    )
-
-
-def show_speeds(speeds: Mapping[str, float]) -> None:
-    """Tokens per second as bars, for the live page of notebook 19: a stored page does not keep them."""
-    from IPython import get_ipython
-    from IPython.display import display
-
-    if get_ipython() is None:
-        return
-    display(widgets.HTML(bars(speeds)))
-
-
-def bars(speeds: Mapping[str, float]) -> str:
-    """One bar of HTML per name, as long as its speed."""
-    most = max(speeds.values())
-    return "".join(
-        f'<div style="margin:2px 0"><span style="display:inline-block;width:6em">{name}</span>'
-        f'<span style="display:inline-block;height:1em;width:{22 * speed / most:.1f}em;'
-        f'background:#0072B2;vertical-align:middle"></span> {speed:,.0f} tokens/s</div>'
-        for name, speed in speeds.items()
     )
