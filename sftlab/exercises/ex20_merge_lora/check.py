@@ -436,6 +436,7 @@ EXERCISES = {
             merge_lora,
             MODEL_CASES,
             asks="Merge every LoRA layer of a model into a plain nn.Linear, and return the model.\n\n"
+            "`lora_layers(model)`: a dictionary, name -> layer. `model.set_submodule(name, new)` replaces.\n"
             "A LoRALinear has base (an nn.Linear), A, B, and scale, the factor of B A.",
             rules={
                 "plain": "Each LoRALinear is replaced, in place, by an nn.Linear of the same name.",

@@ -40,10 +40,11 @@ def merge_strength(model, tokenizer, prompt: str) -> None:
         adapted = scaled(model, 2.0**power)
         stays, error = rounding_loss(list(lora_layers(adapted).values()), DTYPES[stored])
         lines = []
-        for name in ("not merged", "merged"):
+        for name in ("base", "not merged", "merged"):
             if name == "merged":
                 adapted = cast(merge_lora(rounded(adapted, DTYPES[stored])), torch.float32)
-            (reply,) = answer(adapted, tokenizer, [prompt], max_new_tokens=32)
+            asked = scaled(model, 0.0) if name == "base" else adapted
+            (reply,) = answer(asked, tokenizer, [prompt], max_new_tokens=32)
             told = (f"{stays:.0%}", f"{error:.0%}") if name == "merged" else ("–", "–")
             lines.append([name, *told, reply.text])
         return table(lines, ["adapter", "entries that stay", "error of ΔW", "the model writes"])

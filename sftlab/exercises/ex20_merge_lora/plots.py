@@ -30,7 +30,7 @@ from sftlab.statistics import chosen
 NAMES = {EMBEDDED: "embedded", SMOL: "SmolLM2"}
 WHY = {  # why a prediction comes out as it does: prediction -> mechanism
     "a": "An entry moves only if its update reaches half a step of its own bfloat16 number: 1/512 to 1/256 of its size. The smaller the updates, the more entries fall short of it.",
-    "c": "The adapter was trained against the rounded weights and may correct their errors. In the original weights these errors are absent: that helps the base, and leaves the correction without its error. The measurement is the sum of both.",
+    "c": "Two things change at once. The original weights are the better base; and the adapter, trained against rounded weights, may miss their errors. Training on both bases and merging into both tells them apart.",
 }  # fmt: skip
 
 
@@ -62,12 +62,17 @@ def further(runs: Sequence[dict], adapter: str, model: str = EMBEDDED) -> Estima
 
 
 def why_few(runs: Sequence[dict]) -> str:
-    """Return how the rounding of the low adapter's entries compares with that of its update."""
-    error = mean([run["error"] for run in of_adapter(runs, LOW)])
+    """Return what rounded weights and rounded arithmetic change, each alone."""
     return (
-        f"The entries that stay are those with small updates. Of the entries {percent(stays(runs, LOW))} stay, "
-        f"but the stored ΔW is wrong by {percent(error)} of its norm."
+        f"Rounded weights alone change {percent(changed(runs, LOW, ROUNDED))} of the answers, "
+        f"arithmetic alone {percent(changed(runs, LOW, ARITHMETIC))}."
     )
+
+
+def why_apart(runs: Sequence[dict]) -> str:
+    """Return the mechanism of 20.c, with both effects."""
+    mismatch, base = apart(runs)
+    return f"{WHY['c']} Apart: the better base {times(base)}, the mismatch {times(mismatch)}."
 
 
 def adapters_table(runs: Sequence[dict], model: str = EMBEDDED) -> pd.DataFrame:
@@ -139,7 +144,7 @@ def slowdown(runs: Sequence[dict], name: str, tokens: int, model: str = EMBEDDED
 
 
 def speed_table(runs: Sequence[dict]) -> pd.DataFrame:
-    """Return tokens/s of the base, and the times of the others as ratios."""
+    """Return tokens/s of all three, and the times of two as ratios to the base's."""
     lines = {}
     for model, recipe in RECIPES.items():
         for tokens in recipe.lengths:
@@ -149,6 +154,10 @@ def speed_table(runs: Sequence[dict]) -> pd.DataFrame:
             speed = np.median([run["tokens in seconds"]["base"] for run in found])
             lines[f"{NAMES[model]}, {tokens} at once"] = {
                 "base, tokens/s": f"{speed:,.0f}",
+                **{
+                    f"{name}, tokens/s": f"{np.median([r['tokens in seconds'][name] for r in found]):,.0f}"
+                    for name in ("adapter", "merged")
+                },
                 "time with adapter": times(slowdown(runs, "adapter", tokens, model)),
                 "middle half of rounds": f"{low:.2f} to {high:.2f}",
                 "time merged": times(slowdown(runs, "merged", tokens, model)),
@@ -166,6 +175,19 @@ def other_base(runs: Sequence[dict], trained_on: str, model: str = EMBEDDED) -> 
     """Return the loss after a merge into the other base, divided by that into the base of training."""
     found, other = on(runs, trained_on, model), {FULL: FOUR, FOUR: FULL}[trained_on]
     return estimates.ratio(values(found, trained_on, "nll"), values(found, other, "nll"))
+
+
+def apart(runs: Sequence[dict]) -> tuple[Estimate, Estimate]:
+    """Return two ratios of losses: into the other base ÷ the own one, and the full base ÷ the 4-bit one."""
+    four, full = on(runs, FOUR), on(runs, FULL)
+
+    def both(a: str, b: str) -> list[float]:
+        return np.sqrt(np.multiply(values(four, a, "nll"), values(full, b, "nll"))).tolist()
+
+    return (
+        estimates.ratio(both(FOUR, FULL), both(FULL, FOUR)),
+        estimates.ratio(both(FOUR, FOUR), both(FULL, FULL)),
+    )
 
 
 def bases_table(runs: Sequence[dict], model: str = EMBEDDED) -> pd.DataFrame:
@@ -189,36 +211,39 @@ def claims(runs: Sequence[dict]) -> pd.DataFrame:
     exact = max(values(every, MERGED, "changed"))
     kept = estimates.change(*([r["unchanged"] for r in of_adapter(runs, a)] for a in (HIGH, LOW)))
     matched = estimates.ratio(*(values(of_adapter(runs, a), REFERENCE, "nll") for a in (HIGH, LOW)))
-    more = further(runs, LOW)
+    more, smol_more = further(runs, LOW), further(runs, LOW, SMOL)
+    alike = estimates.ratio(
+        *([r["unchanged"] * r["moved"] for r in of_adapter(runs, a)] for a in (HIGH, LOW))
+    )
     right = estimates.change(
         *(values(of_adapter(runs, LOW), v, "correct") for v in (REFERENCE, BOTH))
     )
     one, many = RECIPES[EMBEDDED].lengths
     slow, same, long = (slowdown(runs, name, n) for name, n in (("adapter", one), ("merged", one), ("adapter", many)))  # fmt: skip
     smol = slowdown(runs, "adapter", RECIPES[SMOL].lengths[0], SMOL)
-    four, full, real = other_base(runs, FOUR), other_base(runs, FULL), other_base(runs, FOUR, SMOL)
+    four, real = other_base(runs, FOUR), other_base(runs, FOUR, SMOL)
 
     def said(found: Estimate) -> str:
         return f"{times(found)}, {verdict(found, 'higher', 'lower', neutral=1.0)}"
 
     rows = [
         (
-            f"A merge in float32 changes {'no answer' if exact == 0 else 'some answers'}",
+            f"A merge in float32 changed {'no answer' if exact == 0 else 'some answers'} here",
             f"at most {exact:.1%} of a run's answers, {len(every)} runs",
-            f"adapter left out: {percent(changed(runs, HIGH, 'base'))}",
+            f"adapter left out: {percent(changed(runs, HIGH, 'base'))}; merged in bfloat16, SmolLM2, low: {percent(changed(runs, LOW, BOTH, SMOL))}",
             f"logits move, by {max(values(every, MERGED, 'logits')):.0e} of their norm at most",
         ),
         (
             f"Low learning rate, bfloat16: {verdict(kept, 'more entries stay', 'fewer entries stay')}",
             f"{percent(stays(runs, LOW))}, {points(kept)}",
-            f"trained to the same target: test loss {times(matched)} of the other's",
+            f"share × ‖ΔW‖/‖W‖, low ÷ high: {said(alike)}; test loss {times(matched)}",
             f"SmolLM2: {percent(stays(runs, LOW, SMOL))} against {percent(stays(runs, HIGH, SMOL))}",
         ),
         (
-            f"Rounded weights, against arithmetic in bfloat16: KL {verdict(more, 'higher', 'lower', neutral=1.0)}",
+            f"Rounded weights against bfloat16 arithmetic, KL, low: {verdict(more, 'higher', 'lower', neutral=1.0)} embedded, {verdict(smol_more, 'higher', 'lower', neutral=1.0)} on SmolLM2",
             f"{times(more)}; answers changed by both together {percent(changed(runs, LOW, BOTH))}, right ones {points(right)}",
             f"the arithmetic alone: answers changed {percent(changed(runs, LOW, ARITHMETIC))}",
-            f"SmolLM2, low: {said(further(runs, LOW, SMOL))}; high: {said(further(runs, HIGH, SMOL))}",
+            f"SmolLM2, low: {said(smol_more)}; high: {said(further(runs, HIGH, SMOL))}",
         ),
         (
             f"Time with an adapter that is not merged: {verdict(slow, 'longer', 'shorter', neutral=1.0)}",
@@ -229,8 +254,8 @@ def claims(runs: Sequence[dict]) -> pd.DataFrame:
         (
             f"Trained on 4 bits, merged into the full base: loss {verdict(four, 'higher', 'lower', neutral=1.0)}",
             f"{times(four)} of the loss in its own base",
-            f"trained on the full base, merged into the 4-bit one: {said(full)}",
-            f"SmolLM2: {said(real)}",
+            f"both trainings: the other base ÷ the own one {said(apart(runs)[0])}; the full base ÷ the 4-bit one {said(apart(runs)[1])}",
+            f"SmolLM2, one of the two trainings: {said(real)}",
         ),
     ]
     return pd.DataFrame(rows, columns=["claim", "measured", "control", "where it stops holding"])
