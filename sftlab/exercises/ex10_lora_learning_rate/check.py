@@ -237,7 +237,7 @@ def _sweep(rng: random.Random, center: float) -> dict[float, float]:
 
 
 def _draw_sweep(rng: random.Random, *_: object) -> tuple:
-    return (_sweep(rng, rng.uniform(-2, 0.5)),)
+    return (_sweep(rng, rng.uniform(-2, -0.3)),)
 
 
 # --- rate_ratio ----------------------------------------------------------------------------
