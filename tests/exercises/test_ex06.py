@@ -184,6 +184,44 @@ def test_the_claims_turn_round_with_their_numbers():
     assert "LoRA is shorter" in claims({FULL: 0.1, LORA: 0.3} | other, 0.5)["claim"][3]
 
 
+def test_a_direction_is_named_only_if_both_sets_of_documents_agree():
+    runs = made({FULL: 0.1, LORA: 0.3}, {FULL: 1, LORA: 1})
+    assert plots.said(plots.both(runs, 0.1)).endswith(", more")
+    fewer = [
+        run | {"validation_documents": [0.6] * 5} if run["method"] == LORA else run for run in runs
+    ]
+    assert plots.said(plots.both(fewer, 0.1)).endswith(", not settled here")
+    assert "more" not in plots.region(fewer)
+
+
+def test_arms_are_compared_at_equal_learning_rates():
+    lost = {FULL: 0.1, LORA: 0.1, LINEAR: 0.05, ENTRIES: 0.1}
+    table = plots.at_equal_rates(made(lost, dict.fromkeys(lost, 1.0)))
+    assert list(table.index) == ["1", "2"]
+    assert all(text.endswith("less") for text in table["forgotten, minus full"])
+    assert set(table["‖ΔW‖, ÷ full's"]) == {"×1.00 (1.00 to 1.00)"}
+
+
+def test_interpolation_in_logarithms_gives_a_smaller_rise():
+    (run, *_) = made({FULL: 0.1}, {FULL: 1})
+    assert plots.risen(run, 0.2, plots.SETS[0], geometric=True) < plots.risen(
+        run, 0.2, plots.SETS[0]
+    )
+
+
+def test_the_excess_at_the_end_of_other_runs_turns_round():
+    runs = made({FULL: 0.1, LORA: 0.3}, {FULL: 1, LORA: 1})
+    ends = [run for run in runs if run["method"] == LORA and run["learning_rate"] == 1]
+    assert plots.excess(runs, ends)[0] == pytest.approx(0.8 * 1.01)
+    assert plots.excess(runs, ends, FULL)[0] == 0
+    less = [
+        run
+        for run in made({FULL: 0.1, LORA: 0.05}, {FULL: 1, LORA: 1})
+        if run["learning_rate"] == 1
+    ]
+    assert plots.excess(less, [run for run in less if run["method"] == LORA])[0] < 0
+
+
 def test_the_learning_rate_is_chosen_on_validation_and_reported_elsewhere():
     lost = {FULL: 0.1, LORA: 0.1}
     found = made(lost, lost)
@@ -197,7 +235,7 @@ def test_the_learning_rate_is_chosen_on_validation_and_reported_elsewhere():
 def test_a_target_that_no_rate_reaches_is_not_compared():
     lost = {FULL: 0.1, LORA: 0.1}
     assert plots.apart(made(lost, lost), 0.01) is None
-    assert plots.nats(None) == "not reached"
+    assert plots.nats(None) == plots.said([]) == "not reached"
     assert "0.01" not in plots.by_target(made(lost, lost), (0.1, 0.01)).index
 
 

@@ -314,8 +314,8 @@ EXERCISES = {
         "model: an nn.Module. Some parameters may be frozen: they require no gradient.",
         rules={
             "weights": '"weights": all parameters, frozen or not. A tied one, at two places, counts once.',
-            "gradients": '"gradients": a number for each trained one, in the same dtype.',
-            "optimizer": '"optimizer": two for each trained one, in its dtype; 4 bytes for each trained tensor.',
+            "gradients": '"gradients": as many bytes as the trained parameters.',
+            "optimizer": '"optimizer": two numbers per trained number, in its dtype, and 4 bytes per trained tensor.',
             "file": '"file": the trained parameters. That is all a task has to store.',
             "unchanged": "The model stays as it is: no step is taken.",
         },

@@ -11,7 +11,7 @@ from sftlab.lora import lora_parameter_count
 from sftlab.memory import shapes
 
 CHOSEN = ("smollm2-135m", "llama-3.2-1b", "llama-3-8b", "llama-3-70b")
-TASKS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+TASKS = (1, 2, 5, 8, 9, 10, 11, 12, 15, 20, 50, 100, 200, 500, 1000)
 BYTES = 2  # a number in 16 bits, as models and adapters are usually published
 
 

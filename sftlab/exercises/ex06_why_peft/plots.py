@@ -22,11 +22,12 @@ MAIN, LOW = (
     0.07,
 )  # held-out losses at which the claims compare; the first was chosen before the runs
 TARGETS = (1.0, 0.5, 0.3, 0.2, 0.15, 0.12, MAIN, LOW, 0.06)
+SETS = ("test_documents", "validation_documents")  # a direction is named if both agree
 MAIN_REAL, TARGETS_REAL = 0.6, (0.9, 0.8, 0.6)  # of SmolLM2
 WHY = {  # why a prediction comes out as it does: prediction -> mechanism
     "a": "To reach the adapters of the first layer, the gradient passes through every frozen layer. So the activations stay, and with this batch they are the largest part.",
     "b": "Frozen weights do not freeze what the model computes: ΔW acts on documents too. The table shows how the difference depends on how far both are trained.",
-    "c": "Full fine-tuning looks for its way among all matrices. LoRA looks among those of rank 8, where the way to the same answers may be longer.",
+    "c": "How far W moves depends on the path as well as on its end. Larger learning rates move the weights further for the same loss. Random entries have no low rank and also move far, so rank alone does not explain it.",
 }  # fmt: skip
 
 
@@ -48,7 +49,7 @@ def storage(name: str, tasks: int, base: float, adapter: float, alt: str):
     }
     copies, one = (sum(parts.values()) for parts in found.values())
     less = copies / one
-    told = f"{less:.{0 if less > 1.95 else 1}f} times less" if less > 1 else "no saving"
+    told = f"{less:.1f} times less" if less > 1 else "no saving"
     title = f"{name}, {tasks:,} {'task' if tasks == 1 else 'tasks'}: {told} with adapters"
     figure = stacked(found, title, alt, total=size, figsize=(8, 2.4))
     figure.axes[0].xaxis.set_major_formatter(lambda value, _: size(value) if value else "0")
@@ -71,28 +72,67 @@ def best(runs: Sequence[dict], method: str, target: float) -> list[dict]:
     return min(found, key=lambda pair: pair[0])[1] if found else []
 
 
+def risen(run: dict, loss: float, documents: str, geometric: bool = False) -> float | None:
+    """Return the rise of the loss on documents over the base's when the test loss falls to a value.
+
+    Args:
+        geometric: interpolate the logarithm of the rise and not the rise.
+    """
+    rises = np.subtract(run[documents], run[documents][0])
+    if geometric:
+        value = value_at(run["test"], np.log(np.maximum(rises, 1e-5)).tolist(), loss)
+        return None if value is None else float(np.exp(value))
+    return value_at(run["test"], rises.tolist(), loss)
+
+
 def at(
-    runs: Sequence[dict], method: str, target: float, name: str = "test_documents"
-) -> list[float]:
+    runs: Sequence[dict], method: str, target: float, name: str = SETS[0],
+    rate: float | None = None, geometric: bool = False,
+) -> list[float]:  # fmt: skip
     """Return a measurement of every seed when its loss on the test questions falls to a target.
 
     Of the loss on documents, its rise over the base's. Nothing is returned if a seed never gets there.
+
+    Args:
+        rate: the learning rate; without it, that of ``best``.
+        geometric: as in ``risen``.
     """
-    found = []
-    for run in best(runs, method, target):
-        value = value_at(run["test"], run[name], target)
-        if value is None:
-            return []
-        found.append(value - run[name][0] if name == "test_documents" else value)
-    return found
+    some = best(runs, method, target)
+    if rate is not None:
+        some = [run for run in runs if (run["method"], run["learning_rate"]) == (method, rate)]
+    values = [
+        risen(run, target, name, geometric) if name in SETS else value_at(run["test"], run[name], target)
+        for run in some
+    ]  # fmt: skip
+    found = [value for value in values if value is not None]
+    return found if len(found) == len(values) else []
 
 
 def apart(
-    runs: Sequence[dict], target: float, one: str = LORA, other: str = FULL
-) -> Estimate | None:
-    """Return how much more one method has forgotten than another at a held-out loss, paired by seed."""
-    first, second = at(runs, other, target), at(runs, one, target)
+    runs: Sequence[dict], target: float, one: str = LORA, other: str = FULL, documents: str = SETS[0],
+    rate: float | None = None, geometric: bool = False,
+) -> Estimate | None:  # fmt: skip
+    """Return how much more one method has forgotten than another at a held-out loss, paired by seed.
+
+    Args:
+        documents: the set on which it is measured. rate, geometric: as in ``at``, for both methods.
+    """
+    first, second = (at(runs, m, target, documents, rate, geometric) for m in (other, one))
     return estimates.change(first, second) if first and second else None
+
+
+def both(
+    runs: Sequence[dict], target: float, one: str = LORA, other: str = FULL, rate: float | None = None
+) -> list[Estimate]:  # fmt: skip
+    """Return ``apart`` on the test documents and on the validation documents; nothing if not reached."""
+    found = [apart(runs, target, one, other, documents, rate) for documents in SETS]
+    return [estimate for estimate in found if estimate is not None]
+
+
+def agreed(found: Sequence[Estimate], more: str, less: str, open_: str = estimates.OPEN) -> str:
+    """Return the direction that the intervals on both sets of documents support."""
+    words = {verdict(estimate, more, less, open_) for estimate in found}
+    return words.pop() if len(words) == 1 else open_ if words else "not reached"
 
 
 def nats(found: Estimate | None) -> str:
@@ -100,11 +140,37 @@ def nats(found: Estimate | None) -> str:
     if found is None:
         return "not reached"
     value, (low, high) = found
-    return f"{value:+.3f} ({low:+.3f} to {high:+.3f})"
+    return f"{value:+.4f} ({low:+.4f} to {high:+.4f})"
 
 
-def said(found: Estimate | None) -> str:
-    return nats(found) + (f", {verdict(found, 'more', 'less')}" if found else "")
+def on_both(found: Sequence[Estimate]) -> str:
+    """Return the differences on both sets of documents as text."""
+    return " and ".join(map(nats, found)) or "not reached"
+
+
+def said(found: Sequence[Estimate]) -> str:
+    return on_both(found) + (f", {agreed(found, 'more', 'less')}" if found else "")
+
+
+def excess(runs: Sequence[dict], ends: Sequence[dict], method: str | None = None) -> Estimate:
+    """Return how much more is forgotten than by full fine-tuning at the losses that other runs end with.
+
+    Args:
+        ends: runs, one for each seed, which is the unit.
+        method: an arm that is compared at their losses; without it, the runs themselves at their last step.
+    """
+
+    def reached(arm: str) -> list[float]:
+        for rate in sorted({run["learning_rate"] for run in chosen(runs, method=arm)}):
+            by_seed = {r["seed"]: r for r in chosen(runs, method=arm, learning_rate=rate)}
+            found = [risen(by_seed[end["seed"]], end["test"][-1], SETS[0]) for end in ends]
+            known = [value for value in found if value is not None]
+            if len(known) == len(ends):  # the smallest learning rate that gets every seed there
+                return known
+        raise ValueError(f"no learning rate of {arm} brings every seed to these losses")
+
+    own = [end[SETS[0]][-1] - end[SETS[0]][0] for end in ends]
+    return estimates.change(reached(FULL), reached(method) if method else own)
 
 
 def cloud(runs: Sequence[dict], methods: Sequence[str] = (FULL, LORA)):
@@ -164,7 +230,10 @@ def by_target(runs: Sequence[dict], targets: Sequence[float] = TARGETS) -> pd.Da
             line["exact"] = " / ".join(f"{np.mean(s):.0%}" if s else "–" for s in shares)
         rises = [at(runs, method, target) for method in (FULL, LORA)]
         line["rise on documents"] = " / ".join(f"{np.mean(r):.3f}" if r else "–" for r in rises)
-        lines[f"{target:g}"] = line | {"LoRA − full": said(apart(runs, target))}
+        found = both(runs, target)
+        columns = ("LoRA − full", "on the validation documents")
+        line |= dict(zip(columns, map(nats, found), strict=False))
+        lines[f"{target:g}"] = line | {"both say": agreed(found, "more", "less")}
     return pd.DataFrame(lines).T.rename_axis("full / LoRA at")
 
 
@@ -172,9 +241,9 @@ def region(runs: Sequence[dict], targets: Sequence[float] = TARGETS) -> str:
     """Return at which held-out losses LoRA has forgotten more or less, and where neither is settled."""
     groups: dict[str, list[str]] = {"more": [], "less": [], "not settled": []}
     for target in targets:
-        found = apart(runs, target)
+        found = both(runs, target)
         if found:
-            groups[verdict(found, "more", "less", "not settled")].append(f"{target:g}")
+            groups[agreed(found, "more", "less", "not settled")].append(f"{target:g}")
     return "; ".join(f"{words} at {', '.join(some)}" for words, some in groups.items() if some)
 
 
@@ -183,12 +252,34 @@ def against(runs: Sequence[dict]) -> pd.DataFrame:
     lines = {}
     for method in (LORA, LINEAR, ENTRIES):
         lines[method] = {
-            **{
-                f"forgotten at {t:g}, minus full": said(apart(runs, t, method)) for t in (MAIN, LOW)
-            },
+            **{f"forgotten at {t:g}, minus full": said(both(runs, t, method)) for t in (MAIN, LOW)},
             f"‖ΔW‖ at {MAIN:g}, ÷ full's": times(moved_ratio(runs, MAIN, method)),
         }
     return pd.DataFrame(lines).T
+
+
+def at_equal_rates(runs: Sequence[dict], method: str = LINEAR, target: float = MAIN) -> pd.DataFrame:  # fmt: skip
+    """Return an arm against full fine-tuning at every learning rate of both that reaches the target."""
+    lines = {}
+    for rate in sorted({run["learning_rate"] for run in chosen(runs, method=method)}):
+        found = both(runs, target, method, rate=rate)
+        if found:
+            moves = [at(runs, m, target, "moved", rate) for m in (FULL, method)]
+            ratio = times(estimates.ratio(*moves))
+            lines[f"{rate:g}"] = {"forgotten, minus full": said(found), "‖ΔW‖, ÷ full's": ratio}
+    return pd.DataFrame(lines).T.rename_axis("learning rate")
+
+
+def faster(runs: Sequence[dict], target: float = MAIN) -> tuple[float, Estimate] | None:
+    """Return the largest learning rate at which full fine-tuning reaches the target, over its best one, and
+    the ratio of the two ‖ΔW‖ at the target; None if only the best one reaches it."""
+    rate = best(runs, FULL, target)[0]["learning_rate"]
+    own = at(runs, FULL, target, "moved")
+    for other in sorted({run["learning_rate"] for run in chosen(runs, method=FULL)}, reverse=True):
+        moves = at(runs, FULL, target, "moved", other)
+        if moves and other > rate:
+            return other / rate, estimates.ratio(own, moves)
+    return None
 
 
 def moved_ratio(runs: Sequence[dict], target: float, method: str = LORA) -> Estimate:
@@ -198,22 +289,35 @@ def moved_ratio(runs: Sequence[dict], target: float, method: str = LORA) -> Esti
 
 def claims(
     runs: Sequence[dict], real: Sequence[dict], bytes_: Mapping[str, Mapping[str, int]], saved: Estimate,
-    by_batch: Mapping[int, float],
+    by_batch: Mapping[int, float], strong: Sequence[dict] = (),
 ) -> pd.DataFrame:  # fmt: skip
     """Return the claims of the lesson with their numbers; the words follow the intervals.
 
     Args:
         bytes_: method -> what ``training_bytes`` says. saved: share of the peak that LoRA saves.
-        by_batch: sequences in the batch -> the same share.
+        by_batch: sequences in the batch -> the same share. strong: runs of LoRA with α = 64, if there are any.
     """
     states = [sum(bytes_[m][part] for part in ("gradients", "optimizer")) for m in (FULL, LORA)]
     few, many = min(by_batch), max(by_batch)
     file = bytes_[LORA]["file"] / bytes_[FULL]["file"]
-    forgot, entries = apart(runs, MAIN), apart(runs, MAIN, ENTRIES)
-    smol, way = apart(real, MAIN_REAL) if real else None, moved_ratio(runs, MAIN)
+    forgot, entries = both(runs, MAIN), both(runs, MAIN, ENTRIES)
+    smol, way = both(real, MAIN_REAL) if real else [], moved_ratio(runs, MAIN)
 
-    def told(found: Estimate | None) -> str:
-        return verdict(found, "forgets more", "forgets less") if found else "not reached"
+    def told(found: Sequence[Estimate]) -> str:
+        return agreed(found, "forgets more", "forgets less")
+
+    rate = best(runs, FULL, MAIN)[0]["learning_rate"]
+    same_rate = f"at full's learning rate: {said(both(runs, MAIN, LINEAR, rate=rate))}"
+    size_open = (
+        f"size not settled: interpolated in logarithms {nats(apart(runs, MAIN, geometric=True))}"
+    )
+    if strong:  # both at the loss of their last step
+        ends = nats(excess(runs, strong)), nats(excess(runs, strong, LORA))
+        size_open += (
+            f"; in 24 steps only, and where α = 64 ends: α = 64 {ends[0]}, α = 16 {ends[1]}"
+        )
+    more = faster(runs)
+    further = f"; full at {more[0]:g} times its rate moves {times(more[1])}" if more else ""
 
     rows = [
         (
@@ -223,26 +327,26 @@ def claims(
             "rank 8 on every linear layer; the more activations, the less of the peak",
         ),
         (
-            f"LoRA at full fine-tuning's held-out loss: {told(forgot)}",
-            f"{nats(forgot)} nats at {MAIN:g}",
-            f"whole weights of the same layers: {said(apart(runs, MAIN, LINEAR))}",
-            f"by target: {region(runs)}; in at most 24 steps",
+            f"Within 24 steps, LoRA at full fine-tuning's held-out loss: {told(forgot)}",
+            f"{on_both(forgot)} nats at {MAIN:g}",
+            f"whole weights of the same layers, {same_rate}",
+            f"by target: {region(runs)}; {size_open}",
         ),
         (
             f"As many random entries at that loss: {told(entries)}",
-            f"{nats(entries)} nats at {MAIN:g}",
-            f"LoRA against these: {said(apart(runs, MAIN, LORA, ENTRIES))}",
-            f"at {LOW:g}: {said(apart(runs, LOW, ENTRIES))}; LoRA against these {said(apart(runs, LOW, LORA, ENTRIES))}",
+            f"{on_both(entries)} nats at {MAIN:g}",
+            f"LoRA against these: {said(both(runs, MAIN, LORA, ENTRIES))}",
+            f"at {LOW:g}: {said(both(runs, LOW, ENTRIES))}; LoRA against these {said(both(runs, LOW, LORA, ENTRIES))}",
         ),
         (
             f"ΔW of LoRA is {verdict(way, 'longer', 'shorter', neutral=1.0)} than full fine-tuning's at that loss",
             f"{times(way)} at {MAIN:g}",
-            f"random entries: {times(moved_ratio(runs, MAIN, ENTRIES))}, and {told(entries)}",
-            f"at {LOW:g}: {times(moved_ratio(runs, LOW))}; linear layers alone, without the output head",
+            f"random entries: {times(moved_ratio(runs, MAIN, ENTRIES))}; forgotten, minus full: {agreed(entries, 'more', 'less')}",
+            f"at {LOW:g}: {times(moved_ratio(runs, LOW))}; each at its own learning rate{further}",
         ),
         (
             f"LoRA on SmolLM2, at equal held-out loss: {told(smol)}",
-            f"{nats(smol)} nats at {MAIN_REAL:g}",
+            f"{on_both(smol)} nats at {MAIN_REAL:g}",
             f"by target: {region(real, TARGETS_REAL)}",
             f"three seeds, 12 steps, few learning rates; chosen: {best(real, FULL, MAIN_REAL)[0]['learning_rate']:g} and {best(real, LORA, MAIN_REAL)[0]['learning_rate']:g}",
         ),

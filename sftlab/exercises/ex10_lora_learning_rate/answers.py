@@ -59,6 +59,14 @@ def by_search(sweep):
 
 
 @right(BEST)
+def on_a_fine_grid(sweep):
+    x, y = np.log(three_points(sweep)).T
+    tried = np.linspace(x[0], x[-1], 100_001)
+    at = np.argmin(np.polyval(np.polyfit(x, y, 2), tried))
+    return np.exp(tried[at])
+
+
+@right(BEST)
 def in_tensors(sweep):
     x, y = torch.tensor(three_points(sweep), dtype=torch.float64).log().T
     a, b, _ = torch.linalg.solve(torch.stack([x * x, x, torch.ones_like(x)], dim=1), y)
