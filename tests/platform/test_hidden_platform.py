@@ -19,7 +19,6 @@ from sftlab._internal.paths import DATA, ROOT
 HIDDEN = Path(__file__).parent / "hidden"
 SAID = {  # what a notebook has to say once, each in a sentence
     "11": ["bitsandbytes is not installed; where it was"],
-    "19": ["bitsandbytes is not installed (pip", "Not measured here, but recorded on"],
     "21": ["bitsandbytes is not installed (pip", "Not measured here, but recorded on"],
 }
 # Where macOS takes a branch of its own, or one of Windows' beside one of Linux': the limit of memory
@@ -94,7 +93,11 @@ print(memory.process_peak_bytes() > 50e6, memory.process_bytes() > 50e6, "b\\xf6
 
 
 def text_of(cell):
-    return "".join("".join(output.get("text", "")) for output in cell["outputs"])
+    """What a cell prints, and its result as text."""
+    return "".join(
+        "".join(output.get("text", output.get("data", {}).get("text/plain", "")))
+        for output in cell["outputs"]
+    )
 
 
 def outcomes(notebook):

@@ -139,12 +139,6 @@ def test_a_table_that_is_too_high_is_spread_over_slides_with_its_headers():
     assert slide_height.parts("<p>no table</p>") == ["<p>no table</p>"]
 
 
-def test_what_a_cell_tries_before_it_reveals_is_shown_with_its_code(decks):
-    """The cell prints a result of the function, and then reveals it."""
-    (slide,) = (s for s in decks["10"].slides if s.kind == "solution" and len(s.pieces) > 1)
-    assert "rate_ratio(full, lora)" in slide.pieces[0].cell.source
-
-
 def test_only_what_moves_in_jupyterlab_is_called_a_still_picture(decks):
     still = [
         s.heading for s in decks["05"].slides for p in s.pieces if p.after == slide_layout.LIVE
