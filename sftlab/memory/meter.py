@@ -17,7 +17,6 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
@@ -53,11 +52,3 @@ class MemoryMeter(TorchDispatchMode):
                 self.hold(part)
         self.timeline.append(sum(self.sizes.values()))
         return result
-
-
-def hold_all(meter: MemoryMeter, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Count what is there before a training step: parameters, buffers and the optimizer's state."""
-    state = (value for one in optimizer.state.values() for value in one.values())
-    for tensor in (*model.parameters(), *model.buffers(), *state):
-        if isinstance(tensor, Tensor):
-            meter.hold(tensor.detach())

@@ -202,15 +202,8 @@ def forgetting(runs: Sequence[dict]):
     )  # fmt: skip
 
 
-def rates_table(
-    runs: Sequence[dict], methods: Sequence[str] = (FULL, LORA, STRONG)
-) -> pd.DataFrame:
-    """Return each seed's best learning rates."""
-    found = {m: [f"{best_rate(sweep):.2g}" for sweep in sweeps(runs, m)] for m in methods}
-    return pd.DataFrame(found).rename_axis("seed")
-
-
 def told(found: Estimate | None) -> str:
+    """Return a ratio with its interval and direction as text."""
     if found is None:
         return "not measured: it lies outside the grid"
     return f"{times(found)}, {verdict(found, 'higher', 'lower', neutral=1.0)}"
