@@ -17,7 +17,6 @@ from sftlab.exercises.ex20_merge_lora.experiment import (
     BOTH,
     EMBEDDED,
     FOUR,
-    FULL,
     HIGH,
     LOW,
     MERGED,
@@ -25,6 +24,7 @@ from sftlab.exercises.ex20_merge_lora.experiment import (
     RECORD,
     REFERENCE,
     ROUNDED,
+    SIXTEEN,
     SMOL,
     answer_logits,
     batches,
@@ -211,14 +211,14 @@ def test_the_claims_turn_round_with_their_numbers():
     slow = [{**r, "ratios of seconds": {n: r["ratios of seconds"][o] for n, o in (("adapter", "merged"), ("merged", "adapter"))}}
             if r["kind"] == "speed" else r for r in recorded]  # fmt: skip
     assert plots.claims(slow)["claim"][3] != before[3]
-    other = plots.claims(exchanged(recorded, FULL, FOUR))["claim"][4]
+    other = plots.claims(exchanged(recorded, SIXTEEN, FOUR))["claim"][4]
     assert other != before[4] or "not settled" in other
 
 
 def test_reasons_and_ratios_follow_too():
     recorded = runs(RECORD)
     ratio = plots.other_base(recorded, FOUR)[0]
-    assert plots.other_base(exchanged(recorded, FULL, FOUR), FOUR)[0] == pytest.approx(1 / ratio)
+    assert plots.other_base(exchanged(recorded, SIXTEEN, FOUR), FOUR)[0] == pytest.approx(1 / ratio)
     turned = swapped(recorded, "adapter", HIGH, LOW)
     assert plots.why_few(turned) != plots.why_few(recorded)
     ratio = plots.further(recorded, LOW)[0]

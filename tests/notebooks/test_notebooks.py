@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import statistics
@@ -81,6 +82,17 @@ def test_the_first_code_cell_holds_the_parameters(path):
     assert "parameters" in tags(first)
     for name in ("MODEL", "SEED", "FULL"):
         assert re.search(rf"\b{name} = ", first.source), f"{name} is missing"
+
+
+@every
+def test_no_star_import_replaces_a_parameter(path):
+    others = "\n".join(cell.source for cell in code_cells(path)[1:])
+    used = {name for name in ("MODEL", "SEED", "FULL") if re.search(rf"(?<![.\w]){name}\b", others)}
+    for cell in code_cells(path):
+        for module in re.findall(r"(?m)^from ([\w.]+) import \*", cell.source):
+            names = vars(importlib.import_module(module))
+            public = names.get("__all__", [name for name in names if name[0] != "_"])
+            assert not used & set(public), module
 
 
 @every

@@ -77,7 +77,7 @@ ARITHMETIC = "not merged, bfloat16"
 ROUNDED = "merged, rounded to bfloat16, float32"
 BOTH = "merged, bfloat16"
 VERSIONS = (MERGED, ARITHMETIC, ROUNDED, BOTH)
-FULL, FOUR = "full base", "4-bit base"
+SIXTEEN, FOUR = "full base", "4-bit base"
 
 
 def recipe(name: str) -> Recipe:
@@ -235,7 +235,7 @@ def bases(model: str, trained_on: str, seed: int) -> dict:
     wanted = see(network, tokenizer, asked, limit)
     found["not merged"] = compare(wanted, wanted, asked)
     for name, make in (
-        (FULL, lambda: load_base(model)[0]),
+        (SIXTEEN, lambda: load_base(model)[0]),
         (FOUR, lambda: dequantize_model_linears(in_four_bits(model))),
     ):
         merged = moved_to(make(), network)
@@ -292,7 +292,7 @@ def settings() -> list[dict]:
         for seed in range(chosen.seeds):
             common = {"model": model, "seed": seed}
             found += [{"kind": "merge", "adapter": a, **common} for a in chosen.rates]
-            on = (FULL, FOUR) if model == EMBEDDED else (FOUR,)
+            on = (SIXTEEN, FOUR) if model == EMBEDDED else (FOUR,)
             found += [{"kind": "bases", "trained_on": b, **common} for b in on]
             found += [{"kind": "speed", "tokens": n, **common} for n in chosen.lengths]
     return found

@@ -15,13 +15,13 @@ from sftlab.exercises.ex20_merge_lora.experiment import (
     BOTH,
     EMBEDDED,
     FOUR,
-    FULL,
     HIGH,
     LOW,
     MERGED,
     RECIPES,
     REFERENCE,
     ROUNDED,
+    SIXTEEN,
     SMOL,
     VERSIONS,
 )
@@ -173,30 +173,30 @@ def on(runs: Sequence[dict], trained_on: str, model: str = EMBEDDED) -> list[dic
 
 def other_base(runs: Sequence[dict], trained_on: str, model: str = EMBEDDED) -> Estimate:
     """Return the loss after a merge into the other base, divided by that into the base of training."""
-    found, other = on(runs, trained_on, model), {FULL: FOUR, FOUR: FULL}[trained_on]
+    found, other = on(runs, trained_on, model), {SIXTEEN: FOUR, FOUR: SIXTEEN}[trained_on]
     return estimates.ratio(values(found, trained_on, "nll"), values(found, other, "nll"))
 
 
 def apart(runs: Sequence[dict]) -> tuple[Estimate, Estimate]:
     """Return two ratios of losses: into the other base ÷ the own one, and the full base ÷ the 4-bit one."""
-    four, full = on(runs, FOUR), on(runs, FULL)
+    four, full = on(runs, FOUR), on(runs, SIXTEEN)
 
     def both(a: str, b: str) -> list[float]:
         return np.sqrt(np.multiply(values(four, a, "nll"), values(full, b, "nll"))).tolist()
 
     return (
-        estimates.ratio(both(FOUR, FULL), both(FULL, FOUR)),
-        estimates.ratio(both(FOUR, FOUR), both(FULL, FULL)),
+        estimates.ratio(both(FOUR, SIXTEEN), both(SIXTEEN, FOUR)),
+        estimates.ratio(both(FOUR, FOUR), both(SIXTEEN, SIXTEEN)),
     )
 
 
 def bases_table(runs: Sequence[dict], model: str = EMBEDDED) -> pd.DataFrame:
     """Return loss and changed answers for each base of training and of merging."""
     lines = {}
-    for trained_on in (FULL, FOUR) if model == EMBEDDED else (FOUR,):
+    for trained_on in (SIXTEEN, FOUR) if model == EMBEDDED else (FOUR,):
         found = on(runs, trained_on, model)
         line = {"not merged": f"{np.mean(values(found, 'not merged', 'nll')):.3f}"}
-        for base in (FULL, FOUR):
+        for base in (SIXTEEN, FOUR):
             loss = np.mean(values(found, base, "nll"))
             share = np.mean(values(found, base, "changed"))
             line[f"merged into {base}"] = f"{loss:.3f}, {share:.0%} of answers changed"
