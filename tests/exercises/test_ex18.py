@@ -8,9 +8,24 @@ import pytest
 
 from sftlab.errors import WorkbookError
 from sftlab.exercises.ex18_lora_with_peft import explorer as explorers
+from sftlab.exercises.ex18_lora_with_peft.experiment import (
+    ANSWERS,
+    BUDGET,
+    FACTS,
+    SETS,
+    batches,
+    new_facts,
+    questions,
+    settings,
+)
 from sftlab.exercises.ex18_lora_with_peft.plots import (
-    TARGETS,
-    share_over_rank,
+    at_edge,
+    at_equal_budget,
+    catch_up,
+    claims,
+    loss_ratio,
+    over_share,
+    sets_table,
     shares_at,
     sizes,
     trained,
@@ -27,25 +42,25 @@ def pefts_count(model, r, targets):
     return wrapped, wrapped.get_nb_trainable_parameters()
 
 
-@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize("name", SETS)
 def test_the_formula_counts_what_peft_counts(name):
     size = sizes(build("smollm2-135m"))
-    wrapped, (count, every) = pefts_count(build("smollm2-135m"), 8, TARGETS[name])
+    wrapped, (count, every) = pefts_count(build("smollm2-135m"), 8, SETS[name])
     assert trained(size, name, 8) == (count, count / every)
     assert trainable_share(wrapped) == count / every
 
 
 def test_the_known_counts_of_smollm2():
     size = sizes(build("smollm2-135m"))
-    assert trained(size, "q and v", 8)[0] == 460_800
-    assert trained(size, "all linear layers", 8)[0] == 2_442_240
+    assert trained(size, "q, v", 8)[0] == 460_800
+    assert trained(size, "all linear", 8)[0] == 2_442_240
 
 
 def test_where_one_per_cent_holds():
     small, large = sizes(build("smollm2-135m")), sizes(build("llama-3-70b"))
-    assert trained(small, "q and v", 8)[1] < 0.01 < trained(small, "all linear layers", 8)[1]
-    assert trained(large, "all linear layers", 32)[1] < 0.01
-    assert trained(large, "all linear layers", 64)[1] > 0.01
+    assert trained(small, "q, v", 8)[1] < 0.01 < trained(small, "all linear", 8)[1]
+    assert trained(large, "all linear", 32)[1] < 0.01
+    assert trained(large, "all linear", 64)[1] > 0.01
 
 
 @pytest.mark.base
@@ -78,15 +93,13 @@ def test_a_budget_too_small_for_rank_one_and_unknown_targets_are_refused():
 
 
 MODELS = {
-    "small": {"parameters": 3_000_000, "per rank": dict.fromkeys(TARGETS, 20_000)},
-    "huge": {"parameters": 70_000_000_000, "per rank": dict.fromkeys(TARGETS, 13_000_000)},
+    "small": {"parameters": 3_000_000, "per rank": dict.fromkeys(SETS, 20_000)},
+    "huge": {"parameters": 70_000_000_000, "per rank": dict.fromkeys(SETS, 13_000_000)},
 }
 
 
-def test_figures_show_every_model():
-    figure = share_over_rank(MODELS, (1, 8, 64))
-    assert all(len(axis.lines) == 3 for axis in figure.axes)  # two models and the 1% line
-    figure = shares_at(MODELS, "q and v", 8, "words")
+def test_the_figure_shows_every_model():
+    figure = shares_at(MODELS, "q, v", 8, "words")
     assert "1 of 2 models" in figure.get_suptitle()
     plt.close("all")
 
@@ -99,3 +112,72 @@ def test_the_explorer_draws_its_extremes(monkeypatch):
         for target in shown["target"].options:
             plt.close(shown["draw"](r, target))
             assert f"rank {r} on {target}" in shown["words"](r, target)
+
+
+# --- the experiment ------------------------------------------------------------------------------
+
+
+def test_new_facts_are_asked_in_words_that_were_not_trained():
+    validation, test = questions(FACTS)
+    trained_ones = {fact["prompt"] for fact in new_facts(0)}
+    assert len(trained_ones) == 29
+    assert not trained_ones & {q["prompt"] for q in (*validation, *test)}
+    assert [q["answer"] for q in validation] == [q["answer"] for q in test]
+
+
+def test_answers_are_validated_and_tested_on_different_questions():
+    validation, test = questions(ANSWERS)
+    assert not {q["prompt"] for q in validation} & {q["prompt"] for q in test}
+
+
+@pytest.mark.base
+def test_all_sets_of_a_seed_see_the_same_batches():
+    from sftlab.models import load
+
+    tokenizer = load("almanac")[1]
+    one, two = ([b["input_ids"].tolist() for b in batches(tokenizer, FACTS, 3)] for _ in "12")
+    assert one == two
+    assert len(one) == 48
+
+
+def made_up(qv: float, larger: float = 1.0):
+    """Runs in which q and v have this loss, times a seed's own factor; the best rate is the second."""
+    found = []
+    for setting in settings():
+        level = qv if setting["targets"] == "q, v" else 1.0
+        level *= larger if setting["budget"] > BUDGET else 1.0
+        rates = sorted({s["learning_rate"] for s in settings() if s["task"] == setting["task"]})
+        worse = 1 + abs(rates.index(setting["learning_rate"]) - 1)
+        loss = level * worse * (1 + 0.01 * setting["seed"])
+        size = {"rank": 4, "trained": setting["budget"]}
+        found.append(setting | size | {"validation": loss, "test": 2 * loss, "exact": 0.5})
+    return found
+
+
+@pytest.mark.parametrize(("qv", "word"), [(3.0, "higher"), (0.3, "lower")])
+def test_the_words_follow_the_numbers(qv, word):
+    runs = made_up(qv)
+    assert loss_ratio(runs)[0] == pytest.approx(qv)
+    found = claims(runs, dict.fromkeys(("SmolLM2 135M", "Llama 3 70B"), MODELS["small"]))
+    assert found["claim"][0].endswith(f"is {word}")
+    assert "not settled" in claims(made_up(1.0), dict.fromkeys(("SmolLM2 135M", "Llama 3 70B"), MODELS["small"]))["claim"][0]  # fmt: skip
+
+
+def test_four_times_the_budget_is_compared_with_one():
+    assert catch_up(made_up(2.0, larger=0.25))[0] == pytest.approx(0.5)
+
+
+def test_the_rate_is_chosen_on_validation_and_the_edges_are_known():
+    runs = made_up(2.0)
+    assert at_edge(runs, FACTS) == []
+    for run in runs:
+        run["validation"] = -run["learning_rate"] + 1  # the highest rate is best
+    assert at_edge(runs, FACTS) == list(SETS)
+
+
+def test_figures_and_tables_hold_every_set():
+    runs = made_up(2.0)
+    assert list(sets_table(runs, FACTS).index) == list(SETS)
+    assert len(at_equal_budget(runs).axes) == 2
+    assert len(over_share(runs, 3_000_000).axes) == 1
+    plt.close("all")

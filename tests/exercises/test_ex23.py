@@ -1,90 +1,255 @@
-"""Notebook 23: its figures, tables and explorer, and that its text is true of what was recorded."""
+"""Notebook 23: every fault does what its name says, probes tell faults from harmless differences, words follow numbers."""
 
 from __future__ import annotations
 
+import copy
+
 import matplotlib.pyplot as plt
 import pytest
+import torch
 
 from sftlab.classroom.plots import use_style
 from sftlab.errors import WorkbookError
+from sftlab.exercises.ex23_broken_runs_clinic import clinic, experiment
 from sftlab.exercises.ex23_broken_runs_clinic import explorer as explorers
-from sftlab.exercises.ex23_broken_runs_clinic.clinic import FAULTS, HEALTHY, Run, served, trained
-from sftlab.exercises.ex23_broken_runs_clinic.evidence import SOUND
-from sftlab.exercises.ex23_broken_runs_clinic.plots import (
-    bench,
-    cost,
-    costs_nothing,
-    falls,
-    harm,
-    loss_curves,
-    told,
+from sftlab.exercises.ex23_broken_runs_clinic.clinic import (
+    FIRST,
+    HEALTHY,
+    KINDS,
+    SECOND,
+    SHOWN,
+    UNSEEN,
+    Kind,
+    Run,
+    admit,
+    blind,
+    broken,
+    served_as,
+    trained_as,
 )
-from sftlab.exercises.record import runs
+from sftlab.exercises.ex23_broken_runs_clinic.evidence import (
+    PROBES,
+    WRITTEN,
+    alarms,
+    answer_of,
+    tolerances,
+    values,
+)
+from sftlab.exercises.ex23_broken_runs_clinic.plots import (
+    CURVE,
+    claims,
+    cost_table,
+    hits,
+    loss_curves,
+    probes_table,
+    sound_kinds,
+    told,
+    unseen_and_cheap,
+    which_finds_what,
+)
+from sftlab.exercises.ex23_broken_runs_clinic.probes import (
+    label_errors,
+    split_gap,
+    update_strength,
+)
+from sftlab.lora import lora_layers
+from sftlab.loss import IGNORE_INDEX, accumulated_loss, mean_of_means
+from sftlab.masking import Example
+
+M = IGNORE_INDEX
+ROWS = [Example([7, 1, 2, 3, 9], [M, M, 2, 3, 9]), Example([7, 4, 5, 9], [M, M, 5, 9])]
 
 
-def test_a_curve_that_falls_and_three_that_do_not():
-    assert falls([3, 2, 1, 0.5, 0.4, 0.4])
-    assert not falls([3, 3, 3, 3, 3, 3])
-    assert not falls([3, 9, 1, 0.5, 0.4, 0.4])
-    assert not falls([3, 3, 3, 1, 2.9, 2.9, 2.9])
+class Tokenizer:
+    bos_token_id = 7
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_every_recorded_curve_falls(fault):
-    """The notebook says that none of the ten looks broken."""
-    assert all(falls(run["losses"]) for run in runs("clinic", fault=fault))
+# --- the faults --------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("fault", "first"),
+    [
+        (clinic.train_everything, Example([7, 1, 2, 3, 9], [7, 1, 2, 3, 9])),
+        (clinic.begin_twice, Example([7, 7, 1, 2, 3, 9], [M, M, M, 2, 3, 9])),
+        (clinic.shift_labels, Example([7, 1, 2, 3, 9], [M, 2, 3, 9, M])),
+        (clinic.cut_rows, Example([7, 1, 2], [M, M, 2])),
+        (clinic.invert, Example([7, 1, 2, 3, 9], [7, 1, M, M, M])),
+        (clinic.end_with_another_token, Example([7, 1, 2, 3, 7], [M, M, 2, 3, 7])),
+        (clinic.answers_of_the_next, Example([7, 1, 5, 9], [M, M, 5, 9])),
+        (clinic.one_pair, ROWS[0]),
+        (clinic.cut_prompts, Example([1, 2, 3, 9], [M, 2, 3, 9])),
+    ],
+)
+def test_a_fault_of_the_examples_leaves_the_sound_ones_alone(fault, first):
+    before = copy.deepcopy(ROWS)
+    found = fault(ROWS, Tokenizer())
+    assert found[0] == first
+    assert len(found) == len(ROWS)
+    assert before == ROWS
 
 
-def test_what_the_notebook_says_of_costs_is_what_was_recorded():
-    recorded = runs("clinic")
-    small = {"begin token doubled", "mean of means", "dropout in evaluation"}
-    for fault in set(FAULTS) - {HEALTHY}:
-        change, (low, high) = cost(recorded, fault)
-        assert low <= change <= high
-        assert (change > -0.1) == (fault in small), fault
-        assert costs_nothing(recorded, fault) == (fault in small), fault
-    change, (low, high) = cost(recorded, "dropout in evaluation")
-    assert change < 0 and -low > high  # most of the interval lies below zero
-    split = [r["figures"]["split moves gradient"] for r in runs("clinic", fault="mean of means")]
-    assert min(split) > 0.5
+def test_both_wards_hold_sound_runs_and_the_second_no_fault_of_the_first():
+    assert len(broken(list(FIRST))) == 10
+    assert len(broken(list(SECOND))) == 12
+    assert len(sound_kinds()) == 5
+    assert set(SHOWN) <= set(FIRST)
+    assert set(UNSEEN) <= set(SECOND)
+    assert sorted(blind(3).values()) == sorted(UNSEEN)
+    assert blind(3) != blind(4)
 
 
-def test_figures_are_written_so_that_rounding_moves_no_digit():
+def test_over_all_tokens_divides_by_masked_ones_too():
+    logits, labels = torch.zeros(1, 3, 4), torch.tensor([[M, 1, M]])
+    parts = [(logits, labels)]
+    assert clinic.over_all_tokens(parts).item() == pytest.approx(accumulated_loss(parts).item() / 3)
+
+
+# --- runs of two steps: enough for the probes that compare with the run itself -------------------------
+@pytest.fixture(scope="module")
+def sound() -> Run:
+    return trained_as(Kind(), steps=2)
+
+
+EXACT = [
+    name for name in PROBES if name not in ("stops", "learned", CURVE)
+]  # known after two steps
+FINDS = {  # kind -> probes that must find it; no other exact one may
+    HEALTHY: set(),
+    "prompts trained too": {"preflight", "first loss", "wrong labels"},
+    "end-of-turn token masked": {"preflight", "first loss", "wrong labels"},
+    "begin token doubled": {"preflight", "first loss", "begin tokens", "prompt fits"},
+    "labels shifted twice": {"preflight", "first loss", "wrong labels"},
+    "answers cut off": {"preflight", "first loss", "wrong labels"},
+    "dropout in evaluation": {"two passes"},
+    "merged without r": {"strength"},
+    "adapter not loaded": {"strength"},
+    "another family's template": {"prompt fits"},
+    "sound, another seed": set(),
+    "sound, other pairs": set(),
+    "sound, merged": set(),
+    "answers of the next pair": {"first loss", "wrong labels"},
+    "divided by all tokens": {"first loss"},
+    "half of the adapters frozen": {"untrained adapters"},
+    "adapter applied twice": {"strength"},
+    "no assistant header": set(),
+    "a system turn": {"prompt fits"},
+}
+
+
+@pytest.mark.base
+@pytest.mark.parametrize("name", FINDS)
+def test_each_fault_is_seen_by_its_own_probes_and_by_no_other(name, sound, monkeypatch):
+    kind = KINDS[name]
+    shared = kind.trained == Kind().trained
+    run = served_as(kind, sound if shared else trained_as(kind, steps=2))
+    for skipped in ("stops", "learned"):
+        monkeypatch.setitem(PROBES, skipped, PROBES[CURVE])  # no answers are written here
+    limits = tolerances([dict.fromkeys(PROBES, 1.0)]) | {"strength": 1e-3}
+    found = alarms(values(run), limits)
+    assert {probe for probe in EXACT if found[probe]} == FINDS[name]
+
+
+@pytest.mark.base
+def test_the_mean_of_means_moves_the_gradient():
+    run = trained_as(FIRST["mean of means"], steps=2)
+    assert PROBES["gradient and split"].measure(run) > 0.1
+
+
+@pytest.mark.base
+def test_serving_changes_none_of_the_run_and_a_ward_shares_one_training(sound, monkeypatch):
+    weights = {name: p.clone() for name, p in sound.model.named_parameters()}
+    for kind in KINDS.values():
+        if kind.trained == Kind().trained:
+            assert served_as(kind, sound).losses == sound.losses
+    assert all(torch.equal(p, weights[n]) for n, p in sound.model.named_parameters())
+    made = []
+    monkeypatch.setattr(clinic, "trained_as", lambda *_: made.append(1) or sound)
+    ward = admit(["sound", "merged without r", "adapter not loaded"])
+    assert len(made) == 1
+    assert ward["sound"].model is not ward["adapter not loaded"].model
+
+
+@pytest.mark.base
+def test_frozen_adapters_stay_and_gradients_that_are_kept_change_the_run(sound):
+    half = trained_as(SECOND["half of the adapters frozen"], steps=2)
+    zero = [not layer.B.any() for layer in lora_layers(half.model).values()]
+    assert sum(zero) == len(zero) // 2
+    kept = trained_as(SECOND["gradients not cleared"], steps=2)
+    assert kept.losses[0] == sound.losses[0]
+    assert any(not torch.equal(kept.adapter[name], t) for name, t in sound.adapter.items())
+
+
+# --- the probes that students write ------------------------------------------------------------------
+def test_a_sound_example_has_no_wrong_label():
+    assert [label_errors(r.input_ids, r.labels, answer_of(r)) for r in ROWS] == [0, 0]
+    assert label_errors([7, 1, 2, 3, 9], [7, 1, 2, 3, 9], [2, 3, 9]) == 5
+
+
+def test_only_a_loss_that_depends_on_the_split_has_a_gap():
+    logits, labels = torch.randn(2, 4, 5), torch.tensor([[M, 1, 2, 3], [M, M, M, 4]])
+    assert split_gap(accumulated_loss, logits, labels) == pytest.approx(0, abs=1e-6)
+    assert split_gap(mean_of_means, logits, labels) > 0.1
+
+
+def test_the_strength_counts_updates_and_nothing_else():
+    base, A, B = torch.randn(4, 6), torch.randn(2, 6), torch.randn(4, 2)
+    assert update_strength(base + 3 * 2.5 * B @ A, base, A, B, 2.5) == pytest.approx(3, rel=1e-4)
+
+
+# --- figures, tables, explorer -----------------------------------------------------------------------
+def made_up(caught: bool):
+    """Recorded runs in which the three written probes raise an alarm for every fault, or for none."""
+    found = []
+    for setting in experiment.settings():
+        seen = {name: probe.sound for name, probe in PROBES.items()}
+        if caught and KINDS[setting["kind"]].where:
+            seen |= {name: PROBES[name].sound + 9 for name in WRITTEN}
+        exact = 0.2 if caught and KINDS[setting["kind"]].where else 0.9
+        found.append(setting | {"values": seen, "exact": exact + 0.01 * (setting["seed"] % 2)})
+    return found
+
+
+def test_the_words_follow_the_numbers():
+    every, none = made_up(caught=True), made_up(caught=False)
+    assert hits(every, WRITTEN, SECOND)[0] == 1
+    assert hits(none, WRITTEN, SECOND)[0] == 0
+    assert unseen_and_cheap(every) == []
+    assert len(unseen_and_cheap(none)) == 22
+    assert claims(every)["claim"].iloc[-1] != claims(none)["claim"].iloc[-1]
+    assert "none" in which_finds_what(every).get_suptitle()
+    assert "a system turn" in which_finds_what(none).get_suptitle()
+    plt.close("all")
+
+
+def test_tables_hold_every_probe_and_every_kind():
+    runs = made_up(caught=True)
+    assert list(probes_table(runs).index) == [*PROBES, "the three of Build", "all"]
+    assert list(cost_table(runs, SECOND).index) == list(SECOND)
+
+
+def test_numbers_are_written_so_that_rounding_moves_no_digit():
     assert [told(v) for v in (1.0, 0.0, 3e-7, 0.59012, 8.0, 0.05342)] == ["1", "0", "0", "0.59", "8", "0.05"]  # fmt: skip
 
 
-def test_the_bench_shows_every_figure_beside_a_sound_runs():
-    text = bench({"X": {**SOUND, "strength": 8.0}}, ["X"]).text
-    assert all(name in text for name in SOUND)
-    assert ["strength", "1", "8"] in [line.split() for line in text.split("\n")]
-
-
-def test_figures_show_every_run():
+def test_the_figure_has_a_panel_for_every_run():
     use_style()
-    runs_of = {bed: Run([], None, None, None, "", [3.0, 1.0, 0.1]) for bed in "ABCDE"}
-    figure = loss_curves(runs_of, "ABCD")
-    drawn = [axis for axis in figure.axes if axis.get_visible()]
-    assert [axis.get_title(loc="left") for axis in drawn] == [f"run {bed}" for bed in "ABCDE"]
-    found = [{"fault": f, "seed": s, "exact": 0.5, "stops": 1.0} for f in FAULTS for s in range(3)]
-    labels = [text.get_text() for text in harm(found).axes[0].get_yticklabels()]
-    assert sorted(labels) == sorted(FAULTS)
+    ward = {name: Run([], [], None, None, None, [3.0, 1.0, 0.1]) for name in "ABCDE"}
+    drawn = [axis for axis in loss_curves(ward).axes if axis.get_visible()]
+    assert [axis.get_title(loc="left") for axis in drawn] == list("ABCDE")
     plt.close("all")
 
 
 @pytest.mark.base
-def test_the_explorer_answers_with_every_instrument_on_sound_and_merged_runs(monkeypatch):
+def test_the_explorer_answers_with_every_instrument_on_sound_and_merged_runs(monkeypatch, sound):
     shown = {}
     monkeypatch.setattr(explorers, "explorer", lambda c, d, w: shown.update(c, draw=d, words=w))
-    sound = trained(HEALTHY, steps=1)
-    ward = {"A": sound, "B": served(sound, "wrong factor in the merge")}
+    ward = {"A": sound, "B": served_as(FIRST["merged without r"], sound)}
     explorers.examine_a_run(ward, "Where does the frog live?")
     assert list(shown["bed"].options) == ["A", "B"]
     for bed in ward:
         for instrument in shown["instrument"].options:
             drawn = shown["draw"](bed, instrument, "Where does the frog live?")
             assert hasattr(drawn, "text") or hasattr(drawn, "savefig"), instrument
-    assert "merged: none left" in shown["draw"]("B", "adapter", "").text
-    assert "run B" in shown["words"]("B", "adapter", "").replace("Run", "run")
+    assert "Run B" in shown["words"]("B", "label counts", "")
     plt.close("all")
     with pytest.raises(WorkbookError, match="type a question"):
         shown["draw"]("A", "prompt and answer", " ")

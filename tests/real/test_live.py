@@ -16,7 +16,7 @@ MODEL = "smollm2-instruct"
 # Notebook -> heading before which to stop; None for all of it.
 PARTS = {
     "14_chat_templates": None,
-    "18_lora_with_peft": None,
+    "18_lora_with_peft": "### One budget, two places",
     "05_chat_template_mismatch": "### One model, every form",
     "19_full_vs_lora": "### Time",
     "20_merge_lora": "### Speed",

@@ -1,1 +1,1 @@
-"""What share of a real model does LoRA train?"""
+"""On which layers does the same number of LoRA parameters learn most?"""

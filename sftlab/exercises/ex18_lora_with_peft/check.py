@@ -441,10 +441,10 @@ EXERCISES = {
         SHARE_CASES,
         asks="Return the share of the model's weights that is trained.",
         rules={
-            "share": "It is the number of trained weights divided by the number of all weights, from 0 to 1. Adapters count in both numbers, buffers in none.",
+            "share": "It is the number of trained weights divided by that of all weights. Adapters count in both, buffers in none.",
             "trained": "A weight is trained if it requires a gradient, whatever its name.",
             "tied": "A weight that two modules share counts once.",
-            "packed": "A packed 4-bit parameter has a quant_state, and quant_state.shape is the shape of the weights in it, whatever dtype it is stored in. Other parameters have none.",
+            "packed": "A packed 4-bit parameter has a quant_state, and quant_state.shape is the shape of its weights, whatever dtype it is stored in.",
             "unchanged": "The model stays as it is.",
         },
         draw=_draw_share,
@@ -467,12 +467,11 @@ EXERCISES = {
         asks="Return the peft.LoraConfig of the largest rank that trains at most `budget` parameters.\n\n"
         'targets: the kinds of layers that get an adapter, such as ["q_proj", "v_proj"], or "all-linear".',
         rules={
-            "rank": "A layer trains r * (d_in + d_out) parameters. r is the largest whole number for which all adapters together have at most `budget`; "
-            "it need not be a power of two and may exceed a layer's width. The budget suffices for r = 1.",
-            "alpha": "lora_alpha is 2 * r, and the adapters' factor is lora_alpha / r.",
-            "layers": 'The layers with an adapter are those for which the last part of the name is one of targets; for "all-linear", every linear layer except the output head, lm_head. '
-            "Nothing else is trained.",
-            "packed": "In a 4-bit model, d_in and d_out are the widths that the layer computes with, not those of the packed weight.",
+            "rank": "r is the largest whole number for which all adapters together have at most `budget` parameters. "
+            "It need not be a power of two and may exceed a layer's width. The budget suffices for r = 1.",
+            "alpha": "lora_alpha is 2 * r; the adapters' factor is lora_alpha / r.",
+            "layers": 'A layer gets an adapter if the last part of its name is one of targets; for "all-linear", every linear layer except lm_head does. Nothing else is trained.',
+            "packed": "In a 4-bit model, count the widths that a layer computes with, not those of the packed weight.",
             "unchanged": "The model stays as it is: it gets no adapters here.",
         },
         draw=_draw_config,

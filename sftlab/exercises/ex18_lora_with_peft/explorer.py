@@ -7,18 +7,18 @@ from collections.abc import Mapping
 import ipywidgets as widgets
 
 from sftlab.classroom.explorer import DESCRIBED, WIDE, explorer
-from sftlab.exercises.ex18_lora_with_peft.plots import TARGETS, shares_at, trained
+from sftlab.exercises.ex18_lora_with_peft.plots import SETS, shares_at, trained
 
 
 def pick_rank(models: Mapping[str, Mapping]) -> None:
     """Choose a rank and which layers carry it: count and share for every model.
 
     Args:
-        models: name -> what ``plots.ex18.sizes`` says of it.
+        models: name -> what ``plots.sizes`` says of it.
     """
     controls = {
         "r": widgets.SelectionSlider(options=[2**k for k in range(11)], value=8, description="rank r", layout=WIDE),
-        "target": widgets.Dropdown(options=list(TARGETS), value="q and v", description="LoRA on", style=DESCRIBED),
+        "target": widgets.Dropdown(options=list(SETS), value="all linear", description="LoRA on", style=DESCRIBED),
     }  # fmt: skip
 
     def draw(r: int, target: str):

@@ -1,70 +1,216 @@
-"""Notebook 18: the share of real models that LoRA trains."""
+"""Figures and tables of notebook 18: where LoRA's parameters go. Their words follow the numbers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from sftlab.classroom.figures import bars, curves
-from sftlab.lora import lora_parameter_count
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from sftlab.classroom.figures import bars, curves, dots
+from sftlab.exercises import estimates
+from sftlab.exercises.estimates import Estimate, times, verdict
+from sftlab.exercises.ex18_lora_with_peft.experiment import (
+    ANSWERS,
+    BUDGET,
+    FACTS,
+    LESS,
+    MORE,
+    SETS,
+    SEVERAL,
+)
 from sftlab.memory.count import targeted_layers
 
-TARGETS = {
-    "q and v": ["q_proj", "v_proj"],
-    "q, k, v and o": ["q_proj", "k_proj", "v_proj", "o_proj"],
-    "the MLP": ["gate_proj", "up_proj", "down_proj"],
-    "all linear layers": "all-linear",
-}
+ALL, QV, QK, ATTENTION, MLP, DOWN = "all linear", "q, v", "q, k", "attention", "MLP", "down"
+WHY = {  # why a prediction comes out as it does: prediction -> mechanism
+    "a": "A wider layer has d_in · d_out weights, LoRA adds r · (d_in + d_out). The weights grow with the square of the width, the adapter with the width.",
+    "b": "Attention decides what a token reads from the tokens before it. A new fact is not among these: it has to be stored in weights. Why the MLP stores it better here, this comparison does not say.",
+    "c": "A larger rank gives the same layers more directions. Layers without an adapter stay as they are.",
+}  # fmt: skip
+
+
+def arm(runs: Sequence[dict], task: str, targets: str, budget: int = BUDGET) -> list[dict]:
+    """Return the runs of a set of layers at its learning rate, the best one by the validation loss."""
+    found = [
+        run
+        for run in runs
+        if (run["task"], run["targets"], run["budget"]) == (task, targets, budget)
+    ]
+    return estimates.tuned(found, lambda run: np.log(run["validation"]))
+
+
+def losses(
+    runs: Sequence[dict], task: str, targets: str, budget: int = BUDGET, name: str = "test"
+) -> list[float]:
+    """Return a measurement of every seed, at the arm's own learning rate."""
+    return [run[name] for run in arm(runs, task, targets, budget)]
+
+
+def against(
+    runs: Sequence[dict], task: str, targets: str, other: str = ALL,
+    budget: int = BUDGET, other_budget: int = BUDGET,
+) -> Estimate:  # fmt: skip
+    """Return the loss of one arm over that of another: geometric mean over seeds, paired interval."""
+    return estimates.ratio(
+        losses(runs, task, other, other_budget), losses(runs, task, targets, budget)
+    )
+
+
+def at_equal_budget(runs: Sequence[dict]):
+    """Draw the loss of every set of layers for both tasks: seeds, and their geometric mean."""
+    found = {
+        task: {"": {f"{name}, r = {arm(runs, task, name)[0]['rank']}": losses(runs, task, name)
+                    for name in SETS}}
+        for task in (ANSWERS, FACTS)
+    }  # fmt: skip
+    told = "; ".join(
+        f"{task}: "
+        + ", ".join(f"{name} {stats.gmean(values):.2f}" for name, values in by[""].items())
+        for task, by in found.items()
+    )
+    return dots(
+        found, f"Loss on other questions after training, {BUDGET:,} parameters or just below",
+        f"Two panels, one dot per seed. {told}.", panels=True, marker="|", mean=False,
+        xscale="log", xlabel="nats per token", figsize=(9, 3.4),
+    )  # fmt: skip
+
+
+def sets_table(runs: Sequence[dict], task: str) -> pd.DataFrame:
+    """Return a row for every set of layers: size, learning rate, loss against all linear, exact."""
+    rows, edges = {}, at_edge(runs, task)
+    for name in SETS:
+        found = arm(runs, task, name)
+        rows[name] = {
+            "rank": found[0]["rank"],
+            "trained": f"{found[0]['trained']:,}",
+            "learning rate": f"{found[0]['learning_rate']:g}"
+            + ", end of the grid" * (name in edges),
+            "loss": round(float(stats.gmean(losses(runs, task, name))), 3),
+            "÷ all linear": "" if name == ALL else times(against(runs, task, name)),
+            "exactly right": estimates.percent(
+                estimates.mean(losses(runs, task, name, name="exact"))
+            ),
+        }
+    return pd.DataFrame(rows).T.rename_axis(task)
+
+
+def over_share(runs: Sequence[dict], parameters: int):
+    """Draw the loss on new facts over the trained share, for the sets that were trained with three budgets."""
+    found: dict = {}
+    for name in SEVERAL:
+        for budget in (LESS, BUDGET, MORE):
+            size = arm(runs, FACTS, name, budget)[0]["trained"]
+            share = size / (size + parameters)
+            found.setdefault(name, {})[share] = losses(runs, FACTS, name, budget)
+    told = "; ".join(
+        f"{name}: " + ", ".join(f"{stats.gmean(v):.2f} at {x:.1%}" for x, v in points.items())
+        for name, points in found.items()
+    )
+    return curves(
+        found, "New facts: loss on other wordings by trained share", f"Curves with the range over seeds. {told}.",
+        mean=stats.gmean, percent="x", xscale="log", yscale="log", xticks=[0.005, 0.01, 0.02, 0.05, 0.1],
+        xlabel="trained share of all weights", ylabel="nats per token", figsize=(7.2, 3.4),
+    )  # fmt: skip
+
+
+def loss_ratio(runs: Sequence[dict]) -> Estimate:
+    """Return the loss on new facts with q and v over that with the MLP, at the same budget."""
+    return against(runs, FACTS, QV, MLP)
+
+
+def catch_up(runs: Sequence[dict]) -> Estimate:
+    """Return the loss on new facts: q and v with four times the budget over all linear layers with one."""
+    return against(runs, FACTS, QV, ALL, MORE, BUDGET)
+
+
+def at_edge(runs: Sequence[dict], task: str) -> list[str]:
+    """Return the sets whose learning rate is the lowest or the highest of the grid."""
+    rates = sorted({run["learning_rate"] for run in runs if run["task"] == task})
+    return [n for n in SETS if arm(runs, task, n)[0]["learning_rate"] in (rates[0], rates[-1])]
+
+
+# --- shares of real models -----------------------------------------------------------------------
+
+
+def per_rank(model) -> dict[str, int]:
+    """Return what one unit of rank costs for every set of layers: Σ (d_in + d_out)."""
+    return {name: sum(map(sum, targeted_layers(model, t).values())) for name, t in SETS.items()}
 
 
 def sizes(model) -> dict:
-    """What the formula needs of a model: its parameters, and d_in + d_out added up per target."""
-    per_rank = {
-        name: sum(lora_parameter_count(a, b, 1) for a, b in targeted_layers(model, targets).values())
-        for name, targets in TARGETS.items()
-    }  # fmt: skip
-    return {"parameters": sum(p.numel() for p in model.parameters()), "per rank": per_rank}
+    """Return the parameters of a model, and what one unit of rank costs for every set of layers."""
+    return {"parameters": model.num_parameters(), "per rank": per_rank(model)}
 
 
-def trained(size: Mapping, target: str, r: int) -> tuple[int, float]:
-    """Trained parameters and their share of all, the adapter included, by the formula."""
-    count = r * size["per rank"][target]
+def trained(size: Mapping, targets: str, r: int) -> tuple[int, float]:
+    """Return the trained parameters and their share of all, the adapter included."""
+    count = r * size["per rank"][targets]
     return count, count / (count + size["parameters"])
 
 
-def share_over_rank(models: Mapping[str, Mapping], ranks: Sequence[int]):
-    """The trained share over the rank, one line per model; q and v on the left, all on the right."""
-    chosen = ("q and v", "all linear layers")
-    found = {
-        target: {name: {r: trained(size, target, r)[1] for r in ranks} for name, size in models.items()}
-        for target in chosen
-    }  # fmt: skip
-    under = sum(trained(size, chosen[1], 8)[1] < 0.01 for size in models.values())
-    told = "; ".join(
-        f"{target}: "
-        + ", ".join(
-            f"{name} {points[ranks[0]]:.2g} to {points[ranks[-1]]:.2g}"
-            for name, points in lines.items()
-        )
-        for target, lines in found.items()
-    )
-    return curves(
-        found,
-        f"Rank 8 on all linear layers: {under} of {len(models)} models are under 1%",
-        f"Two panels: the trained share grows with the rank, from {ranks[0]} to {ranks[-1]}. {told}. A line marks 1%.",
-        panels=True, direct=True, sharey=True, percent="y", axhline={0.01: ""}, xscale="log", yscale="log", xticks=ranks,
-        yticks=[1e-4, 1e-3, 0.01, 0.1, 1], xlabel="rank r", ylabel="trained share of all weights", figsize=(9.6, 3.9),
-    )  # fmt: skip
-
-
-def shares_at(models: Mapping[str, Mapping], target: str, r: int, alt: str):
-    """Share of every model at one rank, as bars, with 1% marked; the count stands beside the name."""
+def shares_at(models: Mapping[str, Mapping], targets: str, r: int, alt: str):
+    """Draw the share of every model at one rank, with 1% marked; the count stands beside the name."""
     found = {}
     for name, size in models.items():
-        count, share = trained(size, target, r)
+        count, share = trained(size, targets, r)
         found[f"{name}\n{count:,}"] = share
     below = sum(share < 0.01 for share in found.values())
     return bars(
-        found, f"r = {r} on {target}: {below} of {len(models)} models stay under 1%", alt,
+        found, f"r = {r} on {targets}: {below} of {len(models)} models are below 1%", alt,
         fmt=lambda share: f"{100 * share:.2g}%", percent="x", xscale="log", xlim=(1e-5, 3), xticks=[1e-5, 1e-4, 1e-3, 0.01, 0.1, 1],
         axvline={0.01: "1%"}, xlabel="trained share (under the names: trained parameters)", figsize=(8, 0.5 * len(models) + 1.6),
     )  # fmt: skip
+
+
+# --- what was found ------------------------------------------------------------------------------
+
+
+def told(found: Estimate) -> str:
+    """Return a ratio with its interval and direction as text."""
+    return f"{times(found)}, {verdict(found, 'higher', 'lower', neutral=1.0)}"
+
+
+def claims(runs: Sequence[dict], models: Mapping[str, Mapping]) -> pd.DataFrame:
+    """Return the claims of the lesson with their numbers; the words follow the intervals."""
+
+    def word(found: Estimate) -> str:
+        return verdict(found, "higher", "lower", neutral=1.0)
+
+    place, size, down = loss_ratio(runs), catch_up(runs), against(runs, FACTS, DOWN)
+    answering = against(runs, ANSWERS, QV)
+    exact = estimates.change(*(losses(runs, ANSWERS, n, name="exact") for n in (ALL, QV)))
+    small, large = (trained(models[name], ALL, 8)[1] for name in ("SmolLM2 135M", "Llama 3 70B"))
+    rows = [
+        (
+            f"New facts, as many parameters: the loss with q and v, compared with the MLP, is {word(place)}",
+            times(place),
+            f"the same two when the task is to answer: {told(against(runs, ANSWERS, QV, MLP))}",
+            "29 facts, 48 steps, one small base",
+        ),
+        (
+            f"New facts: the loss with four times the parameters on q and v, compared with all linear layers, is {word(size)}",
+            times(size),
+            f"four times the parameters on all linear layers: {told(against(runs, FACTS, ALL, ALL, MORE))}",
+            "α = 2r in all arms; a larger rank may want another learning rate than we tried",
+        ),
+        (
+            f"New facts, as many parameters: the loss with down_proj alone, compared with all linear layers, is {word(down)}",
+            times(down),
+            f"the same two when the task is to answer: {told(against(runs, ANSWERS, DOWN))}",
+            "facts of one sentence; nothing has to be computed from them",
+        ),
+        (
+            f"Learning to answer, as many parameters: the loss with q and v, compared with all linear layers, is {word(answering)}",
+            times(answering),
+            f"exact answers, q and v − all linear: {estimates.points(exact)}",
+            "32 pairs on facts that the base knows, 24 steps",
+        ),
+        (
+            f"Rank 8 on all linear layers: of the two, the larger model has the {'smaller' if large < small else 'larger'} share",
+            f"SmolLM2 {small:.2%}, Llama 3 70B {large:.2%}",
+            "PEFT counts the same on the same shapes",
+            "a count: no quality follows from it",
+        ),
+    ]
+    return pd.DataFrame(rows, columns=["claim", "measured", "control", "where it stops holding"])

@@ -1,5 +1,3 @@
-"""Which runs look healthy and are broken?"""
+"""Would you notice that a run is broken?"""
 
-EMBEDDED_ALONE = (
-    "its ten cases were recorded on the embedded model, and are compared with these runs"
-)
+EMBEDDED_ALONE = "its runs were recorded on the embedded model, and are compared with these"

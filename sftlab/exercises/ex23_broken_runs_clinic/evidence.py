@@ -1,182 +1,202 @@
-"""What can be measured on a training run that looks healthy, and what the figures say.
+"""Twelve probes of a run, from its examples before it starts to the answers of the served model.
 
-Each figure has a value that a sound run has, whatever its data: see ``SOUND``.
+Each has a value that a sound run has, whatever its data, and raises an alarm if a run is too far from it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from sftlab._internal.random_state import own_random_state
-from sftlab.data import collate
+from sftlab.data import conversation
 from sftlab.exercises.ex23_broken_runs_clinic.clinic import (
     CONFIG,
     Run,
-    batch_loss,
-    pairs,
+    adapted,
+    micro_batches,
+    patient,
     sound_rows,
 )
+from sftlab.exercises.ex23_broken_runs_clinic.probes import (
+    label_errors,
+    split_gap,
+    update_strength,
+)
+from sftlab.exercises.recipes import response_nll
+from sftlab.findings import OK
 from sftlab.lora import LoRALinear
 from sftlab.loss import IGNORE_INDEX
 from sftlab.masking import Example
+from sftlab.preflight import preflight
 
-SOUND = {  # figure: what a sound run has
-    "prompt trained": 0.0,  # share of the prompts' tokens that carry loss
-    "answer trained": 1.0,  # share of the answers' tokens that do, of all pairs
-    "end trained": 1.0,  # share of the pairs whose end marker does
-    "begin tokens": 1.0,  # at the beginning of a row
-    "labels in place": 1.0,  # share of the labels that equal the token at their place
-    "split moves gradient": 0.0,  # by how much, in parts of the gradient in one piece
-    "strength": 1.0,  # the update in the served model, in parts of the one that was trained
-    "passes differ": 0.0,  # the largest difference of the logits of two passes
-    "prompt fits rows": 1.0,  # share of the served prompts that begin their training row
-}
+ASKED = 16  # training questions that are asked again
 
 
-def figures(run: Run) -> dict[str, float]:
-    """Every figure of a run."""
-    return {
-        **label_figures(run),
-        "split moves gradient": split_moves_gradient(run),
-        "strength": strength(run),
-        "passes differ": passes_differ(run),
-        "prompt fits rows": prompt_fits_rows(run),
-    }
+@dataclass(frozen=True)
+class Probe:
+    """A measurement of a run."""
+
+    source: str  # what it looks at
+    measure: Callable[[Run], float]
+    sound: float  # the value of every sound run
+    tolerance: float | None  # how far from it a sound run may be; None: chosen on sound runs
 
 
-def _paired(run: Run) -> Iterator[tuple[int, Example, Example]]:
-    """Each row of the run with the number of its pair and the row that the pair should give.
-
-    Begin tokens that the row has beyond the sound one's are taken off.
-    """
-    sound = sound_rows(run.tokenizer)
-    for row in run.rows:
-        extra = begins(row.input_ids) - begins(sound[0].input_ids)
-        ids, labels = row.input_ids[extra:], row.labels[extra:]
-        number = next(n for n, s in enumerate(sound) if s.input_ids[: len(ids)] == ids)
-        yield number, Example(ids, labels), sound[number]
+# --- before the run ------------------------------------------------------------------------------
+def findings(run: Run) -> float:
+    """Return how many findings ``preflight`` has about the examples and fresh adapters."""
+    model, tokenizer = patient()
+    conversations = [conversation(pair) for pair in run.pairs]
+    found = preflight(adapted(model, 0), tokenizer, run.rows, conversations)
+    return float(sum(finding.state != OK for finding in found))
 
 
-def begins(ids: list[int]) -> int:
-    """How often the first token of a row stands at its beginning."""
-    return next((n for n, token in enumerate(ids) if token != ids[0]), len(ids))
+# --- from the log --------------------------------------------------------------------------------
+def remaining_loss(run: Run) -> float:
+    """Return the last loss over the first, three steps each; a curve that falls by a third has 0.67."""
+    return float(np.mean(run.losses[-3:]) / np.mean(run.losses[:3]))
 
 
-def label_figures(run: Run) -> dict[str, float]:
-    """What the rows tell: which tokens carry loss, of which parts of which pairs."""
-    sound = sound_rows(run.tokenizer)
-    answers = sum(row.trained - 1 for row in sound)
-    prompt = prompts = answer = ends = placed = labels = 0
-    for _, row, right in _paired(run):
-        trained = [place for place, label in enumerate(row.labels) if label != IGNORE_INDEX]
-        start = next(p for p, label in enumerate(right.labels) if label != IGNORE_INDEX)
-        end = start + right.trained - 1  # where the end marker stands
-        prompts += start
-        prompt += sum(place < start for place in trained)
-        answer += sum(start <= place < end for place in trained)
-        ends += right.labels[end] in row.labels[start - 1 :]
-        placed += sum(row.labels[place] == row.input_ids[place] for place in trained)
-        labels += len(trained)
-    return {
-        "prompt trained": prompt / prompts,
-        "answer trained": answer / answers,
-        "end trained": ends / len(sound),
-        "begin tokens": sum(begins(row.input_ids) for row in run.rows) / len(run.rows),
-        "labels in place": placed / labels,
-    }
+def first_loss(run: Run) -> float:
+    """Return the loss of the first step over that of the base on the answers of the same pairs."""
+    base, tokenizer = patient()
+    sound = sound_rows(tokenizer, [run.pairs[i] for i in run.first])
+    return run.losses[0] / response_nll(base, sound, tokenizer.pad_token_id or 0)
 
 
-def split_moves_gradient(run: Run, rows: int = CONFIG.batch_size) -> float:
-    """‖gradient in micro-batches of one row − gradient in one piece‖ / ‖gradient in one piece‖.
+# --- from the batches ----------------------------------------------------------------------------
+def answer_of(row: Example) -> list[int]:
+    """Return the trained ids of an example, in their order."""
+    return [label for label in row.labels if label != IGNORE_INDEX]
 
-    The gradient is that of the run's own loss with respect to the logits.
-    """
-    batch = run.rows[:rows]
+
+def wrong_labels(run: Run) -> float:
+    """Return the wrong labels of all examples over the number of answer tokens."""
+    answers = [answer_of(row) for row in sound_rows(run.tokenizer, run.pairs)]
+    wrong = [
+        label_errors(row.input_ids, row.labels, answer)
+        for row, answer in zip(run.rows, answers, strict=True)
+    ]
+    return sum(wrong) / sum(map(len, answers))
+
+
+def begin_tokens(run: Run) -> float:
+    """Return how many begin tokens an example has at its beginning, on average."""
+    begin = run.tokenizer.bos_token_id
+    counts = [
+        next((n for n, token in enumerate(row.input_ids) if token != begin), 0) for row in run.rows
+    ]
+    return sum(counts) / len(counts)
+
+
+# --- from a gradient -----------------------------------------------------------------------------
+def moved_by_the_split(run: Run) -> float:
+    """Return how far the gradient of a batch moves if the batch is split."""
     with torch.no_grad(), own_random_state(0):
-        inputs = collate(batch, run.tokenizer.pad_token_id or 0)
-        del inputs["labels"]
-        logits = run.model(**inputs, use_cache=False).logits
+        parts = micro_batches(run, run.rows[: CONFIG.batch_size])
+    logits, labels = (torch.cat(some) for some in zip(*parts, strict=True))
+    return split_gap(run.combine, logits.float(), labels)
 
-    def gradient(micro_batch_size: int) -> torch.Tensor:
-        leaf = logits.clone().requires_grad_()
-        batch_loss(run, batch, micro_batch_size, leaf).backward()
-        return leaf.grad
 
-    whole, split = gradient(len(batch)), gradient(1)
-    return ((split - whole).norm() / whole.norm()).item()
+# --- from the weights ----------------------------------------------------------------------------
+def served_weight(run: Run, name: str) -> torch.Tensor:
+    """Return the weight that a layer of the served model computes with, its adapter included."""
+    layer = run.model.get_submodule(name)
+    if isinstance(layer, LoRALinear):
+        return layer.base.weight + layer.scale * (layer.B @ layer.A)
+    return layer.get_parameter("weight")
 
 
 @torch.no_grad()
 def strength(run: Run) -> float:
-    """How much of the trained update is in the served model: 1 is all of it, once.
-
-    Σ ⟨W_served − W_base, ΔW⟩ / Σ ⟨ΔW, ΔW⟩ over all adapted layers, with ΔW = (α/r)·B·A.
-    """
-    found = wanted = 0.0
-    for name in {name.rpartition(".")[0] for name in run.adapter}:
+    """Return how often the trained update is in the served weights: the mean over trained layers."""
+    found = []
+    for name, base in run.base.items():
         A, B = run.adapter[f"{name}.A"], run.adapter[f"{name}.B"]
-        update = run.scale * (B @ A)
-        layer = run.model.get_submodule(name)
-        if isinstance(layer, LoRALinear):
-            weight = layer.base.weight
-            weight = weight if layer.merged else weight + layer.scale * (layer.B @ layer.A)
-        else:
-            weight = layer.get_parameter("weight")
-        found += ((weight - run.base[name]) * update).sum().item()
-        wanted += update.square().sum().item()
-    return found / wanted
+        if B.any():
+            found.append(update_strength(served_weight(run, name), base, A, B, run.scale))
+    return sum(found) / len(found)
 
 
+def untrained_adapters(run: Run) -> float:
+    """Return the share of adapters whose B is zero after training, as it was at first."""
+    zero = [not tensor.any() for name, tensor in run.adapter.items() if name.endswith(".B")]
+    return sum(zero) / len(zero)
+
+
+# --- from logits and answers ---------------------------------------------------------------------
 @torch.no_grad()
 def passes_differ(run: Run) -> float:
-    """The largest difference between the logits of two passes over the same prompt."""
-    ids = torch.tensor([run.prompt(pairs()[0]["prompt"])])
+    """Return the largest difference between the logits of two passes over the same prompt."""
+    ids = torch.tensor([run.prompt(run.pairs[0]["prompt"])])
     with own_random_state(0):
         first, second = (run.model(ids, use_cache=False).logits for _ in range(2))
     return (first - second).abs().max().item()
 
 
-def prompt_fits_rows(run: Run) -> float:
-    """The share of the training prompts that, rendered as they are served, begin their row."""
-    asked = [pair["prompt"] for pair in pairs()]
-    fits = []
-    for (number, *_), row in zip(_paired(run), run.rows, strict=True):
-        prompt = run.prompt(asked[number])
-        length = min(len(prompt), len(row))  # a row may be cut shorter than its prompt
-        fits.append(prompt[:length] == row.input_ids[:length])
+def prompts_that_fit(run: Run) -> float:
+    """Return the share of training prompts that, as they are served, begin their example."""
+    served = [run.prompt(pair["prompt"]) for pair in run.pairs]
+    fits = [ids == row.input_ids[: len(ids)] for ids, row in zip(served, run.rows, strict=True)]
     return sum(fits) / len(fits)
 
 
-def diagnose(figures: dict[str, float]) -> tuple[str, str]:
-    """The fault of a run, told by its figures, and the figure that tells it.
+def stops(run: Run) -> float:
+    """Return the share of training questions after whose answer the model stops by itself."""
+    replies = run.ask([pair["prompt"] for pair in run.pairs[:ASKED]])
+    return sum(reply.stopped for reply in replies) / len(replies)
 
-    Args:
-        figures: those of one run, by their names in ``SOUND``.
 
-    Returns:
-        (a name in ``clinic.FAULTS``, the name of a figure); ("healthy", "") if nothing is wrong.
+def learned(run: Run) -> float:
+    """Return the share of training questions that are answered as they were trained."""
+    some = run.pairs[:ASKED]
+    replies = run.ask([pair["prompt"] for pair in some])
+    right = [
+        reply.text.strip() == pair["response"].strip()
+        for reply, pair in zip(replies, some, strict=True)
+    ]
+    return sum(right) / len(right)
+
+
+PROBES = {
+    "preflight": Probe("examples, before", findings, 0.0, 1e-3),
+    "curve falls by a third": Probe("log", remaining_loss, 0.0, 2 / 3),
+    "first loss": Probe("log", first_loss, 1.0, 1e-3),
+    "wrong labels": Probe("batches", wrong_labels, 0.0, 1e-3),
+    "begin tokens": Probe("batches", begin_tokens, 1.0, 1e-3),
+    "gradient and split": Probe("gradient", moved_by_the_split, 0.0, 1e-3),
+    "strength": Probe("weights", strength, 1.0, None),
+    "untrained adapters": Probe("weights", untrained_adapters, 0.0, 1e-3),
+    "two passes": Probe("logits", passes_differ, 0.0, 1e-4),
+    "prompt fits": Probe("prompts", prompts_that_fit, 1.0, 1e-3),
+    "stops": Probe("answers", stops, 1.0, None),
+    "learned": Probe("answers", learned, 1.0, None),
+}
+WRITTEN = ("wrong labels", "gradient and split", "strength")  # by the student
+
+
+def values(run: Run) -> dict[str, float]:
+    """Return what every probe measures of a run."""
+    return {name: probe.measure(run) for name, probe in PROBES.items()}
+
+
+def tolerances(sound: list[dict[str, float]]) -> dict[str, float]:
+    """Return how far from the sound value a run may be, by probe.
+
+    Where a probe has no tolerance of its own, it is the largest distance among some sound runs, and at
+    least 0.001.
     """
-    seen = figures
-    if seen["labels in place"] < 0.9:
-        return "labels shifted twice", "labels in place"
-    if seen["prompt trained"] > 0.1:
-        return "prompts trained too", "prompt trained"
-    if seen["answer trained"] < 0.9:  # before the end marker: a cut takes that as well
-        return "answers cut off", "answer trained"
-    if seen["end trained"] < 0.9:
-        return "end marker masked as padding", "end trained"
-    if seen["begin tokens"] > 1:  # before the prompt: a doubled token does not fit either
-        return "begin token doubled", "begin tokens"
-    if seen["prompt fits rows"] < 0.9:
-        return "another family's template", "prompt fits rows"
-    if seen["split moves gradient"] > 0.01:
-        return "mean of means", "split moves gradient"
-    if abs(seen["strength"]) < 0.1:
-        return "adapter not loaded", "strength"
-    if abs(seen["strength"] - 1) > 0.1:
-        return "wrong factor in the merge", "strength"
-    if seen["passes differ"] > 1e-4:
-        return "dropout in evaluation", "passes differ"
-    return "healthy", ""
+    return {
+        name: max(1e-3, *(abs(found[name] - probe.sound) for found in sound)) if probe.tolerance is None
+        else probe.tolerance
+        for name, probe in PROBES.items()
+    }  # fmt: skip
+
+
+def alarms(found: dict[str, float], allowed: dict[str, float]) -> dict[str, bool]:
+    """Return which probes raise an alarm."""
+    return {n: not abs(value - PROBES[n].sound) <= allowed[n] for n, value in found.items()}

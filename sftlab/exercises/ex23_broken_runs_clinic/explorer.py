@@ -1,4 +1,4 @@
-"""Notebook 23: pick a run and an instrument."""
+"""The explorer of notebook 23: pick a run and an instrument."""
 
 from __future__ import annotations
 
@@ -12,17 +12,16 @@ from sftlab.classroom.figures import curves
 from sftlab.classroom.views import View, table, token_view
 from sftlab.errors import WorkbookError
 from sftlab.exercises.ex23_broken_runs_clinic.clinic import Run
-from sftlab.exercises.ex23_broken_runs_clinic.evidence import SOUND, figures
+from sftlab.exercises.ex23_broken_runs_clinic.evidence import PROBES, values
 from sftlab.exercises.ex23_broken_runs_clinic.plots import told
 from sftlab.exercises.views import prompt_view, stacked
-from sftlab.lora import lora_layers
 from sftlab.loss import IGNORE_INDEX
 
 
 def _curve(run: Run, _: str):
     title = f"The last loss is {run.losses[-1]:.2f}"
     alt = f"Line chart of the loss over {len(run.losses)} steps, from {run.losses[0]:.2f} to {run.losses[-1]:.2f}."
-    return curves(dict(enumerate(run.losses, 1)), title, alt, xlabel="optimiser step",
+    return curves(dict(enumerate(run.losses, 1)), title, alt, xlabel="training step",
                   ylabel="loss (nats per trained token)", ylim=(0, None))  # fmt: skip
 
 
@@ -36,57 +35,37 @@ def _answer(run: Run, question: str) -> View:
 
 
 def _tokens(run: Run, _: str) -> View:
-    views = [token_view(run.tokenizer, run.rows[number]) for number in (0, 2)]
-    return stacked(*views)
+    return stacked(*(token_view(run.tokenizer, run.rows[number]) for number in (0, 2)))
 
 
 def _labels(run: Run, _: str) -> View:
     end = end_of_turn_id(run.tokenizer)
     ids = [token for row in run.rows for token in row.input_ids]
     labels = [label for row in run.rows for label in row.labels if label != IGNORE_INDEX]
-    first = [row.input_ids[0] for row in run.rows]
-    begun = sum(row.input_ids.count(token) for row, token in zip(run.rows, first, strict=True))
     lengths = sorted(row.trained for row in run.rows)
     rows = [
-        ["tokens in all rows", len(ids)],
+        ["tokens in all examples", len(ids)],
         ["of them trained", f"{len(labels)} ({len(labels) / len(ids):.0%})"],
-        ["end markers in the input ids", ids.count(end)],
-        ["end markers among the labels", labels.count(end)],
-        ["begin tokens per row", told(begun / len(run.rows))],
-        ["trained tokens in a row", f"{lengths[0]} to {lengths[-1]}"],
+        ["end-of-turn tokens in the input ids", ids.count(end)],
+        ["end-of-turn tokens among the labels", labels.count(end)],
+        ["trained tokens in an example", f"{lengths[0]} to {lengths[-1]}"],
     ]
-    return table(rows, [f"{len(run.rows)} rows", ""])
-
-
-def _adapter(run: Run, _: str) -> View:
-    layers = lora_layers(run.model).values()
-    norm = sum(t.square().sum().item() for n, t in run.adapter.items() if n.endswith(".B")) ** 0.5
-    served = sum(layer.B.square().sum().item() for layer in layers) ** 0.5
-    seen = figures(run)
-    rows = [
-        ["norm of all B, as saved", told(norm)],
-        ["norm of all B, in the served model", told(served) if layers else "merged: none left"],
-        *[[name, told(seen[name])] for name in ("strength", "passes differ")],
-    ]
-    return table(rows, ["adapter and served model", ""])
+    return table(rows, [f"{len(run.rows)} examples", ""])
 
 
 def _all(run: Run, _: str) -> View:
-    seen = figures(run)
-    return table(
-        [[name, told(SOUND[name]), told(seen[name])] for name in SOUND],
-        ["figure", "a sound run", "this run"],
-    )
+    seen = values(run)
+    rows = [[name, p.source, told(p.sound), told(seen[name])] for name, p in PROBES.items()]
+    return table(rows, ["probe", "looks at", "a sound run", "this run"])
 
 
 ASKS = "prompt and answer"  # the instrument that reads the question
 INSTRUMENTS: dict[str, Callable] = {
     "loss curve": _curve,
     ASKS: _answer,
-    "tokens of two rows": _tokens,
+    "tokens of two examples": _tokens,
     "label counts": _labels,
-    "adapter": _adapter,
-    "all figures": _all,
+    "all probes": _all,
 }
 
 

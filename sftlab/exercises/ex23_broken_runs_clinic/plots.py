@@ -1,91 +1,197 @@
-"""Notebook 23: loss curves side by side, charts of figures, and what each fault costs."""
+"""Figures and tables of notebook 23: what probes see, and what each fault costs. Their words follow the numbers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
+import pandas as pd
 
-from sftlab.classroom.figures import curves, dots
-from sftlab.classroom.views import View, table
-from sftlab.exercises.ex23_broken_runs_clinic.clinic import FAULTS, HEALTHY, Run
-from sftlab.exercises.ex23_broken_runs_clinic.evidence import SOUND
-from sftlab.statistics import change_by_seed, mean_with_interval
+from sftlab.classroom.figures import curves, grid
+from sftlab.exercises import estimates
+from sftlab.exercises.estimates import Estimate, percent, points
+from sftlab.exercises.ex23_broken_runs_clinic.clinic import (
+    FIRST,
+    HEALTHY,
+    KINDS,
+    SECOND,
+    Run,
+    broken,
+)
+from sftlab.exercises.ex23_broken_runs_clinic.evidence import PROBES, WRITTEN, alarms, tolerances
+from sftlab.exercises.ex23_broken_runs_clinic.experiment import CHOSEN_ON, SEEDS
+from sftlab.statistics import chosen
 
-
-def falls(losses: Sequence[float]) -> bool:
-    """What one looks for in a curve: it loses a third of its height, and never doubles its start."""
-    first, last = float(np.mean(losses[:3])), float(np.mean(losses[-3:]))
-    return last < first * 2 / 3 and max(losses) <= 2 * first
-
-
-def loss_curves(ward: Mapping[str, Run], broken: Sequence[str]):
-    """One small panel for each run with an axis of its own, as a dashboard draws it."""
-    lines = {f"run {bed}": dict(enumerate(run.losses, 1)) for bed, run in ward.items()}
-    ends = {name: [(step, points[step]) for step in (1, len(points))] for name, points in lines.items()}  # fmt: skip
-    told = "; ".join(f"{name} from {a[1]:.1f} to {b[1]:.2f}" for name, (a, b) in ends.items())
-    figure = curves(
-        lines,
-        f"Of {len(broken)} broken runs, {sum(falls(ward[bed].losses) for bed in broken)} have a curve that falls as it should",
-        f"Small line charts of the loss over the steps, each on its own axis: {told}.",
-        panels=True, columns=4, yticks=[], xticks=[1, 8, 16], ymargin=0.3,
-        marked={name: {at: f"{at[1]:.2f}" for at in points} for name, points in ends.items()},
-        figsize=(8.8, 1.9 * -(-len(ward) // 4)),
-    )  # fmt: skip
-    figure.supylabel("loss, each on its own axis", fontsize=10)
-    figure.supxlabel("optimiser step; the first and last loss are written, in nats per trained token", fontsize=10)  # fmt: skip
-    return figure
-
-
-def symptoms(
-    ward: Mapping[str, Run], replies: Mapping[str, Sequence], asked: Sequence[str]
-) -> View:
-    """What a user sees: one line for each question and run, cut where it goes on for ever."""
-    rows = []
-    for bed in ward:
-        for question, reply in zip(asked, replies[bed], strict=True):
-            text = reply.text if len(reply.text) <= 110 else reply.text[:110] + " …"
-            rows.append([bed, question, text or "(nothing)", "yes" if reply.stopped else "no"])
-    return table(rows, ["run", "asked", "written", "stopped"])
+CURVE, START = "curve falls by a third", "first loss"
+COLUMNS = {
+    CURVE: "curve falls",
+    "gradient and split": "split",
+    "untrained adapters": "un- trained",
+}  # of a figure
+WHY = {  # why a prediction comes out as it does: prediction -> mechanism
+    "a": "Gradient descent lowers whatever loss it is given. A falling curve says that something is learned, not what.",
+    "b": "Before the first step the model is the base, so this loss can be computed apart from the training code. Wrong labels or a wrong denominator give another number. What happens in later steps, or after training, cannot.",
+    "c": "A probe sees the part of a run that it looks at. Faults of other parts pass by: no probe of labels sees a gradient that was not cleared, or a prompt that is served without its header.",
+}  # fmt: skip
 
 
 def told(value: float) -> str:
-    """A figure as text, with no digit that rounding could move."""
+    """Return a measurement as text, with no digit that rounding could move."""
     if abs(value) < 1e-4:
         return "0"
     return f"{value:.2f}".rstrip("0").rstrip(".")
 
 
-def bench(charts: Mapping[str, Mapping[str, float]], beds: Sequence[str]) -> View:
-    """Every figure of some runs, beside the value that a sound run has."""
-    rows = [[name, told(SOUND[name]), *(told(charts[bed][name]) for bed in beds)] for name in SOUND]
-    names = [f"run {bed}" if len(bed) == 1 else bed for bed in beds]
-    return table(rows, ["figure", "sound", *names])
-
-
-def cost(runs: Sequence[dict], fault: str) -> tuple[float, tuple[float, float]]:
-    """Exact answers lost to a fault, seed by seed, with the interval over the seeds."""
-    return change_by_seed(runs, "exact", {"fault": HEALTHY}, {"fault": fault})
-
-
-def costs_nothing(runs: Sequence[dict], fault: str) -> bool:
-    """Whether the interval of what a fault costs includes 0, or lies above it."""
-    return cost(runs, fault)[1][1] >= 0
-
-
-def harm(runs: Sequence[dict]):
-    """Exact and stopped answers under each fault: a mark for each seed, a bar for the mean."""
-    order = sorted(FAULTS, key=lambda fault: -mean_with_interval(runs, "exact", fault=fault)[0])
-    found = {
-        label: {fault: [run[line] for run in runs if run["fault"] == fault] for fault in order}
-        for label, line in (("exactly right", "exact"), ("stopped by itself", "stops"))
-    }
-    costs = {fault: cost(runs, fault)[0] for fault in order if fault != HEALTHY}
-    heavy = sum(change < -0.1 for change in costs.values())
-    told = "; ".join(f"{fault} {100 * change:+.0f} points" for fault, change in costs.items())
-    return dots(
-        found,
-        f"{heavy} of {len(costs)} faults cost more than ten points of exact answers",
-        f"Exact and stopped answers for each fault. Exact answers against the healthy run: {told}.",
-        percent="x", xlim=(-0.04, 1.04), xlabel="share of 200 held-out questions", figsize=(8, 5.6),
+def loss_curves(ward: Mapping[str, Run]):
+    """Draw one small panel for each run with an axis of its own, as a dashboard does."""
+    lines = {name: dict(enumerate(run.losses, 1)) for name, run in ward.items()}
+    ends = {name: [(step, points[step]) for step in (1, len(points))] for name, points in lines.items()}  # fmt: skip
+    words = "; ".join(f"{name} from {a[1]:.1f} to {b[1]:.2f}" for name, (a, b) in ends.items())
+    figure = curves(
+        lines, "The loss of each run, on its own axis", f"Small line charts of the loss over the steps: {words}.",
+        panels=True, columns=4, yticks=[], xticks=[1, 8, 16], ymargin=0.3,
+        marked={name: {at: f"{at[1]:.2f}" for at in some} for name, some in ends.items()},
+        figsize=(8.8, 1.9 * -(-len(ward) // 4)),
     )  # fmt: skip
+    figure.supxlabel("training step; first and last loss in nats per trained token", fontsize=10)
+    return figure
+
+
+# --- the recorded runs ---------------------------------------------------------------------------
+
+
+def allowed(runs: Sequence[dict]) -> dict[str, float]:
+    """Return the tolerances, chosen on sound runs of seeds that are used for nothing else."""
+    return tolerances([run["values"] for run in chosen(runs, kind=HEALTHY) if run["seed"] in CHOSEN_ON])  # fmt: skip
+
+
+def alarm_table(runs: Sequence[dict], kinds: Sequence[str]) -> dict[str, dict[str, list[bool]]]:
+    """Return kind -> probe -> whether it raises an alarm, seed by seed."""
+    limits = allowed(runs)
+    found: dict[str, dict[str, list[bool]]] = {}
+    for kind in kinds:
+        seen = [alarms(r["values"], limits) for r in chosen(runs, kind=kind) if r["seed"] in SEEDS]
+        found[kind] = {probe: [one[probe] for one in seen] for probe in PROBES}
+    return found
+
+
+def share(runs: Sequence[dict], kinds: Sequence[str], probes: Sequence[str]) -> Estimate:
+    """Return the share of kinds of run for which at least one of the probes raises an alarm, over seeds."""
+    found = alarm_table(runs, kinds)
+    by_seed = [
+        sum(any(found[kind][probe][n] for probe in probes) for kind in kinds) / len(kinds)
+        for n in range(len(SEEDS))
+    ]
+    return estimates.mean(by_seed)
+
+
+def hits(runs: Sequence[dict], probes: Sequence[str], ward: Mapping = FIRST) -> Estimate:
+    """Return the share of a ward's faults that the probes find."""
+    return share(runs, broken(list(ward)), probes)
+
+
+def sound_kinds(ward: Mapping = SECOND) -> list[str]:
+    """Return the kinds of a ward that have no fault."""
+    return [kind for kind in ward if not KINDS[kind].where]
+
+
+def probes_table(runs: Sequence[dict]) -> pd.DataFrame:
+    """Return hits in both wards and false alarms of every probe, of the student's three and of all."""
+    groups = {name: [name] for name in PROBES}
+    groups |= {"the three of Build": list(WRITTEN), "all": list(PROBES)}
+    limits = allowed(runs)
+    rows = {
+        name: {
+            "looks at": PROBES[name].source if name in PROBES else "",
+            "tolerance": f"{limits[name]:.2g}" if name in PROBES else "",
+            "found, first ward": percent(hits(runs, probes)),
+            "found, second ward": percent(hits(runs, probes, SECOND)),
+            "false alarms": percent(share(runs, sound_kinds(), probes)),
+        }
+        for name, probes in groups.items()
+    }
+    return pd.DataFrame(rows).T
+
+
+def which_finds_what(runs: Sequence[dict], ward: Mapping = SECOND):
+    """Draw in how many seeds each probe raises an alarm for each kind of run of a ward."""
+    kinds = list(ward)
+    found = alarm_table(runs, kinds)
+    shares = [[sum(found[kind][probe]) / len(SEEDS) for probe in PROBES] for kind in kinds]
+    silent = [kind for kind in broken(kinds) if not any(map(any, found[kind].values()))]
+    words = "; ".join(
+        f"{kind}: {', '.join(p for p in PROBES if any(found[kind][p])) or 'none'}" for kind in kinds
+    )
+    return grid(
+        shares, kinds, [COLUMNS.get(name, name) for name in PROBES], f"Alarms; faults that no probe finds: {', '.join(silent) or 'none'}",
+        f"A grid of kinds of run and probes. Alarms are raised by … {words}.",
+        texts=[[f"{value:.0%}" if value else "" for value in row] for row in shares], bold=lambda i, j: False,
+        label="share of seeds with an alarm", figsize=(11, 0.34 * len(kinds) + 1.9),
+    )  # fmt: skip
+
+
+def cost(runs: Sequence[dict], kind: str) -> Estimate:
+    """Return the change of exact answers against the sound run of the same seed."""
+    pair = [[r["exact"] for r in chosen(runs, kind=k) if r["seed"] in SEEDS] for k in (HEALTHY, kind)]  # fmt: skip
+    return estimates.change(*pair)
+
+
+def unseen_and_cheap(
+    runs: Sequence[dict], kinds: Sequence[str] = tuple(broken(list(KINDS)))
+) -> list[str]:
+    """Return the faults whose cost in exact answers is not settled: the answers do not show them."""
+    return [kind for kind in kinds if not estimates.settled(cost(runs, kind))]
+
+
+def cost_table(runs: Sequence[dict], ward: Mapping) -> pd.DataFrame:
+    """Return a row for each kind of run: exact answers, and what the fault costs."""
+    rows = {}
+    for kind in ward:
+        exact = [run["exact"] for run in chosen(runs, kind=kind) if run["seed"] in SEEDS]
+        rows[kind] = {
+            "where": KINDS[kind].where or "–",
+            "exactly right": percent(estimates.mean(exact)),
+            "against the sound run": "" if kind == HEALTHY else points(cost(runs, kind)),
+        }
+    return pd.DataFrame(rows).T
+
+
+def claims(runs: Sequence[dict]) -> pd.DataFrame:
+    """Return the claims of the lesson with their numbers; the words follow the intervals."""
+    log = {name: hits(runs, [name]) for name in (CURVE, START)}
+    three = {w: hits(runs, WRITTEN, ward) for w, ward in (("first", FIRST), ("second", SECOND))}
+    every, wrong = hits(runs, list(PROBES), SECOND), share(runs, sound_kinds(), list(PROBES))
+    kinds = broken(list(KINDS))
+    cheap = unseen_and_cheap(runs)
+    rows = [
+        (
+            "Of ten faults, a loss curve that does not fall shows",
+            percent(log[CURVE]),
+            f"false alarms: {percent(share(runs, sound_kinds(), [CURVE]))}",
+            f"second ward: {percent(hits(runs, [CURVE], SECOND))}",
+        ),
+        (
+            "Of the same ten, a first loss that is not the base's own shows",
+            percent(log[START]),
+            f"false alarms: {percent(share(runs, sound_kinds(), [START]))}",
+            f"second ward: {percent(hits(runs, [START], SECOND))}",
+        ),
+        (
+            "Three probes find, of the faults that they were written for",
+            percent(three["first"]),
+            f"of faults that they were not written for: {percent(three['second'])}",
+            f"false alarms: {percent(share(runs, sound_kinds(), WRITTEN))}",
+        ),
+        (
+            "All probes together find, of the second ward's faults",
+            percent(every),
+            f"false alarms on sound runs: {percent(wrong)}",
+            "faults of two wards that we chose; nobody knows how often each occurs",
+        ),
+        (
+            f"Of {len(kinds)} faults, the exact answers do not show {len(cheap)}",
+            ", ".join(cheap) or "none",
+            "the sound run of the same seed",
+            "100 short questions; other data may pay for the same fault",
+        ),
+    ]
+    return pd.DataFrame(rows, columns=["claim", "measured", "control", "where it stops holding"])
