@@ -8,9 +8,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from sftlab.classroom.answers import refused, right
+from sftlab.classroom.answers import equivalent, refused, right
 
-SCALE, UPDATE = "09.lora_scale", "09.effective_update"
+SCALE, UPDATE, SPLIT = "09.lora_scale", "09.effective_update", "09.split_update"
 
 
 @right(SCALE)
@@ -118,3 +118,68 @@ def by_numpy(A, B, alpha, r):
 @refused(UPDATE, "even where r or d_out is 1")
 def squeezed(A, B, alpha, r):
     return (alpha / r) * (B.squeeze() @ A.squeeze())
+
+
+@right(SPLIT)
+def by_unit_vector(update, gradient):
+    unit = F.normalize(gradient.flatten(), dim=0)
+    along = (update.flatten().dot(unit) * unit).view_as(update)
+    return along, update - along
+
+
+@right(SPLIT)
+def by_einsum_of_both(update, gradient):
+    squared = torch.einsum("ij,ij->", gradient, gradient).clamp(min=1e-30)
+    along = torch.einsum("ij,ij->", update, gradient) / squared * gradient
+    return [along, update - along]
+
+
+@right(SPLIT)
+def by_lists(update, gradient):
+    pairs = list(zip(update.flatten().tolist(), gradient.flatten().tolist(), strict=True))
+    squared = sum(g * g for _, g in pairs)
+    times = sum(u * g for u, g in pairs) / squared if squared else 0.0
+    return times * gradient, update - times * gradient
+
+
+@right(SPLIT)
+def by_least_squares(update, gradient):
+    times = torch.linalg.pinv(gradient.reshape(-1, 1)) @ update.reshape(-1, 1)
+    return times * gradient, update - times * gradient
+
+
+@right(SPLIT)
+def by_numpy_arrays(update, gradient):
+    u, g = update.numpy().ravel(), gradient.numpy().ravel()
+    along = (u @ g / max(g @ g, 1e-30) * g).reshape(update.shape)
+    return along, update.numpy() - along
+
+
+@right(SPLIT)
+def by_trace(update, gradient):
+    squared = torch.trace(gradient @ gradient.T)
+    if squared == 0:
+        return torch.zeros_like(update), update.clone()
+    along = torch.trace(update @ gradient.T) / squared * gradient
+    return along, update - along
+
+
+@refused(SPLIT, "12 of 12 values differ")
+def with_a_constant(update, gradient):
+    along = (update * gradient).sum() / (gradient.square().sum() + 1e-2) * gradient
+    return along, update - along
+
+
+@refused(SPLIT, "changes its own input")
+def subtracted_in_place(update, gradient):
+    along = by_unit_vector(update, gradient)[0]
+    return along, update.sub_(along)
+
+
+@refused(SPLIT, "both parts")
+def shortened(update, gradient):
+    along, rest = by_unit_vector(update, gradient)
+    return along, rest / 2
+
+
+equivalent(SPLIT, "It multiplies a gradient that is zero.", "`0.0` becomes `1.0`")

@@ -1,18 +1,20 @@
-"""Checks of notebook 09: the factor in front of B·A, and the update that it scales."""
+"""Checks of notebook 09: the factor in front of B·A, the update that it scales, and a split of it."""
 
 from __future__ import annotations
 
 import math
 import random
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from sftlab.classroom.checking import Case, Exercise, mistake
-from sftlab.exercises.drawing import adapter
+from sftlab.exercises.drawing import adapter, tensor
+from sftlab.exercises.ex09_lora_alpha_over_r.split import split_update
 from sftlab.lora import effective_update, lora_scale
 
-SCALE, UPDATE = "09.lora_scale", "09.effective_update"
+SCALE, UPDATE, SPLIT = "09.lora_scale", "09.effective_update", "09.split_update"
 
 # --- lora_scale ----------------------------------------------------------------------------
 
@@ -326,6 +328,151 @@ def _draw_update(rng: random.Random, *_: object) -> tuple:
     return adapter(rng)
 
 
+# --- split_update --------------------------------------------------------------------------
+
+
+def _along(update, gradient):
+    return split_update(update, gradient)[0]
+
+
+def _rest(update, gradient):
+    return split_update(update, gradient)[1]
+
+
+@mistake(SPLIT, "The product of ΔW and G is divided by the norm of G, not by its square: `along` grows with the size of G.")  # fmt: skip
+def _divided_once(update, gradient):
+    norm = gradient.norm()
+    along = (update * gradient).sum() / (norm if norm > 0 else 1) * gradient
+    return along, update - along
+
+
+@mistake(SPLIT, "The product of ΔW and G is not divided by ‖G‖²: `along` grows with the size of G.")
+def _not_divided_at_all(update, gradient):
+    along = (update * gradient).sum() * gradient
+    return along, update - along
+
+
+@mistake(SPLIT, "The product is divided by ‖ΔW‖², not by ‖G‖²: this is the part of G along ΔW, times G / ΔW.")  # fmt: skip
+def _by_the_update(update, gradient):
+    along = (update * gradient).sum() / update.square().sum() * gradient
+    return along, update - along
+
+
+@mistake(SPLIT, "The product is divided by ‖ΔW‖·‖G‖. This is a cosine, which does not depend on how large ΔW is.")  # fmt: skip
+def _cosine(update, gradient):
+    norms = update.norm() * gradient.norm()
+    along = (update * gradient).sum() / (norms if norms > 0 else 1) * gradient
+    return along, update - along
+
+
+@mistake(SPLIT, "This is the part of G along ΔW. The two have changed places.")
+def _places_changed(update, gradient):
+    along = (update * gradient).sum() / update.square().sum() * update
+    return along, gradient - along
+
+
+@mistake(SPLIT, "Each row is split on its own. ΔW and G are one vector each here: sum over all entries.")  # fmt: skip
+def _by_row(update, gradient):
+    squared = gradient.square().sum(1, keepdim=True)
+    along = (update * gradient).sum(1, keepdim=True) / squared.clamp(min=1e-30) * gradient
+    return along, update - along
+
+
+@mistake(SPLIT, "Each column is split on its own. ΔW and G are one vector each here: sum over all entries.")  # fmt: skip
+def _by_column(update, gradient):
+    squared = gradient.square().sum(0, keepdim=True)
+    along = (update * gradient).sum(0, keepdim=True) / squared.clamp(min=1e-30) * gradient
+    return along, update - along
+
+
+@mistake(SPLIT, "`along` keeps the entries in which ΔW and G have the same sign. It is a multiple of G instead.")  # fmt: skip
+def _same_signs(update, gradient):
+    along = update * (update * gradient > 0)
+    return along, update - along
+
+
+@mistake(SPLIT, "The sign of `along` is lost: against the gradient, it is a negative multiple of it.")  # fmt: skip
+def _sign_lost(update, gradient):
+    along = _along(update, gradient)
+    along = along if (along * gradient).sum() >= 0 else -along
+    return along, update - along
+
+
+@mistake(SPLIT, "The rest comes first. Return (along, rest).")
+def _rest_first(update, gradient):
+    return split_update(update, gradient)[::-1]
+
+
+@mistake(SPLIT, "`rest` is ΔW itself. Take `along` away from it.")
+def _whole_as_rest(update, gradient):
+    return _along(update, gradient), update
+
+
+@mistake(SPLIT, "`rest` is along − ΔW: its sign is turned.")
+def _rest_turned(update, gradient):
+    along, rest = split_update(update, gradient)
+    return along, -rest
+
+
+@mistake(SPLIT, "`rest` is ΔW minus the whole gradient. Take `along` away from it.")
+def _minus_gradient(update, gradient):
+    return _along(update, gradient), update - gradient
+
+
+@mistake(SPLIT, "Only `along` comes back. Return (along, rest).")
+def _along_alone(update, gradient):
+    return _along(update, gradient)
+
+
+@mistake(SPLIT, "With a gradient of zero there are nan in the result: 0 is divided by 0.")
+def _zero_by_zero(update, gradient):
+    along = (update * gradient).sum() / gradient.square().sum() * gradient
+    return along, update - along
+
+
+@mistake(SPLIT, "With a gradient of zero all of ΔW is `along`. No part of it follows a gradient that is not there.")  # fmt: skip
+def _all_along(update, gradient):
+    if gradient.any():
+        return split_update(update, gradient)
+    return update.clone(), torch.zeros_like(update)
+
+
+def _first(result: Any, _: tuple) -> Any:
+    """Return `along` alone, if the result has the right form."""
+    pair = hasattr(result, "__len__") and len(result) == 2  # no case has two rows
+    return result[0] if pair else result
+
+
+def _split(rule: str, told: str, make, observe=None) -> Case:
+    return Case(f"`split_update(update, gradient)`: {told}", make, split_update, 1e-5, rule=rule, observe=observe)  # fmt: skip
+
+
+def _pair(seed: int, d_out: int, d_in: int, size: float = 1.0) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    update, gradient = torch.randn(2, d_out, d_in, generator=generator)
+    return update, size * gradient
+
+
+def _against() -> tuple[Tensor, Tensor]:
+    update, gradient = _pair(3, 3, 4)
+    return update - 2 * gradient, gradient
+
+
+SPLIT_CASES = (
+    _split("along", "`along` alone, 3 × 5, a large gradient", lambda: _pair(1, 3, 5, 7.0), _first),
+    _split("along", "`along` alone, 4 × 3, a small gradient", lambda: _pair(2, 4, 3, 0.2), _first),
+    _split("along", "`along` alone, an update against the gradient", _against, _first),
+    _split("rest", "both parts, 3 × 5", lambda: _pair(4, 3, 5, 3.0)),
+    _split("rest", "both parts, an update against the gradient", _against),
+    _split("zero", "a gradient of zero", lambda: (_pair(5, 3, 4)[0], torch.zeros(3, 4))),
+)
+
+
+def _draw_split(rng: random.Random, *_: object) -> tuple:
+    d_out, d_in = rng.randint(2, 6), rng.randint(2, 6)
+    return tensor(rng, d_out, d_in), tensor(rng, d_out, d_in, scale=rng.uniform(0.1, 9))
+
+
 EXERCISES = {
     exercise.id: exercise
     for exercise in (
@@ -377,6 +524,29 @@ EXERCISES = {
             "or to leave the graph by `.data`, `detach` or NumPy.",
             why="This is what merging adds to the weight (notebook 20) and what a LoRA layer computes without ever forming it: "
             "x Aᵀ Bᵀ costs r(d_in + d_out) products for each token, x ΔWᵀ would cost d_in·d_out.",
+        ),
+        Exercise(
+            SPLIT,
+            "The part along the gradient, and the rest",
+            split_update,
+            SPLIT_CASES,
+            asks="Return (along, rest): the part of an update along a gradient, and what is left.\n\n"
+            "update, gradient: tensors (d_out, d_in), ΔW and G, the gradient of the loss with respect to W.",
+            rules={
+                "along": "along is the multiple of the gradient nearest to the update, all entries taken together; it may be a negative one.",
+                "rest": "rest is the update without it; its product with the gradient, summed over all entries, is 0.",
+                "zero": "If the gradient is zero, along is zero.",
+                "unchanged": "update and gradient stay as they are.",
+            },
+            draw=_draw_split,
+            hints=(
+                "Think of ΔW and G as two arrows. `along` is the shadow of one of them on the line of the other.",
+                ("along", "along = c·G. For which number c is the sum of all entries of (ΔW − c·G) · G zero?"),
+                "Both sums over all entries, of ΔW·G and of G·G, are needed. Test with G twice as long: `along` must not change.",
+            ),
+            path="Write along = c·G with an unknown number c, demand that what is left has no product with G, and solve for c: a quotient of two sums over all entries. "
+            "Then subtract. Treat the zero gradient before you divide. The usual wrong turn is to divide by the norm in place of its square.",
+            why="A small change ΔW changes the loss by the sum of ΔW·G over all entries. `rest` adds nothing to this sum, so to first order the loss feels `along` alone.",
         ),
     )
 }  # fmt: skip
