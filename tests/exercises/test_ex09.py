@@ -196,6 +196,14 @@ def test_the_titles_follow_the_numbers():
     plt.close("all")
 
 
+def test_the_sentence_of_the_chapter_is_judged_by_the_numbers():
+    told = plots.sentence(first_runs(), trained_runs(MOVES))
+    assert "steady: the change of the output after one step, ‖ΔW‖ after training" in told
+    assert "not steady: ‖ΔW‖ after one step (falls like 1/√r)" in told
+    turned = plots.sentence(first_runs(size=0.0, output=0.5), trained_runs(MOVES))
+    assert "not steady: the change of the output after one step (grows like √r)" in turned
+
+
 def test_a_learning_rate_carried_to_another_rank_costs_what_it_costs():
     made = trained_runs(MOVES)
     assert plots.carried_rate(made) == 2e-3

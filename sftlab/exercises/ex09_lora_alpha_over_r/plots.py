@@ -143,6 +143,22 @@ def ways_table(first: Sequence[dict], trained: Sequence[dict]) -> pd.DataFrame:
     return pd.DataFrame(rows).T.rename_axis(["factor", "size"])
 
 
+def sentence(first: Sequence[dict], trained: Sequence[dict]) -> str:
+    """Return of which sizes it is true that α/r keeps them steady, and of which it is not."""
+    when = {
+        "after one step": lambda which: by_rank(first, "lora", "whole", which),
+        f"after training at {FIXED:g}": lambda which: trained_by_rank(trained, "lora", which),
+    }
+    found: dict[str, list[str]] = {"steady": [], "not steady": [], OPEN: []}
+    for time, sizes in when.items():
+        for which, size in enumerate(("‖ΔW‖", "the change of the output")):
+            words = way(exponent(sizes(which)))
+            kind = "steady" if words == WAYS[0.0] else OPEN if words == OPEN else "not steady"
+            found[kind].append(f"{size} {time}" + (f" ({words})" if kind == "not steady" else ""))
+    told = [f"{kind}: {', '.join(some)}" for kind, some in found.items() if some]
+    return "With the factor α/r, over the ranks\n  " + "\n  ".join(told)
+
+
 # --- a learning rate at another rank ---------------------------------------------------------
 
 
