@@ -115,7 +115,7 @@ def by_numpy(A, B, alpha, r):
     return alpha / r * (B.detach().numpy() @ A.detach().numpy())
 
 
-@refused(UPDATE, "even where r or d_out is 1")
+@refused(UPDATE, "for every shape")
 def squeezed(A, B, alpha, r):
     return (alpha / r) * (B.squeeze() @ A.squeeze())
 

@@ -482,12 +482,12 @@ EXERCISES = {
             lora_scale,
             SCALE_CASES,
             asks="Return the factor in front of B·A, a number.\n\n"
-            'alpha: a number above 0. r: the rank. rule: the name of a scaling rule, "lora", "rslora" or "plain".',
+            'alpha: a number above 0. r: the rank. rule: "lora", "rslora" or "plain".',
             rules={
                 "lora": '"lora": α/r, LoRA\'s own rule.',
                 "rslora": '"rslora": α/√r, the rank-stabilized rule; only r is under the root.',
                 "plain": '"plain": α, whatever the rank is.',
-                "fraction": "The factor may be a fraction and is not rounded; alpha may be smaller than r.",
+                "fraction": "The factor may be a fraction and is not rounded.",
             },
             draw=_draw_scale,
             hints=(
@@ -505,12 +505,12 @@ EXERCISES = {
             "The update ΔW",
             effective_update,
             UPDATE_CASES,
-            asks="Return ΔW, the matrix that a LoRA adapter adds to its layer's weight W of shape (d_out, d_in).\n\n"
+            asks="Return ΔW (d_out, d_in), which a LoRA adapter adds to W.\n\n"
             "A: tensor (r, d_in). B: tensor (d_out, r). alpha: a number. r: the rank.",
             rules={
                 "factor": "ΔW = (α/r)·B·A: LoRA's own factor, applied once and not rounded.",
-                "product": "B·A is the matrix product, over all r terms; it works for every shape, even where r or d_out is 1, or d_in = d_out = r.",
-                "gradient": "Gradients flow through ΔW to A and to B, because both are trained.",
+                "product": "B·A is the matrix product over all r terms, for every shape.",
+                "gradient": "Gradients flow to A and to B, because both are trained.",
                 "unchanged": "A and B stay as they are.",
             },
             draw=_draw_update,
@@ -530,12 +530,12 @@ EXERCISES = {
             "The part along the gradient, and the rest",
             split_update,
             SPLIT_CASES,
-            asks="Return (along, rest): the part of an update along a gradient, and what is left.\n\n"
-            "update, gradient: tensors (d_out, d_in), ΔW and G, the gradient of the loss with respect to W.",
+            asks="Return (along, rest): the part of ΔW along the gradient, and what is left.\n\n"
+            "update, gradient: tensors (d_out, d_in), ΔW and the gradient G.",
             rules={
-                "along": "along is the multiple of the gradient nearest to the update, all entries taken together; it may be a negative one.",
-                "rest": "rest is the update without it; its product with the gradient, summed over all entries, is 0.",
-                "zero": "If the gradient is zero, along is zero.",
+                "along": "along: the multiple of G nearest to ΔW, all entries together; maybe a negative one.",
+                "rest": "rest: ΔW without along. Its product with G, summed over all entries, is 0.",
+                "zero": "If G is zero, along is zero.",
                 "unchanged": "update and gradient stay as they are.",
             },
             draw=_draw_split,
