@@ -297,8 +297,8 @@ def apart(runs: Sequence[dict]):
     return curves(
         found, "Distance from ΔW with doubled α, by step", f"Four panels of curves over the steps. After {STOPS[-1]} steps: {'; '.join(told)}.",
         panels=True, sharey=True, xscale="log", xticks=STOPS, xlabel="training step", percent="y",
-        yscale={"value": "symlog", "linthresh": 1e-4, "linscale": 0.4}, yticks=[0, 1e-4, 1e-3, 1e-2, 0.1, 1],
-        ylim=(-2e-5, 3), ylabel="‖difference‖ ÷ ‖ΔW‖", figsize=(11, 4),
+        yscale={"value": "symlog", "linthresh": 1e-4, "linscale": 0.4}, yticks=[0, 1e-4, 1e-3, 1e-2, 0.1, 1, 10, 100],
+        ylim=(-2e-5, 300), ylabel="‖difference‖ ÷ ‖ΔW‖", figsize=(11, 4),
     )  # fmt: skip
 
 
