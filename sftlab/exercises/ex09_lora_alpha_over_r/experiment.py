@@ -36,7 +36,7 @@ LOWEST, LOW, MIDDLE, HIGH = (tuple(first * 2**k for k in range(4)) for first in 
 RATES = {
     "lora": dict.fromkeys(RANKS, MIDDLE),
     "rslora": {2: HIGH, 128: LOW},
-    "plain": {2: HIGH, 128: LOWEST},
+    "plain": {2: HIGH, 128: (1.25e-4, *LOWEST)},
 }
 
 

@@ -329,6 +329,11 @@ def claims(first: Sequence[dict], trained: Sequence[dict], alpha: Sequence[dict]
     top = RANKS[-1]
     costs = {rule: carried(trained, rule, top) for rule in RULES}
     both, of_A, of_B = (f"{which} × 2" for which in ("both learning rates", "learning rate of A", "learning rate of B"))  # fmt: skip
+
+    def cost(rule: str) -> str:
+        moved = moved_rate(trained, rule, top)
+        return f"loss {times(costs[rule])}; best learning rate {times(moved) if moved else 'at an end of the grid'}"
+
     last, gentle = STOPS[-1], SPEEDS["adam"][0]
     near, far, wrong = (distance(alpha, "adam", v, last) for v in (of_B, both, of_A))
     exact = distance(alpha, "adam", of_B, last, eps=SMALL_EPS)
@@ -350,8 +355,8 @@ def claims(first: Sequence[dict], trained: Sequence[dict], alpha: Sequence[dict]
         ),
         (
             f"A learning rate tuned at rank {MEETING_RANK} and used at rank {top}, α/r: the loss is {compared(costs['lora'])}",
-            times(costs["lora"]),
-            "; ".join(f"{LABELS[rule]}: {times(costs[rule])}, {compared(costs[rule])}" for rule in RULES[1:]),
+            cost("lora"),
+            "; ".join(f"{LABELS[rule]}: {compared(costs[rule])}, {cost(rule)}" for rule in RULES[1:]),
             f"one small base, 20 steps; to rank {RANKS[0]}: {times(carried(trained, 'lora', RANKS[0]))}",
         ),
         (
