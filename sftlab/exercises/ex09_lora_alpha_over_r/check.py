@@ -335,66 +335,88 @@ def _along(update, gradient):
     return split_update(update, gradient)[0]
 
 
-def _rest(update, gradient):
-    return split_update(update, gradient)[1]
+def _products(update, gradient):
+    """Return, for each row, the product of ΔW and G and that of G with itself, which is not 0."""
+    squared = gradient.square().sum(1, keepdim=True)
+    return (update * gradient).sum(1, keepdim=True), squared.where(squared > 0, 1.0)
 
 
-@mistake(SPLIT, "The product of ΔW and G is divided by the norm of G, not by its square: `along` grows with the size of G.")  # fmt: skip
+@mistake(SPLIT, "The product of ΔW and G is divided by the norm of G's row, not by its square: `along` grows with the size of G.")  # fmt: skip
 def _divided_once(update, gradient):
-    norm = gradient.norm()
-    along = (update * gradient).sum() / (norm if norm > 0 else 1) * gradient
+    product, squared = _products(update, gradient)
+    along = product / squared.sqrt() * gradient
     return along, update - along
 
 
-@mistake(SPLIT, "The product of ΔW and G is not divided by ‖G‖²: `along` grows with the size of G.")
+@mistake(SPLIT, "The product of ΔW and G is not divided by the squared norm of G's row: `along` grows with the size of G.")  # fmt: skip
 def _not_divided_at_all(update, gradient):
-    along = (update * gradient).sum() * gradient
+    along = _products(update, gradient)[0] * gradient
     return along, update - along
 
 
-@mistake(SPLIT, "The product is divided by ‖ΔW‖², not by ‖G‖²: this is the part of G along ΔW, times G / ΔW.")  # fmt: skip
+@mistake(SPLIT, "The product is divided by the squared norm of ΔW's row, not by that of G's row.")
 def _by_the_update(update, gradient):
-    along = (update * gradient).sum() / update.square().sum() * gradient
+    product, _ = _products(update, gradient)
+    along = product / update.square().sum(1, keepdim=True) * gradient
     return along, update - along
 
 
-@mistake(SPLIT, "The product is divided by ‖ΔW‖·‖G‖. This is a cosine, which does not depend on how large ΔW is.")  # fmt: skip
+@mistake(SPLIT, "The product is divided by the norms of both rows. This is a cosine, which does not depend on how large ΔW is.")  # fmt: skip
 def _cosine(update, gradient):
-    norms = update.norm() * gradient.norm()
-    along = (update * gradient).sum() / (norms if norms > 0 else 1) * gradient
+    product, squared = _products(update, gradient)
+    along = product / (squared.sqrt() * update.norm(dim=1, keepdim=True)) * gradient
+    return along, update - along
+
+
+@mistake(SPLIT, "`along` has the length of ΔW's part along G, but not its direction in each row: multiply the cosine's length by G's row divided by its norm.")  # fmt: skip
+def _length_alone(update, gradient):
+    product, squared = _products(update, gradient)
+    along = (product / squared.sqrt()).expand_as(update)
     return along, update - along
 
 
 @mistake(SPLIT, "This is the part of G along ΔW. The two have changed places.")
 def _places_changed(update, gradient):
-    along = (update * gradient).sum() / update.square().sum() * update
+    along = _products(update, gradient)[0] / update.square().sum(1, keepdim=True) * update
     return along, gradient - along
 
 
-@mistake(SPLIT, "Each row is split on its own. ΔW and G are one vector each here: sum over all entries.")  # fmt: skip
-def _by_row(update, gradient):
-    squared = gradient.square().sum(1, keepdim=True)
-    along = (update * gradient).sum(1, keepdim=True) / squared.clamp(min=1e-30) * gradient
+@mistake(SPLIT, "ΔW and G are split as one vector each, by sums over all entries. Each row has its own coefficient here.")  # fmt: skip
+def _all_together(update, gradient):
+    squared = gradient.square().sum().clamp(min=1e-30)
+    along = (update * gradient).sum() / squared * gradient
     return along, update - along
 
 
-@mistake(SPLIT, "Each column is split on its own. ΔW and G are one vector each here: sum over all entries.")  # fmt: skip
+@mistake(SPLIT, "Each column is split on its own. Sum along the columns' index, so that each *row* has a coefficient.")  # fmt: skip
 def _by_column(update, gradient):
     squared = gradient.square().sum(0, keepdim=True)
     along = (update * gradient).sum(0, keepdim=True) / squared.clamp(min=1e-30) * gradient
     return along, update - along
 
 
-@mistake(SPLIT, "`along` keeps the entries in which ΔW and G have the same sign. It is a multiple of G instead.")  # fmt: skip
+@mistake(SPLIT, "The rows of ΔW are projected onto the space of *all* rows of G. Row i follows row i of G alone.")  # fmt: skip
+def _onto_all_rows(update, gradient):
+    along = update @ torch.linalg.pinv(gradient) @ gradient
+    return along, update - along
+
+
+@mistake(SPLIT, "`along` keeps the entries in which ΔW and G have the same sign. Its rows are multiples of G's rows instead.")  # fmt: skip
 def _same_signs(update, gradient):
     along = update * (update * gradient > 0)
     return along, update - along
 
 
-@mistake(SPLIT, "The sign of `along` is lost: against the gradient, it is a negative multiple of it.")  # fmt: skip
+@mistake(SPLIT, "The sign of `along` is lost: against the gradient, a row is a negative multiple of G's row.")  # fmt: skip
 def _sign_lost(update, gradient):
-    along = _along(update, gradient)
-    along = along if (along * gradient).sum() >= 0 else -along
+    product, squared = _products(update, gradient)
+    along = product.abs() / squared * gradient
+    return along, update - along
+
+
+@mistake(SPLIT, "The sign of `along` is turned: where ΔW goes with the gradient, `along` goes against it.")  # fmt: skip
+def _sign_turned(update, gradient):
+    along = -_along(update, gradient)
     return along, update - along
 
 
@@ -424,17 +446,24 @@ def _along_alone(update, gradient):
     return _along(update, gradient)
 
 
-@mistake(SPLIT, "With a gradient of zero there are nan in the result: 0 is divided by 0.")
+@mistake(SPLIT, "Where a row of the gradient is zero there are nan in the result: 0 is divided by 0.")  # fmt: skip
 def _zero_by_zero(update, gradient):
-    along = (update * gradient).sum() / gradient.square().sum() * gradient
+    squared = gradient.square().sum(1, keepdim=True)
+    along = (update * gradient).sum(1, keepdim=True) / squared * gradient
     return along, update - along
 
 
-@mistake(SPLIT, "With a gradient of zero all of ΔW is `along`. No part of it follows a gradient that is not there.")  # fmt: skip
+@mistake(SPLIT, "Where a row of the gradient is zero all of ΔW's row is `along`. No part of it follows a gradient that is not there.")  # fmt: skip
 def _all_along(update, gradient):
-    if gradient.any():
-        return split_update(update, gradient)
-    return update.clone(), torch.zeros_like(update)
+    empty = ~gradient.any(dim=1, keepdim=True)
+    along = torch.where(empty, update, _along(update, gradient))
+    return along, update - along
+
+
+@mistake(SPLIT, "Where a row of the gradient is zero the rest of this row is zero, too, and a part of ΔW is lost.")  # fmt: skip
+def _row_lost(update, gradient):
+    along, rest = split_update(update, gradient)
+    return along, rest * gradient.any(dim=1, keepdim=True)
 
 
 def _first(result: Any, _: tuple) -> Any:
@@ -458,12 +487,19 @@ def _against() -> tuple[Tensor, Tensor]:
     return update - 2 * gradient, gradient
 
 
+def _one_row_without() -> tuple[Tensor, Tensor]:
+    update, gradient = _pair(5, 3, 4, 2.0)
+    gradient[1] = 0
+    return update, gradient
+
+
 SPLIT_CASES = (
     _split("along", "`along` alone, 3 × 5, a large gradient", lambda: _pair(1, 3, 5, 7.0), _first),
     _split("along", "`along` alone, 4 × 3, a small gradient", lambda: _pair(2, 4, 3, 0.2), _first),
     _split("along", "`along` alone, an update against the gradient", _against, _first),
     _split("rest", "both parts, 3 × 5", lambda: _pair(4, 3, 5, 3.0)),
     _split("rest", "both parts, an update against the gradient", _against),
+    _split("zero", "a gradient whose second row is zero", _one_row_without),
     _split("zero", "a gradient of zero", lambda: (_pair(5, 3, 4)[0], torch.zeros(3, 4))),
 )
 
@@ -530,23 +566,23 @@ EXERCISES = {
             "The part along the gradient, and the rest",
             split_update,
             SPLIT_CASES,
-            asks="Return (along, rest): the part of ΔW along the gradient, and what is left.\n\n"
+            asks="Return (along, rest), row by row: the part of ΔW along the gradient, and what is left.\n\n"
             "update, gradient: tensors (d_out, d_in), ΔW and the gradient G.",
             rules={
-                "along": "along: the multiple of G nearest to ΔW, all entries together; maybe a negative one.",
-                "rest": "rest: ΔW without along. Its product with G, summed over all entries, is 0.",
-                "zero": "If G is zero, along is zero.",
+                "along": "along: row i is the projection of row i of ΔW onto row i of G; its coefficient may be negative.",
+                "rest": "rest: ΔW without along. Its product with G, summed over a row, is 0 for each row.",
+                "zero": "Where a row of G is zero, that row of along is zero.",
                 "unchanged": "update and gradient stay as they are.",
             },
             draw=_draw_split,
             hints=(
-                "Think of ΔW and G as two arrows. `along` is the shadow of one of them on the line of the other.",
-                ("along", "along = c·G. For which number c is the sum of all entries of (ΔW − c·G) · G zero?"),
-                "Both sums over all entries, of ΔW·G and of G·G, are needed. Test with G twice as long: `along` must not change.",
+                "Think of a row of ΔW and the same row of G as two arrows. `along` is the shadow of one of them on the line of the other.",
+                ("along", "For one row, along = c·G. For which number c is the sum of the entries of (ΔW − c·G)·G zero?"),
+                "Two sums over each row are needed, of ΔW·G and of G·G; with `keepdim=True` they multiply row by row. Test with G twice as long: `along` must not change.",
             ),
-            path="Write along = c·G with an unknown number c, demand that what is left has no product with G, and solve for c: a quotient of two sums over all entries. "
-            "Then subtract. Treat the zero gradient before you divide. The usual wrong turn is to divide by the norm in place of its square.",
-            why="A small change ΔW changes the loss by the sum of ΔW·G over all entries. `rest` adds nothing to this sum, so to first order the loss feels `along` alone.",
+            path="Begin with one row. Write along = c·G with an unknown number c, demand that what is left has no product with G, and solve for c: a quotient of two sums. "
+            "Then take the sums over each row of the matrices. Treat a row of zeros before you divide. The usual wrong turns are one sum over all entries, and the norm in place of its square.",
+            why="A small change ΔW changes the loss by the sum of ΔW·G over all entries. No row of `rest` adds to this sum, so to first order the loss feels `along` alone.",
         ),
     )
 }  # fmt: skip

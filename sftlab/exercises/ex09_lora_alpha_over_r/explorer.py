@@ -11,8 +11,8 @@ from sftlab.exercises.estimates import times
 from sftlab.exercises.ex09_lora_alpha_over_r.experiment import MEETING_RANK, RANKS
 from sftlab.exercises.ex09_lora_alpha_over_r.plots import (
     LABELS,
-    carried,
     carried_rate,
+    cost,
     moved_rate,
     one_sweep,
 )
@@ -22,11 +22,11 @@ def carry_over(runs: Sequence[dict]) -> None:
     """Choose a rule and a rank; see its recorded sweep beside that of rank 8."""
 
     def words(rule: str, r: int) -> str:
-        moved = moved_rate(runs, rule, r)
-        told = f"is {times(moved)} that at rank {MEETING_RANK}" if moved else "is at an end of its grid for some seeds"  # fmt: skip
+        found = moved_rate(runs, rule, r)
+        told = f"is {times(found)} that at rank {MEETING_RANK}" if found else "is at an end of its grid for some seeds"  # fmt: skip
         return (
-            f"Factor {LABELS[rule]}, rank {r}: the best learning rate {told}. With the carried one, {carried_rate(runs):g}, "
-            f"the test loss is {times(carried(runs, rule, r))} that of the tuned one."
+            f"Factor {LABELS[rule]}, rank {r}: the best learning rate {told}. The carried one is {carried_rate(runs):g}. "
+            f"Test loss, carried ÷ tuned: {cost(runs, rule, r)}."
         )
 
     def buttons(options: list[tuple], description: str) -> widgets.ToggleButtons:

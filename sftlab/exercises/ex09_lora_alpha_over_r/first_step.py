@@ -1,16 +1,17 @@
 """One step of Adam at eight ranks: ΔW and what it does to the output, under three scaling rules.
 
 B starts at zero and Adam divides its gradient by its own size, so one step gives the same A and B
-whatever the factor is. Each rule's factor is put in front of them afterwards. Four changes of the
-weights are measured:
+whatever the factor is. Each rule's factor is put in front of them afterwards. Changes of the weights:
 
 ``whole``    ΔW as it is
-``along``    its part along the gradient of the loss with respect to W, layer by layer
+``along``    its part along the gradient of the loss with respect to W, row by row
 ``rest``     ΔW without that part
-``turned``   a control: ΔW with the sign of each column of B drawn at random. All r terms of the sum
-             keep their size; they no longer point the same way.
+``turned``   a control: ΔW with the sign of each column of B drawn at random, in each layer anew. All r
+             terms of the sum keep their size; they no longer point the same way. Mean of four draws.
+``equal``    a control: a step from an A whose rows are all equal, so that no term differs from another
+``sgd``      ΔW after one step of SGD. B's gradient holds the factor, so the factor counts twice
 
-This takes about three minutes on one core.
+This takes about four minutes on one core.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ from sftlab.train import train_step
 RECORD = "lora_first_step"  # data/results/lora_first_step.json
 
 EVERY_RANK = (1, 2, 4, 8, 16, 32, 64, 128)
-RATE, SEEDS = 1e-4, 8
-PARTS = ("whole", "along", "rest", "turned")
+RATE, SGD_RATE, SEEDS, DRAWS = 1e-4, 1e-3, 8, 4
+PARTS = ("whole", "along", "rest", "turned", "equal", "sgd")  # rules other than α/r: first and last
 
 
 def gradients(base, batch: dict) -> dict[str, Tensor]:
@@ -54,35 +55,67 @@ def gradients(base, batch: dict) -> dict[str, Tensor]:
     return found
 
 
-def signs(r: int, seed: int) -> Tensor:
+def signs(r: int, generator: torch.Generator) -> Tensor:
     """Return r random signs, +1 or −1."""
-    generator = torch.Generator().manual_seed(seed)
     return 2.0 * torch.randint(0, 2, (r,), generator=generator) - 1
+
+
+@torch.no_grad()
+def equal_rows(model) -> None:
+    """Give all rows of each A the values of its first row."""
+    for layer in lora_layers(model).values():
+        layer.A.copy_(layer.A[:1].clone().expand_as(layer.A))
+
+
+def products(
+    r: int, seed: int, batch: dict, kind=torch.optim.Adam, prepare=None
+) -> dict[str, tuple]:
+    """Take one step with the factor α/r; return name of the layer -> (A, B). prepare: changes A first."""
+    model = with_lora(r, seed)
+    if prepare:
+        prepare(model)
+    optimizer = kind(lora_parameters(model), lr=SGD_RATE if kind is torch.optim.SGD else RATE)
+    train_step(model, batch, optimizer, max_grad_norm=None)
+    return {name: (x.A.detach(), x.B.detach()) for name, x in lora_layers(model).items()}
 
 
 def run(r: int, seed: int) -> dict[str, dict[str, list[float]]]:
     """Take one step; return rule -> part -> [‖ΔW‖ / ‖W‖, change of the logits]."""
     base, tokenizer = load("almanac")
-    batch = next(batches(tokenizer, seed))
-    gradient, model = gradients(base, batch), with_lora(r, seed)
-    optimizer = torch.optim.AdamW(lora_parameters(model), lr=RATE, weight_decay=0.0)
-    train_step(model, batch, optimizer, max_grad_norm=None)
-    parts: dict[str, dict[str, Tensor]] = {part: {} for part in PARTS}
-    for name, layer in lora_layers(model).items():
-        A, B = layer.A.detach(), layer.B.detach()
-        whole = effective_update(A, B, 1.0, 1)
-        along, rest = split_update(whole, gradient[name])
-        turned = effective_update(A, B * signs(r, seed), 1.0, 1)
-        for part, change in zip(PARTS, (whole, along, rest, turned), strict=True):
-            parts[part][name] = change
+    batch, questions = next(batches(tokenizer, seed)), asked(tokenizer)
+    gradient, generator = gradients(base, batch), torch.Generator().manual_seed(1000 * seed + r)
+    adam, equal, sgd = (
+        products(r, seed, batch, kind, prepare)
+        for kind, prepare in (
+            (torch.optim.Adam, None),
+            (torch.optim.Adam, equal_rows),
+            (torch.optim.SGD, None),
+        )
+    )
+
+    def sizes(changes: dict[str, Tensor], factor: float = 1.0) -> list[float]:
+        scaled = {name: factor * change for name, change in changes.items()}
+        return [size_of(scaled, base), output_change(scaled, base, questions)]
+
+    def updates(adapters: dict[str, tuple], turned: bool = False) -> dict[str, Tensor]:
+        return {
+            name: effective_update(A, B * signs(r, generator) if turned else B, alpha_of("lora"), r)
+            for name, (A, B) in adapters.items()
+        }
+
+    whole, by_sgd = updates(adam), updates(sgd)
+    split = {name: split_update(change, gradient[name]) for name, change in whole.items()}
+    drawn = [sizes(updates(adam, turned=True)) for _ in range(DRAWS)]
     found: dict[str, dict[str, list[float]]] = {}
     for rule in RULES:
-        factor = lora_scale(alpha_of(rule), r, rule)
-        found[rule] = {}
-        for part, changes in parts.items():
-            scaled = {name: factor * change for name, change in changes.items()}
-            sizes = size_of(scaled, base), output_change(scaled, base, asked(tokenizer))
-            found[rule][part] = list(sizes)
+        factor = lora_scale(alpha_of(rule), r, rule) / lora_scale(alpha_of("lora"), r)
+        found[rule] = {"whole": sizes(whole, factor), "sgd": sizes(by_sgd, factor**2)}
+    found["lora"] |= {
+        "along": sizes({name: both[0] for name, both in split.items()}),
+        "rest": sizes({name: both[1] for name, both in split.items()}),
+        "turned": [sum(values) / DRAWS for values in zip(*drawn, strict=True)],
+        "equal": sizes(updates(equal)),
+    }
     return found
 
 

@@ -23,19 +23,27 @@ from sftlab.exercises.ex09_lora_alpha_over_r.alpha_or_rate import (
 from sftlab.exercises.ex09_lora_alpha_over_r.alpha_or_rate import (
     RATES as SPEEDS,
 )
-from sftlab.exercises.ex09_lora_alpha_over_r.experiment import MEETING_RANK, RANKS, RULES
+from sftlab.exercises.ex09_lora_alpha_over_r.experiment import FACTOR, MEETING_RANK, RANKS, RULES
 from sftlab.exercises.ex09_lora_alpha_over_r.first_step import EVERY_RANK
 from sftlab.statistics import best_rate, chosen
 
 LABELS = {"lora": "α/r", "rslora": "α/√r", "plain": "α"}
 SIZES = ("‖ΔW‖ / ‖W‖", "change of the output")
+BY_SGD = "change of the output, SGD"
 PART_LABELS = {
     "whole": "whole ΔW",
     "along": "along the gradient",
     "rest": "the rest",
     "turned": "signs of B's columns random",
+    "equal": "all rows of A equal",
 }
-WAYS = {-0.5: "falls like 1/√r", 0.0: "is steady", 0.5: "grows like √r", 1.0: "grows like r"}
+WAYS = {
+    -1.0: "falls like 1/r",
+    -0.5: "falls like 1/√r",
+    0.0: "is steady",
+    0.5: "grows like √r",
+    1.0: "grows like r",
+}
 NEAR = 0.15  # how far an exponent's interval may reach from one of these
 FIXED = 2e-3  # the learning rate at which all trained updates are compared
 LABEL_OF = {"adam": "Adam", "sgd": "SGD"}
@@ -93,70 +101,78 @@ def many_times(runs: Sequence[dict], which: int, rule: str = "lora") -> Estimate
     return estimates.ratio(sizes[EVERY_RANK[0]], sizes[EVERY_RANK[-1]])
 
 
+BySize = dict[str, dict[int, list[float]]]  # rule -> rank -> a size of every seed
+
+
+def first_sizes(runs: Sequence[dict], part: str, which: int) -> BySize:
+    """Return a size after one step under every rule."""
+    return {rule: by_rank(runs, rule, part, which) for rule in RULES}
+
+
+def trained_sizes(runs: Sequence[dict], which: int) -> BySize:
+    """Return a size after the last step under every rule."""
+    return {rule: trained_by_rank(runs, rule, which) for rule in RULES}
+
+
+def steady_rules(sizes: BySize) -> str:
+    """Return the factors with which a size is steady."""
+    return " and ".join(LABELS[rule] for rule, some in sizes.items() if steady(some)) or "no factor"
+
+
+def steady(sizes: dict[int, list[float]]) -> bool:
+    """Whether a size is steady over the ranks."""
+    return way(exponent(sizes)) == WAYS[0.0]
+
+
 def over_ranks(runs: Sequence[dict]):
-    """Draw both sizes after one step over the ranks, under the three rules."""
-    found = {
-        name: {f"factor {LABELS[rule]}": by_rank(runs, rule, "whole", which) for rule in RULES}
-        for which, name in enumerate(SIZES)
-    }
-    steady = [[rule for rule in RULES if way(exponent(by_rank(runs, rule, "whole", k))) == WAYS[0.0]] for k in (0, 1)]  # fmt: skip
-    kept = [" and ".join(LABELS[rule] for rule in some) or "no rule" for some in steady]
-    return _two_panels(
-        found, f"After one step: {kept[0]} keeps ‖ΔW‖ steady, {kept[1]} keeps the output's change steady"
+    """Draw both sizes after one step over the ranks, under the three rules; the output with SGD, too."""
+    wanted = {SIZES[0]: ("whole", 0), SIZES[1]: ("whole", 1), BY_SGD: ("sgd", 1)}
+    found = {name: first_sizes(runs, *which) for name, which in wanted.items()}
+    norm, output, sgd = map(steady_rules, found.values())
+    return _over_the_rank(
+        {name: {f"factor {LABELS[rule]}": some for rule, some in sizes.items()} for name, sizes in found.items()},
+        f"One step of Adam: ‖ΔW‖ is steady with {norm}, the change of the output with {output}; SGD: with {sgd}",
     )  # fmt: skip
 
 
 def parts(runs: Sequence[dict]):
-    """Draw both sizes after one step with the factor α/r: whole, its two parts, and the control."""
+    """Draw both sizes after one step with the factor α/r: whole, its two parts, and two controls."""
     found = {
         name: {label: by_rank(runs, "lora", part, which) for part, label in PART_LABELS.items()}
         for which, name in enumerate(SIZES)
     }
-    turned = way(exponent(by_rank(runs, "lora", "turned", 1)))
-    title = f"Factor α/r: with random signs of B's columns the change of the output {turned}"
-    return _two_panels(found, title)
+    rest, turned = (way(exponent(by_rank(runs, "lora", part, 1))) for part in ("rest", "turned"))
+    title = f"Factor α/r: the rest's change of the output {rest}, with random signs it {turned}"
+    return _over_the_rank(found, title)
 
 
-def _two_panels(found: dict, title: str):
+def _over_the_rank(found: dict, title: str):
     told = "; ".join(
         f"{panel}, {label}: {power(exponent(sizes))}"
         for panel, series in found.items()
         for label, sizes in series.items()
     )
     return curves(
-        found, title, f"Two panels of curves over the rank, with the range over seeds. {told}.", panels=True,
-        mean=gmean, xscale="log", yscale="log", xticks=EVERY_RANK, xlabel="rank r", each={SIZES[0]: {"percent": "y"}}, figsize=(9.6, 4),
+        found, title, f"{len(found)} panels of curves over the rank, with the range over seeds. {told}.", panels=True,
+        mean=gmean, xscale="log", yscale="log", xticks=EVERY_RANK, xlabel="rank r", each={SIZES[0]: {"percent": "y"}}, figsize=(4.8 * len(found) - 1 * (len(found) > 2), 4),
     )  # fmt: skip
 
 
-def ways_table(first: Sequence[dict], trained: Sequence[dict]) -> pd.DataFrame:
-    """Return how both sizes depend on the rank under each rule, after one step and after the last."""
-    rows = {}
-    for rule in RULES:
-        for which, name in enumerate(SIZES):
-            rows[LABELS[rule], name] = {
-                "after one step": power(exponent(by_rank(first, rule, "whole", which))),
-                f"after training at {FIXED:g}": power(
-                    exponent(trained_by_rank(trained, rule, which))
-                ),
-            }
-    return pd.DataFrame(rows).T.rename_axis(["factor", "size"])
-
-
 def sentence(first: Sequence[dict], trained: Sequence[dict]) -> str:
-    """Return of which sizes it is true that α/r keeps them steady, and of which it is not."""
-    when = {
-        "after one step": lambda which: by_rank(first, "lora", "whole", which),
-        f"after training at {FIXED:g}": lambda which: trained_by_rank(trained, "lora", which),
+    """Return with which factors each size is steady over the ranks, after one step and after training."""
+    found = {
+        "one step of Adam, ‖ΔW‖": first_sizes(first, "whole", 0),
+        "one step of Adam, output": first_sizes(first, "whole", 1),
+        "one step of SGD, output": first_sizes(first, "sgd", 1),
+        f"trained at {FIXED:g}, ‖ΔW‖": trained_sizes(trained, 0),
+        f"trained at {FIXED:g}, output": trained_sizes(trained, 1),
     }
-    found: dict[str, list[str]] = {"steady": [], "not steady": [], OPEN: []}
-    for time, sizes in when.items():
-        for which, size in enumerate(("‖ΔW‖", "the change of the output")):
-            words = way(exponent(sizes(which)))
-            kind = "steady" if words == WAYS[0.0] else OPEN if words == OPEN else "not steady"
-            found[kind].append(f"{size} {time}" + (f" ({words})" if kind == "not steady" else ""))
-    told = [f"{kind}: {', '.join(some)}" for kind, some in found.items() if some]
-    return "With the factor α/r, over the ranks\n  " + "\n  ".join(told)
+    lines = ["Steady over the ranks, among the factors α/r, α/√r and α:"]
+    for name, sizes in found.items():
+        ways = ", ".join(f"{LABELS[rule]} r^{exponent(some)[0]:+.2f}" for rule, some in sizes.items())  # fmt: skip
+        same = ". This tells no factor from another" if all(map(steady, sizes.values())) else ""
+        lines.append(f"  {name}: {steady_rules(sizes)} ({ways}){same}")
+    return "\n".join(lines)
 
 
 # --- a learning rate at another rank ---------------------------------------------------------
@@ -169,22 +185,43 @@ def sweep_runs(runs: Sequence[dict], rule: str, r: int, rate: float | None = Non
 
 
 def tuned_runs(runs: Sequence[dict], rule: str, r: int) -> list[dict]:
-    """Return the runs at the learning rate with the lowest mean validation loss."""
+    """Return each seed's run at the learning rate with its lowest validation loss."""
+    found = sweep_runs(runs, rule, r)
+    by_seed = [chosen(found, seed=seed) for seed in sorted({run["seed"] for run in found})]
+    return [min(some, key=lambda run: run["validation"]) for some in by_seed]
+
+
+def tuned_at_once(runs: Sequence[dict], rule: str, r: int) -> list[dict]:
+    """Return the runs at the learning rate with the lowest mean validation loss of all seeds."""
     return tuned(sweep_runs(runs, rule, r), lambda run: run["validation"])
 
 
 def carried_rate(runs: Sequence[dict]) -> float:
     """Return the learning rate tuned at the rank where all rules agree."""
-    return tuned_runs(runs, "lora", MEETING_RANK)[0]["learning_rate"]
+    return tuned_at_once(runs, "lora", MEETING_RANK)[0]["learning_rate"]
+
+
+def loss_ratio(before: Sequence[dict], after: Sequence[dict]) -> Estimate:
+    """Return the test loss of some runs over that of others, seed by seed."""
+    return estimates.ratio(*([run["test"] for run in some] for some in (before, after)))
 
 
 def carried(runs: Sequence[dict], rule: str, r: int) -> Estimate:
-    """Return the loss at the carried learning rate over that at the rank's own tuned one.
+    """Return the test loss at the carried learning rate over that at each seed's own tuned one."""
+    return loss_ratio(tuned_runs(runs, rule, r), sweep_runs(runs, rule, r, carried_rate(runs)))
 
-    Both are losses on the test questions.
-    """
-    own, other = tuned_runs(runs, rule, r), sweep_runs(runs, rule, r, carried_rate(runs))
-    return estimates.ratio(*([run["test"] for run in some] for some in (own, other)))
+
+def cost(runs: Sequence[dict], rule: str, r: int) -> str:
+    """Return what the carried learning rate costs, unless every seed's tuned one is the same."""
+    if all(run["learning_rate"] == carried_rate(runs) for run in tuned_runs(runs, rule, r)):
+        return "same grid point"
+    found = carried(runs, rule, r)
+    return f"{times(found)}, {compared(found)}"
+
+
+def tuned_loss(runs: Sequence[dict], rule: str, r: int, tune=tuned_at_once) -> Estimate:
+    """Return the test loss under a rule over that under α/r, each at its own tuned learning rate."""
+    return loss_ratio(tune(runs, "lora", r), tune(runs, rule, r))
 
 
 def best_rates(runs: Sequence[dict], rule: str, r: int) -> list[float]:
@@ -205,19 +242,66 @@ def moved_rate(runs: Sequence[dict], rule: str, r: int) -> Estimate | None:
     return None if np.isnan(pair).any() else estimates.ratio(*pair)
 
 
-def carry_table(runs: Sequence[dict]) -> pd.DataFrame:
-    """Return, by rule and rank, the move of the best learning rate and the cost of not following it."""
-    rows = {}
-    for rule in RULES:
-        for r in RANKS:
-            if r != MEETING_RANK:
-                moved = moved_rate(runs, rule, r)
-                cost = carried(runs, rule, r)
-                rows[LABELS[rule], r] = {
-                    f"best learning rate ÷ that at rank {MEETING_RANK}": times(moved) if moved else "at an end of the grid",
-                    "test loss, carried ÷ tuned": f"{times(cost)}, {compared(cost)}",
-                }  # fmt: skip
+def predicted_move(first: Sequence[dict], rule: str, r: int) -> Estimate:
+    """Return the move of the learning rate that would keep the first step's change of the output."""
+    sizes = by_rank(first, rule, "whole", 1)
+    return estimates.ratio(sizes[r], sizes[MEETING_RANK])
+
+
+def share_of_move(first: Sequence[dict], runs: Sequence[dict]) -> Estimate:
+    """Return p in "measured move = (predicted move)^p", by a line through the logarithms, seed by seed.
+
+    Factor α/r is left out: its predicted move is none.
+    """
+    pairs = [(rule, r) for rule in RULES[1:] for r in RANKS if r != MEETING_RANK]
+    x = np.log([predicted_move(first, *pair)[0] for pair in pairs])
+    at_8 = np.array(best_rates(runs, "lora", MEETING_RANK))
+    y = np.log([np.array(best_rates(runs, *pair)) / at_8 for pair in pairs])
+    return estimates.mean((x @ y / (x @ x)).tolist())
+
+
+def moves_less(runs: Sequence[dict], rule: str, r: int) -> str:
+    """Return whether the best learning rate moves less under α/r than under a rule, in logarithms."""
+    at_8 = np.log(best_rates(runs, "lora", MEETING_RANK))
+    own, other = (np.abs(np.log(best_rates(runs, name, r)) - at_8) for name in ("lora", rule))
+    return verdict(estimates.change(own.tolist(), other.tolist()), "less", "more")
+
+
+def moved(runs: Sequence[dict], rule: str, r: int) -> str:
+    """Return the move of the best learning rate from rank 8 as text."""
+    found = moved_rate(runs, rule, r)
+    return times(found) if found else "at an end of the grid"
+
+
+def carry_table(first: Sequence[dict], runs: Sequence[dict]) -> pd.DataFrame:
+    """Return, by rule and rank, how far the best learning rate moves, and the cost of not following it."""
+    rows = {
+        (LABELS[rule], r): {
+            "the first step predicts": times(predicted_move(first, rule, r)),
+            f"best learning rate ÷ that at rank {MEETING_RANK}": moved(runs, rule, r),
+            "test loss, carried ÷ tuned": cost(runs, rule, r),
+            "test loss, tuned ÷ α/r tuned": times(tuned_loss(runs, rule, r)) if rule != "lora" else "",
+        }
+        for rule in RULES
+        for r in RANKS
+        if r != MEETING_RANK
+    }  # fmt: skip
     return pd.DataFrame(rows).T.rename_axis(["factor", "rank"])
+
+
+def moves_sentence(first: Sequence[dict], runs: Sequence[dict]) -> str:
+    """Return what the table of moves says, in three lines."""
+    top = RANKS[-1]
+    found = share_of_move(first, runs)
+    value, (low, high) = found
+    far = "as far as" if max(abs(low - 1), abs(high - 1)) <= NEAR else verdict(found, "farther than", "less far than", "not measurably farther or less far than", 1.0)  # fmt: skip
+    root = ", about its square root" if max(abs(low - 0.5), abs(high - 0.5)) <= NEAR else ""
+    losses = "; ".join(f"{LABELS[rule]} {compared(tuned_loss(runs, rule, top))} ({times(tuned_loss(runs, rule, top))})" for rule in RULES[1:])  # fmt: skip
+    return (
+        f"The best learning rate moves {far} the first step predicts: by the predicted factor to the power {value:.2f} ({low:.2f} to {high:.2f}){root}.\n"
+        f"Test loss at rank {top}, each factor at its own tuned learning rate, against α/r: {losses}.\n"
+        f"α = {FACTOR:g}·r at every rank is the factor α: from rank {MEETING_RANK} to {top} its best learning rate changes by {moved(runs, 'plain', top)}."
+    )
 
 
 def over_rates(runs: Sequence[dict]):
@@ -232,7 +316,7 @@ def over_rates(runs: Sequence[dict]):
     return curves(
         found, f"Validation loss over the learning rate; dotted: {rate:g}, tuned at rank {MEETING_RANK}",
         f"Three panels of curves over the learning rate. {told}.", panels=True, sharey=True, mean=gmean, xscale="log", yscale="log",
-        xlabel="learning rate", ylabel="nats per token", axvline={rate: ""}, figsize=(10, 4),
+        xlabel="learning rate", ylabel="nats per token", axvline={rate: ""}, xlim=(1e-4, 2e-2), xticks=(3e-4, 1e-3, 3e-3, 1e-2), figsize=(10, 4),
     )  # fmt: skip
 
 
@@ -240,9 +324,9 @@ def one_sweep(runs: Sequence[dict], rule: str, r: int, alt: str):
     """Draw the explorer's picture: the sweep at rank 8 and that of another rank and rule."""
     lines = {f"rank {MEETING_RANK}": _sweep(runs, "lora", MEETING_RANK), f"rank {r}, factor {LABELS[rule]}": _sweep(runs, rule, r)}  # fmt: skip
     return curves(
-        lines, f"Factor {LABELS[rule]}, rank {r}: loss of the carried learning rate {times(carried(runs, rule, r))}", alt,
+        lines, f"Factor {LABELS[rule]}, rank {r}: test loss, carried ÷ tuned: {cost(runs, rule, r)}", alt,
         mean=gmean, direct=False, xscale="log", yscale="log", xlabel="learning rate", ylabel="validation loss (nats per token)",
-        axvline={carried_rate(runs): "carried"}, xlim=(2e-4, 2e-2), ylim=(0.02, 8), figsize=(8, 3.6),
+        axvline={carried_rate(runs): "carried"}, xlim=(1e-4, 2e-2), ylim=(0.02, 1.5), figsize=(8, 3.6),
     )  # fmt: skip
 
 
@@ -257,14 +341,19 @@ def _sweep(runs: Sequence[dict], rule: str, r: int) -> dict[float, list[float]]:
 
 
 def distance(runs: Sequence[dict], optimizer: str, variant: str, stop: int, **settings) -> Estimate:
-    """Return the mean distance of a variant's ΔW from that of doubled α.
+    """Return the distance of a variant's ΔW from that of doubled α: the geometric mean of the seeds.
 
     Args:
-        stop: after how many steps. settings: ``rate`` and ``eps``; by default the usual ones.
+        stop: after how many steps. settings: ``rate`` and ``eps``; by default the larger and usual one.
     """
-    wanted = {"rate": SPEEDS[optimizer][1], "eps": EPS} | settings
+    wanted = {"rate": SPEEDS[optimizer][-1], "eps": EPS} | settings
     found = chosen(runs, optimizer=optimizer, **wanted)
-    return estimates.mean([run[variant][STOPS.index(stop)] for run in found])
+    return middle([run[variant][STOPS.index(stop)] for run in found])
+
+
+def middle(values: Sequence[float]) -> Estimate:
+    """Return the geometric mean with its interval; the arithmetic one if a value is zero."""
+    return estimates.ratio([1.0] * len(values), values) if min(values) > 0 else estimates.mean(values)  # fmt: skip
 
 
 def share(found: Estimate) -> str:
@@ -272,10 +361,8 @@ def share(found: Estimate) -> str:
     value, (low, high) = found
     if high < 1e-6:
         return "0" if value == high == 0 else "below 0.0001%"
-    if value > 1.5:
-        return "more than 150%"
     digits = 3 if value < 1e-3 else 2 if value < 0.1 else 0
-    return f"{value:.{digits}%} ({max(0, low):.{digits}%} to {high:.{digits}%})"
+    return f"{value:.{digits}%} ({low:.{digits}%} to {high:.{digits}%})"
 
 
 def apart(runs: Sequence[dict]):
@@ -289,33 +376,17 @@ def apart(runs: Sequence[dict]):
                 for variant in list(VARIANTS[optimizer])[1:]
             }
             found[f"{name}, learning rate {rate:g}"] = series
-            ends = {variant: share(estimates.mean(points[STOPS[-1]])) for variant, points in series.items()}  # fmt: skip
+            ends = {variant: share(middle(points[STOPS[-1]])) for variant, points in series.items()}  # fmt: skip
             told.append(f"{name}, {rate:g}: " + ", ".join(f"{k}: {v}" for k, v in ends.items()))
     names = list(dict.fromkeys(variant for series in found.values() for variant in series))
     # Every panel has the same series in the same order, so that each keeps its look.
     found = {panel: {name: series.get(name, {1: float("nan")}) for name in names} for panel, series in found.items()}  # fmt: skip
     return curves(
-        found, "Distance from ΔW with doubled α, by step", f"Four panels of curves over the steps. After {STOPS[-1]} steps: {'; '.join(told)}.",
+        found, "Distance from ΔW with doubled α, by step", f"{len(found)} panels of curves over the steps. After {STOPS[-1]} steps: {'; '.join(told)}.",
         panels=True, sharey=True, xscale="log", xticks=STOPS, xlabel="training step", percent="y",
-        yscale={"value": "symlog", "linthresh": 1e-4, "linscale": 0.4}, yticks=[0, 1e-4, 1e-3, 1e-2, 0.1, 1, 10, 100],
-        ylim=(-2e-5, 300), ylabel="‖difference‖ ÷ ‖ΔW‖", figsize=(11, 4),
+        yscale={"value": "symlog", "linthresh": 1e-4, "linscale": 0.4}, yticks=[0, 1e-4, 1e-3, 1e-2, 0.1, 1],
+        ylim=(-2e-5, 2), ylabel="‖difference‖ ÷ ‖ΔW‖", figsize=(10, 4),
     )  # fmt: skip
-
-
-def distances_table(runs: Sequence[dict]) -> pd.DataFrame:
-    """Return the distances after the first and the last step."""
-    shown = {"adam": ("learning rate of B × 2", "both learning rates × 2"), "sgd": ("both learning rates × 4",)}  # fmt: skip
-    rows = {}
-    ways = [("adam", rate, EPS) for rate in SPEEDS["adam"]] + [("adam", SPEEDS["adam"][1], SMALL_EPS)]  # fmt: skip
-    ways += [("sgd", rate, EPS) for rate in SPEEDS["sgd"]]
-    for optimizer, rate, eps in ways:
-        name = LABEL_OF[optimizer] + (f", ε = {eps:g}" if eps != EPS else "")
-        for variant in shown[optimizer]:
-            rows[name, f"{rate:g}", variant] = {
-                f"step {stop}": share(distance(runs, optimizer, variant, stop, rate=rate, eps=eps))
-                for stop in (STOPS[0], STOPS[-1])
-            }
-    return pd.DataFrame(rows).T.rename_axis(["optimizer", "learning rate", "in place of α × 2"])
 
 
 # --- what was found --------------------------------------------------------------------------
@@ -323,53 +394,57 @@ def distances_table(runs: Sequence[dict]) -> pd.DataFrame:
 
 def claims(first: Sequence[dict], trained: Sequence[dict], alpha: Sequence[dict]) -> pd.DataFrame:
     """Return the claims of the lesson with their numbers; the words follow the intervals."""
-    sizes = [exponent(by_rank(first, "lora", "whole", k)) for k in (0, 1)]
-    turned = [exponent(by_rank(first, "lora", "turned", k)) for k in (0, 1)]
-    ends = [exponent(trained_by_rank(trained, "lora", k)) for k in (0, 1)]
-    top = RANKS[-1]
-    costs = {rule: carried(trained, rule, top) for rule in RULES}
+    top, last = RANKS[-1], STOPS[-1]
+
+    def grows(part: str, which: int, rule: str = "lora") -> str:
+        return power(exponent(by_rank(first, rule, part, which)))
+
+    norm, output = (way(exponent(by_rank(first, "lora", "whole", k))) for k in (0, 1))
     both, of_A, of_B = (f"{which} × 2" for which in ("both learning rates", "learning rate of A", "learning rate of B"))  # fmt: skip
-
-    def cost(rule: str) -> str:
-        moved = moved_rate(trained, rule, top)
-        return f"loss {times(costs[rule])}; best learning rate {times(moved) if moved else 'at an end of the grid'}"
-
-    last, gentle = STOPS[-1], SPEEDS["adam"][0]
     near, far, wrong = (distance(alpha, "adam", v, last) for v in (of_B, both, of_A))
     exact = distance(alpha, "adam", of_B, last, eps=SMALL_EPS)
     square, plain = (distance(alpha, "sgd", f"both learning rates × {k}", 1) for k in (4, 2))
     equal = "equals" if near[1][1] < 0.01 < far[1][0] else "is not"
-    like = "as with 4 times the" if square[1][1] < 0.01 < plain[1][0] else "not as with 4 times the"
+    like = "is" if square[1][1] < 0.01 < plain[1][0] else "is not"
+    ends = [exponent(trained_by_rank(trained, "lora", k)) for k in (0, 1)]
+    none = [", as with all three factors" if all(map(steady, trained_sizes(trained, k).values())) else "" for k in (0, 1)]  # fmt: skip
+    less = {moves_less(trained, rule, top) for rule in RULES[1:]}
+    word = less.pop() if len(less) == 1 else OPEN
+    moves = f"moves {word} with α/r than with α/√r or α" if word != OPEN else f"with α/r against the others: {OPEN}"  # fmt: skip
+    power_, (low, high) = share_of_move(first, trained)
+    costs = "; ".join(f"{LABELS[rule]}: {cost(trained, rule, top)}" for rule in RULES)
+    losses = {rule: tuned_loss(trained, rule, top) for rule in RULES[1:]}
+    by_seed = tuned_loss(trained, "rslora", top, tuned_runs)
     rows = [
         (
-            f"α/r: the change of the output {way(sizes[1])} when the rank changes",
-            power(sizes[1]),
-            f"random signs of B's columns: {power(turned[1])}; ‖ΔW‖ then {power(turned[0])}",
-            f"after training at {FIXED:g}: {power(ends[1])}",
+            f"α/r, one step of Adam: the change of the output {output} when the rank changes",
+            grows("whole", 1),
+            f"random signs of B's columns: {grows('turned', 1)}; without the part along the gradient: {grows('rest', 1)}",
+            f"SGD: {grows('sgd', 1)}; α/√r there: {grows('sgd', 1, 'rslora')}",
         ),
         (
-            f"α/r: the norm of ΔW {way(sizes[0])}",
-            power(sizes[0]),
-            f"α/√r: {power(exponent(by_rank(first, 'rslora', 'whole', 0)))}",
-            f"after training at {FIXED:g}: {power(ends[0])}",
+            f"α/r, one step of Adam: the norm of ΔW {norm}",
+            grows("whole", 0),
+            f"all rows of A equal: {grows('equal', 0)}",
+            f"after training at {FIXED:g}: {power(ends[0])}{none[0]}; output: {power(ends[1])}{none[1]}",
         ),
         (
-            f"A learning rate tuned at rank {MEETING_RANK} and used at rank {top}, α/r: the loss is {compared(costs['lora'])}",
-            cost("lora"),
-            "; ".join(f"{LABELS[rule]}: {compared(costs[rule])}, {cost(rule)}" for rule in RULES[1:]),
-            f"one small base, 20 steps; to rank {RANKS[0]}: {times(carried(trained, 'lora', RANKS[0]))}",
+            f"From rank {MEETING_RANK} to {top} the best learning rate {moves}",
+            f"α/r: {moved(trained, 'lora', top)}",
+            "; ".join(f"{LABELS[rule]}: {moved(trained, rule, top)}" for rule in RULES[1:]),
+            f"as a power of the move that the first step predicts: {power_:.2f} ({low:.2f} to {high:.2f}); test loss, carried ÷ tuned: {costs}",
+        ),
+        (
+            f"Rank {top}, each factor at its own learning rate: the test loss with α/√r, against α/r, is {compared(losses['rslora'])}",
+            f"{times(losses['rslora'])}; α: {times(losses['plain'])}",
+            "one learning rate for each factor, chosen on other questions",
+            f"learning rates chosen seed by seed: {times(by_seed)}, {compared(by_seed)}; rank {RANKS[0]}: {times(tuned_loss(trained, 'rslora', RANKS[0]))}",
         ),
         (
             f"Adam: doubling α {equal} doubling B's learning rate",
             f"{share(near)} apart after {last} steps; with ε = {SMALL_EPS:g}: {share(exact)}",
             f"both learning rates: {share(far)}; A's alone: {share(wrong)}",
-            f"no weight decay or clipping; both at {gentle:g}: {share(distance(alpha, 'adam', both, last, rate=gentle))}",
-        ),
-        (
-            f"SGD: with doubled α the first step is {like} learning rate",
-            f"{share(square)} apart",
-            f"twice the learning rate: {share(plain)}",
-            f"{share(distance(alpha, 'sgd', 'both learning rates × 4', last, rate=SPEEDS['sgd'][0]))} apart after {last} steps at {SPEEDS['sgd'][0]:g}",
+            f"no weight decay or clipping; SGD: the first step {like} that of 4 times both learning rates ({share(square)} apart)",
         ),
     ]  # fmt: skip
     return pd.DataFrame(rows, columns=["claim", "measured", "control", "where it stops holding"])
