@@ -116,7 +116,8 @@ def trained_sizes(runs: Sequence[dict], which: int) -> BySize:
 
 def steady_rules(sizes: BySize) -> str:
     """Return the factors with which a size is steady."""
-    return " and ".join(LABELS[rule] for rule, some in sizes.items() if steady(some)) or "no factor"
+    kept = [LABELS[rule] for rule, some in sizes.items() if steady(some)]
+    return "every factor" if len(kept) == len(sizes) else " and ".join(kept) or "no factor"
 
 
 def steady(sizes: dict[int, list[float]]) -> bool:
@@ -371,7 +372,7 @@ def apart(runs: Sequence[dict]):
     for optimizer, name in LABEL_OF.items():
         for rate in SPEEDS[optimizer]:
             some = chosen(runs, optimizer=optimizer, rate=rate, eps=EPS)
-            series = {
+            series: dict[str, dict] = {
                 variant: {stop: [run[variant][k] for run in some] for k, stop in enumerate(STOPS)}
                 for variant in list(VARIANTS[optimizer])[1:]
             }
