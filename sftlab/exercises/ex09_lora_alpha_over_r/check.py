@@ -569,8 +569,8 @@ EXERCISES = {
             asks="Return (along, rest), row by row: the part of ΔW along the gradient, and what is left.\n\n"
             "update, gradient: tensors (d_out, d_in), ΔW and the gradient G.",
             rules={
-                "along": "along: row i is the projection of row i of ΔW onto row i of G; its coefficient may be negative.",
-                "rest": "rest: ΔW without along. Its product with G, summed over a row, is 0 for each row.",
+                "along": "along: row i of ΔW projected onto row i of G; the coefficient may be negative.",
+                "rest": "rest: ΔW without along. In each row its product with G sums to 0.",
                 "zero": "Where a row of G is zero, that row of along is zero.",
                 "unchanged": "update and gradient stay as they are.",
             },
