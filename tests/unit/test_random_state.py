@@ -92,7 +92,7 @@ CALLS = {
     "bench.fresh": lambda *_: fresh("almanac", "fp32"),
     "bench.product_rate": lambda model, *_: product_rate(linear_shapes(model), 4, "fp32"),
     "lora_init.with_lora": lambda *_: lora_init.with_lora("both random", 0),
-    "lora_over_ranks.untrained": lambda *_: lora_over_ranks.untrained(2, 0),
+    "lora_over_ranks.with_lora": lambda *_: lora_over_ranks.with_lora(2, 0),
     "clinic.trained_as, evidence": lambda *_: evidence.passes_differ(dropped(steps=1)),
     "clinic.Run.ask": lambda *_: dropped(steps=0).ask(["Hi"], 2),
     "explorer 10": lambda model, tokenizer, _: choose_a_rate(model, tokenizer),

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from sftlab.classroom.answers import refused, right
+from sftlab.classroom.answers import equivalent, refused, right
 
-SCALE, UPDATE = "09.lora_scale", "09.effective_update"
+SCALE, UPDATE, SPLIT = "09.lora_scale", "09.effective_update", "09.split_update"
 
 
 @right(SCALE)
@@ -115,6 +115,83 @@ def by_numpy(A, B, alpha, r):
     return alpha / r * (B.detach().numpy() @ A.detach().numpy())
 
 
-@refused(UPDATE, "even where r or d_out is 1")
+@refused(UPDATE, "for every shape")
 def squeezed(A, B, alpha, r):
     return (alpha / r) * (B.squeeze() @ A.squeeze())
+
+
+@right(SPLIT)
+def by_unit_vectors(update, gradient):
+    unit = F.normalize(gradient, dim=1)
+    along = (update * unit).sum(1, keepdim=True) * unit
+    return along, update - along
+
+
+@right(SPLIT)
+def by_einsum_of_both(update, gradient):
+    squared = torch.einsum("ij,ij->i", gradient, gradient).clamp(min=1e-30)
+    along = torch.einsum("ij,ij,i,ik->ik", update, gradient, 1 / squared, gradient)
+    return [along, update - along]
+
+
+@right(SPLIT)
+def by_rows(update, gradient):
+    along = torch.zeros_like(update)
+    for i, (u, g) in enumerate(zip(update, gradient, strict=True)):
+        if g.any():
+            along[i] = (u @ g) / (g @ g) * g
+    return along, update - along
+
+
+@right(SPLIT)
+def by_lists(update, gradient):
+    found = []
+    for u, g in zip(update.tolist(), gradient.tolist(), strict=True):
+        squared = sum(x * x for x in g)
+        times = sum(x * y for x, y in zip(u, g, strict=True)) / squared if squared else 0.0
+        found.append([times * x for x in g])
+    return torch.tensor(found), update - torch.tensor(found)
+
+
+@right(SPLIT)
+def by_least_squares(update, gradient):
+    pairs = zip(update, gradient, strict=True)
+    along = torch.stack([g * (torch.linalg.pinv(g[:, None]) @ u) for u, g in pairs])
+    return along, update - along
+
+
+@right(SPLIT)
+def by_numpy_arrays(update, gradient):
+    u, g = update.numpy(), gradient.numpy()
+    along = (u * g).sum(1, keepdims=True) / np.maximum((g * g).sum(1, keepdims=True), 1e-30) * g
+    return along, u - along
+
+
+@right(SPLIT)
+def by_diagonals(update, gradient):
+    squared = torch.diagonal(gradient @ gradient.T)
+    times = torch.diagonal(update @ gradient.T) / torch.where(squared == 0, 1, squared)
+    along = torch.diag(times) @ gradient
+    return along, update - along
+
+
+@refused(SPLIT, "3 of 15 values differ")
+def with_a_constant(update, gradient):
+    squared = gradient.square().sum(1, keepdim=True) + 1e-2
+    along = (update * gradient).sum(1, keepdim=True) / squared * gradient
+    return along, update - along
+
+
+@refused(SPLIT, "changes its own input")
+def subtracted_in_place(update, gradient):
+    along = by_unit_vectors(update, gradient)[0]
+    return along, update.sub_(along)
+
+
+@refused(SPLIT, "both parts")
+def shortened(update, gradient):
+    along, rest = by_unit_vectors(update, gradient)
+    return along, rest / 2
+
+
+equivalent(SPLIT, "It divides a product that is zero.", "`1.0` becomes `3.0`")

@@ -1,18 +1,20 @@
-"""Checks of notebook 09: the factor in front of B·A, and the update that it scales."""
+"""Checks of notebook 09: the factor in front of B·A, the update that it scales, and a split of it."""
 
 from __future__ import annotations
 
 import math
 import random
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from sftlab.classroom.checking import Case, Exercise, mistake
-from sftlab.exercises.drawing import adapter
+from sftlab.exercises.drawing import adapter, tensor
+from sftlab.exercises.ex09_lora_alpha_over_r.split import split_update
 from sftlab.lora import effective_update, lora_scale
 
-SCALE, UPDATE = "09.lora_scale", "09.effective_update"
+SCALE, UPDATE, SPLIT = "09.lora_scale", "09.effective_update", "09.split_update"
 
 # --- lora_scale ----------------------------------------------------------------------------
 
@@ -326,6 +328,187 @@ def _draw_update(rng: random.Random, *_: object) -> tuple:
     return adapter(rng)
 
 
+# --- split_update --------------------------------------------------------------------------
+
+
+def _along(update, gradient):
+    return split_update(update, gradient)[0]
+
+
+def _products(update, gradient):
+    """Return, for each row, the product of ΔW and G and that of G with itself, which is not 0."""
+    squared = gradient.square().sum(1, keepdim=True)
+    return (update * gradient).sum(1, keepdim=True), squared.where(squared > 0, 1.0)
+
+
+@mistake(SPLIT, "The product of ΔW and G is divided by the norm of G's row, not by its square: `along` grows with the size of G.")  # fmt: skip
+def _divided_once(update, gradient):
+    product, squared = _products(update, gradient)
+    along = product / squared.sqrt() * gradient
+    return along, update - along
+
+
+@mistake(SPLIT, "The product of ΔW and G is not divided by the squared norm of G's row: `along` grows with the size of G.")  # fmt: skip
+def _not_divided_at_all(update, gradient):
+    along = _products(update, gradient)[0] * gradient
+    return along, update - along
+
+
+@mistake(SPLIT, "The product is divided by the squared norm of ΔW's row, not by that of G's row.")
+def _by_the_update(update, gradient):
+    product, _ = _products(update, gradient)
+    along = product / update.square().sum(1, keepdim=True) * gradient
+    return along, update - along
+
+
+@mistake(SPLIT, "The product is divided by the norms of both rows. This is a cosine, which does not depend on how large ΔW is.")  # fmt: skip
+def _cosine(update, gradient):
+    product, squared = _products(update, gradient)
+    along = product / (squared.sqrt() * update.norm(dim=1, keepdim=True)) * gradient
+    return along, update - along
+
+
+@mistake(SPLIT, "`along` has the length of ΔW's part along G, but not its direction in each row: multiply the cosine's length by G's row divided by its norm.")  # fmt: skip
+def _length_alone(update, gradient):
+    product, squared = _products(update, gradient)
+    along = (product / squared.sqrt()).expand_as(update)
+    return along, update - along
+
+
+@mistake(SPLIT, "This is the part of G along ΔW. The two have changed places.")
+def _places_changed(update, gradient):
+    along = _products(update, gradient)[0] / update.square().sum(1, keepdim=True) * update
+    return along, gradient - along
+
+
+@mistake(SPLIT, "ΔW and G are split as one vector each, by sums over all entries. Each row has its own coefficient here.")  # fmt: skip
+def _all_together(update, gradient):
+    squared = gradient.square().sum().clamp(min=1e-30)
+    along = (update * gradient).sum() / squared * gradient
+    return along, update - along
+
+
+@mistake(SPLIT, "Each column is split on its own. Sum along the columns' index, so that each *row* has a coefficient.")  # fmt: skip
+def _by_column(update, gradient):
+    squared = gradient.square().sum(0, keepdim=True)
+    along = (update * gradient).sum(0, keepdim=True) / squared.clamp(min=1e-30) * gradient
+    return along, update - along
+
+
+@mistake(SPLIT, "The rows of ΔW are projected onto the space of *all* rows of G. Row i follows row i of G alone.")  # fmt: skip
+def _onto_all_rows(update, gradient):
+    along = update @ torch.linalg.pinv(gradient) @ gradient
+    return along, update - along
+
+
+@mistake(SPLIT, "`along` keeps the entries in which ΔW and G have the same sign. Its rows are multiples of G's rows instead.")  # fmt: skip
+def _same_signs(update, gradient):
+    along = update * (update * gradient > 0)
+    return along, update - along
+
+
+@mistake(SPLIT, "The sign of `along` is lost: against the gradient, a row is a negative multiple of G's row.")  # fmt: skip
+def _sign_lost(update, gradient):
+    product, squared = _products(update, gradient)
+    along = product.abs() / squared * gradient
+    return along, update - along
+
+
+@mistake(SPLIT, "The sign of `along` is turned: where ΔW goes with the gradient, `along` goes against it.")  # fmt: skip
+def _sign_turned(update, gradient):
+    along = -_along(update, gradient)
+    return along, update - along
+
+
+@mistake(SPLIT, "The rest comes first. Return (along, rest).")
+def _rest_first(update, gradient):
+    return split_update(update, gradient)[::-1]
+
+
+@mistake(SPLIT, "`rest` is ΔW itself. Take `along` away from it.")
+def _whole_as_rest(update, gradient):
+    return _along(update, gradient), update
+
+
+@mistake(SPLIT, "`rest` is along − ΔW: its sign is turned.")
+def _rest_turned(update, gradient):
+    along, rest = split_update(update, gradient)
+    return along, -rest
+
+
+@mistake(SPLIT, "`rest` is ΔW minus the whole gradient. Take `along` away from it.")
+def _minus_gradient(update, gradient):
+    return _along(update, gradient), update - gradient
+
+
+@mistake(SPLIT, "Only `along` comes back. Return (along, rest).")
+def _along_alone(update, gradient):
+    return _along(update, gradient)
+
+
+@mistake(SPLIT, "Where a row of the gradient is zero there are nan in the result: 0 is divided by 0.")  # fmt: skip
+def _zero_by_zero(update, gradient):
+    squared = gradient.square().sum(1, keepdim=True)
+    along = (update * gradient).sum(1, keepdim=True) / squared * gradient
+    return along, update - along
+
+
+@mistake(SPLIT, "Where a row of the gradient is zero all of ΔW's row is `along`. No part of it follows a gradient that is not there.")  # fmt: skip
+def _all_along(update, gradient):
+    empty = ~gradient.any(dim=1, keepdim=True)
+    along = torch.where(empty, update, _along(update, gradient))
+    return along, update - along
+
+
+@mistake(SPLIT, "Where a row of the gradient is zero the rest of this row is zero, too, and a part of ΔW is lost.")  # fmt: skip
+def _row_lost(update, gradient):
+    along, rest = split_update(update, gradient)
+    return along, rest * gradient.any(dim=1, keepdim=True)
+
+
+def _first(result: Any, _: tuple) -> Any:
+    """Return `along` alone, if the result has the right form."""
+    pair = hasattr(result, "__len__") and len(result) == 2  # no case has two rows
+    return result[0] if pair else result
+
+
+def _split(rule: str, told: str, make, observe=None) -> Case:
+    return Case(f"`split_update(update, gradient)`: {told}", make, split_update, 1e-5, rule=rule, observe=observe)  # fmt: skip
+
+
+def _pair(seed: int, d_out: int, d_in: int, size: float = 1.0) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    update, gradient = torch.randn(2, d_out, d_in, generator=generator)
+    return update, size * gradient
+
+
+def _against() -> tuple[Tensor, Tensor]:
+    update, gradient = _pair(3, 3, 4)
+    return update - 2 * gradient, gradient
+
+
+def _one_row_without() -> tuple[Tensor, Tensor]:
+    update, gradient = _pair(5, 3, 4, 2.0)
+    gradient[1] = 0
+    return update, gradient
+
+
+SPLIT_CASES = (
+    _split("along", "`along` alone, 3 × 5, a large gradient", lambda: _pair(1, 3, 5, 7.0), _first),
+    _split("along", "`along` alone, 4 × 3, a small gradient", lambda: _pair(2, 4, 3, 0.2), _first),
+    _split("along", "`along` alone, an update against the gradient", _against, _first),
+    _split("rest", "both parts, 3 × 5", lambda: _pair(4, 3, 5, 3.0)),
+    _split("rest", "both parts, an update against the gradient", _against),
+    _split("zero", "a gradient whose second row is zero", _one_row_without),
+    _split("zero", "a gradient of zero", lambda: (_pair(5, 3, 4)[0], torch.zeros(3, 4))),
+)
+
+
+def _draw_split(rng: random.Random, *_: object) -> tuple:
+    d_out, d_in = rng.randint(2, 6), rng.randint(2, 6)
+    return tensor(rng, d_out, d_in), tensor(rng, d_out, d_in, scale=rng.uniform(0.1, 9))
+
+
 EXERCISES = {
     exercise.id: exercise
     for exercise in (
@@ -335,12 +518,12 @@ EXERCISES = {
             lora_scale,
             SCALE_CASES,
             asks="Return the factor in front of B·A, a number.\n\n"
-            'alpha: a number above 0. r: the rank. rule: the name of a scaling rule, "lora", "rslora" or "plain".',
+            'alpha: a number above 0. r: the rank. rule: "lora", "rslora" or "plain".',
             rules={
                 "lora": '"lora": α/r, LoRA\'s own rule.',
                 "rslora": '"rslora": α/√r, the rank-stabilized rule; only r is under the root.',
                 "plain": '"plain": α, whatever the rank is.',
-                "fraction": "The factor may be a fraction and is not rounded; alpha may be smaller than r.",
+                "fraction": "The factor may be a fraction and is not rounded.",
             },
             draw=_draw_scale,
             hints=(
@@ -358,12 +541,12 @@ EXERCISES = {
             "The update ΔW",
             effective_update,
             UPDATE_CASES,
-            asks="Return ΔW, the matrix that a LoRA adapter adds to its layer's weight W of shape (d_out, d_in).\n\n"
+            asks="Return ΔW (d_out, d_in), which a LoRA adapter adds to W.\n\n"
             "A: tensor (r, d_in). B: tensor (d_out, r). alpha: a number. r: the rank.",
             rules={
                 "factor": "ΔW = (α/r)·B·A: LoRA's own factor, applied once and not rounded.",
-                "product": "B·A is the matrix product, over all r terms; it works for every shape, even where r or d_out is 1, or d_in = d_out = r.",
-                "gradient": "Gradients flow through ΔW to A and to B, because both are trained.",
+                "product": "B·A is the matrix product over all r terms, for every shape.",
+                "gradient": "Gradients flow to A and to B, because both are trained.",
                 "unchanged": "A and B stay as they are.",
             },
             draw=_draw_update,
@@ -377,6 +560,29 @@ EXERCISES = {
             "or to leave the graph by `.data`, `detach` or NumPy.",
             why="This is what merging adds to the weight (notebook 20) and what a LoRA layer computes without ever forming it: "
             "x Aᵀ Bᵀ costs r(d_in + d_out) products for each token, x ΔWᵀ would cost d_in·d_out.",
+        ),
+        Exercise(
+            SPLIT,
+            "The part along the gradient, and the rest",
+            split_update,
+            SPLIT_CASES,
+            asks="Return (along, rest), row by row: the part of ΔW along the gradient, and what is left.\n\n"
+            "update, gradient: tensors (d_out, d_in), ΔW and the gradient G.",
+            rules={
+                "along": "along: row i of ΔW projected onto row i of G; the coefficient may be negative.",
+                "rest": "rest: ΔW without along. In each row its product with G sums to 0.",
+                "zero": "Where a row of G is zero, that row of along is zero.",
+                "unchanged": "update and gradient stay as they are.",
+            },
+            draw=_draw_split,
+            hints=(
+                "Think of a row of ΔW and the same row of G as two arrows. `along` is the shadow of one of them on the line of the other.",
+                ("along", "For one row, along = c·G. For which number c is the sum of the entries of (ΔW − c·G)·G zero?"),
+                "Two sums over each row are needed, of ΔW·G and of G·G; with `keepdim=True` they multiply row by row. Test with G twice as long: `along` must not change.",
+            ),
+            path="Begin with one row. Write along = c·G with an unknown number c, demand that what is left has no product with G, and solve for c: a quotient of two sums. "
+            "Then take the sums over each row of the matrices. Treat a row of zeros before you divide. The usual wrong turns are one sum over all entries, and the norm in place of its square.",
+            why="A small change ΔW changes the loss by the sum of ΔW·G over all entries. No row of `rest` adds to this sum, so to first order the loss feels `along` alone.",
         ),
     )
 }  # fmt: skip

@@ -1,136 +1,451 @@
-"""Figures of notebook 09: three scaling rules over the ranks, and α against the learning rate."""
+"""Figures and tables of notebook 09: three scaling rules over the ranks, and α against learning rates.
+
+Their words follow the numbers.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
+from scipy.stats import gmean
 
 from sftlab.classroom.figures import curves
-from sftlab.exercises.ex09_lora_alpha_over_r.alpha_or_rate import STOPS
-from sftlab.exercises.ex09_lora_alpha_over_r.experiment import MEETING_RANK, RANKS, RULES
-from sftlab.lora import lora_scale
-from sftlab.statistics import chosen
+from sftlab.exercises import estimates
+from sftlab.exercises.estimates import OPEN, Estimate, compared, times, tuned, verdict
+from sftlab.exercises.ex09_lora_alpha_over_r.alpha_or_rate import (
+    EPS,
+    SMALL_EPS,
+    STOPS,
+    VARIANTS,
+)
+from sftlab.exercises.ex09_lora_alpha_over_r.alpha_or_rate import (
+    RATES as SPEEDS,
+)
+from sftlab.exercises.ex09_lora_alpha_over_r.experiment import FACTOR, MEETING_RANK, RANKS, RULES
+from sftlab.exercises.ex09_lora_alpha_over_r.first_step import EVERY_RANK
+from sftlab.statistics import best_rate, chosen
 
 LABELS = {"lora": "α/r", "rslora": "α/√r", "plain": "α"}
-VARIANTS = ("rate × 2", "rate × 4", "rate of B × 2", "rate × 2, A × √2")
+SIZES = ("‖ΔW‖ / ‖W‖", "change of the output")
+BY_SGD = "change of the output, SGD"
+PART_LABELS = {
+    "whole": "whole ΔW",
+    "along": "along the gradient",
+    "rest": "the rest",
+    "turned": "signs of B's columns random",
+    "equal": "all rows of A equal",
+}
+WAYS = {
+    -1.0: "falls like 1/r",
+    -0.5: "falls like 1/√r",
+    0.0: "is steady",
+    0.5: "grows like √r",
+    1.0: "grows like r",
+}
+NEAR = 0.15  # how far an exponent's interval may reach from one of these
+FIXED = 2e-3  # the learning rate at which all trained updates are compared
+LABEL_OF = {"adam": "Adam", "sgd": "SGD"}
+WHY = {  # why a prediction comes out as it does: prediction -> mechanism
+    "a": "Across the gradient the r terms of BA point in random directions. They add up like √r and make up most of the norm, and the factor divides by r.",
+    "b": "Every column of B follows the same gradient. Along it the r terms agree and add up like r, which the factor takes back. The output depends mostly on this part.",
+    "c": "Doubling α equals doubling B's learning rate alone. At first A hardly moves, so its learning rate does not matter. Later it does.",
+}  # fmt: skip
 
 
-def values(runs: Sequence[dict], name: str, rule: str, r: int) -> list[float]:
-    """A measurement's values over the seeds. Where the rules agree, one of them was run."""
-    found = chosen(runs, rule=rule, r=r) or chosen(runs, rule="lora", r=r)
-    return [run[name] for run in found]
+# --- over the ranks --------------------------------------------------------------------------
 
 
-def change_over_ranks(runs: Sequence[dict], name: str, rule: str) -> float:
-    """The mean at the highest rank as a multiple of the mean at rank 1."""
-    first, last = (np.mean(values(runs, name, rule, r)) for r in (RANKS[0], RANKS[-1]))
-    return float(last / first)
+def by_rank(runs: Sequence[dict], rule: str, part: str, which: int) -> dict[int, list[float]]:
+    """Return rank -> a size after one step, of every seed. which: 0 for ΔW, 1 for the output."""
+    return {r: [run[rule][part][which] for run in chosen(runs, r=r)] for r in EVERY_RANK}
 
 
-def over_ranks(runs: Sequence[dict], panels: Mapping[str, str], when: str):
-    """One panel per measurement (name -> label): the three rules over the ranks, mean and range.
+def trained_by_rank(runs: Sequence[dict], rule: str, which: int) -> dict[int, list[float]]:
+    """Return rank -> a size after the last step at the learning rate ``FIXED``, of every seed."""
+    return {
+        r: [run[("size", "output")[which]] for run in sweep_runs(runs, rule, r, FIXED)]
+        for r in RANKS
+    }
 
-    ``when`` begins the title: when the adapter was measured.
+
+def exponent(sizes: dict[int, list[float]]) -> Estimate:
+    """Return p in "size ∝ r^p": the slope of a line through the logarithms, seed by seed.
+
+    Args:
+        sizes: rank -> a size of every seed.
     """
-    found, each, told, steady = {}, {}, [], []
-    for name, label in panels.items():
-        found[label] = {f"factor {LABELS[rule]}": {r: values(runs, name, rule, r) for r in RANKS} for rule in RULES}  # fmt: skip
-        means = [np.mean(v) for points in found[label].values() for v in points.values()]
-        low, high = min(means), max(means)
-        spare = max(1, 10 * low / high) ** 0.5  # at least a decade: small wobbles should look small
-        each[label] = {"ylim": (0.8 * low / spare, 1.25 * high * spare)}
-        changes = [f"{change_over_ranks(runs, name, rule):.2g}× with {LABELS[rule]}" for rule in RULES]  # fmt: skip
-        told.append(", ".join(changes))
-        steady.append(
-            LABELS[min(RULES, key=lambda k: abs(np.log(change_over_ranks(runs, name, k))))]
-        )
-    return curves(
-        found,
-        f"{when}: {steady[0]} keeps the norm steadiest, {steady[1]} the output",
-        f"Line charts over the ranks, {when[0].lower() + when[1:]}. The mean at rank {RANKS[-1]} as a multiple of that at rank 1: "
-        + "; ".join(f"{label}: {text}" for label, text in zip(panels.values(), told, strict=True)) + ".",
-        panels=True, xscale="log", yscale="log", xticks=RANKS, xlabel="rank r",
-        axvline={MEETING_RANK: ""}, each=each, figsize=(3.3 * len(panels) + 0.9, 3.7),
+    x = np.log(list(sizes))
+    by_seed = np.log(list(zip(*sizes.values(), strict=True)))
+    return estimates.mean([float(np.polyfit(x, y, 1)[0]) for y in by_seed])
+
+
+def way(found: Estimate) -> str:
+    """Return how a size depends on the rank: the named exponent near the interval, or its sign."""
+    for wanted, words in WAYS.items():
+        if all(abs(end - wanted) <= NEAR for end in found[1]):
+            return words
+    return verdict(found, "grows", "falls", OPEN)
+
+
+def power(found: Estimate) -> str:
+    """Return an exponent with its interval, and what it says."""
+    value, (low, high) = found
+    return f"r^{value:+.2f} ({low:+.2f} to {high:+.2f}), {way(found)}"
+
+
+def many_times(runs: Sequence[dict], which: int, rule: str = "lora") -> Estimate:
+    """Return a size after one step at the highest rank over that at rank 1."""
+    sizes = by_rank(runs, rule, "whole", which)
+    return estimates.ratio(sizes[EVERY_RANK[0]], sizes[EVERY_RANK[-1]])
+
+
+BySize = dict[str, dict[int, list[float]]]  # rule -> rank -> a size of every seed
+
+
+def first_sizes(runs: Sequence[dict], part: str, which: int) -> BySize:
+    """Return a size after one step under every rule."""
+    return {rule: by_rank(runs, rule, part, which) for rule in RULES}
+
+
+def trained_sizes(runs: Sequence[dict], which: int) -> BySize:
+    """Return a size after the last step under every rule."""
+    return {rule: trained_by_rank(runs, rule, which) for rule in RULES}
+
+
+def steady_rules(sizes: BySize) -> str:
+    """Return the factors with which a size is steady."""
+    kept = [LABELS[rule] for rule, some in sizes.items() if steady(some)]
+    return "every factor" if len(kept) == len(sizes) else " and ".join(kept) or "no factor"
+
+
+def steady(sizes: dict[int, list[float]]) -> bool:
+    """Whether a size is steady over the ranks."""
+    return way(exponent(sizes)) == WAYS[0.0]
+
+
+def over_ranks(runs: Sequence[dict]):
+    """Draw both sizes after one step over the ranks, under the three rules; the output with SGD, too."""
+    wanted = {SIZES[0]: ("whole", 0), SIZES[1]: ("whole", 1), BY_SGD: ("sgd", 1)}
+    found = {name: first_sizes(runs, *which) for name, which in wanted.items()}
+    norm, output, sgd = map(steady_rules, found.values())
+    return _over_the_rank(
+        {name: {f"factor {LABELS[rule]}": some for rule, some in sizes.items()} for name, sizes in found.items()},
+        f"One step of Adam: ‖ΔW‖ is steady with {norm}, the change of the output with {output}; SGD: with {sgd}",
     )  # fmt: skip
 
 
-def stretched(found: Mapping[float, tuple[float, float]], base: float):
-    """Change of the output and held-out NLL over the factor that a trained adapter is given.
+def parts(runs: Sequence[dict]):
+    """Draw both sizes after one step with the factor α/r: whole, its two parts, and two controls."""
+    found = {
+        name: {label: by_rank(runs, "lora", part, which) for part, label in PART_LABELS.items()}
+        for which, name in enumerate(SIZES)
+    }
+    rest, turned = (way(exponent(by_rank(runs, "lora", part, 1))) for part in ("rest", "turned"))
+    title = f"Factor α/r: the rest's change of the output {rest}, with random signs it {turned}"
+    return _over_the_rank(found, title)
 
-    ``found``: multiple of the trained factor -> (change of the logits, NLL).
-    """
-    change, loss = ({times: pair[k] for times, pair in found.items()} for k in (0, 1))
-    last = max(found)
-    grown = "" if 2 not in found else f"Twice the update changes the output {change[2] / change[1]:.1f} times as much"  # fmt: skip
-    ends = f"at no adapter {loss[0]:.2f}, as trained {loss[1]:.2f}, at {last:g} times the α {loss[last]:.2f}"  # fmt: skip
-    labels = "change of the logits (RMS)", "held-out NLL (nats per token)"
+
+def _over_the_rank(found: dict, title: str):
+    told = "; ".join(
+        f"{panel}, {label}: {power(exponent(sizes))}"
+        for panel, series in found.items()
+        for label, sizes in series.items()
+    )
     return curves(
-        {labels[0]: {"measured": change, "in proportion": {t: change[1] * t for t in found}},
-         labels[1]: {"measured": loss}},
-        grown or f"Held-out NLL {ends}",
-        "Two line charts over multiples of the α in training: the change of the logits beside a straight line in "
-        f"proportion to α, and the held-out NLL, {ends}; the base has {base:.2f}.",
-        panels=True, xlabel="α as a multiple of the α in training", ylim=(0, None),
-        each={labels[1]: {"axhline": {base: "the base"}}}, figsize=(8.6, 3.3),
+        found, title, f"{len(found)} panels of curves over the rank, with the range over seeds. {told}.", panels=True,
+        mean=gmean, xscale="log", yscale="log", xticks=EVERY_RANK, xlabel="rank r", each={SIZES[0]: {"percent": "y"}}, figsize=(4.8 * len(found) - 1 * (len(found) > 2), 4),
     )  # fmt: skip
 
 
-def apart(runs: Sequence[dict], stops: Sequence[int]):
-    """How far each variant's ΔW lies from that of doubled α, over the steps, for each optimiser."""
+def sentence(first: Sequence[dict], trained: Sequence[dict]) -> str:
+    """Return with which factors each size is steady over the ranks, after one step and after training."""
+    found = {
+        "one step of Adam, ‖ΔW‖": first_sizes(first, "whole", 0),
+        "one step of Adam, output": first_sizes(first, "whole", 1),
+        "one step of SGD, output": first_sizes(first, "sgd", 1),
+        f"trained at {FIXED:g}, ‖ΔW‖": trained_sizes(trained, 0),
+        f"trained at {FIXED:g}, output": trained_sizes(trained, 1),
+    }
+    lines = ["Steady over the ranks, among the factors α/r, α/√r and α:"]
+    for name, sizes in found.items():
+        ways = ", ".join(f"{LABELS[rule]} r^{exponent(some)[0]:+.2f}" for rule, some in sizes.items())  # fmt: skip
+        same = ". This tells no factor from another" if all(map(steady, sizes.values())) else ""
+        lines.append(f"  {name}: {steady_rules(sizes)} ({ways}){same}")
+    return "\n".join(lines)
+
+
+# --- a learning rate at another rank ---------------------------------------------------------
+
+
+def sweep_runs(runs: Sequence[dict], rule: str, r: int, rate: float | None = None) -> list[dict]:
+    """Return the runs of a rule and rank. At the rank where all rules agree one was trained."""
+    wanted = {} if rate is None else {"learning_rate": rate}
+    return chosen(runs, rule="lora" if r == MEETING_RANK else rule, r=r, **wanted)
+
+
+def tuned_runs(runs: Sequence[dict], rule: str, r: int) -> list[dict]:
+    """Return each seed's run at the learning rate with its lowest validation loss."""
+    found = sweep_runs(runs, rule, r)
+    by_seed = [chosen(found, seed=seed) for seed in sorted({run["seed"] for run in found})]
+    return [min(some, key=lambda run: run["validation"]) for some in by_seed]
+
+
+def tuned_at_once(runs: Sequence[dict], rule: str, r: int) -> list[dict]:
+    """Return the runs at the learning rate with the lowest mean validation loss of all seeds."""
+    return tuned(sweep_runs(runs, rule, r), lambda run: run["validation"])
+
+
+def carried_rate(runs: Sequence[dict]) -> float:
+    """Return the learning rate tuned at the rank where all rules agree."""
+    return tuned_at_once(runs, "lora", MEETING_RANK)[0]["learning_rate"]
+
+
+def loss_ratio(before: Sequence[dict], after: Sequence[dict]) -> Estimate:
+    """Return the test loss of some runs over that of others, seed by seed."""
+    return estimates.ratio(*([run["test"] for run in some] for some in (before, after)))
+
+
+def carried(runs: Sequence[dict], rule: str, r: int) -> Estimate:
+    """Return the test loss at the carried learning rate over that at each seed's own tuned one."""
+    return loss_ratio(tuned_runs(runs, rule, r), sweep_runs(runs, rule, r, carried_rate(runs)))
+
+
+def cost(runs: Sequence[dict], rule: str, r: int) -> str:
+    """Return what the carried learning rate costs, unless every seed's tuned one is the same."""
+    if all(run["learning_rate"] == carried_rate(runs) for run in tuned_runs(runs, rule, r)):
+        return "same grid point"
+    found = carried(runs, rule, r)
+    return f"{times(found)}, {compared(found)}"
+
+
+def tuned_loss(runs: Sequence[dict], rule: str, r: int, tune=tuned_at_once) -> Estimate:
+    """Return the test loss under a rule over that under α/r, each at its own tuned learning rate."""
+    return loss_ratio(tune(runs, "lora", r), tune(runs, rule, r))
+
+
+def best_rates(runs: Sequence[dict], rule: str, r: int) -> list[float]:
+    """Return the best learning rate of every seed, interpolated; nan at an end of the grid."""
+    found = []
+    for seed in sorted({run["seed"] for run in runs}):
+        some = [run for run in sweep_runs(runs, rule, r) if run["seed"] == seed]
+        try:
+            found.append(best_rate({run["learning_rate"]: run["validation"] for run in some}))
+        except ValueError:
+            found.append(float("nan"))
+    return found
+
+
+def moved_rate(runs: Sequence[dict], rule: str, r: int) -> Estimate | None:
+    """Return the best learning rate at a rank over that at rank 8; None if a seed has none."""
+    pair = best_rates(runs, rule, MEETING_RANK), best_rates(runs, rule, r)
+    return None if np.isnan(pair).any() else estimates.ratio(*pair)
+
+
+def predicted_move(first: Sequence[dict], rule: str, r: int) -> Estimate:
+    """Return the move of the learning rate that would keep the first step's change of the output."""
+    sizes = by_rank(first, rule, "whole", 1)
+    return estimates.ratio(sizes[r], sizes[MEETING_RANK])
+
+
+def share_of_move(first: Sequence[dict], runs: Sequence[dict]) -> Estimate:
+    """Return p in "measured move = (predicted move)^p", by a line through the logarithms, seed by seed.
+
+    Factor α/r is left out: its predicted move is none.
+    """
+    pairs = [(rule, r) for rule in RULES[1:] for r in RANKS if r != MEETING_RANK]
+    x = np.log([predicted_move(first, *pair)[0] for pair in pairs])
+    at_8 = np.array(best_rates(runs, "lora", MEETING_RANK))
+    y = np.log([np.array(best_rates(runs, *pair)) / at_8 for pair in pairs])
+    return estimates.mean((x @ y / (x @ x)).tolist())
+
+
+def moves_less(runs: Sequence[dict], rule: str, r: int) -> str:
+    """Return whether the best learning rate moves less under α/r than under a rule, in logarithms."""
+    at_8 = np.log(best_rates(runs, "lora", MEETING_RANK))
+    own, other = (np.abs(np.log(best_rates(runs, name, r)) - at_8) for name in ("lora", rule))
+    return verdict(estimates.change(own.tolist(), other.tolist()), "less", "more")
+
+
+def moved(runs: Sequence[dict], rule: str, r: int) -> str:
+    """Return the move of the best learning rate from rank 8 as text."""
+    found = moved_rate(runs, rule, r)
+    return times(found) if found else "at an end of the grid"
+
+
+def carry_table(first: Sequence[dict], runs: Sequence[dict]) -> pd.DataFrame:
+    """Return, by rule and rank, how far the best learning rate moves, and the cost of not following it."""
+    rows = {
+        (LABELS[rule], r): {
+            "the first step predicts": times(predicted_move(first, rule, r)),
+            f"best learning rate ÷ that at rank {MEETING_RANK}": moved(runs, rule, r),
+            "test loss, carried ÷ tuned": cost(runs, rule, r),
+            "test loss, tuned ÷ α/r tuned": times(tuned_loss(runs, rule, r)) if rule != "lora" else "",
+        }
+        for rule in RULES
+        for r in RANKS
+        if r != MEETING_RANK
+    }  # fmt: skip
+    return pd.DataFrame(rows).T.rename_axis(["factor", "rank"])
+
+
+def moves_sentence(first: Sequence[dict], runs: Sequence[dict]) -> str:
+    """Return what the table of moves says, in three lines."""
+    top = RANKS[-1]
+    found = share_of_move(first, runs)
+    value, (low, high) = found
+    far = "as far as" if max(abs(low - 1), abs(high - 1)) <= NEAR else verdict(found, "farther than", "less far than", "not measurably farther or less far than", 1.0)  # fmt: skip
+    root = ", about its square root" if max(abs(low - 0.5), abs(high - 0.5)) <= NEAR else ""
+    losses = "; ".join(f"{LABELS[rule]} {compared(tuned_loss(runs, rule, top))} ({times(tuned_loss(runs, rule, top))})" for rule in RULES[1:])  # fmt: skip
+    return (
+        f"The best learning rate moves {far} the first step predicts: by the predicted factor to the power {value:.2f} ({low:.2f} to {high:.2f}){root}.\n"
+        f"Test loss at rank {top}, each factor at its own tuned learning rate, against α/r: {losses}.\n"
+        f"α = {FACTOR:g}·r at every rank is the factor α: from rank {MEETING_RANK} to {top} its best learning rate changes by {moved(runs, 'plain', top)}."
+    )
+
+
+def over_rates(runs: Sequence[dict]):
+    """Draw the validation loss over the learning rate: a panel for each rule, a line for each rank."""
+    found = {f"factor {LABELS[rule]}": {f"rank {r}": _sweep(runs, rule, r) for r in RANKS} for rule in RULES}  # fmt: skip
+    told = "; ".join(
+        f"{panel}, {label}: lowest at {min(sweep, key=lambda rate: gmean(sweep[rate])):g}"
+        for panel, series in found.items()
+        for label, sweep in series.items()
+    )
+    rate = carried_rate(runs)
+    return curves(
+        found, f"Validation loss over the learning rate; dotted: {rate:g}, tuned at rank {MEETING_RANK}",
+        f"Three panels of curves over the learning rate. {told}.", panels=True, sharey=True, mean=gmean, xscale="log", yscale="log",
+        xlabel="learning rate", ylabel="nats per token", axvline={rate: ""}, xlim=(1e-4, 2e-2), xticks=(3e-4, 1e-3, 3e-3, 1e-2), figsize=(10, 4),
+    )  # fmt: skip
+
+
+def one_sweep(runs: Sequence[dict], rule: str, r: int, alt: str):
+    """Draw the explorer's picture: the sweep at rank 8 and that of another rank and rule."""
+    lines = {f"rank {MEETING_RANK}": _sweep(runs, "lora", MEETING_RANK), f"rank {r}, factor {LABELS[rule]}": _sweep(runs, rule, r)}  # fmt: skip
+    return curves(
+        lines, f"Factor {LABELS[rule]}, rank {r}: test loss, carried ÷ tuned: {cost(runs, rule, r)}", alt,
+        mean=gmean, direct=False, xscale="log", yscale="log", xlabel="learning rate", ylabel="validation loss (nats per token)",
+        axvline={carried_rate(runs): "carried"}, xlim=(1e-4, 2e-2), ylim=(0.02, 1.5), figsize=(8, 3.6),
+    )  # fmt: skip
+
+
+def _sweep(runs: Sequence[dict], rule: str, r: int) -> dict[float, list[float]]:
+    found: dict[float, list[float]] = {}
+    for run in sweep_runs(runs, rule, r):
+        found.setdefault(run["learning_rate"], []).append(run["validation"])
+    return dict(sorted(found.items()))
+
+
+# --- α against learning rates ----------------------------------------------------------------
+
+
+def distance(runs: Sequence[dict], optimizer: str, variant: str, stop: int, **settings) -> Estimate:
+    """Return the distance of a variant's ΔW from that of doubled α: the geometric mean of the seeds.
+
+    Args:
+        stop: after how many steps. settings: ``rate`` and ``eps``; by default the larger and usual one.
+    """
+    wanted = {"rate": SPEEDS[optimizer][-1], "eps": EPS} | settings
+    found = chosen(runs, optimizer=optimizer, **wanted)
+    return middle([run[variant][STOPS.index(stop)] for run in found])
+
+
+def middle(values: Sequence[float]) -> Estimate:
+    """Return the geometric mean with its interval; the arithmetic one if a value is zero."""
+    return estimates.ratio([1.0] * len(values), values) if min(values) > 0 else estimates.mean(values)  # fmt: skip
+
+
+def share(found: Estimate) -> str:
+    """Return a distance with its interval as a share of the norm."""
+    value, (low, high) = found
+    if high < 1e-6:
+        return "0" if value == high == 0 else "below 0.0001%"
+    digits = 3 if value < 1e-3 else 2 if value < 0.1 else 0
+    return f"{value:.{digits}%} ({low:.{digits}%} to {high:.{digits}%})"
+
+
+def apart(runs: Sequence[dict]):
+    """Draw how far each variant's ΔW is from that of doubled α, over the steps."""
     found, told = {}, []
-    for optimizer, name in (("sgd", "SGD"), ("adam", "Adam")):
-        for rate in sorted({r["rate"] for r in runs if r["optimizer"] == optimizer}):
-            these = chosen(runs, optimizer=optimizer, rate=rate)
-            panel = f"{name}, rate {rate:g}"
-            found[panel] = {v: {s: [run[v]["apart"][k] for run in these] for k, s in enumerate(stops)} for v in VARIANTS}  # fmt: skip
-            ends = {v: float(np.mean(points[stops[-1]])) for v, points in found[panel].items()}
-            nearest = min(ends, key=lambda variant: ends[variant])
-            told.append(f"{panel}: {nearest}, {percent(ends[nearest])} away")
+    for optimizer, name in LABEL_OF.items():
+        for rate in SPEEDS[optimizer]:
+            some = chosen(runs, optimizer=optimizer, rate=rate, eps=EPS)
+            series: dict[str, dict] = {
+                variant: {stop: [run[variant][k] for run in some] for k, stop in enumerate(STOPS)}
+                for variant in list(VARIANTS[optimizer])[1:]
+            }
+            found[f"{name}, learning rate {rate:g}"] = series
+            ends = {variant: share(middle(points[STOPS[-1]])) for variant, points in series.items()}  # fmt: skip
+            told.append(f"{name}, {rate:g}: " + ", ".join(f"{k}: {v}" for k, v in ends.items()))
+    names = list(dict.fromkeys(variant for series in found.values() for variant in series))
+    # Every panel has the same series in the same order, so that each keeps its look.
+    found = {panel: {name: series.get(name, {1: float("nan")}) for name in names} for panel, series in found.items()}  # fmt: skip
     return curves(
-        found,
-        "What equals doubling α, and for how long",
-        f"Line charts of the distance from ΔW of doubled α over the steps. Nearest after {stops[-1]} steps: {'; '.join(told)}.",
-        panels=True, sharey=True, xscale="log", xticks=stops, xlabel="steps",
-        percent="y", yscale={"value": "symlog", "linthresh": 1e-3, "linscale": 0.5}, yticks=[0, 1e-3, 1e-2, 0.1, 1],
-        ylim=(-2e-4, 2), ylabel="distance from ΔW of α × 2", figsize=(2.6 * len(found) + 0.4, 3.6),
+        found, "Distance from ΔW with doubled α, by step", f"{len(found)} panels of curves over the steps. After {STOPS[-1]} steps: {'; '.join(told)}.",
+        panels=True, sharey=True, xscale="log", xticks=STOPS, xlabel="training step", percent="y",
+        yscale={"value": "symlog", "linthresh": 1e-4, "linscale": 0.4}, yticks=[0, 1e-4, 1e-3, 1e-2, 0.1, 1],
+        ylim=(-2e-5, 2), ylabel="‖difference‖ ÷ ‖ΔW‖", figsize=(10, 4),
     )  # fmt: skip
 
 
-def factors(alpha: float, r: int, rule: str, products: Mapping[int, float], alt: str):
-    """The explorer's picture: the factor and ‖ΔW‖/‖W‖ over the ranks, under all three rules.
-
-    ``products``: rank -> ‖BA‖/‖W‖ with A and B random.
-    """
-    scales = {LABELS[other]: {n: lora_scale(alpha, n, other) for n in products} for other in RULES}
-    norms = {label: {n: x * products[n] for n, x in points.items()} for label, points in scales.items()}  # fmt: skip
-    scale, norm = scales[LABELS[rule]][r], norms[LABELS[rule]][r]
-    names = "factor in front of BA", "‖ΔW‖ / ‖W‖ with A and B random"
-    return curves(
-        {names[0]: scales, names[1]: norms},
-        f"α = {alpha:g}, r = {r}, {LABELS[rule]}: the factor is {scale:.3g}", alt,
-        panels=True, direct=True, picked=LABELS[rule], xscale="log", yscale="log", xlabel="rank r", xticks=list(products),
-        marked={names[0]: {(r, scale): f"{scale:.3g}"}, names[1]: {(r, norm): f"{norm:.2g}×"}},
-        each={names[0]: {"ylim": (0.003, 300)}, names[1]: {"ylim": (1e-4, 100)}}, figsize=(8.8, 3.3),
-    )  # fmt: skip
+# --- what was found --------------------------------------------------------------------------
 
 
-def apart_table(runs: Sequence[dict], shown: Sequence[int] = (1, 4, 16)) -> list[list[str]]:
-    """Mean distance from ΔW with doubled α after some numbers of steps: those that start near."""
-    rows = []
-    wanted = {"sgd": ("rate × 4", "rate × 2, A × √2"), "adam": ("rate × 2", "rate of B × 2")}
-    for optimizer, variants in wanted.items():
-        for variant in variants:
-            for rate in sorted({r["rate"] for r in runs if r["optimizer"] == optimizer}):
-                found = chosen(runs, optimizer=optimizer, rate=rate)
-                means = np.mean([run[variant]["apart"] for run in found], axis=0)
-                told = [percent(means[STOPS.index(stop)]) for stop in shown]
-                rows.append([{"sgd": "SGD", "adam": "Adam"}[optimizer], variant, f"{rate:g}", *told])  # fmt: skip
-    return rows
+def claims(first: Sequence[dict], trained: Sequence[dict], alpha: Sequence[dict]) -> pd.DataFrame:
+    """Return the claims of the lesson with their numbers; the words follow the intervals."""
+    top, last = RANKS[-1], STOPS[-1]
 
+    def grows(part: str, which: int, rule: str = "lora") -> str:
+        return power(exponent(by_rank(first, rule, part, which)))
 
-def percent(share: float) -> str:
-    """A share with as many digits as it deserves, and none where it is rounding only."""
-    if share > 1.5:
-        return "more than 150%"
-    return "< 0.01%" if share < 1e-4 else f"{share:.2%}" if share < 0.1 else f"{share:.0%}"
+    norm, output = (way(exponent(by_rank(first, "lora", "whole", k))) for k in (0, 1))
+    both, of_A, of_B = (f"{which} × 2" for which in ("both learning rates", "learning rate of A", "learning rate of B"))  # fmt: skip
+    near, far, wrong = (distance(alpha, "adam", v, last) for v in (of_B, both, of_A))
+    exact = distance(alpha, "adam", of_B, last, eps=SMALL_EPS)
+    square, plain = (distance(alpha, "sgd", f"both learning rates × {k}", 1) for k in (4, 2))
+    equal = "equals" if near[1][1] < 0.01 < far[1][0] else "is not"
+    like = "is" if square[1][1] < 0.01 < plain[1][0] else "is not"
+    ends = [exponent(trained_by_rank(trained, "lora", k)) for k in (0, 1)]
+    none = [", as with all three factors" if all(map(steady, trained_sizes(trained, k).values())) else "" for k in (0, 1)]  # fmt: skip
+    less = {moves_less(trained, rule, top) for rule in RULES[1:]}
+    word = less.pop() if len(less) == 1 else OPEN
+    moves = f"moves {word} with α/r than with α/√r or α" if word != OPEN else f"with α/r against the others: {OPEN}"  # fmt: skip
+    power_, (low, high) = share_of_move(first, trained)
+    costs = "; ".join(f"{LABELS[rule]}: {cost(trained, rule, top)}" for rule in RULES)
+    losses = {rule: tuned_loss(trained, rule, top) for rule in RULES[1:]}
+    by_seed = tuned_loss(trained, "rslora", top, tuned_runs)
+    rows = [
+        (
+            f"α/r, one step of Adam: the change of the output {output} when the rank changes",
+            grows("whole", 1),
+            f"random signs of B's columns: {grows('turned', 1)}; without the part along the gradient: {grows('rest', 1)}",
+            f"SGD: {grows('sgd', 1)}; α/√r there: {grows('sgd', 1, 'rslora')}",
+        ),
+        (
+            f"α/r, one step of Adam: the norm of ΔW {norm}",
+            grows("whole", 0),
+            f"all rows of A equal: {grows('equal', 0)}",
+            f"after training at {FIXED:g}: {power(ends[0])}{none[0]}; output: {power(ends[1])}{none[1]}",
+        ),
+        (
+            f"From rank {MEETING_RANK} to {top} the best learning rate {moves}",
+            f"α/r: {moved(trained, 'lora', top)}",
+            "; ".join(f"{LABELS[rule]}: {moved(trained, rule, top)}" for rule in RULES[1:]),
+            f"as a power of the move that the first step predicts: {power_:.2f} ({low:.2f} to {high:.2f}); test loss, carried ÷ tuned: {costs}",
+        ),
+        (
+            f"Rank {top}, each factor at its own learning rate: the test loss with α/√r, against α/r, is {compared(losses['rslora'])}",
+            f"{times(losses['rslora'])}; α: {times(losses['plain'])}",
+            "one learning rate for each factor, chosen on other questions",
+            f"learning rates chosen seed by seed: {times(by_seed)}, {compared(by_seed)}; rank {RANKS[0]}: {times(tuned_loss(trained, 'rslora', RANKS[0]))}",
+        ),
+        (
+            f"Adam: doubling α {equal} doubling B's learning rate",
+            f"{share(near)} apart after {last} steps; with ε = {SMALL_EPS:g}: {share(exact)}",
+            f"both learning rates: {share(far)}; A's alone: {share(wrong)}",
+            f"no weight decay or clipping; SGD: the first step {like} that of 4 times both learning rates ({share(square)} apart)",
+        ),
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=["claim", "measured", "control", "where it stops holding"])
