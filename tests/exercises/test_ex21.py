@@ -132,8 +132,7 @@ def test_arms_are_paired_by_seed_and_rates_chosen_on_validation():
     assert plots.against(runs, bases.FOUR)[0] == pytest.approx(1.5)
     assert plots.against(runs, bases.UNPACKED)[1] == pytest.approx((1, 1))
     assert plots.repaired(runs, bases.FOUR)[0] == pytest.approx(0.75)
-    assert len(plots.loss(runs, bases.FOUR)) == 10
-    assert len(plots.loss(runs, bases.TWO)) == 5
+    assert len(plots.loss(runs, bases.FOUR)) == bases.SEEDS
 
 
 def test_the_words_follow_the_numbers():
