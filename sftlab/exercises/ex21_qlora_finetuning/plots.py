@@ -13,7 +13,6 @@ from sftlab.exercises import estimates
 from sftlab.exercises.estimates import Estimate, times, verdict
 from sftlab.exercises.ex21_qlora_finetuning.bases import (
     FOUR,
-    FULL,
     HALF,
     LOW,
     RATES,
@@ -21,6 +20,7 @@ from sftlab.exercises.ex21_qlora_finetuning.bases import (
     TWO,
     UNPACKED,
 )
+from sftlab.exercises.ex21_qlora_finetuning.bases import FULL as SIXTEEN
 from sftlab.exercises.sizes import size
 from sftlab.lora import lora_parameter_count
 from sftlab.memory.shapes import SHAPES, build, linear_layers
@@ -29,7 +29,7 @@ from sftlab.statistics import chosen
 
 Census = Mapping[tuple[str, str], tuple[int, int]]  # (kind, dtype) -> (numbers, bytes)
 
-ARMS = (FULL, FOUR, UNPACKED, HALF, THREE, TWO)
+ARMS = (SIXTEEN, FOUR, UNPACKED, HALF, THREE, TWO)
 PARTS = ("linear layers", "embedding and head", "adapters", "gradients", "moments of AdamW")
 SAME = 1.6e-3  # a learning rate at which arms are compared, too
 STORED = {"16 bits": 16.0, "NF4": bits_per_parameter(), "NF4, double": bits_per_parameter(double=True)}  # fmt: skip
@@ -160,7 +160,7 @@ def loss(runs: Sequence[dict], base: str, name: str = "test", rate: float = 0) -
 
 def carried(runs: Sequence[dict], base: str) -> dict[int, float]:
     """Return seed -> the test loss of the adapter that was trained on 16 bits, put on another base."""
-    return {run["seed"]: run["moved"][base] for run in best(runs, FULL)}
+    return {run["seed"]: run["moved"][base] for run in best(runs, SIXTEEN)}
 
 
 def paired(one: Mapping[int, float], other: Mapping[int, float]) -> Estimate:
@@ -169,14 +169,14 @@ def paired(one: Mapping[int, float], other: Mapping[int, float]) -> Estimate:
     return estimates.ratio([one[seed] for seed in seeds], [other[seed] for seed in seeds])
 
 
-def against(runs: Sequence[dict], base: str, other: str = FULL, rate: float = 0) -> Estimate:
+def against(runs: Sequence[dict], base: str, other: str = SIXTEEN, rate: float = 0) -> Estimate:
     """Return an arm's test loss over another's, each at its own learning rate or both at the same."""
     return paired(loss(runs, other, rate=rate), loss(runs, base, rate=rate))
 
 
 def carried_against(runs: Sequence[dict], base: str) -> Estimate:
     """Return the loss of the adapter put on a base it never saw, over that on its own base."""
-    return paired(loss(runs, FULL), carried(runs, base))
+    return paired(loss(runs, SIXTEEN), carried(runs, base))
 
 
 def repaired(runs: Sequence[dict], base: str) -> Estimate:
@@ -192,7 +192,7 @@ def at_best_for_it(runs: Sequence[dict], base: str) -> Estimate:
 
     It is chosen on the test questions themselves, so in favor of the adapter that never saw the base.
     """
-    found = estimates.tuned(chosen(runs, base=FULL), lambda run: run["moved"][base])
+    found = estimates.tuned(chosen(runs, base=SIXTEEN), lambda run: run["moved"][base])
     return paired({run["seed"]: run["moved"][base] for run in found}, loss(runs, base))
 
 
@@ -203,7 +203,7 @@ def at_low(runs: Sequence[dict]) -> Estimate:
 
 def rounded_before(runs: Sequence[dict], base: str) -> float:
     """Return by which share rounding alone raises the loss on documents, before any training."""
-    one, other = (best(runs, b)[0]["before"]["documents"] for b in (FULL, base))
+    one, other = (best(runs, b)[0]["before"]["documents"] for b in (SIXTEEN, base))
     return other / one - 1
 
 
@@ -211,7 +211,7 @@ def over_rates(runs: Sequence[dict]):
     """Draw the validation loss over the learning rate, for four ways to store the base."""
     found = {
         base: {rate: list(loss(runs, base, "validation", rate).values()) for rate in RATES}
-        for base in (FULL, FOUR, THREE, TWO)
+        for base in (SIXTEEN, FOUR, THREE, TWO)
     }
     told = "; ".join(
         f"{base}: " + ", ".join(f"{np.mean(v):.3f} at {rate:g}" for rate, v in by.items())
@@ -229,9 +229,9 @@ def arms_table(runs: Sequence[dict]) -> pd.DataFrame:
             "documents, before training": f"{rounded_before(runs, base):+.1%}",
             "learning rate": f"{best(runs, base)[0]['learning_rate']:g}",
             "test loss (nats)": f"{np.mean(list(loss(runs, base).values())):.3f}",
-            "÷ 16 bits, each at its own": "" if base == FULL else times(against(runs, base)),
+            "÷ 16 bits, each at its own": "" if base == SIXTEEN else times(against(runs, base)),
             f"÷ 16 bits, both at {SAME:g}": ""
-            if base == FULL
+            if base == SIXTEEN
             else times(against(runs, base, rate=SAME)),
         }
     return pd.DataFrame(rows).T.rename_axis("trained on")
@@ -239,7 +239,7 @@ def arms_table(runs: Sequence[dict]) -> pd.DataFrame:
 
 def dose(runs: Sequence[dict]):
     """Draw the test loss on each base over that on 16 bits: adapters put on it, and trained on it."""
-    one = loss(runs, FULL)
+    one = loss(runs, SIXTEEN)
     made = {"trained on 16 bits, put on this base": carried, "trained on this base": loss}
     found = {
         label: {
