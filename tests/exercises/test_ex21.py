@@ -105,7 +105,7 @@ def made(shift: float = 0.0, base: str = bases.FOUR) -> list[dict]:
         value = (1 + abs(np.log(rate / plots.SAME))) * (1 + 0.01 * seed)
         value *= 1 + shift * (setting["base"] == base)
         losses = {"validation": value, "test": value, "documents": value}
-        found.append({**setting, **losses, "before": {"documents": 1.0}})
+        found.append({**setting, **losses, "before": {"documents": 1.0, "test": 9.0}})
         if setting["base"] == bases.FULL:
             found[-1]["moved"] = dict.fromkeys((bases.FOUR, bases.THREE, bases.TWO), 2 * value)
     return found
