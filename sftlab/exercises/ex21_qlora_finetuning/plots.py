@@ -124,23 +124,18 @@ def under_a_limit(found: Mapping[str, dict], allowed: int):
 
 def limits_table(recorded: Sequence[dict]) -> pd.DataFrame:
     """Return the attempts under a limit, of every shape and way to store the base."""
-    rows = []
+    rows = {}
     for run in recorded:
         for name in ("16 bits", "4 bits"):
             one = run[name]
-            rows.append(
-                {
-                    "shape": run["shape"],
-                    "limit": size(run["allowed"]),
-                    "base": name,
-                    "loaded": size(one["loaded"]) if one["loaded"] else "never whole",
-                    "at most": size(one["peak"]),
-                    "and then": f"loss {one['losses'][0]:.2f}, then {one['losses'][-1]:.2f}"
-                    if one["fits"]
-                    else one["said"],
-                }
-            )
-    return pd.DataFrame(rows).set_index(["shape", "limit", "base"])
+            losses = [f"{loss_:.2f}" for loss_ in one["losses"]]
+            rows[f"{run['shape']}, {name}"] = {
+                "limit": size(run["allowed"]),
+                "loaded": size(one["loaded"]) if one["loaded"] else "never whole",
+                "at most": size(one["peak"]),
+                "and then": f"loss {', then '.join(losses)}" if one["fits"] else one["said"],
+            }
+    return pd.DataFrame(rows).T.rename_axis("base")
 
 
 # --- training --------------------------------------------------------------------------------
@@ -282,13 +277,13 @@ def real_table(recorded: Sequence[dict]) -> pd.DataFrame:
     rows = {}
     for run in recorded:
         linear, whole_ = (one / other for one, other in run["bytes"].values())
-        rows[run["model"], run["stored"]] = {
+        rows[f"{run['model']}, {run['stored']}"] = {
             "linear layers smaller": f"{linear:.1f}×",
             "whole smaller": f"{whole_:.1f}×",
             "loss before": f"{run['untuned']:.2f}",
             "loss after": f"{run['nll']:.2f}",
         }
-    return pd.DataFrame(rows).T.rename_axis(["model", "base"])
+    return pd.DataFrame(rows).T.rename_axis("base")
 
 
 def real_ratio(recorded: Sequence[dict], model: str) -> float:
