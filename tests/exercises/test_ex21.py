@@ -14,6 +14,7 @@ from sftlab.errors import WorkbookError
 from sftlab.exercises.ex21_qlora_finetuning import bases, plots
 from sftlab.exercises.ex21_qlora_finetuning import explorer as explorers
 from sftlab.exercises.ex21_qlora_finetuning.census import census
+from sftlab.loss import model_loss
 from sftlab.memory import limit
 from sftlab.memory.count import parameter_bytes
 from sftlab.memory.plan import Run, plan
@@ -48,6 +49,24 @@ def test_what_each_line_of_the_libraries_does_to_dtypes():
     prepared = census(bases.peft.prepare_model_for_kbit_training(net, False))
     assert ("embedding", "float32") in prepared
     assert ("linear", "uint8") in prepared
+
+
+def test_the_control_has_the_gradients_of_the_arm_in_bfloat16():
+    """At the first step: so the two differ in what is stored, and in nothing that is computed."""
+    _, tokenizer = bases.load("almanac")
+    batch = {name: tensor[:2] for name, tensor in next(bases.batches(tokenizer, 0)).items()}
+    found = []
+    for base, dtype in ((bases.HALF, torch.bfloat16), (bases.PRODUCTS, torch.float32)):
+        model = bases.with_adapters(bases.plain(), 0, dtype)
+        if base == bases.PRODUCTS:
+            bases.multiply_in_bfloat16(model)
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.data.fill_(2**-7)
+        model_loss(model, batch)[0].backward()
+        found.append({n: p.grad.float() for n, p in model.named_parameters() if p.requires_grad})
+    arm, control = found
+    assert all(torch.equal(arm[name], control[name]) for name in arm)
 
 
 @pytest.mark.parametrize("weights", ["bf16", "nf4"])
@@ -116,7 +135,7 @@ STAGES = {
     "two": {("linear", "uint8"): (10, 5)},
     "three": {("linear", "uint8"): (10, 5), ("embedding", "float32"): (2, 8)},
 }
-HELD = {"most": {"saved for backward": 9e6}, "least": {"saved for backward": 4e6}}
+HELD = {"most": {"parameters": 9e6}, "least": {"parameters": 4e6}}
 DONE = {"fits": True, "said": "", "loaded": 5e8, "peak": 6e8, "losses": [2.0, 1.0]}
 REFUSED = {"fits": False, "said": "no room", "loaded": 0, "peak": 1e9, "losses": []}
 LIMITS = [{"shape": "llama-3.2-1b", "allowed": 10**9, "16 bits": REFUSED, "4 bits": DONE}]
@@ -130,8 +149,11 @@ def test_arms_are_paired_by_seed_and_rates_chosen_on_validation():
     runs = made(0.5)
     assert plots.best(runs, bases.FOUR)[0]["learning_rate"] == plots.SAME
     assert plots.against(runs, bases.FOUR)[0] == pytest.approx(1.5)
-    assert plots.against(runs, bases.UNPACKED)[1] == pytest.approx((1, 1))
+    assert plots.against(runs, bases.HALF)[1] == pytest.approx((1, 1))
+    assert plots.forgetting(runs, bases.FOUR)[0] == pytest.approx(1.5)
     assert plots.repaired(runs, bases.FOUR)[0] == pytest.approx(0.75)
+    assert plots.repaired(runs, bases.THREE, 8e-4)[0] == pytest.approx(0.5)
+    assert plots.at_low(runs, bases.HALF)[0] > 1  # the arm in float32 is the one with higher losses
     assert len(plots.loss(runs, bases.FOUR)) == bases.SEEDS
 
 
@@ -139,11 +161,16 @@ def test_the_words_follow_the_numbers():
     def told(runs):
         return " ".join(plots.claims(STAGES, HELD, runs, LIMITS, REAL).to_numpy().flatten())
 
-    assert "LoRA's on 16 bits: higher" in told(made(0.5))
-    assert "LoRA's on 16 bits: lower" in told(made(-0.5))
-    assert "LoRA's on 16 bits: the same within 5%" in told(made())
+    assert "test loss higher, loss on documents higher" in told(made(0.5))
+    assert "test loss lower, loss on documents lower" in told(made(-0.5))
+    assert "test loss the same within 5%, loss on documents the same" in told(made())
     assert "in bfloat16: test loss higher" in told(made(0.5, bases.HALF))
-    assert "an observation: ×1.20" in told(made())
+    assert "less precision forgets more" not in told(made())
+    contrary = [{**r, "documents": r["documents"] * {bases.FOUR: 1.2, bases.THREE: 0.8}.get(r["base"], 1)} for r in made()]  # fmt: skip
+    assert "less precision forgets more" in told(contrary)
+    assert "no loss to recover" in told(made())
+    assert "one seed, an observation: test ×1.20" in told(made())
+    assert "0.0016 in every arm" in told(made())
     fitting = [{**LIMITS[0], "16 bits": DONE}]
     assert "it fits too" in str(plots.claims(STAGES, HELD, made(), fitting, REAL).to_numpy())
 
@@ -151,13 +178,14 @@ def test_the_words_follow_the_numbers():
 def test_figures_and_tables_draw():
     runs = made(0.5)
     pair = {"4 bits": DONE, "16 bits": REFUSED}
-    for figure in (plots.by_stage(STAGES), plots.under_a_limit(pair, 10**9), plots.dose(runs), plots.over_rates(runs)):  # fmt: skip
+    for figure in (plots.by_stage(STAGES), plots.under_a_limit(pair, 10**9), plots.repairs(runs), plots.trade_off(runs)):  # fmt: skip
         figure.draw_without_rendering()
         plt.close(figure)
     assert list(plots.arms_table(runs).index) == list(plots.ARMS)
-    assert "no room" in str(plots.limits_table(LIMITS).to_numpy())
-    assert len(plots.dose_table(runs)) == 3
-    assert "1.34 GB" in str(plots.paged_table().to_numpy())
+    assert len(plots.repairs_table(runs)) == 3
+    assert list(plots.low_table(runs).index) == [bases.HALF, bases.PRODUCTS]
+    halved = {"one": STAGES["two"], "other": {("adapter", "bfloat16"): (1, 1), ("embedding", "bfloat16"): (1, 1)}}  # fmt: skip
+    assert "40% of the bytes of one: embedding in bfloat16, adapter" in plots.two_recipes(halved)
 
 
 def test_bytes_of_a_published_shape():

@@ -1,3 +1,3 @@
-"""What does a base in 4 bits save and cost, and which lines take back the saving?"""
+"""What does a base in 4 bits save, and what does training on it cost?"""
 
 MINUTES = 6  # on two cores with SmolLM2-135M

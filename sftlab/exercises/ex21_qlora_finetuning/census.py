@@ -8,10 +8,10 @@ from sftlab.memory.count import stored_bytes, weight_count
 
 
 def census(model: nn.Module) -> dict[tuple[str, str], tuple[int, int]]:
-    """Return (kind, dtype) -> (numbers, bytes) of a model's parameters.
+    """Return (kind, dtype) -> (parameters, bytes) of a model's parameters.
 
     The kinds are "adapter" (PEFT's "lora_" parameters), "linear", "embedding" and "other". A tied
-    weight counts once. A 4-bit weight counts as all numbers packed in it, with its scales.
+    weight counts once. A 4-bit weight counts as all weights packed in it, with its scales.
     """
     kinds = {nn.Linear: "linear", nn.Embedding: "embedding"}
     found: dict[tuple[str, str], tuple[int, int]] = {}

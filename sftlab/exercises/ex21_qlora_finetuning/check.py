@@ -298,11 +298,11 @@ def _bare(p: torch.Tensor) -> int:
     return p.numel() * p.element_size()
 
 
-_counting("A tied weight counts twice. The output head of this model is its embedding: named_parameters() gives each tensor once.", twice=True)  # fmt: skip
-_counting("A packed weight counts by its elements, each of which holds two numbers. weight_count(p) knows better.", numbers=lambda p: p.numel())  # fmt: skip
+_counting("A tied weight counts twice: the output head of this model is its embedding. The rule: a tensor that two modules share counts once, for the first of them. named_parameters() gives each tensor once.", twice=True)  # fmt: skip
+_counting("A packed weight counts by its elements, each of which holds two weights. weight_count(p) counts all of them.", numbers=lambda p: p.numel())  # fmt: skip
 _counting("The scales of packed weights are left out. They are kept beside the weight, in quant_state; stored_bytes(p) includes them.", size=_bare)  # fmt: skip
-_counting("Packed weights count by their elements, and their scales are left out. weight_count(p) and stored_bytes(p) know both.", numbers=lambda p: p.numel(), size=_bare)  # fmt: skip
-_counting("Every number counts with two bytes. Adapters, embeddings or norms may have four: ask each parameter.", size=lambda p: 2 * weight_count(p))  # fmt: skip
+_counting("Packed weights count by their elements, and their scales are left out. weight_count(p) and stored_bytes(p) count both.", numbers=lambda p: p.numel(), size=_bare)  # fmt: skip
+_counting("Every parameter counts with two bytes. Adapters, embeddings or norms may have four: ask each parameter.", size=lambda p: 2 * weight_count(p))  # fmt: skip
 _counting("The adapters count as linear layers, because A and B are held by an nn.Linear. Look at the parameter's name first.", adapter=lambda name, p: False)  # fmt: skip
 _counting("A parameter counts as adapter because it requires a gradient. The base before it is frozen does so, too: look at the name.", adapter=lambda name, p: p.requires_grad)  # fmt: skip
 _counting("A frozen A counts as a linear layer. An adapter is one whether it is trained or not: look at the name alone.", adapter=lambda name, p: "lora_" in name and p.requires_grad)  # fmt: skip
@@ -317,9 +317,9 @@ _counting("The dtype is torch's own object, or has torch. before it. The key hol
 _counting("The key is the wrong way round: first the kind, then the dtype.", key=lambda kind, dtype: (dtype, kind))  # fmt: skip
 _counting("The key is the kind alone. One kind may be stored in two dtypes: this is what a census shows.", key=lambda kind, dtype: kind)  # fmt: skip
 _counting("The key is the dtype alone. It does not tell what takes the bytes.", key=lambda kind, dtype: dtype)  # fmt: skip
-_counting("The pairs are the wrong way round: first the numbers, then the bytes.", after=lambda found: {k: v[::-1] for k, v in found.items()})  # fmt: skip
-_counting("The values are bytes alone. A pair is asked for: numbers and bytes.", after=lambda found: {k: v[1] for k, v in found.items()})  # fmt: skip
-_counting("The values are numbers alone. A pair is asked for: numbers and bytes.", after=lambda found: {k: v[0] for k, v in found.items()})  # fmt: skip
+_counting("The pairs are the wrong way round: first the parameters, then the bytes.", after=lambda found: {k: v[::-1] for k, v in found.items()})  # fmt: skip
+_counting("The values are bytes alone. A pair is asked for: parameters and bytes.", after=lambda found: {k: v[1] for k, v in found.items()})  # fmt: skip
+_counting("The values are counts of parameters alone. A pair is asked for: parameters and bytes.", after=lambda found: {k: v[0] for k, v in found.items()})  # fmt: skip
 _counting("The sizes are in megabytes. They are asked for in bytes.", size=lambda p: stored_bytes(p) / 1e6)  # fmt: skip
 
 
@@ -373,12 +373,12 @@ EXERCISES = {
         },
         hints=(
             "Which layers are to be replaced, and what does a new layer take over from the old one?",
-            ("weights", "Each of these settings has another default in bitsandbytes."),
+            ("weights", "Params4bit has double quantization by default, but the type fp4; compute_dtype is chosen by the input if you leave it out."),
             "The place to look is the weight: a new layer begins with numbers of its own. Collect the names before you replace the first layer.",
         ),
         path="Collect the plain linear layers and their names first. For each: make a Linear4bit of the same size, give it the old weight as a Params4bit and move that to the "
         "weight's device, hand the old bias on, and put the layer in. Protect the whole model last. The usual wrong turn is to leave a setting to its default.",
-        why="Every argument that is stated here has another default in bitsandbytes: fp4, float32 products. The guard at the end costs speed on one kind of "
+        why="The layers of bitsandbytes have the defaults fp4, double quantization, and products in the dtype of the input. BitsAndBytesConfig has fp4, no double quantization, and products in float32. The guard at the end costs speed on one kind of "
         "processor and keeps gradients right on all.",
         shows=[keep_weights_in_place],
     ),
@@ -387,14 +387,14 @@ EXERCISES = {
         "Count bytes by kind and dtype",
         census,
         CENSUS_CASES,
-        asks="Return what a model's parameters take: a dictionary (kind, dtype) -> (numbers, bytes).\n\nFor example {("
+        asks="Return what a model's parameters take: a dictionary (kind, dtype) -> (parameters, bytes).\n\nFor example {("
         '"embedding", "bfloat16"): (786432, 1572864), …}; only keys that occur.',
         rules={
             "kinds": '"linear": held by an nn.Linear or a subclass, bias included; "embedding": by an nn.Embedding; all else is "other". Buffers do not count.',
             "adapter": 'A parameter with "lora_" in its name is of kind "adapter", trained or not.',
             "dtype": 'dtype: "float32", "bfloat16", "uint8", …; bytes in the tensor\'s own dtype.',
             "tied": "A tensor that two modules share counts once, for the first of them.",
-            "packed": "A packed weight counts with all its numbers and with the bytes of its scales: weight_count(p) and stored_bytes(p).",
+            "packed": "A packed weight counts with all weights packed in it and with the bytes of its scales: weight_count(p) and stored_bytes(p).",
             "unchanged": "The model stays as it is.",
         },
         draw=_draw_census,
@@ -405,7 +405,7 @@ EXERCISES = {
         ),
         path="Go through named_parameters(), which gives each tensor once. Cut the last part off the name to get the module that holds it. Decide the kind: the "
         "name first, because the matrices of an adapter are linear layers too; then the class. Add to the pair of this key. The usual wrong turn is to multiply numel() by two bytes.",
-        why="The factor that is usually quoted, 3.9, belongs to one key of this dictionary. What a machine must hold is the sum of all, and the dtypes show where it went.",
+        why="The factor that is usually quoted, 3.9, describes one entry of this dictionary. A machine must hold the sum of all entries, and the dtypes show which part takes how much.",
         shows=[stored_bytes, weight_count],
     ),
 }  # fmt: skip

@@ -27,8 +27,8 @@ def choose_dtypes() -> None:
     look = {"style": DESCRIBED}
     controls = {
         "shape": widgets.Dropdown(options=NAMES, value="llama-3-8b", description="model", **look),
-        "stored": widgets.ToggleButtons(options=list(STORED), value="NF4, double", description="linear layers", **look),
-        "embedding": widgets.ToggleButtons(options=bits, value=16, description="embedding, head", **look),
+        "stored": widgets.ToggleButtons(options=list(STORED), value="16 bits", description="linear layers", **look),
+        "embedding": widgets.ToggleButtons(options=bits, value=32, description="embedding, head", **look),
         "adapters": widgets.ToggleButtons(options=bits, value=32, description="A, B, moments", **look),
         "r": widgets.SelectionSlider(options=[8, 16, 32, 64, 128, 256], value=64, description="rank r", layout=WIDE, **look),
     }  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cache
 
@@ -15,10 +16,10 @@ from sftlab.exercises.ex21_qlora_finetuning.bases import (
     FOUR,
     HALF,
     LOW,
+    PRODUCTS,
     RATES,
     THREE,
     TWO,
-    UNPACKED,
 )
 from sftlab.exercises.ex21_qlora_finetuning.bases import FULL as SIXTEEN
 from sftlab.exercises.sizes import size
@@ -27,16 +28,16 @@ from sftlab.memory.shapes import SHAPES, build, linear_layers
 from sftlab.quant import bits_per_parameter
 from sftlab.statistics import chosen
 
-Census = Mapping[tuple[str, str], tuple[int, int]]  # (kind, dtype) -> (numbers, bytes)
+Census = Mapping[tuple[str, str], tuple[int, int]]  # (kind, dtype) -> (parameters, bytes)
 
-ARMS = (SIXTEEN, FOUR, UNPACKED, HALF, THREE, TWO)
+ARMS = (SIXTEEN, FOUR, HALF, THREE, TWO)
 PARTS = ("linear layers", "embedding and head", "adapters", "gradients", "moments of AdamW")
 SAME = 1.6e-3  # a learning rate at which arms are compared, too
 STORED = {"16 bits": 16.0, "NF4": bits_per_parameter(), "NF4, double": bits_per_parameter(double=True)}  # fmt: skip
 WHY = {  # why a prediction comes out as it does: prediction -> mechanism
     "a": "The function casts every 16-bit parameter that is not packed to float32. That doubles the embedding, which is also the output head and takes more bytes here than all packed layers.",
-    "b": "The adapter is trained through the rounded weights, so its gradients see their errors. The plain layers with the same values tell whether the 4-bit layers do anything beyond rounding.",
-    "c": "Both have the same rounded base. The first adapter was trained on it and can move against its errors, as far as rank 8 reaches. The second never saw them.",
+    "b": "The adapter is trained through the rounded weights, so its gradients include their errors. The packed layers have the logits of plain layers with the same values: they only round.",
+    "c": "Both have the same rounded base. The first adapter was trained on it and can correct its errors, as far as rank 8 reaches. The second was trained without them.",
 }  # fmt: skip
 
 
@@ -88,21 +89,6 @@ def choices(parts: Mapping[str, float], title: str, alt: str):
                 fmt=lambda gb: f"{gb:.2f} GB", xlabel="GB, without activations", figsize=(7.4, 3.1))  # fmt: skip
 
 
-def paged_table(r: int = 64) -> pd.DataFrame:
-    """Return what a paged optimizer could move out of the GPU: the moments of AdamW, in float32."""
-    rows = {}
-    for shape in ("llama-3.2-1b", "llama-3-8b", "llama-3-70b"):
-        parts = step_bytes(shape, "NF4, double", 16, 32, r)
-        moments = parts[PARTS[-1]]
-        rows[shape] = {
-            "adapters": size(parts["adapters"]),
-            "moments": size(moments),
-            "moments, 16 bits": size(moments / 2),
-            "share of what stays in memory": f"{moments / sum(parts.values()):.0%}",
-        }
-    return pd.DataFrame(rows).T.rename_axis(f"rank {r}, every linear layer")
-
-
 def under_a_limit(found: Mapping[str, dict], allowed: int):
     """Draw each attempt's peak beside the limit, with what became of it."""
     words = {True: "trains", False: "is refused"}
@@ -122,20 +108,14 @@ def under_a_limit(found: Mapping[str, dict], allowed: int):
     )  # fmt: skip
 
 
-def limits_table(recorded: Sequence[dict]) -> pd.DataFrame:
-    """Return the attempts under a limit, of every shape and way to store the base."""
-    rows = {}
-    for run in recorded:
-        for name in ("16 bits", "4 bits"):
-            one = run[name]
-            losses = [f"{loss_:.2f}" for loss_ in one["losses"]]
-            rows[f"{run['shape']}, {name}"] = {
-                "limit": size(run["allowed"]),
-                "loaded": size(one["loaded"]) if one["loaded"] else "never whole",
-                "at most": size(one["peak"]),
-                "and then": f"loss {', then '.join(losses)}" if one["fits"] else one["said"],
-            }
-    return pd.DataFrame(rows).T.rename_axis("base")
+def two_recipes(made: Mapping[str, Census]) -> str:
+    """Return in words how the second of two ways to prepare a model differs from the first."""
+    (one, theirs), (other, found) = made.items()
+    dtypes = [
+        f"{kind} in {' and '.join(dtype for k, dtype in found if k == kind)}"
+        for kind in ("embedding", "adapter")
+    ]
+    return f"{other} holds {whole(found) / whole(theirs):.0%} of the bytes of {one}: {', '.join(dtypes)}."
 
 
 # --- training --------------------------------------------------------------------------------
@@ -153,9 +133,10 @@ def loss(runs: Sequence[dict], base: str, name: str = "test", rate: float = 0) -
     return {run["seed"]: run[name] for run in found}
 
 
-def carried(runs: Sequence[dict], base: str) -> dict[int, float]:
+def carried(runs: Sequence[dict], base: str, rate: float = 0) -> dict[int, float]:
     """Return seed -> the test loss of the adapter that was trained on 16 bits, put on another base."""
-    return {run["seed"]: run["moved"][base] for run in best(runs, SIXTEEN)}
+    found = chosen(runs, base=SIXTEEN, learning_rate=rate) if rate else best(runs, SIXTEEN)
+    return {run["seed"]: run["moved"][base] for run in found}
 
 
 def paired(one: Mapping[int, float], other: Mapping[int, float]) -> Estimate:
@@ -174,98 +155,119 @@ def carried_against(runs: Sequence[dict], base: str) -> Estimate:
     return paired(loss(runs, SIXTEEN), carried(runs, base))
 
 
-def repaired(runs: Sequence[dict], base: str) -> Estimate:
+def repaired(runs: Sequence[dict], base: str, rate: float = 0) -> Estimate:
     """Return the loss of the adapter trained on a base over that of the one put on it.
 
-    The second has the learning rate of its own training, on 16 bits.
+    Both have one learning rate, or each that of its own training, which is on 16 bits for the second.
     """
-    return paired(carried(runs, base), loss(runs, base))
+    return paired(carried(runs, base, rate), loss(runs, base, rate=rate))
 
 
 def at_best_for_it(runs: Sequence[dict], base: str) -> Estimate:
     """Return ``repaired`` with the adapter put on the base trained at the learning rate best for that.
 
-    It is chosen on the test questions themselves, so in favor of the adapter that never saw the base.
+    It is chosen on the test questions themselves, so in favor of the adapter that was not trained on the base.
     """
     found = estimates.tuned(chosen(runs, base=SIXTEEN), lambda run: run["moved"][base])
     return paired({run["seed"]: run["moved"][base] for run in found}, loss(runs, base))
 
 
-def at_low(runs: Sequence[dict]) -> Estimate:
-    """Return the fall of the test loss with A and B in bfloat16 over that in float32, at the low learning rate."""
+def forgetting(runs: Sequence[dict], base: str, rate: float = 0) -> Estimate:
+    """Return the loss on documents after training over that of the arm on 16 bits."""
+    one, other = (loss(runs, each, "documents", rate) for each in (SIXTEEN, base))
+    return paired(one, other)
+
+
+def at_low(runs: Sequence[dict], base: str) -> Estimate:
+    """Return an arm's fall of the test loss at the low learning rate over that in float32."""
     falls = [
         {
             run["seed"]: run["before"]["test"] - run["test"]
-            for run in chosen(runs, base=base, learning_rate=LOW)
+            for run in chosen(runs, base=arm, learning_rate=LOW)
         }
-        for base in (FOUR, HALF)
+        for arm in (FOUR, base)
     ]
     return paired(*falls)
 
 
-def rounded_before(runs: Sequence[dict], base: str) -> float:
-    """Return by which share rounding alone raises the loss on documents, before any training."""
-    one, other = (best(runs, b)[0]["before"]["documents"] for b in (SIXTEEN, base))
-    return other / one - 1
+def low_table(runs: Sequence[dict]) -> pd.DataFrame:
+    """Return ``at_low`` of the arm in bfloat16 and of its control, with what each says."""
+    rows = {
+        base: {"÷ fall with A and B in float32": times(found), "the loss falls": estimates.compared(found).replace("higher", "more").replace("lower", "less")}
+        for base, found in ((base, at_low(runs, base)) for base in (HALF, PRODUCTS))
+    }  # fmt: skip
+    return pd.DataFrame(rows).T.rename_axis(f"fall of the test loss at {LOW:g}")
 
 
-def over_rates(runs: Sequence[dict]):
-    """Draw the validation loss over the learning rate, for four ways to store the base."""
+def before(runs: Sequence[dict], base: str, name: str) -> float:
+    """Return a loss of a base before training."""
+    return best(runs, base)[0]["before"][name]
+
+
+def trade_off(runs: Sequence[dict]):
+    """Draw the test loss over the loss on documents, by learning rate, for four ways to store the base."""
     found = {
-        base: {rate: list(loss(runs, base, "validation", rate).values()) for rate in RATES}
+        base: {
+            float(np.mean(list(loss(runs, base, "documents", rate).values()))): list(loss(runs, base, rate=rate).values())
+            for rate in RATES
+        }
         for base in (SIXTEEN, FOUR, THREE, TWO)
-    }
+    }  # fmt: skip
+    rates = ", ".join(f"{rate:g}" for rate in RATES)
     told = "; ".join(
-        f"{base}: " + ", ".join(f"{np.mean(v):.3f} at {rate:g}" for rate, v in by.items())
+        f"{base}: " + ", ".join(f"{np.mean(v):.3f} at {documents:.2f}" for documents, v in by.items())
         for base, by in found.items()
-    )
-    return curves(found, "Validation loss after 24 steps, by learning rate", f"Curves with the range over seeds. {told}.",
-                  direct=False, xscale="log", yscale="log", xlabel="learning rate", ylabel="nats per token", figsize=(7.8, 3.6))  # fmt: skip
+    )  # fmt: skip
+    return curves(found, f"After 24 steps, at the learning rates {rates}", f"Test loss at the loss on documents, with the range over seeds, for the learning rates {rates} in this order. {told}.",
+                  direct=False, xscale="log", yscale="log", xlabel="loss on documents (nats per token)", ylabel="test loss (nats per token)",
+                  xticks=[0.6, 0.8, 1, 1.5, 2, 3, 4], figsize=(7.8, 3.8))  # fmt: skip
 
 
 def arms_table(runs: Sequence[dict]) -> pd.DataFrame:
     """Return each arm at its own learning rate, against the 16-bit base."""
     rows = {}
     for base in ARMS:
+        mean = {name: np.mean(list(loss(runs, base, name).values())) for name in ("test", "documents")}  # fmt: skip
         rows[base] = {
-            "documents, before training": f"{rounded_before(runs, base):+.1%}",
             "learning rate": f"{best(runs, base)[0]['learning_rate']:g}",
-            "test loss (nats)": f"{np.mean(list(loss(runs, base).values())):.3f}",
-            "÷ 16 bits, each at its own": "" if base == SIXTEEN else times(against(runs, base)),
-            f"÷ 16 bits, both at {SAME:g}": ""
-            if base == SIXTEEN
-            else times(against(runs, base, rate=SAME)),
+            **{
+                f"{name}, before → after": f"{before(runs, base, name):.2f} → {after:.3f}"
+                for name, after in mean.items()
+            },
+            "test ÷ 16 bits": times(against(runs, base)),
+            f"both at {SAME:g}": times(against(runs, base, rate=SAME)),
+            "documents ÷ 16 bits": times(forgetting(runs, base)),
+            f"both at {SAME:g} ": times(forgetting(runs, base, SAME)),
         }
-    return pd.DataFrame(rows).T.rename_axis("trained on")
+        if base == SIXTEEN:
+            rows[base] |= dict.fromkeys(list(rows[base])[3:], "")
+    return pd.DataFrame(rows).T.rename_axis(f"trained on; learning rates: {rates_chosen(runs)}")
 
 
-def dose(runs: Sequence[dict]):
-    """Draw the test loss on each base over that on 16 bits: adapters put on it, and trained on it."""
-    one = loss(runs, SIXTEEN)
-    made = {"trained on 16 bits, put on this base": carried, "trained on this base": loss}
-    found = {
-        label: {
-            base: [value / one[seed] for seed, value in of(runs, base).items()]
-            for base in (FOUR, THREE, TWO)
-        }
-        for label, of in made.items()
-    }
+def repairs(runs: Sequence[dict]):
+    """Draw, by learning rate, the test loss of adapters trained on a base over that of those put on it."""
+    found = {}
+    for rate in RATES[:-1]:
+        found[f"{rate:g}"] = {}
+        for base in (FOUR, THREE, TWO):
+            put, own = carried(runs, base, rate), loss(runs, base, rate=rate)
+            found[f"{rate:g}"][base] = [own[seed] / put[seed] for seed in put]
     told = "; ".join(
-        f"{label}: " + ", ".join(f"{base} ×{np.exp(np.mean(np.log(v))):.2f}" for base, v in by.items())
-        for label, by in found.items()
+        f"learning rate {rate}: " + ", ".join(f"{base} ×{np.exp(np.mean(np.log(v))):.2f}" for base, v in by.items())
+        for rate, by in found.items()
     )  # fmt: skip
-    return dots(found, "Test loss ÷ that of LoRA on 16 bits, by seed", f"Dots for the seeds. {told}.",
-                axvline={1: "16 bits"}, xscale="log", xlabel="ratio of test losses", figsize=(7.8, 3.2))  # fmt: skip
+    return dots(found, "Test loss, trained on the base ÷ put on it, by learning rate", f"Dots for the seeds. {told}.",
+                axvline={1: "equal"}, xlabel="ratio of test losses, both adapters at this learning rate", figsize=(7.8, 3.6))  # fmt: skip
 
 
-def dose_table(runs: Sequence[dict]) -> pd.DataFrame:
-    """Return the same as ratios with intervals, and the two against each other."""
+def repairs_table(runs: Sequence[dict]) -> pd.DataFrame:
+    """Return the same as ratios with intervals, at each arm's own learning rate and at others."""
     rows = {
         base: {
             "put on it ÷ 16 bits": times(carried_against(runs, base)),
-            "trained on it ÷ 16 bits": times(against(runs, base)),
-            "trained on it ÷ put on it": times(repaired(runs, base)),
-            "the same, learning rate best for put on it": times(at_best_for_it(runs, base)),
+            "trained on it ÷ put on it, each at its own": times(repaired(runs, base)),
+            **{f"both at {rate:g}": times(repaired(runs, base, rate)) for rate in RATES[:2]},
+            "learning rate best for put on it": times(at_best_for_it(runs, base)),
         }
         for base in (FOUR, THREE, TWO)
     }
@@ -278,8 +280,8 @@ def real_table(recorded: Sequence[dict]) -> pd.DataFrame:
     for run in recorded:
         linear, whole_ = (one / other for one, other in run["bytes"].values())
         rows[f"{run['model']}, {run['stored']}"] = {
-            "linear layers smaller": f"{linear:.1f}×",
-            "whole smaller": f"{whole_:.1f}×",
+            "linear layers, 16 bits ÷ stored": f"{linear:.1f}×",
+            "all parameters, 16 bits ÷ stored": f"{whole_:.1f}×",
             "loss before": f"{run['untuned']:.2f}",
             "loss after": f"{run['nll']:.2f}",
         }
@@ -296,6 +298,14 @@ def at_the_edge(runs: Sequence[dict]) -> str:
     """Return the arms whose best learning rate is the lowest or the highest that was tried."""
     found = [b for b in ARMS if best(runs, b)[0]["learning_rate"] in (RATES[0], RATES[-1])]
     return ", ".join(found) or "none"
+
+
+def rates_chosen(runs: Sequence[dict]) -> str:
+    """Return in words which learning rates the arms chose."""
+    found = {best(runs, base)[0]["learning_rate"] for base in ARMS}
+    return (
+        f"{', '.join(f'{rate:g}' for rate in sorted(found))}{' in every arm' * (len(found) == 1)}"
+    )
 
 
 # --- what was found --------------------------------------------------------------------------
@@ -316,42 +326,44 @@ def claims(
         limits: the recorded attempts under a limit. real: one run of each on two models.
     """
     sixteen, packed, prepared, *_ = map(whole, stages.values())
-    most, *_, least = (one["saved for backward"] for one in held.values())
-    four, kernels, half = against(runs, FOUR), against(runs, FOUR, UNPACKED), against(runs, HALF, FOUR)  # fmt: skip
-    put, mended = carried_against(runs, FOUR), repaired(runs, FOUR)
-    low, two = at_low(runs), repaired(runs, TWO)
+    part = Counter({kind: held_ for (kind, _), (_, held_) in next(iter(stages.values())).items()})
+    most, *_, least = (one["parameters"] for one in held.values())
+    four, forgotten, half = against(runs, FOUR), forgetting(runs, FOUR), against(runs, HALF, FOUR)
+    put, mended, three = carried_against(runs, FOUR), repaired(runs, FOUR), forgetting(runs, THREE)
+    low, products = at_low(runs, HALF), at_low(runs, PRODUCTS)
+    starts = [before(runs, base, "test") for base in (SIXTEEN, FOUR)]
     large = max(limits, key=lambda run: run["allowed"])
     same = estimates.compared
     rows = [
         (
             "Packing shrinks the parameters; preparing the model takes part of it back",
             f"16 bits {size(sixteen)}, NF4 {size(packed)}, prepared {size(prepared)}",
-            f"not prepared, A and B in 16 bits: {size(most)} saved for backward become {size(least)}",
-            "a small model with a large vocabulary; short sequences",
+            f"with A and B: prepared {size(most)}, not prepared and A and B in 16 bits {size(least)}",
+            f"a small model: its embedding is {part['embedding'] / sixteen:.0%} of its bytes in 16 bits",
         ),
         (
-            f"QLoRA's test loss against LoRA's on 16 bits: {same(four)}",
-            times(four),
-            f"both at {SAME:g}: {times(against(runs, FOUR, rate=SAME))}; 2 bits, each at its own: {times(against(runs, TWO))}; 4-bit layers ÷ plain layers with their values: {times(kernels)}, {same(kernels)}",
-            f"SmolLM2, one seed, an observation: ×{real_ratio(real, 'smollm2-instruct'):.2f}; best learning rate at the end of its grid: {at_the_edge(runs)}",
+            f"QLoRA against LoRA on 16 bits: test loss {same(four)}, loss on documents {same(forgotten)}",
+            f"test {times(four)}, documents {times(forgotten)}; learning rate {rates_chosen(runs)}",
+            f"both at {SAME:g}: test {times(against(runs, FOUR, rate=SAME))}, documents {times(forgetting(runs, FOUR, SAME))}",
+            f"documents at 3 bits: {times(three)}, {same(three)}{'' if (three[0] > 1) == (forgotten[0] > 1) else ', against the simple story that less precision forgets more'}; SmolLM2 with products in bfloat16, one seed, an observation: test ×{real_ratio(real, 'smollm2-instruct'):.2f}; one rounding of one base",
         ),
         (
             f"4 bits: an adapter trained on them has a {verdict(mended, 'higher loss', 'lower loss', 'loss whose difference is not settled', neutral=1.0)} than one put on them",
-            times(mended),
-            f"put on them ÷ on its own 16 bits: {times(put)}, {verdict(put, 'higher', 'lower', neutral=1.0)}",
-            f"3 bits: {times(repaired(runs, THREE))}; 2 bits: {times(two)}, ×{against(runs, TWO)[0]:.1f} of the loss on 16 bits is left; with the learning rate in favor of the other: {times(at_best_for_it(runs, FOUR))} at 4 bits, {times(at_best_for_it(runs, TWO))} at 2",
+            f"{times(mended)}; both at {SAME:g}: {times(repaired(runs, FOUR, SAME))}",
+            f"put on them ÷ on its own 16 bits: {times(put)}, {verdict(put, 'higher', 'lower', neutral=1.0)}; before training 4 bits {starts[1]:.2f}, 16 bits {starts[0]:.2f}: {'no loss to recover' if starts[1] <= starts[0] else 'a loss to recover'}",
+            f"3 bits: {times(repaired(runs, THREE))}, both at {SAME:g}: {times(repaired(runs, THREE, SAME))}, {same(repaired(runs, THREE, SAME))}; 2 bits: {times(repaired(runs, TWO))}, ×{against(runs, TWO)[0]:.1f} of the loss on 16 bits is left",
         ),
         (
-            f"A, B and moments in bfloat16: test loss {same(half)}",
+            f"A, B, their products, gradients and moments in bfloat16: test loss {same(half)}",
             times(half),
-            f"at the learning rate {LOW:g} the loss falls by {times(low)} as much: {verdict(low, 'more', 'less', neutral=1.0)}",
-            "24 steps at a constant learning rate; products in float32",
+            f"at {LOW:g} the loss falls by {times(low)} as much; with their products alone in bfloat16 by {times(products)}, {same(products)}",
+            "24 steps at a constant learning rate",
         ),
         (
-            f"Under {size(large['allowed'])} a base of {SHAPES[large['shape']].parameters / 1e9:.2f} billion weights {'trains in 4 bits' if large['4 bits']['fits'] else 'does not train in 4 bits'}",
+            f"A demonstration: under {size(large['allowed'])} a base of {SHAPES[large['shape']].parameters / 1e9:.2f} billion weights {'trains in 4 bits' if large['4 bits']['fits'] else 'does not train in 4 bits'}",
             f"at most {size(large['4 bits']['peak'])}",
-            f"in 16 bits: {'it fits too' if large['16 bits']['fits'] else large['16 bits']['said']}",
-            "random weights, one sequence of 8 tokens: memory alone is shown",
+            f"in 16 bits: {'it fits too' if large['16 bits']['fits'] else large['16 bits']['said']}; its weights take {size(2 * SHAPES[large['shape']].parameters)}",
+            "it follows from the sizes; random weights, one sequence of 8 tokens",
         ),
     ]  # fmt: skip
     return pd.DataFrame(rows, columns=["claim", "measured", "control", "where it stops holding"])
