@@ -273,11 +273,13 @@ def _count(
     model: nn.Module, numbers: Callable = weight_count, size: Callable = stored_bytes, twice: bool = False,
     classes: Mapping = CLASSES, exact: bool = False, adapter: Callable = lambda name, p: "lora_" in name,
     skip: Callable = lambda kind, p: False, dtype: Callable = lambda p: str(p.dtype).removeprefix("torch."),
-    key: Callable = lambda kind, dtype: (kind, dtype), buffers: bool = False,
+    key: Callable = lambda kind, dtype: (kind, dtype), buffers: bool = False, by_module: bool = False,
 ) -> dict:  # fmt: skip
     """The census, unless it is told to count otherwise."""
     found: dict = {}
     named = list(model.named_parameters(remove_duplicate=not twice))
+    if by_module:
+        named = [(f"{m}.{n}", p) for m, part in model.named_modules() for n, p in part.named_parameters(recurse=False)]  # fmt: skip
     for name, p in named + (list(model.named_buffers()) if buffers else []):
         holder = model.get_submodule(name.rpartition(".")[0])
         fits = (lambda cls, m=holder: type(m) is cls) if exact else (lambda cls, m=holder: isinstance(m, cls))  # fmt: skip
@@ -298,7 +300,9 @@ def _bare(p: torch.Tensor) -> int:
     return p.numel() * p.element_size()
 
 
-_counting("A tied weight counts twice: the output head of this model is its embedding. The rule: a tensor that two modules share counts once, for the first of them. named_parameters() gives each tensor once.", twice=True)  # fmt: skip
+TWICE = "A tied weight counts twice: the output head of this model is its embedding. The rule: a tensor that two modules share counts once, for the first of them. named_parameters() gives each tensor once."  # fmt: skip
+_counting(TWICE, twice=True)
+_counting(TWICE, by_module=True)
 _counting("A packed weight counts by its elements, each of which holds two weights. weight_count(p) counts all of them.", numbers=lambda p: p.numel())  # fmt: skip
 _counting("The scales of packed weights are left out. They are kept beside the weight, in quant_state; stored_bytes(p) includes them.", size=_bare)  # fmt: skip
 _counting("Packed weights count by their elements, and their scales are left out. weight_count(p) and stored_bytes(p) count both.", numbers=lambda p: p.numel(), size=_bare)  # fmt: skip
