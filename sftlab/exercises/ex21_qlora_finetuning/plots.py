@@ -345,7 +345,7 @@ def claims(
             f"QLoRA against LoRA on 16 bits: test loss {same(four)}, loss on documents {same(forgotten)}",
             f"test {times(four)}, documents {times(forgotten)}; learning rate {rates_chosen(runs)}",
             f"both at {SAME:g}: test {times(against(runs, FOUR, rate=SAME))}, documents {times(forgetting(runs, FOUR, SAME))}",
-            f"documents at 3 bits: {times(three)}, {same(three)}{'' if (three[0] > 1) == (forgotten[0] > 1) else ', against the simple story that less precision forgets more'}; SmolLM2 with products in bfloat16, one seed, an observation: test ×{real_ratio(real, 'smollm2-instruct'):.2f}; one rounding of one base",
+            f"documents at the learning rate {RATES[-1]:g}: {times(forgetting(runs, FOUR, RATES[-1]))}; at 3 bits: {times(three)}, {same(three)}{'' if (three[0] > 1) == (forgotten[0] > 1) else ', against the simple story that less precision forgets more'}; SmolLM2 with products in bfloat16, one seed, an observation: test ×{real_ratio(real, 'smollm2-instruct'):.2f}; one rounding of one base",
         ),
         (
             f"4 bits: an adapter trained on them has a {verdict(mended, 'higher loss', 'lower loss', 'loss whose difference is not settled', neutral=1.0)} than one put on them",
