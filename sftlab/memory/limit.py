@@ -1,6 +1,6 @@
-"""Train a 1.2-billion-weight model in a process with a 2 GB limit: 16 bits do not fit, 4 bits do.
+"""Train a model in a process with a memory limit between its sizes in 16 and in 4 bits.
 
-python -m sftlab.memory.limit '{"shape": "llama-3.2-1b", "weights": "nf4", "r": 8}' 2000000000
+python -m sftlab.memory.limit '[{"shape": "llama-3.2-1b", "weights": "nf4", "r": 8}]' 2000000000
 
 The weights are random and are created layer by layer: each layer is packed before the next one is
 created. The limit is set by the operating system (RLIMIT_DATA). It counts memory that the process
@@ -10,11 +10,12 @@ can write, not the shared libraries it maps.
 from __future__ import annotations
 
 import copy
+import gc
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -34,21 +35,24 @@ from sftlab.memory.plan import WEIGHTS, Run, config
 from sftlab.quantized_layers import quantize_model_linears
 from sftlab.train import train_step
 
-ALLOWED = 2_000_000_000  # bytes in addition to what the process holds with all libraries loaded
+# Shape -> bytes in addition to what the process holds with all libraries loaded.
+ALLOWED = {"smollm2-135m": 220_000_000, "llama-3.2-1b": 2_000_000_000}
 STEPS, RATE = 2, 1e-3
-PATIENCE = 120  # seconds; 20 are enough with bfloat16 instructions
+DRAWN = 8192  # rows of a weight that are random numbers; later ones repeat them
+PATIENCE = 120  # seconds; the small shape takes ten on an idle processor
 
 
-def example(weights: str) -> Run:
-    """Return the run of notebook 21: the shape of Llama 3.2 1B, one 32-token example, rank 8."""
-    return Run("llama-3.2-1b", batch=1, length=32, trained_per_row=16, r=8, weights=weights)
+def example(weights: str, shape: str = "llama-3.2-1b") -> Run:
+    """Return the run of notebook 21: one 8-token example, rank 8."""
+    return Run(shape, batch=1, length=8, trained_per_row=4, r=8, weights=weights)
 
 
 def build_by_layer(run: Run) -> PreTrainedModel:
     """Build a run's model with random weights, layer by layer; with "nf4", each layer is packed.
 
-    All layers are copies of the first one. Drawing a billion random numbers would take half a
-    minute, and the values do not affect memory.
+    All layers are copies of the first one, and the embedding repeats its first rows. Drawing a
+    billion random numbers would take half a minute, and the values do not affect memory. Packed
+    layers compute in float32, because many processors have no fast products in bfloat16.
 
     Raises:
         WorkbookError: there is not enough memory; the message names the layer.
@@ -63,7 +67,9 @@ def build_by_layer(run: Run) -> PreTrainedModel:
             if number == 0:
                 _fill(layers[0])
                 if run.weights == "nf4":
-                    quantize_model_linears(layers[0])
+                    for layer in quantize_model_linears(layers[0]).modules():
+                        if hasattr(layer, "compute_dtype"):
+                            layer.compute_dtype = torch.float32
             else:
                 layers[number] = copy.deepcopy(layers[0])
                 layers[number].self_attn.layer_idx = number
@@ -77,8 +83,12 @@ def _fill(part: nn.Module) -> None:
     part.to_empty(device="cpu")
     generator = torch.Generator().manual_seed(0)
     for weight in part.parameters():
-        norm = weight.dim() == 1
-        weight.data.fill_(1) if norm else weight.data.normal_(0, 0.02, generator=generator)
+        if weight.dim() == 1:  # of a norm
+            weight.data.fill_(1)
+            continue
+        drawn = weight.data[:DRAWN].normal_(0, 0.02, generator=generator)
+        for rows in weight.data[DRAWN:].split(DRAWN):
+            rows.copy_(drawn[: len(rows)])
 
 
 def _on_meta(run: Run) -> PreTrainedModel:
@@ -107,20 +117,33 @@ def train(model: PreTrainedModel, run: Run, steps: int) -> list[float]:
         return [train_step(model, batch, optimizer) for _ in range(steps)]
 
 
-def attempt(run: Run, allowed: int) -> dict:
-    """Load and train the model under the limit in this process, which stays limited afterwards.
+def attempts(runs: Sequence[Run], allowed: int) -> list[dict]:
+    """Attempt the runs one after the other in this process, which stays limited afterwards.
+
+    The peak of a process never falls: put the smaller run first.
+    """
+    import resource  # imported here because Windows has no such module
+
+    for run in runs:
+        train(build_by_layer(run.small()), run.small(), 1)  # excludes what libraries allocate
+    level = process_bytes()
+    limit = written_bytes() + allowed
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    found = []
+    for run in runs:
+        found.append(attempt(run, level))
+        gc.collect()
+    return found
+
+
+def attempt(run: Run, level: int) -> dict:
+    """Load and train the model; ``level`` is what the process held before, in bytes.
 
     Returns:
         ``fits``, whether it succeeded; ``said``, the error message if not; ``loaded``, the increase
         of the process's memory in bytes after loading the model (0 if it does not fit); ``peak``,
-        the largest increase in bytes; ``losses``, the loss before each step.
+        the largest increase in bytes so far; ``losses``, the loss before each step.
     """
-    import resource  # imported here because Windows has no such module
-
-    train(build_by_layer(run.small()), run.small(), 1)  # excludes what libraries allocate
-    level = process_bytes()
-    limit = written_bytes() + allowed
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     found = {"fits": False, "said": "", "loaded": 0, "losses": []}
     try:
         model = build_by_layer(run)
@@ -132,35 +155,30 @@ def attempt(run: Run, allowed: int) -> dict:
     return {**found, "peak": process_peak_bytes() - level}
 
 
-def in_limited_process(run: Run, allowed: int = ALLOWED) -> dict:
-    """Run `attempt` in a new process. Only Linux enforces such a limit.
+def in_limited_process(runs: Sequence[Run], allowed: int, patience: float = PATIENCE) -> list[dict]:
+    """Return `attempts`, made in a new process. Only Linux enforces such a limit.
+
+    Args:
+        patience: seconds until it is stopped.
 
     Raises:
-        WorkbookError: the system is not Linux, the run is too slow, or it failed for another reason
-            than lack of memory.
+        WorkbookError: the system is not Linux, the runs are too slow, or they failed for another
+            reason than lack of memory.
     """
     if sys.platform != "linux":
         raise WorkbookError("only Linux holds a process to a limit of its data (RLIMIT_DATA)")
-    command = [
-        sys.executable,
-        "-m",
-        "sftlab.memory.limit",
-        json.dumps(run.settings()),
-        str(allowed),
-    ]
+    described = json.dumps([run.settings() for run in runs])
     try:
         done = subprocess.run(
-            command,
+            [sys.executable, "-m", "sftlab.memory.limit", described, str(allowed)],
             env={**os.environ, **FIXED_THRESHOLD},
             capture_output=True,
             encoding="utf-8",
             errors="replace",
-            timeout=PATIENCE,
+            timeout=patience,
         )
     except subprocess.TimeoutExpired:
-        raise WorkbookError(
-            f"this processor takes more than {PATIENCE} s for it: it has no bfloat16 products"
-        ) from None
+        raise WorkbookError(f"this processor takes more than {patience} s for it") from None
     if done.returncode:
         said = (done.stderr.strip() or "it was killed").split("\n")
         raise WorkbookError(f"the limited process failed: {said[-1]}")
@@ -168,9 +186,9 @@ def in_limited_process(run: Run, allowed: int = ALLOWED) -> dict:
 
 
 def main(arguments: list[str]) -> int:
-    """Attempt a run, given as JSON, under a limit in bytes; print the result as a line of JSON."""
-    run, allowed = arguments
-    print(json.dumps(attempt(Run(**json.loads(run)), int(allowed))))
+    """Attempt runs, given as JSON, under a limit in bytes; print the results as a line of JSON."""
+    runs, allowed = arguments
+    print(json.dumps(attempts([Run(**run) for run in json.loads(runs)], int(allowed))))
     return 0
 
 

@@ -10,7 +10,7 @@ from sftlab.classroom.catalogue import NOTEBOOKS
 from sftlab.classroom.progress_overview import start
 from sftlab.errors import WorkbookError
 from sftlab.exercises.ex13_before_after_sft.plots import continues, share
-from sftlab.exercises.ex21_qlora_finetuning.plots import real_rows
+from sftlab.exercises.ex21_qlora_finetuning.plots import real_ratio, real_table
 from sftlab.exercises.ex22_data_quality_ablation.experiment import MAIN
 from sftlab.exercises.ex22_data_quality_ablation.plots import on_two_models
 from sftlab.exercises.real_models import EMBEDDED, GEMMA, SMOL, exam, run, settings
@@ -139,14 +139,14 @@ class TestFigures:
         assert continues([{"bare": {"answered": 1, "continued": 3, "stopped": 0}}]) == 0.75
 
     def test_rows_of_the_4_bit_table(self):
-        run = {"bytes": {"linear": [160, 40], "whole": [200, 80]}, "untuned": 2.0, "nll": 1.0}
-        run |= {"gradients_kept": True, "logits_kept": True, "model": "m"}
-        plain = run | {"stored": "bf16", "bytes": {"linear": [160, 160], "whole": [200, 200]}}
-        broken = run | {"stored": "nf4", "nll": 2.0, "gradients_kept": False}
-        assert real_rows([run | {"stored": "nf4"}, broken, plain]) == [
-            ["m", "bf16", "1.0×", "1.0×", "2.00", "1.00", "yes"],
-            ["m", "nf4", "4.0×", "2.5×", "2.00", "1.50", "no"],
+        run = {"bytes": {"linear": [160, 40], "whole": [200, 80]}, "untuned": 2.0, "nll": 1.5}
+        run |= {"model": "m", "stored": "nf4", "seed": 0}
+        plain = run | {"stored": "bf16", "nll": 1.0, "bytes": {"linear": [9, 9], "whole": [9, 9]}}
+        assert real_table([plain, run]).to_numpy().tolist() == [
+            ["1.0×", "1.0×", "2.00", "1.00"],
+            ["4.0×", "2.5×", "2.00", "1.50"],
         ]
+        assert real_ratio([plain, run], "m") == 1.5
 
     def test_one_pair_on_two_models(self):
         kinds = ["a", "a", "b", "b"]

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import math
+from collections import Counter, defaultdict
 
 import torch
 from torch import nn
 
 from sftlab.classroom.answers import equivalent, refused, right
 from sftlab.exercises.ex21_qlora_finetuning.check import pack
-from sftlab.lora import LoRALinear
 from sftlab.memory.count import stored_bytes, weight_count
 from sftlab.quantized_layers import _bitsandbytes, keep_weights_in_place
 
-QUANTIZE, REPORT = "21.quantize_model_linears", "21.memory_report"
+QUANTIZE, CENSUS = "21.quantize_model_linears", "21.census"
 
 
 right(QUANTIZE)(pack)
@@ -125,97 +125,101 @@ def rows_reversed(model):
     return pack(model, data=lambda weight: weight.flip(0))
 
 
-# --- The report -----------------------------------------------------------------------------------
-KINDS = ("embedding", "linear", "adapter", "other", "whole")
-
-
-@right(REPORT)
+# --- The census -----------------------------------------------------------------------------------
+@right(CENSUS)
 def by_a_list_of_seen_ones(model):
-    found = dict.fromkeys(KINDS, (0, 0))
-    done = []
-    kinds = {"LoRALinear": "adapter", "Linear": "linear", "Linear4bit": "linear", "Embedding": "embedding"}  # fmt: skip
-    for module in model.modules():
-        kind = kinds.get(type(module).__name__, "other")
-        for p in module._parameters.values():
+    found, done = {}, []
+    for name, module in model.named_modules():
+        for last, p in module._parameters.items():
             if p is None or any(p is q for q in done):
                 continue
             done.append(p)
-            for name in (kind, "whole"):
-                found[name] = (found[name][0] + weight_count(p), found[name][1] + stored_bytes(p))
+            kind = "linear" if isinstance(module, nn.Linear) else "embedding" if isinstance(module, nn.Embedding) else "other"  # fmt: skip
+            if "lora_" in f"{name}.{last}":
+                kind = "adapter"
+            numbers, size = found.setdefault((kind, str(p.dtype).split(".")[1]), (0, 0))
+            found[kind, str(p.dtype).split(".")[1]] = (numbers + weight_count(p), size + stored_bytes(p))  # fmt: skip
     return found
 
 
-@right(REPORT)
-def by_name(model):
-    found = {kind: [0, 0] for kind in KINDS}
-    for name, p in model.named_parameters():  # a shared parameter comes once
-        end = name.split(".")[-1]
-        owner = model.get_submodule(name.rpartition(".")[0])
-        kind = (
-            "adapter" if end in "AB"
-            else "embedding" if isinstance(owner, nn.Embedding)
-            else "linear" if isinstance(owner, nn.Linear)
-            else "other"
-        )  # fmt: skip
-        for k in (kind, "whole"):
-            found[k][0] += weight_count(p)
-            found[k][1] += stored_bytes(p)
-    return {k: tuple(v) for k, v in found.items()}
-
-
-@right(REPORT)
+@right(CENSUS)
 def by_counters(model):
-    kind_of = {}
-    for module in reversed(list(model.modules())):  # so the first owner is noted last
-        classes = {LoRALinear: "adapter", nn.Linear: "linear", nn.Embedding: "embedding"}
-        kind = next((told for cls, told in classes.items() if isinstance(module, cls)), "other")
-        kind_of.update(dict.fromkeys(module.parameters(recurse=False), kind))
-    weights, sizes = Counter(), Counter()
-    for p, kind in kind_of.items():
-        weights.update({kind: weight_count(p)})
-        sizes.update({kind: stored_bytes(p)})
-    report = {kind: (weights[kind], sizes[kind]) for kind in KINDS[:-1]}
-    return report | {"whole": (weights.total(), sizes.total())}
+    numbers, sizes = Counter(), Counter()
+    for name, p in model.named_parameters():
+        path = name.split(".")
+        owner = model.get_submodule(".".join(path[:-1]))
+        kind = {True: "adapter"}.get(any(part.startswith("lora_") for part in path))
+        kind = kind or {nn.Linear: "linear", nn.Embedding: "embedding"}.get(
+            next((c for c in type(owner).__mro__ if c in (nn.Linear, nn.Embedding)), None), "other"
+        )
+        key = kind, repr(p.dtype)[6:]
+        numbers[key] += weight_count(p)
+        sizes[key] += stored_bytes(p)
+    return {key: [numbers[key], sizes[key]] for key in numbers}
 
 
-@right(REPORT)
+@right(CENSUS)
+def by_tensors(model):
+    """Counts in tensors, with scales found by hand."""
+    found = defaultdict(lambda: torch.zeros(2, dtype=torch.int64))
+    owners = {id(p): m for m in reversed(list(model.modules())) for p in m.parameters(recurse=False)}  # fmt: skip
+    for name, p in model.named_parameters():
+        owner, state = owners[id(p)], getattr(p, "quant_state", None)
+        kind = "embedding" if isinstance(owner, nn.Embedding) else "linear" if isinstance(owner, nn.Linear) else "other"  # fmt: skip
+        count, size = p.numel(), p.nbytes
+        if state is not None:
+            count = math.prod(state.shape)
+            beside = [state.absmax, state.code]
+            if state.nested:
+                beside += [state.offset, state.state2.absmax, state.state2.code]
+            size += sum(t.nbytes for t in beside)
+        key = "adapter" if "lora_" in name else kind, str(p.dtype)[len("torch.") :]
+        found[key] += torch.tensor([count, size])
+    return {key: tuple(pair.tolist()) for key, pair in found.items()}
+
+
+@right(CENSUS)
 def one_kind_after_the_other(model):
-    def own(*classes):
-        modules = (m for m in model.modules() if isinstance(m, classes))
-        return {p for m in modules for p in m.parameters(recurse=False)}
+    named = dict(model.named_parameters())
+    first = {p: m for m in reversed(list(model.modules())) for p in m.parameters(recurse=False)}
+    adapters = {p for name, p in named.items() if "lora_" in name}
+    linear = {p for p, m in first.items() if isinstance(m, nn.Linear)} - adapters
+    embedding = {p for p, m in first.items() if isinstance(m, nn.Embedding)} - adapters
+    parts = {"adapter": adapters, "linear": linear, "embedding": embedding}
+    parts["other"] = set(first) - adapters - linear - embedding
+    return {
+        (kind, str(dtype).removeprefix("torch.")): (
+            sum(weight_count(p) for p in part if p.dtype == dtype),
+            sum(stored_bytes(p) for p in part if p.dtype == dtype),
+        )
+        for kind, part in parts.items()
+        for dtype in {p.dtype for p in part}
+    }
 
-    def sums(parameters):
-        return sum(map(weight_count, parameters)), sum(map(stored_bytes, parameters))
 
-    embedding, adapter = own(nn.Embedding), own(LoRALinear)
-    linear, whole = own(nn.Linear) - embedding, set(model.parameters())
-    parts = (embedding, linear, adapter, whole - embedding - linear - adapter, whole)
-    return {kind: sums(part) for kind, part in zip(KINDS, parts, strict=True)}
-
-
-@refused(REPORT, "It prints, but it returns nothing")
+@refused(CENSUS, "It prints, but it returns nothing")
 def printed(model):
-    print(by_name(model))
+    print(by_counters(model))
 
 
-@refused(REPORT, "AttributeError")
+@refused(CENSUS, "AttributeError")
 def every_weight_packed(model):
-    return {"whole": sum(p.quant_state.shape.numel() for p in model.parameters())}
+    return {("linear", "uint8"): sum(p.quant_state.shape.numel() for p in model.parameters())}
 
 
-@refused(REPORT, "Expected at ['embedding'][0]")
-def shared_ones_left_out(model):
-    report = by_name(model)
-    if any(p is model.embed.weight for p in getattr(model, "lm_head", model).parameters()):
-        report["embedding"] = (0, 0)
-    return report
-
-
-@refused(REPORT, "changes its own input (argument 1")
+@refused(CENSUS, "changes its own input (argument 1")
 def cast_first(model):
-    report = by_name(model)
+    found = by_counters(model)
     model.float()
-    return report
+    return found
+
+
+@refused(CENSUS, "has no entry")
+def head_instead_of_embedding(model):
+    found = by_counters(model)
+    if ("embedding", "bfloat16") in found and getattr(model, "lm_head", None) is not None:
+        found["linear", "bfloat16"] = found.pop(("embedding", "bfloat16"))
+    return found
 
 
 NEW = "bnb.nn.Linear4bit(plain.in_features, plain.out_features, bias=False, compute_dtype=weight.dtype, compress_statistics=double, quant_type='nf4', device='meta')"

@@ -1,11 +1,11 @@
-"""Checks of notebook 21: packing a model's linear layers, and reporting what its weights take."""
+"""Checks of notebook 21: packing a model's linear layers, and counting bytes by kind and dtype."""
 
 from __future__ import annotations
 
 import copy
 import functools
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -13,11 +13,11 @@ from torch import nn
 
 from sftlab._internal.random_state import own_random_state
 from sftlab.classroom.checking import Case, Exercise, mistake
-from sftlab.lora import inject_lora
-from sftlab.memory.count import memory_report, stored_bytes, weight_count
+from sftlab.exercises.ex21_qlora_finetuning.census import census
+from sftlab.memory.count import stored_bytes, weight_count
 from sftlab.quantized_layers import _bitsandbytes, keep_weights_in_place, quantize_model_linears
 
-QUANTIZE, REPORT = "21.quantize_model_linears", "21.memory_report"
+QUANTIZE, CENSUS = "21.quantize_model_linears", "21.census"
 
 
 class _Block(nn.Module):
@@ -249,7 +249,7 @@ PACK_CASES = (
 )  # fmt: skip
 
 
-# --- The report: mistakes ------------------------------------------------------------------------
+# --- The census: mistakes ------------------------------------------------------------------------
 @functools.cache
 def _kept(kind: str) -> nn.Module:
     """A model to be copied."""
@@ -258,111 +258,96 @@ def _kept(kind: str) -> nn.Module:
         model.embed.float()
     if "4 bits" in kind:
         quantize_model_linears(model)
-    if "LoRA" in kind:
-        inject_lora(model, ["up", "down"], r=3, lora_alpha=8, seed=0)
+    if "adapter" in kind:  # as PEFT puts them into a layer
+        for name, (d_in, d_out) in {"lora_A": (64, 3), "lora_B": (3, 128)}.items():
+            matrix = nn.Linear(d_in, d_out, bias=False)
+            model.block.add_module(name, nn.ModuleDict({"default": matrix}))
+        model.block.lora_A.requires_grad_(False)
     return model
 
 
-KINDS = {
-    "LoRALinear": "adapter",
-    "Linear": "linear",
-    "Linear4bit": "linear",
-    "Embedding": "embedding",
-}
+CLASSES = {nn.Linear: "linear", nn.Embedding: "embedding"}
 
 
-def _report(
-    model,
-    weights=weight_count,
-    size=stored_bytes,
-    twice=False,
-    skip=(),
-    kinds=KINDS,
-    of=lambda m: m.parameters(recurse=False),
-):
-    found = {kind: [0, 0] for kind in ("embedding", "linear", "adapter", "other", "whole")}
-    seen = set()
-    for module in model.modules():
-        kind = kinds.get(type(module).__name__, "other")
-        for p in of(module):
-            if kind in skip or (id(p) in seen and not twice):
-                continue
-            seen.add(id(p))
-            for name in (kind, "whole"):
-                found[name][0] += weights(p)
-                found[name][1] += size(p)
-    return {kind: tuple(pair) for kind, pair in found.items()}
+def _count(
+    model: nn.Module, numbers: Callable = weight_count, size: Callable = stored_bytes, twice: bool = False,
+    classes: Mapping = CLASSES, exact: bool = False, adapter: Callable = lambda name, p: "lora_" in name,
+    skip: Callable = lambda kind, p: False, dtype: Callable = lambda p: str(p.dtype).removeprefix("torch."),
+    key: Callable = lambda kind, dtype: (kind, dtype), buffers: bool = False, by_module: bool = False,
+) -> dict:  # fmt: skip
+    """The census, unless it is told to count otherwise."""
+    found: dict = {}
+    named = list(model.named_parameters(remove_duplicate=not twice))
+    if by_module:
+        named = [(f"{m}.{n}", p) for m, part in model.named_modules() for n, p in part.named_parameters(recurse=False)]  # fmt: skip
+    for name, p in named + (list(model.named_buffers()) if buffers else []):
+        holder = model.get_submodule(name.rpartition(".")[0])
+        fits = (lambda cls, m=holder: type(m) is cls) if exact else (lambda cls, m=holder: isinstance(m, cls))  # fmt: skip
+        kind = next((told for cls, told in classes.items() if fits(cls)), "other")
+        kind = "adapter" if adapter(name, p) else kind
+        if not skip(kind, p):
+            at = key(kind, dtype(p))
+            before = found.get(at, (0, 0))
+            found[at] = before[0] + numbers(p), before[1] + size(p)
+    return found
 
 
-def _reporting(
-    message: str, after: Callable[[dict], Any] = lambda report: report, **settings: Any
-) -> None:
-    def answer(model):
-        return after(_report(model, **settings))
-
-    mistake(REPORT, message)(answer)
+def _counting(message: str, after: Callable[[dict], Any] = lambda found: found, **settings: Any) -> None:  # fmt: skip
+    mistake(CENSUS, message)(lambda model: after(_count(model, **settings)))
 
 
-def _bare(p):
+def _bare(p: torch.Tensor) -> int:
     return p.numel() * p.element_size()
 
 
-_reporting("A shared tensor counts twice. The output head of this model is its embedding: remember which tensors you have seen.", twice=True)  # fmt: skip
-_reporting("Each module's parameters include those of its parts, so most of them count several times. Take a module's own: parameters(recurse=False).",
-           twice=True, of=lambda m: m.parameters())  # fmt: skip
-_reporting("Only parameters that require a gradient are counted. Frozen ones take memory as well.",
-           of=lambda m: [p for p in m.parameters(recurse=False) if p.requires_grad])  # fmt: skip
+TWICE = "A tied weight counts twice: the output head of this model is its embedding. The rule: a tensor that two modules share counts once, for the first of them. named_parameters() gives each tensor once."  # fmt: skip
+_counting(TWICE, twice=True)
+_counting(TWICE, by_module=True)
+_counting("A packed weight counts by its elements, each of which holds two weights. weight_count(p) counts all of them.", numbers=lambda p: p.numel())  # fmt: skip
+_counting("The scales of packed weights are left out. They are kept beside the weight, in quant_state; stored_bytes(p) includes them.", size=_bare)  # fmt: skip
+_counting("Packed weights count by their elements, and their scales are left out. weight_count(p) and stored_bytes(p) count both.", numbers=lambda p: p.numel(), size=_bare)  # fmt: skip
+_counting("Every parameter counts with two bytes. Adapters, embeddings or norms may have four: ask each parameter.", size=lambda p: 2 * weight_count(p))  # fmt: skip
+_counting("The adapters count as linear layers, because A and B are held by an nn.Linear. Look at the parameter's name first.", adapter=lambda name, p: False)  # fmt: skip
+_counting("A parameter counts as adapter because it requires a gradient. The base before it is frozen does so, too: look at the name.", adapter=lambda name, p: p.requires_grad)  # fmt: skip
+_counting("A frozen A counts as a linear layer. An adapter is one whether it is trained or not: look at the name alone.", adapter=lambda name, p: "lora_" in name and p.requires_grad)  # fmt: skip
+_counting("Packed layers count as other. Linear4bit is a subclass of nn.Linear: isinstance() sees that.", exact=True)  # fmt: skip
+_counting("Embeddings count as other. They have a kind of their own.", classes={nn.Linear: "linear"})  # fmt: skip
+_counting("Norms and other parameters are left out. They are counted under other.", skip=lambda kind, p: kind == "other")  # fmt: skip
+_counting("Frozen parameters are left out. They take memory as well.", skip=lambda kind, p: not p.requires_grad)  # fmt: skip
+_counting("Packed weights are left out: they do not require a gradient, or no floating point dtype. They take memory as well.", skip=lambda kind, p: not p.is_floating_point())  # fmt: skip
+_counting("Buffers count as well. They are no parameters.", buffers=True)
+_counting("The dtype is torch's own object, or has torch. before it. The key holds its name alone, such as bfloat16.", dtype=lambda p: str(p.dtype))  # fmt: skip
+_counting("The dtype is torch's own object, or has torch. before it. The key holds its name alone, such as bfloat16.", dtype=lambda p: p.dtype)  # fmt: skip
+_counting("The key is the wrong way round: first the kind, then the dtype.", key=lambda kind, dtype: (dtype, kind))  # fmt: skip
+_counting("The key is the kind alone. One kind may be stored in two dtypes: this is what a census shows.", key=lambda kind, dtype: kind)  # fmt: skip
+_counting("The key is the dtype alone. It does not tell what takes the bytes.", key=lambda kind, dtype: dtype)  # fmt: skip
+_counting("The pairs are the wrong way round: first the parameters, then the bytes.", after=lambda found: {k: v[::-1] for k, v in found.items()})  # fmt: skip
+_counting("The values are bytes alone. A pair is asked for: parameters and bytes.", after=lambda found: {k: v[1] for k, v in found.items()})  # fmt: skip
+_counting("The values are counts of parameters alone. A pair is asked for: parameters and bytes.", after=lambda found: {k: v[0] for k, v in found.items()})  # fmt: skip
+_counting("The sizes are in megabytes. They are asked for in bytes.", size=lambda p: stored_bytes(p) / 1e6)  # fmt: skip
 
 
-@mistake(REPORT, "A parameter counts as adapter because it requires a gradient. The module that has it decides: LoRALinear.")  # fmt: skip
-def _adapter_by_gradient(model):
-    parts = [
-        _report(model, of=lambda m, on=on: [p for p in m.parameters(recurse=False) if p.requires_grad == on])
-        for on in (True, False)
-    ]  # fmt: skip
-    trained, frozen = parts
-    whole = tuple(a + b for a, b in zip(trained["whole"], frozen["whole"], strict=True))
-    return frozen | {"adapter": trained["whole"], "whole": whole}
+@mistake(CENSUS, "The last parameter of a kind overwrites those before it. Add to what the key holds.")  # fmt: skip
+def _overwritten(model):
+    found: dict = {}
+    for _, p in model.named_parameters():
+        found |= _count(model, skip=lambda kind, other, p=p: other is not p)
+    return found
 
 
-_reporting("A packed tensor counts by its elements, each of which holds two weights. weight_count(p) knows better.", weights=lambda p: p.numel())  # fmt: skip
-_reporting("The scales of packed weights are left out. They are kept beside the weights, in quant_state; stored_bytes(p) includes them.", size=_bare)  # fmt: skip
-_reporting("Packed weights are counted by their elements, and their scales are left out. weight_count(p) and stored_bytes(p) know both.",
-           weights=lambda p: p.numel(), size=_bare)  # fmt: skip
-_reporting("Every weight is taken for 2 bytes. The tensors have several dtypes.", size=lambda p: 2 * weight_count(p))  # fmt: skip
-_reporting("Every weight is taken for 4 bytes. The tensors have several dtypes.", size=lambda p: 4 * weight_count(p))  # fmt: skip
-_reporting(
-    "The sizes are in bits. They are asked for in bytes.", size=lambda p: 8 * stored_bytes(p)
-)
-_reporting("Every weight is taken for half a byte. That holds for packed ones alone, and without their scales.", size=lambda p: weight_count(p) // 2)  # fmt: skip
-_reporting('Norms and other parameters are left out. They belong to "other".', skip=("other",))
-_reporting("The adapter's A and B are left out. They are parameters of LoRALinear itself.", skip=("adapter",))  # fmt: skip
-_reporting("A and B count as \"other\". They are parameters of LoRALinear, and belong to \"adapter\".",
-           kinds={k: v for k, v in KINDS.items() if v != "adapter"})  # fmt: skip
-_reporting("A and B count as \"linear\". They are parameters of LoRALinear, and belong to \"adapter\".", kinds=KINDS | {"LoRALinear": "linear"})  # fmt: skip
-_reporting("Packed layers count as \"other\". They are linear layers too.", kinds={k: v for k, v in KINDS.items() if k != "Linear4bit"})  # fmt: skip
-_reporting("Buffers count as well. They are no parameters.", of=lambda m: [*m.parameters(recurse=False), *m.buffers(recurse=False)])  # fmt: skip
-_reporting("The pairs are in the wrong order: first the number of weights, then the bytes.", after=lambda report: {k: v[::-1] for k, v in report.items()})  # fmt: skip
-_reporting("The sizes are in megabytes. They are asked for in bytes.", size=lambda p: stored_bytes(p) / 1e6)  # fmt: skip
-_reporting("Kinds of which the model has none are left out. They count as (0, 0).", after=lambda report: {k: v for k, v in report.items() if v[0]})  # fmt: skip
-_reporting("The entry \"whole\" is missing, the sum over all kinds.", after=lambda report: {k: v for k, v in report.items() if k != "whole"})  # fmt: skip
+CENSUS_CASES = tuple(
+    Case(f"`census(model)`, {described}", lambda kind=kind: (copy.deepcopy(_kept(kind)),), census, rule=rule)
+    for rule, described, kind in (
+        ("kinds", "a model in bfloat16", "untied"),
+        ("dtype", "the same with its embedding in float32", "untied, mixed"),
+        ("tied", "a model whose output head is its embedding", "tied"),
+        ("packed", "the linear layers in 4 bits", "untied, 4 bits"),
+        ("adapter", "adapters in a packed model", "4 bits, adapter"),
+    )
+)  # fmt: skip
 
 
-def _report_case(rule: str, describe: str, kind: str) -> Case:
-    return Case(describe, lambda: (copy.deepcopy(_kept(kind)),), memory_report, rule=rule)
-
-
-REPORT_CASES = (
-    _report_case("kinds", "a model in bfloat16", "untied"),
-    _report_case("bytes", "the same with its embedding in float32", "untied, mixed"),
-    _report_case("shared", "a model whose output head is its embedding", "16 bits"),
-    _report_case("packed", "the linear layers in 4 bits", "untied, 4 bits"),
-    _report_case("kinds", "a model with LoRA", "untied, LoRA"),
-    _report_case("kinds", "a packed model with LoRA", "4 bits, LoRA"),
-)
-
-
-def _draw_report(rng: random.Random, *_: object) -> tuple:
+def _draw_census(rng: random.Random, *_: object) -> tuple:
     sizes = [rng.randint(1, 30) for _ in range(8)]
     with torch.device("meta"):
         parts = [nn.Embedding(*sizes[:2]), nn.Linear(*sizes[2:4]), nn.LayerNorm(sizes[4]),
@@ -392,38 +377,39 @@ EXERCISES = {
         },
         hints=(
             "Which layers are to be replaced, and what does a new layer take over from the old one?",
-            ("weights", "Each of these settings has another default in bitsandbytes."),
+            ("weights", "Params4bit has double quantization by default, but the type fp4; compute_dtype is chosen by the input if you leave it out."),
             "The place to look is the weight: a new layer begins with numbers of its own. Collect the names before you replace the first layer.",
         ),
         path="Collect the plain linear layers and their names first. For each: make a Linear4bit of the same size, give it the old weight as a Params4bit and move that to the "
         "weight's device, hand the old bias on, and put the layer in. Protect the whole model last. The usual wrong turn is to leave a setting to its default.",
-        why="Every argument that is stated here has another default in bitsandbytes: fp4, float32 products. The guard at the end costs speed on one kind of "
+        why="The layers of bitsandbytes have the defaults fp4, double quantization, and products in the dtype of the input. BitsAndBytesConfig has fp4, no double quantization, and products in float32. The guard at the end costs speed on one kind of "
         "processor and keeps gradients right on all.",
         shows=[keep_weights_in_place],
     ),
-    REPORT: Exercise(
-        REPORT,
-        "Report what the weights take",
-        memory_report,
-        REPORT_CASES,
-        asks='Return a dictionary of pairs (number of weights, bytes) for "embedding", "linear", "adapter", "other" and "whole".',
+    CENSUS: Exercise(
+        CENSUS,
+        "Count bytes by kind and dtype",
+        census,
+        CENSUS_CASES,
+        asks="Return what a model's parameters take: a dictionary (kind, dtype) -> (parameters, bytes).\n\nFor example {("
+        '"embedding", "bfloat16"): (786432, 1572864), …}; only keys that occur.',
         rules={
-            "kinds": 'A parameter belongs to the module that has it itself: nn.Embedding, nn.Linear (bias included), LoRALinear ("adapter", its A and B) or any other. '
-            "A subclass, such as a packed layer, counts as its class. "
-            '"whole" is the sum; a kind without parameters has (0, 0). Buffers do not count.',
-            "bytes": "The bytes are those of each tensor in its own dtype, also on the meta device, which holds no numbers.",
-            "shared": "A tensor that two modules share counts once, for the module that comes first in model.modules().",
-            "packed": "A 4-bit parameter counts with all weights packed in it, and its bytes include the scales, as weight_count(p) and stored_bytes(p) give them.",
+            "kinds": '"linear": held by an nn.Linear or a subclass, bias included; "embedding": by an nn.Embedding; all else is "other". Buffers do not count.',
+            "adapter": 'A parameter with "lora_" in its name is of kind "adapter", trained or not.',
+            "dtype": 'dtype: "float32", "bfloat16", "uint8", …; bytes in the tensor\'s own dtype.',
+            "tied": "A tensor that two modules share counts once, for the first of them.",
+            "packed": "A packed weight counts with all weights packed in it and with the bytes of its scales: weight_count(p) and stored_bytes(p).",
             "unchanged": "The model stays as it is.",
         },
-        draw=_draw_report,
+        draw=_draw_census,
         hints=(
-            "Which module does a parameter belong to, and how do you find all of them, each once?",
-            ("kinds", "`module.parameters(recurse=False)` gives a module's own parameters, not those of its parts."),
-            "The place to look is a tensor that comes a second time: something has to remember the ones that are counted.",
+            "Which parameters are there, each once, and which module holds each of them?",
+            ("kinds", "The name of a parameter without its last part is the name of its module: model.get_submodule(name)."),
+            "The place to look is the order of the questions: the name first, then the class of the module.",
         ),
-        path="Begin with one module: its kind, and its own parameters. Then go through all modules, adding to the module's kind and to the whole. Last, skip tensors "
-        "that came before. The usual wrong turn is to go through model.parameters() alone, which gives no kinds.",
-        why="The factor that is usually quoted, 3.9, belongs to one row of this report. What a machine must hold is the last row.",
+        path="Go through named_parameters(), which gives each tensor once. Cut the last part off the name to get the module that holds it. Decide the kind: the "
+        "name first, because the matrices of an adapter are linear layers too; then the class. Add to the pair of this key. The usual wrong turn is to multiply numel() by two bytes.",
+        why="The factor that is usually quoted, 3.9, describes one entry of this dictionary. A machine must hold the sum of all entries, and the dtypes show which part takes how much.",
+        shows=[stored_bytes, weight_count],
     ),
 }  # fmt: skip

@@ -1,22 +1,26 @@
-"""A base model of 1.2 billion weights in a process limited to 2 GB more: in 16 bits and in 4 bits.
+"""A base in a process with a memory limit: 16 bits are refused, 4 bits load and train.
 
-For machines that cannot limit a process in this way; notebook 21 runs it live where possible.
+The weights are random numbers in the shape of a real model. Notebook 21 runs the smaller shape live, where
+the system can limit a process in this way; the larger one is recorded. It takes two minutes on one core.
 """
 
 from __future__ import annotations
 
-from sftlab.memory.limit import ALLOWED, example, in_limited_process
+from sftlab.memory.limit import ALLOWED, PATIENCE, example, in_limited_process
 
 RECORD = "memory_limit"  # data/results/memory_limit.json
 
-BASES = {"bf16": "bf16", "4 bits": "nf4"}
+BASES = {"4 bits": "nf4", "16 bits": "bf16"}  # the smaller one first
+SMALL, LARGE = ALLOWED
 
 
 def settings() -> list[dict]:
-    """Return one run: both base models under the same limit."""
-    return [{"allowed": ALLOWED}]
+    """Return a run for each shape."""
+    return [{"shape": shape, "allowed": allowed} for shape, allowed in ALLOWED.items()]
 
 
-def run(allowed: int) -> dict[str, dict]:
-    """Load and train each base model; return the results of `sftlab.memory.limit.attempt`."""
-    return {name: in_limited_process(example(kept), allowed) for name, kept in BASES.items()}
+def run(shape: str, allowed: int) -> dict[str, dict]:
+    """Load and train the base in 4 and in 16 bits; return the results of `sftlab.memory.limit.attempt`."""
+    patience = PATIENCE if shape == SMALL else 20 * PATIENCE
+    runs = [example(stored, shape) for stored in BASES.values()]
+    return dict(zip(BASES, in_limited_process(runs, allowed, patience), strict=True))

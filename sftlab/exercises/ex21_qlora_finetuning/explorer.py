@@ -1,43 +1,35 @@
-"""Notebook 21: plan a training step, of the loaded model and of larger ones, by precision."""
+"""Notebook 21: choose how each part of a QLoRA run is stored, and read what it costs."""
 
 from __future__ import annotations
 
 import ipywidgets as widgets
 
 from sftlab.classroom.explorer import DESCRIBED, WIDE, explorer
-from sftlab.exercises.ex21_qlora_finetuning.plots import planned
-from sftlab.memory.plan import EMBEDDED, Run, plan
+from sftlab.exercises.ex21_qlora_finetuning.plots import STORED, choices, step_bytes
 
-SHAPES = (EMBEDDED, "smollm2-135m", "llama-3.2-1b", "llama-3-8b")
+NAMES = ("llama-3.2-1b", "llama-3-8b", "llama-3-70b")
 
 
-def plan_a_step() -> None:
-    """Model, precision of the frozen base, rank, rows and tokens: the bytes of a step."""
+def choose_dtypes() -> None:
+    """Model, storage of linear layers, embedding and adapters, and rank: the bytes that stay."""
 
-    def run(shape: str, weights: str, r: int, batch: int, length: int) -> Run:
-        return Run(shape, batch, length, trained_per_row=length // 2, r=r, weights=weights)
+    def draw(**chosen):
+        parts = step_bytes(**chosen)
+        total = sum(parts.values()) / 1e9
+        return choices(parts, f"{chosen['shape']}: {total:.2f} GB stay in memory", words(**chosen))
 
-    def draw(**settings):
-        parts = plan(run(**settings))
-        title = f"{settings['shape']}, {settings['weights']}: {told(parts.peak)} at the most"
-        return planned(parts, title, words(**settings))
+    def words(**chosen) -> str:
+        parts = step_bytes(**chosen)
+        each = ", ".join(f"{name} {held / 1e9:.2f} GB" for name, held in parts.items())
+        return f"Bars: {each}. Together {sum(parts.values()) / 1e9:.2f} GB."
 
-    def words(**settings) -> str:
-        parts = plan(run(**settings))
-        each = ", ".join(f"{k} {told(v)}" for k, v in vars(parts).items() if k != "peak")
-        return f"Bars of what a training step holds: {each}. Peak {told(parts.peak)}."
-
-    slider = {"style": DESCRIBED, "layout": WIDE}
+    bits = [("16 bits", 16), ("32 bits", 32)]
+    look = {"style": DESCRIBED}
     controls = {
-        "shape": widgets.Dropdown(options=SHAPES, description="model", style=DESCRIBED),
-        "weights": widgets.ToggleButtons(options=["fp32", "bf16", "nf4"], value="nf4", description="base in"),
-        "r": widgets.SelectionSlider(options=[1, 8, 64, 256], value=8, description="rank r", **slider),
-        "batch": widgets.SelectionSlider(options=[1, 4, 16, 64], value=4, description="rows", **slider),
-        "length": widgets.SelectionSlider(options=[32, 128, 512, 2048], value=128, description="tokens per row", **slider),
+        "shape": widgets.Dropdown(options=NAMES, value="llama-3-8b", description="model", **look),
+        "stored": widgets.ToggleButtons(options=list(STORED), value="16 bits", description="linear layers", **look),
+        "embedding": widgets.ToggleButtons(options=bits, value=32, description="embedding, head", **look),
+        "adapters": widgets.ToggleButtons(options=bits, value=32, description="A, B, moments", **look),
+        "r": widgets.SelectionSlider(options=[8, 16, 32, 64, 128, 256], value=64, description="rank r", layout=WIDE, **look),
     }  # fmt: skip
     explorer(controls, draw, words)
-
-
-def told(size: float) -> str:
-    """Bytes in the unit that suits them."""
-    return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.2f} MB"
