@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import matplotlib.pyplot as plt
 import peft
 import pytest
@@ -146,8 +148,7 @@ def made_up(qv: float, larger: float = 1.0):
     for setting in settings():
         level = qv if setting["targets"] == "q, v" else 1.0
         level *= larger if setting["budget"] > BUDGET else 1.0
-        rates = sorted({s["learning_rate"] for s in settings() if s["task"] == setting["task"]})
-        worse = 1 + abs(rates.index(setting["learning_rate"]) - 1)
+        worse = 1 + abs(math.log2(setting["learning_rate"] / 6.4e-3))
         loss = level * worse * (1 + 0.01 * setting["seed"])
         size = {"rank": 4, "trained": setting["budget"]}
         found.append(setting | size | {"validation": loss, "test": 2 * loss, "exact": 0.5})
@@ -163,16 +164,16 @@ def test_the_words_follow_the_numbers(qv, word):
     assert "not settled" in claims(made_up(1.0), dict.fromkeys(("SmolLM2 135M", "Llama 3 70B"), MODELS["small"]))["claim"][0]  # fmt: skip
 
 
-def test_four_times_the_budget_is_compared_with_one():
+def test_three_times_the_budget_is_compared_with_one():
     assert catch_up(made_up(2.0, larger=0.25))[0] == pytest.approx(0.5)
 
 
 def test_the_rate_is_chosen_on_validation_and_the_edges_are_known():
     runs = made_up(2.0)
-    assert at_edge(runs, FACTS) == []
+    assert not any(at_edge(runs, FACTS, name) for name in SETS)
     for run in runs:
         run["validation"] = -run["learning_rate"] + 1  # the highest rate is best
-    assert at_edge(runs, FACTS) == list(SETS)
+    assert all(at_edge(runs, FACTS, name) for name in SETS)
 
 
 def test_figures_and_tables_hold_every_set():

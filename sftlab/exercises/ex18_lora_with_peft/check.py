@@ -455,7 +455,7 @@ EXERCISES = {
         ),
         path="Begin with one parameter: how many weights does it hold? Then add over all parameters of the model, and over those that require a "
         "gradient. model.parameters() already gives a shared weight once. The usual wrong turn is numel(), which counts bytes in a packed model.",
-        why="PEFT's `print_trainable_parameters()` does the same: it counts a packed parameter double. The share says how much is trained, not how much memory is saved: "
+        why="PEFT's `print_trainable_parameters()` does the same: it counts a packed parameter with all weights in it. The share says how much is trained, not how much memory is saved: "
         "notebooks 06 and 19 measure that.",
         shows=(weight_count,),
     ),
@@ -482,7 +482,7 @@ EXERCISES = {
         ),
         path="Find the layers first: all whose kind is among the targets, in every block. Then the cost of rank 1, the sum of their d_in + d_out. The rank is "
         "how often that cost fits into the budget. Hand the targets on, and set alpha. The usual wrong turn is to count each kind of layer once.",
-        why="A rank is usually chosen as 8, 16 or 64 by habit. Nothing requires a power of two; what matters more is which layers carry it. "
+        why="A rank is usually chosen as 8, 16 or 64 by habit. Nothing requires a power of two. "
         "α goes with the rank here, so that a larger budget does not weaken the update.",
         points=2,
         shows=(targeted_layers,),

@@ -42,13 +42,18 @@ SETS = {
     "down": ["down_proj"],
 }
 BUDGET = 81_408  # parameters: rank 4 on all linear layers of the embedded model
-LESS, MORE = BUDGET // 4, 4 * BUDGET
+LESS, MORE = BUDGET // 4, 3 * BUDGET  # the larger rank on q and v is 63; v has 64 outputs
 SEVERAL = ("all linear", "q, v")  # the sets that are trained with all three budgets
 ANSWERS, FACTS = "answers", "new facts"
 STEPS = {ANSWERS: 24, FACTS: 48}
 RATES = {
     ANSWERS: (1.6e-3, 3.2e-3, 6.4e-3, 1.28e-2),
     FACTS: (3.2e-3, 6.4e-3, 1.28e-2, 2.56e-2),
+}
+FURTHER = {  # learning rates beyond the grid, where its end was best
+    (ANSWERS, "down", BUDGET): (8e-4,),
+    (FACTS, "q, v", MORE): (8e-4, 1.6e-3),
+    (FACTS, "all linear", LESS): (5.12e-2,),
 }
 BATCH, PAIRS, QUESTIONS, ASKED, SEEDS = 16, 32, 60, 40, 5
 
@@ -108,5 +113,5 @@ def settings() -> list[dict]:
         {"task": task, "targets": targets, "budget": budget, "learning_rate": rate, "seed": seed}
         for targets, budget, task in arms
         for seed in range(SEEDS)
-        for rate in RATES[task]
+        for rate in (*RATES[task], *FURTHER.get((task, targets, budget), ()))
     ]

@@ -17,7 +17,7 @@ def pick_rank(models: Mapping[str, Mapping]) -> None:
         models: name -> what ``plots.sizes`` says of it.
     """
     controls = {
-        "r": widgets.SelectionSlider(options=[2**k for k in range(11)], value=8, description="rank r", layout=WIDE),
+        "r": widgets.IntSlider(value=8, min=1, max=64, description="rank r", layout=WIDE),
         "target": widgets.Dropdown(options=list(SETS), value="all linear", description="LoRA on", style=DESCRIBED),
     }  # fmt: skip
 
@@ -27,6 +27,6 @@ def pick_rank(models: Mapping[str, Mapping]) -> None:
     def words(r: int, target: str) -> str:
         shares = {name: trained(size, target, r) for name, size in models.items()}
         told = ", ".join(f"{name} {100 * s:.2g}% ({n:,})" for name, (n, s) in shares.items())
-        return f"Bars of the trained share with rank {r} on {target}: {told}."
+        return f"The trained share with rank {r} on {target}: {told}."
 
     explorer(controls, draw, words)

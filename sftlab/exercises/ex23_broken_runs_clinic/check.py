@@ -233,7 +233,10 @@ def _averaged(combine, logits, labels):
     return ((leaf.grad - whole).norm() / whole.norm()).item()
 
 
-@mistake(SPLIT, "It is 0 whatever combine does: the same gradient is compared with itself.")
+@mistake(
+    SPLIT,
+    "It is 0 whatever combine does: a gradient is compared with itself. `x.grad` is the tensor that backward() adds to, so copy it, or take a new copy of the logits.",
+)
 def _zero(combine, logits, labels):
     return 0.0
 
@@ -332,7 +335,7 @@ def _in_16_bits(served, base, A, B, scale):
     return _along((served - base.to(served.dtype)).float(), scale * (B @ A))
 
 
-@mistake(STRENGTH, "Whether the update is there is told, not how often.")
+@mistake(STRENGTH, "It says whether the update is there. Return how many times it is.")
 def _there(served, base, A, B, scale):
     return float(abs(update_strength(served, base, A, B, scale)) > 0.5)
 
@@ -374,7 +377,7 @@ EXERCISES = {
             for name, (rule, ids, labels) in EXAMPLES.items()
         ],
         asks="Return the number of wrong labels of one training example.\n\n"
-        "input_ids, labels: lists of ids, equally long. answer: list of ids with the end-of-turn token; what should be trained, and nothing else.",
+        "input_ids, labels, answer: lists of ids. Only answer, with its end-of-turn token, should be trained.",
         rules={
             "place": "A label of -100 is masked, all others are trained. A trained label that is not the token at its position is wrong.",
             "answer": "The trained labels, in their order, should be those of answer. Compare them one by one: each that differs is wrong. If one list is longer, what it has more counts as well.",
@@ -420,16 +423,16 @@ EXERCISES = {
     ),
     STRENGTH: Exercise(
         id=STRENGTH,
-        title="How often is the update in the weight?",
+        title="How many times is the update in the weight?",
         reference=update_strength,
         cases=[
             Case(name, lambda given=given: _weights(*given), update_strength, 1e-4, rule=rule)
             for rule, name, given in STRENGTHS
         ],
-        asks="Return how often a trained update is in a served weight.\n\n"
-        "served, base: (d_out, d_in). A: (r, d_in). B: (d_out, r). scale: a number. ΔW = scale · B·A is not zero.",
+        asks="Return how many times a trained update is in a served weight.\n\n"
+        "served, base: (d_out, d_in). A: (r, d_in). B: (d_out, r). scale: a number.",
         rules={
-            "once": "If served is base + t · ΔW, the result is t: 1 in a sound layer, 0 where the adapter is missing, -1 where it was subtracted.",
+            "once": "ΔW is scale · B·A. If served is base + t · ΔW, the result is t: 1 in a sound layer, 0 where the adapter is missing, -1 where it was subtracted.",
             "other": "In general it is ⟨served − base, ΔW⟩ / ⟨ΔW, ΔW⟩, where ⟨X, Y⟩ is the sum of the products of the entries.",
             "half": "served may be in bfloat16, all others are in float32. Compute in float32.",
             "unchanged": "The tensors stay as they are.",

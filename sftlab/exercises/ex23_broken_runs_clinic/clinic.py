@@ -293,7 +293,6 @@ FIRST = {
 SECOND = {
     "sound, another seed": Kind(seed=100),
     "sound, other pairs": Kind(other_pairs=True),
-    "sound, lower learning rate": Kind(training={"learning_rate": 1e-3}),
     "sound, merged": Kind(serve=merged),
     "sound, merged in bfloat16": Kind(serve=merged_in_16_bits),
     "prompts trained, answers masked": Kind("examples", rows=invert),
@@ -303,6 +302,7 @@ SECOND = {
     "prompts cut at the front": Kind("examples", rows=cut_prompts),
     "divided by all tokens": Kind("loss", combine=over_all_tokens),
     "gradients not cleared": Kind("optimizer", training={"clear": False}),
+    "learning rate too low": Kind("optimizer", training={"learning_rate": 1e-3}),
     "half of the adapters frozen": Kind("optimizer", training={"frozen": 0.5}),
     "an early checkpoint": Kind("serving", serve=load_early),
     "adapter applied twice": Kind("serving", serve=apply_twice),
@@ -315,8 +315,8 @@ KINDS = FIRST | SECOND
 # What a notebook trains live: enough kinds of each ward.
 SHOWN = (HEALTHY, "prompts trained too", "end-of-turn token masked", "labels shifted twice", "mean of means",
          "dropout in evaluation", "merged without r", "adapter not loaded", "another family's template")  # fmt: skip
-UNSEEN = ("sound, other pairs", "sound, merged in bfloat16", "answers of the next pair", "prompts cut at the front",
-          "divided by all tokens", "an early checkpoint", "adapter applied twice", "no assistant header")  # fmt: skip
+UNSEEN = ("sound, other pairs", "sound, merged", "sound, merged in bfloat16", "answers of the next pair",
+          "an early checkpoint", "adapter applied twice", "no assistant header", "a system turn")  # fmt: skip
 
 
 def broken(names: Sequence[str]) -> list[str]:

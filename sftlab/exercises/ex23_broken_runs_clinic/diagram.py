@@ -7,7 +7,7 @@ from sftlab.classroom.diagrams import Diagram
 ALT = (
     "Six stages of a run from left to right: file, examples, training step, log, saved adapter, served model. "
     "Under each is what can be looked at: conversations, labels, a gradient, losses, weights, logits and answers. "
-    "The losses are orange: they are all that a dashboard shows."
+    "The losses are orange: they are what most people look at."
 )
 STAGES = (
     ("file", "conversations"),
@@ -29,7 +29,5 @@ def draw() -> str:
         made.arrow(x + 58, 66, x + 58, 93, dashed=True)
         if number:
             made.arrow(x - 31, 45, x - 3, 45)
-    made.text(
-        20, 156, "Below: what each stage leaves behind. Orange is all that a dashboard shows."
-    )
+    made.text(20, 156, "Below: what each stage leaves behind. Orange is what most people look at.")
     return made.svg()

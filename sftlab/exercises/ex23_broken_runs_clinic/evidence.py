@@ -113,7 +113,7 @@ def served_weight(run: Run, name: str) -> torch.Tensor:
 
 @torch.no_grad()
 def strength(run: Run) -> float:
-    """Return how often the trained update is in the served weights: the mean over trained layers."""
+    """Return how many times the trained update is in the served weights: the mean over trained layers."""
     found = []
     for name, base in run.base.items():
         A, B = run.adapter[f"{name}.A"], run.adapter[f"{name}.B"]

@@ -50,7 +50,7 @@ def split_gap(combine: Callable, logits: Tensor, labels: Tensor) -> float:
 
 
 def update_strength(served: Tensor, base: Tensor, A: Tensor, B: Tensor, scale: float) -> float:
-    """Return how often the trained update is in a served weight: 1 is once, 0 is not at all.
+    """Return how many times the trained update is in a served weight: 1 is once, 0 is not at all.
 
     It is ⟨served − base, ΔW⟩ / ⟨ΔW, ΔW⟩ with ΔW = scale · B·A.
 
