@@ -72,6 +72,8 @@ def _html(text: str) -> int:
 def _table(text: str) -> int:
     """Columns as wide as their longest lines; where these do not fit side by side, lines are broken."""
     cells = [[TAG.sub("", c).splitlines() or [""] for c in CELL.findall(row)] for row in rows(text)]
+    most = max(map(len, cells))  # a header over several columns, or an index over several rows
+    cells = [[[""]] * (most - len(row)) + row for row in cells]
     widths = [
         max(len(line) for cell in column for line in cell) for column in zip(*cells, strict=True)
     ]

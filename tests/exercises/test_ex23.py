@@ -205,7 +205,8 @@ def made_up(caught: bool):
         if caught and KINDS[setting["kind"]].where:
             seen |= {name: PROBES[name].sound + 9 for name in WRITTEN}
         exact = 0.2 if caught and KINDS[setting["kind"]].where else 0.9
-        found.append(setting | {"values": seen, "exact": exact + 0.01 * (setting["seed"] % 2)})
+        score = {"exact": exact + 0.01 * (setting["seed"] % 2), "content": 0.9, "stops": 1.0}
+        found.append(setting | {"values": seen} | score)
     return found
 
 
