@@ -1,61 +1,300 @@
-"""Figures and a table of notebook 16: a whole training run, and what it changed."""
+"""Figures and tables of notebook 16. Their words follow the numbers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from sftlab.classroom.figures import BLUE, curves, dots
-from sftlab.classroom.views import View, table
-from sftlab.statistics import mcnemar, paired_difference
+import numpy as np
+import pandas as pd
+
+from sftlab.classroom.figures import BLUE, bars, curves
+from sftlab.exercises import estimates
+from sftlab.exercises.estimates import Estimate, compared, points, times, tuned, verdict
+from sftlab.exercises.ex16_sft_training_loop.stopping import (
+    BASE,
+    BATCH,
+    CHECKPOINTS,
+    EXAMPLES,
+    FEW,
+    MANY,
+    RATES,
+    RULES,
+    SHOTS,
+    TRAINED,
+    questions,
+)
+from sftlab.statistics import chosen, paired_difference
+
+Runs = Sequence[dict]
+RULE = dict(
+    zip(RULES, ("lowest validation loss", "lowest training loss", "last step"), strict=True)
+)
+FIXED = "one step for all, chosen on the other seeds"
+
+WHY = {
+    "a": "The first epochs teach how an answer looks, which held-out questions need too. Later ones make the model sure of these "
+    "pairs' own tokens, and a sure wrong guess on another question costs more than an unsure one.",
+    "b": "The loss counts how sure the model is of each token. Greedy decoding only asks which token comes first, and growing "
+    "more sure rarely changes that.",
+    "c": "The base already knows the facts and pages of questions with answers. Examples in the prompt show it the layout "
+    "that it knows; training has to teach a new one, the chat template, on few pairs.",
+}  # fmt: skip
 
 
-def loss_and_rate(losses: Sequence[float], rates: Sequence[float], pause: int):
-    """Loss and learning rate over the steps of a run, with a mark where it will be paused later."""
-    ends = [sum(part) / len(part) for part in (losses[:5], losses[-5:])]
-    title = f"The loss falls from {ends[0]:.1f} to {ends[1]:.2f} (means of five steps)"
-    if ends[1] >= ends[0]:
-        title = title.replace("falls", "goes")
-    top = max(range(len(rates)), key=lambda step: rates[step]) + 1
-    return curves(
-        {"loss": dict(enumerate(losses, 1)), "rate": {n: 1000 * rate for n, rate in enumerate(rates, 1)}},
-        title,
-        f"Two line charts over {len(losses)} steps. Loss: {title}. Rate: up to {max(rates):g} at step {top}, at last {rates[-1]:.2g}.",
-        panels=True, columns=1, sharex=True, gridspec_kw={"height_ratios": (2.2, 1)}, ylim=(0, None), figsize=(7, 4.2),
-        each={
-            "loss": {"ylabel": "loss (nats per\ntrained token)", "axvline": {pause + 0.5: f"paused here below, after step {pause}"}},
-            "rate": {"ylabel": "rate (×0.001)", "xlabel": "optimiser step", "axvline": {pause + 0.5: ""}},
-        },
-    )  # fmt: skip
+# --- which runs ------------------------------------------------------------------------------
 
 
-def differences(found: Mapping[str, tuple[float, tuple[float, float]]], counts: Mapping[str, int]):
-    """Tuned − base for each kind of question, with intervals. ``counts``: how many questions each has."""
-    points = {
-        f"{kind} ({counts[kind]})": (100 * value, (100 * low, 100 * high))
-        for kind, (value, (low, high)) in found.items()
+def best(runs: Runs, pairs: int) -> list[dict]:
+    """Return the trained runs of the learning rate with the lowest validation loss at its best step."""
+    return tuned(chosen(runs, arm=TRAINED, pairs=pairs), lambda run: min(run["validation"]))
+
+
+def prompted(runs: Runs) -> list[dict]:
+    """Return the runs with the number of examples in the prompt that is best on validation questions."""
+    arms = [chosen(runs, arm=SHOTS, pairs=count) for count in EXAMPLES]
+    return max(arms, key=lambda arm: sum(run["exact"]["validation"].count("1") for run in arm))
+
+
+def loss_at(run: dict, step: int, of: str = "test") -> float:
+    """Return a run's loss at a checkpoint."""
+    return run[of][CHECKPOINTS.index(step)]
+
+
+def losses(runs: Runs, rule: str, of: str = "test") -> list[float]:
+    """Return the loss of every seed at the checkpoint that a rule chooses."""
+    return [loss_at(run, run["chosen"][rule], of) for run in runs]
+
+
+def others_step(runs: Runs, k: int) -> int:
+    """Return the checkpoint with the lowest mean validation loss over all runs but the k-th."""
+    rest = [run["validation"] for i, run in enumerate(runs) if i != k]
+    return CHECKPOINTS[int(np.argmin(np.mean(rest, axis=0)))]
+
+
+def turn(runs: Runs, pairs: int = FEW) -> Estimate:
+    """Return the step with the lowest validation loss: mean over the seeds, 95% t interval."""
+    value, (low, high) = estimates.mean([run["chosen"]["validation"] for run in best(runs, pairs)])
+    return value, (max(low, 0.0), min(high, float(CHECKPOINTS[-1])))
+
+
+def rise(runs: Runs, pairs: int, rate: float | None = None) -> Estimate:
+    """Return the test loss at the last step over that at the chosen one, paired by seed.
+
+    Args:
+        rate: the learning rate; None for the best one.
+    """
+    every = chosen(runs, arm=TRAINED, pairs=pairs)
+    some = chosen(every, learning_rate=rate) if rate else best(runs, pairs)
+    return estimates.ratio(losses(some, "validation"), losses(some, "last"))
+
+
+# --- scores ----------------------------------------------------------------------------------
+
+
+def by_kind(digits: str) -> list[float]:
+    """Return the share of exact answers of each kind, from a digit for each test question."""
+    kinds: dict[str, list[int]] = {}
+    for question, digit in zip(questions()[1], digits, strict=True):
+        kinds.setdefault(question["kind"], []).append(int(digit))
+    return [float(np.mean(some)) for some in kinds.values()]
+
+
+def digits(runs: Runs, rule: str) -> list[str]:
+    """Return the marks of the test questions of every seed, by a rule or by the set "test"."""
+    return [run["exact"][rule] for run in runs]
+
+
+def score(marks: Sequence[str]) -> Estimate:
+    """Return the share of exact answers, with a 95% interval over seeds and kinds."""
+    value, (low, high) = estimates.crossed([by_kind(m) for m in marks])
+    return value, (max(0.0, low), min(1.0, high))
+
+
+def change(before: Sequence[str], after: Sequence[str]) -> Estimate:
+    """Return after − before in the share of exact answers, paired, over seeds and kinds."""
+    pairs = zip(before, after, strict=True)
+    return estimates.crossed([np.subtract(by_kind(b), by_kind(a)).tolist() for a, b in pairs])
+
+
+def stopped(runs: Runs, rule: str = "last") -> Estimate:
+    """Return what the checkpoint of lowest validation loss scores more than another rule's."""
+    some = best(runs, FEW)
+    return change(digits(some, rule), digits(some, "validation"))
+
+
+def against_prompt(runs: Runs, pairs: int = FEW) -> Estimate:
+    """Return the score of a trained model's chosen checkpoint minus that of examples in the prompt."""
+    return change(digits(prompted(runs), "test"), digits(best(runs, pairs), "validation"))
+
+
+# --- figures ---------------------------------------------------------------------------------
+
+
+def both_losses(found: Mapping[str, Mapping[int, float]]):
+    """Draw the losses of the live run, by name and step, with a mark at the lowest validation loss."""
+    validation = found["validation"]
+    step, last = min(validation, key=lambda s: validation[s]), max(validation)
+    where = "at the last step" if step == last else f"at step {step} of {last}"
+    told = "; ".join(
+        f"{name}: " + ", ".join(f"{value:.3g} at {s}" for s, value in by.items())
+        for name, by in found.items()
+    )
+    return curves(found, f"Lowest validation loss {where}", f"Two curves over the steps, logarithmic loss axis. {told}.",
+                  yscale="log", axvline={step: f"step {step}"}, xlabel=f"training step ({FEW // BATCH} steps: one epoch)",
+                  ylabel="loss per token (nats)", figsize=(7.6, 3.6))  # fmt: skip
+
+
+def over_seeds(runs: Runs):
+    """Draw training and validation loss over the steps, few pairs beside many, with the range over seeds."""
+    found = {}
+    for pairs in (FEW, MANY):
+        some = best(runs, pairs)
+        epochs = CHECKPOINTS[-1] * BATCH / pairs
+        name = f"{pairs} pairs, {epochs:g} epochs, learning rate {some[0]['learning_rate']:g}"
+        found[name] = {
+            of: {s: [loss_at(run, s, of) for run in some] for s in CHECKPOINTS}
+            for of in ("training", "validation")
+        }
+    told = "; ".join(
+        f"{name}, {of}: " + ", ".join(f"{np.mean(v):.3g} at {s}" for s, v in by.items())
+        for name, series in found.items()
+        for of, by in series.items()
+    )
+    words = ", ".join(f"with {pairs} pairs {compared(rise(runs, pairs))}" for pairs in (FEW, MANY))
+    return curves(found, f"Test loss at the last step, against the chosen one: {words}", f"Curves in two panels. {told}.",
+                  panels=True, yscale="log", sharey=True, xlabel="training step", ylabel="loss per token (nats)", figsize=(9.4, 3.8))  # fmt: skip
+
+
+def scores_figure(runs: Runs):
+    """Draw the share of exact answers: base, base with examples, and trained on few and on many pairs."""
+    shots = prompted(runs)
+    arms = {
+        "base, chat template": digits(chosen(runs, arm=BASE), "test"),
+        f"base, {shots[0]['pairs']} examples in the prompt": digits(shots, "test"),
+        f"trained on {FEW} pairs": digits(best(runs, FEW), "validation"),
+        f"trained on {MANY} pairs": digits(best(runs, MANY), "validation"),
     }
-    gained = sum(low > 0 for _, (low, _) in found.values()) or "none"
-    lost = sum(high < 0 for _, (_, high) in found.values()) or "none"
-    title = f"Of {len(found)} kinds of question {gained} gained clearly, {lost} lost"
-    told = ", ".join(f"{kind} {100 * value:+.0f}" for kind, (value, _) in found.items())
-    return dots(points, title, f"{title}. {told} points.", zero=True, fmt="+.0f",
-                xlabel="exactly right: tuned − base with two examples (points)")  # fmt: skip
+    found = {name: score(marks) for name, marks in arms.items()}
+    told = "; ".join(f"{name}: {estimates.percent(value)}" for name, value in found.items())
+    word = verdict(against_prompt(runs), "more", "fewer", "no settled difference in")
+    return bars(found, f"Trained on {FEW} pairs, against examples in the prompt: {word} exact answers", f"Bar chart with 95% intervals. {told}.",
+                fmt=".0%", percent="x", xlim=(0, 1.12), xlabel="test questions answered exactly (95% interval over seeds and kinds)")  # fmt: skip
 
 
-def paired_table(pairs: Mapping[str, tuple[Sequence[bool], Sequence[bool]]], seed: int = 0) -> View:
-    """What tuning changed, question by question. ``pairs``: the base's name -> (its, the tuned)."""
-    rows = []
-    for name, (before, after) in pairs.items():
-        difference, (low, high) = paired_difference(before, after, seed=seed)
-        won, lost, p = mcnemar(before, after)
-        change = f"{100 * difference:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
-        shares = [f"{sum(right) / len(right):.1%}" for right in (before, after)]
-        told = "< 0.001" if p < 0.001 else f"{p:.3f}"
-        rows.append([name, len(before), *shares, change, won, lost, told])
-    return table(
-        rows,
-        ["against", "questions", "base", "tuned", "tuned − base, points [95%]", "won", "lost", "McNemar p"],
-    )  # fmt: skip
+# --- tables ----------------------------------------------------------------------------------
+
+
+def rules_table(runs: Runs) -> pd.DataFrame:
+    """Return what each rule chooses on few pairs, and what the chosen checkpoint is worth."""
+    some = best(runs, FEW)
+    rows = {
+        name: {
+            "step, mean": f"{np.mean([run['chosen'][rule] for run in some]):.0f}",
+            "test loss": f"{np.mean(losses(some, rule)):.3f}",
+            "test loss ÷ that of the first rule": times(
+                estimates.ratio(losses(some, "validation"), losses(some, rule))
+            ),
+            "answered exactly": estimates.percent(score(digits(some, rule))),
+        }
+        for rule, name in RULE.items()
+    }
+    steps = [others_step(some, k) for k in range(len(some))]
+    fixed = [loss_at(run, step) for run, step in zip(some, steps, strict=True)]
+    rows[FIXED] = {
+        "step, mean": f"{np.mean(steps):.0f}",
+        "test loss": f"{np.mean(fixed):.3f}",
+        "test loss ÷ that of the first rule": times(
+            estimates.ratio(losses(some, "validation"), fixed)
+        ),
+        "answered exactly": "–",
+    }
+    return pd.DataFrame(rows).T.rename_axis("rule")
+
+
+def units_table(runs: Runs) -> pd.DataFrame:
+    """Return trained minus prompted with three units: questions, kinds, and seeds with kinds."""
+    before = digits(prompted(runs), "test")
+    kinds = [question["kind"] for question in questions()[1]]
+    rows: dict[str, dict[str, str]] = {}
+    for pairs in (FEW, MANY):
+        after = digits(best(runs, pairs), "validation")
+        marks = [np.mean([[int(d) for d in m] for m in some], axis=0) for some in (before, after)]
+        found = {
+            f"{len(kinds)} questions": paired_difference(*marks),
+            f"{len(set(kinds))} kinds": estimates.over_kinds(kinds, (marks[1] - marks[0]).tolist()),
+            f"{len(before)} seeds × {len(set(kinds))} kinds": change(before, after),
+        }
+        for unit, value in found.items():
+            told = f"{points(value)}, {verdict(value, 'higher', 'lower')}"
+            rows.setdefault(unit, {})[f"trained on {pairs} pairs − prompted"] = told
+    return pd.DataFrame(rows).T.rename_axis("unit")
+
+
+def differing(runs: Runs, pairs: int = FEW) -> str:
+    """Return the kinds in which trained and prompted differ by more than half, either way."""
+    before, after = digits(prompted(runs), "test"), digits(best(runs, pairs), "validation")
+    names = list(dict.fromkeys(question["kind"] for question in questions()[1]))
+    gap = np.mean([by_kind(a) for a in after], 0) - np.mean([by_kind(b) for b in before], 0)
+    sides = {
+        "examples in the prompt": [n for n, g in zip(names, gap, strict=True) if g < -0.5],
+        "training": [n for n, g in zip(names, gap, strict=True) if g > 0.5],
+    }
+    return "\n".join(f"better with {side}: {', '.join(of) or 'none'}" for side, of in sides.items())
+
+
+# --- what was found --------------------------------------------------------------------------
+
+
+def claims(
+    runs: Runs, resumed: Mapping[str, float], trl: float, processes: Sequence[dict]
+) -> pd.DataFrame:
+    """Return the claims of the lesson with their numbers; the words follow the intervals.
+
+    Args:
+        resumed: "with" and "without" the optimizer's state, the largest difference of any weight.
+        trl: largest relative difference of a loss from TRL's. processes: the recorded runs.
+    """
+    few, many = rise(runs, FEW), rise(runs, MANY)
+    more, gain, other = against_prompt(runs), stopped(runs), against_prompt(runs, MANY)
+    some = best(runs, FEW)
+    worst = max(run["largest_relative_difference"] for run in processes)
+    by_rate = ", ".join(f"{times(rise(runs, FEW, rate))} at {rate:g}" for rate in RATES)
+    rows = [
+        (
+            f"{FEW} pairs, {CHECKPOINTS[-1] * BATCH // FEW} epochs: test loss at the last step, against the chosen one: {compared(few)}",
+            f"{times(few)}; lowest validation loss at step {turn(runs)[0]:.0f} of {CHECKPOINTS[-1]}, mean of {len(some)} seeds",
+            f"{MANY} pairs, as many steps: {times(many)}, step {turn(runs, MANY)[0]:.0f}",
+            f"{FEW} pairs by learning rate: {by_rate}",
+        ),
+        (
+            f"Early stopping: exact answers {verdict(gain, 'more', 'fewer')} than at the last step",
+            points(gain),
+            f"chosen on the training loss instead: {points(stopped(runs, 'training'))}",
+            f"{len(some)} seeds, {len(questions()[1])} questions, greedy decoding; by loss: {times(few)} at the last step",
+        ),
+        (
+            f"Trained on {FEW} pairs, against examples in the prompt: exact answers {verdict(more, 'more', 'fewer')}",
+            points(more),
+            f"trained on {MANY} pairs: {points(other)}, {verdict(other, 'more', 'fewer')}",
+            "a base that has read pages of questions and answers; the prompt is longer with examples",
+        ),
+        (
+            f"A run resumed from disk {'equals' if resumed['with'] == 0 else 'differs from'} one that never stopped",
+            f"largest difference of a weight: {resumed['with']:g}",
+            f"without the optimizer's state: {resumed['without']:.1g}",
+            "one machine, one thread, no dropout; with dropout the random state belongs in the file",
+        ),
+        (
+            f"TRL's trainer and several processes: {'the same losses' if max(worst, trl) < 1e-4 else 'other losses'}",
+            f"TRL: {trl:.0e} at most; {' and '.join(str(run['processes']) for run in processes)} processes: {worst:.0e}",
+            "the same batches, in the same order",
+            "float32 on CPUs; with dropout, processes draw other numbers",
+        ),
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=["claim", "measured", "control", "where it stops holding"])
+
+
+# --- the explorer ----------------------------------------------------------------------------
 
 
 def curve(losses: Sequence[float], steps: int, width: int = 420, height: int = 90) -> str:
