@@ -450,7 +450,7 @@ EXERCISES = {
             "on_step": "If on_step is given, it is called as on_step(steps_done, loss) right after every step of the optimizer: 1, 2, 3, ...",
             "micro": "With micro_batch_size, no forward pass has more examples than that; losses and weights are the same as without it, "
             "even if a micro-batch has no trained token.",
-            "losses": "Each loss is that of the whole batch before its step, a number without its graph, which would keep the activations in memory.",
+            "losses": "Each loss is that of the whole batch before its step, a number without its graph.",
             "seed": "Set no random seed: with one in every step, each step would draw the same dropout.",
             "unchanged": "batches and rates stay as they are.",
         },
