@@ -100,10 +100,10 @@ def recorded(few_turns: bool, prompt_wins: bool, seeds: int = 4) -> list[dict]:
 def test_the_words_follow_the_numbers(few_turns, prompt_wins):
     runs = recorded(few_turns, prompt_wins)
     few, many = plots.over_seeds(runs)._suptitle.get_text().split(": ")[1].split(", ")
-    assert few == f"with 24 pairs {'higher' if few_turns else 'the same within 5%'}"
-    assert many == "with 240 pairs the same within 5%"
+    assert few == f"24 pairs {'higher' if few_turns else 'the same within 5%'}"
+    assert many == "240 pairs the same within 5%"
     word = "fewer" if prompt_wins else "more"
-    assert f": {word} exact answers" in plots.scores_figure(runs)._suptitle.get_text()
+    assert f": exact answers {word}" in plots.scores_figure(runs)._suptitle.get_text()
     equal = plots.claims(runs, {"with": 0.0, "without": 0.1}, 1e-6, several)
     other = plots.claims(runs, {"with": 0.2, "without": 0.1}, 1e-2, several)
     assert f": {'higher' if few_turns else 'the same within 5%'}" in equal["claim"][0]

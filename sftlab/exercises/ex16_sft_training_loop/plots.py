@@ -130,6 +130,12 @@ def against_prompt(runs: Runs, pairs: int = FEW) -> Estimate:
 # --- figures ---------------------------------------------------------------------------------
 
 
+LOOK = {
+    "training loss": {"yscale": "log", "ylabel": "loss per token (nats)"},
+    "validation loss": {"ylim": (0.2, 1.0)},
+}  # in the first steps, the validation loss is above its axis: its turn would not be seen
+
+
 def both_losses(found: Mapping[str, Mapping[int, float]]):
     """Draw the losses of the live run, by name and step, with a mark at the lowest validation loss."""
     validation = found["validation"]
@@ -139,30 +145,36 @@ def both_losses(found: Mapping[str, Mapping[int, float]]):
         f"{name}: " + ", ".join(f"{value:.3g} at {s}" for s, value in by.items())
         for name, by in found.items()
     )
-    return curves(found, f"Lowest validation loss {where}", f"Two curves over the steps, logarithmic loss axis. {told}.",
-                  yscale="log", axvline={step: f"step {step}"}, xlabel=f"training step ({FEW // BATCH} steps: one epoch)",
-                  ylabel="loss per token (nats)", figsize=(7.6, 3.6))  # fmt: skip
+    each = {name: look | {"axvline": {step: f"step {step}"}} for name, look in LOOK.items()}
+    each["validation loss"]["ylim"] = (0.8 * validation[step], 2 * validation[step])
+    return curves({f"{name} loss": by for name, by in found.items()}, f"Lowest validation loss {where}",
+                  f"Two panels over the steps, the training loss on a logarithmic axis. {told}.", panels=True, each=each,
+                  xlabel=f"training step ({FEW // BATCH} steps: one epoch)", figsize=(9.4, 3.4))  # fmt: skip
 
 
 def over_seeds(runs: Runs):
-    """Draw training and validation loss over the steps, few pairs beside many, with the range over seeds."""
-    found = {}
+    """Draw both losses over the steps with the range over seeds: few pairs, at two learning rates, and many."""
+    arms = {}
     for pairs in (FEW, MANY):
         some = best(runs, pairs)
-        epochs = CHECKPOINTS[-1] * BATCH / pairs
-        name = f"{pairs} pairs, {epochs:g} epochs, learning rate {some[0]['learning_rate']:g}"
-        found[name] = {
-            of: {s: [loss_at(run, s, of) for run in some] for s in CHECKPOINTS}
-            for of in ("training", "validation")
+        arms[f"{pairs} pairs, learning rate {some[0]['learning_rate']:g}"] = some
+    faster = chosen(runs, arm=TRAINED, pairs=FEW, learning_rate=RATES[-1])
+    arms[f"{FEW} pairs, learning rate {RATES[-1]:g}"] = faster
+    found = {
+        f"{of} loss": {
+            name: {s: [loss_at(run, s, of) for run in some] for s in CHECKPOINTS}
+            for name, some in arms.items()
         }
+        for of in ("training", "validation")
+    }
     told = "; ".join(
-        f"{name}, {of}: " + ", ".join(f"{np.mean(v):.3g} at {s}" for s, v in by.items())
-        for name, series in found.items()
-        for of, by in series.items()
+        f"{panel}, {name}: " + ", ".join(f"{np.mean(v):.3g} at {s}" for s, v in by.items())
+        for panel, series in found.items()
+        for name, by in series.items()
     )
-    words = ", ".join(f"with {pairs} pairs {compared(rise(runs, pairs))}" for pairs in (FEW, MANY))
+    words = ", ".join(f"{pairs} pairs {compared(rise(runs, pairs))}" for pairs in (FEW, MANY))
     return curves(found, f"Test loss at the last step, against the chosen one: {words}", f"Curves in two panels. {told}.",
-                  panels=True, yscale="log", sharey=True, xlabel="training step", ylabel="loss per token (nats)", figsize=(9.4, 3.8))  # fmt: skip
+                  panels=True, each=LOOK, xlabel="training step", figsize=(9.4, 4))  # fmt: skip
 
 
 def scores_figure(runs: Runs):
@@ -176,9 +188,9 @@ def scores_figure(runs: Runs):
     }
     found = {name: score(marks) for name, marks in arms.items()}
     told = "; ".join(f"{name}: {estimates.percent(value)}" for name, value in found.items())
-    word = verdict(against_prompt(runs), "more", "fewer", "no settled difference in")
-    return bars(found, f"Trained on {FEW} pairs, against examples in the prompt: {word} exact answers", f"Bar chart with 95% intervals. {told}.",
-                fmt=".0%", percent="x", xlim=(0, 1.12), xlabel="test questions answered exactly (95% interval over seeds and kinds)")  # fmt: skip
+    word = verdict(against_prompt(runs), "more", "fewer")
+    return bars(found, f"{FEW} pairs, against examples in the prompt: exact answers {word}", f"Bar chart with 95% intervals. {told}.",
+                fmt=".0%", percent="x", xlim=(0, 1.12), xlabel="test questions answered exactly (seeds × kinds)")  # fmt: skip
 
 
 # --- tables ----------------------------------------------------------------------------------
