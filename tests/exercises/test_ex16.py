@@ -100,14 +100,16 @@ def recorded(few_turns: bool, prompt_wins: bool, seeds: int = 4) -> list[dict]:
 def test_the_words_follow_the_numbers(few_turns, prompt_wins):
     runs = recorded(few_turns, prompt_wins)
     few, many = plots.over_seeds(runs)._suptitle.get_text().split(": ")[1].split(", ")
-    assert few == f"24 pairs {'higher' if few_turns else 'the same within 5%'}"
-    assert many == "240 pairs the same within 5%"
+    assert few == f"24 pairs {'higher' if few_turns else 'lower'}"
+    assert many == "240 pairs lower"
     word = "fewer" if prompt_wins else "more"
     assert f": exact answers {word}" in plots.scores_figure(runs)._suptitle.get_text()
     equal = plots.claims(runs, {"with": 0.0, "without": 0.1}, 1e-6, several)
     other = plots.claims(runs, {"with": 0.2, "without": 0.1}, 1e-2, several)
-    assert f": {'higher' if few_turns else 'the same within 5%'}" in equal["claim"][0]
-    assert "not settled here" in equal["claim"][1]
+    assert equal["claim"][0].endswith(f": {few}, {many}")
+    assert "exact answers not settled here" in equal["claim"][1]
+    loss = "higher" if few_turns else "the same within 5%"
+    assert equal["claim"][1].endswith(f"last step's test loss {loss}")
     assert f"exact answers {word}" in equal["claim"][2]
     assert "equals" in equal["claim"][3] and "differs from" in other["claim"][3]
     assert "the same losses" in equal["claim"][4] and "other losses" in other["claim"][4]

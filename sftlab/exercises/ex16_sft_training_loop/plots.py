@@ -88,6 +88,15 @@ def rise(runs: Runs, pairs: int, rate: float | None = None) -> Estimate:
     return estimates.ratio(losses(some, "validation"), losses(some, "last"))
 
 
+def later(runs: Runs, pairs: int, rate: float | None = None) -> Estimate:
+    """Return the test loss at the last step over that at half of the steps, paired by seed."""
+    some = chosen(runs, arm=TRAINED, pairs=pairs, learning_rate=rate) if rate else best(runs, pairs)
+    ends = (
+        [loss_at(run, step) for run in some] for step in (CHECKPOINTS[-1] // 2, CHECKPOINTS[-1])
+    )
+    return estimates.ratio(*ends)
+
+
 # --- scores ----------------------------------------------------------------------------------
 
 
@@ -153,13 +162,13 @@ def both_losses(found: Mapping[str, Mapping[int, float]]):
 
 
 def over_seeds(runs: Runs):
-    """Draw both losses over the steps with the range over seeds: few pairs, at two learning rates, and many."""
+    """Draw both losses over the steps with the range over seeds: few and many pairs, two rates each."""
     arms = {}
-    for pairs in (FEW, MANY):
-        some = best(runs, pairs)
-        arms[f"{pairs} pairs, learning rate {some[0]['learning_rate']:g}"] = some
-    faster = chosen(runs, arm=TRAINED, pairs=FEW, learning_rate=RATES[-1])
-    arms[f"{FEW} pairs, learning rate {RATES[-1]:g}"] = faster
+    for rate in (None, RATES[-1]):
+        for pairs in (FEW, MANY):
+            every = chosen(runs, arm=TRAINED, pairs=pairs)
+            some = chosen(every, learning_rate=rate) if rate else best(runs, pairs)
+            arms[f"{pairs} pairs at {some[0]['learning_rate']:g}"] = some
     found = {
         f"{of} loss": {
             name: {s: [loss_at(run, s, of) for run in some] for s in CHECKPOINTS}
@@ -172,8 +181,8 @@ def over_seeds(runs: Runs):
         for panel, series in found.items()
         for name, by in series.items()
     )
-    words = ", ".join(f"{pairs} pairs {compared(rise(runs, pairs))}" for pairs in (FEW, MANY))
-    return curves(found, f"Test loss at the last step, against the chosen one: {words}", f"Curves in two panels. {told}.",
+    words = ", ".join(f"{pairs} pairs {compared(later(runs, pairs))}" for pairs in (FEW, MANY))
+    return curves(found, f"Test loss, last step against half of the steps: {words}", f"Curves in two panels. {told}.",
                   panels=True, each=LOOK, xlabel="training step", figsize=(9.4, 4))  # fmt: skip
 
 
@@ -266,23 +275,23 @@ def claims(
         resumed: "with" and "without" the optimizer's state, the largest difference of any weight.
         trl: largest relative difference of a loss from TRL's. processes: the recorded runs.
     """
-    few, many = rise(runs, FEW), rise(runs, MANY)
+    few = rise(runs, FEW)
     more, gain, other = against_prompt(runs), stopped(runs), against_prompt(runs, MANY)
     some = best(runs, FEW)
     worst = max(run["largest_relative_difference"] for run in processes)
-    by_rate = ", ".join(f"{times(rise(runs, FEW, rate))} at {rate:g}" for rate in RATES)
+    fast, few_fast = RATES[-1], rise(runs, FEW, RATES[-1])
     rows = [
         (
-            f"{FEW} pairs, {CHECKPOINTS[-1] * BATCH // FEW} epochs: test loss at the last step, against the chosen one: {compared(few)}",
-            f"{times(few)}; lowest validation loss at step {turn(runs)[0]:.0f} of {CHECKPOINTS[-1]}, mean of {len(some)} seeds",
-            f"{MANY} pairs, as many steps: {times(many)}, step {turn(runs, MANY)[0]:.0f}",
-            f"{FEW} pairs by learning rate: {by_rate}",
+            f"Twice as many steps, test loss: {FEW} pairs {compared(later(runs, FEW))}, {MANY} pairs {compared(later(runs, MANY))}",
+            f"{FEW} pairs {times(later(runs, FEW))}, {MANY} pairs {times(later(runs, MANY))}",
+            f"only the pairs' number differs; lowest validation loss at step {turn(runs)[0]:.0f} and {turn(runs, MANY)[0]:.0f} of {CHECKPOINTS[-1]}",
+            f"learning rate {some[0]['learning_rate']:g}; at {fast:g} {times(later(runs, FEW, fast))} and {times(later(runs, MANY, fast))}",
         ),
         (
-            f"Early stopping: exact answers {verdict(gain, 'more', 'fewer')} than at the last step",
-            points(gain),
+            f"Chosen checkpoint on {FEW} pairs: exact answers {verdict(gain, 'more', 'fewer')}, last step's test loss {compared(few)}",
+            f"{points(gain)}; last step's loss ÷ chosen one's {times(few)}",
             f"chosen on the training loss instead: {points(stopped(runs, 'training'))}",
-            f"{len(some)} seeds, {len(questions()[1])} questions, greedy decoding; by loss: {times(few)} at the last step",
+            f"at {fast:g} the last step's loss is {compared(few_fast)}, {times(few_fast)}; there with {MANY} pairs {times(rise(runs, MANY, fast))}",
         ),
         (
             f"Trained on {FEW} pairs, against examples in the prompt: exact answers {verdict(more, 'more', 'fewer')}",
