@@ -32,12 +32,12 @@ RULE = dict(
 FIXED = "one step for all, chosen on the other seeds"
 
 WHY = {
-    "a": "The first epochs teach how an answer looks, which held-out questions need too. Later ones make the model sure of these "
-    "pairs' own tokens, and a sure wrong guess on another question costs more than an unsure one.",
+    "a": "The first epochs teach how an answer looks, which held-out questions need too. After that the loss on the pairs is close "
+    "to zero, so they have little more to teach. At a higher learning rate the loss on other questions also rises.",
     "b": "The loss counts how sure the model is of each token. Greedy decoding only asks which token comes first, and growing "
     "more sure rarely changes that.",
-    "c": "The base already knows the facts and pages of questions with answers. Examples in the prompt show it the layout "
-    "that it knows; training has to teach a new one, the chat template, on few pairs.",
+    "c": "A likely reason: the base knows pages of questions with answers, and examples in the prompt show it that layout. Training "
+    "has to teach a new layout, the chat template, from few pairs.",
 }  # fmt: skip
 
 
