@@ -79,12 +79,14 @@ def recorded(few_turns: bool, prompt_wins: bool, seeds: int = 4) -> list[dict]:
         if setting["seed"] >= seeds:
             continue
         if setting["arm"] != stopping.TRAINED:
-            won = prompt_wins and setting["arm"] == stopping.SHOTS
-            own = {"validation": "1" * 54 if won else "0" * 54, "test": marks[won]}
-            found.append({**setting, "exact": own})
+            won = prompt_wins and setting["arm"] == stopping.LINES
+            loss = 1.0 + (setting["pairs"] != 8)
+            found.append({**setting, "exact": marks[won], "validation": loss})
             continue
         turns = few_turns and setting["pairs"] == stopping.FEW
-        falling = [1.0 / (k + 2) for k in range(len(stopping.CHECKPOINTS))]
+        falling = [
+            1.0 / (k + 2 + setting["pairs"] / 1000) for k in range(len(stopping.CHECKPOINTS))
+        ]
         losses = [0.5 + abs(k - 4) / 10 + setting["seed"] / 100 for k in range(len(falling))]
         chosen = {"validation": 20 if turns else 96, "training": 96, "last": 96}
         found.append({
@@ -99,26 +101,27 @@ def recorded(few_turns: bool, prompt_wins: bool, seeds: int = 4) -> list[dict]:
 @pytest.mark.parametrize("prompt_wins", [True, False])
 def test_the_words_follow_the_numbers(few_turns, prompt_wins):
     runs = recorded(few_turns, prompt_wins)
-    few, many = plots.over_seeds(runs)._suptitle.get_text().split(": ")[1].split(", ")
-    assert few == f"24 pairs {'higher' if few_turns else 'lower'}"
-    assert many == "240 pairs lower"
-    word = "fewer" if prompt_wins else "more"
-    assert f": exact answers {word}" in plots.scores_figure(runs)._suptitle.get_text()
+    side = "lower" if few_turns else "higher"  # of many pairs, the later loss over the earlier one
+    told = f"{side} from step {', '.join(map(str, plots.EARLIER))}"
+    assert f"\n{told} (tuned rate)" in plots.over_seeds(runs)._suptitle.get_text()
     equal = plots.claims(runs, {"with": 0.0, "without": 0.1}, 1e-6, several)
     other = plots.claims(runs, {"with": 0.2, "without": 0.1}, 1e-2, several)
-    assert equal["claim"][0].endswith(f": {few}, {many}")
+    assert equal["claim"][0].endswith(f": {told}")
     assert "exact answers not settled here" in equal["claim"][1]
-    loss = "higher" if few_turns else "the same within 5%"
-    assert equal["claim"][1].endswith(f"last step's test loss {loss}")
-    assert f"exact answers {word}" in equal["claim"][2]
+    word = "fewer" if prompt_wins else "more"
+    assert equal["claim"][2].endswith(f"240 pairs {word}, 24 pairs {word}")
     assert "equals" in equal["claim"][3] and "differs from" in other["claim"][3]
     assert "the same losses" in equal["claim"][4] and "other losses" in other["claim"][4]
     assert plots.turn(runs)[0] == (20 if few_turns else 96)
-    side = "examples in the prompt" if prompt_wins else "training"
-    assert f"better with {side}: none" not in plots.differing(runs)
-    assert set(plots.units_table(runs).iloc[:, 0].str.split(", ").str[-1]) == {
-        "lower" if prompt_wins else "higher"
-    }
+    side = "with examples in the prompt" if prompt_wins else "trained on 240 pairs"
+    assert f"better {side}: none" not in plots.differing(runs)
+    verdicts = plots.units_table(runs).iloc[:, 0].str.split(", ").str[-1]
+    assert set(verdicts) == {"lower" if prompt_wins else "higher"}
+    assert "8 examples" in " ".join(plots.untrained(runs))  # by the lower loss, not by the score
+    assert ("is flat" in plots.flat(runs)) == few_turns
+    assert "24 pairs: 15–16, 240 pairs: 24" in plots.kinds_covered(runs)
+    assert len(plots.rules_table(runs)) == 4 and len(plots.later_table(runs)) == 8
+    plots.scores_figure(runs)
     plt.close("all")
 
 
@@ -167,9 +170,19 @@ def test_an_answer_after_examples_ends_where_the_next_question_begins(monkeypatc
         "generate",
         lambda *_: [Generation(said, [1], False), Generation(" So", [1], False)],
     )
-    ended, endless = stopping.after_examples(None, None, [], [{"prompt": "A?"}, {"prompt": "B?"}])
+    ended, endless = stopping.after_examples(None, None, [{"prompt": "A?"}, {"prompt": "B?"}])
     assert (ended.text, ended.stopped) == ("1. Sit.\n2. Stand.", True)
     assert (endless.text, endless.stopped) == ("So", False)
+
+
+@pytest.mark.parametrize("arm", [stopping.TEMPLATE, stopping.LINES])
+def test_only_the_answer_and_its_end_have_labels(tokenizer, arm):
+    asked, shots = stopping.questions()[0][:2], stopping.drawn(0)[:2]
+    for question, known in zip(asked, stopping.answers(arm, tokenizer, asked, shots), strict=True):
+        text = tokenizer.decode([i for i in known.labels if i >= 0])
+        end = "\nQ:" if arm == stopping.LINES else tokenizer.eos_token
+        assert text.strip() == question["response"] + end
+        assert shots[1]["response"] in tokenizer.decode(known.input_ids)
 
 
 def test_the_button_trains_and_the_pause_answers(start, tokenizer, rows, monkeypatch):

@@ -172,6 +172,13 @@ _flawed(
         ),
     ),
 )
+_flawed(
+    "The loss is divided by the tokens that attention_mask counts, the prompt's among them. Divide by the trained tokens: labels that are not -100.",
+    step=lambda *given: _step(
+        *given,
+        loss_of=lambda model, part, batch: _summed(model, part) / batch["attention_mask"].sum(),
+    ),
+)
 _given("The last batch is left out. The loop ends one step too early.",
        lambda model, batches, optimizer, rates, *rest: (model, batches[:-1], optimizer, rates[:-1], *rest))  # fmt: skip
 _given("The first batch is left out.",
@@ -284,6 +291,24 @@ _flawed(
         *given,
         loss_of=lambda model, part, batch: _loss(model, part) / len(list(_parts(batch, given[3]))),
     ),
+)
+
+
+def _means_of_filled(model, batch, optimizer, size):
+    filled = [part for part in _parts(batch, size) if _count(part)]
+    return _step(
+        model,
+        batch,
+        optimizer,
+        size,
+        parts=lambda *_: filled,
+        loss_of=lambda model, part, batch: _loss(model, part) / len(filled),
+    )
+
+
+_flawed(
+    "Micro-batches without a trained token are skipped, but the mean losses of the others are averaged, so a token in a short one weighs more. Divide each summed loss by the trained tokens of the whole batch.",
+    step=_means_of_filled,
 )
 _flawed(
     "Each micro-batch is weighted by its number of examples. Its weight is its share of the batch's trained tokens.",

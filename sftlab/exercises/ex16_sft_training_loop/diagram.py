@@ -16,7 +16,7 @@ def draw() -> str:
     made = Diagram(860, 236, ALT)
     rows = (
         (20, "training pairs", "green", "train_loop: batch → loss → step,\nbatch → loss → step, …", "weights, after every step"),
-        (98, "validation questions", "orange", "every few steps:\nthe loss on these questions", "chosen checkpoint:\nsaved to disk"),
+        (98, "validation questions", "grey", "every few steps:\nthe loss on these questions", "chosen checkpoint:\nsaved to disk"),
         (176, "test questions", "blue", "after the run, once", "the score that is reported"),
     )  # fmt: skip
     for y, data, fill, what, result in rows:

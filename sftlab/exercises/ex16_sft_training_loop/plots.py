@@ -9,50 +9,45 @@ import pandas as pd
 
 from sftlab.classroom.figures import BLUE, bars, curves
 from sftlab.exercises import estimates
-from sftlab.exercises.estimates import Estimate, compared, points, times, tuned, verdict
+from sftlab.exercises.estimates import Estimate, points, times, tuned, verdict
 from sftlab.exercises.ex16_sft_training_loop.stopping import (
-    BASE,
     BATCH,
     CHECKPOINTS,
     EXAMPLES,
     FEW,
+    LINES,
     MANY,
     RATES,
-    RULES,
-    SHOTS,
+    TEMPLATE,
     TRAINED,
+    covered,
     questions,
 )
 from sftlab.statistics import chosen, paired_difference
 
 Runs = Sequence[dict]
-RULE = dict(
-    zip(RULES, ("lowest validation loss", "lowest training loss", "last step"), strict=True)
-)
-FIXED = "one step for all, chosen on the other seeds"
-
-WHY = {
-    "a": "The first epochs teach how an answer looks, which held-out questions need too. After that the loss on the pairs is close "
-    "to zero, so they have little more to teach. At a higher learning rate the loss on other questions also rises.",
-    "b": "The loss counts how sure the model is of each token. Greedy decoding only asks which token comes first, and growing "
-    "more sure rarely changes that.",
-    "c": "A likely reason: the base knows pages of questions with answers, and examples in the prompt show it that layout. Training "
-    "has to teach a new layout, the chat template, from few pairs.",
-}  # fmt: skip
+LAST = CHECKPOINTS[-1]
+EARLIER = (24, 36, 48, 72)  # steps that the last one is compared with
+FAST = RATES[-1]
+LARGE = 0.5  # share of a kind's questions from which on a kind is named
 
 
 # --- which runs ------------------------------------------------------------------------------
 
 
-def best(runs: Runs, pairs: int) -> list[dict]:
-    """Return the trained runs of the learning rate with the lowest validation loss at its best step."""
-    return tuned(chosen(runs, arm=TRAINED, pairs=pairs), lambda run: min(run["validation"]))
+def best(runs: Runs, pairs: int, rate: float | None = None) -> list[dict]:
+    """Return the trained runs of a learning rate.
+
+    Without one, it is that of the lowest mean over the seeds of each run's lowest validation loss.
+    """
+    some = chosen(runs, arm=TRAINED, pairs=pairs)
+    return chosen(some, learning_rate=rate) if rate else tuned(some, lambda r: min(r["validation"]))
 
 
-def prompted(runs: Runs) -> list[dict]:
-    """Return the runs with the number of examples in the prompt that is best on validation questions."""
-    arms = [chosen(runs, arm=SHOTS, pairs=count) for count in EXAMPLES]
-    return max(arms, key=lambda arm: sum(run["exact"]["validation"].count("1") for run in arm))
+def prompted(runs: Runs, arm: str = LINES) -> list[dict]:
+    """Return the runs with the number of examples whose mean validation loss is lowest."""
+    arms = [chosen(runs, arm=arm, pairs=count) for count in EXAMPLES if count]
+    return min(arms, key=lambda some: np.mean([run["validation"] for run in some]))
 
 
 def loss_at(run: dict, step: int, of: str = "test") -> float:
@@ -77,24 +72,55 @@ def turn(runs: Runs, pairs: int = FEW) -> Estimate:
     return value, (max(low, 0.0), min(high, float(CHECKPOINTS[-1])))
 
 
-def rise(runs: Runs, pairs: int, rate: float | None = None) -> Estimate:
-    """Return the test loss at the last step over that at the chosen one, paired by seed.
-
-    Args:
-        rate: the learning rate; None for the best one.
-    """
-    every = chosen(runs, arm=TRAINED, pairs=pairs)
-    some = chosen(every, learning_rate=rate) if rate else best(runs, pairs)
-    return estimates.ratio(losses(some, "validation"), losses(some, "last"))
-
-
-def later(runs: Runs, pairs: int, rate: float | None = None) -> Estimate:
-    """Return the test loss at the last step over that at half of the steps, paired by seed."""
-    some = chosen(runs, arm=TRAINED, pairs=pairs, learning_rate=rate) if rate else best(runs, pairs)
-    ends = (
-        [loss_at(run, step) for run in some] for step in (CHECKPOINTS[-1] // 2, CHECKPOINTS[-1])
+def flat(runs: Runs, close: float = 0.05) -> str:
+    """Return between which checkpoints the mean validation loss is close to its lowest value."""
+    curve = np.mean([run["validation"] for run in best(runs, FEW)], axis=0)
+    near = [s for s, v in zip(CHECKPOINTS, curve, strict=True) if v <= (1 + close) * min(curve)]
+    return (
+        f"The minimum is flat. Mean validation loss is within {close:.0%} of its lowest value at "
+        f"all checkpoints from step {near[0]} to {near[-1]}, so this step says little."
+        if len(near) > 2 and near == list(CHECKPOINTS[CHECKPOINTS.index(near[0]) :][: len(near)])
+        else f"Mean validation loss is within {close:.0%} of its lowest value at {near}."
     )
-    return estimates.ratio(*ends)
+
+
+def rise(runs: Runs, pairs: int, rate: float | None = None, of: str = "test") -> Estimate:
+    """Return the loss at the last step over that at the chosen one, paired by seed."""
+    some = best(runs, pairs, rate)
+    return estimates.ratio(losses(some, "validation", of), losses(some, "last", of))
+
+
+def against_others(runs: Runs, pairs: int, rate: float | None = None) -> Estimate:
+    """Return the test loss at the last step over that at the step chosen on the other seeds."""
+    some = best(runs, pairs, rate)
+    fixed = [loss_at(run, others_step(some, k)) for k, run in enumerate(some)]
+    return estimates.ratio(fixed, losses(some, "last"))
+
+
+def later(runs: Runs, pairs: int, step: int, rate: float | None = None) -> Estimate:
+    """Return the test loss at the last step over that at an earlier one, paired by seed."""
+    some = best(runs, pairs, rate)
+    return estimates.ratio([loss_at(run, step) for run in some], losses(some, "last"))
+
+
+def interaction(runs: Runs, step: int, rate: float | None = None) -> Estimate:
+    """Return `later` of many pairs over that of few, paired by seed."""
+    sides = [
+        [last / loss_at(run, step) for run, last in zip(some, losses(some, "last"), strict=True)]
+        for some in (best(runs, FEW, rate), best(runs, MANY, rate))
+    ]
+    return estimates.ratio(*sides)
+
+
+def told_steps(runs: Runs, rate: float | None = None) -> str:
+    """Return from which earlier steps the ratio of ratios is settled, and which way."""
+    sides: dict[str, list[str]] = {}
+    for step in EARLIER:
+        word = verdict(interaction(runs, step, rate), "higher", "lower", neutral=1.0)
+        sides.setdefault(word, []).append(str(step))
+    settled = {word: steps for word, steps in sides.items() if word != estimates.OPEN}
+    told = " and ".join(f"{word} from step {', '.join(some)}" for word, some in settled.items())
+    return told or estimates.OPEN
 
 
 # --- scores ----------------------------------------------------------------------------------
@@ -109,7 +135,7 @@ def by_kind(digits: str) -> list[float]:
 
 
 def digits(runs: Runs, rule: str) -> list[str]:
-    """Return the marks of the test questions of every seed, by a rule or by the set "test"."""
+    """Return the marks of the test questions of every seed, by a rule."""
     return [run["exact"][rule] for run in runs]
 
 
@@ -125,15 +151,40 @@ def change(before: Sequence[str], after: Sequence[str]) -> Estimate:
     return estimates.crossed([np.subtract(by_kind(b), by_kind(a)).tolist() for a, b in pairs])
 
 
-def stopped(runs: Runs, rule: str = "last") -> Estimate:
-    """Return what the checkpoint of lowest validation loss scores more than another rule's."""
-    some = best(runs, FEW)
-    return change(digits(some, rule), digits(some, "validation"))
+def gain(runs: Runs, pairs: int = FEW, rate: float | None = None) -> Estimate:
+    """Return the exact answers of the checkpoint of lowest validation loss minus the last one's."""
+    some = best(runs, pairs, rate)
+    return change(digits(some, "last"), digits(some, "validation"))
+
+
+def prompt_marks(runs: Runs) -> list[str]:
+    """Return the marks of the test questions after examples in lines of "Q:" and "A:"."""
+    return [run["exact"] for run in prompted(runs)]
 
 
 def against_prompt(runs: Runs, pairs: int = FEW) -> Estimate:
     """Return the score of a trained model's chosen checkpoint minus that of examples in the prompt."""
-    return change(digits(prompted(runs), "test"), digits(best(runs, pairs), "validation"))
+    return change(prompt_marks(runs), digits(best(runs, pairs), "validation"))
+
+
+def untrained(runs: Runs) -> dict[str, Estimate]:
+    """Return the scores of the base in both layouts, without and with examples."""
+    return {
+        f"base, {arm}, {f'{count} examples' if count else 'no example'}": score(
+            [run["exact"] for run in chosen(runs, arm=arm, pairs=count)]
+        )
+        for arm in (TEMPLATE, LINES)
+        for count in (0, prompted(runs, arm)[0]["pairs"])
+    }
+
+
+def layout(runs: Runs) -> str:
+    """Return what layout and examples do, each without the other."""
+    scores = [estimates.percent(value) for value in untrained(runs).values()]
+    return (
+        f"Layout and examples apart: as Q and A, the base has {scores[2]} of the answers exactly right "
+        f"without any example, and {scores[3]} with some. In the chat template it has {scores[0]} and {scores[1]}."
+    )
 
 
 # --- figures ---------------------------------------------------------------------------------
@@ -162,82 +213,83 @@ def both_losses(found: Mapping[str, Mapping[int, float]]):
 
 
 def over_seeds(runs: Runs):
-    """Draw both losses over the steps with the range over seeds: few and many pairs, two rates each."""
-    arms = {}
-    for rate in (None, RATES[-1]):
-        for pairs in (FEW, MANY):
-            every = chosen(runs, arm=TRAINED, pairs=pairs)
-            some = chosen(every, learning_rate=rate) if rate else best(runs, pairs)
-            arms[f"{pairs} pairs at {some[0]['learning_rate']:g}"] = some
-    found = {
-        f"{of} loss": {
-            name: {s: [loss_at(run, s, of) for run in some] for s in CHECKPOINTS}
-            for name, some in arms.items()
+    """Draw the test loss over the steps with the range over seeds: few and many pairs, two rates."""
+    found = {}
+    for rate in (None, FAST):
+        arms = {pairs: best(runs, pairs, rate) for pairs in (FEW, MANY)}
+        rates = dict.fromkeys(f"{arms[pairs][0]['learning_rate']:g}" for pairs in arms)
+        found[f"learning rate {' and '.join(rates)}{'' if rate else ' (tuned)'}"] = {
+            f"{pairs} pairs": {s: [loss_at(run, s) for run in some] for s in CHECKPOINTS}
+            for pairs, some in arms.items()
         }
-        for of in ("training", "validation")
-    }
     told = "; ".join(
         f"{panel}, {name}: " + ", ".join(f"{np.mean(v):.3g} at {s}" for s, v in by.items())
         for panel, series in found.items()
         for name, by in series.items()
     )
-    words = ", ".join(f"{pairs} pairs {compared(later(runs, pairs))}" for pairs in (FEW, MANY))
-    return curves(found, f"Test loss, last step against half of the steps: {words}", f"Curves in two panels. {told}.",
-                  panels=True, each=LOOK, xlabel="training step", figsize=(9.4, 4))  # fmt: skip
+    title = f"Test loss, step {LAST} ÷ an earlier step, {MANY} pairs against {FEW}:\n{told_steps(runs)} (tuned rate); {told_steps(runs, FAST)} ({FAST:g})"
+    return curves(found, title, f"Curves of the test loss in two panels. {told}.", panels=True, sharey=True,
+                  ylim=(0.2, 1.0), ylabel="test loss per token (nats)", xlabel="training step", figsize=(9.4, 4))  # fmt: skip
+
+
+def later_table(runs: Runs) -> pd.DataFrame:
+    """Return the test loss at the last step over that at earlier ones, and its ratio of the arms."""
+    rows = {}
+    for rate in (None, FAST):
+        for step in EARLIER:
+            both = {f"{n} pairs": times(later(runs, n, step, rate)) for n in (FEW, MANY)}
+            name = f"{rate or 'tuned'}: step {LAST} ÷ step {step}"
+            rows[name] = both | {f"{MANY} over {FEW}": times(interaction(runs, step, rate))}
+    return pd.DataFrame(rows).T.rename_axis("learning rate: test loss")
+
+
+def kinds_covered(runs: Runs) -> str:
+    """Return how many kinds of test questions few and many pairs cover, over the seeds."""
+    seeds = [run["seed"] for run in best(runs, FEW)]
+    some = {n: sorted({covered(seed, n) for seed in seeds}) for n in (FEW, MANY)}
+    told = (
+        f"{n} pairs: {'–'.join(map(str, dict.fromkeys((c[0], c[-1]))))}" for n, c in some.items()
+    )
+    total = len({question["kind"] for question in questions()[1]})
+    return f"kinds of test question among the pairs, of {total}: {', '.join(told)}"
 
 
 def scores_figure(runs: Runs):
-    """Draw the share of exact answers: base, base with examples, and trained on few and on many pairs."""
-    shots = prompted(runs)
-    arms = {
-        "base, chat template": digits(chosen(runs, arm=BASE), "test"),
-        f"base, {shots[0]['pairs']} examples in the prompt": digits(shots, "test"),
-        f"trained on {FEW} pairs": digits(best(runs, FEW), "validation"),
-        f"trained on {MANY} pairs": digits(best(runs, MANY), "validation"),
+    """Draw the share of exact answers: the base in two layouts, and trained on few and on many pairs."""
+    trained = {
+        f"trained on {n} pairs": score(digits(best(runs, n), "validation")) for n in (FEW, MANY)
     }
-    found = {name: score(marks) for name, marks in arms.items()}
+    found = untrained(runs) | trained
     told = "; ".join(f"{name}: {estimates.percent(value)}" for name, value in found.items())
-    word = verdict(against_prompt(runs), "more", "fewer")
-    return bars(found, f"{FEW} pairs, against examples in the prompt: exact answers {word}", f"Bar chart with 95% intervals. {told}.",
-                fmt=".0%", percent="x", xlim=(0, 1.12), xlabel="test questions answered exactly (seeds × kinds)")  # fmt: skip
+    return bars(found, f"{len(questions()[1])} test questions, answered in {len(found)} ways", f"Bar chart with 95% intervals. {told}.",
+                fmt=".0%", percent="x", xlim=(0, 1.12), xlabel="answered exactly (95% interval, seeds × kinds)")  # fmt: skip
 
 
 # --- tables ----------------------------------------------------------------------------------
 
 
 def rules_table(runs: Runs) -> pd.DataFrame:
-    """Return what each rule chooses on few pairs, and what the chosen checkpoint is worth."""
-    some = best(runs, FEW)
-    rows = {
-        name: {
-            "step, mean": f"{np.mean([run['chosen'][rule] for run in some]):.0f}",
-            "test loss": f"{np.mean(losses(some, rule)):.3f}",
-            "test loss ÷ that of the first rule": times(
-                estimates.ratio(losses(some, "validation"), losses(some, rule))
-            ),
-            "answered exactly": estimates.percent(score(digits(some, rule))),
-        }
-        for rule, name in RULE.items()
-    }
-    steps = [others_step(some, k) for k in range(len(some))]
-    fixed = [loss_at(run, step) for run, step in zip(some, steps, strict=True)]
-    rows[FIXED] = {
-        "step, mean": f"{np.mean(steps):.0f}",
-        "test loss": f"{np.mean(fixed):.3f}",
-        "test loss ÷ that of the first rule": times(
-            estimates.ratio(losses(some, "validation"), fixed)
-        ),
-        "answered exactly": "–",
-    }
-    return pd.DataFrame(rows).T.rename_axis("rule")
+    """Return what the last checkpoint loses against the chosen one, on few and many pairs, at two rates."""
+    rows = {}
+    for rate in (None, FAST):
+        for pairs in (FEW, MANY):
+            some = best(runs, pairs, rate)
+            rows[f"{pairs} pairs at {some[0]['learning_rate']:g}"] = {
+                "chosen step, mean": f"{np.mean([r['chosen']['validation'] for r in some]):.0f}",
+                "last ÷ chosen, validation": times(rise(runs, pairs, rate, "validation")),
+                "last ÷ chosen, test": times(rise(runs, pairs, rate)),
+                "last ÷ others' step, test": times(against_others(runs, pairs, rate)),
+                "exact answers, chosen − last": points(gain(runs, pairs, rate)),
+            }
+    return pd.DataFrame(rows).T.rename_axis("arm")
 
 
 def units_table(runs: Runs) -> pd.DataFrame:
     """Return trained minus prompted with three units: questions, kinds, and seeds with kinds."""
-    before = digits(prompted(runs), "test")
+    before = prompt_marks(runs)
     kinds = [question["kind"] for question in questions()[1]]
     rows: dict[str, dict[str, str]] = {}
-    for pairs in (FEW, MANY):
+    for pairs in (MANY, FEW):
         after = digits(best(runs, pairs), "validation")
         marks = [np.mean([[int(d) for d in m] for m in some], axis=0) for some in (before, after)]
         found = {
@@ -251,16 +303,17 @@ def units_table(runs: Runs) -> pd.DataFrame:
     return pd.DataFrame(rows).T.rename_axis("unit")
 
 
-def differing(runs: Runs, pairs: int = FEW) -> str:
-    """Return the kinds in which trained and prompted differ by more than half, either way."""
-    before, after = digits(prompted(runs), "test"), digits(best(runs, pairs), "validation")
+def differing(runs: Runs, pairs: int = MANY) -> str:
+    """Return the kinds in which trained and prompted differ by more than ``LARGE``, either way."""
+    before, after = prompt_marks(runs), digits(best(runs, pairs), "validation")
     names = list(dict.fromkeys(question["kind"] for question in questions()[1]))
     gap = np.mean([by_kind(a) for a in after], 0) - np.mean([by_kind(b) for b in before], 0)
     sides = {
-        "examples in the prompt": [n for n, g in zip(names, gap, strict=True) if g < -0.5],
-        "training": [n for n, g in zip(names, gap, strict=True) if g > 0.5],
+        "with examples in the prompt": [n for n, g in zip(names, gap, strict=True) if g < -LARGE],
+        f"trained on {pairs} pairs": [n for n, g in zip(names, gap, strict=True) if g > LARGE],
     }
-    return "\n".join(f"better with {side}: {', '.join(of) or 'none'}" for side, of in sides.items())
+    told = "\n".join(f"better {side}: {', '.join(of) or 'none'}" for side, of in sides.items())
+    return f"kinds that differ by more than {100 * LARGE:.0f} points\n{told}"
 
 
 # --- what was found --------------------------------------------------------------------------
@@ -275,29 +328,29 @@ def claims(
         resumed: "with" and "without" the optimizer's state, the largest difference of any weight.
         trl: largest relative difference of a loss from TRL's. processes: the recorded runs.
     """
-    few = rise(runs, FEW)
-    more, gain, other = against_prompt(runs), stopped(runs), against_prompt(runs, MANY)
-    some = best(runs, FEW)
+    some, word = untrained(runs), ("more", "fewer")
+    few, many, selected = against_prompt(runs), against_prompt(runs, MANY), gain(runs)
     worst = max(run["largest_relative_difference"] for run in processes)
-    fast, few_fast = RATES[-1], rise(runs, FEW, RATES[-1])
+    shares = [f"{name.removeprefix('base, ')} {value[0]:.0%}" for name, value in some.items()]
+    step = LAST // 2
     rows = [
         (
-            f"Twice as many steps, test loss: {FEW} pairs {compared(later(runs, FEW))}, {MANY} pairs {compared(later(runs, MANY))}",
-            f"{FEW} pairs {times(later(runs, FEW))}, {MANY} pairs {times(later(runs, MANY))}",
-            f"only the pairs' number differs; lowest validation loss at step {turn(runs)[0]:.0f} and {turn(runs, MANY)[0]:.0f} of {CHECKPOINTS[-1]}",
-            f"learning rate {some[0]['learning_rate']:g}; at {fast:g} {times(later(runs, FEW, fast))} and {times(later(runs, MANY, fast))}",
+            f"Exploratory: test loss of step {LAST} ÷ an earlier step, {MANY} pairs against {FEW}: {told_steps(runs)}",
+            "; ".join(f"from {s} {times(interaction(runs, s))}" for s in EARLIER),
+            f"at {FAST:g}: {told_steps(runs, FAST)}; from {step} {times(interaction(runs, step, FAST))}",
+            f"number, kinds and repetition differ together; {kinds_covered(runs)}",
         ),
         (
-            f"Chosen checkpoint on {FEW} pairs: exact answers {verdict(gain, 'more', 'fewer')}, last step's test loss {compared(few)}",
-            f"{points(gain)}; last step's loss ÷ chosen one's {times(few)}",
-            f"chosen on the training loss instead: {points(stopped(runs, 'training'))}",
-            f"at {fast:g} the last step's loss is {compared(few_fast)}, {times(few_fast)}; there with {MANY} pairs {times(rise(runs, MANY, fast))}",
+            f"Chosen checkpoint on {FEW} pairs, against the last: exact answers {verdict(selected, *word)}",
+            f"{points(selected)}; loss, last ÷ chosen: validation {times(rise(runs, FEW, of='validation'))}, test {times(rise(runs, FEW))}",
+            f"step chosen on the other seeds: test {times(against_others(runs, FEW))}",
+            f"the tuned rate; at {FAST:g} with {MANY} pairs {verdict(gain(runs, MANY, FAST), *word)} exact answers, {points(gain(runs, MANY, FAST))}",
         ),
         (
-            f"Trained on {FEW} pairs, against examples in the prompt: exact answers {verdict(more, 'more', 'fewer')}",
-            points(more),
-            f"trained on {MANY} pairs: {points(other)}, {verdict(other, 'more', 'fewer')}",
-            "a base that has read pages of questions and answers; the prompt is longer with examples",
+            f"Exact answers, trained − examples in the prompt: {MANY} pairs {verdict(many, *word)}, {FEW} pairs {verdict(few, *word)}",
+            f"{MANY} pairs {points(many)}; {FEW} pairs {points(few)}",
+            f"without training: {'; '.join(shares)}",
+            "a base that has read pages of questions and answers: their layout alone goes far",
         ),
         (
             f"A run resumed from disk {'equals' if resumed['with'] == 0 else 'differs from'} one that never stopped",

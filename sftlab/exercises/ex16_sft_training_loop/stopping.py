@@ -2,15 +2,17 @@
 
 A seed draws 240 of the curated pairs. The base is trained on the first 24 of them or on all, every
 weight, with AdamW at a constant learning rate and batches of 8, for 96 steps: 32 epochs of 24 pairs,
-3.2 epochs of 240. So the arms differ in how often a pair is repeated, and in nothing else.
+3.2 epochs of 240. The 240 pairs also cover more kinds of question (see ``covered``), so the arms
+differ in the number of pairs, in their kinds, and in how often each is seen.
 
 At the checkpoints, three losses in nats per token are noted: "training", the mean of the last three
 steps, and those of held-out questions, "validation" and "test", which share no subject. Three rules
 choose a checkpoint: the lowest validation loss, the lowest training loss, and the last step. Each
 chosen checkpoint answers the test questions.
 
-The other arms train nothing: the base in the chat template, and with examples in its prompt, which are
-the seed's first pairs. This takes about ten minutes on one core.
+The other arms train nothing. The base reads the question in the chat template or in lines of "Q:" and
+"A:", after none, four or eight of the seed's first pairs in the same layout. Of these arms, too, the
+loss of the validation questions' answers is noted. All this takes about 25 minutes on one core.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from sftlab.exercises.ex13_before_after_sft.experiment import few_shot
 from sftlab.exercises.recipes import response_nll
 from sftlab.exercises.short_runs import Questions, endless_batches
 from sftlab.generate import Generation, generate
+from sftlab.loss import IGNORE_INDEX
 from sftlab.masking import Example, build_example
 from sftlab.models import load
 from sftlab.scoring import score_answer
@@ -36,11 +39,11 @@ from sftlab.train import train_loop
 
 RECORD = "early_stopping"  # data/results/early_stopping.json
 
-BASE, SHOTS, TRAINED = "base", "examples in the prompt", "trained"
+TEMPLATE, LINES, TRAINED = "chat template", "Q and A", "trained"
 FEW, MANY, BATCH, STEPS, SEEDS = 24, 240, 8, 96, 5
 CHECKPOINTS = (4, 8, 12, 16, 20, 24, 36, 48, 72, 96)
 RATES = (1e-4, 3e-4, 9e-4)
-EXAMPLES = (4, 8)  # how many stand in the prompt
+EXAMPLES = (0, 4, 8)  # how many stand in the prompt
 EACH = (2, 4)  # questions of each kind, for validation and for the test
 LIMIT = 60  # new tokens
 RULES = ("validation", "training", "last")
@@ -83,16 +86,24 @@ def batches(tokenizer, rows: Sequence[dict], seed: int, steps: int = STEPS) -> l
 # --- answers ---------------------------------------------------------------------------------
 
 
-def in_template(model, tokenizer, asked: Sequence[dict]) -> list[Generation]:
-    """Return the replies to questions in the chat template."""
-    prompts = [encode(tokenizer, user(q["prompt"]), add_generation_prompt=True) for q in asked]
+def turns(shots: Sequence[dict]) -> list[dict]:
+    """Return pairs as the turns of one conversation."""
+    return [turn for row in shots for turn in conversation(row)]
+
+
+def in_template(
+    model, tokenizer, asked: Sequence[dict], shots: Sequence[dict] = ()
+) -> list[Generation]:
+    """Return the replies to questions in the chat template, each after the shots as earlier turns."""
+    talks = [[*turns(shots), *user(q["prompt"])] for q in asked]
+    prompts = [encode(tokenizer, talk, add_generation_prompt=True) for talk in talks]
     return generate(model, tokenizer, prompts, LIMIT)
 
 
 def after_examples(
-    model, tokenizer, shots: Sequence[dict], asked: Sequence[dict]
+    model, tokenizer, asked: Sequence[dict], shots: Sequence[dict] = ()
 ) -> list[Generation]:
-    """Return the replies to questions after pairs in lines of "Q:" and "A:".
+    """Return the replies to questions in lines of "Q:" and "A:", each after the shots.
 
     A reply ends where the model begins the next question, so it may have several lines.
     """
@@ -101,6 +112,29 @@ def after_examples(
         text, next_question, _ = reply.text.partition("\nQ:")
         found.append(Generation(text.strip(), reply.ids, reply.stopped or bool(next_question)))
     return found
+
+
+def answers(arm: str, tokenizer, asked: Sequence[dict], shots: Sequence[dict]) -> list[Example]:
+    """Return prompts and right answers as examples: only the answer and its end have labels."""
+    if arm == LINES:
+        prompts = [tokenizer(text)["input_ids"] for text in few_shot(shots, asked)]
+        ends = [tokenizer(f" {q['response']}\nQ:")["input_ids"] for q in asked]
+        whole = [Example([*a, *b], [*a, *b]) for a, b in zip(prompts, ends, strict=True)]
+    else:
+        before = [[*turns(shots), *user(q["prompt"])] for q in asked]
+        prompts = [encode(tokenizer, talk, add_generation_prompt=True) for talk in before]
+        talks = [[*turns(shots), *conversation(q)] for q in asked]
+        whole = [build_example(tokenizer, talk) for talk in talks]
+    return [
+        Example(list(e.input_ids), [IGNORE_INDEX] * len(p) + list(e.labels[len(p) :]))
+        for p, e in zip(prompts, whole, strict=True)
+    ]
+
+
+def covered(seed: int, pairs: int) -> int:
+    """Return how many kinds of the test questions are among the kinds of a seed's first pairs."""
+    kinds = {row["kind"] for row in drawn(seed)[:pairs]}
+    return len(kinds & {question["kind"] for question in questions()[1]})
 
 
 def exact(asked: Sequence[dict], replies: Sequence[Generation]) -> str:
@@ -121,22 +155,21 @@ def run(arm: str, pairs: int, learning_rate: float, seed: int) -> dict:
     """Measure one arm; see the module docstring.
 
     Returns:
-        Of arms without training, "exact" by set of questions. Of trained ones "training",
-        "validation" and "test", losses at the checkpoints; "chosen", rule -> step; "exact", rule ->
-        a digit for each test question.
+        Of arms without training "validation", the loss of the right answers, and "exact", a digit for
+        each test question. Of trained ones "training", "validation" and "test", losses at the
+        checkpoints; "chosen", rule -> step; "exact", rule -> a digit for each test question.
     """
     model, tokenizer = load("almanac")
     rows = drawn(seed)[:pairs]
     if arm == TRAINED:
         return trained(model, tokenizer, rows, learning_rate, seed)
-
-    def replies(asked: Sequence[dict]) -> list[Generation]:
-        if arm == BASE:
-            return in_template(model, tokenizer, asked)
-        return after_examples(model, tokenizer, rows, asked)
-
-    names = ("validation", "test")
-    return {"exact": {n: exact(a, replies(a)) for n, a in zip(names, questions(), strict=True)}}
+    validation, test = questions()
+    reply = in_template if arm == TEMPLATE else after_examples
+    known = answers(arm, tokenizer, validation, rows)
+    return {
+        "validation": response_nll(model, known, tokenizer.pad_token_id),
+        "exact": exact(test, reply(model, tokenizer, test, rows)),
+    }
 
 
 def trained(
@@ -178,8 +211,15 @@ def trained(
 
 def settings() -> list[dict]:
     """Return all settings: the arms without training, then the trained ones, seed by seed."""
-    untrained = [(BASE, 0, 0.0, 0)]
-    untrained += [(SHOTS, n, 0.0, seed) for seed in range(SEEDS) for n in EXAMPLES]
+    untrained = [
+        (arm, n, 0.0, seed)
+        for arm in (TEMPLATE, LINES)
+        for n in EXAMPLES
+        for seed in range(SEEDS if n else 1)
+    ]
     runs = [(TRAINED, n, r, s) for s in range(SEEDS) for n in (FEW, MANY) for r in RATES]
     names = ("arm", "pairs", "learning_rate", "seed")
     return [dict(zip(names, values, strict=True)) for values in untrained + runs]
+
+
+CONFIRM = {"arm": TRAINED, "pairs": FEW, "learning_rate": RATES[1], "seed": 0}
