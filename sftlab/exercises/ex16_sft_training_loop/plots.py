@@ -73,15 +73,11 @@ def turn(runs: Runs, pairs: int = FEW) -> Estimate:
 
 
 def flat(runs: Runs, close: float = 0.05) -> str:
-    """Return between which checkpoints the mean validation loss is close to its lowest value."""
+    """Return at which checkpoints the mean validation loss is close to its lowest value."""
     curve = np.mean([run["validation"] for run in best(runs, FEW)], axis=0)
     near = [s for s, v in zip(CHECKPOINTS, curve, strict=True) if v <= (1 + close) * min(curve)]
-    return (
-        f"The minimum is flat. Mean validation loss is within {close:.0%} of its lowest value at "
-        f"all checkpoints from step {near[0]} to {near[-1]}, so this step says little."
-        if len(near) > 2 and near == list(CHECKPOINTS[CHECKPOINTS.index(near[0]) :][: len(near)])
-        else f"Mean validation loss is within {close:.0%} of its lowest value at {near}."
-    )
+    told = f"Mean validation loss is within {close:.0%} of its lowest value at steps {', '.join(map(str, near))}"
+    return f"{told}: the minimum is flat." if near[-1] >= 2 * near[0] else f"{told}."
 
 
 def rise(runs: Runs, pairs: int, rate: float | None = None, of: str = "test") -> Estimate:
@@ -350,7 +346,7 @@ def claims(
             f"Exact answers, trained − examples in the prompt: {MANY} pairs {verdict(many, *word)}, {FEW} pairs {verdict(few, *word)}",
             f"{MANY} pairs {points(many)}; {FEW} pairs {points(few)}",
             f"without training: {'; '.join(shares)}",
-            "a base that has read pages of questions and answers: their layout alone goes far",
+            "a base that has read pages of questions and answers in lines of Q and A",
         ),
         (
             f"A run resumed from disk {'equals' if resumed['with'] == 0 else 'differs from'} one that never stopped",
