@@ -334,7 +334,7 @@ def claims(
             f"Exploratory: test loss of step {LAST} ÷ an earlier step, {MANY} pairs against {FEW}: {told_steps(runs)}",
             "; ".join(f"from {s} {times(interaction(runs, s))}" for s in EARLIER),
             f"at {FAST:g}: {told_steps(runs, FAST)}; from {step} {times(interaction(runs, step, FAST))}",
-            f"number, kinds and repetition differ together; {kinds_covered(runs)}",
+            f"the number of pairs, their kinds, and how often each is seen differ together; {kinds_covered(runs)}",
         ),
         (
             f"Chosen checkpoint on {FEW} pairs, against the last: exact answers {verdict(selected, *word)}",
