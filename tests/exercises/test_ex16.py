@@ -1,9 +1,10 @@
-"""Notebook 16's pictures, and its training thread: paused and continued, it ends like any other."""
+"""Notebook 16: words that follow the numbers, and a training thread that is paused and continued."""
 
 from __future__ import annotations
 
 import copy
 import threading
+from collections import Counter
 
 import matplotlib.pyplot as plt
 import pytest
@@ -11,9 +12,10 @@ import torch
 
 from sftlab.chat import user
 from sftlab.data import tokenize_conversations
-from sftlab.exercises.ex16_sft_training_loop import explorer
+from sftlab.exercises.ex16_sft_training_loop import explorer, plots, stopping
 from sftlab.exercises.ex16_sft_training_loop.explorer import Training, train_and_ask
-from sftlab.exercises.ex16_sft_training_loop.plots import curve, differences, loss_and_rate
+from sftlab.exercises.ex16_sft_training_loop.plots import curve
+from sftlab.generate import Generation
 from sftlab.lora import inject_lora
 from sftlab.train import TrainConfig, sft_train
 
@@ -65,15 +67,123 @@ def test_outside_a_notebook_the_explorer_tells_the_stored_answers(start, tokeniz
     assert "It is 2." in capsys.readouterr().out
 
 
-def test_pictures_show_every_number():
-    figure = loss_and_rate([2.0, 1.0, 0.5], [0.1, 0.2, 0.1], 2)
-    assert len(figure.axes[0].lines[0].get_xdata()) == 3
-    found = {"capital": (0.2, (0.1, 0.3)), "continent": (-0.1, (-0.2, 0.05))}
-    names = differences(found, {"capital": 40, "continent": 30}).axes[0]
-    assert [t.get_text() for t in names.get_yticklabels()] == ["capital (40)", "continent (30)"]
+def recorded(few_turns: bool, prompt_wins: bool, seeds: int = 4) -> list[dict]:
+    """Runs as recorded: on few pairs the test loss rises or falls at the end; one side answers more."""
+    count = len(stopping.questions()[1])
+    marks = {
+        True: "1" * (count - 8) + "0" * 8,
+        False: "1" * (count // 2) + "0" * (count - count // 2),
+    }
+    found = []
+    for setting in stopping.settings():
+        if setting["seed"] >= seeds:
+            continue
+        if setting["arm"] != stopping.TRAINED:
+            won = prompt_wins and setting["arm"] == stopping.LINES
+            loss = 1.0 + (setting["pairs"] != 8)
+            found.append({**setting, "exact": marks[won], "validation": loss})
+            continue
+        turns = few_turns and setting["pairs"] == stopping.FEW
+        falling = [
+            1.0 / (k + 2 + setting["pairs"] / 1000) for k in range(len(stopping.CHECKPOINTS))
+        ]
+        losses = [0.5 + abs(k - 4) / 10 + setting["seed"] / 100 for k in range(len(falling))]
+        chosen = {"validation": 20 if turns else 96, "training": 96, "last": 96}
+        found.append({
+            **setting, "training": falling, "chosen": chosen,
+            **dict.fromkeys(("validation", "test"), losses if turns else falling),
+            "exact": dict.fromkeys(stopping.RULES, marks[not prompt_wins]),
+        })  # fmt: skip
+    return found
+
+
+@pytest.mark.parametrize("few_turns", [True, False])
+@pytest.mark.parametrize("prompt_wins", [True, False])
+def test_the_words_follow_the_numbers(few_turns, prompt_wins):
+    runs = recorded(few_turns, prompt_wins)
+    side = "lower" if few_turns else "higher"  # of many pairs, the later loss over the earlier one
+    told = f"{side} from step {', '.join(map(str, plots.EARLIER))}"
+    assert f"\n{told} (tuned rate)" in plots.over_seeds(runs)._suptitle.get_text()
+    equal = plots.claims(runs, {"with": 0.0, "without": 0.1}, 1e-6, several)
+    other = plots.claims(runs, {"with": 0.2, "without": 0.1}, 1e-2, several)
+    assert equal["claim"][0].endswith(f": {told}")
+    assert "exact answers not settled here" in equal["claim"][1]
+    word = "fewer" if prompt_wins else "more"
+    assert equal["claim"][2].endswith(f"240 pairs {word}, 24 pairs {word}")
+    assert "equals" in equal["claim"][3] and "differs from" in other["claim"][3]
+    assert "the same losses" in equal["claim"][4] and "other losses" in other["claim"][4]
+    assert plots.turn(runs)[0] == (20 if few_turns else 96)
+    side = "with examples in the prompt" if prompt_wins else "trained on 240 pairs"
+    assert f"better {side}: none" not in plots.differing(runs)
+    verdicts = plots.units_table(runs).iloc[:, 0].str.split(", ").str[-1]
+    assert set(verdicts) == {"lower" if prompt_wins else "higher"}
+    assert "8 examples" in " ".join(plots.untrained(runs))  # by the lower loss, not by the score
+    assert plots.flat(runs).endswith(f" at steps {20 if few_turns else 96}.")
+    assert plots.flat(runs, 1.0).endswith("the minimum is flat.")
+    assert "24 pairs: 15–16, 240 pairs: 24" in plots.kinds_covered(runs)
+    assert len(plots.rules_table(runs)) == 4 and len(plots.later_table(runs)) == 8
+    plots.scores_figure(runs)
+    plt.close("all")
+
+
+several = [{"processes": 2, "largest_relative_difference": 2e-6}]
+
+
+def test_the_live_figure_marks_the_lowest_validation_loss():
+    training = {4: 2.0, 8: 0.5, 12: 0.1}
+    for validation, where in (
+        ({4: 2.0, 8: 0.6, 12: 0.7}, "at step 8 of 12"),
+        ({4: 2.0, 8: 0.6, 12: 0.5}, "at the last step"),
+    ):
+        figure = plots.both_losses({"training": training, "validation": validation})
+        assert figure._suptitle.get_text() == f"Lowest validation loss {where}"
     plt.close("all")
     assert curve([], 10).count("polyline") == 1
     assert curve([1.0, 0.5], 10).count(",") > 2
+
+
+def test_every_rule_but_one_leaves_out_the_run_it_chooses_for():
+    runs = [{"validation": [3.0] * 10}, {"validation": [2.0, 1.0, *[2.0] * 8]}]
+    assert plots.others_step(runs, 0) == stopping.CHECKPOINTS[1]
+    assert plots.others_step(runs, 1) == stopping.CHECKPOINTS[0]
+
+
+@pytest.mark.parametrize("seed", range(stopping.SEEDS))
+def test_sets_share_no_subject(seed):
+    validation, test = ({q["subject"] for q in some} for some in stopping.questions())
+    pairs = {(row["kind"], row["subject"]) for row in stopping.drawn(seed)}
+    asked = {(q["kind"], q["subject"]) for some in stopping.questions() for q in some}
+    assert not validation & test and not asked & pairs
+    assert len({row["prompt"] for row in stopping.drawn(seed)}) == stopping.MANY
+
+
+def test_kinds_weigh_alike():
+    validation, test = stopping.questions()
+    for some, each in zip((validation, test), stopping.EACH, strict=True):
+        counts = Counter(q["kind"] for q in some)
+        assert len(counts) == 27 and set(counts.values()) == {each}
+
+
+def test_an_answer_after_examples_ends_where_the_next_question_begins(monkeypatch):
+    said = " 1. Sit.\n2. Stand.\nQ: Who?\nA: I."
+    monkeypatch.setattr(
+        stopping,
+        "generate",
+        lambda *_: [Generation(said, [1], False), Generation(" So", [1], False)],
+    )
+    ended, endless = stopping.after_examples(None, None, [{"prompt": "A?"}, {"prompt": "B?"}])
+    assert (ended.text, ended.stopped) == ("1. Sit.\n2. Stand.", True)
+    assert (endless.text, endless.stopped) == ("So", False)
+
+
+@pytest.mark.parametrize("arm", [stopping.TEMPLATE, stopping.LINES])
+def test_only_the_answer_and_its_end_have_labels(tokenizer, arm):
+    asked, shots = stopping.questions()[0][:2], stopping.drawn(0)[:2]
+    for question, known in zip(asked, stopping.answers(arm, tokenizer, asked, shots), strict=True):
+        text = tokenizer.decode([i for i in known.labels if i >= 0])
+        end = "\nQ:" if arm == stopping.LINES else tokenizer.eos_token
+        assert text.strip() == question["response"] + end
+        assert shots[1]["response"] in tokenizer.decode(known.input_ids)
 
 
 def test_the_button_trains_and_the_pause_answers(start, tokenizer, rows, monkeypatch):

@@ -172,6 +172,13 @@ _flawed(
         ),
     ),
 )
+_flawed(
+    "The loss is divided by the tokens that attention_mask counts, the prompt's among them. Divide by the trained tokens: labels that are not -100.",
+    step=lambda *given: _step(
+        *given,
+        loss_of=lambda model, part, batch: _summed(model, part) / batch["attention_mask"].sum(),
+    ),
+)
 _given("The last batch is left out. The loop ends one step too early.",
        lambda model, batches, optimizer, rates, *rest: (model, batches[:-1], optimizer, rates[:-1], *rest))  # fmt: skip
 _given("The first batch is left out.",
@@ -284,6 +291,24 @@ _flawed(
         *given,
         loss_of=lambda model, part, batch: _loss(model, part) / len(list(_parts(batch, given[3]))),
     ),
+)
+
+
+def _means_of_filled(model, batch, optimizer, size):
+    filled = [part for part in _parts(batch, size) if _count(part)]
+    return _step(
+        model,
+        batch,
+        optimizer,
+        size,
+        parts=lambda *_: filled,
+        loss_of=lambda model, part, batch: _loss(model, part) / len(filled),
+    )
+
+
+_flawed(
+    "Micro-batches without a trained token are skipped, but the mean losses of the others are averaged, so a token in a short one weighs more. Divide each summed loss by the trained tokens of the whole batch.",
+    step=_means_of_filled,
 )
 _flawed(
     "Each micro-batch is weighted by its number of examples. Its weight is its share of the batch's trained tokens.",
@@ -450,7 +475,7 @@ EXERCISES = {
             "on_step": "If on_step is given, it is called as on_step(steps_done, loss) right after every step of the optimizer: 1, 2, 3, ...",
             "micro": "With micro_batch_size, no forward pass has more examples than that; losses and weights are the same as without it, "
             "even if a micro-batch has no trained token.",
-            "losses": "Each loss is that of the whole batch before its step, a number without its graph, which would keep the activations in memory.",
+            "losses": "Each loss is that of the whole batch before its step, a number without its graph.",
             "seed": "Set no random seed: with one in every step, each step would draw the same dropout.",
             "unchanged": "batches and rates stay as they are.",
         },
