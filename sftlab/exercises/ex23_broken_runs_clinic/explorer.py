@@ -73,7 +73,9 @@ def examine_a_run(ward: Mapping[str, Run], question: str) -> None:
     """Pick a run and an instrument; type a question for the instrument that asks."""
 
     def draw(bed: str, instrument: str, question: str):
-        return INSTRUMENTS[instrument](ward[bed], question)
+        found = INSTRUMENTS[instrument](ward[bed], question)
+        named = View(f"<p>run {bed}</p>", f"run {bed}")  # two runs may look the same
+        return stacked(named, found) if isinstance(found, View) else found
 
     controls = {
         "bed": widgets.ToggleButtons(
