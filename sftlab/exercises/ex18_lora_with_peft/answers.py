@@ -154,12 +154,12 @@ def cost_and_budget_swapped(model, budget, targets):
     return config(cost(model, targets) // budget, targets)
 
 
-@refused(CONFIG, "The rule: The layers with an adapter")
+@refused(CONFIG, "The rule: A layer gets an adapter")
 def embeddings_saved(model, budget, targets):
     return config(budget // cost(model, targets), targets, modules_to_save=["embed_tokens"])
 
 
-@refused(CONFIG, "The rule: The layers with an adapter")
+@refused(CONFIG, "The rule: A layer gets an adapter")
 def head_targeted(model, budget, targets):
     names = SEVEN if targets == "all-linear" else targets
     return config(budget // cost(model, targets), [*names, "lm_head"])

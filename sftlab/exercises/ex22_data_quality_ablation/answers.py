@@ -252,7 +252,8 @@ def form_alone(pairs):
 
 @right(FILTER)
 def as_an_iterator(pairs):
-    return filter(lambda row: row in right_filter(pairs), pairs)
+    kept = right_filter(pairs)  # once: a call for every pair takes longer than the check waits
+    return filter(lambda row: row in kept, pairs)
 
 
 @right(FILTER)
