@@ -17,7 +17,8 @@ from collections.abc import Sequence
 
 import torch
 
-from sftlab.exercises.ex09_lora_alpha_over_r.experiment import batches, with_lora
+from sftlab.exercises.ex09_lora_alpha_over_r.experiment import with_lora
+from sftlab.exercises.trade_off import batches
 from sftlab.lora import lora_layers
 from sftlab.lora_statistics import updates
 from sftlab.models import load

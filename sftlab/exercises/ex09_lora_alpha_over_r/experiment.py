@@ -9,19 +9,17 @@ questions, and the result reported on others. This takes about twelve minutes on
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-from sftlab.almanac.pairs import pairs
-from sftlab.data import collate, conversation
+from sftlab.data import collate
 from sftlab.exercises.recipes import response_nll
-from sftlab.exercises.short_runs import Questions, endless_batches, fact_questions
+from sftlab.exercises.short_runs import Questions, fact_questions
+from sftlab.exercises.trade_off import batches, examples
 from sftlab.lora import inject_lora, lora_parameters, lora_scale
 from sftlab.lora_statistics import updates
-from sftlab.masking import Example, build_example
 from sftlab.models import load
 from sftlab.train import train_step
 
@@ -29,7 +27,7 @@ RECORD = "lora_over_ranks"  # data/results/lora_over_ranks.json
 
 RULES = ("lora", "rslora", "plain")
 MEETING_RANK, FACTOR = 8, 2.0
-PAIRS, BATCH, STEPS, SEEDS, QUESTIONS = 32, 16, 20, 5, 60
+STEPS, SEEDS, QUESTIONS = 20, 5, 60
 RANKS = (2, 8, 128)
 LOWEST, LOW, MIDDLE, HIGH = (tuple(first * 2**k for k in range(4)) for first in (2.5e-4, 5e-4, 1e-3, 2e-3))  # fmt: skip
 # A factor of two apart, around the best one of each rule and rank.
@@ -48,17 +46,6 @@ def alpha_of(rule: str) -> float:
 def questions() -> tuple[Questions, Questions]:
     """Return held-out questions on facts, for validation and for the result."""
     return fact_questions(9, QUESTIONS)
-
-
-def examples(tokenizer, rows: Sequence[dict]) -> list[Example]:
-    """Return the rows as examples in which the answer is trained."""
-    return [build_example(tokenizer, conversation(row)) for row in rows]
-
-
-def batches(tokenizer, seed: int, steps: int = STEPS) -> Iterator[dict]:
-    """Yield batches of 16 of a seed's 32 pairs, in an order that depends on the seed."""
-    made = examples(tokenizer, pairs(PAIRS, seed, skills=()))
-    yield from islice(endless_batches(made, BATCH, seed, tokenizer.pad_token_id), steps)
 
 
 def asked(tokenizer) -> dict:
@@ -104,7 +91,7 @@ def run(rule: str, r: int, learning_rate: float, seed: int) -> dict[str, float]:
     base, tokenizer = load("almanac")
     model = with_lora(r, seed, rule)
     optimizer = torch.optim.AdamW(lora_parameters(model), lr=learning_rate, weight_decay=0.0)
-    for batch in batches(tokenizer, seed):
+    for batch in batches(tokenizer, seed, STEPS):
         train_step(model, batch, optimizer, max_grad_norm=math.inf)
     change = updates(model.eval())
     validation, test = (

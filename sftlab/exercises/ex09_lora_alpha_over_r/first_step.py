@@ -23,12 +23,12 @@ from sftlab.exercises.ex09_lora_alpha_over_r.experiment import (
     RULES,
     alpha_of,
     asked,
-    batches,
     output_change,
     size_of,
     with_lora,
 )
 from sftlab.exercises.ex09_lora_alpha_over_r.split import split_update
+from sftlab.exercises.trade_off import batches
 from sftlab.lora import effective_update, lora_layers, lora_parameters, lora_scale
 from sftlab.loss import model_loss
 from sftlab.models import load

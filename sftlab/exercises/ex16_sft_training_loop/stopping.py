@@ -17,7 +17,7 @@ loss of the validation questions' answers is noted. All this takes about 25 minu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import islice
 from random import Random
@@ -30,6 +30,7 @@ from sftlab.data import conversation, read_jsonl
 from sftlab.exercises.ex13_before_after_sft.experiment import few_shot
 from sftlab.exercises.recipes import response_nll
 from sftlab.exercises.short_runs import Questions, endless_batches
+from sftlab.exercises.trade_off import examples
 from sftlab.generate import Generation, generate
 from sftlab.loss import IGNORE_INDEX
 from sftlab.masking import Example, build_example
@@ -70,11 +71,6 @@ def drawn(seed: int) -> list[dict]:
     """Return the seed's 240 curated pairs, in random order."""
     rows = read_jsonl(INSTRUCTIONS / "curated.jsonl")
     return Random(seed).sample([row for row in rows if "prompt" in row], MANY)
-
-
-def examples(tokenizer, rows: Iterable[dict]) -> list[Example]:
-    """Return the rows as examples in which the answer is trained."""
-    return [build_example(tokenizer, conversation(row)) for row in rows]
 
 
 def batches(tokenizer, rows: Sequence[dict], seed: int, steps: int = STEPS) -> list[dict]:

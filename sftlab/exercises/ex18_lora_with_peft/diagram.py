@@ -8,9 +8,9 @@ from sftlab.memory.count import lora_config_for
 from sftlab.models import load
 
 ALT = (
-    "The seven linear layers of a block, four of attention and three of the MLP, in three rows. In the "
-    "first row all have adapters of rank 4, in the second only q and v, of rank 21, in the third only the "
-    "three of the MLP, of rank 6. All rows have nearly the same number of parameters. Which one learns best?"
+    "The seven linear layers of a block, four of attention and three of the MLP, in three lines. In the "
+    "first line all have adapters of rank 4, in the second only q and v, of rank 21, in the third only the "
+    "three of the MLP, of rank 6. All lines have nearly the same number of parameters. Which one learns best?"
 )
 LAYERS = ("q", "k", "v", "o", "gate", "up", "down")
 

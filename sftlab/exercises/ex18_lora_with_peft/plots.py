@@ -21,8 +21,9 @@ from sftlab.exercises.ex18_lora_with_peft.experiment import (
     SEVERAL,
 )
 from sftlab.memory.count import targeted_layers
+from sftlab.statistics import chosen
 
-ALL, QV, QK, ATTENTION, MLP, DOWN = "all linear", "q, v", "q, k", "attention", "MLP", "down"
+ALL, QV, MLP, DOWN = "all linear", "q, v", "MLP", "down"
 WHY = {  # why a prediction comes out as it does: prediction -> mechanism
     "a": "A wider layer has d_in · d_out weights, LoRA adds r · (d_in + d_out). The weights grow with the square of the width, the adapter with the width.",
     "b": "Attention mixes what earlier tokens hold, the MLP works on each token by itself. Both are weights, and both can store a fact. Why one stores it better here, this comparison does not say.",
@@ -32,11 +33,7 @@ WHY = {  # why a prediction comes out as it does: prediction -> mechanism
 
 def arm(runs: Sequence[dict], task: str, targets: str, budget: int = BUDGET) -> list[dict]:
     """Return the runs of a set of layers at its learning rate, the best one by the validation loss."""
-    found = [
-        run
-        for run in runs
-        if (run["task"], run["targets"], run["budget"]) == (task, targets, budget)
-    ]
+    found = chosen(runs, task=task, targets=targets, budget=budget)
     return estimates.tuned(found, lambda run: np.log(run["validation"]))
 
 
@@ -138,11 +135,8 @@ def turned(runs: Sequence[dict], targets: str, other: str) -> Estimate:
 
 def at_edge(runs: Sequence[dict], task: str, targets: str, budget: int = BUDGET) -> bool:
     """Return whether the learning rate of an arm is the lowest or the highest that was tried."""
-    rates = {
-        run["learning_rate"]
-        for run in runs
-        if (run["task"], run["targets"], run["budget"]) == (task, targets, budget)
-    }
+    found = chosen(runs, task=task, targets=targets, budget=budget)
+    rates = {run["learning_rate"] for run in found}
     return arm(runs, task, targets, budget)[0]["learning_rate"] in (min(rates), max(rates))
 
 

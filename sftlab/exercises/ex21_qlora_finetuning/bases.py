@@ -31,6 +31,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from sftlab._internal.paths import MODELS
 from sftlab.classroom.peft_compat import peft
+from sftlab.exercises.ex18_lora_with_peft.experiment import adapted
 from sftlab.exercises.recipes import response_nll
 from sftlab.exercises.short_runs import fact_questions
 from sftlab.exercises.trade_off import base_documents, batches, examples
@@ -101,11 +102,10 @@ BASES: dict[str, Callable[[], nn.Module]] = {
 
 def with_adapters(model: nn.Module, seed: int, dtype: torch.dtype = torch.float32) -> nn.Module:
     """Add LoRA to every linear layer but the output head; A and B are stored in this dtype."""
-    torch.manual_seed(seed)  # A is drawn from it
     config = peft.LoraConfig(
         r=R, lora_alpha=ALPHA, target_modules="all-linear", task_type="CAUSAL_LM"
     )
-    wrapped = peft.get_peft_model(model, config)
+    wrapped = adapted(model, config, seed)
     for parameter in wrapped.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.to(dtype)

@@ -149,7 +149,7 @@ def as_trained(tokenizer, question: str) -> str:
     return render(tokenizer, user(question), add_generation_prompt=True)
 
 
-@dataclass
+@dataclass(eq=False)  # a run is itself alone, also as a key
 class Run:
     """What is left of a training run, for whoever has to find out what is wrong with it."""
 
@@ -276,9 +276,8 @@ class Kind:
 
 
 HEALTHY = "sound"
-SOUND_RUN = Kind()
 FIRST = {
-    HEALTHY: SOUND_RUN,
+    HEALTHY: Kind(),
     "prompts trained too": Kind("examples", rows=train_everything),
     "end-of-turn token masked": Kind("examples", rows=mask_the_padding_id),
     "begin token doubled": Kind("examples", rows=begin_twice),

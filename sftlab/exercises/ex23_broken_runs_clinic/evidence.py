@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -28,6 +29,7 @@ from sftlab.exercises.ex23_broken_runs_clinic.probes import (
 )
 from sftlab.exercises.recipes import response_nll
 from sftlab.findings import OK
+from sftlab.generate import Generation
 from sftlab.lora import LoRALinear
 from sftlab.loss import IGNORE_INDEX
 from sftlab.masking import Example
@@ -145,19 +147,23 @@ def prompts_that_fit(run: Run) -> float:
     return sum(fits) / len(fits)
 
 
+@lru_cache(maxsize=1)
+def own_answers(run: Run) -> list[Generation]:
+    """Return the replies to training questions; two probes read them."""
+    return run.ask([pair["prompt"] for pair in run.pairs[:ASKED]])
+
+
 def stops(run: Run) -> float:
     """Return the share of training questions after whose answer the model stops by itself."""
-    replies = run.ask([pair["prompt"] for pair in run.pairs[:ASKED]])
+    replies = own_answers(run)
     return sum(reply.stopped for reply in replies) / len(replies)
 
 
 def learned(run: Run) -> float:
     """Return the share of training questions that are answered as they were trained."""
-    some = run.pairs[:ASKED]
-    replies = run.ask([pair["prompt"] for pair in some])
     right = [
         reply.text.strip() == pair["response"].strip()
-        for reply, pair in zip(replies, some, strict=True)
+        for reply, pair in zip(own_answers(run), run.pairs[:ASKED], strict=True)
     ]
     return sum(right) / len(right)
 
