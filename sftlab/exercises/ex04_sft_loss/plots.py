@@ -114,7 +114,7 @@ def claims(
         ),
         (
             f"Splitting a batch {held} the gradient of the token mean",
-            f"at most {token:.0e} of its norm",
+            "less than 1e-12 of its norm" if token < 1e-12 else f"up to {token:.0e} of its norm",
             f"mean of means: up to {means:.0%}",
             "one batch, float64",
         ),
