@@ -313,7 +313,7 @@ EXERCISES = {
         asks="Return the bytes that training with AdamW takes, as a dictionary of four sums.\n\n"
         "model: an nn.Module. Some parameters may be frozen: they require no gradient.",
         rules={
-            "weights": '"weights": all parameters, frozen or not. A tied one, at two places, counts once.',
+            "weights": '"weights": all parameters, frozen or not. A tied parameter (one tensor used in two places) counts once.',
             "gradients": '"gradients": as many bytes as the trained parameters.',
             "optimizer": '"optimizer": two numbers per trained number, in its dtype, and 4 bytes per trained tensor.',
             "file": '"file": the trained parameters. That is all a task has to store.',

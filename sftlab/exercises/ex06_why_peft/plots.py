@@ -26,8 +26,8 @@ SETS = ("test_documents", "validation_documents")  # a direction is named if bot
 MAIN_REAL, TARGETS_REAL = 0.6, (0.9, 0.8, 0.6)  # of SmolLM2
 WHY = {  # why a prediction comes out as it does: prediction -> mechanism
     "a": "To reach the adapters of the first layer, the gradient passes through every frozen layer. So the activations stay, and with this batch they are the largest part.",
-    "b": "Frozen weights do not freeze what the model computes: ΔW acts on documents too. The table shows how the difference depends on how far both are trained.",
-    "c": "How far W moves depends on the path as well as on its end. Larger learning rates move the weights further for the same loss. Random entries have no low rank and also move far, so rank alone does not explain it.",
+    "b": "Frozen weights do not freeze what the model computes: ΔW acts on documents too. The interval covers both sets of documents and both ways of interpolation.",
+    "c": "How far W moves depends on the path as well as on its end.",
 }  # fmt: skip
 
 
@@ -129,8 +129,24 @@ def both(
     return [estimate for estimate in found if estimate is not None]
 
 
+def ways(runs: Sequence[dict], target: float, one: str = LORA, other: str = FULL) -> list[Estimate]:
+    """Return ``apart`` on both sets of documents, interpolated in the rise and in its logarithm."""
+    found = [
+        apart(runs, target, one, other, documents, geometric=geometric)
+        for documents in SETS
+        for geometric in (False, True)
+    ]
+    return [estimate for estimate in found if estimate is not None]
+
+
+def widest(found: Sequence[Estimate]) -> Estimate:
+    """Return the first estimate with an interval that covers all of them."""
+    lows, highs = zip(*(interval for _, interval in found), strict=True)
+    return found[0][0], (min(lows), max(highs))
+
+
 def agreed(found: Sequence[Estimate], more: str, less: str, open_: str = estimates.OPEN) -> str:
-    """Return the direction that the intervals on both sets of documents support."""
+    """Return the direction that all the intervals support."""
     words = {verdict(estimate, more, less, open_) for estimate in found}
     return words.pop() if len(words) == 1 else open_ if words else "not reached"
 
@@ -230,10 +246,9 @@ def by_target(runs: Sequence[dict], targets: Sequence[float] = TARGETS) -> pd.Da
             line["exact"] = " / ".join(f"{np.mean(s):.0%}" if s else "–" for s in shares)
         rises = [at(runs, method, target) for method in (FULL, LORA)]
         line["rise on documents"] = " / ".join(f"{np.mean(r):.3f}" if r else "–" for r in rises)
-        found = both(runs, target)
         columns = ("LoRA − full", "on the validation documents")
-        line |= dict(zip(columns, map(nats, found), strict=False))
-        lines[f"{target:g}"] = line | {"both say": agreed(found, "more", "less")}
+        line |= dict(zip(columns, map(nats, both(runs, target)), strict=False))
+        lines[f"{target:g}"] = line | {"all four say": agreed(ways(runs, target), "more", "less")}
     return pd.DataFrame(lines).T.rename_axis("full / LoRA at")
 
 
@@ -241,7 +256,7 @@ def region(runs: Sequence[dict], targets: Sequence[float] = TARGETS) -> str:
     """Return at which held-out losses LoRA has forgotten more or less, and where neither is settled."""
     groups: dict[str, list[str]] = {"more": [], "less": [], "not settled": []}
     for target in targets:
-        found = both(runs, target)
+        found = ways(runs, target)
         if found:
             groups[agreed(found, "more", "less", "not settled")].append(f"{target:g}")
     return "; ".join(f"{words} at {', '.join(some)}" for words, some in groups.items() if some)
@@ -287,6 +302,22 @@ def moved_ratio(runs: Sequence[dict], target: float, method: str = LORA) -> Esti
     return estimates.ratio(at(runs, FULL, target, "moved"), at(runs, method, target, "moved"))
 
 
+def why_moved(runs: Sequence[dict]) -> str:
+    """Return the explanation of 06.c with the numbers of its two controls."""
+    entries, more = moved_ratio(runs, MAIN, ENTRIES), faster(runs)
+    told = f" Random entries, whose change has no low rank, end {times(entries)} as far away as full fine-tuning."
+    if more:
+        told += f" Full fine-tuning with {more[0]:g} times the learning rate ends {times(more[1])} as far away."
+    return WHY["c"] + told
+
+
+def at_end(runs: Sequence[dict], method: str, target: float) -> str:
+    """Return the chosen learning rate as text, and whether it is the lowest or highest that was tried."""
+    rate = best(runs, method, target)[0]["learning_rate"]
+    rates = {run["learning_rate"] for run in chosen(runs, method=method)}
+    return f"{rate:g}" + ", an end of its grid" * (rate in (min(rates), max(rates)))
+
+
 def claims(
     runs: Sequence[dict], real: Sequence[dict], bytes_: Mapping[str, Mapping[str, int]], saved: Estimate,
     by_batch: Mapping[int, float], strong: Sequence[dict] = (),
@@ -308,14 +339,10 @@ def claims(
 
     rate = best(runs, FULL, MAIN)[0]["learning_rate"]
     same_rate = f"at full's learning rate: {said(both(runs, MAIN, LINEAR, rate=rate))}"
-    size_open = (
-        f"size not settled: interpolated in logarithms {nats(apart(runs, MAIN, geometric=True))}"
-    )
+    further_on = "24 steps; between two checkpoints"
     if strong:  # both at the loss of their last step
         ends = nats(excess(runs, strong)), nats(excess(runs, strong, LORA))
-        size_open += (
-            f"; in 24 steps only, and where α = 64 ends: α = 64 {ends[0]}, α = 16 {ends[1]}"
-        )
+        further_on += f"; at the last loss of α = 64: α = 64 {ends[0]}, α = 16 {ends[1]}"
     more = faster(runs)
     further = f"; full at {more[0]:g} times its rate moves {times(more[1])}" if more else ""
 
@@ -327,13 +354,13 @@ def claims(
             "rank 8 on every linear layer; the more activations, the less of the peak",
         ),
         (
-            f"Within 24 steps, LoRA at full fine-tuning's held-out loss: {told(forgot)}",
+            f"Within 24 steps, LoRA at full fine-tuning's held-out loss: {told(ways(runs, MAIN))}",
             f"{on_both(forgot)} nats at {MAIN:g}",
             f"whole weights of the same layers, {same_rate}",
-            f"by target: {region(runs)}; {size_open}",
+            f"by target: {region(runs)}; {further_on}",
         ),
         (
-            f"As many random entries at that loss: {told(entries)}",
+            f"Training as many random entries, at that loss: {told(ways(runs, MAIN, ENTRIES))}",
             f"{on_both(entries)} nats at {MAIN:g}",
             f"LoRA against these: {said(both(runs, MAIN, LORA, ENTRIES))}",
             f"at {LOW:g}: {said(both(runs, LOW, ENTRIES))}; LoRA against these {said(both(runs, LOW, LORA, ENTRIES))}",
@@ -345,10 +372,10 @@ def claims(
             f"at {LOW:g}: {times(moved_ratio(runs, LOW))}; each at its own learning rate{further}",
         ),
         (
-            f"LoRA on SmolLM2, at equal held-out loss: {told(smol)}",
+            f"LoRA on SmolLM2, at equal held-out loss: {told(ways(real, MAIN_REAL) if real else [])}",
             f"{on_both(smol)} nats at {MAIN_REAL:g}",
             f"by target: {region(real, TARGETS_REAL)}",
-            f"three seeds, 12 steps, few learning rates; chosen: {best(real, FULL, MAIN_REAL)[0]['learning_rate']:g} and {best(real, LORA, MAIN_REAL)[0]['learning_rate']:g}",
+            f"three seeds, 12 steps, few learning rates; chosen: full {at_end(real, FULL, MAIN_REAL)}; LoRA {at_end(real, LORA, MAIN_REAL)}",
         ),
     ]
     rows = rows if real else rows[:-1]

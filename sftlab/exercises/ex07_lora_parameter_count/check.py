@@ -291,10 +291,25 @@ def _svd(delta):
     return torch.linalg.svd(delta, full_matrices=False)
 
 
-@mistake(NEAREST, "A and B are exchanged: A is r × d_in and comes first, B is d_out × r.")
+EXCHANGED = "A and B are exchanged: A is r × d_in and comes first, B is d_out × r."
+
+
+@mistake(NEAREST, EXCHANGED)
 def _exchanged(delta, r):
     A, B = nearest_low_rank(delta, r)
     return B, A
+
+
+@mistake(NEAREST, EXCHANGED)
+def _exchanged_s_in_b(delta, r):
+    u, s, vt = _svd(delta)
+    return u[:, :r] * s[:r], vt[:r]
+
+
+@mistake(NEAREST, EXCHANGED)
+def _exchanged_s_in_a(delta, r):
+    u, s, vt = _svd(delta)
+    return u[:, :r], s[:r, None] * vt[:r]
 
 
 @mistake(NEAREST, "The singular values are missing: the product has only directions, all of length 1.")  # fmt: skip
@@ -417,7 +432,7 @@ EXERCISES = {
         ],
         asks="Return the largest rank at which A and B have fewer parameters than their weight.",
         rules={
-            "largest": "A whole number: at the next rank, A and B don't have fewer any more.",
+            "largest": "A whole number: the largest r at which A and B together have fewer entries than the weight.",
             "shape": "A has the shape (r, d_in), B the shape (d_out, r). The weight need not be square.",
             "fewer": "Equally many is not fewer.",
             "zero": "Return 0 if there is no such rank.",
@@ -448,7 +463,7 @@ EXERCISES = {
         "delta: tensor (d_out, d_in). r: at most the smaller of both.",
         rules={
             "shape": "The result is a pair: A of shape (r, d_in), then B of shape (d_out, r).",
-            "nearest": "Nearest in the Frobenius norm. How the product is split is up to you.",
+            "nearest": "Nearest: the energy of delta - B @ A, the sum of its squared entries, is as small as rank r allows. How the product is split is up to you.",
             "unchanged": "delta stays as it is.",
         },
         draw=lambda rng, *_: (tensor(rng, rng.randint(4, 9), rng.randint(4, 9)), rng.randint(1, 4)),

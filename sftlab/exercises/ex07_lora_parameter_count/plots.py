@@ -18,7 +18,7 @@ from sftlab.statistics import chosen
 
 WHY = {  # why a prediction comes out as it does: prediction -> mechanism
     "a": "A gradient is a sum of products of two vectors, one for each token. Where tokens and steps agree, they add up in few directions. Adam rescales every entry, so this explains the gradient and not the whole step.",
-    "b": "The loss depends on what a direction does to the answers, not only on its length. The control holds about as much energy in the remaining directions. Why these do less was not tested.",
+    "b": "The loss depends on what a direction does to the answers, not only on its length.",
     "c": "A weight grows with the square of its width, A and B with the width. So a share far below 1% is a statement about large models.",
 }  # fmt: skip
 
@@ -45,12 +45,17 @@ def best(runs: Sequence[dict], method: str, **settings) -> list[dict]:
     return tuned(chosen(runs, method=method, **settings), lambda run: run["validation"])
 
 
-def losses(runs: Sequence[dict], arm: str, r: int = 0) -> list[float]:
-    """Return the held-out loss of every seed: of "top", "rest" or "short", LORA at rank r, or FULL."""
+def losses(runs: Sequence[dict], arm: str, r: int = 0, of: str = "test") -> list[float]:
+    """Return the held-out loss of every seed: of "top", "rest" or "short", LORA at rank r, or FULL.
+
+    Args:
+        of: "validation" for the questions that chose the learning rates, of LORA and FULL alone.
+    """
     if arm in ("top", "rest", "short"):
         return [run[arm][str(r)]["nll"] for run in best(runs, FULL)]
     settings = {"r": r} if arm == LORA else {}
-    return [run["test"]["nll"] for run in best([r_ for r_ in runs if r_["method"] == arm], arm, **settings)]  # fmt: skip
+    found = best([run for run in runs if run["method"] == arm], arm, **settings)
+    return [run["test"]["nll"] if of == "test" else run["validation"] for run in found]
 
 
 def kept(runs: Sequence[dict], r: int) -> tuple[Estimate, Estimate]:
@@ -97,8 +102,13 @@ def ranks_table(runs: Sequence[dict]) -> pd.DataFrame:
             "random entries": f"{kept(runs, r)[1][0]:.0%}",
             "loss, top r": times(against_whole(runs, "top", r)),
             "loss, all but these": times(against_whole(runs, "rest", r)),
-            "loss, the whole as short": times(against_whole(runs, "short", r)),
+            "loss, whole ΔW at this energy": times(against_whole(runs, "short", r)),
             "loss, LoRA": times(against_whole(runs, LORA, r)),
+            "LoRA, validation questions": times(
+                estimates.ratio(
+                    losses(runs, FULL, of="validation"), losses(runs, LORA, r, "validation")
+                )
+            ),
         }
         for r in RANKS
     }
@@ -112,6 +122,17 @@ def at_the_edge(runs: Sequence[dict]) -> str:
     return ", ".join(map(str, ranks)) or "none"
 
 
+def why_cut(runs: Sequence[dict]) -> str:
+    """Return the explanation of 07.b with the numbers of its two controls."""
+    rest, shortened = (against_whole(runs, arm, 2) for arm in ("rest", "short"))
+    return (
+        f"{WHY['b']} The remaining directions have as much energy, and a loss {times(rest)} that of the whole. "
+        f"The whole change, shortened to this energy: {times(shortened)}. So it matters which directions are kept, more than how long the change is."
+        if rest[1][0] > shortened[1][1]
+        else WHY["b"]
+    )
+
+
 def energies(runs: Sequence[dict], r: int = 2) -> str:
     """Return the energy of the top r directions at each learning rate of full fine-tuning."""
     each = {
@@ -121,24 +142,13 @@ def energies(runs: Sequence[dict], r: int = 2) -> str:
     return ", ".join(f"{share:.0%} at {rate:g}" for rate, share in each.items())
 
 
-def claims(
-    runs: Sequence[dict], shares: Mapping[str, float], equal: bool, base: float
-) -> pd.DataFrame:
+def claims(runs: Sequence[dict], shares: Mapping[str, float], equal: bool) -> pd.DataFrame:
     """Return the claims of the lesson with their numbers; the words follow the intervals.
 
     Args:
         shares: model -> share of its parameters that LoRA of rank 8 trains, on all linear layers.
         equal: whether the formula and the models give the same counts.
-        base: the held-out loss of the base without any change.
     """
-
-    def said(found: Estimate) -> str:
-        return f"{times(found)}, {verdict(found, 'higher', 'lower', neutral=1.0)}"
-
-    def gained(arm: str) -> Estimate:
-        """The share of the whole change's gain in loss, seed by seed."""
-        pairs = zip(losses(runs, arm, 2), losses(runs, FULL), strict=True)
-        return estimates.mean([(base - loss) / (base - whole) for loss, whole in pairs])
 
     energy, random = kept(runs, 2)
     more = verdict(energy, "more", "less", neutral=random[0])
@@ -153,10 +163,10 @@ def claims(
             f"by learning rate: {energies(runs)}; 48 pairs, 24 steps, one small base",
         ),
         (
-            f"Rank 2 keeps {percent(gained('top'))} of what the whole change gains in loss",
-            f"loss {said(against_whole(runs, 'top', 2))} than the whole",
-            f"all but these two: {percent(gained('rest'))}, {times(against_whole(runs, 'rest', 2))}; "
-            f"the whole, as short: {percent(gained('short'))}, {times(against_whole(runs, 'short', 2))}",
+            f"Cut to rank 2: the loss, compared with the whole change, is {verdict(against_whole(runs, 'top', 2), 'higher', 'lower', neutral=1.0)}; "
+            f"compared with the whole at the same energy, {verdict(estimates.ratio(losses(runs, 'short', 2), losses(runs, 'top', 2)), 'higher', 'lower', neutral=1.0)}",
+            f"{times(against_whole(runs, 'top', 2))}; {times(estimates.ratio(losses(runs, 'short', 2), losses(runs, 'top', 2)))}",
+            f"all but these two, ÷ the whole: {times(against_whole(runs, 'rest', 2))}",
             f"exact answers: {percent(exact(runs, 'top', 2))}; all but these: {percent(exact(runs, 'rest', 2))}",
         ),
         (
@@ -164,7 +174,7 @@ def claims(
             times(trained[8]),
             "ranks at which they differ: "
             + ("; ".join(f"{r}: {words}" for r, words in differ.items()) or "none"),
-            f"best of five learning rates; at the end of the grid at ranks {at_the_edge(runs)}",
+            f"best of five learning rates; ranks whose best one is at an end of the grid: {at_the_edge(runs)}",
         ),
         (
             f"The share that LoRA trains is larger in {small} than in {large}",

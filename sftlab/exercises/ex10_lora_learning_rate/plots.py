@@ -15,17 +15,17 @@ from scipy.stats import gmean
 from sftlab.classroom.figures import curves
 from sftlab.exercises import estimates
 from sftlab.exercises.estimates import Estimate, times, verdict
+from sftlab.exercises.sweeps import Sweep, over_grids
 from sftlab.exercises.trade_off import FULL, LORA, STRONG
 from sftlab.statistics import best_rate, chosen, rate_ratio
 
 LOST = 0.05  # nats on base documents at which equal forgetting is compared
+DOCUMENTS = ("test_documents", "validation_documents")
 WHY = {  # why a prediction comes out as it does: prediction -> mechanism
     "a": "AdamW moves every trained entry by about the learning rate. In LoRA these are entries of A and B, and the product moves W by less.",
-    "b": "The first step of W is shorter by the factor that you computed. Later A moves too and B has grown, so the factor of the whole training is another.",
-    "c": "α multiplies every step of W. If the first steps decided, the ratio would be 0.25. If A moved much further than its start, ΔW would grow with α times the learning rate squared: 0.5.",
+    "b": "What documents lose depends on how far W has moved, whatever the new task gains from it. The interval covers both sets of documents.",
+    "c": "α multiplies every step of W. If the first steps decided, the ratio would be 0.25. If A moved much further than its start, ΔW would grow with α times the learning rate squared: 0.5. In the trainings above ‖ΔA‖/‖A‖ is neither small nor large, so the ratio alone does not say which of the two acts.",
 }  # fmt: skip
-
-Sweep = dict[float, float]
 
 
 def sweeps(runs: Sequence[dict], method: str, name: str = "validation") -> list[Sweep]:
@@ -36,43 +36,9 @@ def sweeps(runs: Sequence[dict], method: str, name: str = "validation") -> list[
     return [dict(sorted(found[seed].items())) for seed in sorted(found)]
 
 
-def over_grids(first: Sequence[Sweep], second: Sequence[Sweep]) -> Estimate:
-    """Return the ratio of the best learning rates, second over first, and how far the grids can move it.
-
-    One learning rate at a time is left out of either grid that has more than four. The ends are the lowest and
-    the highest of the 95% t intervals over seeds, of the whole grids and of all that keep a minimum inside.
-
-    Raises:
-        ValueError: a lowest loss is at the end of its whole grid.
-    """
-    whole, ends = rate_ratio(first, second)
-    lows, highs = zip(ends, *left_out(first, second), strict=True)
-    return whole, (min(lows), max(highs))
-
-
-def left_out(first: Sequence[Sweep], second: Sequence[Sweep]) -> list[tuple[float, float]]:
-    """Return the intervals of ``over_grids`` with one learning rate of either grid left out."""
-    grids = [list(some[0]) if len(some[0]) > 4 else [0.0] for some in (first, second)]
-    found = []
-    for out in product(*grids):
-        thinned = [
-            [{r: v for r, v in sweep.items() if r != rate} for sweep in some]
-            for some, rate in zip((first, second), out, strict=True)
-        ]
-        with suppress(ValueError):  # a minimum at the end of a thinned grid
-            found.append(rate_ratio(*thinned)[1])
-    return found
-
-
 def ratio(runs: Sequence[dict], one: str = LORA, other: str = FULL) -> Estimate:
     """Return one method's best learning rate over another's, by the validation loss."""
     return over_grids(sweeps(runs, other), sweeps(runs, one))
-
-
-def mean_sweep(runs: Sequence[dict], method: str) -> Sweep:
-    """Return learning rate -> the validation loss, geometric mean over the seeds."""
-    found = sweeps(runs, method)
-    return {rate: float(gmean([sweep[rate] for sweep in found])) for rate in found[0]}
 
 
 def inside(runs: Sequence[dict]) -> Estimate | None:
@@ -118,17 +84,47 @@ def rises(runs: Sequence[dict], method: str, rate: float) -> list[float]:
     return [sweep[rate] - before for sweep in sweeps(runs, method, "test_documents")]
 
 
-def costlier(runs: Sequence[dict]) -> Estimate:
-    """Return LoRA's rise on base documents minus full fine-tuning's, each at the best rate of its grid."""
-    return estimates.change(*(rises(runs, m, grid_best(runs, m)) for m in (FULL, LORA)))
-
-
 def runner_up(runs: Sequence[dict], method: str) -> tuple[float, Estimate]:
     """Return the second best learning rate of a grid, and its validation loss over that of the best one."""
     found, best = sweeps(runs, method), grid_best(runs, method)
     others = [rate for rate in found[0] if rate != best]
     rate = min(others, key=lambda r: np.mean([math.log(sweep[r]) for sweep in found]))
     return rate, estimates.ratio([s[best] for s in found], [s[rate] for s in found])
+
+
+def tied(runs: Sequence[dict], method: str) -> list[float]:
+    """Return the best learning rate of a grid, and the second best if its loss is not settled to be higher."""
+    rate, (_, (low, _)) = runner_up(runs, method)
+    return [grid_best(runs, method)] + [rate] * (low <= 1)
+
+
+def costlier(runs: Sequence[dict]) -> dict[str, Estimate]:
+    """Return LoRA's rise on base documents minus full fine-tuning's, for all pairs of tied learning rates."""
+    return {
+        f"{a:g} / {b:g}": estimates.change(rises(runs, FULL, a), rises(runs, LORA, b))
+        for a, b in product(tied(runs, FULL), tied(runs, LORA))
+    }
+
+
+def cost_table(runs: Sequence[dict]) -> pd.DataFrame:
+    """Return the differences of ``costlier`` with those of the losses, by pair of learning rates."""
+    pairs = list(product(tied(runs, FULL), tied(runs, LORA)))
+    rows = {
+        name: {
+            "rise on documents, LoRA − full": signed(rise),
+            "loss on test questions, LoRA ÷ full": times(
+                estimates.ratio(loss_at(runs, FULL, a), loss_at(runs, LORA, b))
+            ),
+        }
+        for (a, b), (name, rise) in zip(pairs, costlier(runs).items(), strict=True)
+    }
+    return pd.DataFrame(rows).T.rename_axis("full / LoRA at")
+
+
+def signed(found: Estimate) -> str:
+    """Return a difference in nats with its interval as text."""
+    value, (low, high) = found
+    return f"{value:+.2f} ({low:+.2f} to {high:+.2f})"
 
 
 @torch.no_grad()
@@ -144,14 +140,16 @@ def start_moved(model, start) -> float:
     return math.sqrt(change / size)
 
 
-def where_lost(runs: Sequence[dict], method: str, lost: float = LOST) -> list[float]:
+def where_lost(
+    runs: Sequence[dict], method: str, lost: float = LOST, documents: str = DOCUMENTS[0]
+) -> list[float]:
     """Return the learning rate at which as much is lost on base documents, of every seed.
 
     It is interpolated in logarithms where the rise first exceeds ``lost``; nan if it never does.
     """
     found = []
-    for run in sweeps(runs, method, "test_documents"):
-        before = chosen(runs, method=method)[0]["test_documents"][0]
+    for run in sweeps(runs, method, documents):
+        before = chosen(runs, method=method)[0][documents][0]
         risen = [max(value - before, 1e-5) for value in run.values()]
         rates = list(run)
         k = next((k for k, rise in enumerate(risen) if rise >= lost), None)
@@ -163,10 +161,33 @@ def where_lost(runs: Sequence[dict], method: str, lost: float = LOST) -> list[fl
     return found
 
 
-def lost_ratio(runs: Sequence[dict], one: str = LORA, other: str = FULL) -> Estimate | None:
-    """Return the learning rate at which one method has lost ``LOST`` over that of another, by seed."""
-    pair = where_lost(runs, other), where_lost(runs, one)
-    return None if np.isnan(pair).any() else estimates.ratio(*pair)
+def lost_ratios(runs: Sequence[dict], lost: float = LOST) -> list[Estimate]:
+    """Return the learning rate at which LoRA has lost so much over full fine-tuning's, by set of documents.
+
+    A set on which a seed never loses so much is left out.
+    """
+    pairs = [
+        [where_lost(runs, m, lost, documents) for m in (FULL, LORA)] for documents in DOCUMENTS
+    ]
+    return [estimates.ratio(*pair) for pair in pairs if not np.isnan(pair).any()]
+
+
+def lost_ratio(runs: Sequence[dict]) -> Estimate | None:
+    """Return the ratio at ``LOST`` with an interval that covers both sets of documents."""
+    found = lost_ratios(runs)
+    return (
+        (found[0][0], (min(i[0] for _, i in found), max(i[1] for _, i in found))) if found else None
+    )
+
+
+def lost_table(runs: Sequence[dict], levels: Sequence[float] = (0.01, LOST, 0.5)) -> pd.DataFrame:
+    """Return the ratio of the learning rates of equal forgetting, by how much is lost and where."""
+    names = ("test documents", "validation documents")
+    rows = {
+        f"{level:g} nats lost": dict(zip(names, map(times, lost_ratios(runs, level)), strict=False))
+        for level in levels
+    }
+    return pd.DataFrame(rows).T.fillna("").rename_axis("LoRA's learning rate ÷ full's")
 
 
 def u_curves(runs: Sequence[dict], methods: Sequence[str] = (FULL, LORA)):
@@ -174,8 +195,14 @@ def u_curves(runs: Sequence[dict], methods: Sequence[str] = (FULL, LORA)):
     found = {
         m: {r: [s[r] for s in sweeps(runs, m)] for r in sweeps(runs, m)[0]} for m in methods
     }  # fmt: skip
-    best = {m: best_rate(mean_sweep(runs, m)) for m in methods}
-    told = "; ".join(f"{m}: best {rate:.1e}" for m, rate in best.items())
+    best = {}
+    for m in methods:
+        with suppress(ValueError):  # a seed's lowest loss is at the end of its grid
+            rates = [best_rate(sweep) for sweep in sweeps(runs, m)]
+            best[m] = float(gmean(rates))
+    told = "; ".join(
+        f"{m}: best {best[m]:.1e}" if m in best else f"{m}: no best one inside" for m in methods
+    )
     return curves(
         found, "Validation loss after the last step, by learning rate", f"Curves over the learning rate. {told}.",
         spread="lines", mean=gmean, direct=False, axvline={rate: f"{rate:.1e}" for rate in best.values()},
@@ -184,21 +211,19 @@ def u_curves(runs: Sequence[dict], methods: Sequence[str] = (FULL, LORA)):
 
 
 def forgetting(runs: Sequence[dict]):
-    """Draw the loss on base documents over the learning rate, after the last step."""
+    """Draw the rise of the loss on base documents over the learning rate, after the last step."""
     found = {
-        m: {r: [s[r] for s in sweeps(runs, m, "test_documents")] for r in sweeps(runs, m)[0]}
+        m: {r: np.maximum(rises(runs, m, r), 1e-4) for r in sweeps(runs, m)[0]}
         for m in (FULL, LORA)
     }
-    before = chosen(runs, method=FULL)[0]["test_documents"][0]
     told = "; ".join(
-        f"{m}: " + ", ".join(f"{np.mean(v):.2f} at {rate:g}" for rate, v in by.items())
+        f"{m}: " + ", ".join(f"{np.mean(v):.3f} at {rate:g}" for rate, v in by.items())
         for m, by in found.items()
     )
     return curves(
-        found, "Loss on base documents after the last step, by learning rate",
-        f"Curves with the range over seeds. {told}. Before training {before:.2f}.", direct=False,
-        axhline={before: "base", before + LOST: f"+{LOST:g}"}, xscale="log", yscale="log",
-        xlabel="learning rate", ylabel="nats per token", figsize=(7.8, 3.6),
+        found, "Rise of the loss on base documents after the last step", f"Curves with the range over seeds. {told}.",
+        direct=False, axhline={LOST: f"{LOST:g}"}, xscale="log", yscale="log", xlabel="learning rate",
+        ylabel="nats per token", figsize=(7.8, 3.6),
     )  # fmt: skip
 
 
@@ -216,7 +241,6 @@ def ratios_table(runs: Sequence[dict]) -> pd.DataFrame:
         "validation questions; grids thinned, too": times(over_grids(*by["validation"])),
         "validation questions; seeds alone": times(rate_ratio(*by["validation"])),
         "test questions; grids thinned, too": times(over_grids(*by["test"])),
-        f"equal forgetting ({LOST:g} nats); seeds alone": told(lost_ratio(runs)),
     }
     return pd.DataFrame({"LoRA's ÷ full fine-tuning's": lines})
 
@@ -230,19 +254,19 @@ def claims(runs: Sequence[dict], real: Sequence[dict], steps: Mapping[str, float
     found, smol, strong = ratio(runs), inside(real) if real else None, ratio(runs, STRONG, LORA)
     on_test = over_grids(*(sweeps(runs, m, "test") for m in (FULL, LORA)))
     first, cost = {m: 1 / steps[m] for m in (LORA, STRONG)}, costlier(runs)
-    next_rate, level = runner_up(runs, FULL)
-    next_rise = np.mean(rises(runs, FULL, next_rate))
-    against_full = rate_ratio(sweeps(runs, FULL), sweeps(runs, STRONG))
+    directions = {
+        verdict(each, "forgets more", "forgets less", estimates.OPEN) for each in cost.values()
+    }
+    against_full = ratio(runs, STRONG, FULL)
     again, own, lost = reused(runs), tuned(runs), lost_ratio(runs)
     on_real = "24 steps, one small base"
     if real:
-        full, lora = (best_rate(mean_sweep(real, m)) for m in (FULL, LORA))
         spread = (
             times(smol)
             if smol
             else "not settled: some seeds' lowest losses are at an end of their grid"
         )
-        on_real = f"SmolLM2, 12 steps: ×{lora / full:.1f} by the mean curves; {spread}"
+        on_real = f"SmolLM2, 12 steps: {spread}"
     rows = [
         (
             f"LoRA's best learning rate is {verdict(found, 'higher', 'lower', neutral=1.0)}",
@@ -266,13 +290,14 @@ def claims(runs: Sequence[dict], real: Sequence[dict], steps: Mapping[str, float
             f"The learning rate at which as much is forgotten is {verdict(lost, 'higher', 'lower', neutral=1.0) if lost else 'not measured'}",
             told(lost),
             f"first step of W equally long: ×{first[LORA]:.1f}; best for the held-out loss: ×{found[0]:.1f}",
-            f"{LOST:g} nats on short documents of one small base",
+            f"{LOST:g} nats on two sets of short documents; one small base",
         ),
         (
-            f"Each method at the best rate of its grid: LoRA {verdict(cost, 'forgets more', 'forgets less', f'against full, {estimates.OPEN}')}",
-            f"rise {cost[0]:+.2f} ({cost[1][0]:+.2f} to {cost[1][1]:+.2f}) nats, LoRA − full",
-            f"losses, LoRA ÷ full: {told(own)}",
-            f"full at {next_rate:g} rises {next_rise:.2f}; its validation loss is {times(level)} that of the best",
+            f"Each method at a best learning rate: LoRA {directions.pop() if len(directions) == 1 else 'against full, ' + estimates.OPEN}",
+            "rise, LoRA − full: "
+            + "; ".join(f"{signed(each)} at {rates}" for rates, each in cost.items()),
+            f"losses at the first pair, LoRA ÷ full: {told(own)}",
+            "pairs of learning rates, full / LoRA, whose validation losses are not settled to differ from the best",
         ),
     ]
     return pd.DataFrame(rows, columns=["claim", "measured", "control", "where it stops holding"])
