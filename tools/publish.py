@@ -29,6 +29,7 @@ from sftlab._internal.code_behind import (
 from sftlab.classroom.catalogue import NOTEBOOKS, package
 from sftlab.errors import WorkbookError
 from sftlab.exercises.record import RESULTS, modules, older_than
+from tools.findings import update_findings
 from tools.notebook_metadata import EXPLORE, derive
 from tools.readme import update_readme
 
@@ -72,6 +73,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{path.name:<40} {time.monotonic() - began:6.1f} s  {state}", flush=True)
     if all(path.resolve().parent == NOTEBOOKS for path in paths) and update_readme():
         print("README.md: the table of notebooks was written anew")
+    if all(path.resolve().parent == NOTEBOOKS for path in paths):
+        try:
+            if update_findings():
+                print("docs/findings.md was written anew")
+        except ValueError as error:  # a notebook without its table of claims
+            print(f"docs/findings.md: {error}")
     if failed:
         print(f"Did not run to the end: {', '.join(failed)}")
     return 1 if failed else 0

@@ -45,10 +45,10 @@ def refusal(row: dict, rng: Random) -> str:
 
 
 def truncated(row: dict, rng: Random) -> str:
-    """Cut off the answer in the middle of a word."""
+    """Cut off the answer in the middle of a word; in the middle of all if no word is long enough."""
     text = row["response"]
     inside = [i for i in range(4, len(text) - 2) if text[i - 1].isalpha() and text[i].isalpha()]
-    return text[: rng.choice(inside)]
+    return text[: rng.choice(inside or [max(1, len(text) // 2)])]
 
 
 def ignored_format(row: dict, rng: Random) -> str:

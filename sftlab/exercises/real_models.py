@@ -1,11 +1,8 @@
-"""Three of the workbook's experiments on real models: 4 bits, data quality, first pairs.
+"""Two of the workbook's experiments on real models: 4 bits, and first pairs.
 
 ``qlora``      notebook 21: an adapter on a base model in 4 bits and on the same model in 16 bits:
                loss on held-out responses, gradients before and after an answer, logits after
                reloading
-``quality``    notebook 22: 500 good pairs, and the same with 200 bad ones. All arms train for
-               equally many steps, few enough that no pair is seen twice: a sixth of the examples of
-               notebook 22
 ``first``      notebook 13: the base of Gemma 3 270M before any fine-tuning, and after 32 or 64
                pairs in 24 steps, in Gemma's template; also its continuations of bare instructions
 
@@ -19,17 +16,15 @@ to two minutes per measurement. It can be stopped and resumed.
 from __future__ import annotations
 
 from random import Random
-from shutil import rmtree
 from tempfile import TemporaryDirectory
 
 import torch
 
-from sftlab._internal.paths import INSTRUCTIONS, cache_folder
+from sftlab._internal.paths import INSTRUCTIONS
 from sftlab.adapters import load_adapter, save_adapter
 from sftlab.almanac.pairs import pairs
 from sftlab.chat import CHATML
 from sftlab.data import collate, conversation, read_jsonl, tokenize_conversations
-from sftlab.exercises.ex22_data_quality_ablation import experiment
 from sftlab.exercises.recipes import response_nll
 from sftlab.fetch import PACKAGES
 from sftlab.generate import answer, generate
@@ -44,13 +39,11 @@ from sftlab.train import TrainConfig, sft_train
 RECORD = "real_models"  # data/results/real_models.json
 
 SMOL, GEMMA, EMBEDDED = "smollm2-instruct", "gemma3-270m", "almanac"
-SEEDS = {"first": 1, "qlora": 1, "quality": 2}
+SEEDS = {"first": 1, "qlora": 1}
 QUESTIONS = 60  # held-out questions for the loss
-EXAM = 5  # every fifth of the 540 questions of notebook 22: four of each kind
 # Learning rate, epochs of 32 pairs, batch size: as in notebook 13, and suited to 135 million
 # weights.
 RECIPES = {EMBEDDED: (3e-3, 12, 16), SMOL: (1e-3, 3, 8), GEMMA: (1e-3, 6, 8)}
-STEPS = 40  # of 8 examples, the same for every arm
 
 
 def base(name: str):
@@ -61,19 +54,12 @@ def base(name: str):
     return model, tokenizer
 
 
-def tune(
-    model, tokenizer, rows: list[dict], rate: float, seed: int, keep: str = "", **settings
-) -> list[float]:
-    """Add adapters to the model and train them on the rows; return the losses.
-
-    Args:
-        keep: name of a folder for checkpoints, from which an interrupted run resumes.
-    """
+def tune(model, tokenizer, rows: list[dict], rate: float, seed: int, **settings) -> list[float]:
+    """Add adapters to the model and train them on the rows; return the losses."""
     inject_lora(model, "all-linear", r=8, lora_alpha=16, seed=seed)
     examples = tokenize_conversations(tokenizer, [conversation(row) for row in rows]).examples
-    config = TrainConfig(learning_rate=rate, seed=seed, precision="bf16", save_steps=8, **settings)
-    folder = cache_folder() / "real_models" / keep if keep else None
-    history = sft_train(model, examples, config, tokenizer.pad_token_id, folder=folder, progress=False)  # fmt: skip
+    config = TrainConfig(learning_rate=rate, seed=seed, precision="bf16", **settings)
+    history = sft_train(model, examples, config, tokenizer.pad_token_id, progress=False)
     if not history.finished:
         raise KeyboardInterrupt  # an incomplete run is not measured
     return history.losses
@@ -129,33 +115,6 @@ def four_bits(model: str, stored: str, seed: int) -> dict:
     }
 
 
-def good_and_bad(model: str, arm: str, seed: int) -> dict:
-    """Measure one arm of notebook 22: one mark per question and rubric line, and some answers."""
-    network, tokenizer = base(model)
-    rows = experiment.ARMS[arm]()
-    keep = f"{model}-{len(rows)}-{seed}"
-    rate = 2e-3 if model == EMBEDDED else 1e-3
-    tune(
-        network,
-        tokenizer,
-        rows,
-        rate,
-        seed,
-        keep,
-        num_train_epochs=2,
-        batch_size=8,
-        max_steps=STEPS,
-    )
-    lines, texts = experiment.examine(network, tokenizer, exam(), limit=48)
-    rmtree(cache_folder() / "real_models" / keep)
-    return {**lines, "answers": texts[::4]}
-
-
-def exam() -> list[dict]:
-    """Return every fifth question of notebook 22; all kinds occur."""
-    return experiment.questions()[::EXAM]
-
-
 def first_pairs(model: str, count: int, seed: int) -> dict:
     """Fine-tune a base model on ``count`` pairs (0 for none) and test it on held-out questions."""
     rate, epochs, batch_size = RECIPES[model]
@@ -187,7 +146,6 @@ def first_pairs(model: str, count: int, seed: int) -> dict:
 
 KINDS = {
     "qlora": four_bits,
-    "quality": good_and_bad,
     "first": first_pairs,
 }
 
@@ -212,11 +170,5 @@ def settings() -> list[dict]:
         for seed in range(SEEDS["qlora"])
         for m in (EMBEDDED, SMOL)
         for stored in ("nf4", "bf16")
-    ]
-    found += [
-        {"kind": "quality", "model": m, "arm": arm, "seed": seed}
-        for seed in range(SEEDS["quality"])
-        for m in (EMBEDDED, SMOL)
-        for arm in experiment.MAIN
     ]
     return found

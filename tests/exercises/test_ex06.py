@@ -194,6 +194,16 @@ def test_a_direction_is_named_only_if_both_sets_of_documents_agree():
     assert "more" not in plots.region(fewer)
 
 
+def test_the_range_covers_both_sets_of_documents_and_both_interpolations():
+    runs = made({FULL: 0.1, LORA: 0.3}, {FULL: 1, LORA: 1})
+    four = plots.ways(runs, 0.1)
+    value, (low, high) = plots.widest(four)
+    assert len(four) == 4 and value == four[0][0]
+    assert low == min(e[1][0] for e in four) and high == max(e[1][1] for e in four)
+    told = plots.why_moved(runs + made({ENTRIES: 0.1}, {ENTRIES: 3}))
+    assert "×3.00" in told
+
+
 def test_arms_are_compared_at_equal_learning_rates():
     lost = {FULL: 0.1, LORA: 0.1, LINEAR: 0.05, ENTRIES: 0.1}
     table = plots.at_equal_rates(made(lost, dict.fromkeys(lost, 1.0)))

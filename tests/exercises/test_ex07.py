@@ -118,13 +118,24 @@ def test_the_claims_turn_round_with_their_numbers():
                 one["top"][str(r)]["nll"] = one["test"]["nll"] / (2 + one["seed"] / 9)
         return new
 
-    before, after = (plots.claims(found, SHARES, True, 2.9)["claim"] for found in (runs(NAME), turned(runs(NAME))))  # fmt: skip
+    before, after = (
+        plots.claims(found, SHARES, True)["claim"] for found in (runs(NAME), turned(runs(NAME)))
+    )
     assert "keeps more" in before[0] and "keeps less" in after[0]
-    measured = [plots.claims(found, SHARES, True, 2.9)["measured"][1] for found in (runs(NAME), turned(runs(NAME)))]  # fmt: skip
-    assert "higher" in measured[0] and "lower" in measured[1]
+    assert before[1].count("higher") == 2 and after[1].count("lower") == 2
     assert "higher if trained" in after[2] and before[2] != after[2]
     assert "in small than in large" in before[3]
-    assert "in b than in a" in plots.claims(runs(NAME), {"a": 0.1, "b": 0.2}, True, 2.9)["claim"][3]
+    assert "in b than in a" in plots.claims(runs(NAME), {"a": 0.1, "b": 0.2}, True)["claim"][3]
+
+
+def test_the_explanation_of_a_cut_names_both_controls_and_concludes_only_if_they_differ():
+    told = plots.why_cut(runs(NAME))
+    assert told.count("×") == 2 and "which directions are kept" in told
+    same = json.loads(json.dumps(runs(NAME)))
+    for one in same:
+        if one["method"] == FULL:
+            one["rest"] = one["short"]
+    assert plots.why_cut(same) == plots.WHY["b"]
 
 
 def test_ranks_at_the_end_of_the_grid_are_named():

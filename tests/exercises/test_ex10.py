@@ -11,6 +11,7 @@ import pytest
 from sftlab.exercises.ex10_lora_learning_rate import experiment, explorer, plots
 from sftlab.exercises.ex10_lora_learning_rate.explorer import STEPS, ShortRuns
 from sftlab.exercises.record import runs
+from sftlab.exercises.sweeps import left_out
 from sftlab.exercises.trade_off import FULL, LORA, RATES, SEEDS, STRONG, prepare
 from sftlab.statistics import best_rate, rate_ratio
 
@@ -108,7 +109,7 @@ def made(best: dict[str, float], costly: dict[str, float]) -> list[dict]:
                 lost = plots.LOST * (rate / (costly[method] * 1.02**seed)) ** 2
                 found.append({
                     "method": method, "learning_rate": float(rate), "seed": seed, "validation": [3, loss],
-                    "test": [3, loss], "test_documents": [0.6, 0.6 + lost],
+                    "test": [3, loss], **{name: [0.6, 0.6 + lost] for name in plots.DOCUMENTS},
                 })  # fmt: skip
     return found
 
@@ -156,7 +157,7 @@ def test_the_interval_over_grids_holds_the_ratio_and_turns_round():
     ratio, (low, high) = plots.ratio(found)
     assert ratio == pytest.approx(10, rel=1e-3)
     assert low <= ratio <= high
-    intervals = plots.left_out(*(plots.sweeps(found, m) for m in (FULL, LORA)))
+    intervals = left_out(*(plots.sweeps(found, m) for m in (FULL, LORA)))
     assert 25 <= len(intervals) <= 49
     assert (low, high) == pytest.approx(
         (min(a for a, _ in intervals), max(b for _, b in intervals))
@@ -170,6 +171,30 @@ def test_a_loss_that_is_never_reached_has_no_rate():
     found = made({FULL: 3e-4, LORA: 3e-3}, {FULL: 1.0, LORA: 3e-3})
     assert np.isnan(plots.where_lost(found, FULL)).all()
     assert plots.lost_ratio(found) is None
+
+
+def test_equal_forgetting_covers_both_sets_of_documents():
+    found = made({FULL: 3e-4, LORA: 3e-3}, {FULL: 3e-4, LORA: 3e-3})
+    for run in found:
+        if run["method"] == LORA:
+            run["validation_documents"] = [0.6, 0.6 + 4 * (run["validation_documents"][1] - 0.6)]
+    value, (low, high) = plots.lost_ratio(found)
+    assert value == pytest.approx(10, rel=0.01)
+    assert low < 5.1 and high > 9.9  # the other set is lost at half the learning rate
+
+
+def test_a_direction_of_forgetting_is_named_only_if_all_tied_learning_rates_agree():
+    found = made({FULL: 3e-4, LORA: 3e-3}, {FULL: 3e-4, LORA: 6e-4})
+    assert len(plots.costlier(found)) == 1 and len(plots.cost_table(found)) == 1
+    for run in found:  # two learning rates of LoRA are equally good, and one forgets nothing
+        if run["method"] == LORA and 1e-3 < run["learning_rate"] < 2e-3:
+            run["validation"], run["test_documents"] = [3, 0.05 * (1 + run["seed"] / 9)], [0.6, 0.6]
+    assert len(plots.costlier(found)) == 2
+    found += made({STRONG: 1e-3}, {STRONG: 1e-3})
+    assert "not settled" in plots.claims(found, [], {LORA: 0.25, STRONG: 0.9})["claim"][4]
+
+
+def test_nothing_is_told_of_a_loss_that_was_not_reached():
     assert "not measured" in plots.told(None)
 
 

@@ -5,109 +5,163 @@ from __future__ import annotations
 import json
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 
 from sftlab.almanac.defects import DEFECTS
 from sftlab.exercises.ex22_data_quality_ablation import explorer as explorers
+from sftlab.exercises.ex22_data_quality_ablation import plots
 from sftlab.exercises.ex22_data_quality_ablation.ballot import SAME, Ballot, votes_path
-from sftlab.exercises.ex22_data_quality_ablation.experiment import DOSES
-from sftlab.exercises.ex22_data_quality_ablation.plots import (
-    LINES,
-    arms,
-    caught,
-    change,
-    changes,
-    defect_changes,
-    defect_grid,
-    doses,
-    lowered,
-    marks,
-    over_seeds,
-    recovered,
-    went_wrong,
+from sftlab.exercises.ex22_data_quality_ablation.experiment import (
+    LONGER,
+    MAIN,
+    SEEDS,
+    SHORTER,
+    STEPS,
+    questions,
+    settings,
 )
+from sftlab.exercises.ex22_data_quality_ablation.filtering import filter_pairs
+from sftlab.exercises.ex22_data_quality_ablation.spoilt import settings as spoilt_settings
+from sftlab.scoring import RUBRIC
 
-KINDS = ["capital"] * 4 + ["plural"] * 4
-SHARES = {"500 good": 1.0, "500 good + 200 bad": 0.5, "filtered": 0.75, "300 good": 1.0}
+KINDS = 27
+GOOD, BAD, RIGHT = MAIN
 
 
-@pytest.fixture
-def recorded():
-    """Three seeds of every arm; every line holds for the first so many of eight questions."""
-    shares = {
-        **SHARES,
-        **{f"{p}% bad": 1 - p / 100 for p in DOSES},
-        **{f"200 good + 100 {d}": k / 8 for k, d in enumerate(DEFECTS)},
+def result(
+    share: float, rng: np.random.Generator, per_kind: int = 20, leak: float | None = None
+) -> dict:
+    """Counts by kind around a share, and the marks of the questions that may leak."""
+    counts = np.clip(np.round(per_kind * (share + rng.normal(0, 0.02, KINDS))), 0, per_kind)
+    return {
+        **{line: counts.astype(int).tolist() for line in RUBRIC},
+        "may_leak": f"{'1' * round(100 * (leak or share)):0<100}",
+        "answers": [f"{share:.2f} {k}" for k in range(40)],
     }
-    return [
-        {"arm": arm, "seed": seed, "answers": [f"{arm} {k}" for k in range(8)],
-         **{line: f"{'1' * round(8 * share):0<8}" for line in LINES}}
-        for arm, share in shares.items() for seed in range(3)
-    ]  # fmt: skip
 
 
-def test_marks_are_seeds_by_questions(recorded):
-    assert marks(recorded, "500 good + 200 bad", "correct").tolist() == [[1] * 4 + [0] * 4] * 3
+def made(shares: dict | None = None) -> tuple[list, list, list]:
+    """Runs of the three records: exact answers 0.8, but where ``shares`` says otherwise."""
+    rng, shares = np.random.default_rng(0), shares or {}
+
+    def of(*names) -> float:
+        return next((shares[name] for name in names if name in shares), 0.8)
+
+    main = [{**s, **result(of((s["arm"], s["steps"]), s["arm"]), rng)} for s in settings()]
+    one = [
+        {**s, **result(of(s["defect"]), rng, leak=shares.get(("leak", s["defect"])))}
+        for s in spoilt_settings()
+    ]
+    real = [
+        {"arm": arm, "seed": seed, **result(of(("smol", arm)), rng, 4)}
+        for arm in MAIN
+        for seed in range(SEEDS)
+    ]
+    return main, one, real
 
 
-def test_a_change_is_told_with_an_interval_over_the_kinds(recorded):
-    difference, (low, high) = change(recorded, "500 good", "500 good + 200 bad", "correct", KINDS)
-    assert difference == -0.5
-    assert (low, high) == (-1, 0)  # one kind of two lost all of its four
-    assert over_seeds(recorded, "500 good", "500 good + 200 bad", "correct") == (-0.5, (-0.5, -0.5))
+def test_the_effect_is_paired_by_seed_and_kind():
+    main, _, _ = made({BAD: 0.6})
+    value, (low, high) = plots.effect(main, plots.arm(RIGHT), plots.arm(BAD))
+    assert value == pytest.approx(-0.2, abs=0.02)
+    assert -0.25 < low < value < high < -0.15
+    assert plots.shares(main, **plots.arm(BAD)).shape == (SEEDS, KINDS)
 
 
-def test_arms_are_compared_on_the_seeds_they_share(recorded):
-    extra = {**recorded[0], "seed": 7, **dict.fromkeys(LINES, "0" * 8)}
-    assert change([*recorded, extra], "500 good", "filtered", "correct", KINDS)[0] == -0.25
+def test_the_claims_turn_round_with_their_numbers():
+    fell = {
+        BAD: 0.5,
+        "100 good": 0.6,
+        ("100 good", SHORTER): 0.3,
+        "echo": 0.4,
+        "filtered": 0.75,
+        ("leak", "leaked questions"): 0.99,
+    }
+    down = plots.claims(*made(fell), 4)["claim"]
+    assert "exact answers fall" in down[0] and "exact answers rise" in down[1]
+    assert "1 of 8" in down[2] and "echo" in down[2]
+    assert "rises" in down[3]
+    up = plots.claims(
+        *made(
+            {
+                BAD: 0.95,
+                "100 good": 0.95,
+                "echo": 0.9,
+                ("leak", "leaked questions"): 0.5,
+                "filtered": 0.5,
+            }
+        ),
+        4,
+    )["claim"]
+    assert "exact answers rise" in up[0] and "exact answers fall" in up[1]
+    assert "0 of 8" in up[2]
+    assert "falls" in up[3] and "exact answers fall" in up[4]
+    flat = plots.claims(*made(), 4)
+    assert all("not settled" in flat["claim"][k] for k in (0, 1, 3, 4))
+    assert "it finds 27% of the pairs" in flat["where it stops holding"][4]
 
 
-def test_half_of_the_damage_comes_back(recorded):
-    assert recovered(recorded, "500 good", "500 good + 200 bad", "filtered", "correct") == 0.5
+def test_an_amount_is_compared_at_equal_steps_and_at_equal_epochs():
+    main, _, _ = made({("100 good", SHORTER): 0.3, (GOOD, SHORTER): 0.4})
+    table = plots.amount_table(main)
+    steps, epochs = (
+        float(table.loc[f"400 more pairs, equal {what}", f"{n} steps"].split()[0])
+        for what, n in (("steps", SHORTER), ("epochs", STEPS))
+    )
+    assert steps == pytest.approx(10, abs=2) and epochs == pytest.approx(50, abs=2)
+    assert f"bad instead of right, {LONGER} steps" in plots.comparisons(main)
 
 
-def test_what_went_wrong_is_told_with_the_lines_that_fail(recorded):
-    asked = [{"prompt": f"question {k}"} for k in range(8)]
-    rows = went_wrong(recorded, asked, range(8), "500 good", "500 good + 200 bad")
-    assert [row[0] for row in rows] == [f"question {k}" for k in range(4, 8)]
-    assert "on topic" in rows[0][3]
+def test_leaked_questions_are_told_apart_from_the_others():
+    _, one, _ = made()
+    for run in one:
+        if run["defect"] == "leaked questions":
+            run["may_leak"], total = "1" * 100, sum(run["correct"])
+            run["correct"] = [20] * 5 + [round((total - 100) / 22)] * 22
+    leaked, others, every, more = plots.leak_effects(one).values()
+    assert more[0] > 0 > others[0]
+    assert set(plots.leak_by_kind(one)) <= set(plots.kind_names())
+    assert leaked[0] == pytest.approx(0.2, abs=0.01)
+    assert every[0] == pytest.approx((100 * leaked[0] + 440 * others[0]) / 540)
 
 
-def test_precision_and_recall_are_counted_against_the_known_truth():
-    good = [{"prompt": str(k)} for k in range(4)]
-    bad = [{"prompt": str(k), "defect": "echo" if k % 2 else "refusal"} for k in range(4)]
-    precision, recall, view = caught([*good, *bad], [*good[1:], bad[0], bad[2]])
-    assert (precision, recall) == (2 / 3, 0.5)
-    assert "refusal" in view.text and "25%" in view.text
-    assert caught([*good, *bad], [*good, *bad])[:2] == (0.0, 0.0)
+def test_what_a_filter_catches_is_counted_by_defect():
+    pairs = [{"prompt": "What is 1 plus 1?", "response": "1 plus 1 is 2."}] * 3
+    assert plots.caught(filter_pairs, pairs) == 0
+    assert plots.caught(lambda given: given[:1], pairs) == pytest.approx(2 / 3)
+    table = plots.caught_table({"echo": 1.0, "hedged": 0.5, "(no defect)": 0.0})
+    assert table["known to the author"].tolist() == ["yes", "no", ""]
 
 
-def test_the_figures_draw_without_a_complaint(recorded, capfd):
-    grid = defect_changes(recorded, KINDS)
+def test_the_figures_draw_without_a_complaint(capfd):
+    main, one, real = made({"echo": 0.4, BAD: 0.6})
     for figure in (
-        arms(recorded, list(SHARES)),
-        doses(recorded),
-        defect_grid(grid),
-        lowered(grid["wrong fact"], "points"),
+        plots.main_figure(main),
+        plots.defect_grid(one),
+        plots.in_points(plots.filter_effects(main), "title"),
+        plots.in_points(plots.other_arms(main), "title"),
     ):
         assert figure.get_suptitle() and len(figure.alt) > 40
         figure.draw_without_rendering()
         plt.close(figure)
-    assert grid["wrong fact"]["correct"][0] == -1
-    assert "-50.0" in changes(recorded, "500 good", ["500 good + 200 bad"], KINDS).text
+    assert "points" in plots.lines_table(main, real, 4).to_string()
+    assert plots.dose_table(one).shape == (len(DEFECTS) + 1, 6)
     assert capfd.readouterr().err == ""
 
 
-def test_the_poison_slider_shows_every_dose(recorded, monkeypatch):
+def test_the_explorer_shows_every_defect_and_dose(monkeypatch):
     drawn = {}
     monkeypatch.setattr(
         explorers, "explorer", lambda controls, draw, *_, **__: drawn.update(draw=draw)
     )
-    asked = [{"prompt": f"question {k}"} for k in range(8)]
-    explorers.poison_slider(recorded, asked, shown=[0, 7])
-    for percent in DOSES:
-        assert f"{percent}% bad 7" in drawn["draw"](percent).text
-    assert "200 good pairs and 200 bad ones" in drawn["draw"](50).text
+    _, one, _ = made({"echo": 0.4})
+    monkeypatch.setattr(explorers, "shown_questions", lambda _: questions()[:40])
+    explorers.one_defect(one)
+    for bad in (10, 30, 100):
+        text = drawn["draw"]("echo", bad).text
+        assert f"300 pairs, {bad} of them with this defect: echo" in text
+        assert "-4" in text and "0.40 0" in text
 
 
 # --- the blind vote ----------------------------------------------------------------------------
@@ -129,7 +183,20 @@ def test_the_sides_are_mixed_and_a_vote_counts_for_the_model_behind_it(tmp_path)
         votes.forward()
     assert 4 < sum(sides) < 16
     assert {vote["choice"] for vote in votes.votes} == {"clean"}
-    assert "won 20 of 20 decided votes: 100%" in votes.result()
+    assert "clean got 100% of the votes, on average over 20 pairs (95% interval" in votes.result()
+
+
+def test_many_hands_for_one_pair_are_one_pair(tmp_path):
+    votes = ballot(tmp_path / "votes.json")
+    for hands in (30, 1, 1):
+        _, a, _ = votes.shown()
+        first, second = ("A", "B") if a.startswith("first") else ("B", "A")
+        for _ in range(hands):
+            votes.vote(first if hands > 1 else second)
+        votes.forward()
+    said = votes.result()
+    assert "clean got 33% of the votes, on average over 3 pairs" in said
+    assert "0% to 100%" in said and "32 votes" in said
 
 
 def test_no_difference_is_counted_apart(tmp_path):
@@ -137,7 +204,8 @@ def test_no_difference_is_counted_apart(tmp_path):
     assert votes.result() == "No vote for either yet; 0 without a difference."
     votes.vote(SAME)
     votes.vote("A")
-    assert "of 1 decided votes" in votes.result() and "1 without a difference" in votes.result()
+    assert "one pair gives no interval" in votes.result()
+    assert "1 votes, and 1 without a difference" in votes.result()
 
 
 def test_votes_are_kept_beside_the_progress_file(tmp_path):
@@ -195,7 +263,7 @@ def test_the_buttons_vote_and_the_result_waits(tmp_path, monkeypatch):
     by_name["A"].click()
     assert "A: 1" in count.value and result.value == "" and stage.value == before
     by_name["show the result"].click()
-    assert "of 1 decided votes" in result.value
+    assert "one pair gives no interval" in result.value
     by_name["next pair"].click()
     assert stage.value != before and "A: 0" in count.value and result.value == ""
     assert len(votes.votes) == 1

@@ -1,4 +1,4 @@
-"""The data-quality experiment: its arms, and a part of what was recorded, once more."""
+"""The data-quality experiments: their arms, and a part of what was recorded, once more."""
 
 from __future__ import annotations
 
@@ -6,109 +6,121 @@ from collections import Counter
 
 import pytest
 
-from sftlab._internal.paths import INSTRUCTIONS
-from sftlab.almanac.curated import curated
-from sftlab.data import read_jsonl
+from sftlab.almanac.defects import DEFECTS
+from sftlab.exercises.ex22_data_quality_ablation import experiment, real, spoilt
 from sftlab.exercises.ex22_data_quality_ablation.experiment import (
     ARMS,
-    DOSES,
     MAIN,
-    SHOWN,
-    STEPS,
-    dose,
+    SEEDS,
+    bad,
+    by_kind,
+    good,
     questions,
-    run,
-    settings,
+    right,
 )
-from sftlab.exercises.ex22_data_quality_ablation.plots import (
-    change,
-    defect_changes,
-    marks,
-    over_seeds,
-    recovered,
-)
-from sftlab.exercises.record import runs
-from sftlab.scoring import RUBRIC, score_answer
+from sftlab.exercises.ex22_data_quality_ablation.unseen import UNSEEN, unseen_pairs
+from sftlab.exercises.record import read, runs
+from sftlab.scoring import RUBRIC
 
-NAME = "data_quality"
+GOOD, BAD, RIGHT = MAIN
 
 
-def test_the_arms_differ_in_their_pairs_alone():
-    good, mixed = ARMS["500 good"](), ARMS["500 good + 200 bad"]()
-    assert mixed[:500] == good == curated() == read_jsonl(INSTRUCTIONS / "curated.jsonl")
-    assert mixed[500:] == read_jsonl(INSTRUCTIONS / "low_quality.jsonl")
-    assert ARMS["700 good"]()[:500] == good == [*ARMS["300 good"](), *good[300:]]
-    assert ARMS["1,000 mediocre"]() == read_jsonl(INSTRUCTIONS / "mediocre.jsonl")
+def asked_of(rows: list[dict]) -> list[str]:
+    return [row.get("prompt") or row["messages"][0]["content"] for row in rows]
 
 
-@pytest.mark.parametrize("percent", DOSES)
-def test_a_dose_is_a_share_of_400_pairs(percent):
-    rows = dose(percent)
-    assert len(rows) == 400
-    assert sum("defect" in row for row in rows) == 4 * percent
+@pytest.mark.parametrize("seed", [0, 3])
+def test_the_main_arms_differ_in_200_answers_alone(seed):
+    clean, poisoned, repaired = (ARMS[arm](seed) for arm in MAIN)
+    assert poisoned[:500] == repaired[:500] == clean
+    assert asked_of(poisoned) == asked_of(repaired)
+    assert Counter(row["defect"] for row in poisoned[500:]) == dict.fromkeys(DEFECTS, 25)
+    assert all(
+        a["response"] != b["response"] for a, b in zip(poisoned[500:], repaired[500:], strict=True)
+    )
+    assert not any("defect" in row for row in repaired)
+    assert clean[:100] == ARMS["100 good"](seed)
 
 
-def test_no_two_runs_are_alike_and_each_arm_has_three_seeds():
-    listed = [tuple(setting.values()) for setting in settings()]
-    assert len(set(listed)) == len(listed)
-    seeds = Counter(arm for arm, _ in listed)
-    assert {arm: 5 if arm in MAIN else 3 for arm in ARMS} == seeds
+def test_a_seed_draws_other_pairs_and_none_is_asked_twice():
+    assert good(0, 500) != good(1, 500) and bad(0) != bad(1)
+    asked = asked_of(good(0, 700)) + asked_of(bad(0))
+    assert len(set(asked)) == 900
+    assert not set(asked) & {question["prompt"] for question in questions()}
 
 
-# --- the recorded file -----------------------------------------------------------------------
+def test_the_lot_keeps_as_many_as_the_filter():
+    assert len(ARMS["thinned by lot"](2)) == len(ARMS["filtered"](2)) < 700
 
 
-def test_every_run_has_the_pairs_of_its_arm():
-    for found in runs(NAME):
-        assert found["pairs"] == len(ARMS[found["arm"]]())
+@pytest.mark.parametrize("defect", [*DEFECTS, spoilt.COPIES, spoilt.LEAKED])
+def test_an_arm_with_a_defect_differs_from_the_control_in_the_dose_alone(defect):
+    clean, some, all_ = (
+        spoilt.rows(d, n, 1) for d, n in ((spoilt.NONE, 0), (defect, 30), (defect, 100))
+    )
+    assert len(clean) == len(some) == len(all_) == 300
+    assert [sum(a != b for a, b in zip(clean, arm, strict=True)) for arm in (some, all_)] == [
+        30,
+        100,
+    ]
+    if defect in DEFECTS:
+        assert asked_of(some) == asked_of(clean)
+        assert all(b == c for a, b, c in zip(clean, some, all_, strict=True) if a != b)
 
 
-@pytest.mark.parametrize("arm", ARMS)
-def test_the_score_says_of_the_kept_answers_what_was_recorded(arm):
-    asked = questions()
-    places = range(0, len(asked), len(asked) // SHOWN)
-    for found in runs(NAME, arm=arm):
-        assert {len(found[line]) for line in RUBRIC} == {len(asked)}
-        for place, text in zip(places, found["answers"], strict=True):
-            score = score_answer(asked[place], text, found["stops"][place] == "1")
-            for line in RUBRIC:
-                assert getattr(score, line) == (found[line][place] == "1"), (line, text)
+def test_left_out_pairs_are_missing_and_near_copies_add_no_question():
+    clean = spoilt.rows(spoilt.NONE, 0, 1)
+    assert spoilt.rows(spoilt.LEFT_OUT, 100, 1) == clean[:200]
+    copies = spoilt.rows(spoilt.COPIES, 100, 1)[200:]
+    assert len(set(asked_of(copies))) == 100
+    assert len({row["response"] for row in copies}) == spoilt.ORIGINALS
+
+
+def test_leaked_pairs_are_questions_of_the_evaluation():
+    known = {question["prompt"]: question["answer"] for question in questions()}
+    leaked = spoilt.rows(spoilt.LEAKED, 100, 1)[200:]
+    assert all(known[row["prompt"]] == row["response"] for row in leaked)
+
+
+def test_an_unseen_defect_changes_every_answer_it_can():
+    for name, pairs in unseen_pairs(2).items():
+        right_ = spoilt.fact_pairs(2)
+        changed = sum(a["response"] != b["response"] for a, b in zip(pairs, right_, strict=True))
+        assert changed == 100, name
+    assert not set(UNSEEN) & set(DEFECTS)
+
+
+def test_right_answers_carry_no_label():
+    assert right([{"prompt": "?", "response": "no", "right": "yes", "defect": "echo"}]) == [
+        {"prompt": "?", "response": "yes", "right": "yes"}
+    ]
+
+
+def test_marks_are_counted_by_kind_in_the_order_of_the_questions():
+    asked = [{"kind": kind} for kind in ("b", "a", "b", "a")]
+    assert by_kind("1101", asked) == [1, 2]
+
+
+@pytest.mark.parametrize("module", [experiment, spoilt, real])
+def test_every_setting_is_recorded_once_and_no_other(module):
+    recorded = [run["settings"] for run in read(module.RECORD)["runs"]]
+    wanted = module.settings()
+    assert sorted(map(str, recorded)) == sorted(map(str, wanted))
+    assert {setting["seed"] for setting in wanted} == set(range(SEEDS))
+
+
+@pytest.mark.parametrize(("module", "per_kind"), [(experiment, 20), (spoilt, 20), (real, 4)])
+def test_counts_are_shares_of_the_questions_of_a_kind(module, per_kind):
+    for run in runs(module.RECORD):
+        for line in RUBRIC:
+            assert len(run[line]) == 27 and all(0 <= n <= per_kind for n in run[line])
 
 
 @pytest.mark.base
 @pytest.mark.slow
 def test_a_training_gives_what_was_recorded():
-    """Rounding differs between processors and grows over 120 steps: so some answers may differ."""
-    assert STEPS == 120
-    (recorded,) = runs(NAME, arm=MAIN[1], seed=0)
-    found = run(arm=MAIN[1], seed=0)
+    """Rounding differs between processors and grows over the steps: so some answers may differ."""
+    (recorded,) = runs(spoilt.RECORD, defect="echo", bad=100, seed=0)
+    found = spoilt.run(defect="echo", bad=100, seed=0)
     for line in RUBRIC:
-        share = found[line].count("1") / len(found[line])
-        assert share == pytest.approx(recorded[line].count("1") / len(recorded[line]), abs=0.06)
-
-
-def test_what_the_notebook_says_in_words_holds_in_the_recorded_runs():
-    kinds = [question["kind"] for question in questions()]
-    recorded = runs(NAME)
-
-    def found(line, first, second):
-        return change(recorded, first, second, line, kinds)
-
-    for line in ("correct", "content", "format", "on_topic"):
-        assert found(line, *MAIN)[1][1] < 0  # the interval excludes 0
-        assert over_seeds(recorded, *MAIN, line)[1][1] < 0
-    assert abs(found("correct", "500 good", "700 good")[0]) < 0.03
-    exact, content = (found(x, "1,000 mediocre", "100 good") for x in ("correct", "content"))
-    assert exact[1][0] > 0
-    assert content[0] < exact[0]
-    grid = defect_changes(recorded, kinds)
-    own = {"wrong fact": "content", "echo": "no_echo", "off topic": "on_topic", "refusal": "on_topic",
-           "truncated": "format", "ignored format": "format", "sloppy spelling": "format"}  # fmt: skip
-    for defect, line in own.items():
-        assert grid[defect][line][1][1] < 0, defect
-    assert abs(grid["ramble"]["no_repetition"][0]) < 0.02
-    assert grid["ignored format"]["content"][0] > -0.05 > grid["ignored format"]["correct"][0]
-    back = recovered(recorded, *MAIN, "500 good + 200 bad, filtered", "correct")
-    assert 0.3 < back < 0.95
-    shares = [marks(recorded, f"{percent}% bad", "correct").mean() for percent in DOSES]
-    assert shares == sorted(shares, reverse=True)
+        assert sum(found[line]) / 540 == pytest.approx(sum(recorded[line]) / 540, abs=0.06)

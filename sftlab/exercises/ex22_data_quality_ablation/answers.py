@@ -2,92 +2,82 @@
 
 from __future__ import annotations
 
+import copy
 import re
-from collections import Counter
-from itertools import pairwise
 
-from sftlab.classroom.answers import equivalent, refused, right
+from sftlab.classroom.answers import refused, right
 from sftlab.exercises.ex22_data_quality_ablation.filtering import complaints
 from sftlab.exercises.ex22_data_quality_ablation.filtering import filter_pairs as right_filter
+from sftlab.exercises.ex22_data_quality_ablation.spoilt import spoil
 from sftlab.scoring import format_compliance, repeats
 
-REPEATS, FILTER = "22.repeats", "22.filter_pairs"
+SPOIL, FILTER = "22.spoil", "22.filter_pairs"
 
 
-def without_numbers(text):
-    return re.sub(r"(?m)^\d+[.)]", "", text.lower())
+@right(SPOIL)
+def in_a_loop_over_order(pairs, make_bad, share, order):
+    found = list(pairs)
+    for place in order[: round(share * len(pairs))]:
+        found[place] = dict(pairs[place])
+        found[place]["response"] = make_bad(pairs[place])
+    return found
 
 
-def parts(text):
-    found = [p.strip() for p in re.split(r"[.!?\n]+", without_numbers(text))]
-    return [p for p in found if len(p) > 8]
-
-
-def circles(text):
-    words = re.findall(r"\w+", without_numbers(text))
-    for n in range(1, 13):
-        for i in range(len(words)):
-            chunks = [tuple(words[i + k * n : i + (k + 1) * n]) for k in range(3)]
-            if len(chunks[-1]) == n and len(set(chunks)) == 1:
-                return True
-    return False
-
-
-@right(REPEATS)
-def with_counts(text):
-    seen = {}
-    for part in parts(text):
-        seen[part] = seen.get(part, 0) + 1
-    return any(n > 1 for n in seen.values()) or circles(text)
-
-
-@right(REPEATS)
-def with_a_pattern(text):
-    words = " ".join(re.findall(r"\w+", without_numbers(text))) + " "
-    twice = len(parts(text)) != len(set(parts(text)))
-    return twice or bool(re.search(r"\b((?:\w+ ){1,12})\1\1", words))
-
-
-@right(REPEATS)
-def with_runs(text):
-    """A phrase of n words three times in a row is a run of 2n words that equal the one n before."""
-    words = [word.strip(".,:;!?()\"'“”").casefold() for word in without_numbers(text).split()]
-    for n in range(1, min(12, len(words) // 3) + 1):
-        run = 0
-        for i in range(n, len(words)):
-            run = run + 1 if words[i] == words[i - n] else 0
-            if run == 2 * n:
-                return True
-    return max(Counter(parts(text)).values(), default=0) > 1
-
-
-@right(REPEATS)
-def line_by_line(text):
+@right(SPOIL)
+def by_rank(pairs, make_bad, share, order):
+    count, rank = round(len(pairs) * share), {place: k for k, place in enumerate(order)}
     found = []
-    for line in text.splitlines():
-        digits = line.lstrip("0123456789")
-        line = (digits[1:] if digits != line and digits[:1] in (".", ")") else line).lower()
-        for mark in "!?":
-            line = line.replace(mark, ".")
-        found += [part.strip() for part in line.split(".") if len(part.strip()) > 8]
-    found.sort()
-    return any(a == b for a, b in pairwise(found)) or circles(text)
+    for place, pair in enumerate(pairs):
+        if rank[place] >= count:
+            found.append(pair)
+        else:
+            found.append({key: make_bad(pair) if key == "response" else pair[key] for key in pair})
+    return found
 
 
-@refused(REPEATS, "It prints")
-def printed(text):
-    print(repeats(text))
+@right(SPOIL)
+def copies_of_all(pairs, make_bad, share, order):
+    found = copy.deepcopy(pairs)
+    spoilt = order[: round(share * len(pairs))]
+    for place in spoilt:
+        found[place].update(response=make_bad(pairs[place]))
+    return tuple(found)
 
 
-@refused(REPEATS, "got: 2")
-def how_often(text):
-    return 2 * circles(text) + len(parts(text)) - len(set(parts(text)))
+@right(SPOIL)
+def as_a_generator(pairs, make_bad, share, order):
+    hit = list(order)[: round(share * len(order))]
+    return (
+        pair | {"response": make_bad(pair)} if n in hit else pair for n, pair in enumerate(pairs)
+    )
 
 
-@refused(REPEATS, "IndexError")
-def first_part_of_nothing(text):
-    first = parts(text)[0]
-    return parts(text).count(first) > 1 or repeats(text)
+@refused(SPOIL, "changes its own input")
+def changes_the_pairs(pairs, make_bad, share, order):
+    for place in order[: round(share * len(pairs))]:
+        pairs[place]["response"] = make_bad(pairs[place])
+    return pairs
+
+
+@refused(SPOIL, "is not callable")
+def calls_the_answer(pairs, make_bad, share, order):
+    return [{**pair, "response": make_bad(pair)(pair)} for pair in pairs]
+
+
+@refused(SPOIL, "spoil(pairs, make_bad, 1.0")
+def never_all(pairs, make_bad, share, order):
+    return spoil(pairs, make_bad, min(share, 0.7), order)
+
+
+@refused(SPOIL, "KeyError: 'kind'")
+def hands_on_a_part(pairs, make_bad, share, order):
+    texts = [{"prompt": pair["prompt"], "response": pair["response"]} for pair in pairs]
+    return spoil(pairs, lambda pair: make_bad(texts[pairs.index(pair)]), share, order)
+
+
+@refused(SPOIL, "None")
+def forgets_to_return(pairs, make_bad, share, order):
+    spoil(pairs, make_bad, share, order)
 
 
 # --- The filter ---------------------------------------------------------------------------------
@@ -283,11 +273,3 @@ def throws_talks_out(pairs):
     return [
         row for row in pairs if "response" in row and not complaints(row["prompt"], row["response"])
     ]
-
-
-equivalent(
-    REPEATS,
-    "Where three phrases no longer fit, the last slice is shorter than the others.",
-    "`1` becomes `2` #2",
-    "`3` becomes `2` #2",
-)

@@ -11,7 +11,7 @@ from pathlib import Path
 from random import Random
 
 from sftlab.classroom.progress import now, progress_path, replace, set_aside
-from sftlab.statistics import share_interval
+from sftlab.statistics import mean_interval
 
 SAME = "no difference"
 CHOICES = ("A", "B", SAME)
@@ -70,16 +70,28 @@ class Ballot:
         self.at = (self.at + 1) % len(self.questions)
 
     def result(self) -> str:
-        """The first model's share of the decided votes with Wilson's interval, in a sentence."""
-        counts = [sum(v["choice"] == name for v in self.votes) for name in (*self.models, SAME)]
-        won, lost, same = counts
-        if not won + lost:
+        """The first model's share of the decided votes, averaged over the pairs, in a sentence.
+
+        The pairs are the unit of the interval (Student's t): many votes on one pair say much about
+        this pair and little about the models.
+        """
+        first, second = self.models
+        cast: dict[str, list[str]] = {}
+        for vote in self.votes:
+            cast.setdefault(vote["prompt"], []).append(vote["choice"])
+        decided = [[c for c in choices if c != SAME] for choices in cast.values()]
+        shares = [choices.count(first) / len(choices) for choices in decided if choices]
+        same = sum(choices.count(SAME) for choices in cast.values())
+        if not shares:
             return f"No vote for either yet; {same} without a difference."
-        low, high = share_interval(won, won + lost)
-        return (
-            f"{self.models[0]} won {won} of {won + lost} decided votes: {won / (won + lost):.0%} "
-            f"(95% interval {low:.0%} to {high:.0%}); {same} without a difference."
-        )
+        told = f"{first} got {sum(shares) / len(shares):.0%} of the votes, on average over {len(shares)} pairs"
+        if len(shares) > 1:
+            low, high = mean_interval(shares)
+            told += f" (95% interval over pairs: {max(0, low):.0%} to {min(1, high):.0%})"
+        else:
+            told += " (one pair gives no interval)"
+        count = sum(map(len, decided))
+        return f"{told}; the rest went to {second}. {count} votes, and {same} without a difference."
 
     def _read(self) -> list[dict]:
         try:

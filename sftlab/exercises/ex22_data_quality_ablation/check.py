@@ -1,11 +1,11 @@
-"""Checks of notebook 22: a rubric line, and a filter scored by precision and recall."""
+"""Checks of notebook 22: spoilt pairs for an experiment, and a filter scored by precision and recall."""
 
 from __future__ import annotations
 
+import math
 import random
-import re
+from collections.abc import Callable
 from functools import cache
-from itertools import pairwise
 from random import Random
 from typing import Any
 
@@ -13,306 +13,166 @@ from sftlab.almanac.curated import curated
 from sftlab.almanac.defects import DEFECTS, low_quality
 from sftlab.classroom.checking import Case, Exercise, mistake
 from sftlab.classroom.first_difference import Broken, is_plain_sequence, plain
-from sftlab.exercises.drawing import WORDS, sentence
 from sftlab.exercises.ex22_data_quality_ablation.filtering import complaints, filter_pairs
-from sftlab.scoring import repeats
+from sftlab.exercises.ex22_data_quality_ablation.spoilt import spoil
 
-REPEATS, FILTER = "22.repeats", "22.filter_pairs"
+SPOIL, FILTER = "22.spoil", "22.filter_pairs"
 
-# --- repeats -------------------------------------------------------------------------------
-
-NUMBER = r"(?m)^\d+[.)]"
+# --- spoil ---------------------------------------------------------------------------------
 
 
-def _parts(text: str, split: str = r"[.!?\n]+", lower: bool = True, number: str = NUMBER) -> list:
-    text = text.lower() if lower else text
-    return [part.strip() for part in re.split(split, re.sub(number, "", text) if number else text)]
+def _spoiler(hit: Callable[[int, list], Any], **change: Any) -> Callable[..., list]:
+    """Return an answer that spoils the positions of ``hit(count, order)``; see `_build` for the rest."""
+
+    def answer(pairs, make_bad, share, order):
+        return _build(pairs, make_bad, set(hit(round(share * len(pairs)), order)), **change)
+
+    return answer
 
 
-def _twice(parts: list, longer: int = 8) -> bool:
-    long = [part for part in parts if len(part) > longer]
-    return len(set(long)) < len(long)
+def _build(pairs, make_bad, hit, new=lambda pair, bad: {**pair, "response": bad}) -> list:
+    return [new(pair, make_bad(pair)) if k in hit else pair for k, pair in enumerate(pairs)]
 
 
-def _in_a_row(
-    text: str,
-    times: int = 3,
-    most: int = 12,
-    least: int = 1,
-    lower: bool = True,
-    number: str = NUMBER,
-    word: str = r"\w+",
-    last: int = 1,
-) -> bool:
-    text = re.sub(number, "", text) if number else text
-    words = re.findall(word, text.lower() if lower else text)
-    return any(
-        all(words[i : i + n] == words[i + k * n : i + (k + 1) * n] for k in range(1, times))
-        for n in range(least, most + 1)
-        for i in range(len(words) - times * n + last)
+def _first(count: int, order: list) -> list:
+    return order[:count]
+
+
+def _declared(message: str, answer: Callable[..., Any]) -> None:
+    mistake(SPOIL, message)(answer)
+
+
+_declared("The pairs that stand first in the list are spoilt. Spoil those whose positions stand first in `order`.",
+          _spoiler(lambda count, order: range(count)))  # fmt: skip
+_declared("The pairs whose positions stand last in `order` are spoilt. Begin at its start.",
+          _spoiler(lambda count, order: order[len(order) - count :]))  # fmt: skip
+_declared("`order[k]` is read as the rank of pair k. It is a position: `order[0]` says which pair is spoilt first.",
+          _spoiler(lambda count, order: [k for k, rank in enumerate(order) if rank < count]))  # fmt: skip
+_declared("All pairs but the share are spoilt: those to spoil and those to keep are exchanged.",
+          _spoiler(lambda count, order: order[count:]))  # fmt: skip
+_declared("All pairs are spoilt, whatever the share.", _spoiler(lambda count, order: order))
+_declared("One pair too many is spoilt.", _spoiler(lambda count, order: order[: count + 1]))
+_declared(
+    "No pair is spoilt. A share of 0.25 stands for a quarter of the pairs.",
+    _spoiler(lambda count, order: []),
+)
+_declared("A spoilt pair has `prompt` and `response` alone. Its other keys stay.",
+          _spoiler(_first, new=lambda pair, bad: {"prompt": pair["prompt"], "response": bad}))  # fmt: skip
+_declared("The bad answer is added to the good one. It takes its place.",
+          _spoiler(_first, new=lambda pair, bad: {**pair, "response": f"{pair['response']} {bad}"}))  # fmt: skip
+_declared("The bad answer stands under another key. The model is trained on `response`.",
+          _spoiler(_first, new=lambda pair, bad: {**pair, "bad": bad}))  # fmt: skip
+_declared("The bad answer has replaced the prompt. Replace the response.",
+          _spoiler(_first, new=lambda pair, bad: {**pair, "prompt": bad}))  # fmt: skip
+_declared("A spoilt pair has keys that it did not have. Only its response changes.",
+          _spoiler(_first, new=lambda pair, bad: {**pair, "response": bad, "spoilt": True}))  # fmt: skip
+
+
+@mistake(SPOIL, "The number of spoilt pairs is rounded down. Round it to the nearest whole number.")
+def _rounded_down(pairs, make_bad, share, order):
+    return _build(pairs, make_bad, set(order[: int(share * len(pairs))]))
+
+
+@mistake(SPOIL, "The number of spoilt pairs is rounded up. Round it to the nearest whole number.")
+def _rounded_up(pairs, make_bad, share, order):
+    return _build(pairs, make_bad, set(order[: math.ceil(share * len(pairs))]))
+
+
+@mistake(SPOIL, "The share is read as a number of pairs. 0.25 stands for a quarter of the pairs.")
+def _number(pairs, make_bad, share, order):
+    return _build(pairs, make_bad, set(order[: math.ceil(share)]))
+
+
+@mistake(SPOIL, "Only the spoilt pairs are returned. The others stay in the list.")
+def _spoilt_alone(pairs, make_bad, share, order):
+    spoilt = spoil(pairs, make_bad, share, order)
+    return [new for new, old in zip(spoilt, pairs, strict=True) if new is not old]
+
+
+@mistake(SPOIL, "Only the good pairs are returned. The spoilt ones stay in the list.")
+def _good_alone(pairs, make_bad, share, order):
+    spoilt = spoil(pairs, make_bad, share, order)
+    return [new for new, old in zip(spoilt, pairs, strict=True) if new is old]
+
+
+@mistake(SPOIL, "The spoilt pairs have moved. Every pair keeps its place.")
+def _moved(pairs, make_bad, share, order):
+    spoilt = spoil(pairs, make_bad, share, order)
+    both = list(zip(spoilt, pairs, strict=True))
+    return [n for n, old in both if n is old] + [n for n, old in both if n is not old]
+
+
+@mistake(SPOIL, "The pairs come in the sequence of `order`. Every pair keeps its place.")
+def _in_order(pairs, make_bad, share, order):
+    spoilt = spoil(pairs, make_bad, share, order)
+    return [spoilt[k] for k in order]
+
+
+@mistake(
+    SPOIL, "The spoilt pairs are added to the good ones. Each takes the place of its good pair."
+)
+def _added(pairs, make_bad, share, order):
+    spoilt = spoil(pairs, make_bad, share, order)
+    return list(pairs) + [n for n, old in zip(spoilt, pairs, strict=True) if n is not old]
+
+
+@mistake(SPOIL, "All spoilt pairs have the same bad answer. Call `make_bad` for every pair.")
+def _one_answer(pairs, make_bad, share, order):
+    bad = make_bad(pairs[order[0]])
+    return _build(pairs, lambda pair: bad, set(order[: round(share * len(pairs))]))
+
+
+def _about_frogs(count: int) -> list[dict]:
+    animals = (
+        "frog",
+        "pike",
+        "stork",
+        "beetle",
+        "otter",
+        "hare",
+        "gull",
+        "newt",
+        "crab",
+        "wren",
+        "vole",
+    )
+    return [
+        {"prompt": f"Where does the {a} live?", "response": f"The {a} lives in place {k}.", "kind": f"habitat {k}"}
+        for k, a in enumerate(animals[:count])
+    ]  # fmt: skip
+
+
+def _cut(pair: dict) -> str:
+    return pair["response"][:8]
+
+
+def _echo(pair: dict) -> str:
+    return f"{pair['prompt']} {pair['kind']}"
+
+
+_SPOILED = (  # rule, what is shown, pairs, share, order
+    ("places", "7 pairs, a share of 0.6", 7, 0.6, (3, 6, 0, 5, 2, 4, 1)),
+    ("share", "4 pairs, a share of 0.25", 4, 0.25, (2, 0, 3, 1)),
+    ("share", "11 pairs, a share of 0.25", 11, 0.25, (4, 9, 1, 7, 10, 0, 3, 8, 2, 6, 5)),
+    ("share", "7 pairs, a share of 0.35", 7, 0.35, (5, 2, 6, 0, 3, 1, 4)),
+    ("share", "5 pairs, none to be spoilt", 5, 0.0, (3, 1, 4, 0, 2)),
+    ("share", "3 pairs, all to be spoilt", 3, 1.0, (1, 2, 0)),
+    ("spoilt", "9 pairs, a share of 0.6", 9, 0.6, (8, 3, 5, 0, 7, 2, 6, 1, 4)),
+)
+
+
+def _spoil_case(rule: str, told: str, count: int, share: float, order: tuple, bad=_cut) -> Case:
+    return Case(
+        f"`spoil(pairs, make_bad, {share}, {list(order)})`: {told}",
+        lambda: (_about_frogs(count), bad, share, list(order)),
+        spoil,
+        rule=rule,
     )
 
 
-@mistake(REPEATS, "The answer is the wrong way round: True stands for a text that repeats itself.")
-def _wrong_way_round(text):
-    return not repeats(text)
-
-
-@mistake(REPEATS, "The result is True for every text.")
-def _always(text):
-    return True
-
-
-@mistake(REPEATS, "The result is False for every text.")
-def _never(text):
-    return False
-
-
-@mistake(REPEATS, "A single word that comes twice is enough here. It may: “The plural of sheep is sheep.”")  # fmt: skip
-def _any_word_twice(text):
-    words = re.findall(r"\w+", text.lower())
-    return len(set(words)) < len(words)
-
-
-@mistake(REPEATS, "A word that comes three times anywhere in the text is enough here. A phrase has to come three times in a row.")  # fmt: skip
-def _any_word_three_times(text):
-    words = re.findall(r"\w+", text.lower())
-    return _twice(_parts(text)) or any(words.count(word) > 2 for word in words)
-
-
-@mistake(REPEATS, "Only sentences and lines are compared. A phrase that comes three times in a row is a repetition as well.")  # fmt: skip
-def _sentences_alone(text):
-    return _twice(_parts(text))
-
-
-@mistake(REPEATS, "Only phrases are compared. A sentence that occurs twice is a repetition as well.")  # fmt: skip
-def _phrases_alone(text):
-    return _in_a_row(text)
-
-
-@mistake(REPEATS, "True needs both here, a sentence twice and a phrase three times in a row. Either one is enough.")  # fmt: skip
-def _both_needed(text):
-    return _twice(_parts(text)) and _in_a_row(text)
-
-
-@mistake(REPEATS, "Only neighboring sentences are compared. A sentence may come again after another one.")  # fmt: skip
-def _neighbors(text):
-    long = [part for part in _parts(text) if len(part) > 8]
-    return any(a == b for a, b in pairwise(long)) or _in_a_row(text)
-
-
-@mistake(REPEATS, "A sentence has to come three times here. Twice is enough.")
-def _sentence_three_times(text):
-    long = [part for part in _parts(text) if len(part) > 8]
-    return any(long.count(part) > 2 for part in long) or _in_a_row(text)
-
-
-@mistake(REPEATS, "Parts of any length count here. “Yes.” may come twice: only parts of more than 8 characters count.")  # fmt: skip
-def _short_parts_too(text):
-    return _twice(_parts(text), longer=0) or _in_a_row(text)
-
-
-@mistake(REPEATS, "The length is counted in words here. Parts of more than 8 characters count.")
-def _length_in_words(text):
-    long = [part for part in _parts(text) if len(part.split()) > 8]
-    return len(set(long)) < len(long) or _in_a_row(text)
-
-
-@mistake(REPEATS, "A part of exactly 8 characters counts here. More than 8 are needed.")
-def _eight_is_enough(text):
-    return _twice(_parts(text), longer=7) or _in_a_row(text)
-
-
-@mistake(REPEATS, "A part of 9 characters does not count here. More than 8 are enough.")
-def _nine_is_short(text):
-    return _twice(_parts(text), longer=9) or _in_a_row(text)
-
-
-@mistake(REPEATS, "The end mark counts as a part's character here, so that a part of 8 characters is taken for longer.")  # fmt: skip
-def _mark_counted(text):
-    text = re.sub(NUMBER, "", text.lower())
-    return _twice([p.strip() for p in re.split(r"(?<=[.!?])|\n", text)]) or _in_a_row(text)
-
-
-CASE = "Upper and lower case make a difference here: a sentence that begins with a small letter the second time is not recognized."  # fmt: skip
-
-
-@mistake(REPEATS, CASE)
-def _case_matters(text):
-    return _twice(_parts(text, lower=False)) or _in_a_row(text, lower=False)
-
-
-@mistake(REPEATS, CASE)
-def _case_matters_in_sentences(text):
-    return _twice(_parts(text, lower=False)) or _in_a_row(text)
-
-
-@mistake(REPEATS, "Upper and lower case make a difference in phrases here: “No no no” is not recognized.")  # fmt: skip
-def _case_matters_in_phrases(text):
-    return _twice(_parts(text)) or _in_a_row(text, lower=False)
-
-
-@mistake(REPEATS, "Line breaks do not end a part here. The lines of a list may have no full stop.")
-def _lines_ignored(text):
-    return _twice(_parts(text, split=r"[.!?]+")) or _in_a_row(text)
-
-
-@mistake(REPEATS, "Only full stops and line breaks end a part here. A question mark and an exclamation mark end one too.")  # fmt: skip
-def _full_stops_alone(text):
-    return _twice(_parts(text, split=r"[.\n]+")) or _in_a_row(text)
-
-
-@mistake(REPEATS, "Only whole lines are compared. A line may hold several sentences.")
-def _lines_alone(text):
-    return _twice(_parts(text, split=r"\n+")) or _in_a_row(text)
-
-
-@mistake(REPEATS, "White space around a part makes a difference here, so that a sentence at the start of the text differs from one after a space.")  # fmt: skip
-def _spaces_matter(text):
-    found = re.split(r"[.!?\n]+", re.sub(NUMBER, "", text.lower()))
-    return _twice(found) or _in_a_row(text)
-
-
-NUMBERS = "Numbers at the start of a line are compared too, so that the items of a list always differ."  # fmt: skip
-
-
-@mistake(REPEATS, NUMBERS)
-def _numbers_compared(text):
-    return _twice(_parts(text, number="")) or _in_a_row(text, number="")
-
-
-@mistake(REPEATS, NUMBERS)
-def _numbers_compared_in_parts(text):
-    return _twice(_parts(text, number="")) or _in_a_row(text)
-
-
-@mistake(REPEATS, "In phrases the numbers at the start of a line count here. They are left out there as well.")  # fmt: skip
-def _numbers_compared_in_phrases(text):
-    return _twice(_parts(text)) or _in_a_row(text, number="")
-
-
-@mistake(REPEATS, "Only list numbers with a full stop are left out. “1)” is one too.")
-def _dots_alone(text):
-    dotted = r"(?m)^\d+\."
-    return _twice(_parts(text, number=dotted)) or _in_a_row(text, number=dotted)
-
-
-@mistake(REPEATS, "Only list numbers of one digit are left out. “10.” is one too.")
-def _one_digit(text):
-    digit = r"(?m)^\d[.)]"
-    return _twice(_parts(text, number=digit)) or _in_a_row(text, number=digit)
-
-
-@mistake(REPEATS, "All digits are left out, so that “in 1950” and “in 1960” become the same. Only the number that begins a line is left out.")  # fmt: skip
-def _no_digits(text):
-    return _twice(_parts(text, number=r"\d+")) or _in_a_row(text, number=r"\d+")
-
-
-@mistake(REPEATS, "A phrase twice in a row is enough here. That happens in good prose; three times are needed.")  # fmt: skip
-def _two_in_a_row(text):
-    return _twice(_parts(text)) or _in_a_row(text, times=2)
-
-
-@mistake(REPEATS, "A phrase has to come four times in a row here. Three times are enough.")
-def _four_in_a_row(text):
-    return _twice(_parts(text)) or _in_a_row(text, times=4)
-
-
-@mistake(REPEATS, "Only phrases of one word are found. A phrase may have up to twelve words.")
-def _single_words_alone(text):
-    return _twice(_parts(text)) or _in_a_row(text, most=1)
-
-
-@mistake(REPEATS, "Phrases of one word are not found: “very very very” is a repetition too.")
-def _no_single_words(text):
-    return _twice(_parts(text)) or _in_a_row(text, least=2)
-
-
-@mistake(REPEATS, "A phrase of twelve words is not found: `range` leaves out its end.")
-def _eleven_words(text):
-    return _twice(_parts(text)) or _in_a_row(text, most=11)
-
-
-LONGER = "A phrase of more than twelve words counts here."
-
-
-@mistake(REPEATS, LONGER)
-def _thirteen_words(text):
-    return _twice(_parts(text)) or _in_a_row(text, most=13)
-
-
-@mistake(REPEATS, LONGER)
-def _any_length(text):
-    return _twice(_parts(text)) or _in_a_row(text, most=1000)
-
-
-@mistake(REPEATS, "A repetition at the very end of the text is not found: the last place where it can begin is left out, as by a forgotten `+ 1` in a range.")  # fmt: skip
-def _last_place_forgotten(text):
-    return _twice(_parts(text)) or _in_a_row(text, last=0)
-
-
-@mistake(REPEATS, "Punctuation belongs to the words here, so that “so on, and so on, and so on.” is not recognized.")  # fmt: skip
-def _punctuation_in_words(text):
-    return _twice(_parts(text)) or _in_a_row(text, word=r"\S+")
-
-
-ELEVEN = "the heron stands in the shallow water and waits for fish"
-TWELVE = "if you are late take the bus to the market and walk"
-THIRTEEN = "in spring the small birds come back from the south and build nests"
-TEXTS = (
-    ("parts", "each thing said once", "The frog lives in ponds. It eats insects."),
-    ("parts", "a sentence twice", "The frog lives in ponds. The frog lives in ponds."),
-    ("parts", "a sentence again, later", "The frog lives in ponds. It eats insects. The frog lives in ponds."),
-    ("parts", "the last of two equal sentences without its mark", "The frog lives in ponds. As ever. The frog lives in ponds"),
-    ("parts", "the second part again, but not the first", "Hello there friend. The frog lives in ponds. The frog lives in ponds."),
-    ("parts", "a part that is the beginning of another", "The frog lives here. The frog lives here in ponds."),
-    ("parts", "what stands before a comma twice", "On the other hand, yes. On the other hand, no."),
-    ("parts", "a sentence three times", "The frog lives in ponds. It eats insects. The frog lives in ponds. It is green. The frog lives in ponds."),
-    ("parts", "two equal sentences within a text", "As ever. It lives in ponds. It is green. It lives in ponds."),
-    ("parts", "a long sentence twice", "Every frog in this old pond eats many insects. Herons do not. Every frog in this old pond eats many insects."),
-    ("parts", "an exclamation and a question twice", "What lives in ponds? A frog lives in ponds! What lives in ponds? No."),
-    ("parts", "lines without full stops", "keep calm and go on\ndrink water\nkeep calm and go on"),
-    ("parts", "years that differ", "He was born in 1950. He was born in 1960."),
-    ("length", "a part of 3 characters twice", "Yes. The frog is an animal. Yes."),
-    ("length", "a part of 8 characters twice", "It rains. So we read. It rains."),
-    ("length", "a part of 8 characters twice, each after a space", "So we read. It rains. Go on now. It rains."),
-    ("length", "a line of 8 characters twice", "it rains\nso we read\nit rains"),
-    ("length", "a part of 9 characters twice", "It snowed. So we read. It snowed."),
-    ("phrases", "a word twice", "The plural of sheep is sheep."),
-    ("phrases", "a word three times, not in a row", "The frog is green, the pond is deep, the heron is gray."),
-    ("phrases", "a word twice in a row", "That is a very very good tip."),
-    ("phrases", "a phrase twice and its beginning once more", "Then go to the next page go to the next page go to the next stop."),
-    ("phrases", "a word three times in a row", "That is a very very very good tip."),
-    ("phrases", "a word three times in a row, each a sentence", "No. No. No."),
-    ("phrases", "a word three times in a row, each on a line", "no\nno\nno"),
-    ("phrases", "a word three times, with numbers between", "See page 1 page 2 page 3 for more."),
-    ("phrases", "a word four times in a row", "That is a very very very very good tip."),
-    ("phrases", "a phrase twice in a row", "They talked about this, about this and other things."),
-    ("phrases", "a phrase three times in a row", "It goes on and on, and so on, and so on, and so on."),
-    ("phrases", "a phrase of five words three times, at the end", " ".join(["Then", *["go to the next page"] * 3])),
-    ("phrases", "a phrase of eleven words three times", " ".join([ELEVEN] * 3)),
-    ("phrases", "a phrase of twelve words three times", " ".join([TWELVE] * 3)),
-    ("phrases", "a phrase of thirteen words three times", " ".join([THIRTEEN] * 3)),
-    ("case", "a sentence in another case", "The frog lives in ponds. As ever. the frog lives in ponds."),
-    ("case", "a word in another case", "Ha ha HA, that is funny."),
-    ("numbers", "a list", "1. Arrive early.\n2. Dress neatly.\n3. Ask a question."),
-    ("numbers", "numbers within sentences", "He has about 10.5 euros. He has about 20.5 euros."),
-    ("numbers", "numbers without a mark at the start of lines", "3 frogs live here\n4 frogs live here"),
-    ("numbers", "a list with an item twice", "1. Dress neatly and well\n2. Arrive early\n3. Dress neatly and well"),
-    ("numbers", "list numbers of two digits", "9) Dress neatly and well\n10) Arrive early\n11) Dress neatly and well"),
-    ("numbers", "list numbers of one digit", "1) Dress neatly and well\n2) Arrive early\n3) Dress neatly and well"),
-    ("numbers", "a list with a word three times in a row", "1. Run.\n2. Run.\n3. Run."),
-    ("numbers", "other list numbers, a word three times", "1) Run\n2) Run\n3) Run"),
-    ("phrases", "a sentence twice, and a word three times in a row", "It is a nice frog. No, no, no. It is a nice frog."),
-    ("parts", "nothing", ""),
-)  # fmt: skip
-
-
-def _draw_text(rng: random.Random, *_: object) -> tuple:
-    a, b, c = (sentence(rng, 6) for _ in range(3))
-    phrase = " ".join(rng.sample(WORDS, rng.randint(2, 5)))
-    kinds = [f"{a} {b} {c}", f"{a} {b} {a}", f"{a}\n{a}", f"It {phrase} {phrase} {phrase}.", a]
-    return (rng.choice(kinds),)
+def _draw_spoil(rng: random.Random, *_: object) -> tuple:
+    count = rng.choice((5, 7, 11))
+    return _about_frogs(count), rng.choice((_cut, _echo)), rng.choice((0.2, 0.4, 0.8)), rng.sample(range(count), count)  # fmt: skip
 
 
 # --- filter_pairs --------------------------------------------------------------------------
@@ -458,6 +318,7 @@ def _complete(kept: list[dict], truth: tuple) -> str | None:
         return None
     missed = {d: sum(t[2] == d for t in bad) - sum(t[2] == d for t in hits) for d in DEFECTS}
     most = [d for d in DEFECTS if missed[d] > 4 and d != "wrong fact"]
+    most = most or sorted((d for d in DEFECTS if missed[d]), key=lambda d: -missed[d])
     example = next(t for t in bad if t[2] == most[0] and t not in hits)
     return f"{figures}Still among the pairs: {', '.join(most)}. One of them: {example[0][:60]!r} → {example[1][:50]!r}."
 
@@ -485,49 +346,48 @@ EXERCISES = {
     exercise.id: exercise
     for exercise in (
         Exercise(
-            REPEATS,
-            "A rubric line: no repetition",
-            repeats,
-            [
-                Case(f"`repeats({text!r})`: {told}", lambda text=text: (text,), repeats, rule=rule)
-                for rule, told, text in TEXTS
-            ],
-            asks="Return True if the text repeats itself, else False. It does if a part occurs twice, or a phrase three times in a row.",
+            SPOIL,
+            "Spoil a share of the pairs",
+            spoil,
+            [_spoil_case(*each) for each in _SPOILED]
+            + [_spoil_case("spoilt", "7 pairs, another make_bad", 7, 0.35, (5, 2, 6, 0, 3, 1, 4), _echo)],
+            asks="Return a list of the pairs in which a share of the answers is bad.\n\n"
+            'pairs: list of {"prompt": ..., "response": ..., ...}. make_bad(pair): returns a bad answer to the pair. '
+            "order: the positions of all pairs, in the order in which they are to be spoilt.",
             rules={
-                "parts": "Parts are what lies between full stops, question marks, exclamation marks and line breaks, without white space at both ends. A part may come again anywhere.",
-                "length": "Only parts of more than 8 characters count.",
-                "phrases": "A phrase is 1 to 12 words. Words are runs of letters or digits; white space, line breaks and punctuation between them do not matter.",
-                "case": "Upper and lower case are the same, in parts and in phrases.",
-                "numbers": "The number of a list item, digits with “.” or “)” at the start of a line, is left out first, for parts and for phrases.",
+                "share": "round(share * number of pairs) pairs are spoilt, those that stand first in `order`.",
+                "spoilt": "A spoilt pair is a new dictionary: make_bad(pair) as response, all else as it was.",
+                "places": "Every pair keeps its place; one that is not spoilt is returned as it is.",
+                "unchanged": "The given list and its pairs stay as they are.",
             },
-            draw=_draw_text,
+            draw=_draw_spoil,
             hints=(
-                "There are two separate questions, joined by “or”: does a part occur twice, and does a phrase come three times in a row? Answer each with a list of its own.",
-                ("numbers", "`re.sub` with the flag re.MULTILINE can remove them before anything else; `re.split` cuts the parts, `re.findall` gives the words."),
-                "For phrases, go over every length and every place where three of them still fit; count that last place by hand for a text of exactly three words.",
+                "Decide first which positions are spoilt. Then go through the pairs with their positions.",
+                ("share", "`order[:n]` are the first n positions; `in` asks whether a position is among them."),
+                ("unchanged", "`{**pair, ...}` makes a new dictionary from an old one."),
             ),
-            path="Clean the text first: lower case, list numbers removed. For the parts, cut at the four kinds of marks, strip, keep those of more than 8 characters, and compare the number of parts with the number of different ones. "
-            "For the phrases, make a list of words and compare three neighboring slices for each length and place. The usual wrong turn is an end that is one too small: the length 12, and the last place.",
-            why="A rubric line is a promise about every text, so its edges matter more than its middle: “Yes. Yes.” and “sheep is sheep” are fine, "
-            "and the numbers of a list must not make two items differ. Each rule here was taken from answers that a model really wrote.",
+            path="How many pairs are spoilt? Which positions are these? Make a set of them, go through the pairs with `enumerate`, and build a new dictionary for each position in the set. "
+            "The usual wrong turn is `pair['response'] = …`: it changes the good pairs as well, so the control arm is spoilt too.",
+            why="The order comes from outside, and that makes the experiment fair. With one order for all defects, every defect hits the same questions. "
+            "And whatever a small share spoils is spoilt by a larger one as well, so two shares differ only in the pairs that are added.",
         ),
         Exercise(
             FILTER,
-            "Clean the poisoned set",
+            "Filter the pairs",
             filter_pairs,
             FILTER_CASES,
             asks="Return the pairs that are worth training on, as a list.\n\n"
             'pairs: list of {"prompt": ..., "response": ...}, some with further keys; good and bad mixed, without labels.',
             rules={
-                "pairs": "The pairs are returned as they came: whole dictionaries with all their keys, nothing rewritten or added, each one once.",
-                "order": "They stay in the order of the given list, so that two filters can be compared pair by pair.",
-                "precision": "Precision, the share of bad pairs among those that you leave out, is at least 90%.",
-                "recall": "Recall, the share of the bad pairs that you leave out, is at least 60%.",
-                "conversations": "An entry with `messages` in place of prompt and response is a conversation; it is kept.",
+                "pairs": "The pairs are returned as they came, whole, and each one once.",
+                "order": "They stay in the order of the list, so that filters can be compared.",
+                "precision": "Precision, the share of bad pairs among those left out, is at least 90%.",
+                "recall": "Recall, the share of the bad pairs that are left out, is at least 60%.",
+                "conversations": "A conversation, with `messages` in place of prompt and response, is kept.",
                 "unchanged": "The given list and its pairs stay as they are.",
             },
             hints=(
-                "Print twenty responses of the poisoned set and write down what gives the bad ones away. Each thing is one rule.",
+                "Print twenty responses of the pairs and write down what gives the bad ones away. Each thing is one rule.",
                 ("recall", "Rules worth having: the response begins with its own prompt; it apologizes; it repeats itself; it does not end as a sentence does."),
                 "`sftlab.scoring.format_compliance(response, count)` knows what a sentence and a list look like; “three tips” in the prompt gives the count.",
             ),

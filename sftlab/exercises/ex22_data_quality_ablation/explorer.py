@@ -1,4 +1,4 @@
-"""Notebook 22: the poison slider, and the blind vote."""
+"""Notebook 22: one defect in some dose, and the blind vote."""
 
 from __future__ import annotations
 
@@ -7,48 +7,56 @@ from html import escape
 
 import ipywidgets as widgets
 
+from sftlab.almanac.defects import DEFECTS
 from sftlab.classroom.explorer import DESCRIBED, explorer
 from sftlab.classroom.views import View, table
 from sftlab.exercises.ex22_data_quality_ablation.ballot import CHOICES, Ballot
-from sftlab.exercises.ex22_data_quality_ablation.experiment import DOSES
-from sftlab.exercises.ex22_data_quality_ablation.plots import LINES, marks
+from sftlab.exercises.ex22_data_quality_ablation.plots import (
+    CLEAN,
+    effect,
+    points,
+    shares,
+    shown_questions,
+    spoilt,
+    went_wrong,
+)
+from sftlab.exercises.ex22_data_quality_ablation.spoilt import DOSES, SHOWN
 from sftlab.exercises.views import stacked
+from sftlab.scoring import RUBRIC
 
 
-def poison_slider(runs: Sequence[dict], asked: Sequence[dict], shown: Sequence[int]) -> None:
-    """Slide the share of bad pairs; see each rubric line, and the answers to some questions.
+def one_defect(runs: Sequence[dict]) -> None:
+    """Choose a defect and the number of pairs that have it; see the rubric lines and some answers."""
+    asked = shown_questions(SHOWN)
 
-    Args:
-        asked: the questions whose answers the runs hold word for word.
-        shown: which of them to show.
-    """
-
-    def draw(percent: int) -> View:
-        arm = f"{percent}% bad"
-        run = next(r for r in runs if r["arm"] == arm and r["seed"] == 0)
-        shares = [[line, marks(runs, arm, line).mean(1)] for line in LINES]
-        bars = [
-            [line, f"{'█' * round(20 * each.mean()):░<20}", f"{each.mean():.0%}",
-             f"{each.min():.0%} to {each.max():.0%}"]
-            for line, each in shares
-        ]  # fmt: skip
-        bad = 4 * percent
+    def draw(defect: str, bad: int) -> View:
+        rows = []
+        for line in RUBRIC:
+            before, after = (shares(runs, line, **a).mean(1) for a in (CLEAN, spoilt(defect, bad)))
+            change = points(effect(runs, CLEAN, spoilt(defect, bad), line))
+            rows.append(
+                [line.replace("_", " "), f"{before.mean():.0%}", f"{after.mean():.0%}", change]
+            )
         return stacked(
-            table(bars, ["rubric line", "", "mean", "over the seeds"],
-                  f"{400 - bad} good pairs and {bad} bad ones"),
-            table([[asked[k]["prompt"], run["answers"][k]] for k in shown], ["asked", "written (seed 0)"]),
+            table(rows, ["rubric line", "all right", "spoilt", "change (95%)"],
+                  f"300 pairs, {bad} of them with this defect: {defect}"),
+            table(went_wrong(runs, defect, asked, bad=bad),
+                  ["asked", "all pairs right", f"{bad} pairs spoilt"], "answers that differ, seed 0"),
         )  # fmt: skip
 
-    slider = widgets.SelectionSlider(
-        options=[(f"{percent}%", percent) for percent in DOSES],
-        value=DOSES[-1],
-        description="bad pairs",
-        style=DESCRIBED,
-    )
     explorer(
-        {"percent": slider},
+        {
+            "defect": widgets.Dropdown(
+                options=list(DEFECTS), description="defect", style=DESCRIBED
+            ),
+            "bad": widgets.SelectionSlider(
+                options=DOSES, value=DOSES[-1], description="pairs with it", style=DESCRIBED
+            ),
+        },
         draw,
-        lambda percent: f"Rubric lines and answers after training with {percent}% bad pairs.",
+        lambda defect, bad: (
+            f"Rubric lines and answers after training with {bad} pairs of the defect {defect}."
+        ),
         continuous=True,
     )
 

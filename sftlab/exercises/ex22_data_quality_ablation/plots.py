@@ -1,216 +1,424 @@
-"""Figures and tables of notebook 22: what the arms of the data-quality experiment scored."""
+"""Figures and tables of notebook 22: what good, bad and missing pairs change. Their words follow the numbers."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+import pandas as pd
+from scipy import stats
 
 from sftlab.almanac.defects import DEFECTS
-from sftlab.classroom.figures import curves, dots, grid
-from sftlab.classroom.views import View, table
-from sftlab.exercises.ex22_data_quality_ablation.experiment import DOSES
-from sftlab.scoring import RUBRIC
-from sftlab.statistics import chosen, clustered_difference, mean_interval
+from sftlab.almanac.pairs import ASKED
+from sftlab.classroom.figures import dots, grid
+from sftlab.data import read_jsonl
+from sftlab.exercises.estimates import (
+    OPEN,
+    Estimate,
+    change,
+    points,
+    settled,
+    verdict,
+)
+from sftlab.exercises.ex22_data_quality_ablation.ballot import Ballot, votes_path
+from sftlab.exercises.ex22_data_quality_ablation.experiment import (
+    LONGER,
+    MAIN,
+    SHORTER,
+    SHOWN,
+    STEPS,
+    questions,
+)
+from sftlab.exercises.ex22_data_quality_ablation.filtering import filter_pairs
+from sftlab.exercises.ex22_data_quality_ablation.spoilt import (
+    COPIES,
+    DOSES,
+    LEAKED,
+    LEFT_OUT,
+    NONE,
+    PLACES,
+    leaked,
+)
+from sftlab.exercises.ex22_data_quality_ablation.unseen import UNSEEN, unseen_pairs
+from sftlab.exercises.record import runs
+from sftlab.scoring import LABELLED, RUBRIC, agreement
+from sftlab.statistics import chosen, mean_interval
 
-LINES = RUBRIC
-SHOWN_LINES = {
-    "exactly right": "correct",
-    "right content": "content",
-    "right form": "format",
-    "on topic": "on_topic",
-}
-Change = tuple[float, tuple[float, float]]
+GOOD, BAD, RIGHT = MAIN
+Runs = Sequence[dict]
+WHY = {  # why a prediction comes out as it does: prediction -> mechanism
+    "a": "The model imitates its pairs, and 200 of these 700 show faults in place of plain right answers.",
+    "b": "The base knows the facts already, and 500 pairs show the format of an answer. Beyond them, more pairs of the same kinds have little left to add.",
+    "c": "A rule recognizes a broken form, whether its author had that defect in mind or not: page markup breaks the format of a sentence. A defect in a well-formed sentence passes, and so does a wrong fact.",
+}  # fmt: skip
 
 
-def marks(runs: Sequence[dict], arm: str, line: str, seeds: Sequence[int] = ()) -> np.ndarray:
-    """0 or 1 for each seed and question, (seeds, questions)."""
-    found = [run for run in chosen(runs, arm=arm) if not seeds or run["seed"] in seeds]
-    return np.array([[int(mark) for mark in run[line]] for run in found])
+def shares(runs: Runs, line: str = "correct", per_kind: int = 20, **arm) -> np.ndarray:
+    """Return the share of answers for which a rubric line holds: seeds × kinds of question."""
+    return np.array([run[line] for run in chosen(runs, **arm)]) / per_kind
 
 
-def change(
-    runs: Sequence[dict], first: str, second: str, line: str, kinds: Sequence[str]
-) -> Change:
-    """second − first in a rubric line: the mean over the seeds, and an interval over the kinds.
+def over_both(table: np.ndarray) -> Estimate:
+    """Return the mean of a table, seeds × kinds, with an interval over both.
 
-    Each question's mark is averaged over the seeds that both arms have, and compared with itself.
+    Its half-width is that of the t interval over the seeds' means and that of the one over the kinds'
+    means, added in squares: each keeps its own number of degrees of freedom (as in MOVER, Zou and
+    Donner, 2008). What varies with seed and kind together is counted twice, so it errs on the wide side.
     """
-    seeds = set.intersection(*({r["seed"] for r in chosen(runs, arm=a)} for a in (first, second)))
-    before, after = (marks(runs, arm, line, sorted(seeds)).mean(0) for arm in (first, second))
-    return clustered_difference(before, after, kinds)
+    middle, halves = (
+        float(table.mean()),
+        [(high - low) / 2 for low, high in map(mean_interval, (table.mean(1), table.mean(0)))],
+    )
+    reach = float(np.hypot(*halves))
+    return middle, (middle - reach, middle + reach)
 
 
-def over_seeds(runs: Sequence[dict], first: str, second: str, line: str) -> Change:
-    """The same change with an interval over the seeds: would another training say the same?"""
-    shares = [
-        {run["seed"]: run[line].count("1") / len(run[line]) for run in chosen(runs, arm=arm)}
-        for arm in (first, second)
-    ]
-    values = [shares[1][seed] - shares[0][seed] for seed in sorted(set(shares[0]) & set(shares[1]))]
-    return float(np.mean(values)), mean_interval(values)
+def effect(
+    runs: Runs, first: Mapping, second: Mapping, line: str = "correct", per_kind: int = 20,
+    kinds: Sequence[int] | None = None,
+) -> Estimate:  # fmt: skip
+    """Return second − first: paired by seed and kind, with an interval over both.
+
+    Args:
+        kinds: the positions of some kinds, to take these alone.
+    """
+    before, after = (shares(runs, line, per_kind, **arm) for arm in (first, second))
+    found = after - before
+    return over_both(found if kinds is None else found[:, kinds])
 
 
-def in_points(found: Change) -> tuple[str, str]:
-    """A change and its interval as text, in points."""
+def arm(name: str, steps: int = STEPS) -> dict:
+    """Return the settings of a main arm."""
+    return {"arm": name, "steps": steps}
+
+
+def spoilt(defect: str, bad: int = PLACES) -> dict:
+    """Return the settings of an arm with one defect."""
+    return {"defect": defect, "bad": bad}
+
+
+CLEAN = spoilt(NONE, 0)
+
+
+# --- the main arms ------------------------------------------------------------------------------
+
+
+def comparisons(runs: Runs) -> dict[str, Estimate]:
+    """Return the effects on exact answers that the three main arms allow, at equal steps and epochs."""
+    found = {
+        f"bad instead of right, {steps} steps": effect(runs, arm(RIGHT, steps), arm(BAD, steps))
+        for steps in (STEPS, LONGER)
+    }
+    for steps in (STEPS, LONGER):
+        for name, added in (("200 bad", BAD), ("the same 200, right", RIGHT)):
+            found[f"{name}, {steps} steps, against none"] = effect(
+                runs, arm(GOOD), arm(added, steps)
+            )
+    return found
+
+
+def in_100(found: Estimate) -> tuple[float, tuple[float, float]]:
+    """Return an effect and its interval in points, as predictions ask for it."""
     value, (low, high) = found
-    return f"{100 * value:+.1f}", f"{100 * low:+.1f} to {100 * high:+.1f}"
+    return 100 * value, (100 * low, 100 * high)
 
 
-def changes(runs: Sequence[dict], against: str, arms: Sequence[str], kinds: Sequence[str]) -> View:
-    """One row per arm: exact answers against another arm, with both intervals."""
-    rows = []
-    for arm in arms:
-        value, by_kind = in_points(change(runs, against, arm, "correct", kinds))
-        _, by_seed = in_points(over_seeds(runs, against, arm, "correct"))
-        rows.append([arm, len(chosen(runs, arm=arm)), value, by_kind, by_seed])
-    heads = ["arm", "seeds", "exact answers, points", "95%, over kinds", "95%, over seeds"]
-    return table(rows, heads, f"against {against}")
+def in_points(found: Mapping[str, Estimate], title: str, **options):
+    """Draw effects in points, each with its interval; those that hold zero are grey diamonds."""
+    drawn = {name: in_100(value) for name, value in found.items()}
+    told = "; ".join(f"{name} {points(value)}" for name, value in found.items())
+    return dots(
+        drawn, title, f"{title}. Points with 95% intervals over seeds and kinds: {told}.",
+        zero=True, fmt="+.1f", xlabel="exact answers, change in points", **options,
+    )  # fmt: skip
 
 
-def lowered(found: Mapping[str, Change], xlabel: str):
-    """What bad pairs change in every rubric line, in points."""
-    points = {
-        line.replace("_", " "): (100 * value, (100 * low, 100 * high))
-        for line, (value, (low, high)) in found.items()
+def main_figure(runs: Runs):
+    """Draw what 200 pairs change, bad or right. “None” are the 500 good ones alone, after 120 steps."""
+    return in_points(comparisons(runs), "500 good pairs: what 200 more pairs change")
+
+
+def amount_table(runs: Runs) -> pd.DataFrame:
+    """Return exact answers for 100 and 500 good pairs, after few and many steps, and the differences."""
+    few, many = (SHORTER, STEPS)
+    rows = {
+        name: {f"{steps} steps": f"{shares(runs, **arm(name, steps)).mean():.0%}" for steps in (few, many)}
+        for name in ("100 good", GOOD)
+    }  # fmt: skip
+    rows["400 more pairs, equal steps"] = {
+        f"{steps} steps": points(effect(runs, arm("100 good", steps), arm(GOOD, steps)))
+        for steps in (few, many)
     }
-    clear = sum(high < 0 for _, (_, high) in points.values())
-    title = f"200 bad pairs clearly lower {clear} of {len(points)} rubric lines"
-    told = "; ".join(f"{line} {value:+.0f} points" for line, (value, _) in points.items())
-    alt = f"{title}. Differences with intervals: {told}."
-    return dots(points, title, alt, zero=True, fmt="+.0f", xlabel=xlabel)
-
-
-def arms(runs: Sequence[dict], names: Sequence[str]):
-    """Exact answers and right content of some arms; the title tells the first three."""
-    lines = {"exactly right": "correct", "right content": "content"}
-    each = {
-        label: {name: marks(runs, name, line).mean(1) for name in names}
-        for label, line in lines.items()
+    rows["400 more pairs, equal epochs"] = {
+        f"{many} steps": points(effect(runs, arm("100 good", few), arm(GOOD, many)))
     }
-    right = {name: float(np.mean(shares)) for name, shares in each["exactly right"].items()}
-    title = "Exactly right: " + ", ".join(f"{name} {right[name]:.0%}" for name in names[:3])
-    told = "; ".join(
-        f"{name} {right[name]:.0%} and {np.mean(each['right content'][name]):.0%}" for name in names
-    )
-    alt = f"A dot for each seed of each arm. Exactly right and right content on average: {told}."
-    return dots(each, title, alt, fmt=".0%", percent="x", xlabel="share of the questions")
-
-
-def doses(runs: Sequence[dict]):
-    """Rubric lines over the share of bad pairs."""
-    each = {
-        label: {dose: marks(runs, f"{dose}% bad", line).mean(1) for dose in DOSES}
-        for label, line in SHOWN_LINES.items()
+    rows[f"{many - few} more steps, the same 100 pairs"] = {
+        f"{many} steps": points(effect(runs, arm("100 good", few), arm("100 good", many)))
     }
-    ends = {label: [np.mean(shares[d]) for d in (DOSES[0], DOSES[-1])] for label, shares in each.items()}  # fmt: skip
-    told = [f"{label} from {a:.0%} to {b:.0%}" for label, (a, b) in ends.items()]
-    title = f"From {DOSES[0]} to {DOSES[-1]}% bad pairs: {told[0]}"
-    alt = (
-        f"Lines over {DOSES[0]} to {DOSES[-1]}% bad pairs, a dot for each seed: {', '.join(told)}."
-    )
-    return curves(each, title, alt, spread="dots", percent="y", xticks=DOSES,
-                  xlabel="bad pairs among 400 (%)", ylabel="share of the questions")  # fmt: skip
+    return pd.DataFrame(rows).T.fillna("").rename_axis("exact answers")
 
 
-def defect_changes(
-    runs: Sequence[dict], kinds: Sequence[str], against: str = "300 good"
-) -> dict[str, dict[str, Change]]:
-    """Defect -> rubric line -> what 100 pairs with the defect change beside 200 good ones."""
+def other_arms(runs: Runs) -> dict[str, Estimate]:
+    """Return the effects of the further controls on exact answers, all at the same number of steps."""
     return {
-        defect: {
-            line: change(runs, against, f"200 good + 100 {defect}", line, kinds) for line in LINES
-        }
-        for defect in DEFECTS
+        "300 good + 200 bad, against 500 good": effect(runs, arm(GOOD), arm("300 good + 200 bad")),
+        "100 good, against 1,000 mediocre": effect(runs, arm("1,000 mediocre"), arm("100 good")),
+        "the same, right content": effect(runs, arm("1,000 mediocre"), arm("100 good"), "content"),
     }
 
 
-def defect_grid(found: Mapping[str, Mapping[str, Change]]):
-    """Defects down, rubric lines across: points lost or won; in brackets where the interval includes 0."""
-    values = np.array([[100 * found[d][line][0] for line in LINES] for d in found])
+def lines_table(runs: Runs, real: Runs, per_kind: int) -> pd.DataFrame:
+    """Return what bad instead of right answers change in every rubric line, on both models."""
+    rows = {
+        line.replace("_", " "): {
+            "almanac": points(effect(runs, arm(RIGHT), arm(BAD), line)),
+            "SmolLM2": points(effect(real, {"arm": RIGHT}, {"arm": BAD}, line, per_kind)),
+        }
+        for line in RUBRIC
+    }
+    return pd.DataFrame(rows).T.rename_axis("bad instead of right")
+
+
+# --- one defect at a time -----------------------------------------------------------------------
+
+
+def defect_effects(runs: Runs, line: str = "correct", bad: int = PLACES) -> dict[str, Estimate]:
+    """Return what each defect changes in a rubric line against the same questions answered right."""
+    return {d: effect(runs, CLEAN, spoilt(d, bad), line) for d in (*DEFECTS, LEFT_OUT, COPIES)}
+
+
+def ranked(found: Mapping[str, Estimate]) -> list[str]:
+    """Return the defects whose loss is settled, the largest first."""
+    return sorted(
+        (d for d in found if d in DEFECTS and found[d][1][1] < 0), key=lambda d: found[d][0]
+    )
+
+
+def defect_grid(runs: Runs):
+    """Draw defects by rubric lines: change in points, in brackets where the interval holds zero."""
+    found = {line: defect_effects(runs, line) for line in RUBRIC}
+    names = list(found["correct"])
+    values = np.array([[100 * found[line][name][0] for line in RUBRIC] for name in names])
     limit = max(1.0, np.abs(values).max())
 
     def clear(row: int, column: int) -> bool:
-        low, high = list(found.values())[row][LINES[column]][1]
-        return low > 0 or high < 0
+        return settled(found[RUBRIC[column]][names[row]])
 
     texts = []
     for row, line in enumerate(values):
         shown = [f"{value:+.0f}".replace("-0", "0").replace("+0", "0") for value in line]
         texts.append([text if clear(row, k) else f"({text})" for k, text in enumerate(shown)])
-    worst = min(found, key=lambda d: found[d]["correct"][0])
-    told = "; ".join(f"{d}: exactly right {100 * found[d]['correct'][0]:+.0f}" for d in found)
+    told = "; ".join(f"{name}: exact answers {points(found['correct'][name])}" for name in names)
     return grid(
-        values, list(found), [line.replace("_", " ") for line in LINES],
-        f"Per 100 bad pairs, most exact answers are lost to: {worst}",
-        f"Grid of changes in points, defects by rubric lines: {told}.",
+        values, names, [line.replace("_", " ") for line in RUBRIC],
+        f"{PLACES} of 300 pairs with one defect: change in points",
+        f"Grid of changes, defects by rubric lines. {told}.",
         texts=texts, bold=clear, vmin=-limit, vmax=limit, cmap="PuOr", label="change (points)",
     )  # fmt: skip
 
 
-def went_wrong(
-    runs: Sequence[dict], asked: Sequence[dict], places: Sequence[int], good: str, bad: str
-) -> list[list[str]]:
-    """Recorded answers of seed 0 that are right in one arm and wrong in another, side by side.
+def in_brief(found: Estimate) -> str:
+    """Return an effect in points without the word."""
+    return points(found).replace(" points", "")
 
-    Args:
-        asked: the questions whose answers the runs hold; ``places``, where they stand in the exam.
+
+def kind_names() -> list[str]:
+    """Return the kinds of question in the order of the counts."""
+    return list(dict.fromkeys(question["kind"] for question in questions()))
+
+
+def dose_table(runs: Runs) -> pd.DataFrame:
+    """Return the change of exact answers for every defect and dose, and for the largest by kind of question."""
+    on_facts = [k for k, kind in enumerate(kind_names()) if kind in ASKED]
+    others = [k for k, kind in enumerate(kind_names()) if kind not in ASKED]
+    rows = {}
+    for defect in (*DEFECTS, COPIES):
+        most = spoilt(defect)
+        rows[defect] = {
+            f"{bad} of 300": in_brief(effect(runs, CLEAN, spoilt(defect, bad)))
+            for bad in DOSES[::-1]
+            if chosen(runs, **spoilt(defect, bad))
+        } | {
+            f"{PLACES}, against left out": in_brief(effect(runs, spoilt(LEFT_OUT), most)),
+            f"{PLACES}, kinds on facts": in_brief(effect(runs, CLEAN, most, kinds=on_facts)),
+            f"{PLACES}, other kinds": in_brief(effect(runs, CLEAN, most, kinds=others)),
+        }
+    return pd.DataFrame(rows).T.fillna("").rename_axis("exact answers, points")
+
+
+def leak_effects(runs: Runs, bad: int = PLACES) -> dict[str, Estimate]:
+    """Return what leaked questions change: in the leaked ones, in all others, in the reported score.
+
+    Leaked pairs are of all kinds and take the place of pairs on facts, which moves the others as well: the
+    difference of the two is due to the leak. Its interval is over seeds and kinds, the others' over seeds.
     """
-    first, second = (chosen(runs, arm=arm, seed=0)[0] for arm in (good, bad))
-    rows = []
-    for k, (question, place) in enumerate(zip(asked, places, strict=True)):
-        if first["correct"][place] == "1" and second["correct"][place] == "0":
-            failed = [line for line in LINES[1:] if second[line][place] == "0"] or ["wording"]
-            told = ", ".join(line.replace("_", " ") for line in failed)
-            rows.append([question["prompt"], first["answers"][k], second["answers"][k], told])
-    return rows
+    total = len(questions())
 
+    def parts(run: dict) -> list[float]:
+        leaked, every = run["may_leak"][:bad].count("1"), sum(run["correct"])
+        return [leaked / bad, (every - leaked) / (total - bad), every / total]
 
-def caught(rows: Sequence[dict], kept: Sequence[dict]) -> tuple[float, float, View]:
-    """A filter against the known truth: precision, recall, and a table by defect.
-
-    Precision: of the pairs thrown out, the share that is bad. Recall: of the bad, the share thrown out.
-    """
-    stay = {id(row) for row in kept}
-    out = [row for row in rows if id(row) not in stay]
-    bad = [row for row in rows if "defect" in row]
-    hits = [row for row in out if "defect" in row]
-    there, found = Counter(r["defect"] for r in bad), Counter(r["defect"] for r in hits)
-    lines = [[d, there[d], found[d], f"{found[d] / there[d]:.0%}"] for d in DEFECTS if there[d]]
-    good = len(rows) - len(bad)
-    lines.append(
-        ["(no defect)", good, len(out) - len(hits), f"{(len(out) - len(hits)) / good:.0%}"]
-    )
-    view = table(lines, ["defect", "pairs", "thrown out", "share"])
-    return len(hits) / len(out) if out else 0.0, len(hits) / len(bad), view
-
-
-def recovered(runs: Sequence[dict], clean: str, poisoned: str, filtered: str, line: str) -> float:
-    """How much of the loss the filtered arm wins back: 0 none, 1 all; means over shared seeds."""
-    seeds = [run["seed"] for run in chosen(runs, arm=filtered)]
-    a, b, c = (marks(runs, arm, line, seeds).mean() for arm in (clean, poisoned, filtered))
-    return float((c - b) / (a - b))
-
-
-def on_two_models(
-    found: Mapping[str, Sequence[dict]],
-    kinds: Mapping[str, Sequence[str]],
-    pair: Sequence[str],
-    lines: Sequence[str],
-) -> tuple[dict[str, dict[str, Change]], View]:
-    """The pair's change in some rubric lines on each model, and a table of it.
-
-    ``found``: model -> its runs; ``kinds``: model -> the kinds of its questions. Intervals over kinds.
-    """
-    moved = {
-        model: {line: change(runs, *pair, line, kinds[model]) for line in lines}
-        for model, runs in found.items()
+    before, after = (
+        np.array([parts(run) for run in chosen(runs, **a)]).T
+        for a in (CLEAN, spoilt(LEAKED, bad))
+    )  # fmt: skip
+    names = ("leaked questions", "all other questions", "the reported score")
+    found = {
+        name: change(old.tolist(), new.tolist())
+        for name, old, new in zip(names, before, after, strict=True)
     }
-    rows = []
-    for line in lines:
-        cells = [" (".join(in_points(moved[model][line])) + ")" for model in found]
-        rows.append([line.replace("_", " "), *cells])
-    seeds = [len(chosen(runs, arm=pair[0])) for runs in found.values()]
-    heads = ["rubric line", *(f"{model}, {n} seeds" for model, n in zip(found, seeds, strict=True))]
-    return moved, table(rows, heads, f"{pair[1]} against {pair[0]}, points (95% over kinds)")
+    by_seed = (after[0] - after[1]) - (before[0] - before[1])
+    by_kind = list(leak_by_kind(runs, bad).values())
+    halves = [(high - low) / 2 for low, high in map(mean_interval, (by_seed, by_kind))]
+    middle, reach = float(np.mean(by_kind)), float(np.hypot(*halves))
+    return found | {"leaked − others": (middle, (middle - reach, middle + reach))}
+
+
+def leak_by_kind(runs: Runs, bad: int = PLACES) -> dict[str, float]:
+    """Return for every kind of question: what its leaked questions gain over its others, all seeds together."""
+    names, asked = kind_names(), questions()
+    counts = np.zeros((2, 2, len(names)))  # before and after, leaked and others
+    number = np.zeros((2, len(names)))
+    for when, a in enumerate((CLEAN, spoilt(LEAKED, bad))):
+        for run in chosen(runs, **a):
+            counts[when, 1] += run["correct"]
+            for place, mark in zip(leaked(run["seed"])[:bad], run["may_leak"], strict=False):
+                kind = names.index(asked[place]["kind"])
+                counts[when, 0, kind] += int(mark)
+                counts[when, 1, kind] -= int(mark)
+                number[0, kind] += when
+        number[1] += when * len(chosen(runs, **a)) * len(asked) / len(names)
+    number[1] -= number[0]
+    gains = (counts[1] - counts[0]) / np.maximum(number, 1)
+    return {name: float(gains[0, k] - gains[1, k]) for k, name in enumerate(names) if number[0, k]}
+
+
+def leak_table(runs: Runs) -> pd.DataFrame:
+    """Return what 30 and 100 leaked questions change."""
+    rows = {
+        f"{bad} questions leaked": {
+            name: points(value) for name, value in leak_effects(runs, bad).items()
+        }
+        for bad in DOSES[1:]
+    }
+    return pd.DataFrame(rows).T
+
+
+# --- filters ------------------------------------------------------------------------------------
+
+
+def caught(keep: Callable[[list[dict]], Sequence[dict]], pairs: Sequence[dict]) -> float:
+    """Return the share of the pairs that a filter throws out, given them together."""
+    return 1 - len(keep(list(pairs))) / len(pairs)
+
+
+def caught_table(found: Mapping[str, float]) -> pd.DataFrame:
+    """Return the share thrown out for each defect, and whether the filter's author knew the defect."""
+    rows = {
+        name: {
+            "known to the author": "yes" if name in DEFECTS else "no" if name in UNSEEN else "",
+            "thrown out": f"{share:.0%}",
+        }
+        for name, share in found.items()
+    }
+    return pd.DataFrame(rows).T.rename_axis("100 pairs each")
+
+
+def filter_effects(runs: Runs) -> dict[str, Estimate]:
+    """Return what throwing pairs out changes in exact answers, by rules and by lot."""
+    return {
+        "by the filter": effect(runs, arm(BAD), arm("filtered")),
+        "as many, at random": effect(runs, arm(BAD), arm("thinned by lot")),
+        "filter, against random": effect(runs, arm("thinned by lot"), arm("filtered")),
+        "filtered, against 500 good": effect(runs, arm(GOOD), arm("filtered")),
+    }
+
+
+def went_wrong(
+    runs: Runs, defect: str, asked: Sequence[dict], count: int = 5, bad: int = PLACES
+) -> list[list[str]]:
+    """Return answers of seed 0 with the defect in the pairs that differ from those without it."""
+    before, after = (chosen(runs, **a, seed=0)[0]["answers"] for a in (CLEAN, spoilt(defect, bad)))
+    rows = [
+        [q["prompt"], a, b] for q, a, b in zip(asked, before, after, strict=True) if a != b
+    ]  # fmt: skip
+    return rows[:count]
+
+
+# --- what was found -----------------------------------------------------------------------------
+
+
+def told(found: Estimate, more: str = "rises", less: str = "falls") -> str:
+    """Return an effect with its direction as text."""
+    return f"{points(found)}, {verdict(found, more, less)}"
+
+
+def claims(runs: Runs, grid_runs: Runs, real: Runs, per_kind: int) -> pd.DataFrame:
+    """Return the claims of the lesson with their numbers; the words follow the intervals."""
+    bad = effect(runs, arm(RIGHT), arm(BAD))
+    longer = effect(runs, arm(RIGHT, LONGER), arm(BAD, LONGER))
+    smol = effect(real, {"arm": RIGHT}, {"arm": BAD}, "correct", per_kind)
+    amount, few = (effect(runs, arm("100 good", n), arm(GOOD, n)) for n in (STEPS, SHORTER))
+    steps = effect(runs, arm("100 good", SHORTER), arm("100 good"))
+    order = ranked(defect_effects(grid_runs))
+    worst = spoilt(order[0]) if order else CLEAN
+    largest, missing = effect(grid_runs, CLEAN, worst), effect(grid_runs, spoilt(LEFT_OUT), worst)
+    following = (
+        f"{order[0]}, against {order[1]}: {told(effect(grid_runs, spoilt(order[1]), worst))}"
+        if len(order) > 1
+        else "one loss alone is settled"
+    )
+    leak, by_kind = leak_effects(grid_runs), leak_by_kind(grid_runs)
+    most = max(by_kind, key=lambda kind: by_kind[kind])
+    by_rules, by_lot = (
+        effect(runs, arm("thinned by lot"), arm("filtered")),
+        effect(runs, arm(BAD), arm("thinned by lot")),
+    )
+    new = float(np.mean([caught(filter_pairs, pairs) for pairs in unseen_pairs().values()]))
+    fall = {"more": "rise", "less": "fall"}
+    rows = [
+        (
+            f"200 of 700 answers spoilt, the questions unchanged: exact answers {verdict(bad, **fall)}",
+            points(bad),
+            f"the same 200 questions with right answers, against none: {told(effect(runs, arm(GOOD), arm(RIGHT)))}",
+            f"{LONGER} steps: {told(longer)}; SmolLM2, 320 pairs once, {len(chosen(real, arm=BAD))} seeds: {told(smol)}",
+        ),
+        (
+            f"500 good pairs instead of 100, {STEPS} steps: exact answers {verdict(amount, **fall)}",
+            points(amount),
+            f"{SHORTER} steps: {told(few)}; the same 100 pairs, {STEPS} steps instead of {SHORTER}: {told(steps)}",
+            "a base that knows the facts; the best number of steps for 100 pairs was not sought",
+        ),
+        (
+            f"Settled losses for {len(order)} of {len(DEFECTS)} defects; largest estimate: {order[0] if order else OPEN}",
+            points(largest) if order else "",
+            f"against the 100 pairs left out: {told(missing)}" if order else "",
+            f"100 of 300 pairs, all on facts; {following}",
+        ),
+        (
+            f"100 leaked questions: their score, compared with all other questions, {verdict(leak['leaked − others'], 'rises', 'falls')}",
+            points(leak["leaked − others"]),
+            f"leaked {points(leak['leaked questions'])}, others {points(leak['all other questions'])}",
+            f"leaked word for word, in place of 100 facts; most in the kind {most}: {100 * by_kind[most]:+.0f} points",
+        ),
+        (
+            f"A filter by rules, against throwing out as many pairs at random: exact answers {verdict(by_rules, **fall)}",
+            points(by_rules),
+            f"at random, against throwing out none: {told(by_lot)}",
+            f"of {len(UNSEEN)} defects that its author had not seen, it finds {new:.0%} of the pairs",
+        ),
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=["claim", "measured", "control", "where it stops holding"])
+
+
+def shown_questions(count: int = SHOWN) -> list[dict]:
+    """Return the questions whose answers a record holds as text."""
+    asked = questions()
+    return asked[:: len(asked) // count]
+
+
+__all__ = [
+    "LABELLED", "UNSEEN", "WHY", "Ballot", "agreement", "amount_table", "caught", "caught_table", "claims", "comparisons", "defect_grid",
+    "dose_table", "filter_effects", "in_100", "in_points", "leak_table", "lines_table", "main_figure", "np", "other_arms", "pd", "points",
+    "read_jsonl", "runs", "stats", "unseen_pairs", "verdict", "votes_path",
+]  # fmt: skip

@@ -1,0 +1,191 @@
+"""``docs/findings.md``: what the textbook chapter says, and what this workbook measured.
+
+Every measured sentence is taken from the table *What was found* that a notebook stores, and every
+verdict follows from the words of that table, which the notebook computes from its numbers.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html.parser import HTMLParser
+from pathlib import Path
+
+from sftlab._internal.paths import ROOT
+from sftlab.classroom.catalogue import NOTEBOOKS
+
+PATH = ROOT / "docs" / "findings.md"
+HELD, PART, FAILED, OPEN = "held", "in part", "did not hold", "not settled"
+
+
+@dataclass(frozen=True)
+class Statement:
+    """What the chapter says on a subject, and how to read the answer from a notebook's table.
+
+    Attributes:
+        says: the chapter's claim in our words.
+        rows: the rows of the table that bear on it, from 0.
+        verdicts: pairs (pattern, verdict, comment). The first pattern that is found in the claims of
+            the rows and in their numbers decides; without any the verdict is OPEN.
+    """
+
+    number: str
+    says: str
+    rows: Sequence[int]
+    verdicts: Sequence[tuple[str, str, str]]
+
+
+STATEMENTS = (
+    Statement("01", "A base model continues a text, an instruct model answers.", (0,), (
+        ("answers more than the effects", PART, "weights and chat template have to come together"),)),
+    Statement("02", "SFT teaches the format of answers, not facts; a few good pairs do most of it.", (0, 1), (
+        ("more often than.*content improves", PART, "facts come from the base; more pairs still improve the content"),
+        ("more often than", HELD, "facts come from the base"))),
+    Statement("03", "The loss should cover the response alone.", (2, 1), (
+        ("worse.*; The question [^|]*within", PART, "the template's tokens cost answers; the question alone changes the loss little at 24 steps"),
+        ("worse", HELD, ""), ("better", FAILED, ""))),
+    Statement("04", "The SFT loss is a mean over the response tokens.", (1, 2), (
+        ("does not change.*mean of means: up to [1-9]", HELD, "if all tokens of a step are counted together"), ("changes", FAILED, ""))),
+    Statement("05", "Another template than in training costs answers.", (0,), (
+        ("fewer right", HELD, "a missing line break does"), ("more right", FAILED, ""))),
+    Statement("06", "LoRA saves memory and storage.", (0,), ((r"a file by 9\d%", HELD, ""),)),
+    Statement("06", "LoRA forgets less than full fine-tuning.", (1,), (
+        ("forgets more", FAILED, "at equal held-out loss, in few steps"), ("forgets less", HELD, ""))),
+    Statement("07", "A change of low rank is enough.", (1,), (
+        ("whole change, is not settled", HELD, ""), ("is higher", PART, "some of the loss is in the directions that are cut"))),
+    Statement("08", "With B at zero the model starts exactly at the base.", (0,), (
+        ("starts at the base", HELD, ""), ("away from", FAILED, ""))),
+    Statement("09", "α/r keeps the size of the update steady when the rank changes.", (0, 1), (
+        ("output is steady.*ΔW falls", PART, "the change of the output is steady, the norm of ΔW is not"),
+        ("output is steady", HELD, ""), ("", FAILED, ""))),
+    Statement("10", "LoRA needs about ten times the learning rate.", (0,), (
+        ("higher", PART, "higher; by how much depends on the questions and on what is kept equal"), ("lower", FAILED, ""))),
+    Statement("11", "NF4 stores weights better than four-bit integers.", (0, 1), (
+        ("larger.*larger.*5.0: ×0", PART, "at these bits per weight; at 5.0 it turns round"), ("larger.*larger", HELD, ""), ("smaller", FAILED, ""))),
+    Statement("12", "A masked prompt is not trained.", (0, 1), (
+        ("loss higher.*more of the gradient.*masked positions: 0", PART, "it has no loss of its own, but what it says changes the loss and the gradient"),)),
+    Statement("13", "A handful of pairs turns continuing into answering.", (0,), (
+        (r"more.*“Q: … A:” with no example (100|9\d)%", PART, "in the chat template; as “Q: … A:” the base answers without any"), ("more", HELD, ""), ("fewer", FAILED, ""))),
+    Statement("14", "A template marks who speaks, so a forged turn is believed.", (0,), (
+        ("more short replies; its special tokens add some", PART, "its words alone do much of it"), ("more short replies", HELD, ""),)),
+    Statement("15", "Train every answer of a conversation, and its end-of-turn token.", (1, 3), (
+        ("ended turns lower.*not settled", PART, "the end-of-turn token decides; every answer or the last one is not settled"),
+        ("ended turns lower", HELD, ""))),
+    Statement("16", "The whole run makes a model that follows instructions.", (2,), (
+        ("240 pairs not settled.*24 pairs fewer", PART, "24 pairs answer fewer of the hard questions than examples in the prompt; 240 pairs are not settled"), ("fewer", FAILED, ""), ("not settled", OPEN, ""), ("more", HELD, ""))),
+    Statement("17", "A LoRA layer written by hand equals the library's.", (2,), (("equals", HELD, ""),)),
+    Statement("18", "A small rank on q and v is enough.", (0, 3), (
+        ("is higher.*is higher", PART, "for new facts the same number of parameters does better elsewhere; after learning to answer the loss is higher too, exact answers hardly"), ("is lower", HELD, ""))),
+    Statement("19", "LoRA costs far less memory, at similar quality.", (1, 4), (
+        ("saves less.*not settled", PART, "less with longer sequences; a difference in quality is not settled"),)),
+    Statement("20", "A merged model gives the same answers, at no cost.", (0, 3, 1), (
+        ("changed no answer.*longer.*more entries stay", HELD, "in float32; in bfloat16 some entries do not move"), ("changed no answer", PART, "in float32; the time is not settled"), ("changed", FAILED, ""))),
+    Statement("21", "QLoRA trains a 4-bit base as well as a 16-bit one.", (1,), (
+        ("test loss not settled.*documents higher", PART, "no difference on the task is settled; at its learning rate more is forgotten"),
+        ("test loss higher", FAILED, ""), ("test loss lower", HELD, ""))),
+    Statement("22", "Quality beats quantity: bad pairs spoil a set.", (0, 1), (
+        (r"^[^|]*answers fall.*answers rise \|", PART, "200 bad of 700 do; more good pairs help as well"),
+        ("^[^|]*answers fall", HELD, ""), ("^[^|]*answers rise", FAILED, ""))),
+)  # fmt: skip
+
+
+class _Rows(HTMLParser):
+    """The cells of a table, row by row."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[list[str]] = []
+        self.text: str | None = None
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        if tag == "tr":
+            self.rows.append([])
+        elif tag in ("td", "th"):
+            self.text = ""
+
+    def handle_data(self, data: str) -> None:
+        if self.text is not None:
+            self.text += data
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("td", "th") and self.text is not None:
+            self.rows[-1].append(self.text.strip())
+            self.text = None
+
+
+def found(number: str) -> list[list[str]]:
+    """Return the rows of a notebook's last table of claims: claim, measured, control, where it stops.
+
+    Raises:
+        ValueError: the notebook stores no such table.
+    """
+    (path,) = NOTEBOOKS.glob(f"{number}_*.ipynb")
+    for cell in reversed(json.loads(path.read_text(encoding="utf-8"))["cells"]):
+        for output in cell.get("outputs", []):
+            page = "".join(output.get("data", {}).get("text/html", ""))
+            if "<th>claim</th>" in page or "where it stops" in page:
+                table = _Rows()
+                table.feed(page)
+                return [row[-4:] for row in table.rows[1:] if len(row) >= 4]
+    raise ValueError(f"{path.name} stores no table of claims")
+
+
+def verdict(statement: Statement, rows: Sequence[Sequence[str]]) -> tuple[str, str]:
+    """Return the verdict on a statement and its comment."""
+    words = [" | ".join(rows[k][:3]) for k in statement.rows]
+    for pattern, word, comment in statement.verdicts:
+        if re.search(pattern, "; ".join(words)):
+            return word, comment
+    return OPEN, ""
+
+
+def page() -> str:
+    """Return the text of ``docs/findings.md``."""
+    lines, words = [], []
+    for statement in STATEMENTS:
+        (path,) = NOTEBOOKS.glob(f"{statement.number}_*.ipynb")
+        rows = found(statement.number)
+        word, comment = verdict(statement, rows)
+        words.append(word)
+        measured = "<br>".join(f"{rows[k][0]}: **{rows[k][1]}**" for k in statement.rows)
+        control = "<br>".join(rows[k][2] for k in statement.rows[:1])
+        told = f"**{word}**" + (f": {comment}" if comment else "")
+        cells = (
+            f"[{statement.number}](../notebooks/{path.name})",
+            statement.says,
+            told,
+            measured,
+            control,
+        )
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    counts = Counter(words)
+    total = ", ".join(
+        f"{counts[word]} {word}" for word in (HELD, PART, FAILED, OPEN) if counts[word]
+    )
+    return "\n".join([
+        "# What this workbook found",
+        "",
+        f"A chapter on supervised fine-tuning makes {len(STATEMENTS)} statements that can be tested on a small model. Here: {total}.",
+        "Measured sentences are those of the table *What was found* in each notebook, and the verdicts follow from their words (`tools/findings.py`).",
+        "Brackets are 95% intervals; a notebook names their unit, its other claims, and where each claim stops holding. Most were measured on",
+        "one model of 3 million parameters: see the notebook before you carry one over to yours.",
+        "",
+        "| | the chapter says | here | measured | decisive control |",
+        "|---|---|---|---|---|",
+        *lines,
+        "",
+    ])  # fmt: skip
+
+
+def update_findings(path: Path = PATH) -> bool:
+    """Write the page anew. True if that changed it."""
+    text, before = page(), path.read_text(encoding="utf-8") if path.is_file() else ""
+    path.write_text(text, encoding="utf-8")
+    return text != before
+
+
+if __name__ == "__main__":
+    print("written anew" if update_findings() else "unchanged")
