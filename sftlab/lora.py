@@ -65,7 +65,7 @@ def merge(W: Tensor, A: Tensor, B: Tensor, alpha: float, r: int) -> Tensor:
     """Return the weight with the adapter merged: W + (α/r)·B·A, in the dtype of W.
 
     The sum is computed in the adapter's precision and rounded once. In bfloat16 the rounding can
-    discard a small update: an entry changes only if its update reaches about 1/256 of it.
+    discard a small update: an entry changes only if its update reaches 1/512 to 1/256 of it.
     """
     return (W + (alpha / r) * (B @ A)).to(W.dtype)
 

@@ -236,19 +236,26 @@ def test_the_titles_follow_the_numbers():
     assert "‖ΔW‖ is steady with α/√r, the change of the output with α/r; SGD: with α/√r" in title
     assert "‖ΔW‖ is steady with no factor" in plots.over_ranks(first_runs(size=-0.25)).get_suptitle()  # fmt: skip
     title = plots.parts(first_runs(size=0.0, output=0.5, turned=-0.5)).get_suptitle()
-    assert "output is steady, with random signs it falls like 1/√r" in title
+    assert title == "Output change: along the gradient grows like √r; the rest is steady; ΔW with random signs falls like 1/√r"  # fmt: skip
+    title = plots.parts(first_runs()).get_suptitle()
+    assert title.endswith(
+        "along the gradient is steady; the rest and ΔW with random signs fall like 1/√r"
+    )
     plt.close("all")
 
 
-def test_the_sentence_of_the_chapter_is_judged_by_the_numbers():
-    told = plots.sentence(first_runs(), trained_runs(MOVES)).splitlines()
-    assert "‖ΔW‖: α/√r (" in told[1]
-    assert "output: α/r (" in told[2]
-    assert "tells no factor" not in told[2]
-    assert "SGD, output: α/√r (" in told[3]
-    assert "output: every factor (" in told[5]
-    assert told[5].endswith("tells no factor from another")
-    assert "output: no factor (" in plots.sentence(first_runs(output=0.25), trained_runs(MOVES)).splitlines()[2]  # fmt: skip
+def test_the_factors_with_which_a_size_is_steady_follow_the_numbers():
+    told = plots.exponents_table(first_runs(), trained_runs(MOVES))
+    norm, output, sgd, _, last = told["steady with"]
+    assert (norm, output, sgd) == ("α/√r", "α/r", "α/√r")
+    assert last == "every factor: this tells no factor from another"
+    assert told.loc["one step of Adam, ‖ΔW‖", "factor α/r"].startswith("-0.5")
+    other = plots.exponents_table(first_runs(output=0.25), trained_runs(MOVES))
+    assert other["steady with"].iloc[1] == "no factor"
+
+
+def test_those_that_do_the_same_stand_together_in_a_title():
+    assert plots._grouped({"a": "falls", "b": "not settled here", "c": "falls"}) == "a and c fall; b is not settled here"  # fmt: skip
 
 
 @pytest.mark.parametrize(

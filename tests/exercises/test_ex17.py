@@ -28,7 +28,7 @@ from sftlab.exercises.ex17_lora_linear.experiment import (
     shuffled,
 )
 from sftlab.exercises.ex17_lora_linear.judging import is_lora_layer
-from sftlab.exercises.ex17_lora_linear.zoo import FACTORS, OTHERS, RIGHT, USED, named, zoo
+from sftlab.exercises.ex17_lora_linear.zoo import FACTORS, OTHERS, RIGHT, UNNAMED, USED, named, zoo
 from sftlab.exercises.record import runs
 from sftlab.lora import LoRALinear, effective_update, inject_lora, lora_layers
 
@@ -53,6 +53,13 @@ def test_the_zoo_has_what_the_predictions_say():
     places = {place: len(classes) for place, classes in OTHERS.items()}
     assert places == {"start": 3, "trained": 2, "gradient": 3, "between calls": 2, "bias": 2,
                       "dropout": 1, "shape": 1, "function": 1}  # fmt: skip
+
+
+def test_the_unnamed_classes_are_one_right_and_four_wrong_ones():
+    found = zoo()
+    names = list(UNNAMED.values())
+    assert [name for name in names if name in found["right"]] == ["the formula"]
+    assert all(name in found["factor"] | found["others"] for name in names if name != "the formula")
 
 
 def test_the_check_knows_the_classes_that_are_called_used():
@@ -201,21 +208,14 @@ def test_the_claims_about_directions_turn_round_with_their_numbers():
     flipped = [{**r, "shuffled": plots.last(r), "shares": {"24": r["shuffled"]}} for r in recorded]
     before, after = (table(some)["claim"][3] for some in (recorded, flipped))
     assert ("more energy" in before) and ("less energy" in after)
-    for factor, word in ((10.0, "higher"), (0.1, "lower")):
-        moved = [
-            {**r, "top": dict.fromkeys(r["top"], factor * other["test"])}
-            for r in recorded
-            for other in plots.best(recorded, 2)
-            if other["seed"] == r["seed"]
-        ]
-        assert f"loss {word}" in table(moved)["claim"][4]
-    same = [
-        {**r, "top": dict.fromkeys(r["top"], other["test"] * (1 + 0.1 * (-1) ** r["seed"]))}
-        for r in recorded
-        for other in plots.best(recorded, 2)
-        if other["seed"] == r["seed"]
-    ]
-    assert "not settled" in table(same)["claim"][4]
+
+    def cut_to(factor) -> str:
+        moved = [{**r, "top": {k: factor(r) * v for k, v in r["rest"].items()}} for r in recorded]
+        return table(moved)["claim"][4]
+
+    assert cut_to(lambda r: 10.0).endswith("higher")
+    assert cut_to(lambda r: 0.1).endswith("lower")
+    assert "not settled" in cut_to(lambda r: 1 + 0.1 * (-1) ** r["seed"])
 
 
 def test_the_words_on_b_alone_turn_round_too():
@@ -227,10 +227,12 @@ def test_the_words_on_b_alone_turn_round_too():
             {**r, "shares": {"24": [share[r.get("only")] + 0.01 * r["seed"], 0.1]}}
             for r in recorded
         ]
-        return table(moved)["control"][3]
+        return table(moved)["control"][3] + plots.why_few(moved)
 
-    assert words(0.7, 0.3).count(", less") == 2 and words(0.3, 0.7).count(", more") == 2
-    assert words(0.5, 0.5).count("not settled") == 2
+    less, more, open_ = words(0.7, 0.3), words(0.3, 0.7), words(0.5, 0.5)
+    assert less.count(", less") == more.count(", more") == 2
+    assert ", lower: A's movement matters" in less and ", higher: A's movement matters" in more
+    assert open_.count("not settled") == 3 and "A's movement matters is" in open_
 
 
 def test_arms_are_compared_at_about_the_same_loss():
@@ -252,13 +254,22 @@ def test_a_rank_trained_for_longer_is_the_control_of_a_cut_one():
             else {**r, "top": dict.fromkeys(r["top"], plots.longer(runs(NAME), 2)[r["seed"]]["test"])}
             for r in runs(NAME)
         ]  # fmt: skip
-        control = table(moved)["control"][4].split("; ")
-        assert next(part for part in control if "96 steps" in part).endswith(word)
-    assert list(plots.trained_table(runs(NAME)).index) == [
-        f"rank {k}, {how}"
-        for k in (2, 8)
-        for how in ("24 steps", "24 steps, learning rate chosen on the test", "96 steps")
+        limits = table(moved)["where it stops holding"][4]
+        assert f", {word} (rank 32 was not trained for 96)" in limits
+
+
+def test_a_learning_rate_at_the_end_of_those_tried_is_named():
+    lowest = [
+        {**r, "validation": r["learning_rate"] * (1 if r["r"] == 8 or "steps" in r else -1)}
+        for r in runs(NAME)
     ]
+    assert plots.at_the_edge(lowest) == "rank 2; rank 8; rank 32; rank 2, 96 steps"
+    inside = [
+        {**r, "validation": abs(r["learning_rate"] - RATES[r["r"]][1])}
+        for r in runs(NAME)
+        if r.get("only") is None
+    ]
+    assert plots.at_the_edge(inside) == "none"
 
 
 def test_counts_and_the_picture_follow_the_verdicts():
@@ -323,8 +334,7 @@ def test_a_run_measured_again_gives_what_is_recorded():
 
 
 def test_pictures_of_the_recorded_runs_are_drawn():
-    for draw in (plots.directions, plots.over_steps):
-        plt.close(draw(runs(NAME)))
+    plt.close(plots.directions(runs(NAME)))
     assert list(plots.cuts_table(runs(NAME)).index) == list(CUTS)
 
 

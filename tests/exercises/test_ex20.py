@@ -225,6 +225,18 @@ def test_reasons_and_ratios_follow_too():
     assert plots.further(exchanged(recorded, ARITHMETIC, ROUNDED), LOW)[0] == pytest.approx(1 / ratio)  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("counts", "low", "high"),
+    [((0, 0, 0, 0, 0), 0, 0.036), ((100,) * 5, 0.964, 1), ((1, 1, 1, 1, 0), 0, 0.0545), ((0, 0, 40, 0, 0), 0, 0.302)],
+)  # fmt: skip
+def test_an_interval_of_changed_answers_is_over_seeds_and_over_the_questions(counts, low, high):
+    some = [{"kind": "merge", "model": EMBEDDED, "adapter": LOW, "seed": seed, BOTH: {"changed": n / 100}}
+            for seed, n in enumerate(counts)]  # fmt: skip
+    value, (found_low, found_high) = plots.changed(some, LOW, BOTH)
+    assert value == pytest.approx(sum(counts) / 500)
+    assert (found_low, found_high) == pytest.approx((low, high), abs=1e-3)
+
+
 def test_tables_and_figures_hold_every_arm():
     recorded = runs(RECORD)
     for name in RECIPES:
@@ -232,7 +244,10 @@ def test_tables_and_figures_hold_every_arm():
         assert plots.bases_table(recorded, name).shape == ((2, 4) if name == EMBEDDED else (1, 4))
         assert plots.distance_table(recorded, name).shape == (5, len(RECIPES[name].rates))
         figure = plots.changed_answers(recorded, name)
-        assert ROUNDED in figure.alt and LOW in figure.alt
+        assert plots.LABELS[ROUNDED] in figure.alt and LOW in figure.alt
+        rows = [line for line in figure.axes[0].lines if len(line.get_xdata()) > 1]
+        assert all(len(set(zip(*line.get_data(), strict=True))) == len(line.get_xdata()) for line in rows)  # fmt: skip
+        assert figure.axes[0].get_xlim()[0] == 0
     assert len(plots.speed_table(recorded)) == 3
     figure = plots.size_and_rounding(recorded)
     assert [len(line.get_xdata()) for line in figure.axes[0].lines[:4]] == [5] * 2 + [3] * 2

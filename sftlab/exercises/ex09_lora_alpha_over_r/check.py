@@ -381,18 +381,19 @@ def _places_changed(update, gradient):
     return along, gradient - along
 
 
-@mistake(SPLIT, "ΔW and G are split as one vector each, by sums over all entries. Each row has its own coefficient here.")  # fmt: skip
-def _all_together(update, gradient):
-    squared = gradient.square().sum().clamp(min=1e-30)
-    along = (update * gradient).sum() / squared * gradient
-    return along, update - along
+def _over(dims: tuple[int, ...], least: float, message: str) -> None:
+    """Declare sums over the wrong entries; with ``least`` above 0, guarded against a gradient of zero."""
+
+    @mistake(SPLIT, message)
+    def _wrong_sums(update, gradient):
+        squared = gradient.square().sum(dims, keepdim=True).clamp(min=least)
+        along = (update * gradient).sum(dims, keepdim=True) / squared * gradient
+        return along, update - along
 
 
-@mistake(SPLIT, "Each column is split on its own. Sum along the columns' index, so that each *row* has a coefficient.")  # fmt: skip
-def _by_column(update, gradient):
-    squared = gradient.square().sum(0, keepdim=True)
-    along = (update * gradient).sum(0, keepdim=True) / squared.clamp(min=1e-30) * gradient
-    return along, update - along
+for _least in (1e-30, 0.0):
+    _over((0, 1), _least, "ΔW and G are split as one vector each, by sums over all entries. Each row has its own coefficient here.")  # fmt: skip
+    _over((0,), _least, "Each column is split on its own. Sum along the columns' index, so that each *row* has a coefficient.")  # fmt: skip
 
 
 @mistake(SPLIT, "The rows of ΔW are projected onto the space of *all* rows of G. Row i follows row i of G alone.")  # fmt: skip

@@ -5,7 +5,7 @@ Their words follow the numbers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -91,8 +91,13 @@ def way(found: Estimate) -> str:
 
 def power(found: Estimate) -> str:
     """Return an exponent with its interval, and what it says."""
+    return f"r^{number(found)}, {way(found)}"
+
+
+def number(found: Estimate) -> str:
+    """Return an exponent with its interval."""
     value, (low, high) = found
-    return f"r^{value:+.2f} ({low:+.2f} to {high:+.2f}), {way(found)}"
+    return f"{value:+.2f} ({low:+.2f} to {high:+.2f})"
 
 
 def many_times(runs: Sequence[dict], which: int, rule: str = "lora") -> Estimate:
@@ -142,9 +147,35 @@ def parts(runs: Sequence[dict]):
         name: {label: by_rank(runs, "lora", part, which) for part, label in PART_LABELS.items()}
         for which, name in enumerate(SIZES)
     }
-    rest, turned = (way(exponent(by_rank(runs, "lora", part, 1))) for part in ("rest", "turned"))
-    title = f"Factor α/r: the rest's change of the output {rest}, with random signs it {turned}"
-    return _over_the_rank(found, title)
+    names = {"along": "along the gradient", "rest": "the rest", "turned": "ΔW with random signs"}
+    ways = {name: way(exponent(by_rank(runs, "lora", part, 1))) for part, name in names.items()}
+    figure = _over_the_rank(found, f"Output change: {_grouped(ways)}")
+    _wider(figure, PART_LABELS["whole"], PART_LABELS["rest"])
+    return figure
+
+
+def _grouped(ways: Mapping[str, str]) -> str:
+    """Return what each name does as a sentence, in which those that do the same stand together."""
+    groups: dict[str, list[str]] = {}
+    for name, word in ways.items():
+        groups.setdefault(word, []).append(name)
+    plural = {"is": "are", "falls": "fall", "grows": "grow"}
+    told = []
+    for word, names in groups.items():
+        verb, _, more = (f"is {word}" if word == OPEN else word).partition(" ")
+        verb = plural[verb] if len(names) > 1 else verb
+        told.append(f"{' and '.join(names)} {verb} {more}".strip())
+    return "; ".join(told)
+
+
+def _wider(figure, *labels: str) -> None:
+    """Draw the lines of these names wide and pale, in the legend too, so that a line over them hides none."""
+    (legend,) = figure.legends
+    named = {text.get_text(): line for text, line in zip(legend.get_texts(), legend.legend_handles, strict=True)}  # fmt: skip
+    for label in labels:
+        lines = [line for axis in figure.axes for line in axis.lines if line.get_label() == label]
+        for line in (*lines, named[label]):
+            line.set(linewidth=5, markersize=10, alpha=0.45)
 
 
 def _over_the_rank(found: dict, title: str):
@@ -159,8 +190,8 @@ def _over_the_rank(found: dict, title: str):
     )  # fmt: skip
 
 
-def sentence(first: Sequence[dict], trained: Sequence[dict]) -> str:
-    """Return with which factors each size is steady over the ranks, after one step and after training."""
+def exponents_table(first: Sequence[dict], trained: Sequence[dict]) -> pd.DataFrame:
+    """Return the exponent of each size under each factor, after one step and after training."""
     found = {
         "one step of Adam, ‖ΔW‖": first_sizes(first, "whole", 0),
         "one step of Adam, output": first_sizes(first, "whole", 1),
@@ -168,12 +199,12 @@ def sentence(first: Sequence[dict], trained: Sequence[dict]) -> str:
         f"trained at {FIXED:g}, ‖ΔW‖": trained_sizes(trained, 0),
         f"trained at {FIXED:g}, output": trained_sizes(trained, 1),
     }
-    lines = ["Steady over the ranks, among the factors α/r, α/√r and α:"]
+    rows = {}
     for name, sizes in found.items():
-        ways = ", ".join(f"{LABELS[rule]} r^{exponent(some)[0]:+.2f}" for rule, some in sizes.items())  # fmt: skip
-        same = ". This tells no factor from another" if all(map(steady, sizes.values())) else ""
-        lines.append(f"  {name}: {steady_rules(sizes)} ({ways}){same}")
-    return "\n".join(lines)
+        row = {f"factor {LABELS[rule]}": number(exponent(some)) for rule, some in sizes.items()}
+        same = ": this tells no factor from another" if all(map(steady, sizes.values())) else ""
+        rows[name] = row | {"steady with": steady_rules(sizes) + same}
+    return pd.DataFrame(rows).T.rename_axis(columns="exponent p in size ∝ r^p")
 
 
 # --- a learning rate at another rank ---------------------------------------------------------

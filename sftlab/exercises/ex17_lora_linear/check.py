@@ -369,11 +369,12 @@ EXERCISES = {
         TEST_CASES,
         asks="Return whether a class makes right LoRA layers: True or False.\n\n"
         "layer_class: a class or function, called as layer_class(base, r, alpha), like yours.\n"
-        "Its layers have the matrices A (r, d_in) and B (d_out, r), under these names.",
+        "Its layers have the matrices A (r, d_in) and B (d_out, r), under these names.\n"
+        "You make the base: an nn.Linear of your choice.",
         rules={
-            "right": "Accepted: a right class, also with dropout in training. Allow rounding of 1e-3.",
+            "right": "Accepted: a right class, also with dropout in training. Compare outputs and gradients to 1e-3, absolute and relative.",
             "factor": "Refused: any other factor than alpha / r.",
-            "start": "Refused: B is not zero at the start, or A is.",
+            "start": "Refused: at the start, B is not all zeros, or A is all zeros.",
             "trained": "Refused: anything but A and B is trained.",
             "gradient": "Refused: A, B or x gets another gradient than by the formula, or none.",
             "output": "Refused: another output in eval mode, in a later call too.",

@@ -297,7 +297,7 @@ INJECTION = Exercise(
         'target_modules: a list of names, such as ["q_proj", "layers.1.up"].',
         rules={
             "place": 'Named: the name is the target or ends in ".target" ("up" for "layers.0.up").',
-            "once": "A layer that several targets name gets one LoRALinear; what is no nn.Linear, none.",
+            "once": "A layer that several targets name gets one LoRALinear. Modules that are not nn.Linear are left alone.",
             "frozen": "All parameters that the model had before are frozen.",
             "start": "Each new layer holds the old one, no copy; the model's output does not change.",
             "settings": "Each new layer has its own A and B, of rank r, and the factor lora_alpha / r.",

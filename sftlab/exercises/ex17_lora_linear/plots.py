@@ -19,7 +19,7 @@ Verdicts = Mapping[str, Mapping[str, Mapping[str, bool]]]  # kind -> class -> te
 WHY = {  # why a prediction comes out as it does: prediction -> mechanism
     "a": "At α = r the right factor is 1, and so is every formula that is 1 there. The test cannot tell them apart.",
     "b": "One call in eval mode shows what the layer computes now. It does not show how A and B started, what will be trained, which gradients reach their target, or what the next call does.",
-    "c": "B's gradient is a sum over tokens, each a product of two vectors; where they agree, they add up in few directions. And each matrix gets its gradient through the other, so a direction that has grown in one grows faster in the other. The arm in which only B is trained tests the second part.",
+    "c": "B's gradient is a sum over tokens, each a product of two vectors; where they agree, they add up in few directions. And each matrix gets its gradient through the other, so a direction that has grown in one may grow faster in the other.",
 }  # fmt: skip
 
 
@@ -132,20 +132,20 @@ def directions(runs: Sequence[dict]):
                   each={f"rank {r}": {"xticks": range(1, min(r, 8) + 1)} for r in RATES})  # fmt: skip
 
 
-def over_steps(runs: Sequence[dict]):
-    """Draw the share of the first direction over the steps: three ranks, and B alone. Rank 8 goes on."""
-    arms = {f"rank {r}": longer(runs, r) if r == R else best(runs, r) for r in RATES}
-    arms[f"rank {R}, only B trained"] = best(runs, R, "B")
-    found = {
-        name: {int(step): [run["shares"][step][0] for run in some] for step in some[0]["shares"]}
-        for name, some in arms.items()
-    }
-    told = "; ".join(
-        f"{name}: " + ", ".join(f"{np.mean(v):.0%} after {step}" for step, v in by.items())
-        for name, by in found.items()
+def only_b(runs: Sequence[dict]) -> Estimate:
+    """Return the change of the first direction's share if both matrices are trained, not B alone."""
+    return estimates.change(firsts(runs, R, only="B"), firsts(runs, R))
+
+
+def why_few(runs: Sequence[dict]) -> str:
+    """Return the mechanism of 17.c, and what the arm with B alone says about it."""
+    share = f"Where only B is trained, the share is {percent(first(runs, R, only='B'))}"
+    matters = (
+        "A's movement matters. This arm cannot tell growth through the other matrix from A's own "
+        "gradient, which has few directions for the same reason as B's"
     )
-    return curves(found, "Share of ‖ΔW‖² in the first direction, by step", f"Curves over the steps. {told}.", percent="y",
-                  xscale="log", xticks=(1, 3, 6, 12, 24, 48, 96), xlabel="training step", ylim=(0, 1), figsize=(7.8, 3.6), direct=False)  # fmt: skip
+    open_ = f": whether A's movement matters is {estimates.OPEN}"
+    return f"{WHY['c']} {share}{verdict(only_b(runs), f', lower: {matters}', f', higher: {matters}', open_)}."
 
 
 def longer(runs: Sequence[dict], r: int) -> list[dict]:
@@ -164,9 +164,9 @@ def energy(runs: Sequence[dict], r: int, k: int) -> Estimate:
     return estimates.mean([sum(last(run)[:k]) for run in best(runs, r)])
 
 
-def against_trained(runs: Sequence[dict], r: int, k: int, how: str = "top") -> Estimate:
-    """Return the loss of rank r cut to k, divided by that of rank k as trained, paired by seed."""
-    return estimates.ratio(loss(runs, k), loss(runs, r, how, k))
+def of_whole(runs: Sequence[dict], r: int, k: int, how: str = "top") -> Estimate:
+    """Return the loss of rank r with a part of each ΔW, divided by that of all, paired by seed."""
+    return estimates.ratio(loss(runs, r), loss(runs, r, how, k))
 
 
 def trained_at(runs: Sequence[dict], k: int) -> dict[str, list[dict]]:
@@ -181,31 +181,11 @@ def trained_at(runs: Sequence[dict], k: int) -> dict[str, list[dict]]:
     }
 
 
-def trained_table(runs: Sequence[dict], r: int = 32) -> pd.DataFrame:
-    """Return the loss of ranks as trained, and that of rank r cut to them, divided by it."""
-    rows = {
-        name: {
-            "learning rate": f"{some[0]['learning_rate']:g}",
-            "loss": f"{np.mean([run['test'] for run in some]):.3f}",
-            f"rank {r}, {STEPS} steps, cut to this rank ÷ this": times(
-                estimates.ratio([run["test"] for run in some], loss(runs, r, "top", k))
-            ),
-        }
-        for k in RATES
-        if k < r
-        for name, some in trained_at(runs, k).items()
-    }
-    return pd.DataFrame(rows).T.rename_axis("trained as")
-
-
 def cuts_table(runs: Sequence[dict], r: int = 32) -> pd.DataFrame:
     """Return what k of the directions of rank r hold and do; ratios divide by the loss of all."""
     rows = {}
     for k in CUTS:
-        ratios = {
-            how: times(estimates.ratio(loss(runs, r), loss(runs, r, how, k)))
-            for how in ("top", "rest", "part", "short")
-        }
+        ratios = {how: times(of_whole(runs, r, k, how)) for how in ("top", "rest", "part", "short")}
         rows[k] = {
             "energy": percent(energy(runs, r, k)),
             "loss, the first k": ratios["top"],
@@ -244,9 +224,15 @@ def at_same_loss(runs: Sequence[dict]) -> str:
 
 
 def at_the_edge(runs: Sequence[dict]) -> str:
-    """Return the ranks at which the best learning rate is the lowest or the highest that was tried."""
-    ranks = [r for r in RATES if best(runs, r)[0]["learning_rate"] in (RATES[r][0], RATES[r][-1])]
-    return ", ".join(map(str, ranks)) or "none"
+    """Return the arms whose best learning rate is the lowest or the highest that was tried."""
+    arms = {f"rank {r}": best(runs, r)[0] for r in RATES}
+    arms[f"rank 2, {LONG} steps"] = longer(runs, 2)[0]
+    ends = [
+        arm
+        for arm, run in arms.items()
+        if run["learning_rate"] in (RATES[run["r"]][0], RATES[run["r"]][-1])
+    ]
+    return "; ".join(ends) or "none"
 
 
 # --- what was found --------------------------------------------------------------------------
@@ -271,17 +257,22 @@ def claims(
     def accepted(test: str) -> str:
         return f"{right - refused(found, test, 'right')} of {right}"
 
+    def said(ratio: Estimate) -> str:
+        return f"{times(ratio)}, {verdict(ratio, 'higher', 'lower', neutral=1.0)}"
+
     fewer = refused(found, equal, "factor") < refused(found, other, "factor")
     missed = others - refused(found, third, "others")
     largest = max(apart.values())
     one, mixed = first(runs, R), first(runs, R, "shuffled")
     more = estimates.change(*(firsts(runs, R, which) for which in ("shuffled", "shares")))
-    alone = estimates.change(firsts(runs, R, only="B"), firsts(runs, R))
-    cut = against_trained(runs, 32, 2)
-    others_of_2 = "; ".join(
-        f"÷ {name}: {times(found_)}, {verdict(found_, 'higher', 'lower', neutral=1.0)}"
-        for name, some in list(trained_at(runs, 2).items())[1:]
-        for found_ in [estimates.ratio([run["test"] for run in some], loss(runs, 32, "top", 2))]
+    alone = only_b(runs)
+    top, rest, part, short = (
+        of_whole(runs, 32, 2, how) for how in ("top", "rest", "part", "short")
+    )
+    two = estimates.ratio(loss(runs, 32, "rest", 2), loss(runs, 32, "top", 2))
+    as_trained = "; ".join(
+        f"÷ {name}: {said(estimates.ratio([run['test'] for run in some], loss(runs, 32, 'top', 2)))}"
+        for name, some in trained_at(runs, 2).items()
     )
     by_rate = ", ".join(
         f"{np.mean([last(run)[0] for run in chosen(runs, r=R, learning_rate=rate) if not {'steps', 'only'} & run.keys()]):.0%} at {rate:g}"
@@ -312,13 +303,13 @@ def claims(
             f"The first direction of ΔW at rank {R}: {verdict(more, 'more', 'less')} energy than in shuffled matrices",
             percent(one),
             f"shuffled: {percent(mixed)}; only B trained: {percent(first(runs, R, only='B'))}, {verdict(alone, 'less', 'more')}; at about the same loss: {at_same_loss(runs)}",
-            f"rank 32: {percent(first(runs, 32))}; after {LONG} steps: {percent(estimates.mean([last(run)[0] for run in longer(runs, R)]))}; by learning rate: {by_rate}; full fine-tuning, among its first 8 (07): {percent(full)}",
+            f"rank 32: {percent(first(runs, 32))}; after {LONG} steps, one learning rate: {percent(estimates.mean([last(run)[0] for run in longer(runs, R)]))}; by learning rate: {by_rate}; full fine-tuning, among its first 8 (07): {percent(full)}",
         ),
         (
-            f"Rank 32, cut to 2 directions: loss {verdict(cut, 'higher', 'lower', neutral=1.0)} than rank 2, trained for as many steps",
-            times(cut),
-            f"{others_of_2}; all but these 2: {times(against_trained(runs, 32, 2, 'rest'))}; 2 rows of A: {times(against_trained(runs, 32, 2, 'part'))}; all, scaled down: {times(against_trained(runs, 32, 2, 'short'))}",
-            f"to 8, against rank 8: {times(against_trained(runs, 32, 8))}; {STEPS} steps, facts that the base model had learned; learning rate at the end of its grid at ranks: {at_the_edge(runs)}",
+            f"Rank 32: the loss with the 2 largest directions, compared with all but these, is {verdict(two, 'higher', 'lower', neutral=1.0)}",
+            times(two),
+            f"÷ the loss of the whole ΔW: these 2 {said(top)}; all but these 2 {said(rest)}; 2 rows of A {said(part)}; all, scaled down {said(short)}",
+            f"{STEPS} steps, facts that the base model had learned; rank 32 cut to 2 {as_trained} (rank 32 was not trained for {LONG}); learning rate the lowest or highest tried: {at_the_edge(runs)}",
         ),
     ]  # fmt: skip
     return pd.DataFrame(rows, columns=["claim", "measured", "control", "where it stops holding"])

@@ -169,6 +169,16 @@ USED = (
 )  # fmt: skip
 
 
+# One right class and four wrong ones, for a reader who does not know which is which.
+UNNAMED = {
+    "A": "part of x's gradient",
+    "B": "α",
+    "C": "the formula",
+    "D": "no gradient for A",
+    "E": "B is random",
+}
+
+
 def with_factor(factor: Callable[[float, int], float]) -> dict[str, Any]:
     """Return the parts of a class with another factor."""
     return {"factor": lambda self, alpha, r: factor(alpha, r)}

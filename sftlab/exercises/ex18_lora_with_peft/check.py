@@ -39,6 +39,16 @@ def _packed() -> nn.Module:
 
 
 @functools.cache
+def _named_alike() -> nn.Module:
+    """The same with a layer in each block whose name ends like that of another, and one that begins so."""
+    model = copied(_llama())
+    for block in model.model.layers:
+        block.self_attn.extra_q_proj = nn.Linear(64, 11, device="meta")
+        block.self_attn.q_proj_2 = nn.Linear(64, 37, device="meta")
+    return model
+
+
+@functools.cache
 def _stored_wide() -> nn.Module:
     """A layer packed into bfloat16 numbers, each of which holds four weights, and a trained one."""
     bnb = _bitsandbytes()
@@ -290,6 +300,14 @@ def _changed(message: str, *without: str, **changes: Callable[[int, Any], Any]) 
     _declared(message, make)
 
 
+def _cost_where(model, targets, fits: Callable[[str, str], bool]) -> int:
+    """What one unit of rank costs if a layer's name need only fit one of the targets."""
+    if targets == "all-linear":
+        return _per_rank(model, targets)
+    layers = targeted_layers(model).items()
+    return sum(sum(shape) for name, shape in layers if any(fits(name, t) for t in targets))
+
+
 def _first(targets):
     return targets if isinstance(targets, str) else targets[:1]
 
@@ -300,6 +318,12 @@ def _kinds(model, targets):
 
 _with_cost("The shapes are read from packed weights: a 4-bit weight is stored as one column of bytes. The layer knows its real widths.",
            lambda model, t: sum(sum(model.get_submodule(n).weight.shape) for n in targeted_layers(model, t)))  # fmt: skip
+_with_cost("Layers whose name ends in a target are counted, such as extra_q_proj for q_proj. The target is the whole last part of the name, after the last dot.",
+           lambda model, t: _cost_where(model, t, str.endswith))  # fmt: skip
+_with_cost("Layers whose name holds a target anywhere are counted, such as extra_q_proj and q_proj_2 for q_proj. The target is the whole last part of the name, after the last dot.",
+           lambda model, t: _cost_where(model, t, str.__contains__))  # fmt: skip
+_with_cost("Layers whose last part of the name begins with a target are counted, such as q_proj_2 for q_proj. The target is the whole last part.",
+           lambda model, t: _cost_where(model, t, lambda name, target: name.split(".")[-1].startswith(target)))  # fmt: skip
 _with_cost("Each kind of layer is counted once, but it occurs in every block of the model.",
            lambda model, t: sum(map(sum, _kinds(model, t).values())))  # fmt: skip
 _with_cost("Every layer is counted as a square of the model's width. Layers for k, v and the MLP are not square: r * (d_in + d_out).",
@@ -402,15 +426,21 @@ def _observe(rule: str) -> Callable[[Any, tuple], dict]:
 
 
 def _config_case(
-    rule: str, budget: int, targets: str | list[str], remark: str = "", packed: bool = False
+    rule: str,
+    budget: int,
+    targets: str | list[str],
+    remark: str = "",
+    made: Callable[[], nn.Module] = _llama,
+    looks: str = "",
 ) -> Case:
+    """``looks``: the rule whose part of the configuration is observed, if it is another one."""
+
     def arguments() -> tuple:
-        model = _packed() if packed else _llama()
-        return _new(model), budget, targets if isinstance(targets, str) else list(targets)
+        return _new(made()), budget, targets if isinstance(targets, str) else list(targets)
 
     return Case(
         f"`lora_config_for(model, {budget}, {targets!r})`{remark}", arguments, lora_config_for,
-        1e-9, rule=rule, observe=_observe(rule),
+        1e-9, rule=rule, observe=_observe(looks or rule),
     )  # fmt: skip
 
 
@@ -420,9 +450,17 @@ CONFIG_CASES = (
     _config_case("rank", 13_104, ["down_proj", "k_proj"], ", which is exactly the cost of rank 13"),
     _config_case("rank", 59_999, ["v_proj"], ", where the rank exceeds the layers' width"),
     _config_case("rank", 43_000, "all-linear"),
-    _config_case("packed", 50_000, "all-linear", ", the model in 4 bits", packed=True),
+    _config_case("packed", 50_000, "all-linear", ", the model in 4 bits", made=_packed),
     _config_case("layers", 7400, QV, ", the layers that get an adapter"),
     _config_case("layers", 43_000, "all-linear", ", the layers that get an adapter"),
+    _config_case(
+        "layers",
+        7400,
+        ["q_proj"],
+        ", the model has layers called extra_q_proj and q_proj_2, too",
+        _named_alike,
+        "rank",
+    ),
     _config_case("alpha", 7400, QV, ", its lora_alpha"),
 )
 
@@ -477,7 +515,7 @@ EXERCISES = {
         draw=_draw_config,
         hints=(
             "How many parameters does one unit of rank cost, over all layers that get an adapter?",
-            ("rank", "`sftlab.memory.shapes.linear_layers(model)` gives (d_in, d_out) by name, without the head."),
+            ("rank", "`linear_layers(model)` gives (d_in, d_out) by name, without the head."),
             "The place to look is the sum: it goes over every block, and the kind of a layer is the last part of its name.",
         ),
         path="Find the layers first: all whose kind is among the targets, in every block. Then the cost of rank 1, the sum of their d_in + d_out. The rank is "
