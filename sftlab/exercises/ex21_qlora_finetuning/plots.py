@@ -200,7 +200,7 @@ def trade_off(runs: Sequence[dict]):
         f"{base}: " + ", ".join(f"{np.mean(v):.3f} at {documents:.2f}" for documents, v in by.items())
         for base, by in found.items()
     )  # fmt: skip
-    return curves(found, f"After 24 steps, at the learning rates {rates}{', from left to right' * ordered}", f"Test loss at the loss on documents, with the range over seeds, for the learning rates {rates} in this order. {told}.",
+    return curves(found, f"Learning rates {rates}{' from left to right' * ordered}, 24 steps", f"Test loss at the loss on documents, with the range over seeds, for the learning rates {rates} in this order. {told}.",
                   direct=False, xscale="log", yscale="log", xlabel="loss on documents (nats per token)", ylabel="test loss (nats per token)",
                   xticks=[0.6, 0.8, 1, 1.5, 2, 3, 4], figsize=(7.8, 3.8))  # fmt: skip
 
