@@ -103,7 +103,9 @@ def test_the_words_follow_the_numbers(few_turns, prompt_wins):
     runs = recorded(few_turns, prompt_wins)
     side = "lower" if few_turns else "higher"  # of many pairs, the later loss over the earlier one
     told = f"{side} from step {', '.join(map(str, plots.EARLIER))}"
-    assert f"\n{told} (tuned rate)" in plots.over_seeds(runs)._suptitle.get_text()
+    assert plots.over_seeds(runs).get_suptitle() == "Test loss by training step, 24 and 240 pairs"
+    assert ("hardly differ" in plots.ends(runs)) != few_turns
+    assert ("so the layout alone brings out" in plots.layout(runs)) == prompt_wins
     equal = plots.claims(runs, {"with": 0.0, "without": 0.1}, 1e-6, several)
     other = plots.claims(runs, {"with": 0.2, "without": 0.1}, 1e-2, several)
     assert equal["claim"][0].endswith(f": {told}")
@@ -121,7 +123,7 @@ def test_the_words_follow_the_numbers(few_turns, prompt_wins):
     assert plots.flat(runs).endswith(f" at steps {20 if few_turns else 96}.")
     assert plots.flat(runs, 1.0).endswith("the minimum is flat.")
     assert "24 pairs: 15–16, 240 pairs: 24" in plots.kinds_covered(runs)
-    assert len(plots.rules_table(runs)) == 4 and len(plots.later_table(runs)) == 8
+    assert len(plots.rules_table(runs)) == 4 and len(plots.later_table(runs)) == 4
     plots.scores_figure(runs)
     plt.close("all")
 

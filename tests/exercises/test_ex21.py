@@ -177,10 +177,13 @@ def test_the_words_follow_the_numbers():
 
 def test_figures_and_tables_draw():
     runs = made(0.5)
-    pair = {"4 bits": DONE, "16 bits": REFUSED}
-    for figure in (plots.by_stage(STAGES), plots.under_a_limit(pair, 10**9), plots.repairs(runs), plots.trade_off(runs)):  # fmt: skip
+    for figure in (plots.by_stage(STAGES), plots.repairs(runs), plots.trade_off(runs)):  # fmt: skip
         figure.draw_without_rendering()
         plt.close(figure)
+    rising = [{**run, "documents": run["learning_rate"]} for run in runs]
+    titles = [plots.trade_off(some).get_suptitle() for some in (rising, runs)]
+    assert ["from left to right" in title for title in titles] == [True, False]
+    plt.close("all")
     assert list(plots.arms_table(runs).index) == list(plots.ARMS)
     assert len(plots.repairs_table(runs)) == 3
     assert list(plots.low_table(runs).index) == [bases.HALF, bases.PRODUCTS]

@@ -20,7 +20,7 @@ PARTS = {
     "05_chat_template_mismatch": "### One model, every form",
     "19_full_vs_lora": "### Time",
     "20_merge_lora": "### Speed",
-    "21_qlora_finetuning": "### A model that does not fit",
+    "21_qlora_finetuning": "### Train on both",
 }
 
 pytestmark = pytest.mark.slow

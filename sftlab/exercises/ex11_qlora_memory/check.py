@@ -588,7 +588,7 @@ EXERCISES = {
             rules={
                 "sides": "There are 8 values above zero, 7 below, and zero itself.",
                 "above": "Above: quantiles of 9 evenly spaced probabilities, 0.9677083 to 0.5; drop the last.",
-                "below": "Below: likewise with 8 probabilities, both ends included; their quantiles change sign.",
+                "below": "Below: likewise with 8 probabilities, 0.9677083 to 0.5; drop the last and change the signs.",
                 "largest": "All values are divided by the largest one, so they reach from -1 to 1.",
                 "sorted": "The values ascend.",
                 "dtype": "The dtype is float32, because quantized weights are computed in it.",

@@ -13,7 +13,7 @@ TARGETS = {"every linear layer": "all-linear", "q and v": ("q_proj", "v_proj")}
 
 
 def plan_memory() -> None:
-    """Model, precision, rank, targets, rows, tokens, recomputation: the step against four cards."""
+    """Model, precision, rank, targets, sequences, tokens, recomputation: the step against four cards."""
 
     def planned(shape, weights, r, targets, batch, length, recompute):
         half = length // 2
@@ -35,8 +35,8 @@ def plan_memory() -> None:
         "weights": widgets.ToggleButtons(options=["fp32", "bf16", "nf4"], value="nf4", description="base in"),
         "r": widgets.SelectionSlider(options=[1, 8, 16, 64, 256], value=16, description="rank r", **wide),
         "targets": widgets.Dropdown(options=list(TARGETS), description="LoRA on", style=DESCRIBED),
-        "batch": widgets.SelectionSlider(options=[1, 2, 4, 8, 16], value=1, description="rows", **wide),
-        "length": widgets.SelectionSlider(options=[128, 512, 2048, 8192], value=512, description="tokens per row", **wide),
+        "batch": widgets.SelectionSlider(options=[1, 2, 4, 8, 16], value=1, description="sequences", **wide),
+        "length": widgets.SelectionSlider(options=[128, 512, 2048, 8192], value=512, description="tokens per sequence", **wide),
         "recompute": widgets.Checkbox(value=True, description="recompute activations", style=DESCRIBED),
     }  # fmt: skip
     explorer(controls, draw, words)

@@ -118,7 +118,7 @@ def ratios_table(runs: Sequence[dict], real: Sequence[dict]) -> pd.DataFrame:
     for code in (FP4, EVEN, OFFSET, LLOYD):
         rows[code] = {f"{b} bits": times(against_nf4(runs, code, b)) for b in BITS}
         rows[f"{code}, SmolLM2"] = {f"{b} bits": times(on_real(real, code, b)) for b in BITS}
-    return pd.DataFrame(rows).T
+    return pd.DataFrame(rows).T.rename_axis("error ÷ NF4's")
 
 
 # --- loss ------------------------------------------------------------------------------------
@@ -130,14 +130,26 @@ def added_loss(runs: Sequence[dict], arm: str, bits: float = SHOWN) -> Estimate:
 
 
 def losses(runs: Sequence[dict]):
-    """Draw by how much each arm raises the loss, one point for each start of the blocks."""
+    """Draw by how much each arm raises the loss, one point for each start of the blocks.
+
+    The left panel ends where the second largest mean still fits, so that small ones can be told apart.
+    """
     arms = (*CODES, *CONTROLS)
     found = {
         arm: [r["loss"] / r["before"] for r in chosen(runs, arm=arm, bits=SHOWN)] for arm in arms
     }
+    *_, large, _ = sorted(found.values(), key=np.mean)
+    low, high = min(map(min, found.values())), 1.35 * max(large)
+    near, whole = f"up to {high:.1%}", "all"
+    left, right = min(0, low), max(map(max, found.values()))
+    each = {
+        near: {"xlim": (left - 0.05 * high, high)},
+        whole: {"xlim": (left - 0.05 * right, 1.2 * right)},
+    }
     told = "; ".join(f"{arm} {np.mean(values):.2%}" for arm, values in found.items())
-    return dots(found, f"Loss added at {SHOWN} bits per weight, as a share of the loss",
-                f"Rows of five points. Means: {told}.", fmt=".2%", percent="x", xlabel="loss added")  # fmt: skip
+    return dots({near: found, whole: found}, f"Loss added at {SHOWN} bits per weight, as a share of the loss",
+                f"Rows of five points, twice: {near}, and all. Means: {told}.", panels=True, each=each, fmt=".2%", percent="x", xlabel="loss added",
+                figsize=(9.4, 3.6))  # fmt: skip
 
 
 # --- memory ----------------------------------------------------------------------------------
@@ -151,18 +163,6 @@ def deviations(planned: Mapping[tuple[str, str], Sequence[float]], weights: str)
         if stored == weights
         for plan, there in zip(sizes, PUBLISHED[shape, stored], strict=True)
     ]
-
-
-def against_published(planned: Mapping[tuple[str, str], Sequence[float]]) -> pd.DataFrame:
-    """Return planned and published GB for each model and length, (shape, weights) -> GB by length."""
-    rows = {
-        f"{shape}, {'4 bits' if weights == 'nf4' else '16 bits'}": {
-            f"{length:,} tokens": f"{plan:.1f} of {there:.1f}"
-            for length, plan, there in zip(LENGTHS, sizes, PUBLISHED[shape, weights], strict=True)
-        }
-        for (shape, weights), sizes in planned.items()
-    }
-    return pd.DataFrame(rows).T.rename_axis("GB, planned of published")
 
 
 def gaps(planned: Mapping[tuple[str, str], Sequence[float]]) -> pd.DataFrame:
@@ -262,6 +262,6 @@ def against_cards(planned: TrainingBytes, title: str, alt: str):
     """Draw one stacked bar up to the peak, and a line for each size of card."""
     found = {name: size / 1e9 for name, size in parts_of(planned).items()}
     peak = sum(found.values())
-    cards = {card: f"{card}\n{'above' if peak <= card else 'too small'}" for card in CARDS}
+    cards = {card: f"{card}:\n{'plan fits' if peak <= card else 'too small'}" for card in CARDS}
     return stacked({"": found}, title, alt, axvline=cards, xlim=(0, max(1.05 * peak, 88)),
                      xlabel="GB; dotted lines are cards", figsize=(7.6, 2.6))  # fmt: skip

@@ -466,10 +466,11 @@ EXERCISES = {
         train_loop,
         CASES,
         asks="Train the model on every batch, and return the list of losses, one per step.\n\n"
-        "batches: a list of batches as in notebook 13. rates: the learning rate of each step.",
+        "batches: a list of dicts with input_ids, attention_mask and labels, each (examples, length); a label of -100 is not "
+        "trained. rates: the learning rate of each step.",
         rules={
             "step": "On each batch, in the given order, the optimizer takes one step on the mean loss over the batch's trained tokens, as "
-            "train_step does. Gradients of earlier batches have no effect.",
+            "train_step does. Gradients of earlier batches have no effect. Clipping the gradient's norm to 1, as train_step does, is optional.",
             "rate": "In each step, all parameter groups of the optimizer have the step's learning rate.",
             "mode": "The model is in train mode in every step, and in eval mode at the end, whatever mode on_step leaves it in.",
             "on_step": "If on_step is given, it is called as on_step(steps_done, loss) right after every step of the optimizer: 1, 2, 3, ...",

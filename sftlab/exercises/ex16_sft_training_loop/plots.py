@@ -28,7 +28,9 @@ from sftlab.statistics import chosen, paired_difference
 Runs = Sequence[dict]
 LAST = CHECKPOINTS[-1]
 EARLIER = (24, 36, 48, 72)  # steps that the last one is compared with
+TABLED = (24, 48)  # in a table
 FAST = RATES[-1]
+CLOSE = 0.05  # a loss that is higher by less is nearly the lowest
 LARGE = 0.5  # share of a kind's questions from which on a kind is named
 
 
@@ -72,12 +74,30 @@ def turn(runs: Runs, pairs: int = FEW) -> Estimate:
     return value, (max(low, 0.0), min(high, float(CHECKPOINTS[-1])))
 
 
-def flat(runs: Runs, close: float = 0.05) -> str:
+def flat(runs: Runs, close: float = CLOSE) -> str:
     """Return at which checkpoints the mean validation loss is close to its lowest value."""
     curve = np.mean([run["validation"] for run in best(runs, FEW)], axis=0)
     near = [s for s, v in zip(CHECKPOINTS, curve, strict=True) if v <= (1 + close) * min(curve)]
     told = f"Mean validation loss is within {close:.0%} of its lowest value at steps {', '.join(map(str, near))}"
     return f"{told}: the minimum is flat." if near[-1] >= 2 * near[0] else f"{told}."
+
+
+def ends(runs: Runs) -> str:
+    """Return how far the mean validation loss ends above its lowest value, and whether the choice matters there."""
+
+    def above(pairs: int, rate: float | None = None) -> float:
+        curve = np.mean([run["validation"] for run in best(runs, pairs, rate)], axis=0)
+        return float(curve[-1] / min(curve)) - 1
+
+    tuned_, fast, matters = above(FEW), above(MANY, FAST), gain(runs, MANY, FAST)
+    told = f"At the tuned learning rate the mean validation loss on {FEW} pairs ends {tuned_:.0%} above its lowest value"
+    if tuned_ < CLOSE:
+        told = f"At the tuned learning rate the validation loss on {FEW} pairs is flat after its minimum (it ends {tuned_:.0%} above), so the two checkpoints hardly differ in loss"
+    if fast < CLOSE:
+        return f"{told}."
+    more = f"At {FAST:g} with {MANY} pairs it ends {fast:.0%} above"
+    settled = f", and the choice matters: {points(matters)}." if matters[1][0] > 0 else "."
+    return f"{told}. {more}{settled}"
 
 
 def rise(runs: Runs, pairs: int, rate: float | None = None, of: str = "test") -> Estimate:
@@ -176,11 +196,14 @@ def untrained(runs: Runs) -> dict[str, Estimate]:
 
 def layout(runs: Runs) -> str:
     """Return what layout and examples do, each without the other."""
-    scores = [estimates.percent(value) for value in untrained(runs).values()]
+    found = list(untrained(runs).values())
+    scores = [estimates.percent(value) for value in found]
+    alone = found[2][1][0] > found[0][1][1]
     return (
-        f"Layout and examples apart: as Q and A, the base has {scores[2]} of the answers exactly right "
+        "The base has read pages of questions and answers in lines of Q and A, so the layout alone brings out the answers. " * alone
+        + f"Layout and examples apart: as Q and A, the base has {scores[2]} of the answers exactly right "
         f"without any example, and {scores[3]} with some. In the chat template it has {scores[0]} and {scores[1]}."
-    )
+    )  # fmt: skip
 
 
 # --- figures ---------------------------------------------------------------------------------
@@ -188,8 +211,8 @@ def layout(runs: Runs) -> str:
 
 LOOK = {
     "training loss": {"yscale": "log", "ylabel": "loss per token (nats)"},
-    "validation loss": {"ylim": (0.2, 1.0)},
-}  # in the first steps, the validation loss is above its axis: its turn would not be seen
+    "validation loss": {"ylim": (0.0, None)},
+}
 
 
 def both_losses(found: Mapping[str, Mapping[int, float]]):
@@ -202,7 +225,6 @@ def both_losses(found: Mapping[str, Mapping[int, float]]):
         for name, by in found.items()
     )
     each = {name: look | {"axvline": {step: f"step {step}"}} for name, look in LOOK.items()}
-    each["validation loss"]["ylim"] = (0.8 * validation[step], 2 * validation[step])
     return curves({f"{name} loss": by for name, by in found.items()}, f"Lowest validation loss {where}",
                   f"Two panels over the steps, the training loss on a logarithmic axis. {told}.", panels=True, each=each,
                   xlabel=f"training step ({FEW // BATCH} steps: one epoch)", figsize=(9.4, 3.4))  # fmt: skip
@@ -223,16 +245,15 @@ def over_seeds(runs: Runs):
         for panel, series in found.items()
         for name, by in series.items()
     )
-    title = f"Test loss, step {LAST} ÷ an earlier step, {MANY} pairs against {FEW}:\n{told_steps(runs)} (tuned rate); {told_steps(runs, FAST)} ({FAST:g})"
-    return curves(found, title, f"Curves of the test loss in two panels. {told}.", panels=True, sharey=True,
-                  ylim=(0.2, 1.0), ylabel="test loss per token (nats)", xlabel="training step", figsize=(9.4, 4))  # fmt: skip
+    return curves(found, f"Test loss by training step, {FEW} and {MANY} pairs", f"Curves of the test loss in two panels. {told}.", panels=True, sharey=True,
+                  ylim=(0.2, 1.5), ylabel="test loss per token (nats)", xlabel="training step", figsize=(9.4, 4))  # fmt: skip
 
 
 def later_table(runs: Runs) -> pd.DataFrame:
     """Return the test loss at the last step over that at earlier ones, and its ratio of the arms."""
     rows = {}
     for rate in (None, FAST):
-        for step in EARLIER:
+        for step in TABLED:
             both = {f"{n} pairs": times(later(runs, n, step, rate)) for n in (FEW, MANY)}
             name = f"{rate or 'tuned'}: step {LAST} ÷ step {step}"
             rows[name] = both | {f"{MANY} over {FEW}": times(interaction(runs, step, rate))}

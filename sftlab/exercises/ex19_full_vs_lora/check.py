@@ -42,6 +42,20 @@ class NeverFrees(MemoryMeter):
 
 @mistake(
     METER,
+    "A new storage is taken for an old one and counts nothing. It can get the address of one that was freed: forget a storage when it is freed.",
+)
+class RemembersFreedOnes(MemoryMeter):
+    def hold(self, tensor):
+        storage = tensor.untyped_storage()
+        seen = self.__dict__.setdefault("seen", set())
+        if storage.data_ptr() not in seen:
+            seen.add(storage.data_ptr())
+            self.sizes[storage._cdata] = storage.nbytes()
+            weakref.finalize(storage, self.sizes.pop, storage._cdata, None)
+
+
+@mistake(
+    METER,
     "The number of elements is counted. An element of float32 takes 4 bytes, one of int64 takes 8.",
 )
 class CountsElements(MemoryMeter):
@@ -184,6 +198,9 @@ def _watched(steps: Callable[[Any], Any]) -> Callable[[Any, tuple], Any]:
     return observe
 
 
+ROUNDS = 32  # so many that an address is used again, whatever the allocator does
+
+
 def _new(meter):
     a = torch.zeros(3)
     b = torch.zeros(5, dtype=torch.int64)
@@ -236,6 +253,13 @@ def _freed_after_two(meter):
     assert len(b)
 
 
+def _again(meter):
+    for _ in range(ROUNDS):
+        x = torch.zeros(1000)
+        del x
+    return min(meter.timeline, default=None)
+
+
 def _results(meter):
     a = torch.full((3,), 2.0)
     if a is None:
@@ -264,6 +288,7 @@ METER_CASES = (
     _meter_case("several", "the timeline of `torch.sort(torch.zeros(7))`, which returns two tensors", _watched(_several)),
     _meter_case("hold", "the timeline of `weight * 2` and `other + 1`; of the weight, 11 numbers, a view of 4 was given to `hold` before, `other` was not", _detached),
     _meter_case("freed", "the timeline of `a = torch.zeros(6)`, `a.add_(1)`, `del a`, `b = torch.zeros(2)`", _watched(_freed_after_two)),
+    _meter_case("freed", f"the lowest number of the timeline; `x = torch.zeros(1000)` and `del x` are repeated {ROUNDS} times", _watched(_again)),
     _meter_case("hold", "the timeline of `weight * 2`; the weight, 11 numbers, was given to `hold` twice before", _outside),
     _meter_case("every", "the timeline of a small forward and backward pass", _watched(_learning)),
 )  # fmt: skip
@@ -315,7 +340,7 @@ MISTAKES = (
      lambda w, g, o, a, x, f, m: w + o + max(a + 2 * x, f, g + 2 * m)),
     ("In the backward pass of the loss, the two arrays of the size of the logits are missing.",
      lambda w, g, o, a, x, f, m: w + o + max(a, a - x + f, g + 2 * m)),
-    ("In the backward pass of the loss, one array of the size of the logits is added to the activations. There are two.",
+    ("Moment 1 comes to activations + 1 × logits. The logits are still held as part of the activations: subtract nothing, and add two more arrays.",
      lambda w, g, o, a, x, f, m: w + o + max(a + x, a - x + f, g + 2 * m)),
     ("In the backward pass of the loss, three arrays of the size of the logits are added. The logits themselves are part of the activations; two more come.",
      lambda w, g, o, a, x, f, m: w + o + max(a + 3 * x, a - x + f, g + 2 * m)),

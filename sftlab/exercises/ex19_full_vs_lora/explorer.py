@@ -21,7 +21,7 @@ BATCH = 4
 
 
 def planned(r: int, target: str, length: int, recompute: bool) -> dict[str, TrainingBytes]:
-    """Full fine-tuning and LoRA on rows of this length, half of whose tokens are trained."""
+    """Full fine-tuning and LoRA on sequences of this length, half of whose tokens are trained."""
     shared = {"batch": BATCH, "length": length, "trained_per_row": length // 2}
     return {
         name: plan(Run(SHAPE, **shared, r=rank, targets=TARGETS[target], recompute=recompute))
@@ -44,7 +44,7 @@ def words(r: int, target: str, length: int, recompute: bool) -> str:
     full, lora = planned(r, target, length, recompute).values()
     how = "with recomputation" if recompute else "without recomputation"
     return (
-        f"Rank {r} on {target}, rows of {length} tokens, {how}: full fine-tuning peaks at "
+        f"Rank {r} on {target}, sequences of {length} tokens, {how}: full fine-tuning peaks at "
         f"{size(full.peak)}, LoRA at {size(lora.peak)}, of which activations {size(lora.activations)}."
     )
 
@@ -61,7 +61,7 @@ def memory_bars() -> None:
             options=list(TARGETS), value="all linear layers", description="LoRA on", style=DESCRIBED
         ),
         "length": widgets.SelectionSlider(
-            options=LENGTHS, value=64, description="tokens per row", **slider
+            options=LENGTHS, value=64, description="tokens per sequence", **slider
         ),
         "recompute": widgets.Checkbox(value=False, description="recompute activations"),
     }

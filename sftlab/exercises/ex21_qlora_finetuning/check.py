@@ -84,8 +84,6 @@ def pack(
             module=new,
         )
         new.weight, new.bias = weight.to("cpu") if moved else weight, bias(old.bias)
-        if not guard:
-            new.support_avx512bf16_for_cpu = True  # as on a processor that has it
         model.set_submodule(name, new)
     return keep_weights_in_place(model) if guard else model
 
@@ -227,13 +225,31 @@ def _see_rest(model: Any, given: tuple) -> dict | None:
     }
 
 
+class _Rearranging(dict):
+    """The children of a module. A 4-bit layer put among them may be rearranged, as on a processor with AVX512-BF16."""
+
+    def __setitem__(self, name: str, child: Any) -> None:
+        if isinstance(child, _bitsandbytes().nn.Linear4bit):
+            child.support_avx512bf16_for_cpu = True
+        super().__setitem__(name, child)
+
+
+def _on_any_processor() -> nn.Module:
+    """Return a model whose new layers may be rearranged until they are protected."""
+    model = copy.deepcopy(_model())
+    for module in list(model.modules()):
+        module.__dict__["_modules"] = _Rearranging(module._modules)
+    return model
+
+
 def _pack_case(
-    rule: str, remark: str, observe: Callable, dtype: torch.dtype = torch.bfloat16
-) -> Case:
+    rule: str, remark: str, observe: Callable, dtype: torch.dtype = torch.bfloat16,
+    model: Callable[[], nn.Module] | None = None,
+) -> Case:  # fmt: skip
     stored = str(dtype).removeprefix("torch.")
     return Case(
         f"`quantize_model_linears(model)`, a model in {stored}: {remark}",
-        lambda: (copy.deepcopy(_model(dtype)),), quantize_model_linears, 1e-6,
+        lambda: (model() if model else copy.deepcopy(_model(dtype)),), quantize_model_linears, 1e-6,
         in_place=True, rule=rule, observe=observe,
     )  # fmt: skip
 
@@ -245,7 +261,7 @@ PACK_CASES = (
     _pack_case("compute", "in which dtype products are computed", _of_each(lambda layer: str(layer.compute_dtype)), torch.float32),
     _pack_case("rest", "the biases", _of_each(_see_bias)),
     _pack_case("rest", "the dtypes of embedding, head and norm", _see_rest),
-    _pack_case("guard", "whether its layers may be rearranged", _of_each(lambda layer: {"may be rearranged": bool(layer.support_avx512bf16_for_cpu)})),
+    _pack_case("guard", "whether its layers may be rearranged, on a processor that does so", _of_each(lambda layer: {"may be rearranged": bool(layer.support_avx512bf16_for_cpu)}), model=_on_any_processor),
 )  # fmt: skip
 
 

@@ -45,7 +45,7 @@ WHY = {  # why a prediction comes out as it does: prediction -> mechanism
 
 
 def by_stage(stages: Mapping[str, Census]):
-    """Draw the megabytes of a model's parameters after each line, by kind and dtype."""
+    """Draw the megabytes of a model's parameters after each call, by kind and dtype."""
     keys = list(dict.fromkeys(key for found in stages.values() for key in found))
     order = [k for kind in ("linear", "embedding", "adapter") for k in keys if k[0] == kind]
     found = {
@@ -56,7 +56,7 @@ def by_stage(stages: Mapping[str, Census]):
         f"{name}: " + ", ".join(f"{part} {mb:.2f}" for part, mb in parts.items() if mb)
         for name, parts in found.items()
     )
-    return stacked(found, "Bytes of the parameters after each line", f"Stacked bars in MB. {told}.",
+    return stacked(found, "Bytes of the parameters after each call", f"Stacked bars in MB. {told}.",
                    inside=".2f", total=lambda mb: f"{mb:.2f} MB", xlabel="MB; norms (10 kB at most) are left out", figsize=(8.6, 3.6))  # fmt: skip
 
 
@@ -87,25 +87,6 @@ def choices(parts: Mapping[str, float], title: str, alt: str):
     """Draw the bytes of ``step_bytes``."""
     return bars({name: held / 1e9 for name, held in parts.items()}, title, alt,
                 fmt=lambda gb: f"{gb:.2f} GB", xlabel="GB, without activations", figsize=(7.4, 3.1))  # fmt: skip
-
-
-def under_a_limit(found: Mapping[str, dict], allowed: int):
-    """Draw each attempt's peak beside the limit, with what became of it."""
-    words = {True: "trains", False: "is refused"}
-    rows = {
-        f"{name}: {'loads and trains' if one['fits'] else 'refused while loading'}": one["peak"]
-        / 1e6
-        for name, one in found.items()
-    }
-    told = "; ".join(f"{name} {words[one['fits']]} at {one['peak'] / 1e6:.0f} MB" for name, one in found.items())  # fmt: skip
-    limit = allowed / 1e6
-    return bars(
-        rows,
-        "Under one limit " + ", ".join(f"{name} {words[one['fits']]}" for name, one in found.items()),
-        f"Bars beside a dotted line, the limit of {limit:.0f} MB: {told}.",
-        fmt=lambda peak: f"{peak:.0f} MB", axvline={limit: f"limit {limit:.0f} MB"}, xlim=(0, 1.25 * limit),
-        xlabel="most that the process held, beyond its libraries (MB)", figsize=(7.8, 2.6),
-    )  # fmt: skip
 
 
 def two_recipes(made: Mapping[str, Census]) -> str:
@@ -213,12 +194,13 @@ def trade_off(runs: Sequence[dict]):
         }
         for base in (SIXTEEN, FOUR, THREE, TWO)
     }  # fmt: skip
+    ordered = all(sorted(by) == list(by) for by in found.values())
     rates = ", ".join(f"{rate:g}" for rate in RATES)
     told = "; ".join(
         f"{base}: " + ", ".join(f"{np.mean(v):.3f} at {documents:.2f}" for documents, v in by.items())
         for base, by in found.items()
     )  # fmt: skip
-    return curves(found, f"After 24 steps, at the learning rates {rates}", f"Test loss at the loss on documents, with the range over seeds, for the learning rates {rates} in this order. {told}.",
+    return curves(found, f"Learning rates {rates}{' from left to right' * ordered}, 24 steps", f"Test loss at the loss on documents, with the range over seeds, for the learning rates {rates} in this order. {told}.",
                   direct=False, xscale="log", yscale="log", xlabel="loss on documents (nats per token)", ylabel="test loss (nats per token)",
                   xticks=[0.6, 0.8, 1, 1.5, 2, 3, 4], figsize=(7.8, 3.8))  # fmt: skip
 
@@ -245,18 +227,18 @@ def arms_table(runs: Sequence[dict]) -> pd.DataFrame:
 
 
 def repairs(runs: Sequence[dict]):
-    """Draw, by learning rate, the test loss of adapters trained on a base over that of those put on it."""
+    """Draw, by learning rate, the test loss of adapters trained on a base over that of those moved to it."""
     found = {}
     for rate in RATES[:-1]:
         found[f"{rate:g}"] = {}
         for base in (FOUR, THREE, TWO):
-            put, own = carried(runs, base, rate), loss(runs, base, rate=rate)
-            found[f"{rate:g}"][base] = [own[seed] / put[seed] for seed in put]
+            moved, own = carried(runs, base, rate), loss(runs, base, rate=rate)
+            found[f"{rate:g}"][base] = [own[seed] / moved[seed] for seed in moved]
     told = "; ".join(
         f"learning rate {rate}: " + ", ".join(f"{base} ×{np.exp(np.mean(np.log(v))):.2f}" for base, v in by.items())
         for rate, by in found.items()
     )  # fmt: skip
-    return dots(found, "Test loss, trained on the base ÷ put on it, by learning rate", f"Dots for the seeds. {told}.",
+    return dots(found, "Test loss, trained on the base ÷ moved to it, by learning rate", f"Dots for the seeds. {told}.",
                 axvline={1: "equal"}, xlabel="ratio of test losses, both adapters at this learning rate", figsize=(7.8, 3.6))  # fmt: skip
 
 
@@ -264,14 +246,18 @@ def repairs_table(runs: Sequence[dict]) -> pd.DataFrame:
     """Return the same as ratios with intervals, at each arm's own learning rate and at others."""
     rows = {
         base: {
-            "put on it ÷ 16 bits": times(carried_against(runs, base)),
-            "trained on it ÷ put on it, each at its own": times(repaired(runs, base)),
+            "moved ÷ on 16 bits": times(carried_against(runs, base)),
+            "trained on this base ÷ moved, each at its own learning rate": times(
+                repaired(runs, base)
+            ),
             **{f"both at {rate:g}": times(repaired(runs, base, rate)) for rate in RATES[:2]},
-            "learning rate best for put on it": times(at_best_for_it(runs, base)),
+            "at the learning rate best for moved": times(at_best_for_it(runs, base)),
         }
         for base in (FOUR, THREE, TWO)
     }
-    return pd.DataFrame(rows).T.rename_axis("base")
+    return pd.DataFrame(rows).T.rename_axis(
+        "base; moved: adapter trained on 16 bits, used on this base"
+    )
 
 
 def real_table(recorded: Sequence[dict]) -> pd.DataFrame:
@@ -321,7 +307,7 @@ def claims(
     """Return the claims of the lesson with their numbers; the words follow the intervals.
 
     Args:
-        stages: line -> census after it, in the order of the lines.
+        stages: call -> census after it, in the order of the calls.
         held: way to prepare -> "parameters" and "saved for backward" in bytes, most library steps first.
         limits: the recorded attempts under a limit. real: one run of each on two models.
     """
@@ -348,9 +334,9 @@ def claims(
             f"documents at the learning rate {RATES[-1]:g}: {times(forgetting(runs, FOUR, RATES[-1]))}; at 3 bits: {times(three)}, {same(three)}{'' if (three[0] > 1) == (forgotten[0] > 1) else ', against the simple story that less precision forgets more'}; SmolLM2 with products in bfloat16, one seed, an observation: test ×{real_ratio(real, 'smollm2-instruct'):.2f}; one rounding of one base",
         ),
         (
-            f"4 bits: an adapter trained on them has a {verdict(mended, 'higher loss', 'lower loss', 'loss whose difference is not settled', neutral=1.0)} than one put on them",
+            f"4 bits: an adapter trained on them has a {verdict(mended, 'higher loss', 'lower loss', 'loss whose difference is not settled', neutral=1.0)} than one moved to them from 16 bits",
             f"{times(mended)}; both at {SAME:g}: {times(repaired(runs, FOUR, SAME))}",
-            f"put on them ÷ on its own 16 bits: {times(put)}, {verdict(put, 'higher', 'lower', neutral=1.0)}; before training 4 bits {starts[1]:.2f}, 16 bits {starts[0]:.2f}: {'no loss to recover' if starts[1] <= starts[0] else 'a loss to recover'}",
+            f"moved ÷ on its own 16 bits: {times(put)}, {verdict(put, 'higher', 'lower', neutral=1.0)}; before training 4 bits {starts[1]:.2f}, 16 bits {starts[0]:.2f}: {'no loss to recover' if starts[1] <= starts[0] else 'a loss to recover'}",
             f"3 bits: {times(repaired(runs, THREE))}, both at {SAME:g}: {times(repaired(runs, THREE, SAME))}, {same(repaired(runs, THREE, SAME))}; 2 bits: {times(repaired(runs, TWO))}, ×{against(runs, TWO)[0]:.1f} of the loss on 16 bits is left",
         ),
         (

@@ -119,8 +119,8 @@ def probes_table(runs: Sequence[dict]) -> pd.DataFrame:
         name: {
             "looks at": PROBES[name].source if name in PROBES else "",
             "tolerance": f"{limits[name]:.2g}" if name in PROBES else "",
-            "found, first ward": counted(runs, broken(list(FIRST)), probes),
-            "found, second ward": counted(runs, broken(list(SECOND)), probes),
+            "found, known faults": counted(runs, broken(list(FIRST)), probes),
+            "found, unseen faults": counted(runs, broken(list(SECOND)), probes),
             "false alarms": counted(runs, sound_kinds(), probes),
         }
         for name, probes in groups.items()
@@ -138,7 +138,7 @@ def which_finds_what(runs: Sequence[dict], ward: Mapping = SECOND):
         f"{kind}: {', '.join(p for p in PROBES if any(found[kind][p])) or 'none'}" for kind in kinds
     )
     return grid(
-        shares, kinds, [COLUMNS.get(name, name) for name in PROBES], f"Alarms; faults that no probe finds: {', '.join(silent) or 'none'}",
+        shares, kinds, [COLUMNS.get(name, name) for name in PROBES], f"Alarms; faults found in no seed: {', '.join(silent) or 'none'}",
         f"A grid of kinds of run and probes. Alarms are raised by … {words}.",
         texts=[[f"{value:.0%}" if value else "" for value in row] for row in shares], bold=lambda i, j: False,
         label="share of seeds with an alarm", figsize=(11, 0.34 * len(kinds) + 1.9),
@@ -183,25 +183,25 @@ def claims(runs: Sequence[dict]) -> pd.DataFrame:
     open_, small = by_cost[estimates.OPEN], list(by_cost.values())[1]
     rows = [
         (
-            "Faults that a loss curve shows by not falling",
+            "Known faults that a loss curve shows by not falling",
             counted(runs, first, [CURVE]),
             f"false alarms: {counted(runs, sound, [CURVE])}",
-            f"second ward: {counted(runs, second, [CURVE])}",
+            f"unseen faults: {counted(runs, second, [CURVE])}",
         ),
         (
-            "Faults that show in the first loss, compared with the base's own",
+            "Known faults that show in the first loss, compared with the base's own",
             counted(runs, first, [START]),
             f"false alarms: {counted(runs, sound, [START])}",
-            f"second ward: {counted(runs, second, [START])}",
+            f"unseen faults: {counted(runs, second, [START])}",
         ),
         (
-            "Faults found by the three probes of Build, which were written for the first ward",
+            "Known faults found by the three probes of Build, which were written for them",
             counted(runs, first, WRITTEN),
             f"false alarms: {counted(runs, sound, WRITTEN)}",
-            f"second ward: {counted(runs, second, WRITTEN)}",
+            f"unseen faults: {counted(runs, second, WRITTEN)}",
         ),
         (
-            "Faults of the second ward found by all probes together",
+            "Unseen faults found by all probes together",
             counted(runs, second, every),
             f"false alarms: {counted(runs, sound, every)}",
             "a list of faults that we chose: nobody knows how often each occurs",
