@@ -142,7 +142,7 @@ def why_few(runs: Sequence[dict]) -> str:
     share = f"Where only B is trained, the share is {percent(first(runs, R, only='B'))}"
     matters = (
         "A's movement matters. This arm cannot tell growth through the other matrix from A's own "
-        "gradient, which has few directions for the same reason as B's"
+        "gradient, which may have few directions for the same reason as B's"
     )
     open_ = f": whether A's movement matters is {estimates.OPEN}"
     return f"{WHY['c']} {share}{verdict(only_b(runs), f', lower: {matters}', f', higher: {matters}', open_)}."
