@@ -295,7 +295,7 @@ def claims(
         ),
         (
             f"The class {'equals' if largest < 1e-5 else 'differs from'} PEFT's layer in {len(apart)} settings",
-            f"largest difference {largest:.0e} of the correction",
+            f"largest difference {'less than 1e-6' if largest < 1e-6 else format(largest, '.0e')} of the correction",
             f"factor α: {wrong:.1f}",
             "float32 on a CPU; outputs of one layer",
         ),

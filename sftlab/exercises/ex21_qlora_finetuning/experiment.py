@@ -1,7 +1,6 @@
 """A base in a process with a memory limit: 16 bits are refused, 4 bits load and train.
 
-The weights are random numbers in the shape of a real model. Notebook 21 runs the smaller shape live, where
-the system can limit a process in this way; the larger one is recorded. It takes two minutes on one core.
+The weights are random numbers in the shapes of two real models. It takes two minutes on one core.
 """
 
 from __future__ import annotations
