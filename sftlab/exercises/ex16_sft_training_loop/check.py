@@ -473,7 +473,7 @@ EXERCISES = {
             "train_step does. Gradients of earlier batches have no effect. Clipping the gradient's norm to 1, as train_step does, is optional.",
             "rate": "In each step, all parameter groups of the optimizer have the step's learning rate.",
             "mode": "The model is in train mode in every step, and in eval mode at the end, whatever mode on_step leaves it in.",
-            "on_step": "If on_step is given, it is called as on_step(steps_done, loss) right after every step of the optimizer: 1, 2, 3, ...",
+            "on_step": "on_step(steps_done, loss), if given, is called right after every step: 1, 2, 3, ...",
             "micro": "With micro_batch_size, no forward pass has more examples than that; losses and weights are the same as without it, "
             "even if a micro-batch has no trained token.",
             "losses": "Each loss is that of the whole batch before its step, a number without its graph.",
