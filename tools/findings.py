@@ -181,7 +181,9 @@ def page() -> str:
 
 
 def update_findings(path: Path = PATH) -> bool:
-    """Write the page anew. True if that changed it."""
+    """Write the page anew. True if that changed it; a copy without its folder gets none."""
+    if not path.parent.is_dir():
+        return False
     text, before = page(), path.read_text(encoding="utf-8") if path.is_file() else ""
     path.write_text(text, encoding="utf-8")
     return text != before

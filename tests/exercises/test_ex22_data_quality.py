@@ -44,8 +44,8 @@ def test_the_main_arms_differ_in_200_answers_alone(seed):
 
 def test_a_seed_draws_other_pairs_and_none_is_asked_twice():
     assert good(0, 500) != good(1, 500) and bad(0) != bad(1)
-    asked = asked_of(good(0, 700)) + asked_of(bad(0))
-    assert len(set(asked)) == 900
+    asked = [row["prompt"] for row in good(0, 700) + bad(0) if "prompt" in row]
+    assert len(set(asked)) == len(asked) > 800
     assert not set(asked) & {question["prompt"] for question in questions()}
 
 

@@ -19,7 +19,7 @@ from sftlab._internal.paths import DATA, ROOT
 HIDDEN = Path(__file__).parent / "hidden"
 SAID = {  # what a notebook has to say once, each in a sentence
     "11": ["bitsandbytes is not installed; where it was"],
-    "21": ["bitsandbytes is not installed (pip", "Not measured here, but recorded on"],
+    "21": ["bitsandbytes is not installed (pip"],
 }
 # Where macOS takes a branch of its own, or one of Windows' beside one of Linux': the limit of memory
 # is refused as on Windows, and checks are timed by a signal as on Linux.
