@@ -131,7 +131,7 @@ def test_what_a_filter_catches_is_counted_by_defect():
     assert plots.caught(filter_pairs, pairs) == 0
     assert plots.caught(lambda given: given[:1], pairs) == pytest.approx(2 / 3)
     table = plots.caught_table({"echo": 1.0, "hedged": 0.5, "(no defect)": 0.0})
-    assert table["known to the author"].tolist() == ["yes", "no", ""]
+    assert table.to_numpy().tolist() == [["echo", "100%", "hedged", "50%", "(no defect)", "0%"]]
 
 
 def test_the_figures_draw_without_a_complaint(capfd):

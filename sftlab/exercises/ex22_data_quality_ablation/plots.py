@@ -313,15 +313,20 @@ def caught(keep: Callable[[list[dict]], Sequence[dict]], pairs: Sequence[dict]) 
 
 
 def caught_table(found: Mapping[str, float]) -> pd.DataFrame:
-    """Return the share thrown out for each defect, and whether the filter's author knew the defect."""
-    rows = {
-        name: {
-            "known to the author": "yes" if name in DEFECTS else "no" if name in UNSEEN else "",
-            "thrown out": f"{share:.0%}",
-        }
-        for name, share in found.items()
+    """Return the share thrown out for each defect, side by side for those that the filter's author knew or not."""
+    groups = {
+        "known to the author": [name for name in found if name in DEFECTS],
+        "not known": [name for name in found if name in UNSEEN],
+        "about other pairs, or none": [
+            name for name in found if name not in DEFECTS and name not in UNSEEN
+        ],
     }
-    return pd.DataFrame(rows).T.rename_axis("100 pairs each")
+    columns = {
+        (group, what): pd.Series(values, dtype=object)
+        for group, names in groups.items()
+        for what, values in (("pairs", names), ("thrown out", [f"{found[n]:.0%}" for n in names]))
+    }
+    return pd.DataFrame(columns).fillna("")
 
 
 def filter_effects(runs: Runs) -> dict[str, Estimate]:
