@@ -146,7 +146,7 @@ def test_the_figures_draw_without_a_complaint(capfd):
         figure.draw_without_rendering()
         plt.close(figure)
     assert "points" in plots.lines_table(main, real, 4).to_string()
-    assert plots.dose_table(one).shape == (len(DEFECTS) + 1, 6)
+    assert plots.dose_table(one).shape == plots.harm_table(one).shape == (len(DEFECTS) + 1, 3)
     assert capfd.readouterr().err == ""
 
 

@@ -228,22 +228,31 @@ def kind_names() -> list[str]:
 
 
 def dose_table(runs: Runs) -> pd.DataFrame:
-    """Return the change of exact answers for every defect and dose, and for the largest by kind of question."""
-    on_facts = [k for k, kind in enumerate(kind_names()) if kind in ASKED]
-    others = [k for k, kind in enumerate(kind_names()) if kind not in ASKED]
-    rows = {}
-    for defect in (*DEFECTS, COPIES):
-        most = spoilt(defect)
-        rows[defect] = {
+    """Return the change of exact answers for every defect and dose."""
+    rows = {
+        defect: {
             f"{bad} of 300": in_brief(effect(runs, CLEAN, spoilt(defect, bad)))
             for bad in DOSES[::-1]
             if chosen(runs, **spoilt(defect, bad))
-        } | {
-            f"{PLACES}, against left out": in_brief(effect(runs, spoilt(LEFT_OUT), most)),
-            f"{PLACES}, kinds on facts": in_brief(effect(runs, CLEAN, most, kinds=on_facts)),
-            f"{PLACES}, other kinds": in_brief(effect(runs, CLEAN, most, kinds=others)),
         }
+        for defect in (*DEFECTS, COPIES)
+    }
     return pd.DataFrame(rows).T.fillna("").rename_axis("exact answers, points")
+
+
+def harm_table(runs: Runs) -> pd.DataFrame:
+    """Return what the largest dose changes against pairs that are missing, and by kind of question."""
+    on_facts = [k for k, kind in enumerate(kind_names()) if kind in ASKED]
+    others = [k for k, kind in enumerate(kind_names()) if kind not in ASKED]
+    rows = {
+        defect: {
+            "against left out": in_brief(effect(runs, spoilt(LEFT_OUT), spoilt(defect))),
+            "kinds on facts": in_brief(effect(runs, CLEAN, spoilt(defect), kinds=on_facts)),
+            "other kinds": in_brief(effect(runs, CLEAN, spoilt(defect), kinds=others)),
+        }
+        for defect in (*DEFECTS, COPIES)
+    }
+    return pd.DataFrame(rows).T.rename_axis(f"{PLACES} of 300, points")
 
 
 def leak_effects(runs: Runs, bad: int = PLACES) -> dict[str, Estimate]:
@@ -424,6 +433,6 @@ def shown_questions(count: int = SHOWN) -> list[dict]:
 
 __all__ = [
     "LABELLED", "UNSEEN", "WHY", "Ballot", "agreement", "amount_table", "caught", "caught_table", "claims", "comparisons", "defect_grid",
-    "dose_table", "filter_effects", "in_100", "in_points", "leak_table", "lines_table", "main_figure", "np", "other_arms", "pd", "points",
+    "dose_table", "filter_effects", "harm_table", "in_100", "in_points", "leak_table", "lines_table", "main_figure", "np", "other_arms", "pd", "points",
     "read_jsonl", "runs", "stats", "unseen_pairs", "verdict", "votes_path",
 ]  # fmt: skip
