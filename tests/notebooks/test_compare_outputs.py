@@ -189,7 +189,9 @@ def flip_state(cell) -> bool:
 
 
 def flip_sign(cell) -> bool:
-    """Of an interval's end: "-0.03 to +0.01" becomes "-0.03 to -0.01"."""
+    """Of an interval's end: "-0.03 to +0.01" becomes "-0.03 to -0.01", where numbers are compared."""
+    if tolerance_of(cell.metadata.get("tags", [])).any_number:
+        return False
     for holder, key in texts_of(cell):
         found = re.search(r"[-+]\d[\d.]*%? to ([-+])(?=[\d.]*[1-9])", holder[key])
         if found:
@@ -210,7 +212,9 @@ def flip_table_cell(cell) -> bool:
 
 
 def flip_number(cell) -> bool:
-    """The first printed number becomes three times as large and one more."""
+    """The first printed number that is compared becomes three times as large and one more."""
+    if tolerance_of(cell.metadata.get("tags", [])).any_number:
+        return False
     for output in cell.outputs:
         found = NUMBER.search(output.text) if output.output_type == "stream" else None
         if found and not re.match(r"\s?(s|ms)\b", output.text[found.end() :]):
