@@ -34,18 +34,17 @@ def share_bars(shares: Shares):
     return bars(by_name, title, f"{title}. {words}.", fmt=".0%", percent="x", figsize=(7.6, 3.4))
 
 
-def claims(share: float, shares: Shares) -> pd.DataFrame:
-    """Return what was found, in words that follow the numbers."""
-    first, second = next(iter(shares.values()))
-    values = [by_file[first] for by_file in shares.values()]
-    more = [by_file[second] > by_file[first] for by_file in shares.values()]
-    kind = "more" if all(more) else "fewer" if not any(more) else "sometimes more"
-    lines = [
-        [
-            f"{'Less' if share < 0.5 else 'More'} than half of the tokens are trained",
-            f"{share:.1%} of all tokens of the file",
-            f"the same file in {len(shares)} templates: {min(values):.0%} to {max(values):.0%}",
-            f"another file, {second}: {kind} of its tokens",
-        ]
+def claims(share: float, shares: Shares, single: tuple[float, float]) -> pd.DataFrame:
+    """Return what was found; ``single`` has the smallest and the largest share of a conversation."""
+    ranges = [
+        f"{name}: {min(found):.0%} to {max(found):.0%}"
+        for name in next(iter(shares.values()))
+        for found in [[by_file[name] for by_file in shares.values()]]
     ]
-    return pd.DataFrame(lines, columns=["claim", "measured", "control", "where it stops holding"])
+    line = {
+        "claim": f"{'Less' if share < 0.5 else 'More'} than half of the tokens are trained",
+        "measured": f"{share:.1%} of all tokens of the file",
+        "control": f"{len(shares)} templates and a second file; {', '.join(ranges)}",
+        "where it stops holding": f"single conversations: {single[0]:.0%} to {single[1]:.0%}",
+    }
+    return pd.DataFrame([line])

@@ -56,8 +56,9 @@ def values(
 
 
 def share(runs: Sequence[dict], form: str, what: str = "right", **models) -> Estimate:
-    """Return the mean over models of ``values``."""
-    return estimates.mean(values(runs, form, what, **models))
+    """Return the mean over models of ``values``, a share: its interval ends at 0 and at 1."""
+    mean, (low, high) = estimates.mean(values(runs, form, what, **models))
+    return mean, (max(low, 0.0), min(high, 1.0))
 
 
 def cost(runs: Sequence[dict], form: str, what: str = "right", **models) -> Estimate:
