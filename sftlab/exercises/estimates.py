@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from scipy import stats
 
 from sftlab.statistics import chosen, mean_interval
 
@@ -41,17 +40,17 @@ def ratio(before: Sequence[float], after: Sequence[float]) -> Estimate:
     return float(np.exp(value)), (float(np.exp(low)), float(np.exp(high)))
 
 
-def crossed(values: Sequence[Sequence[float]]) -> Estimate:
-    """Return the mean of a table, models × phrasings, and its 95% t interval over both.
+def crossed(values: Sequence[Sequence[float]] | np.ndarray) -> Estimate:
+    """Return the mean of a table, such as seeds × kinds, and its 95% interval over both.
 
-    The squared error of the mean is that of the rows' means plus that of the columns' means, which
-    errs on the wide side. Degrees of freedom are those of the shorter side; one row or one column
-    alone adds no error.
+    Its half-width is that of the t interval over the rows' means and that of the one over the
+    columns' means, added in squares: each side keeps its own number of degrees of freedom (as in
+    MOVER, Zou and Donner, 2008). What varies with row and column together is counted twice, so it
+    errs on the wide side. One row or one column alone adds no error.
     """
     table = np.asarray(values, dtype=float)
-    sides = [side for side in (table.mean(1), table.mean(0)) if len(side) > 1]
-    error = np.sqrt(sum(side.var(ddof=1) / len(side) for side in sides))
-    reach = float(stats.t.ppf(0.975, min(map(len, sides)) - 1) * error) if sides else 0.0
+    sides = [mean_interval(side) for side in (table.mean(1), table.mean(0)) if len(side) > 1]
+    reach = float(np.hypot.reduce([(high - low) / 2 for low, high in sides])) if sides else 0.0
     return float(table.mean()), (float(table.mean()) - reach, float(table.mean()) + reach)
 
 

@@ -116,9 +116,12 @@ def test_it_measures_every_arm_of_every_phrasing(tiny_model, tokenizer):
 def test_a_crossed_interval_covers_models_and_phrasings():
     table = [[1.0, 2.0, 6.0], [3.0, 4.0, 8.0]]
     value, (low, high) = crossed(table)
-    error = (np.var([3, 5], ddof=1) / 2 + np.var([2, 3, 7], ddof=1) / 3) ** 0.5
+    halves = [
+        stats.t.ppf(0.975, len(side) - 1) * np.std(side, ddof=1) / len(side) ** 0.5
+        for side in ([3, 5], [2, 3, 7])
+    ]
     assert value == pytest.approx(4) and high - value == pytest.approx(value - low)
-    assert high - value == pytest.approx(stats.t.ppf(0.975, 1) * error)
+    assert high - value == pytest.approx(np.hypot(*halves))
     turned, (a, b) = crossed(np.transpose(table).tolist())
     assert (turned, a, b) == pytest.approx((value, low, high))
     assert crossed([[1.0], [2.0], [4.0]])[1] == pytest.approx(mean([1.0, 2.0, 4.0])[1])  # fmt: skip

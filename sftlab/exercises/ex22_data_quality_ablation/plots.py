@@ -16,6 +16,7 @@ from sftlab.exercises.estimates import (
     OPEN,
     Estimate,
     change,
+    crossed,
     points,
     settled,
     verdict,
@@ -58,21 +59,6 @@ def shares(runs: Runs, line: str = "correct", per_kind: int = 20, **arm) -> np.n
     return np.array([run[line] for run in chosen(runs, **arm)]) / per_kind
 
 
-def over_both(table: np.ndarray) -> Estimate:
-    """Return the mean of a table, seeds × kinds, with an interval over both.
-
-    Its half-width is that of the t interval over the seeds' means and that of the one over the kinds'
-    means, added in squares: each keeps its own number of degrees of freedom (as in MOVER, Zou and
-    Donner, 2008). What varies with seed and kind together is counted twice, so it errs on the wide side.
-    """
-    middle, halves = (
-        float(table.mean()),
-        [(high - low) / 2 for low, high in map(mean_interval, (table.mean(1), table.mean(0)))],
-    )
-    reach = float(np.hypot(*halves))
-    return middle, (middle - reach, middle + reach)
-
-
 def effect(
     runs: Runs, first: Mapping, second: Mapping, line: str = "correct", per_kind: int = 20,
     kinds: Sequence[int] | None = None,
@@ -84,7 +70,7 @@ def effect(
     """
     before, after = (shares(runs, line, per_kind, **arm) for arm in (first, second))
     found = after - before
-    return over_both(found if kinds is None else found[:, kinds])
+    return crossed(found if kinds is None else found[:, kinds])
 
 
 def arm(name: str, steps: int = STEPS) -> dict:
