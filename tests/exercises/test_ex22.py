@@ -113,6 +113,27 @@ def test_an_amount_is_compared_at_equal_steps_and_at_equal_epochs():
     assert f"bad instead of right, {LONGER} steps" in plots.comparisons(main)
 
 
+def test_kinds_at_their_ceiling_are_told_apart():
+    main, _, _ = made({"100 good": 0.5, "100 good + 200 right": 0.8})
+    for run in main:
+        if (run["arm"], run["steps"]) == (GOOD, STEPS):
+            run["correct"][:7] = [20] * 4 + [0] * 3
+    assert plots.can_move(main) == list(range(7, KINDS))
+    assert f"7 of {KINDS} kinds" in plots.why_right(main)
+    assert plots.why_right(main).endswith("rises.")
+
+
+def test_kinds_of_question_that_no_pair_has():
+    assert set(plots.kind_names()) - set(plots.kinds_among()) == {"larger", "currency", "young"}
+    assert "unknown" not in plots.kinds_among(mediocre_too=True)
+
+
+def test_pairs_that_are_missing_are_compared_at_equal_steps_and_epochs():
+    _, one, _ = made({"echo": 0.5, "left out": 0.9, "left out, equal epochs": 0.4})
+    steps, epochs = plots.against_missing(one, "echo").values()
+    assert steps[1][1] < 0 < epochs[1][0]
+
+
 def test_leaked_questions_are_told_apart_from_the_others():
     _, one, _ = made()
     for run in one:
@@ -146,7 +167,8 @@ def test_the_figures_draw_without_a_complaint(capfd):
         figure.draw_without_rendering()
         plt.close(figure)
     assert "points" in plots.lines_table(main, real, 4).to_string()
-    assert plots.dose_table(one).shape == plots.harm_table(one).shape == (len(DEFECTS) + 1, 3)
+    assert plots.dose_table(one).shape == (len(DEFECTS) + 1, 3)
+    assert plots.harm_table(one).shape == (len(DEFECTS) + 1, 4)
     assert capfd.readouterr().err == ""
 
 

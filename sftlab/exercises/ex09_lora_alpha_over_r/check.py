@@ -174,6 +174,7 @@ SCALE_CASES = (
     _scale("lora", 13, 5, "lora"),
     _scale("rslora", 13, 5, "rslora"),
     _scale("plain", 13, 5, "plain"),
+    _scale("lora", 7, 1, "lora"),
     _scale("fraction", 3, 11, "lora"),
     _scale("fraction", 2, 131, "rslora"),
     _scale("fraction", 2.5, 7, "plain"),
@@ -182,7 +183,7 @@ SCALE_CASES = (
 
 
 def _draw_scale(rng: random.Random, *_: object) -> tuple:
-    return rng.randint(1, 64), rng.randint(2, 256), rng.choice(["lora", "rslora", "plain"])
+    return rng.randint(1, 64), rng.randint(1, 256), rng.choice(["lora", "rslora", "plain"])
 
 
 # --- effective_update ----------------------------------------------------------------------
@@ -497,6 +498,9 @@ def _one_row_without() -> tuple[Tensor, Tensor]:
 SPLIT_CASES = (
     _split("along", "`along` alone, 3 × 5, a large gradient", lambda: _pair(1, 3, 5, 7.0), _first),
     _split("along", "`along` alone, 4 × 3, a small gradient", lambda: _pair(2, 4, 3, 0.2), _first),
+    _split(
+        "along", "`along` alone, a gradient of a thousandth", lambda: _pair(9, 3, 4, 1e-3), _first
+    ),
     _split("along", "`along` alone, an update against the gradient", _against, _first),
     _split("rest", "both parts, 3 × 5", lambda: _pair(4, 3, 5, 3.0)),
     _split("rest", "both parts, an update against the gradient", _against),

@@ -6,9 +6,9 @@ whatever the factor is. Each rule's factor is put in front of them afterwards. C
 ``whole``    ΔW as it is
 ``along``    its part along the gradient of the loss with respect to W, row by row
 ``rest``     ΔW without that part
-``turned``   a control: ΔW with the sign of each column of B drawn at random, in each layer anew. All r
-             terms of the sum keep their size; they no longer point the same way. Mean of four draws.
-``equal``    a control: a step from an A whose rows are all equal, so that no term differs from another
+``turned``   a control: ΔW with the sign of each column of B drawn at random, the same in all layers. All
+             r terms of the sum keep their size; they no longer point the same way. Mean of four draws.
+``equal``    a check: a step from an A whose rows are all equal, so that no term differs from another
 ``sgd``      ΔW after one step of SGD. B's gradient holds the factor, so the factor counts twice
 
 This takes about four minutes on one core.
@@ -97,15 +97,15 @@ def run(r: int, seed: int) -> dict[str, dict[str, list[float]]]:
         scaled = {name: factor * change for name, change in changes.items()}
         return [size_of(scaled, base), output_change(scaled, base, questions)]
 
-    def updates(adapters: dict[str, tuple], turned: bool = False) -> dict[str, Tensor]:
+    def updates(adapters: dict[str, tuple], turned: Tensor | float = 1.0) -> dict[str, Tensor]:
         return {
-            name: effective_update(A, B * signs(r, generator) if turned else B, alpha_of("lora"), r)
+            name: effective_update(A, B * turned, alpha_of("lora"), r)
             for name, (A, B) in adapters.items()
         }
 
     whole, by_sgd = updates(adam), updates(sgd)
     split = {name: split_update(change, gradient[name]) for name, change in whole.items()}
-    drawn = [sizes(updates(adam, turned=True)) for _ in range(DRAWS)]
+    drawn = [sizes(updates(adam, signs(r, generator))) for _ in range(DRAWS)]
     found: dict[str, dict[str, list[float]]] = {}
     for rule in RULES:
         factor = lora_scale(alpha_of(rule), r, rule) / lora_scale(alpha_of("lora"), r)

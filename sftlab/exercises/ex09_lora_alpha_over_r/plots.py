@@ -23,8 +23,15 @@ from sftlab.exercises.ex09_lora_alpha_over_r.alpha_or_rate import (
 from sftlab.exercises.ex09_lora_alpha_over_r.alpha_or_rate import (
     RATES as SPEEDS,
 )
-from sftlab.exercises.ex09_lora_alpha_over_r.experiment import FACTOR, MEETING_RANK, RANKS, RULES
+from sftlab.exercises.ex09_lora_alpha_over_r.experiment import (
+    FACTOR,
+    MEETING_RANK,
+    RANKS,
+    RULES,
+    alpha_of,
+)
 from sftlab.exercises.ex09_lora_alpha_over_r.first_step import EVERY_RANK
+from sftlab.lora import lora_scale
 from sftlab.statistics import best_rate, chosen
 
 LABELS = {"lora": "α/r", "rslora": "α/√r", "plain": "α"}
@@ -50,7 +57,7 @@ LABEL_OF = {"adam": "Adam", "sgd": "SGD"}
 WHY = {  # why a prediction comes out as it does: prediction -> mechanism
     "a": "Across the gradient the r terms of BA point in random directions. They add up like √r and make up most of the norm, and the factor divides by r.",
     "b": "Every column of B follows the same gradient. Along it the r terms agree and add up like r, which the factor takes back. The output depends mostly on this part.",
-    "c": "Doubling α equals doubling B's learning rate alone. At first A hardly moves, so its learning rate does not matter. Later it does.",
+    "c": "Doubling α equals doubling B's learning rate alone. In the first step A does not move, since its gradient is zero while B is. From the second step on it does, and its learning rate matters.",
 }  # fmt: skip
 
 
@@ -83,9 +90,11 @@ def exponent(sizes: dict[int, list[float]]) -> Estimate:
 
 def way(found: Estimate) -> str:
     """Return how a size depends on the rank: the named exponent near the interval, or its sign."""
+    low, high = found[1]
     for wanted, words in WAYS.items():
         if all(abs(end - wanted) <= NEAR for end in found[1]):
-            return words
+            near = words.replace("like", "about like").replace("is steady", "is nearly steady")
+            return words if low - 0.01 <= wanted <= high + 0.01 else near
     return verdict(found, "grows", "falls", OPEN)
 
 
@@ -127,7 +136,17 @@ def steady_rules(sizes: BySize) -> str:
 
 def steady(sizes: dict[int, list[float]]) -> bool:
     """Whether a size is steady over the ranks."""
-    return way(exponent(sizes)) == WAYS[0.0]
+    return way(exponent(sizes)).endswith("steady")
+
+
+def spread(sizes: BySize) -> float:
+    """Return by how many times a size may change from the lowest rank to the highest: the widest end of all rules."""
+    ends = [
+        end
+        for some in sizes.values()
+        for end in estimates.ratio(*(some[r] for r in (min(some), max(some))))[1]
+    ]
+    return float(np.exp(np.abs(np.log(ends)).max()))
 
 
 def over_ranks(runs: Sequence[dict]):
@@ -202,8 +221,8 @@ def exponents_table(first: Sequence[dict], trained: Sequence[dict]) -> pd.DataFr
     rows = {}
     for name, sizes in found.items():
         row = {f"factor {LABELS[rule]}": number(exponent(some)) for rule, some in sizes.items()}
-        same = ": this tells no factor from another" if all(map(steady, sizes.values())) else ""
-        rows[name] = row | {"steady with": steady_rules(sizes) + same}
+        within = f", within ×{spread(sizes):.2f}" if all(map(steady, sizes.values())) else ""
+        rows[name] = row | {"steady with": steady_rules(sizes) + within}
     return pd.DataFrame(rows).T.rename_axis(columns="exponent p in size ∝ r^p")
 
 
@@ -239,13 +258,13 @@ def loss_ratio(before: Sequence[dict], after: Sequence[dict]) -> Estimate:
 
 
 def carried(runs: Sequence[dict], rule: str, r: int) -> Estimate:
-    """Return the test loss at the carried learning rate over that at each seed's own tuned one."""
-    return loss_ratio(tuned_runs(runs, rule, r), sweep_runs(runs, rule, r, carried_rate(runs)))
+    """Return the test loss at the carried learning rate over that at the tuned one, one for all seeds."""
+    return loss_ratio(tuned_at_once(runs, rule, r), sweep_runs(runs, rule, r, carried_rate(runs)))
 
 
 def cost(runs: Sequence[dict], rule: str, r: int) -> str:
-    """Return what the carried learning rate costs, unless every seed's tuned one is the same."""
-    if all(run["learning_rate"] == carried_rate(runs) for run in tuned_runs(runs, rule, r)):
+    """Return what the carried learning rate costs, unless the tuned one is the same."""
+    if tuned_at_once(runs, rule, r)[0]["learning_rate"] == carried_rate(runs):
         return "same grid point"
     found = carried(runs, rule, r)
     return f"{times(found)}, {compared(found)}"
@@ -290,6 +309,26 @@ def share_of_move(first: Sequence[dict], runs: Sequence[dict]) -> Estimate:
     at_8 = np.array(best_rates(runs, "lora", MEETING_RANK))
     y = np.log([np.array(best_rates(runs, *pair)) / at_8 for pair in pairs])
     return estimates.mean((x @ y / (x @ x)).tolist())
+
+
+def learning_rate_of_B(rule: str, r: int) -> float:
+    """Return how many times α/r's learning rate of B a factor stands for: its scale over that of α/r."""
+    return lora_scale(alpha_of(rule), r, rule) / lora_scale(alpha_of("lora"), r)
+
+
+def products_table(runs: Sequence[dict]) -> pd.DataFrame:
+    """Return the best learning rates at the highest rank, as those of A and B with α/r, and their product."""
+    top, rows = RANKS[-1], {}
+    own = np.square(best_rates(runs, "lora", top))
+    for rule in RULES:
+        times_B, found = learning_rate_of_B(rule, top), np.array(best_rates(runs, rule, top))
+        product = estimates.ratio(own.tolist(), (times_B * found**2).tolist())
+        rows[LABELS[rule]] = {
+            "of A": f"{gmean(found):.2g}",
+            "of B": f"{times_B * gmean(found):.2g}",
+            "product ÷ that with α/r": times(product) if rule != "lora" else "",
+        }
+    return pd.DataFrame(rows).T.rename_axis(f"best learning rates, rank {top}")
 
 
 def moves_less(runs: Sequence[dict], rule: str, r: int) -> str:
@@ -439,14 +478,13 @@ def claims(first: Sequence[dict], trained: Sequence[dict], alpha: Sequence[dict]
     equal = "equals" if near[1][1] < 0.01 < far[1][0] else "is not"
     like = "is" if square[1][1] < 0.01 < plain[1][0] else "is not"
     ends = [exponent(trained_by_rank(trained, "lora", k)) for k in (0, 1)]
-    none = [", as with all three factors" if all(map(steady, trained_sizes(trained, k).values())) else "" for k in (0, 1)]  # fmt: skip
+    sizes = [trained_sizes(trained, k) for k in (0, 1)]
+    none = [f", as all three factors within ×{spread(some):.2f}" if all(map(steady, some.values())) else "" for some in sizes]  # fmt: skip
     less = {moves_less(trained, rule, top) for rule in RULES[1:]}
     word = less.pop() if len(less) == 1 else OPEN
     moves = f"moves {word} with α/r than with α/√r or α" if word != OPEN else f"with α/r against the others: {OPEN}"  # fmt: skip
     power_, (low, high) = share_of_move(first, trained)
     costs = "; ".join(f"{LABELS[rule]}: {cost(trained, rule, top)}" for rule in RULES)
-    losses = {rule: tuned_loss(trained, rule, top) for rule in RULES[1:]}
-    by_seed = tuned_loss(trained, "rslora", top, tuned_runs)
     rows = [
         (
             f"α/r, one step of Adam: the change of the output {output} when the rank changes",
@@ -457,7 +495,7 @@ def claims(first: Sequence[dict], trained: Sequence[dict], alpha: Sequence[dict]
         (
             f"α/r, one step of Adam: the norm of ΔW {norm}",
             grows("whole", 0),
-            f"all rows of A equal: {grows('equal', 0)}",
+            f"without the part along the gradient: {grows('rest', 0)}; that part: {grows('along', 0)}; random signs: {grows('turned', 0)}",
             f"after training at {FIXED:g}: {power(ends[0])}{none[0]}; output: {power(ends[1])}{none[1]}",
         ),
         (
@@ -465,12 +503,6 @@ def claims(first: Sequence[dict], trained: Sequence[dict], alpha: Sequence[dict]
             f"α/r: {moved(trained, 'lora', top)}",
             "; ".join(f"{LABELS[rule]}: {moved(trained, rule, top)}" for rule in RULES[1:]),
             f"as a power of the move that the first step predicts: {power_:.2f} ({low:.2f} to {high:.2f}); test loss, carried ÷ tuned: {costs}",
-        ),
-        (
-            f"Rank {top}, each factor at its own learning rate: the test loss with α/√r, against α/r, is {compared(losses['rslora'])}",
-            f"{times(losses['rslora'])}; α: {times(losses['plain'])}",
-            "one learning rate for each factor, chosen on other questions",
-            f"learning rates chosen seed by seed: {times(by_seed)}, {compared(by_seed)}; rank {RANKS[0]}: {times(tuned_loss(trained, 'rslora', RANKS[0]))}",
         ),
         (
             f"Adam: doubling α {equal} doubling B's learning rate",

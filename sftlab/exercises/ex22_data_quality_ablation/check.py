@@ -355,7 +355,7 @@ EXERCISES = {
             'pairs: list of {"prompt": ..., "response": ..., ...}. make_bad(pair): returns a bad answer to the pair. '
             "order: the positions of all pairs, in the order in which they are to be spoilt.",
             rules={
-                "share": "round(share * number of pairs) pairs are spoilt, those that stand first in `order`.",
+                "share": "As many pairs are spoilt as the whole number nearest to share * number of pairs: those that stand first in `order`.",
                 "spoilt": "A spoilt pair is a new dictionary: make_bad(pair) as response, all else as it was.",
                 "places": "Every pair keeps its place; one that is not spoilt is returned as it is.",
                 "unchanged": "The given list and its pairs stay as they are.",

@@ -79,6 +79,8 @@ ARMS: dict[str, Callable[[int], list[dict]]] = {
     "500 good + 200 bad": lambda seed: good(seed, 500) + bad(seed),
     "500 good + 200 right": lambda seed: good(seed, 500) + right(bad(seed)),
     "100 good": lambda seed: good(seed, 100),
+    "100 good + 200 bad": lambda seed: good(seed, 100) + bad(seed),
+    "100 good + 200 right": lambda seed: good(seed, 100) + right(bad(seed)),
     "300 good + 200 bad": lambda seed: good(seed, 300) + bad(seed),
     "filtered": lambda seed: filter_pairs(good(seed, 500) + bad(seed)),
     "thinned by lot": thinned,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
+from sftlab.almanac.curated import mediocre
 from sftlab.almanac.defects import DEFECTS
 from sftlab.almanac.pairs import ASKED
 from sftlab.classroom.figures import dots, grid
@@ -25,9 +27,12 @@ from sftlab.exercises.ex22_data_quality_ablation.ballot import Ballot, votes_pat
 from sftlab.exercises.ex22_data_quality_ablation.experiment import (
     LONGER,
     MAIN,
+    SEEDS,
     SHORTER,
     SHOWN,
     STEPS,
+    bad,
+    good,
     questions,
 )
 from sftlab.exercises.ex22_data_quality_ablation.filtering import filter_pairs
@@ -36,21 +41,21 @@ from sftlab.exercises.ex22_data_quality_ablation.spoilt import (
     DOSES,
     LEAKED,
     LEFT_OUT,
+    LEFT_OUT_SHORTER,
     NONE,
     PLACES,
     leaked,
 )
 from sftlab.exercises.ex22_data_quality_ablation.unseen import UNSEEN, unseen_pairs
 from sftlab.exercises.record import runs
-from sftlab.scoring import LABELLED, RUBRIC, agreement
+from sftlab.scoring import LABELLED, LETTERS, RUBRIC, agreement
 from sftlab.statistics import chosen, mean_interval
 
 GOOD, BAD, RIGHT = MAIN
 Runs = Sequence[dict]
 WHY = {  # why a prediction comes out as it does: prediction -> mechanism
     "a": "The model imitates its pairs, and 200 of these 700 show faults in place of plain right answers.",
-    "b": "The base knows the facts already, and 500 pairs show the format of an answer. Beyond them, more pairs of the same kinds have little left to add.",
-    "c": "A rule recognizes a broken form, whether its author had that defect in mind or not: page markup breaks the format of a sentence. A defect in a well-formed sentence passes, and so does a wrong fact.",
+    "c": "A rule recognizes a broken form, whether its author had that defect in mind or not; with the workbook's filter that is page markup, for example. A defect in a well-formed sentence passes, and so does a wrong fact.",
 }  # fmt: skip
 
 
@@ -71,6 +76,36 @@ def effect(
     before, after = (shares(runs, line, per_kind, **arm) for arm in (first, second))
     found = after - before
     return crossed(found if kinds is None else found[:, kinds])
+
+
+def places(kinds: Iterable[str]) -> list[int]:
+    """Return the positions of some kinds among those of the questions."""
+    return [place for place, kind in enumerate(kind_names()) if kind in set(kinds)]
+
+
+@cache
+def kinds_among(mediocre_too: bool = False) -> list[str]:
+    """Return the kinds of question that the good or bad pairs of a seed have, or these and the mediocre ones."""
+    found = {row["kind"] for seed in range(SEEDS) for row in good(seed, 500) + bad(seed)}
+    shared = {row["kind"] for row in mediocre()} if mediocre_too else found
+    return [kind for kind in kind_names() if kind in found & shared]
+
+
+def can_move(runs: Runs) -> list[int]:
+    """Return the kinds that 500 good pairs leave neither at the floor nor at the ceiling of exact answers."""
+    return np.flatnonzero(np.abs(shares(runs, **arm(GOOD)).mean(0) - 0.5) < 0.48).tolist()
+
+
+def why_right(runs: Runs) -> str:
+    """Return what the unchanged score of 200 right pairs more can and can't say."""
+    free = can_move(runs)
+    found = effect(runs, arm(GOOD), arm(RIGHT), kinds=free)
+    fewer = effect(runs, arm("100 good"), arm("100 good + 200 right"))
+    return (
+        f"After 500 good pairs {len(kind_names()) - len(free)} of {len(kind_names())} kinds are at most 2 points from 0% or 100% "
+        f"exact answers, and can hardly change. On the other {len(free)}: {told(found)}. Added to 100 good pairs, "
+        f"the same 200 right ones: {told(fewer)}."
+    )  # fmt: skip
 
 
 def arm(name: str, steps: int = STEPS) -> dict:
@@ -100,6 +135,10 @@ def comparisons(runs: Runs) -> dict[str, Estimate]:
             found[f"{name}, {steps} steps, against none"] = effect(
                 runs, arm(GOOD), arm(added, steps)
             )
+    for name, added in (("200 bad", "bad"), ("the same 200, right", "right")):
+        found[f"{name}, {STEPS} steps, beside 100 good"] = effect(
+            runs, arm("100 good"), arm(f"100 good + 200 {added}")
+        )
     return found
 
 
@@ -121,7 +160,7 @@ def in_points(found: Mapping[str, Estimate], title: str, **options):
 
 def main_figure(runs: Runs):
     """Draw what 200 pairs change, bad or right. “None” are the 500 good ones alone, after 120 steps."""
-    return in_points(comparisons(runs), "500 good pairs: what 200 more pairs change")
+    return in_points(comparisons(runs), "What 200 pairs change, mostly beside 500 good ones")
 
 
 def amount_table(runs: Runs) -> pd.DataFrame:
@@ -146,11 +185,13 @@ def amount_table(runs: Runs) -> pd.DataFrame:
 
 def other_arms(runs: Runs) -> dict[str, Estimate]:
     """Return the effects of the further controls on exact answers, all at the same number of steps."""
+    few, many, shared = arm("100 good"), arm("1,000 mediocre"), kinds_among(mediocre_too=True)
     return {
         "300 good + 200 bad, against 500 good": effect(runs, arm(GOOD), arm("300 good + 200 bad")),
-        "100 good, against 1,000 mediocre": effect(runs, arm("1,000 mediocre"), arm("100 good")),
-        "the same, right content": effect(runs, arm("1,000 mediocre"), arm("100 good"), "content"),
-    }
+        "100 good, against 1,000 mediocre": effect(runs, many, few),
+        f"the same, on the {len(shared)} kinds in both": effect(runs, many, few, kinds=places(shared)),
+        "on these, right content": effect(runs, many, few, "content", kinds=places(shared)),
+    }  # fmt: skip
 
 
 def lines_table(runs: Runs, real: Runs, per_kind: int) -> pd.DataFrame:
@@ -165,12 +206,35 @@ def lines_table(runs: Runs, real: Runs, per_kind: int) -> pd.DataFrame:
     return pd.DataFrame(rows).T.rename_axis("bad instead of right")
 
 
+def agreement_table(labelled: Sequence[dict]) -> pd.DataFrame:
+    """Return how often program and label agree, and how many answers the label fails, for each rubric line.
+
+    Whether an answer ends is stored with it, so there is nothing to compare.
+    """
+    agreed = agreement(labelled, questions())
+    failed = {
+        line: sum(letter in row["fails"] for row in labelled) for letter, line in LETTERS.items()
+    }
+    rows = {
+        line.replace("_", " "): {"agree": f"{share:.1%}", "failed, by the label": failed[line]}
+        for line, share in agreed.items()
+        if line != "stops"
+    }
+    return pd.DataFrame(rows).T.rename_axis(f"{len(labelled)} answers")
+
+
 # --- one defect at a time -----------------------------------------------------------------------
 
 
 def defect_effects(runs: Runs, line: str = "correct", bad: int = PLACES) -> dict[str, Estimate]:
     """Return what each defect changes in a rubric line against the same questions answered right."""
     return {d: effect(runs, CLEAN, spoilt(d, bad), line) for d in (*DEFECTS, LEFT_OUT, COPIES)}
+
+
+def against_missing(runs: Runs, defect: str) -> dict[str, Estimate]:
+    """Return what a hundred bad pairs change against none in their place, at equal steps and equal epochs."""
+    missing = {"equal steps": LEFT_OUT, "equal epochs": LEFT_OUT_SHORTER}
+    return {how: effect(runs, spoilt(m), spoilt(defect)) for how, m in missing.items()}
 
 
 def ranked(found: Mapping[str, Estimate]) -> list[str]:
@@ -228,11 +292,13 @@ def dose_table(runs: Runs) -> pd.DataFrame:
 
 def harm_table(runs: Runs) -> pd.DataFrame:
     """Return what the largest dose changes against pairs that are missing, and by kind of question."""
-    on_facts = [k for k, kind in enumerate(kind_names()) if kind in ASKED]
-    others = [k for k, kind in enumerate(kind_names()) if kind not in ASKED]
+    on_facts, others = places(ASKED), places(set(kind_names()) - set(ASKED))
     rows = {
         defect: {
-            "against left out": in_brief(effect(runs, spoilt(LEFT_OUT), spoilt(defect))),
+            **{
+                f"against left out, {how}": in_brief(value)
+                for how, value in against_missing(runs, defect).items()
+            },
             "kinds on facts": in_brief(effect(runs, CLEAN, spoilt(defect), kinds=on_facts)),
             "other kinds": in_brief(effect(runs, CLEAN, spoilt(defect), kinds=others)),
         }
@@ -362,7 +428,7 @@ def claims(runs: Runs, grid_runs: Runs, real: Runs, per_kind: int) -> pd.DataFra
     steps = effect(runs, arm("100 good", SHORTER), arm("100 good"))
     order = ranked(defect_effects(grid_runs))
     worst = spoilt(order[0]) if order else CLEAN
-    largest, missing = effect(grid_runs, CLEAN, worst), effect(grid_runs, spoilt(LEFT_OUT), worst)
+    largest = effect(grid_runs, CLEAN, worst)
     following = (
         f"{order[0]}, against {order[1]}: {told(effect(grid_runs, spoilt(order[1]), worst))}"
         if len(order) > 1
@@ -370,17 +436,19 @@ def claims(runs: Runs, grid_runs: Runs, real: Runs, per_kind: int) -> pd.DataFra
     )
     leak, by_kind = leak_effects(grid_runs), leak_by_kind(grid_runs)
     most = max(by_kind, key=lambda kind: by_kind[kind])
+    asked = [questions()[place]["kind"] for seed in range(SEEDS) for place in leaked(seed)]
     by_rules, by_lot = (
         effect(runs, arm("thinned by lot"), arm("filtered")),
         effect(runs, arm(BAD), arm("thinned by lot")),
     )
     new = float(np.mean([caught(filter_pairs, pairs) for pairs in unseen_pairs().values()]))
-    fall = {"more": "rise", "less": "fall"}
+    fall, seen = {"more": "rise", "less": "fall"}, kinds_among()
     rows = [
         (
             f"200 of 700 answers spoilt, the questions unchanged: exact answers {verdict(bad, **fall)}",
             points(bad),
             f"the same 200 questions with right answers, against none: {told(effect(runs, arm(GOOD), arm(RIGHT)))}",
+            f"the {len(seen)} kinds that occur among the pairs: {told(effect(runs, arm(RIGHT), arm(BAD), kinds=places(seen)))}; "
             f"{LONGER} steps: {told(longer)}; SmolLM2, 320 pairs once, {len(chosen(real, arm=BAD))} seeds: {told(smol)}",
         ),
         (
@@ -392,14 +460,19 @@ def claims(runs: Runs, grid_runs: Runs, real: Runs, per_kind: int) -> pd.DataFra
         (
             f"Settled losses for {len(order)} of {len(DEFECTS)} defects; largest estimate: {order[0] if order else OPEN}",
             points(largest) if order else "",
-            f"against the 100 pairs left out: {told(missing)}" if order else "",
+            "; ".join(
+                f"against the 100 pairs left out, {how}: {told(value)}"
+                for how, value in against_missing(grid_runs, order[0]).items()
+            )
+            if order
+            else "",
             f"100 of 300 pairs, all on facts; {following}",
         ),
         (
             f"100 leaked questions: their score, compared with all other questions, {verdict(leak['leaked − others'], 'rises', 'falls')}",
             points(leak["leaked − others"]),
             f"leaked {points(leak['leaked questions'])}, others {points(leak['all other questions'])}",
-            f"leaked word for word, in place of 100 facts; most in the kind {most}: {100 * by_kind[most]:+.0f} points",
+            f"leaked word for word, in place of 100 facts; most in the kind {most}: {100 * by_kind[most]:+.0f} points on {asked.count(most)} questions",
         ),
         (
             f"A filter by rules, against throwing out as many pairs at random: exact answers {verdict(by_rules, **fall)}",
@@ -418,7 +491,7 @@ def shown_questions(count: int = SHOWN) -> list[dict]:
 
 
 __all__ = [
-    "LABELLED", "UNSEEN", "WHY", "Ballot", "agreement", "amount_table", "caught", "caught_table", "claims", "comparisons", "defect_grid",
+    "LABELLED", "UNSEEN", "WHY", "Ballot", "agreement_table", "amount_table", "caught", "caught_table", "claims", "comparisons", "defect_grid",
     "dose_table", "filter_effects", "harm_table", "in_100", "in_points", "leak_table", "lines_table", "main_figure", "np", "other_arms", "pd", "points",
-    "read_jsonl", "runs", "stats", "unseen_pairs", "verdict", "votes_path",
+    "read_jsonl", "runs", "stats", "unseen_pairs", "verdict", "votes_path", "why_right",
 ]  # fmt: skip

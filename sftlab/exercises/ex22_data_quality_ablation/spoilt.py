@@ -24,10 +24,12 @@ from sftlab.exercises.ex22_data_quality_ablation.experiment import (
 RECORD = "data_defects"  # data/results/data_defects.json
 
 STEPS = 80  # 4.3 epochs of 300 pairs
+FEWER = 53  # as many epochs of 200 pairs
 PAIRS, PLACES = 300, 100  # pairs of an arm, and those of them that may be spoilt
 DOSES = (10, 30, 100)  # spoilt pairs
 ORIGINALS = 5  # pairs that are copied
 NONE, LEFT_OUT, COPIES, LEAKED = "none", "left out", "near-copies", "leaked questions"
+LEFT_OUT_SHORTER = "left out, equal epochs"
 SHOWN = 36  # answers stored as text for seed 0
 GREETINGS = ("", "Please: ", "Question: ", "Hello! ", "Quick one: ", "One more: ")
 ENDINGS = ("", " ", "!", " Thanks.", " :)", "\n")
@@ -110,7 +112,8 @@ def rows(defect: str, bad: int, seed: int) -> list[dict]:
 def settings() -> list[dict]:
     """Return the largest dose of every defect first, then the smaller ones."""
     every = [*DEFECTS, COPIES, LEAKED]
-    arms = [(NONE, 0), (LEFT_OUT, DOSES[2]), *((defect, DOSES[2]) for defect in every)]
+    missing = [(LEFT_OUT, DOSES[2]), (LEFT_OUT_SHORTER, DOSES[2])]
+    arms = [(NONE, 0), *missing, *((defect, DOSES[2]) for defect in every)]
     middle = [(defect, DOSES[1]) for defect in every]
     small = [(defect, DOSES[0]) for defect in DEFECTS]
     return [
@@ -123,7 +126,8 @@ def settings() -> list[dict]:
 
 def run(defect: str, bad: int, seed: int) -> dict:
     """Train one arm and test it, by kind; also the marks of the questions that may leak."""
-    model, tokenizer = train(rows(defect, bad, seed), seed, steps=STEPS)
+    steps = FEWER if defect == LEFT_OUT_SHORTER else STEPS
+    model, tokenizer = train(rows(defect, bad, seed), seed, steps=steps)
     asked = questions()
     lines, texts = examine(model, tokenizer, asked)
     found: dict = {line: by_kind(marks, asked) for line, marks in lines.items()}
