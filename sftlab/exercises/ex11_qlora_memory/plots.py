@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -14,15 +14,14 @@ from sftlab.exercises.ex11_qlora_memory.experiment import (
     BITS,
     CODES,
     CONTROLS,
-    DOCUMENTS,
     EVEN,
-    FP4,
     LARGEST_WAY,
     LLOYD,
     NF4,
     OFFSET,
     RANDOM_WAY,
     SPREAD,
+    block_size,
 )
 from sftlab.memory.count import TrainingBytes
 
@@ -54,7 +53,7 @@ WHY = {  # why a prediction comes out as it does: prediction -> mechanism
 
 
 def chosen(runs: Sequence[dict], **settings) -> list[dict]:
-    """Return the runs with these settings, in the order of their starts."""
+    """Return the runs with these settings, in the order of their draws."""
     return [run for run in runs if all(run[name] == value for name, value in settings.items())]
 
 
@@ -83,8 +82,8 @@ def error_over_bits(found: Mapping[str, Mapping[str, Mapping[float, float]]]):
 
 
 def _layers(runs: Sequence[dict], arm: str, bits: float) -> dict[str, float]:
-    """Return the errors of the layers in the run whose blocks begin at the first weight."""
-    (run,) = chosen(runs, arm=arm, bits=bits, start=0)
+    """Return the errors of the layers in the run that leaves their columns in place."""
+    (run,) = chosen(runs, arm=arm, bits=bits, draw=0)
     return run["error"]
 
 
@@ -106,37 +105,48 @@ def against_nf4(runs: Sequence[dict], arm: str, bits: float) -> Estimate:
     return float(np.exp(value)), (float(np.exp(low)), float(np.exp(high)))
 
 
-def on_real(runs: Sequence[dict], arm: str, bits: float) -> Estimate:
-    """Return an arm's error divided by NF4's on SmolLM2's embedding, over parts of the vocabulary."""
+def on_real(runs: Sequence[dict], arm: str, bits: float) -> str:
+    """Return an arm's error divided by NF4's on SmolLM2's embedding: the mean, and the range of its parts.
+
+    The parts of the vocabulary follow one another and differ steadily, so they are no sample.
+    """
     (mine,), (nf4,) = (chosen(runs, arm=name, bits=bits) for name in (arm, NF4))
-    return estimates.ratio(list(nf4["error"].values()), list(mine["error"].values()))
+    found = [a / b for a, b in zip(mine["error"].values(), nf4["error"].values(), strict=True)]
+    return f"×{np.mean(found):.2f} [{min(found):.2f} to {max(found):.2f}]"
 
 
 def ratios_table(runs: Sequence[dict], real: Sequence[dict]) -> pd.DataFrame:
     """Return each code's error divided by NF4's, by bits: the base model, and SmolLM2's embedding."""
     rows = {}
-    for code in (FP4, EVEN, OFFSET, LLOYD):
+    for code in CODES[1:]:
         rows[code] = {f"{b} bits": times(against_nf4(runs, code, b)) for b in BITS}
-        rows[f"{code}, SmolLM2"] = {f"{b} bits": times(on_real(real, code, b)) for b in BITS}
+        rows[f"{code}, SmolLM2"] = {f"{b} bits": on_real(real, code, b) for b in BITS}
     return pd.DataFrame(rows).T.rename_axis("error ÷ NF4's")
 
 
 # --- loss ------------------------------------------------------------------------------------
 
 
-def added_loss(runs: Sequence[dict], arm: str, bits: float = SHOWN) -> Estimate:
-    """Return by which share an arm raises the loss; the interval is over where blocks begin."""
-    return estimates.mean([r["loss"] / r["before"] for r in chosen(runs, arm=arm, bits=bits)])
+def added_loss(runs: Sequence[dict], arm: str, over: str | None = None) -> Estimate:
+    """Return by which share an arm raises the loss, or by which share more than another arm.
+
+    The interval is over draws of the blocks and over documents.
+    """
+    added, other = (
+        np.array([run["loss"] for run in chosen(runs, arm=name, bits=SHOWN)]) if name else 0.0
+        for name in (arm, over)
+    )
+    return estimates.crossed(added - other)
 
 
 def losses(runs: Sequence[dict]):
-    """Draw by how much each arm raises the loss, one point for each start of the blocks.
+    """Draw by how much each arm raises the loss, one point for each draw of the blocks.
 
     The left panel ends where the second largest mean still fits, so that small ones can be told apart.
     """
     arms = (*CODES, *CONTROLS)
     found = {
-        arm: [r["loss"] / r["before"] for r in chosen(runs, arm=arm, bits=SHOWN)] for arm in arms
+        arm: [float(np.mean(r["loss"])) for r in chosen(runs, arm=arm, bits=SHOWN)] for arm in arms
     }
     *_, large, _ = sorted(found.values(), key=np.mean)
     low, high = min(map(min, found.values())), 1.35 * max(large)
@@ -155,12 +165,14 @@ def losses(runs: Sequence[dict]):
 # --- memory ----------------------------------------------------------------------------------
 
 
-def deviations(planned: Mapping[tuple[str, str], Sequence[float]], weights: str) -> list[float]:
-    """Return planned ÷ published − 1 of every model and length with weights stored like this."""
+def deviations(
+    planned: Mapping[tuple[str, str], Sequence[float]], weights: str, shapes: Collection[str]
+) -> list[float]:
+    """Return published ÷ planned − 1 of some models at every length, with weights stored like this."""
     return [
-        plan / there - 1
+        there / plan - 1
         for (shape, stored), sizes in planned.items()
-        if stored == weights
+        if stored == weights and shape in shapes
         for plan, there in zip(sizes, PUBLISHED[shape, stored], strict=True)
     ]
 
@@ -193,12 +205,14 @@ def claims(
     real: Sequence[dict],
     normal: Mapping[str, Mapping[float, float]],
     planned: Mapping[tuple[str, str], Sequence[float]],
+    in_64: Mapping[str, float],
 ) -> pd.DataFrame:
     """Return the claims of the lesson with their numbers; the words follow the intervals.
 
     Args:
         normal: code -> bits -> error on normal numbers.
         planned: (shape, weights) -> planned GB by length.
+        in_64: code -> error on the linear layers in blocks of 64.
     """
 
     def than(found: Estimate) -> str:
@@ -211,35 +225,46 @@ def claims(
     )
     by_bits = "; ".join(f"{b}: {times(against_nf4(runs, OFFSET, b))}" for b in BITS if b != SHOWN)
     first, last = BITS[0], BITS[-1]
+    both = {shape for shape, weights in planned if weights == "bf16"}
+    larger = sorted({shape for shape, _ in planned} - both)
+    ranked = "; ".join(
+        f"{code}: {verdict(found, 'higher', 'lower')}, {_points(found)}"
+        for code in CODES[1:]
+        for found in [added_loss(runs, code, NF4)]
+    )
     rows = [
         (
             f"With 16 even values (INT4) the error is {than(even)} than with NF4, at {SHOWN} bits",
             times(even),
             f"the best 16 values for normal numbers (Lloyd–Max): {times(best)}, so {than(best)} than NF4",
-            f"{last:g} bits: {times(against_nf4(runs, EVEN, last))}; SmolLM2's embedding, {SHOWN} bits: {times(on_real(real, EVEN, SHOWN))}, Lloyd–Max there {times(on_real(real, LLOYD, SHOWN))}",
+            f"{last:g} bits: {times(against_nf4(runs, EVEN, last))}; SmolLM2's embedding, {SHOWN} bits: {on_real(real, EVEN, SHOWN)}, Lloyd–Max there {on_real(real, LLOYD, SHOWN)}",
         ),
         (
             f"With an offset and as many bits, INT4's error is {than(offset)} than NF4's, at {SHOWN} bits",
             times(offset),
-            f"other bits per weight: {by_bits}",
-            f"normal numbers: ×{normal[OFFSET][first] / normal[NF4][first]:.2f} at {first} and ×{normal[OFFSET][last] / normal[NF4][last]:.2f} at {last:g} bits; "
-            f"SmolLM2's embedding: {times(on_real(real, OFFSET, first))} and {times(on_real(real, OFFSET, last))}",
+            f"in blocks of 64, where the offset takes more bits: ×{in_64[OFFSET] / in_64[NF4]:.2f}; in its {block_size(OFFSET, SHOWN)}: {times(offset)}",
+            f"other bits per weight: {by_bits}; normal numbers: ×{normal[OFFSET][first] / normal[NF4][first]:.2f} at {first} and ×{normal[OFFSET][last] / normal[NF4][last]:.2f} at {last:g} bits; "
+            f"SmolLM2's embedding: {on_real(real, OFFSET, first)} and {on_real(real, OFFSET, last)}",
         ),
         (
             f"NF4 at {SHOWN} bits: the loss on documents is {verdict(nf4, 'higher', 'lower')}",
             f"by {_percent(nf4)}",
             f"errors as large: in each layer's largest direction {_percent(largest)}; in a random one {_percent(by_chance)}; as noise {_percent(spread)}",
-            f"interval over starts of the blocks, same {DOCUMENTS} documents, one small model; all codes, {SHOWN} bits: "
-            + ", ".join(f"{code} {added_loss(runs, code)[0]:.2%}" for code in CODES),
+            f"one small model; other codes against NF4: {ranked}",
         ),
         (
             "Observation: the planner's peak memory against published measurements, 4 bits",
-            _span(deviations(planned, "nf4")),
-            f"the same models in 16 bits: {_span(deviations(planned, 'bf16'))}",
-            "another implementation of 4 bits; the cause of the differences was not tested",
+            f"published ÷ planned: {_span(deviations(planned, 'nf4', both))}",
+            f"the same models in 16 bits: {_span(deviations(planned, 'bf16', both))}",
+            f"{', '.join(larger)}: {_span(deviations(planned, 'nf4', larger))}; another implementation of 4 bits; the cause of the differences was not tested",
         ),
     ]
     return pd.DataFrame(rows, columns=["claim", "measured", "control", "where it stops holding"])
+
+
+def _points(estimate: Estimate) -> str:
+    value, (low, high) = estimate
+    return f"{100 * value:+.2f} points ({100 * low:+.2f} to {100 * high:+.2f})"
 
 
 def _percent(estimate: Estimate) -> str:
@@ -262,6 +287,8 @@ def against_cards(planned: TrainingBytes, title: str, alt: str):
     """Draw one stacked bar up to the peak, and a line for each size of card."""
     found = {name: size / 1e9 for name, size in parts_of(planned).items()}
     peak = sum(found.values())
-    cards = {card: f"{card}:\n{'plan fits' if peak <= card else 'too small'}" for card in CARDS}
+    cards = {
+        card: f"{card}:\n{'above the plan' if peak <= card else 'below the plan'}" for card in CARDS
+    }
     return stacked({"": found}, title, alt, axvline=cards, xlim=(0, max(1.05 * peak, 88)),
                      xlabel="GB; dotted lines are cards", figsize=(7.6, 2.6))  # fmt: skip
