@@ -95,24 +95,6 @@ def runs(name: str, folder: Path = RESULTS, **chosen: Any) -> list[dict]:
     return kept
 
 
-def live_or_recorded(name: str, run: Callable[..., dict], **settings: Any) -> dict:
-    """Return ``run(**settings)``, or the recorded result and a note if the system cannot run it.
-
-    Raises:
-        WorkbookError: as in ``run``, if there is no recorded result for these settings.
-    """
-    try:
-        return run(**settings)
-    except WorkbookError as error:
-        found = read(name)
-        for entry in found["runs"]:
-            if entry["settings"] == settings:
-                date = found["provenance"][entry["sitting"]]["date"]
-                print(f"Not measured here, but recorded on {date}: {error}.")
-                return entry["result"]
-        raise
-
-
 def key(settings: dict) -> str:
     """Return the settings as text that does not depend on their order."""
     return json.dumps(settings, sort_keys=True)

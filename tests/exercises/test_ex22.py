@@ -120,7 +120,7 @@ def test_kinds_at_their_ceiling_are_told_apart():
             run["correct"][:7] = [20] * 4 + [0] * 3
     assert plots.can_move(main) == list(range(7, KINDS))
     assert f"7 of {KINDS} kinds" in plots.why_right(main)
-    assert plots.why_right(main).endswith("rises.")
+    assert plots.why_right(main).endswith("a gain.")
 
 
 def test_kinds_of_question_that_no_pair_has():

@@ -20,13 +20,13 @@ from sftlab.exercises.ex11_qlora_memory.experiment import (
     NF4,
     OFFSET,
     RANDOM_WAY,
+    SHOWN,
     SPREAD,
     block_size,
 )
 from sftlab.memory.count import TrainingBytes
 
 CARDS = (16, 24, 48, 80)  # GB
-SHOWN = 4.25  # bits per weight at which codes are compared
 
 # Peak memory of fine-tuning in GB by length, as its authors measured it: one sequence, activations
 # recomputed, r = 64 on all linear layers; an A100 with all that a process allocates there. Their 4

@@ -101,10 +101,11 @@ def why_right(runs: Runs) -> str:
     free = can_move(runs)
     found = effect(runs, arm(GOOD), arm(RIGHT), kinds=free)
     fewer = effect(runs, arm("100 good"), arm("100 good + 200 right"))
+    words = ("a gain", "a loss")
     return (
         f"After 500 good pairs {len(kind_names()) - len(free)} of {len(kind_names())} kinds are at most 2 points from 0% or 100% "
-        f"exact answers, and can hardly change. On the other {len(free)}: {told(found)}. Added to 100 good pairs, "
-        f"the same 200 right ones: {told(fewer)}."
+        f"exact answers, and can hardly change. On the other {len(free)}: {told(found, *words)}. Beside 100 good pairs, "
+        f"the same 200 right ones: {told(fewer, *words)}."
     )  # fmt: skip
 
 
@@ -443,11 +444,14 @@ def claims(runs: Runs, grid_runs: Runs, real: Runs, per_kind: int) -> pd.DataFra
     )
     new = float(np.mean([caught(filter_pairs, pairs) for pairs in unseen_pairs().values()]))
     fall, seen = {"more": "rise", "less": "fall"}, kinds_among()
+    hundred = arm("100 good")
     rows = [
         (
             f"200 of 700 answers spoilt, the questions unchanged: exact answers {verdict(bad, **fall)}",
             points(bad),
-            f"the same 200 questions with right answers, against none: {told(effect(runs, arm(GOOD), arm(RIGHT)))}",
+            f"the same 200 questions with right answers, against none: {told(effect(runs, arm(GOOD), arm(RIGHT)))}; "
+            f"beside 100 good pairs, against none: right {told(effect(runs, hundred, arm('100 good + 200 right')))}, "
+            f"bad {told(effect(runs, hundred, arm('100 good + 200 bad')))}",
             f"the {len(seen)} kinds that occur among the pairs: {told(effect(runs, arm(RIGHT), arm(BAD), kinds=places(seen)))}; "
             f"{LONGER} steps: {told(longer)}; SmolLM2, 320 pairs once, {len(chosen(real, arm=BAD))} seeds: {told(smol)}",
         ),
