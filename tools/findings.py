@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html.parser import HTMLParser
@@ -142,42 +141,39 @@ def verdict(statement: Statement, rows: Sequence[Sequence[str]]) -> tuple[str, s
     return OPEN, ""
 
 
+def entry(statement: Statement, rows: Sequence[Sequence[str]], comment: str) -> str:
+    """Return a statement as an item of a list: what the chapter says, what was measured, the first row's control."""
+    (path,) = NOTEBOOKS.glob(f"{statement.number}_*.ipynb")
+    measured = "; ".join(f"{rows[k][0]}: **{rows[k][1]}**" for k in statement.rows)
+    told = f" *{comment[0].upper()}{comment[1:]}.*" if comment else ""
+    return "\n".join([
+        f"- **{statement.says}**{told} ([{statement.number}](../notebooks/{path.name}))  ",
+        f"  {measured}.  ",
+        f"  *Control*: {rows[statement.rows[0]][2]}.",
+    ])  # fmt: skip
+
+
 def page() -> str:
-    """Return the text of ``docs/findings.md``."""
-    lines, words = [], []
+    """Return the text of ``docs/findings.md``: the statements by verdict, those that failed first."""
+    by_verdict: dict[str, list[str]] = {word: [] for word in (FAILED, PART, OPEN, HELD)}
     for statement in STATEMENTS:
-        (path,) = NOTEBOOKS.glob(f"{statement.number}_*.ipynb")
         rows = found(statement.number)
         word, comment = verdict(statement, rows)
-        words.append(word)
-        measured = "<br>".join(f"{rows[k][0]}: **{rows[k][1]}**" for k in statement.rows)
-        control = "<br>".join(rows[k][2] for k in statement.rows[:1])
-        told = f"**{word}**" + (f": {comment}" if comment else "")
-        cells = (
-            f"[{statement.number}](../notebooks/{path.name})",
-            statement.says,
-            told,
-            measured,
-            control,
-        )
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    counts = Counter(words)
-    total = ", ".join(
-        f"{counts[word]} {word}" for word in (HELD, PART, FAILED, OPEN) if counts[word]
-    )
-    return "\n".join([
+        by_verdict[word].append(entry(statement, rows, comment))
+    total = ", ".join(f"{len(some)} {word}" for word, some in by_verdict.items() if some)
+    lines = [
         "# What this workbook found",
         "",
         f"A chapter on supervised fine-tuning makes {len(STATEMENTS)} statements that can be tested on a small model. Here: {total}.",
         "Measured sentences are those of the table *What was found* in each notebook, and the verdicts follow from their words (`tools/findings.py`).",
-        "Brackets are 95% intervals; a notebook names their unit, its other claims, and where each claim stops holding. Most were measured on",
+        "Round brackets are 95% intervals; a notebook names their unit, its other claims, and where each claim stops holding. Most were measured on",
         "one model of 3 million parameters: see the notebook before you carry one over to yours.",
         "",
-        "| | the chapter says | here | measured | decisive control |",
-        "|---|---|---|---|---|",
-        *lines,
-        "",
-    ])  # fmt: skip
+    ]  # fmt: skip
+    for word, some in by_verdict.items():
+        if some:
+            lines += [f"## {word.capitalize()}", "", *some, ""]
+    return "\n".join(lines)
 
 
 def update_findings(path: Path = PATH) -> bool:
