@@ -242,8 +242,8 @@ def claims(
         (
             f"With an offset and as many bits, INT4's error is {than(offset)} than NF4's, at {SHOWN} bits",
             times(offset),
-            f"in blocks of 64, where the offset takes more bits: ×{in_64[OFFSET] / in_64[NF4]:.2f}; in its {block_size(OFFSET, SHOWN)}: {times(offset)}",
-            f"other bits per weight: {by_bits}; normal numbers: ×{normal[OFFSET][first] / normal[NF4][first]:.2f} at {first} and ×{normal[OFFSET][last] / normal[NF4][last]:.2f} at {last:g} bits; "
+            f"in blocks of 64, where the offset takes more bits: ×{in_64[OFFSET] / in_64[NF4]:.2f}; in its {block_size(OFFSET, SHOWN)}: {times(offset)}; at other bits per weight: {by_bits}",
+            f"normal numbers: ×{normal[OFFSET][first] / normal[NF4][first]:.2f} at {first} and ×{normal[OFFSET][last] / normal[NF4][last]:.2f} at {last:g} bits; "
             f"SmolLM2's embedding: {on_real(real, OFFSET, first)} and {on_real(real, OFFSET, last)}",
         ),
         (
