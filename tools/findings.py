@@ -75,6 +75,7 @@ STATEMENTS = (
         ("ended turns lower.*not settled", PART, "the end-of-turn token decides; every answer or the last one is not settled"),
         ("ended turns lower", HELD, ""))),
     Statement("16", "The whole run makes a model that follows instructions.", (2,), (
+        ("240 pairs fewer.*24 pairs fewer", PART, "in the chat template; prompted as Q and A, the base answers more of the hard questions without any training"),
         ("240 pairs not settled.*24 pairs fewer", PART, "24 pairs answer fewer of the hard questions than examples in the prompt; 240 pairs are not settled"), ("fewer", FAILED, ""), ("not settled", OPEN, ""), ("more", HELD, ""))),
     Statement("17", "A LoRA layer written by hand equals the library's.", (2,), (("equals", HELD, ""),)),
     Statement("18", "A small rank on q and v is enough.", (0, 3), (
