@@ -138,7 +138,7 @@ def test_the_words_follow_the_numbers(few_turns, prompt_wins):
     assert "equals" in equal["claim"][3] and "differs from" in other["claim"][3]
     assert "the same losses" in equal["claim"][4] and "other losses" in other["claim"][4]
     assert plots.turn(runs)[0] == (20 if few_turns else 96)
-    assert "last step in 4 of 4 seeds; 240 pairs at" in equal["where it stops holding"][2]
+    assert "validation loss in 4 of 4 seeds; 240 pairs at" in equal["where it stops holding"][2]
     side = "prompted as Q and A" if prompt_wins else "trained on 240 pairs"
     assert f"better {side}: none" not in plots.differing(runs)
     assert "larger (in no pair)" in plots.differing(runs)

@@ -128,7 +128,7 @@ def other_judge(runs: Runs) -> str:
     share = [score(digits(some, "validation")) for some in (slow, many)]
     gained = change(digits(many, "validation"), digits(slow, "validation"))
     return (
-        f"Exact answers are another judge. On {FEW} pairs the last step has more of them than the chosen one in {more} of "
+        f"Exact answers are another judge: on {FEW} pairs the last step has more of them than the chosen one in {more} of "
         f"{len(few)} seeds. With {MANY} pairs, {RATES[0]:g} ends at a test loss of {loss[0]:.3f}, {many[0]['learning_rate']:g} at "
         f"{loss[1]:.3f}; exact answers {share[0][0]:.0%} and {share[1][0]:.0%}, {points(gained)}{', ' + estimates.OPEN if not estimates.settled(gained) else ''}."
     )
@@ -407,8 +407,8 @@ def claims(
             f"Exact answers, trained − prompted as Q and A: {MANY} pairs {verdict(many, *word)}, {FEW} pairs {verdict(few, *word)}",
             f"{MANY} pairs {points(many)}; {FEW} pairs {points(few)}",
             f"without training: {'; '.join(shares)}",
-            f"a base that has read such pages; {MANY} pairs: validation loss lowest at the last step in {at_the_end(large)} of {len(large)} seeds; "
-            f"{named(long)}, {points(against_prompt(runs, long))}",
+            f"the base has read pages of Q and A; {MANY} pairs end at the lowest validation loss in {at_the_end(large)} of {len(large)} seeds; "
+            f"{named(long)}: {points(against_prompt(runs, long))}",
         ),
         (
             f"A run resumed from disk {'equals' if resumed['with'] == 0 else 'differs from'} one that never stopped",
