@@ -39,6 +39,7 @@ from sftlab.exercises.ex23_broken_runs_clinic.plots import (
     CURVE,
     NAMES,
     SMALL,
+    asking,
     begins_by_seed,
     claims,
     cost_table,
@@ -240,6 +241,8 @@ def test_the_words_follow_the_numbers():
     assert begins_by_seed(every).endswith(": 1.0100, 1.0000, 1.0000, 1.0000, 1.0000")
     assert in_some_seeds(every) == "Found in some seeds only: mean of means (1 of 5)."
     assert in_some_seeds(none).endswith("none.")
+    assert asking(every).startswith("*learned* alone finds 1 of 13; false alarms: 0 of 4.")
+    assert asking(none).startswith("*learned* alone finds 0 of 13;")
     assert "none" in which_finds_what(every).get_suptitle()
     assert "a system turn" in which_finds_what(none).get_suptitle()
     plt.close("all")

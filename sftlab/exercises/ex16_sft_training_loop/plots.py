@@ -111,12 +111,12 @@ def ends(runs: Runs) -> str:
     word = verdict(rise(few), "higher", "lower", neutral=1.0)
     matters = gain(fast)
     told = (
-        f"On {FEW} pairs the last step's loss is {times(rise(few, 'validation'))} of the chosen one's on the validation "
-        f"questions, which chose it. On the test questions it is {times(rise(few))}: {word}."
+        f"Loss, last step ÷ chosen step, {FEW} pairs: {times(rise(few, 'validation'))} on the validation questions, "
+        f"which chose the step; {times(rise(few))} on the test questions, {word}."
     )
     if not estimates.settled(matters):
         return told
-    return f"{told} At {FAST:g} with {MANY} pairs it is {times(rise(fast))}, and the choice matters: {points(matters)}."
+    return f"{told} At {FAST:g} with {MANY} pairs it is {times(rise(fast))} there, and the choice matters: {points(matters)}."
 
 
 def other_judge(runs: Runs) -> str:
@@ -303,7 +303,7 @@ def scores_figure(runs: Runs):
     found = untrained(runs) | trained
     told = "; ".join(f"{name}: {estimates.percent(value)}" for name, value in found.items())
     return bars(found, f"{len(questions()[1])} test questions, answered in {len(found)} ways", f"Bar chart with 95% intervals. {told}.",
-                fmt=".0%", percent="x", xlim=(0, 1.12), xlabel="answered exactly (95% interval over seeds and kinds; “no example”: one run, kinds alone)")  # fmt: skip
+                fmt=".0%", percent="x", xlim=(0, 1.12), xlabel="answered exactly (95% interval\nover seeds and kinds; no example: kinds alone)")  # fmt: skip
 
 
 # --- tables ----------------------------------------------------------------------------------

@@ -401,7 +401,7 @@ EXERCISES = {
         path="Collect the trained labels first. Count those that are not the token at their position, then compare the list with the answer in pairs, and add "
         "the difference of the lengths. The usual wrong turn is to stop after the pairs: a masked end-of-turn token is one label less, and no pair shows it.",
         why="The probe needs no position of the answer, so a begin token more or a masked line break after the answer does not disturb it. "
-        "Its blind spot is what is not trained: a prompt that was cut has no wrong label.",
+        "Its blind spot is what is not trained: a prompt that was cut has no mismatch.",
         points=2,
     ),
     SPLIT: Exercise(

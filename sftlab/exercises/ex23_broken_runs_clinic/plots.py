@@ -28,7 +28,8 @@ CURVE, START, LEARNED = "curve falls by a third", "first loss", "learned"
 UNSEEN_ONLY = "untrained adapters"  # not written for a known fault
 GROUPS = ("known value", "rule of thumb", "calibrated")  # where a tolerance comes from
 NAMES = {"wrong labels": "label mismatches"}  # recorded as -> shown as
-COLUMNS = NAMES | {
+COLUMNS = {
+    "wrong labels": "labels",
     CURVE: "curve falls",
     "gradient and split": "split",
     "untrained adapters": "un- trained",
@@ -161,6 +162,17 @@ def in_some_seeds(runs: Sequence[dict], probe: str = START) -> str:
     found = {kind: sum(by[probe]) for kind, by in alarm_table(runs, broken(list(FIRST))).items()}
     told = [f"{k} ({n} of {len(SEEDS)})" for k, n in found.items() if 0 < n < len(SEEDS)]
     return f"Found in some seeds only: {', '.join(told) or 'none'}."
+
+
+def asking(runs: Sequence[dict]) -> str:
+    """Return what the answers to training questions alone find, and what they cannot say."""
+    found, false = (
+        counted(runs, kinds, [LEARNED]) for kinds in (broken(list(SECOND)), sound_kinds())
+    )
+    return (
+        f"*learned* alone finds {found}; false alarms: {false}. It says that something is wrong, not where, "
+        "and only when the model is served."
+    )
 
 
 def which_finds_what(runs: Sequence[dict], ward: Mapping = SECOND):
