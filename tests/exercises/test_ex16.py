@@ -12,7 +12,7 @@ import torch
 
 from sftlab.chat import user
 from sftlab.data import tokenize_conversations
-from sftlab.exercises.ex16_sft_training_loop import explorer, plots, stopping
+from sftlab.exercises.ex16_sft_training_loop import explorer, longer, plots, stopping
 from sftlab.exercises.ex16_sft_training_loop.explorer import Training, train_and_ask
 from sftlab.exercises.ex16_sft_training_loop.plots import curve
 from sftlab.generate import Generation
@@ -97,17 +97,39 @@ def recorded(few_turns: bool, prompt_wins: bool, seeds: int = 4) -> list[dict]:
     return found
 
 
+def recorded_longer(runs: list[dict], turns: bool) -> list[dict]:
+    """The runs on many pairs, gone on: the validation loss turns at step 150, or falls to the end."""
+    found = []
+    for setting in longer.settings():
+        own = {k: v for k, v in setting.items() if k != "steps"}
+        same = next((run for run in runs if own.items() <= run.items()), None)
+        if same is None:
+            continue
+        more = (
+            [0.01 * abs(k - 1) + 0.01 for k in range(7)]
+            if turns
+            else [0.01 / k for k in range(1, 8)]
+        )
+        curve = {name: [*same[name], *more] for name in ("training", "validation", "test")}
+        chosen = {"validation": 150 if turns else 300, "training": 300, "last": 300}
+        found.append({**same, **setting, **curve, "chosen": chosen})
+    return found
+
+
 @pytest.mark.parametrize("few_turns", [True, False])
 @pytest.mark.parametrize("prompt_wins", [True, False])
 def test_the_words_follow_the_numbers(few_turns, prompt_wins):
     runs = recorded(few_turns, prompt_wins)
+    more = recorded_longer(runs, few_turns)
     side = "lower" if few_turns else "higher"  # of many pairs, the later loss over the earlier one
     told = f"{side} from step {', '.join(map(str, plots.EARLIER))}"
     assert plots.over_seeds(runs).get_suptitle() == "Test loss by training step, 24 and 240 pairs"
-    assert ("hardly differ" in plots.ends(runs)) != few_turns
+    assert ("test questions, higher." in plots.ends(runs)) == few_turns
+    assert "in 0 of 4 seeds" in plots.other_judge(runs)
+    assert plots.other_judge(runs).endswith("not settled here.")
     assert ("so the layout alone brings out" in plots.layout(runs)) == prompt_wins
-    equal = plots.claims(runs, {"with": 0.0, "without": 0.1}, 1e-6, several)
-    other = plots.claims(runs, {"with": 0.2, "without": 0.1}, 1e-2, several)
+    equal = plots.claims(runs, more, {"with": 0.0, "without": 0.1}, 1e-6, several)
+    other = plots.claims(runs, more, {"with": 0.2, "without": 0.1}, 1e-2, several)
     assert equal["claim"][0].endswith(f": {told}")
     assert "exact answers not settled here" in equal["claim"][1]
     word = "fewer" if prompt_wins else "more"
@@ -115,15 +137,25 @@ def test_the_words_follow_the_numbers(few_turns, prompt_wins):
     assert "equals" in equal["claim"][3] and "differs from" in other["claim"][3]
     assert "the same losses" in equal["claim"][4] and "other losses" in other["claim"][4]
     assert plots.turn(runs)[0] == (20 if few_turns else 96)
-    side = "with examples in the prompt" if prompt_wins else "trained on 240 pairs"
+    assert "validation loss in 4 of 4 seeds; 240 pairs at" in equal["where it stops holding"][2]
+    side = "prompted as Q and A" if prompt_wins else "trained on 240 pairs"
     assert f"better {side}: none" not in plots.differing(runs)
-    verdicts = plots.units_table(runs).iloc[:, 0].str.split(", ").str[-1]
+    assert "larger (in no pair)" in plots.differing(runs)
+    assert "yes_no (in" not in plots.differing(runs)
+    verdicts = plots.units_table(runs, more).iloc[:, 0].str.split(", ").str[-1]
     assert set(verdicts) == {"lower" if prompt_wins else "higher"}
     assert "8 examples" in " ".join(plots.untrained(runs))  # by the lower loss, not by the score
     assert plots.flat(runs).endswith(f" at steps {20 if few_turns else 96}.")
+    assert ("own steps: 20, 20, 20, 20." in plots.flat(runs)) == few_turns
     assert plots.flat(runs, 1.0).endswith("the minimum is flat.")
     assert "24 pairs: 15–16, 240 pairs: 24" in plots.kinds_covered(runs)
-    assert len(plots.rules_table(runs)) == 4 and len(plots.later_table(runs)) == 4
+    rules = plots.rules_table(runs, more).iloc[:, 1:]
+    same = set(rules.index[(rules == "the same checkpoint").all(axis=1)])
+    assert len(rules) == 6 and {name.split(" at")[0] for name in same} == (
+        {"240 pairs"} if few_turns else {"24 pairs", "240 pairs"}
+    )
+    assert any("300 steps" in name for name in same) != few_turns
+    assert len(plots.later_table(runs)) == 4
     plots.scores_figure(runs)
     plt.close("all")
 

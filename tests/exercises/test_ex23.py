@@ -37,11 +37,16 @@ from sftlab.exercises.ex23_broken_runs_clinic.evidence import (
 )
 from sftlab.exercises.ex23_broken_runs_clinic.plots import (
     CURVE,
+    NAMES,
+    SMALL,
+    asking,
+    begins_by_seed,
     claims,
     cost_table,
     costs,
     counted,
     hits,
+    in_some_seeds,
     loss_curves,
     probes_table,
     sound_kinds,
@@ -86,6 +91,13 @@ def test_a_fault_of_the_examples_leaves_the_sound_ones_alone(fault, first):
     assert found[0] == first
     assert len(found) == len(ROWS)
     assert before == ROWS
+
+
+def test_answers_of_the_next_pair_train_what_the_answers_trained():
+    rows = [Example([*row.input_ids, 8], [*row.labels, M]) for row in ROWS]  # a line break after it
+    assert clinic.answers_of_the_next(rows, Tokenizer())[0] == Example(
+        [7, 1, 5, 9, 8], [M, M, 5, 9, M]
+    )
 
 
 def test_both_wards_hold_sound_runs_and_the_second_no_fault_of_the_first():
@@ -204,6 +216,10 @@ def made_up(caught: bool):
         seen = {name: probe.sound for name, probe in PROBES.items()}
         if caught and KINDS[setting["kind"]].where:
             seen |= {name: PROBES[name].sound + 9 for name in WRITTEN}
+        if caught and setting["kind"] == "mean of means" and setting["seed"] == 0:
+            seen["first loss"] += 0.01
+        if caught and setting["kind"] == "a system turn":
+            seen["learned"] -= 0.5
         exact = 0.2 if caught and KINDS[setting["kind"]].where else 0.9
         score = {"exact": exact + 0.01 * (setting["seed"] % 2), "content": 0.9, "stops": 1.0}
         found.append(setting | {"values": seen} | score)
@@ -216,8 +232,17 @@ def test_the_words_follow_the_numbers():
     assert hits(none, WRITTEN, SECOND)[0] == 0
     assert counted(every, broken(list(FIRST)), WRITTEN) == "10 of 10"
     assert len(costs(every, broken(list(KINDS)))["lower"]) == 23
-    assert len(costs(none, broken(list(KINDS)))["loses less than 5%"]) == 23
-    assert claims(every)["claim"].iloc[-1] != claims(none)["claim"].iloc[-1]
+    assert len(costs(none, broken(list(KINDS)))[SMALL]) == 23
+    assert SMALL == "loses less than 5 points"
+    assert "learned finds 1 of 23, 5 of 115 runs" in claims(every)["claim"].iloc[-1]
+    assert "learned finds 0 of 0" in claims(none)["claim"].iloc[-1]
+    assert "a system turn" not in claims(every)["where it stops holding"][2]
+    assert "a system turn" in claims(none)["where it stops holding"][2]
+    assert begins_by_seed(every).endswith(": 1.0100, 1.0000, 1.0000, 1.0000, 1.0000")
+    assert in_some_seeds(every) == "Found in some seeds only: mean of means (1 of 5)."
+    assert in_some_seeds(none).endswith("none.")
+    assert asking(every).startswith("*learned* alone finds 1 of 13; false alarms: 0 of 4.")
+    assert asking(none).startswith("*learned* alone finds 0 of 13;")
     assert "none" in which_finds_what(every).get_suptitle()
     assert "a system turn" in which_finds_what(none).get_suptitle()
     plt.close("all")
@@ -225,8 +250,16 @@ def test_the_words_follow_the_numbers():
 
 def test_tables_hold_every_probe_and_every_kind():
     runs = made_up(caught=True)
-    assert list(probes_table(runs).index) == [*PROBES, "the three of Build", "all"]
+    shown = probes_table(runs).index.get_level_values(1)
+    known = {NAMES.get(name, name) for name in PROBES}
+    assert set(shown) == known | {"the three of Build", "all"} and len(shown) == len(PROBES) + 2
+    assert list(probes_table(runs).loc["calibrated"].index) == ["stops", "learned"]
     assert list(cost_table(runs, SECOND).index) == list(SECOND)
+    for run in runs:
+        run["exact"] *= run["kind"] != "a system turn"
+    told_ = cost_table(runs, SECOND)["exact, against the sound run"]
+    assert told_["a system turn"].endswith("points (0% in every seed)")
+    assert told_["no assistant header"].endswith(" to -70.0)")
 
 
 def test_numbers_are_written_so_that_rounding_moves_no_digit():

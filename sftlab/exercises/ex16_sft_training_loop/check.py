@@ -19,8 +19,9 @@ _TRIED = {name: torch.ones(1, 1, dtype=torch.long) for name in ("input_ids", "at
 
 
 def _arguments(
-    batches: list[list], rates: tuple = (), asks: bool = False, micro: int | None = None
-):
+    batches: list[list], rates: tuple = (), asks: bool = False, micro: int | None = None,
+    momentum: float = 0.0,
+):  # fmt: skip
     """A model and an optimizer with two groups of parameters, both of which log what happens.
 
     ``rates`` defaults to the optimizer's own, so that only the cases about rates test them.
@@ -52,7 +53,8 @@ def _arguments(
 
     model.model.register_forward_pre_hook(forward, with_kwargs=True)
     weights = list(model.parameters())
-    optimizer = torch.optim.SGD([{"params": weights[:3]}, {"params": weights[3:]}], lr=OWN_RATE)
+    groups = [{"params": weights[:3]}, {"params": weights[3:]}]
+    optimizer = torch.optim.SGD(groups, lr=OWN_RATE, momentum=momentum)
     optimizer.register_step_post_hook(step)
     rates = list(rates) or [OWN_RATE] * len(batches)
     given = (
@@ -191,6 +193,14 @@ _given("The given optimizer never takes a step. With another one, its state and 
        lambda model, batches, optimizer, *rest: (model, batches, torch.optim.AdamW(model.parameters()), *rest))  # fmt: skip
 _flawed("The given optimizer never takes a step. Gradients alone move no weight.",
         step=lambda model, batch, *_: _loss(model, batch).item())  # fmt: skip
+
+
+def _forget_first(model, batch, optimizer, size):
+    optimizer.state.clear()
+    return _step(model, batch, optimizer, size)
+
+
+_flawed("The optimizer begins each step without its state: momentum, or AdamW's two averages, comes from earlier steps. Leave optimizer.state alone.", step=_forget_first)  # fmt: skip
 
 _flawed(
     "Every step has the optimizer's own learning rate. Before each step, put the planned rate into the optimizer's parameter groups.",
@@ -452,6 +462,7 @@ def _case(rule: str, describe: str, observe, *arguments, **options) -> Case:
 CASES = (
     _case("losses", "one batch", _losses, [[MIDDLE]]),
     _case("step", "three batches, the planned rates are the optimizer's own", _changes, THREE),
+    _case("state", "three batches, by an optimizer with momentum", _changes, THREE, momentum=0.9),
     _case("rate", "three batches with three learning rates", _rates, THREE, (0.2, 0.5, 0.3)),
     _case("mode", "two batches", _modes, THREE[:2]),
     _case("on_step", "three batches, with an on_step", _told, THREE, asks=True),
@@ -469,8 +480,9 @@ EXERCISES = {
         "batches: a list of dicts with input_ids, attention_mask and labels, each (examples, length); a label of -100 is not "
         "trained. rates: the learning rate of each step.",
         rules={
-            "step": "On each batch, in the given order, the optimizer takes one step on the mean loss over the batch's trained tokens, as "
-            "train_step does. Gradients of earlier batches have no effect. Clipping the gradient's norm to 1, as train_step does, is optional.",
+            "step": "The optimizer takes one step on each batch, in order, on the mean loss over its trained tokens, with this batch's "
+            "gradients. Clipping their norm to 1 is optional.",
+            "state": "The optimizer keeps its state, such as momentum, from step to step.",
             "rate": "In each step, all parameter groups of the optimizer have the step's learning rate.",
             "mode": "The model is in train mode in every step, and in eval mode at the end, whatever mode on_step leaves it in.",
             "on_step": "on_step(steps_done, loss), if given, is called right after every step: 1, 2, 3, ...",

@@ -10,6 +10,7 @@ import pandas as pd
 from sftlab.classroom.figures import BLUE, bars, curves
 from sftlab.exercises import estimates
 from sftlab.exercises.estimates import Estimate, points, times, tuned, verdict
+from sftlab.exercises.ex16_sft_training_loop import longer as longer_runs
 from sftlab.exercises.ex16_sft_training_loop.stopping import (
     BATCH,
     CHECKPOINTS,
@@ -21,6 +22,7 @@ from sftlab.exercises.ex16_sft_training_loop.stopping import (
     TEMPLATE,
     TRAINED,
     covered,
+    drawn,
     questions,
 )
 from sftlab.statistics import chosen, paired_difference
@@ -54,18 +56,18 @@ def prompted(runs: Runs, arm: str = LINES) -> list[dict]:
 
 def loss_at(run: dict, step: int, of: str = "test") -> float:
     """Return a run's loss at a checkpoint."""
-    return run[of][CHECKPOINTS.index(step)]
+    return run[of][longer_runs.CHECKPOINTS.index(step)]  # they begin with those of the shorter runs
 
 
-def losses(runs: Runs, rule: str, of: str = "test") -> list[float]:
+def losses(some: Runs, rule: str, of: str = "test") -> list[float]:
     """Return the loss of every seed at the checkpoint that a rule chooses."""
-    return [loss_at(run, run["chosen"][rule], of) for run in runs]
+    return [loss_at(run, run["chosen"][rule], of) for run in some]
 
 
-def others_step(runs: Runs, k: int) -> int:
+def others_step(some: Runs, k: int) -> int:
     """Return the checkpoint with the lowest mean validation loss over all runs but the k-th."""
-    rest = [run["validation"] for i, run in enumerate(runs) if i != k]
-    return CHECKPOINTS[int(np.argmin(np.mean(rest, axis=0)))]
+    rest = [run["validation"] for i, run in enumerate(some) if i != k]
+    return longer_runs.CHECKPOINTS[int(np.argmin(np.mean(rest, axis=0)))]
 
 
 def turn(runs: Runs, pairs: int = FEW) -> Estimate:
@@ -75,42 +77,61 @@ def turn(runs: Runs, pairs: int = FEW) -> Estimate:
 
 
 def flat(runs: Runs, close: float = CLOSE) -> str:
-    """Return at which checkpoints the mean validation loss is close to its lowest value."""
-    curve = np.mean([run["validation"] for run in best(runs, FEW)], axis=0)
+    """Return where each draw's validation loss is lowest, and where their mean is close to its lowest."""
+    some = best(runs, FEW)
+    curve = np.mean([run["validation"] for run in some], axis=0)
     near = [s for s, v in zip(CHECKPOINTS, curve, strict=True) if v <= (1 + close) * min(curve)]
-    told = f"Mean validation loss is within {close:.0%} of its lowest value at steps {', '.join(map(str, near))}"
+    own = ", ".join(str(run["chosen"]["validation"]) for run in some)
+    told = (
+        f"Measured is the mean of the draws' own steps: {own}. The mean curve of the {len(some)} is lowest "
+        f"at step {CHECKPOINTS[int(np.argmin(curve))]}, and within {close:.0%} of that at steps {', '.join(map(str, near))}"
+    )
     return f"{told}: the minimum is flat." if near[-1] >= 2 * near[0] else f"{told}."
 
 
-def ends(runs: Runs) -> str:
-    """Return how far the mean validation loss ends above its lowest value, and whether the choice matters there."""
-
-    def above(pairs: int, rate: float | None = None) -> float:
-        curve = np.mean([run["validation"] for run in best(runs, pairs, rate)], axis=0)
-        return float(curve[-1] / min(curve)) - 1
-
-    tuned_, fast, matters = above(FEW), above(MANY, FAST), gain(runs, MANY, FAST)
-    told = f"At the tuned learning rate the mean validation loss on {FEW} pairs ends {tuned_:.0%} above its lowest value"
-    if tuned_ < CLOSE:
-        told = f"At the tuned learning rate the validation loss on {FEW} pairs is flat after its minimum (it ends {tuned_:.0%} above), so the two checkpoints hardly differ in loss"
-    if fast < CLOSE:
-        return f"{told}."
-    more = f"At {FAST:g} with {MANY} pairs it ends {fast:.0%} above"
-    settled = f", and the choice matters: {points(matters)}." if matters[1][0] > 0 else "."
-    return f"{told}. {more}{settled}"
+def at_the_end(some: Runs) -> int:
+    """Return in how many runs the last step has the lowest validation loss."""
+    return sum(run["chosen"]["validation"] == run["chosen"]["last"] for run in some)
 
 
-def rise(runs: Runs, pairs: int, rate: float | None = None, of: str = "test") -> Estimate:
+def rise(some: Runs, of: str = "test") -> Estimate:
     """Return the loss at the last step over that at the chosen one, paired by seed."""
-    some = best(runs, pairs, rate)
     return estimates.ratio(losses(some, "validation", of), losses(some, "last", of))
 
 
-def against_others(runs: Runs, pairs: int, rate: float | None = None) -> Estimate:
+def against_others(some: Runs) -> Estimate:
     """Return the test loss at the last step over that at the step chosen on the other seeds."""
-    some = best(runs, pairs, rate)
     fixed = [loss_at(run, others_step(some, k)) for k, run in enumerate(some)]
     return estimates.ratio(fixed, losses(some, "last"))
+
+
+def ends(runs: Runs) -> str:
+    """Return how the last step's loss compares with the chosen one's, and whether the choice matters."""
+    few, fast = best(runs, FEW), best(runs, MANY, FAST)
+    word = verdict(rise(few), "higher", "lower", neutral=1.0)
+    matters = gain(fast)
+    told = (
+        f"Loss, last step ÷ chosen step, {FEW} pairs: {times(rise(few, 'validation'))} on the validation questions, "
+        f"which chose the step; {times(rise(few))} on the test questions, {word}."
+    )
+    if not estimates.settled(matters):
+        return told
+    return f"{told} At {FAST:g} with {MANY} pairs it is {times(rise(fast))} there, and the choice matters: {points(matters)}."
+
+
+def other_judge(runs: Runs) -> str:
+    """Return where exact answers choose otherwise than the validation loss does."""
+    few, many, slow = best(runs, FEW), best(runs, MANY), best(runs, MANY, RATES[0])
+    right = [[run["exact"][rule].count("1") for run in few] for rule in ("validation", "last")]
+    more = sum(last > chosen_ for chosen_, last in zip(*right, strict=True))
+    loss = [float(np.mean(losses(some, "validation"))) for some in (slow, many)]
+    share = [score(digits(some, "validation")) for some in (slow, many)]
+    gained = change(digits(many, "validation"), digits(slow, "validation"))
+    return (
+        f"Exact answers are another judge: on {FEW} pairs the last step has more of them than the chosen one in {more} of "
+        f"{len(few)} seeds. With {MANY} pairs, {RATES[0]:g} ends at a test loss of {loss[0]:.3f}, {many[0]['learning_rate']:g} at "
+        f"{loss[1]:.3f}; exact answers {share[0][0]:.0%} and {share[1][0]:.0%}, {points(gained)}{', ' + estimates.OPEN if not estimates.settled(gained) else ''}."
+    )
 
 
 def later(runs: Runs, pairs: int, step: int, rate: float | None = None) -> Estimate:
@@ -150,9 +171,9 @@ def by_kind(digits: str) -> list[float]:
     return [float(np.mean(some)) for some in kinds.values()]
 
 
-def digits(runs: Runs, rule: str) -> list[str]:
+def digits(some: Runs, rule: str) -> list[str]:
     """Return the marks of the test questions of every seed, by a rule."""
-    return [run["exact"][rule] for run in runs]
+    return [run["exact"][rule] for run in some]
 
 
 def score(marks: Sequence[str]) -> Estimate:
@@ -167,9 +188,8 @@ def change(before: Sequence[str], after: Sequence[str]) -> Estimate:
     return estimates.crossed([np.subtract(by_kind(b), by_kind(a)).tolist() for a, b in pairs])
 
 
-def gain(runs: Runs, pairs: int = FEW, rate: float | None = None) -> Estimate:
+def gain(some: Runs) -> Estimate:
     """Return the exact answers of the checkpoint of lowest validation loss minus the last one's."""
-    some = best(runs, pairs, rate)
     return change(digits(some, "last"), digits(some, "validation"))
 
 
@@ -178,9 +198,9 @@ def prompt_marks(runs: Runs) -> list[str]:
     return [run["exact"] for run in prompted(runs)]
 
 
-def against_prompt(runs: Runs, pairs: int = FEW) -> Estimate:
-    """Return the score of a trained model's chosen checkpoint minus that of examples in the prompt."""
-    return change(prompt_marks(runs), digits(best(runs, pairs), "validation"))
+def against_prompt(runs: Runs, some: Runs) -> Estimate:
+    """Return the score of trained runs' chosen checkpoints minus that of examples in the prompt."""
+    return change(prompt_marks(runs), digits(some, "validation"))
 
 
 def untrained(runs: Runs) -> dict[str, Estimate]:
@@ -199,10 +219,14 @@ def layout(runs: Runs) -> str:
     found = list(untrained(runs).values())
     scores = [estimates.percent(value) for value in found]
     alone = found[2][1][0] > found[0][1][1]
+    given = prompted(runs)[0]["pairs"]
+    loss = [
+        np.mean([r["validation"] for r in chosen(runs, arm=LINES, pairs=n)]) for n in (0, given)
+    ]
     return (
         "The base has read pages of questions and answers in lines of Q and A, so the layout alone brings out the answers. " * alone
         + f"Layout and examples apart: as Q and A, the base has {scores[2]} of the answers exactly right "
-        f"without any example, and {scores[3]} with some. In the chat template it has {scores[0]} and {scores[1]}."
+        f"without any example, and {scores[3]} with {given} (validation loss {loss[0]:.3f} and {loss[1]:.3f}). In the chat template it has {scores[0]} and {scores[1]}."
     )  # fmt: skip
 
 
@@ -279,65 +303,79 @@ def scores_figure(runs: Runs):
     found = untrained(runs) | trained
     told = "; ".join(f"{name}: {estimates.percent(value)}" for name, value in found.items())
     return bars(found, f"{len(questions()[1])} test questions, answered in {len(found)} ways", f"Bar chart with 95% intervals. {told}.",
-                fmt=".0%", percent="x", xlim=(0, 1.12), xlabel="answered exactly (95% interval, seeds × kinds)")  # fmt: skip
+                fmt=".0%", percent="x", xlim=(0, 1.12), xlabel="answered exactly (95% interval\nover seeds and kinds; no example: kinds alone)")  # fmt: skip
 
 
 # --- tables ----------------------------------------------------------------------------------
 
 
-def rules_table(runs: Runs) -> pd.DataFrame:
-    """Return what the last checkpoint loses against the chosen one, on few and many pairs, at two rates."""
+def rules_table(runs: Runs, longer: Runs) -> pd.DataFrame:
+    """Return what the last checkpoint loses against the chosen one, by pairs, learning rate and steps."""
+    arms = [best(runs, pairs, rate) for rate in (None, FAST) for pairs in (FEW, MANY)]
+    arms += [best(longer, MANY, rate) for rate in dict.fromkeys(r["learning_rate"] for r in longer)]
     rows = {}
-    for rate in (None, FAST):
-        for pairs in (FEW, MANY):
-            some = best(runs, pairs, rate)
-            rows[f"{pairs} pairs at {some[0]['learning_rate']:g}"] = {
-                "chosen step, mean": f"{np.mean([r['chosen']['validation'] for r in some]):.0f}",
-                "last ÷ chosen, validation": times(rise(runs, pairs, rate, "validation")),
-                "last ÷ chosen, test": times(rise(runs, pairs, rate)),
-                "last ÷ others' step, test": times(against_others(runs, pairs, rate)),
-                "exact answers, chosen − last": points(gain(runs, pairs, rate)),
-            }
+    for some in arms:
+        compared = {
+            "last ÷ chosen, validation": times(rise(some, "validation")),
+            "last ÷ chosen, test": times(rise(some)),
+            "last ÷ others' step, test": times(against_others(some)),
+            "exact answers, chosen − last": points(gain(some)),
+        }
+        if at_the_end(some) == len(some):
+            compared = dict.fromkeys(compared, "the same checkpoint")
+        mean_step = f"{np.mean([run['chosen']['validation'] for run in some]):.0f}"
+        rows[named(some)] = {"chosen step, mean": mean_step, **compared}
     return pd.DataFrame(rows).T.rename_axis("arm")
 
 
-def units_table(runs: Runs) -> pd.DataFrame:
+def named(some: Runs) -> str:
+    """Return the pairs, learning rate and steps of runs as text."""
+    run = some[0]
+    return f"{run['pairs']} pairs at {run['learning_rate']:g}, {run['chosen']['last']} steps"
+
+
+def units_table(runs: Runs, longer: Runs) -> pd.DataFrame:
     """Return trained minus prompted with three units: questions, kinds, and seeds with kinds."""
     before = prompt_marks(runs)
     kinds = [question["kind"] for question in questions()[1]]
     rows: dict[str, dict[str, str]] = {}
-    for pairs in (MANY, FEW):
-        after = digits(best(runs, pairs), "validation")
-        marks = [np.mean([[int(d) for d in m] for m in some], axis=0) for some in (before, after)]
+    for some in (best(runs, MANY), best(runs, FEW), best(longer, MANY)):
+        after = digits(some, "validation")
+        marks = [np.mean([[int(d) for d in m] for m in side], axis=0) for side in (before, after)]
         found = {
             f"{len(kinds)} questions": paired_difference(*marks),
             f"{len(set(kinds))} kinds": estimates.over_kinds(kinds, (marks[1] - marks[0]).tolist()),
-            f"{len(before)} seeds × {len(set(kinds))} kinds": change(before, after),
+            f"{len(before)} seeds and {len(set(kinds))} kinds": change(before, after),
         }
         for unit, value in found.items():
             told = f"{points(value)}, {verdict(value, 'higher', 'lower')}"
-            rows.setdefault(unit, {})[f"trained on {pairs} pairs − prompted"] = told
+            rows.setdefault(unit, {})[f"{named(some)} − prompted"] = told
     return pd.DataFrame(rows).T.rename_axis("unit")
 
 
 def differing(runs: Runs, pairs: int = MANY) -> str:
-    """Return the kinds in which trained and prompted differ by more than ``LARGE``, either way."""
-    before, after = prompt_marks(runs), digits(best(runs, pairs), "validation")
+    """Return the kinds in which trained and prompted differ by more than ``LARGE``, and their part in all."""
+    before, some = prompt_marks(runs), best(runs, pairs)
     names = list(dict.fromkeys(question["kind"] for question in questions()[1]))
-    gap = np.mean([by_kind(a) for a in after], 0) - np.mean([by_kind(b) for b in before], 0)
+    after = [by_kind(marks) for marks in digits(some, "validation")]
+    gap = np.mean(after, 0) - np.mean([by_kind(marks) for marks in before], 0)
+    trained = {row["kind"] for run in some for row in drawn(run["seed"])[:pairs]}
+    far = {n: g for n, g in zip(names, gap, strict=True) if abs(g) > LARGE}
+    marked = {n: n if n in trained else f"{n} (in no pair)" for n in far}
     sides = {
-        "with examples in the prompt": [n for n, g in zip(names, gap, strict=True) if g < -LARGE],
-        f"trained on {pairs} pairs": [n for n, g in zip(names, gap, strict=True) if g > LARGE],
+        "prompted as Q and A": [marked[n] for n, g in far.items() if g < 0],
+        f"trained on {pairs} pairs": [marked[n] for n, g in far.items() if g > 0],
     }
     told = "\n".join(f"better {side}: {', '.join(of) or 'none'}" for side, of in sides.items())
-    return f"kinds that differ by more than {100 * LARGE:.0f} points\n{told}"
+    part, whole = (100 * sum(some) / len(names) for some in (far.values(), gap))
+    return f"kinds that differ by more than {100 * LARGE:.0f} points: {part:+.1f} of the {whole:+.1f} points\n{told}"
 
 
 # --- what was found --------------------------------------------------------------------------
 
 
 def claims(
-    runs: Runs, resumed: Mapping[str, float], trl: float, processes: Sequence[dict]
+    runs: Runs, longer: Runs, resumed: Mapping[str, float], trl: float, processes: Sequence[dict]
 ) -> pd.DataFrame:
     """Return the claims of the lesson with their numbers; the words follow the intervals.
 
@@ -346,7 +384,9 @@ def claims(
         trl: largest relative difference of a loss from TRL's. processes: the recorded runs.
     """
     some, word = untrained(runs), ("more", "fewer")
-    few, many, selected = against_prompt(runs), against_prompt(runs, MANY), gain(runs)
+    small, large, long = best(runs, FEW), best(runs, MANY), best(longer, MANY)
+    few, many = (against_prompt(runs, arm) for arm in (small, large))
+    selected, fast = gain(small), gain(best(runs, MANY, FAST))
     worst = max(run["largest_relative_difference"] for run in processes)
     shares = [f"{name.removeprefix('base, ')} {value[0]:.0%}" for name, value in some.items()]
     step = LAST // 2
@@ -359,15 +399,16 @@ def claims(
         ),
         (
             f"Chosen checkpoint on {FEW} pairs, against the last: exact answers {verdict(selected, *word)}",
-            f"{points(selected)}; loss, last ÷ chosen: validation {times(rise(runs, FEW, of='validation'))}, test {times(rise(runs, FEW))}",
-            f"step chosen on the other seeds: test {times(against_others(runs, FEW))}",
-            f"the tuned rate; at {FAST:g} with {MANY} pairs {verdict(gain(runs, MANY, FAST), *word)} exact answers, {points(gain(runs, MANY, FAST))}",
+            f"{points(selected)}; loss, last ÷ chosen: validation {times(rise(small, 'validation'))}, test {times(rise(small))}",
+            f"step chosen on the other seeds: test {times(against_others(small))}",
+            f"the tuned rate; at {FAST:g} with {MANY} pairs {verdict(fast, *word)} exact answers, {points(fast)}",
         ),
         (
-            f"Exact answers, trained − examples in the prompt: {MANY} pairs {verdict(many, *word)}, {FEW} pairs {verdict(few, *word)}",
+            f"Exact answers, trained − prompted as Q and A: {MANY} pairs {verdict(many, *word)}, {FEW} pairs {verdict(few, *word)}",
             f"{MANY} pairs {points(many)}; {FEW} pairs {points(few)}",
             f"without training: {'; '.join(shares)}",
-            "a base that has read pages of questions and answers in lines of Q and A",
+            f"the base has read pages of Q and A; {MANY} pairs end at the lowest validation loss in {at_the_end(large)} of {len(large)} seeds; "
+            f"{named(long)}: {points(against_prompt(runs, long))}",
         ),
         (
             f"A run resumed from disk {'equals' if resumed['with'] == 0 else 'differs from'} one that never stopped",

@@ -17,7 +17,7 @@ loss of the validation questions' answers is noted. All this takes about 25 minu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from itertools import islice
 from random import Random
@@ -170,9 +170,9 @@ def run(arm: str, pairs: int, learning_rate: float, seed: int) -> dict:
 
 def trained(
     model, tokenizer, rows: Sequence[dict], learning_rate: float, seed: int,
-    on_checkpoint: Callable[[int], None] = lambda step: None,
+    checkpoints: Sequence[int] = CHECKPOINTS,
 ) -> dict:  # fmt: skip
-    """Train on the rows, and measure the checkpoint of each rule."""
+    """Train on the rows until the last checkpoint, and measure the checkpoint of each rule."""
     held_out = [examples(tokenizer, some) for some in questions()]
     losses: dict[str, list[float]] = {"training": [], "validation": [], "test": []}
     kept: dict[str, tuple[int, dict]] = {}
@@ -180,7 +180,7 @@ def trained(
 
     def on_step(step: int, loss: float) -> None:
         recent.append(loss)
-        if step not in CHECKPOINTS:
+        if step not in checkpoints:
             return
         model.eval()
         losses["training"].append(sum(recent[-3:]) / 3)
@@ -189,11 +189,10 @@ def trained(
         for rule in RULES:
             if rule == "last" or losses[rule][-1] == min(losses[rule]):
                 kept[rule] = step, weights_of(model)
-        on_checkpoint(step)
 
     model.requires_grad_(True)
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.0)
-    plan = batches(tokenizer, rows, seed)
+    plan = batches(tokenizer, rows, seed, checkpoints[-1])
     train_loop(model, plan, optimizer, [learning_rate] * len(plan), on_step)
     answered: dict[int, str] = {}
     for step, weights in kept.values():

@@ -62,10 +62,15 @@ def _signed(input_ids, labels, answer):
     return sum(_parts(input_ids, labels, answer))
 
 
-@mistake(LABELS, "Masked positions are counted: -100 is never the token at its position. They are not trained, and so not wrong.")  # fmt: skip
+@mistake(LABELS, "Masked positions are counted: -100 is never the token at its position. They are not trained, and so no mismatch.")  # fmt: skip
 def _masked_ones_too(input_ids, labels, answer):
     _, other, more = _parts(input_ids, labels, answer)
     return sum(x != i for i, x in zip(input_ids, labels, strict=True)) + other + abs(more)
+
+
+@mistake(LABELS, "A label of 0 counts as masked. Only -100 is masked; 0 is the id of a token, like any other.")  # fmt: skip
+def _zero_as_masked(input_ids, labels, answer):
+    return label_errors(input_ids, [x or IGNORE_INDEX for x in labels], answer)
 
 
 @mistake(LABELS, "The tokens at the trained positions are compared with the answer. What is trained are the labels.")  # fmt: skip
@@ -94,7 +99,7 @@ def _without_order(input_ids, labels, answer):
     return moved + sum(x not in answer for x in trained[: len(answer)]) + abs(more)
 
 
-@mistake(LABELS, "It says only whether a label is wrong. Return their number.")
+@mistake(LABELS, "It says only whether there is a mismatch. Return their number.")
 def _whether(input_ids, labels, answer):
     return int(label_errors(input_ids, labels, answer) > 0)
 
@@ -125,6 +130,7 @@ IDS = [
     5,
 ]  # begin, prompt, header, answer, end of turn, line break
 ANSWER = [21, 22, 23, 24, 3]
+ZERO, ZERO_IDS = [21, 0, 23, 24, 3], [1, 11, 12, 13, 2, 21, 0, 23, 24, 3, 5]  # with a token 0
 EXAMPLES = {
     "sound, with a line break after the answer": ("answer", IDS, [M] * 5 + ANSWER + [M]),
     "everything is trained": ("answer", IDS, IDS),
@@ -145,6 +151,8 @@ EXAMPLES = {
         [M] * 5 + [31, 32, 23, 24, 3, M],
     ),
     "tokens that are not the labels": ("place", [*IDS[:5], 31, 32, 33, 24, 3, 5], [M] * 5 + ANSWER + [M]),
+    "sound, the answer has a token 0": ("answer", ZERO_IDS, [M] * 5 + ZERO + [M], ZERO),
+    "the answer has a token 0, labels moved by one position": ("place", ZERO_IDS, [M] * 4 + ZERO + [M, M], ZERO),
 }  # fmt: skip
 
 
@@ -154,7 +162,7 @@ def _draw_example(rng: random.Random, *_: object) -> tuple:
     ids = [*prompt, *answer, 5]
     labels = [M] * len(prompt) + answer + [M]
     for _ in range(rng.randint(0, 3)):
-        labels[rng.randrange(len(ids))] = rng.choice([M, rng.randint(10, 99)])
+        labels[rng.randrange(len(ids))] = rng.choice([M, 0, rng.randint(10, 99)])
     return ids, labels, answer
 
 
@@ -370,17 +378,17 @@ def _draw_weights(rng: random.Random, *_: object) -> tuple:
 EXERCISES = {
     LABELS: Exercise(
         id=LABELS,
-        title="Count wrong labels",
+        title="Count label mismatches",
         reference=label_errors,
         cases=[
-            Case(name, lambda ids=ids, labels=labels: (list(ids), list(labels), list(ANSWER)), label_errors, rule=rule)
-            for name, (rule, ids, labels) in EXAMPLES.items()
+            Case(name, lambda ids=ids, labels=labels, answer=answer: (list(ids), list(labels), list((answer or [ANSWER])[0])), label_errors, rule=rule)
+            for name, (rule, ids, labels, *answer) in EXAMPLES.items()
         ],
-        asks="Return the number of wrong labels of one training example.\n\n"
+        asks="Return the number of label mismatches of one training example.\n\n"
         "input_ids, labels, answer: lists of ids. Only answer, with its end-of-turn token, should be trained.",
         rules={
-            "place": "A label of -100 is masked, all others are trained. A trained label that is not the token at its position is wrong.",
-            "answer": "The trained labels, in their order, should be those of answer. Compare them one by one: each that differs is wrong. If one list is longer, what it has more counts as well.",
+            "place": "A label of -100 is masked, all others are trained. A trained label that is not the token at its position is a mismatch.",
+            "answer": "The trained labels, in their order, should be those of answer. Compare them one by one from the start: each that differs is a mismatch, so after one label too many at the front all others can differ. If one list is longer, what it has more counts as well.",
             "both": "A label that breaks both rules counts twice.",
             "unchanged": "The lists stay as they are.",
         },
@@ -392,8 +400,8 @@ EXERCISES = {
         ),
         path="Collect the trained labels first. Count those that are not the token at their position, then compare the list with the answer in pairs, and add "
         "the difference of the lengths. The usual wrong turn is to stop after the pairs: a masked end-of-turn token is one label less, and no pair shows it.",
-        why="The probe needs no position of the answer, so a begin token more or a line break after the answer does not disturb it. "
-        "Its blind spot is what is not trained: a prompt that was cut has no wrong label.",
+        why="The probe needs no position of the answer, so a begin token more or a masked line break after the answer does not disturb it. "
+        "Its blind spot is what is not trained: a prompt that was cut has no mismatch.",
         points=2,
     ),
     SPLIT: Exercise(

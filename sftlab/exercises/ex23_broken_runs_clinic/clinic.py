@@ -94,8 +94,8 @@ def answers_of_the_next(rows: Rows, tokenizer) -> Rows:
     """Two columns of the file slipped: every prompt has the answer of the next one."""
     found = []
     for row, other in zip(rows, [*rows[1:], rows[0]], strict=True):
-        prompt, answer = row.input_ids[: _start(row)], other.input_ids[_start(other) :]
-        found.append(Example([*prompt, *answer], [IGNORE_INDEX] * len(prompt) + answer))
+        ids = [*row.input_ids[: _start(row)], *other.input_ids[_start(other) :]]
+        found.append(Example(ids, [*row.labels[: _start(row)], *other.labels[_start(other) :]]))
     return found
 
 

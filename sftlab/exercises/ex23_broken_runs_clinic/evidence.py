@@ -1,6 +1,7 @@
 """Twelve probes of a run, from its examples before it starts to the answers of the served model.
 
-Each has a value that a sound run has, whatever its data, and raises an alarm if a run is too far from it.
+Each raises an alarm if a run is too far from a value: one that every sound run has, whatever its data, or
+the best possible one, with a distance that is calibrated on sound runs.
 """
 
 from __future__ import annotations
@@ -44,8 +45,8 @@ class Probe:
 
     source: str  # what it looks at
     measure: Callable[[Run], float]
-    sound: float  # the value of every sound run
-    tolerance: float | None  # how far from it a sound run may be; None: chosen on sound runs
+    sound: float  # the value of every sound run, or the best possible one
+    tolerance: float | None  # how far from it a sound run may be; None: calibrated on sound runs
 
 
 # --- before the run ------------------------------------------------------------------------------
@@ -77,7 +78,7 @@ def answer_of(row: Example) -> list[int]:
 
 
 def wrong_labels(run: Run) -> float:
-    """Return the wrong labels of all examples over the number of answer tokens."""
+    """Return the label mismatches of all examples over the number of answer tokens."""
     answers = [answer_of(row) for row in sound_rows(run.tokenizer, run.pairs)]
     wrong = [
         label_errors(row.input_ids, row.labels, answer)
@@ -175,7 +176,7 @@ PROBES = {
     "wrong labels": Probe("batches", wrong_labels, 0.0, 1e-3),
     "begin tokens": Probe("batches", begin_tokens, 1.0, 1e-3),
     "gradient and split": Probe("gradient", moved_by_the_split, 0.0, 1e-3),
-    "strength": Probe("weights", strength, 1.0, None),
+    "strength": Probe("weights", strength, 1.0, 1e-3),
     "untrained adapters": Probe("weights", untrained_adapters, 0.0, 1e-3),
     "two passes": Probe("logits", passes_differ, 0.0, 1e-4),
     "prompt fits": Probe("prompts", prompts_that_fit, 1.0, 1e-3),

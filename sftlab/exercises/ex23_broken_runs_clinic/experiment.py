@@ -1,6 +1,6 @@
 """All kinds of run: what every probe measures, what the log says, and how held-out questions are answered.
 
-The tolerances of three probes are chosen on sound runs of further seeds. It takes about twenty minutes on
+The tolerances of two probes are chosen on sound runs of further seeds. It takes about twenty minutes on
 one core.
 """
 

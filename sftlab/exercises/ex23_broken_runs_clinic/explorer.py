@@ -13,7 +13,7 @@ from sftlab.classroom.views import View, table, token_view
 from sftlab.errors import WorkbookError
 from sftlab.exercises.ex23_broken_runs_clinic.clinic import Run
 from sftlab.exercises.ex23_broken_runs_clinic.evidence import PROBES, values
-from sftlab.exercises.ex23_broken_runs_clinic.plots import told
+from sftlab.exercises.ex23_broken_runs_clinic.plots import NAMES, told
 from sftlab.exercises.views import prompt_view, stacked
 from sftlab.loss import IGNORE_INDEX
 
@@ -55,7 +55,7 @@ def _labels(run: Run, _: str) -> View:
 
 def _all(run: Run, _: str) -> View:
     seen = values(run)
-    rows = [[name, p.source, told(p.sound), told(seen[name])] for name, p in PROBES.items()]
+    rows = [[NAMES.get(n, n), p.source, told(p.sound), told(seen[n])] for n, p in PROBES.items()]
     return table(rows, ["probe", "looks at", "a sound run", "this run"])
 
 

@@ -23,8 +23,13 @@ from sftlab.exercises.ex23_broken_runs_clinic.experiment import CHOSEN_ON, SEEDS
 from sftlab.statistics import chosen
 
 MARGIN = 0.05  # exact answers
-CURVE, START = "curve falls by a third", "first loss"
+SMALL = f"loses less than {100 * MARGIN:.0f} points"
+CURVE, START, LEARNED = "curve falls by a third", "first loss", "learned"
+UNSEEN_ONLY = "untrained adapters"  # not written for a known fault
+GROUPS = ("known value", "rule of thumb", "calibrated")  # where a tolerance comes from
+NAMES = {"wrong labels": "label mismatches"}  # recorded as -> shown as
 COLUMNS = {
+    "wrong labels": "labels",
     CURVE: "curve falls",
     "gradient and split": "split",
     "untrained adapters": "un- trained",
@@ -110,22 +115,64 @@ def sound_kinds(ward: Mapping = SECOND) -> list[str]:
     return [kind for kind in ward if not KINDS[kind].where]
 
 
+def group(name: str) -> str:
+    """Return where a probe's tolerance comes from."""
+    known, by_hand, calibrated = GROUPS
+    if name == CURVE:
+        return by_hand
+    return calibrated if PROBES[name].tolerance is None else known
+
+
+def sound_range(runs: Sequence[dict], name: str) -> str:
+    """Return what a probe measures of sound runs, as text."""
+    sound = [HEALTHY, *sound_kinds()]
+    found = [r["values"][name] for r in runs if r["kind"] in sound and r["seed"] in SEEDS]
+    ends = dict.fromkeys(f"{0.0 if abs(x) < 1e-5 else x:.5g}" for x in (min(found), max(found)))
+    return " to ".join(ends)
+
+
 def probes_table(runs: Sequence[dict]) -> pd.DataFrame:
     """Return hits in both wards and false alarms of every probe, of the student's three and of all."""
-    groups = {name: [name] for name in PROBES}
-    groups |= {"the three of Build": list(WRITTEN), "all": list(PROBES)}
+    names = sorted(PROBES, key=lambda name: GROUPS.index(group(name)))
     limits = allowed(runs)
+    sets = {(group(name), NAMES.get(name, name)): [name] for name in names}
+    sets |= {("together", "the three of Build"): list(WRITTEN), ("together", "all"): list(PROBES)}
     rows = {
-        name: {
-            "looks at": PROBES[name].source if name in PROBES else "",
-            "tolerance": f"{limits[name]:.2g}" if name in PROBES else "",
+        key: {
+            "looks at": PROBES[probes[0]].source if len(probes) == 1 else "",
+            "sound runs": sound_range(runs, probes[0]) if len(probes) == 1 else "",
+            "tolerance": f"{limits[probes[0]]:.2g}" if len(probes) == 1 else "",
             "found, known faults": counted(runs, broken(list(FIRST)), probes),
             "found, unseen faults": counted(runs, broken(list(SECOND)), probes),
             "false alarms": counted(runs, sound_kinds(), probes),
         }
-        for name, probes in groups.items()
+        for key, probes in sets.items()
     }
     return pd.DataFrame(rows).T
+
+
+def begins_by_seed(runs: Sequence[dict], kind: str = "mean of means") -> str:
+    """Return the first loss of a kind of run over the expected one, seed by seed."""
+    found = [f"{r['values'][START]:.4f}" for r in chosen(runs, kind=kind) if r["seed"] in SEEDS]
+    return f"{kind}, log ÷ expected in the recorded seeds: {', '.join(found)}"
+
+
+def in_some_seeds(runs: Sequence[dict], probe: str = START) -> str:
+    """Return which known faults a probe finds in some seeds only."""
+    found = {kind: sum(by[probe]) for kind, by in alarm_table(runs, broken(list(FIRST))).items()}
+    told = [f"{k} ({n} of {len(SEEDS)})" for k, n in found.items() if 0 < n < len(SEEDS)]
+    return f"Found in some seeds only: {', '.join(told) or 'none'}."
+
+
+def asking(runs: Sequence[dict]) -> str:
+    """Return what the answers to training questions alone find, and what they cannot say."""
+    found, false = (
+        counted(runs, kinds, [LEARNED]) for kinds in (broken(list(SECOND)), sound_kinds())
+    )
+    return (
+        f"*learned* alone finds {found}; false alarms: {false}. It says that something is wrong, not where, "
+        "and only when the model is served."
+    )
 
 
 def which_finds_what(runs: Sequence[dict], ward: Mapping = SECOND):
@@ -135,7 +182,8 @@ def which_finds_what(runs: Sequence[dict], ward: Mapping = SECOND):
     shares = [[sum(found[kind][probe]) / len(SEEDS) for probe in PROBES] for kind in kinds]
     silent = [kind for kind in broken(kinds) if not any(map(any, found[kind].values()))]
     words = "; ".join(
-        f"{kind}: {', '.join(p for p in PROBES if any(found[kind][p])) or 'none'}" for kind in kinds
+        f"{kind}: {', '.join(NAMES.get(p, p) for p in PROBES if any(found[kind][p])) or 'none'}"
+        for kind in kinds
     )
     return grid(
         shares, kinds, [COLUMNS.get(name, name) for name in PROBES], f"Alarms; faults found in no seed: {', '.join(silent) or 'none'}",
@@ -147,18 +195,43 @@ def which_finds_what(runs: Sequence[dict], ward: Mapping = SECOND):
 
 def cost(runs: Sequence[dict], kind: str) -> Estimate:
     """Return the change of exact answers against the sound run of the same seed."""
-    pair = [[r["exact"] for r in chosen(runs, kind=k) if r["seed"] in SEEDS] for k in (HEALTHY, kind)]  # fmt: skip
-    return estimates.change(*pair)
+    return estimates.change(exact(runs, HEALTHY), exact(runs, kind))
 
 
 def costs(runs: Sequence[dict], kinds: Sequence[str]) -> dict[str, list[str]]:
     """Return the kinds of run by what they cost in exact answers: a settled loss, less than 5 points, or open."""
-    found: dict[str, list[str]] = {"lower": [], f"loses less than {MARGIN:.0%}": [], estimates.OPEN: []}  # fmt: skip
+    found: dict[str, list[str]] = {"lower": [], SMALL: [], estimates.OPEN: []}
     for kind in kinds:
         low, high = cost(runs, kind)[1]
-        small = f"loses less than {MARGIN:.0%}" if low > -MARGIN else estimates.OPEN
+        small = SMALL if low > -MARGIN else estimates.OPEN
         found["lower" if high < 0 else small].append(kind)
     return found
+
+
+def exact(runs: Sequence[dict], kind: str) -> list[float]:
+    """Return the share of exact answers of a kind of run, seed by seed."""
+    return [run["exact"] for run in chosen(runs, kind=kind) if run["seed"] in SEEDS]
+
+
+def told_cost(runs: Sequence[dict], kind: str) -> str:
+    """Return what a fault costs as text; without any exact answer, the interval is the sound run's alone."""
+    value = cost(runs, kind)
+    return (
+        points(value)
+        if any(exact(runs, kind))
+        else f"{100 * value[0]:+.1f} points (0% in every seed)"
+    )
+
+
+def found_of(runs: Sequence[dict], kinds: Sequence[str], probe: str = LEARNED) -> str:
+    """Return of how many faults, and of how many runs with them, a probe raises an alarm."""
+    found = [by[probe] for by in alarm_table(runs, kinds).values()]
+    return f"{sum(map(any, found))} of {len(kinds)}, {sum(map(sum, found))} of {len(SEEDS) * len(kinds)} runs"
+
+
+def never_found(runs: Sequence[dict], kinds: Sequence[str], probe: str = LEARNED) -> list[str]:
+    """Return the faults for which a probe raises no alarm in any seed."""
+    return [kind for kind, by in alarm_table(runs, kinds).items() if not any(by[probe])]
 
 
 def cost_table(runs: Sequence[dict], ward: Mapping) -> pd.DataFrame:
@@ -170,7 +243,7 @@ def cost_table(runs: Sequence[dict], ward: Mapping) -> pd.DataFrame:
         rows[kind] = {
             "where": KINDS[kind].where or "–",
             **{name: f"{np.mean([run[line] for run in own]):.0%}" for name, line in lines.items()},
-            "exact, against the sound run": "" if kind == HEALTHY else points(cost(runs, kind)),
+            "exact, against the sound run": "" if kind == HEALTHY else told_cost(runs, kind),
         }
     return pd.DataFrame(rows).T
 
@@ -180,19 +253,14 @@ def claims(runs: Sequence[dict]) -> pd.DataFrame:
     first, second = broken(list(FIRST)), broken(list(SECOND))
     sound, every = sound_kinds(), list(PROBES)
     by_cost = costs(runs, [*first, *second])
-    open_, small = by_cost[estimates.OPEN], list(by_cost.values())[1]
+    lower, others = by_cost["lower"], [name for name in every if name != UNSEEN_ONLY]
+    zero = [kind for kind in lower if not any(exact(runs, kind))]
     rows = [
         (
-            "Known faults that a loss curve shows by not falling",
-            counted(runs, first, [CURVE]),
-            f"false alarms: {counted(runs, sound, [CURVE])}",
-            f"unseen faults: {counted(runs, second, [CURVE])}",
-        ),
-        (
-            "Known faults that show in the first loss, compared with the base's own",
-            counted(runs, first, [START]),
-            f"false alarms: {counted(runs, sound, [START])}",
-            f"unseen faults: {counted(runs, second, [START])}",
+            "Known faults that show in the log: a curve that does not fall; a first loss that is not the base's own",
+            f"{counted(runs, first, [CURVE])}; {counted(runs, first, [START])}",
+            f"false alarms: {counted(runs, sound, [CURVE])}; {counted(runs, sound, [START])}",
+            f"unseen faults: {counted(runs, second, [CURVE])}; {counted(runs, second, [START])}",
         ),
         (
             "Known faults found by the three probes of Build, which were written for them",
@@ -201,16 +269,22 @@ def claims(runs: Sequence[dict]) -> pd.DataFrame:
             f"unseen faults: {counted(runs, second, WRITTEN)}",
         ),
         (
-            "Unseen faults found by all probes together",
-            counted(runs, second, every),
-            f"false alarms: {counted(runs, sound, every)}",
-            "a list of faults that we chose: nobody knows how often each occurs",
+            "Known faults found by learned alone: training questions, asked of the served model",
+            counted(runs, first, [LEARNED]),
+            f"false alarms: {counted(runs, sound, [LEARNED])}",
+            f"unseen faults: {counted(runs, second, [LEARNED])}; names no place; never found: {', '.join(never_found(runs, [*first, *second])) or 'none'}",
         ),
         (
-            f"Faults that cost exact answers: {len(by_cost['lower'])} of {len(first) + len(second)}",
-            f"less than {MARGIN:.0%} lost: {', '.join(small) or 'none'}",
+            "Unseen faults found by all probes together",
+            f"{counted(runs, second, every)}; without {UNSEEN_ONLY} {counted(runs, second, others)}",
+            f"false alarms: {counted(runs, sound, every)}",
+            f"{UNSEEN_ONLY}, known faults: {counted(runs, first, [UNSEEN_ONLY])}; the list of faults is ours: nobody knows how often each occurs",
+        ),
+        (
+            f"Faults that cost exact answers: {len(lower)} of {len(first) + len(second)}; learned finds {found_of(runs, lower)}",
+            f"0% exact in every seed: {len(zero)}; {SMALL}: {', '.join(by_cost[SMALL]) or 'none'}",
             "the sound run of the same seed",
-            f"{estimates.OPEN}: {', '.join(open_) or 'none'}",
+            f"{estimates.OPEN}: {', '.join(by_cost[estimates.OPEN]) or 'none'}",
         ),
     ]
     return pd.DataFrame(rows, columns=["claim", "measured", "control", "where it stops holding"])

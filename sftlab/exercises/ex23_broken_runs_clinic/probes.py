@@ -13,7 +13,7 @@ from sftlab.loss import IGNORE_INDEX
 
 
 def label_errors(input_ids: Sequence[int], labels: Sequence[int], answer: Sequence[int]) -> int:
-    """Return the number of wrong labels of an example that should train this answer and nothing else.
+    """Return the number of label mismatches of an example that should train this answer alone.
 
     Args:
         answer: the ids of the answer, with its end-of-turn token.
