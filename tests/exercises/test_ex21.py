@@ -15,6 +15,7 @@ from sftlab.exercises.ex21_qlora_finetuning import bases, plots
 from sftlab.exercises.ex21_qlora_finetuning import explorer as explorers
 from sftlab.exercises.ex21_qlora_finetuning import moved_back as moves
 from sftlab.exercises.ex21_qlora_finetuning.census import census
+from sftlab.exercises.record import runs
 from sftlab.loss import model_loss
 from sftlab.memory import limit
 from sftlab.memory.count import parameter_bytes
@@ -295,3 +296,13 @@ def test_answers_in_between_change_no_gradient_of_a_whole_model():
     net.eval()
     net.generate(ids, max_new_tokens=3, do_sample=False, pad_token_id=0)
     assert all(torch.equal(a, b) for a, b in zip(before, gradients(), strict=True))
+
+
+def test_the_adapters_that_are_moved_back_are_those_of_the_other_record():
+    """Both records train them, from the same seeds: the loss on their own base is the same."""
+    trained = {(r["base"], r["learning_rate"], r["seed"]): r["test"] for r in runs("qlora")}
+    for found in runs("moved_back"):
+        key = found["base"], found["learning_rate"], found["seed"]
+        assert found["own"] == pytest.approx(trained[key], rel=0.01)
+    rates = {base: plots.best(runs("qlora"), base)[0]["learning_rate"] for base in moves.RATES}
+    assert all(rate in moves.RATES[base] for base, rate in rates.items())

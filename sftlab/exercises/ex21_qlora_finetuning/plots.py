@@ -353,11 +353,9 @@ def claims(
     sixteen, packed, prepared, *_ = map(whole, stages.values())
     part = Counter({kind: held_ for (kind, _), (_, held_) in next(iter(stages.values())).items()})
     most, *_, least = (one["parameters"] for one in held.values())
-    four, texts, half = (
-        against(runs, FOUR),
-        at_equal_loss(runs, FOUR, EQUAL),
-        against(runs, HALF, FOUR),
-    )
+    four, texts = against(runs, FOUR), at_equal_loss(runs, FOUR, EQUAL)
+    rate = best(runs, FOUR)[0]["learning_rate"]
+    half = against(runs, HALF, FOUR, rate)
     mended, low, products = repaired(runs, FOUR), at_low(runs, HALF), at_low(runs, PRODUCTS)
     returned = moved_back(runs, back, FOUR)
     large = max(limits, key=lambda run: run["allowed"])
@@ -371,9 +369,9 @@ def claims(
         ),
         (
             f"4 bits against 16, at equal test loss: loss on documents {same(texts) if texts else equal(texts)}",
-            f"{equal(texts)} at {EQUAL:g}, {equal(at_equal_loss(runs, FOUR, LOWER))} at {LOWER:g}",
+            f"documents {equal(texts)} at {EQUAL:g}, {equal(at_equal_loss(runs, FOUR, LOWER))} at {LOWER:g}; test, each at its own learning rate, {times(four)}, {same(four)}",
             f"3 bits: {equal(at_equal_loss(runs, THREE, EQUAL))} at {EQUAL:g}",
-            f"each at its own learning rate, where documents mostly tell how far it was trained: test {times(four)}, {same(four)}, documents {times(forgetting(runs, FOUR))}; 16 bits {stable(runs, SIXTEEN)}, 4 bits {stable(runs, FOUR)}; SmolLM2 with products in bfloat16, one seed, an observation: test ×{real_ratio(real, 'smollm2-instruct'):.2f}; one rounding of one base",
+            f"documents, each at its own learning rate: {times(forgetting(runs, FOUR))}, which mostly tells how far an arm was trained; {stable(runs, SIXTEEN)} on 16 bits, {stable(runs, FOUR)} on 4; SmolLM2 with products in bfloat16, one seed, an observation: test ×{real_ratio(real, 'smollm2-instruct'):.2f}; one rounding of one base",
         ),
         (
             f"An adapter trained on a base, against one moved to it: loss {same(mended)} on 4 bits (moved from 16), {same(returned)} on 16 bits (moved from 4)",
@@ -383,8 +381,8 @@ def claims(
         ),
         (
             f"A, B, their products, gradients and moments in bfloat16: test loss {same(half)}",
-            times(half),
-            f"at {LOW:g} the loss falls by {times(low)} as much; with moments in float32 by {times(at_low(runs, MOMENTS))}, with their products alone in bfloat16 by {times(products)}",
+            f"both at {rate:g}: {times(half)}; each at its own learning rate: {times(against(runs, HALF, FOUR))}",
+            f"at {LOW:g} the loss falls by {times(low)} as much; with only the moments in float32 by {times(at_low(runs, MOMENTS))}, with their products alone in bfloat16 by {times(products)}",
             "24 steps at a constant learning rate",
         ),
         (
