@@ -184,8 +184,8 @@ def test_arms_are_paired_by_seed_and_rates_chosen_on_validation():
     assert plots.repaired(runs, bases.THREE, 8e-4)[0] == pytest.approx(0.5)
     assert plots.at_low(runs, bases.HALF)[0] > 1  # the arm in float32 is the one with higher losses
     assert len(plots.loss(runs, bases.FOUR)) == bases.MORE
-    assert plots.moved_back(runs, made_back(), bases.FOUR)[0] == pytest.approx(0.5)
-    assert plots.moved_back(runs, made_back(4.0), bases.TWO, plots.SAME)[0] == pytest.approx(0.25)
+    assert plots.moved_back(runs, made_back(), bases.FOUR)[0] == pytest.approx(2.0)
+    assert plots.moved_back(runs, made_back(4.0), bases.TWO, plots.SAME)[0] == pytest.approx(4.0)
 
 
 def test_documents_are_compared_at_equal_test_loss():
@@ -214,11 +214,14 @@ def test_documents_are_compared_at_equal_test_loss():
 
 def test_a_rate_is_told_with_the_seeds_that_agree():
     runs = made()
-    assert plots.stable(runs, bases.FOUR) == f"{plots.SAME:g} ({bases.MORE} of {bases.MORE} seeds)"
+    assert (
+        plots.stable(runs, bases.FOUR)
+        == f"{plots.SAME:g}, best in {bases.MORE} of {bases.MORE} seeds"
+    )
     for run in runs:
         if run["seed"] == 0 and run["learning_rate"] == bases.RATES[0]:
             run["validation"] = 0.0
-    assert plots.stable(runs, bases.FOUR) == f"{plots.SAME:g} ({bases.MORE - 1} of {bases.MORE} seeds)"  # fmt: skip
+    assert plots.stable(runs, bases.FOUR) == f"{plots.SAME:g}, best in {bases.MORE - 1} of {bases.MORE} seeds"  # fmt: skip
 
 
 def test_the_words_follow_the_numbers(monkeypatch):
@@ -236,9 +239,10 @@ def test_the_words_follow_the_numbers(monkeypatch):
     assert "at equal test loss: loss on documents the same within 5%" in told(made())
     assert "not reached by every seed" in told(made(0.5))
     assert "in bfloat16: test loss higher" in told(made(0.5, bases.HALF))
-    assert "loss lower on 4 bits (moved from 16), lower on 16 bits" in told(made())
-    assert "lower on 4 bits (moved from 16), higher on 16 bits" in told(made(), made_back(0.5))
-    assert "higher on 4 bits (moved from 16)" in told(made(2.0))
+    assert "loss lower used on 4 bits, higher used on 16: each fits its own" in told(made())
+    assert "lower used on 4 bits, lower used on 16: the match" in told(made(), made_back(0.5))
+    assert "higher used on 4 bits, higher used on 16: the match" in told(made(2.0))
+    assert "whether each fits its own base is not settled" in told(made(), made_back(1.0))
     assert "one seed, an observation: test ×1.20" in told(made())
     fitting = [{**LIMITS[0], "16 bits": DONE}]
     assert "it fits too" in str(plots.claims(STAGES, HELD, made(), made_back(), fitting, REAL).to_numpy())  # fmt: skip
