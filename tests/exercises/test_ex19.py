@@ -7,6 +7,7 @@ import pytest
 
 from sftlab.exercises.ex19_full_vs_lora import explorer, plots
 from sftlab.exercises.ex19_full_vs_lora.experiment import (
+    BATCHES,
     EMBEDDED,
     METHODS,
     SHAPE,
@@ -84,7 +85,7 @@ def found():
     planned = {name: plan(one) for name, one in variants(EMBEDDED).items()}
     timelines = {name: [1, parts.peak, 2] for name, parts in planned.items()}
     operations = {shape: dict.fromkeys(planned, 4.0) for shape in (EMBEDDED, SHAPE)}
-    return runs(NAME), timelines, planned, operations, runs("trade_off"), (9, 7), 10_000_000
+    return runs(NAME), timelines, planned, operations, runs("trade_off"), 10_000_000
 
 
 def exchanged(recorded, key, one, other):
@@ -93,7 +94,7 @@ def exchanged(recorded, key, one, other):
 
 
 def test_the_claims_follow_the_numbers(found):
-    recorded, *rest, trade_off, alone, few = found
+    recorded, *rest, trade_off, few = found
     said = plots.claims(*found)["claim"]
     assert "within 0.0%" in said[0]
     assert "LoRA saves less of the peak" in said[1]
@@ -101,14 +102,18 @@ def test_the_claims_follow_the_numbers(found):
         {**r, "length": {64: 256, 256: 64}.get(r["length"])} if r["kind"] == "memory" and r["shape"] == SHAPE else r
         for r in recorded
     ]  # fmt: skip
-    assert (
-        "LoRA saves more of the peak"
-        in plots.claims(lengths, *rest, trade_off, alone, few)["claim"][1]
-    )
-    flipped = exchanged(trade_off, "method", FULL, LORA)
-    words = [
-        plots.claims(recorded, *rest, some, alone, few)["claim"][4] for some in (trade_off, flipped)
+    assert "saves more of the peak" in plots.claims(lengths, *rest, trade_off, few)["claim"][1]
+    assert "off LoRA's more in each setting" in said[2]
+    swapped = exchanged(recorded, "method", *METHODS)
+    assert "no more in any setting" in plots.claims(swapped, *rest, trade_off, few)["claim"][2]
+    assert "nothing off" in plots.claims(*found)["where it stops holding"][2]
+    halved = [
+        {**r, "tensors": {"peak": r["tensors"]["peak"] / 2}} if r.get("recompute") else r
+        for r in recorded
     ]
+    assert "nothing off" not in plots.claims(halved, *rest, trade_off, few)["where it stops holding"][2]  # fmt: skip
+    flipped = exchanged(trade_off, "method", FULL, LORA)
+    words = [plots.claims(recorded, *rest, some, few)["claim"][4] for some in (trade_off, flipped)]
     assert {"higher" in one for one in words} == {True, False} or "not settled" in words[0]
 
 
@@ -127,7 +132,10 @@ def test_figures_and_tables_are_drawn_without_a_complaint(found, capfd):
     for figure in (plots.timelines(steps, planned), plots.growth(recorded, (64, 256))):
         figure.draw_without_rendering()
     plt.close("all")
-    assert len(plots.processes_table(recorded)) == 4
+    table = plots.processes_table(recorded)
+    assert table["n"].tolist() == [len(plots.processes(recorded, m, n, a, s)) for s in (EMBEDDED, SHAPE) for _, n in BATCHES[s] for a in (False, True) for m in METHODS]  # fmt: skip
+    alone = table[table["n"] == 1]
+    assert not alone.astype(str).apply(lambda row: row.str.contains(" to ").any(), axis=1).any()
     assert len(plots.time_table(recorded, operations)) == 8
     assert set(plots.peaks_table(timelines, planned)["differ by"]) == {"+0.0%"}
     assert capfd.readouterr().err == ""
@@ -146,3 +154,16 @@ def test_the_explorer_answers_at_its_extremes(setting, told):
     assert told in figure.get_suptitle()
     assert f"Rank {setting[0]} on {setting[1]}" in explorer.words(*setting)
     plt.close("all")
+
+
+def test_processes_are_not_paired(found):
+    """The interval stays when the processes of one side come in another order."""
+    recorded = found[0]
+    turned = [
+        {**r, "number": -r["number"]} if r["kind"] == "memory" and r["method"] == "lora" else r
+        for r in recorded
+    ]
+    turned.sort(key=lambda r: r.get("number", 0))
+    value, (low, high) = plots.share_of_full(recorded, 64)
+    assert plots.share_of_full(turned, 64)[1] == pytest.approx((low, high))
+    assert low < value < high

@@ -13,7 +13,9 @@ from torch import nn
 from sftlab.errors import WorkbookError
 from sftlab.exercises.ex21_qlora_finetuning import bases, plots
 from sftlab.exercises.ex21_qlora_finetuning import explorer as explorers
+from sftlab.exercises.ex21_qlora_finetuning import moved_back as moves
 from sftlab.exercises.ex21_qlora_finetuning.census import census
+from sftlab.exercises.record import runs
 from sftlab.loss import model_loss
 from sftlab.memory import limit
 from sftlab.memory.count import parameter_bytes
@@ -67,6 +69,24 @@ def test_the_control_has_the_gradients_of_the_arm_in_bfloat16():
         found.append({n: p.grad.float() for n, p in model.named_parameters() if p.requires_grad})
     arm, control = found
     assert all(torch.equal(arm[name], control[name]) for name in arm)
+
+
+def test_moments_in_float32_leave_nothing_finer_in_the_weights():
+    """With weights in float32 it is AdamW; in bfloat16, its step from these weights, rounded."""
+    drawn = torch.randn(5, 7, generator=torch.Generator().manual_seed(0))
+    plain, stored, half = (torch.nn.Parameter(drawn.clone().to(d)) for d in (torch.float32, torch.float32, torch.bfloat16))  # fmt: skip
+    optimizers = [bases.adamw([p], 0.1, m) for p, m in ((plain, False), (stored, True), (half, True))]  # fmt: skip
+    for _ in range(3):
+        before = half.detach().clone()
+        for parameter, optimizer in zip((plain, stored, half), optimizers, strict=True):
+            optimizer.zero_grad()
+            (parameter.float() ** 2).sum().backward()
+            optimizer.step()
+        assert torch.equal(plain, stored)
+        (copied,) = optimizers[2].param_groups[0]["params"]
+        assert copied.dtype == torch.float32 and torch.equal(copied, half.float())
+        assert optimizers[2].state[copied]["exp_avg"].dtype == torch.float32
+        assert half.dtype == torch.bfloat16 and not torch.equal(before, half)
 
 
 @pytest.mark.parametrize("weights", ["bf16", "nf4"])
@@ -124,10 +144,19 @@ def made(shift: float = 0.0, base: str = bases.FOUR) -> list[dict]:
         value = (1 + abs(np.log(rate / plots.SAME))) * (1 + 0.01 * seed)
         value *= 1 + shift * (setting["base"] == base)
         losses = {"validation": value, "test": value, "documents": value}
-        found.append({**setting, **losses, "before": {"documents": 1.0, "test": 9.0}})
+        found.append({**setting, **losses, "before": {"documents": 1.0, "test": 99.0}})
         if setting["base"] == bases.FULL:
             found[-1]["moved"] = dict.fromkeys((bases.FOUR, bases.THREE, bases.TWO), 2 * value)
     return found
+
+
+def made_back(ratio: float = 2.0) -> list[dict]:
+    """Adapters from a rounded base, whose loss on 16 bits is that of 16 bits times a ratio."""
+    own = {(r["learning_rate"], r["seed"]): r["test"] for r in made() if r["base"] == bases.FULL}
+    return [
+        {**setting, "own": 1.0, "moved": ratio * own[setting["learning_rate"], setting["seed"]]}
+        for setting in moves.settings()
+    ]
 
 
 STAGES = {
@@ -154,25 +183,69 @@ def test_arms_are_paired_by_seed_and_rates_chosen_on_validation():
     assert plots.repaired(runs, bases.FOUR)[0] == pytest.approx(0.75)
     assert plots.repaired(runs, bases.THREE, 8e-4)[0] == pytest.approx(0.5)
     assert plots.at_low(runs, bases.HALF)[0] > 1  # the arm in float32 is the one with higher losses
-    assert len(plots.loss(runs, bases.FOUR)) == bases.SEEDS
+    assert len(plots.loss(runs, bases.FOUR)) == bases.MORE
+    assert plots.moved_back(runs, made_back(), bases.FOUR)[0] == pytest.approx(2.0)
+    assert plots.moved_back(runs, made_back(4.0), bases.TWO, plots.SAME)[0] == pytest.approx(4.0)
 
 
-def test_the_words_follow_the_numbers():
-    def told(runs):
-        return " ".join(plots.claims(STAGES, HELD, runs, LIMITS, REAL).to_numpy().flatten())
+def test_documents_are_compared_at_equal_test_loss():
+    """An arm that is farther along one curve has no other documents there; one above the curve has."""
 
-    assert "test loss higher, loss on documents higher" in told(made(0.5))
-    assert "test loss lower, loss on documents lower" in told(made(-0.5))
-    assert "test loss the same within 5%, loss on documents the same" in told(made())
+    def curve(base, shift, above):
+        rates = [rate * shift for rate in bases.RATES]
+        points = [{"test": 1 / (1000 * rate), "documents": 1 + 1000 * rate} for rate in rates]
+        before = {"test": 9.0, "documents": 1.0}
+        return [
+            {"base": base, "learning_rate": rate, "seed": seed, "before": before, "validation": point["test"],
+             "test": point["test"], "documents": point["documents"] * above}
+            for seed in range(3) for rate, point in zip(bases.RATES, points, strict=True)
+        ]  # fmt: skip
+
+    def found(shift, above, target=0.4):
+        runs = [*curve(bases.FULL, 1, 1), *curve(bases.FOUR, shift, above)]
+        return plots.at_equal_loss(runs, bases.FOUR, target)
+
+    assert found(1.0, 1.2)[0] == pytest.approx(1.2)
+    assert found(1.5, 1.0)[0] == pytest.approx(1, abs=0.02)
+    assert found(1.5, 0.8)[0] == pytest.approx(0.8, abs=0.02)
+    assert found(0.1, 1.0, 0.2) is None
+    assert plots.equal(None) == "not reached by every seed"
+
+
+def test_a_rate_is_told_with_the_seeds_that_agree():
+    runs = made()
+    assert (
+        plots.stable(runs, bases.FOUR)
+        == f"{plots.SAME:g}, best in {bases.MORE} of {bases.MORE} seeds"
+    )
+    for run in runs:
+        if run["seed"] == 0 and run["learning_rate"] == bases.RATES[0]:
+            run["validation"] = 0.0
+    assert plots.stable(runs, bases.FOUR) == f"{plots.SAME:g}, best in {bases.MORE - 1} of {bases.MORE} seeds"  # fmt: skip
+
+
+def test_the_words_follow_the_numbers(monkeypatch):
+    def told(runs, back=None):
+        back = back or made_back()
+        return " ".join(plots.claims(STAGES, HELD, runs, back, LIMITS, REAL).to_numpy().flatten())
+
+    def documents(factor):
+        return [{**r, "documents": r["documents"] * (factor if r["base"] == bases.FOUR else 1)} for r in made()]  # fmt: skip
+
+    monkeypatch.setattr(plots, "EQUAL", 1.1)
+    monkeypatch.setattr(plots, "LOWER", 1.2)
+    assert "at equal test loss: loss on documents higher" in told(documents(1.5))
+    assert "at equal test loss: loss on documents lower" in told(documents(0.5))
+    assert "at equal test loss: loss on documents the same within 5%" in told(made())
+    assert "not reached by every seed" in told(made(0.5))
     assert "in bfloat16: test loss higher" in told(made(0.5, bases.HALF))
-    assert "less precision forgets more" not in told(made())
-    contrary = [{**r, "documents": r["documents"] * {bases.FOUR: 1.2, bases.THREE: 0.8}.get(r["base"], 1)} for r in made()]  # fmt: skip
-    assert "less precision forgets more" in told(contrary)
-    assert "no loss to recover" in told(made())
+    assert "loss lower used on 4 bits, higher used on 16: each fits its own" in told(made())
+    assert "lower used on 4 bits, lower used on 16: the match" in told(made(), made_back(0.5))
+    assert "higher used on 4 bits, higher used on 16: the match" in told(made(2.0))
+    assert "whether each fits its own base is not settled" in told(made(), made_back(1.0))
     assert "one seed, an observation: test ×1.20" in told(made())
-    assert "0.0016 in every arm" in told(made())
     fitting = [{**LIMITS[0], "16 bits": DONE}]
-    assert "it fits too" in str(plots.claims(STAGES, HELD, made(), fitting, REAL).to_numpy())
+    assert "it fits too" in str(plots.claims(STAGES, HELD, made(), made_back(), fitting, REAL).to_numpy())  # fmt: skip
 
 
 def test_figures_and_tables_draw():
@@ -185,8 +258,8 @@ def test_figures_and_tables_draw():
     assert ["from left to right" in title for title in titles] == [True, False]
     plt.close("all")
     assert list(plots.arms_table(runs).index) == list(plots.ARMS)
-    assert len(plots.repairs_table(runs)) == 3
-    assert list(plots.low_table(runs).index) == [bases.HALF, bases.PRODUCTS]
+    assert len(plots.repairs_table(runs, made_back())) == 3
+    assert list(plots.low_table(runs).index) == [bases.HALF, bases.MOMENTS, bases.PRODUCTS]
     halved = {"one": STAGES["two"], "other": {("adapter", "bfloat16"): (1, 1), ("embedding", "bfloat16"): (1, 1)}}  # fmt: skip
     assert "40% of the bytes of one: embedding in bfloat16, adapter" in plots.two_recipes(halved)
 
@@ -227,3 +300,13 @@ def test_answers_in_between_change_no_gradient_of_a_whole_model():
     net.eval()
     net.generate(ids, max_new_tokens=3, do_sample=False, pad_token_id=0)
     assert all(torch.equal(a, b) for a, b in zip(before, gradients(), strict=True))
+
+
+def test_the_adapters_that_are_moved_back_are_those_of_the_other_record():
+    """Both records train them, from the same seeds: the loss on their own base is the same."""
+    trained = {(r["base"], r["learning_rate"], r["seed"]): r["test"] for r in runs("qlora")}
+    for found in runs("moved_back"):
+        key = found["base"], found["learning_rate"], found["seed"]
+        assert found["own"] == pytest.approx(trained[key], rel=0.01)
+    rates = {base: plots.best(runs("qlora"), base)[0]["learning_rate"] for base in moves.RATES}
+    assert all(rate in moves.RATES[base] for base, rate in rates.items())

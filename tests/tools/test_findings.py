@@ -34,6 +34,8 @@ def table(number: str, old: str, new: str) -> list[list[str]]:
         ("22", 0, "answers fall", "answers rise", FAILED),
         ("22", 0, "answers rise", "not settled here", HELD),
         ("18", 0, "is higher", "is lower", HELD),
+        ("21", 0, "documents higher", "documents lower", HELD),
+        ("21", 0, "not settled here", "higher", FAILED),
     ],
 )
 def test_a_verdict_turns_round_with_the_table(number, k, old, new, then):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import pairwise
+from itertools import pairwise, product
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from sftlab.classroom.figures import curves
 from sftlab.exercises import estimates
@@ -31,7 +32,7 @@ SHORT, LONG = (length for _, length in BATCHES[SHAPE])
 WHY = {  # why a prediction comes out as it does: prediction -> mechanism
     "a": "At 64 tokens full fine-tuning peaks at the end of the step: weights, optimizer state, all gradients, no activations. LoRA has little there. It peaks at the loss, with the frozen weights and nearly as many activations as full fine-tuning.",
     "b": "At 256 tokens both peak at the loss. What full fine-tuning has more there is mainly its optimizer state; activations are the largest part of both.",
-    "c": "A full step computes outputs, gradients of inputs and gradients of weights, about a third each. LoRA leaves out most of the last third. Its A and B need little arithmetic and many calls, which weigh more in a small model.",
+    "c": "An observation without an interval, on one machine with two threads. A full step computes outputs, gradients of inputs and gradients of weights, about a third each; LoRA leaves out most of the last third. It also leaves out AdamW's update of every weight of the model, which takes the same time for few tokens as for many. A and B need little arithmetic and many calls, which weigh more in a small model.",
 }  # fmt: skip
 
 
@@ -97,38 +98,69 @@ def recorded(runs: Sequence[dict], **settings) -> list[dict]:
     return [run for run in runs if all(run.get(k) == v for k, v in settings.items())]
 
 
+def measured(
+    runs: Sequence[dict], shape: str, method: str, length: int, recompute: bool = False
+) -> list[dict]:
+    """Return the recorded processes of a variant, one for each repetition."""
+    settings = {"shape": shape, "method": method, "length": length, "recompute": recompute}
+    return recorded(runs, kind="memory", **settings)
+
+
 def processes(
-    runs: Sequence[dict], method: str, length: int, recompute: bool = False
+    runs: Sequence[dict], method: str, length: int, recompute: bool = False, shape: str = SHAPE
 ) -> list[float]:
-    """Return the peaks of SmolLM2's processes in bytes, one for each repetition."""
-    settings = {"shape": SHAPE, "method": method, "length": length, "recompute": recompute}
-    return [run["process"] for run in recorded(runs, kind="memory", **settings)]
+    """Return the peaks of these processes in bytes."""
+    return [run["process"] for run in measured(runs, shape, method, length, recompute)]
 
 
-def share_of_full(runs: Sequence[dict], length: int) -> Estimate:
-    """Return LoRA's peak divided by full fine-tuning's, over repeated processes."""
-    return estimates.ratio(*(processes(runs, method, length) for method in METHODS))
+def tensors(runs: Sequence[dict], shape: str, method: str, length: int, again: bool = False) -> int:
+    """Return the recorded peak of what tensors hold, in bytes."""
+    return measured(runs, shape, method, length, again)[0]["tensors"]["peak"]
+
+
+def taken_off(runs: Sequence[dict]) -> dict[tuple[str, str, int], float]:
+    """Return (model, method, tokens) -> the share of the tensors' peak that recomputation takes off."""
+    return {
+        (shape, method, n): 1
+        - tensors(runs, shape, method, n, True) / tensors(runs, shape, method, n)
+        for shape, batches in BATCHES.items()
+        for _, n in batches
+        for method in METHODS
+    }
+
+
+def share_of_full(
+    runs: Sequence[dict], length: int, recompute: bool = False, shape: str = SHAPE
+) -> Estimate:
+    """Return LoRA's peak divided by full fine-tuning's, means over processes, with its 95% interval.
+
+    Nothing pairs one process with another: it is Welch's interval of the logarithms. One process of each
+    has none: it has no width.
+    """
+    full, lora = (np.log(processes(runs, method, length, recompute, shape)) for method in METHODS)
+    value = float(np.exp(lora.mean() - full.mean()))
+    if min(len(full), len(lora)) < 2:
+        return value, (value, value)
+    low, high = stats.ttest_ind(lora, full, equal_var=False).confidence_interval()
+    return value, (float(np.exp(low)), float(np.exp(high)))
 
 
 def processes_table(runs: Sequence[dict]) -> pd.DataFrame:
-    """Return SmolLM2's peaks: planned, of the process, and LoRA's share of full fine-tuning's."""
+    """Return all recorded peaks: planned, of the process, and LoRA's share of full fine-tuning's."""
     rows = {}
-    for length in (SHORT, LONG):
-        for method in METHODS:
-            peaks = processes(runs, method, length)
-            planned = plan(a_run(SHAPE, method, 4, length)).peak
-            rows[f"{'LoRA' if method == 'lora' else 'full'}, {length} tokens"] = {
+    for shape, batches in BATCHES.items():
+        for (batch, length), again, method in product(batches, (False, True), METHODS):
+            peaks = processes(runs, method, length, again, shape)
+            planned = plan(a_run(shape, method, batch, length, again)).peak
+            share = share_of_full(runs, length, again, shape)
+            rows[f"{shape}, {method}, {length} tokens{', recomputed' * again}"] = {
                 "planned": size(planned),
-                "process": f"{size(np.mean(peaks))} ({size(min(peaks))} to {size(max(peaks))})",
-                "of full": times(share_of_full(runs, length)) if method == "lora" else "",
-            }
+                "process: mean (lowest to highest)": f"{size(np.mean(peaks))}" + f" ({size(min(peaks))} to {size(max(peaks))})" * (len(peaks) > 1),
+                "n": len(peaks),
+                "process ÷ planned": f"{np.mean(peaks) / planned - 1:+.1%}",
+                "LoRA ÷ full (95% interval)": (times(share) if len(peaks) > 1 else f"×{share[0]:.2f}") if method == "lora" else "",
+            }  # fmt: skip
     return pd.DataFrame(rows).T
-
-
-def recomputed(runs: Sequence[dict], length: int) -> float:
-    """Return LoRA's peak divided by full fine-tuning's, both with recomputation."""
-    full, lora = (float(np.mean(processes(runs, method, length, True))) for method in METHODS)
-    return lora / full
 
 
 def growth(runs: Sequence[dict], lengths: Sequence[int] = (32, 64, 128, 256, 512)):
@@ -208,7 +240,6 @@ def claims(
     planned: Mapping[str, TrainingBytes],
     operations: Mapping[str, Mapping[str, float]],
     trade_off: Sequence[dict],
-    alone: Sequence[int],
     few_peak: int,
 ) -> pd.DataFrame:
     """Return the claims of the lesson with their numbers; the words follow them.
@@ -218,7 +249,6 @@ def claims(
         planned: variant -> what was planned.
         operations: as in `time_table`.
         trade_off: the recorded runs of notebook 06.
-        alone: the peak with adapters in the first layer alone, and in the last, in bytes.
         few_peak: that of full fine-tuning, recomputed, with 4 trained tokens per sequence.
     """
     peak = {name: max(timeline) for name, timeline in timelines.items()}
@@ -227,38 +257,42 @@ def claims(
     few = plan(replace(variants(EMBEDDED)["full, recomputed"], trained_per_row=4)).peak
     short, long = share_of_full(runs, SHORT), share_of_full(runs, LONG)
     saves = verdict(long, "less", "more", neutral=short[1][1] if long[0] > short[0] else short[1][0])  # fmt: skip
-    again = {m: peak[f"{m}, recomputed"] / peak[m] for m in METHODS}
+    off_peak, larger = taken_off(runs), max(_over_plan(runs).values())
+    kept = {n: [plan(a_run(SHAPE, m, 4, n)) for m in METHODS] for n in (SHORT, LONG)}
+    activations = {n: lora.activations / full.activations for n, (full, lora) in kept.items()}
+    others = {n: (_sum(lora) - lora.activations) / (_sum(full) - full.activations) for n, (full, lora) in kept.items()}  # fmt: skip
+    none = [f"{m}, {n} tokens, {shape}" for (shape, m, n), part in off_peak.items() if part < 0.005]
     loss = held_out_ratio(trade_off)
     rows = [
         (
-            f"A training step's peak can be planned from shapes: within {off:.1%}",
+            f"The peak of a step's tensors can be planned from shapes: within {off:.1%}",
             ", ".join(f"{name} {size(peak[name])}" for name in METHODS),
             f"the sum of all parts instead: {summed}",
-            f"full fine-tuning, recomputed, with 4 trained tokens per sequence: {few_peak / few - 1:+.0%}, because a fourth moment, the backward pass of the first layer, is not planned",
+            f"full fine-tuning, recomputed, with 4 trained tokens per sequence: {few_peak / few - 1:+.0%}, because a fourth moment, the backward pass of the first layer, is not planned; a whole process holds up to {larger:.0%} more, above the level of a warmed-up one",
         ),
         (
             f"With longer sequences LoRA saves {saves} of the peak",
             f"LoRA ÷ full: {times(short)} at {SHORT} tokens, {times(long)} at {LONG}",
-            f"as many adapters, in the first layer alone: {size(alone[0])}, in the last: {size(alone[1])} (live)",
-            f"recomputed: ×{recomputed(runs, SHORT):.2f} at {SHORT} and ×{recomputed(runs, LONG):.2f} at {LONG}; 4 sequences, SmolLM2",
+            f"planned, LoRA ÷ full: activations ×{activations[SHORT]:.2f} and ×{activations[LONG]:.2f}, all that does not grow ×{others[SHORT]:.2f} and ×{others[LONG]:.2f}",
+            f"recomputed, one process each: ×{share_of_full(runs, SHORT, True)[0]:.2f} at {SHORT} and ×{share_of_full(runs, LONG, True)[0]:.2f} at {LONG}; 4 sequences, SmolLM2",
         ),
         (
-            f"Recomputation takes {1 - again['lora']:.0%} off LoRA's peak, {1 - again['full']:.0%} off full fine-tuning's",
-            f"LoRA {size(peak['lora, recomputed'])}, full {size(peak['full, recomputed'])}",
+            f"Recomputation takes {min(off_peak.values()):.0%} to {max(off_peak.values()):.0%} off the tensors' peak; off LoRA's {_more(off_peak)}",
+            "; ".join(f"{shape}, {n} tokens: LoRA {off_peak[shape, 'lora', n]:.0%}, full {off_peak[shape, 'full', n]:.0%}" for shape, batches in BATCHES.items() for _, n in batches),
             "the same step and the same batch without it",
-            f"it costs time: ×{seconds(runs, SHAPE)['lora, recomputed'] / seconds(runs, SHAPE)['lora']:.2f} on SmolLM2",
+            f"{f'nothing off where the peak is at the end of the step: {chr(44).join(none)}; ' if none else ''}it costs time: ×{seconds(runs, SHAPE)['lora, recomputed'] / seconds(runs, SHAPE)['lora']:.2f} with LoRA on SmolLM2",
         ),
         (
             f"A step with LoRA takes ×{of_full(runs, SHAPE):.2f} of the time of a full one (SmolLM2)",
-            "the fastest of six rounds on one processor: an observation",
+            "the fastest of six rounds, one machine, two threads: an observation",
             f"arithmetic alone: ×{operations[SHAPE]['lora'] / operations[SHAPE]['full']:.2f}",
-            f"embedded model: ×{of_full(runs, EMBEDDED):.2f}, with ×{operations[EMBEDDED]['lora'] / operations[EMBEDDED]['full']:.2f} of the arithmetic",
+            f"embedded model: ×{of_full(runs, EMBEDDED):.2f}, with ×{operations[EMBEDDED]['lora'] / operations[EMBEDDED]['full']:.2f} of the arithmetic; 256 tokens a step: AdamW's part doesn't grow with them",
         ),
         (
-            f"Held-out loss with LoRA against full fine-tuning: {verdict(loss, 'higher', 'lower', neutral=1.0)}",
-            times(loss),
+            f"Held-out loss with LoRA against full fine-tuning: {verdict(loss, 'higher', 'lower', neutral=1.0)}; its file is {on_disk(runs, SHAPE):.0f} times smaller",
+            f"{times(loss)}; file of full fine-tuning ÷ LoRA's: ×{on_disk(runs, SHAPE):.0f} (SmolLM2), ×{on_disk(runs, EMBEDDED):.0f} (embedded)",
             "each at its best learning rate, chosen on other questions (notebook 06)",
-            f"32 pairs, one small model. File on disk, full ÷ LoRA: ×{on_disk(runs, SHAPE):.0f} (SmolLM2), ×{on_disk(runs, EMBEDDED):.0f} (embedded)",
+            "32 pairs, one small model",
         ),
     ]  # fmt: skip
     return pd.DataFrame(rows, columns=["claim", "measured", "control", "where it stops holding"])
@@ -266,3 +300,18 @@ def claims(
 
 def _sum(planned: TrainingBytes) -> int:
     return sum(getattr(planned, part) for part in PARTS if part != "peak")
+
+
+def _over_plan(runs: Sequence[dict]) -> dict[tuple[str, str, int, bool], float]:
+    """Return by how much the largest process of each recorded variant exceeds the plan."""
+    return {
+        (shape, method, n, again): max(processes(runs, method, n, again, shape)) / plan(a_run(shape, method, b, n, again)).peak - 1
+        for shape, batches in BATCHES.items()
+        for (b, n), again, method in product(batches, (False, True), METHODS)
+    }  # fmt: skip
+
+
+def _more(off: Mapping[tuple[str, str, int], float]) -> str:
+    """Return in words whether recomputation takes more off LoRA's peak than off full fine-tuning's."""
+    more = {off[shape, "lora", n] > off[shape, "full", n] for shape, _, n in off}
+    return {(True,): "more in each setting", (False,): "no more in any setting"}.get(tuple(more), "more in some settings")  # fmt: skip

@@ -29,6 +29,7 @@ class _Block(nn.Module):
         self.down = nn.Linear(128, 64, bias=False)
         self.norm = nn.LayerNorm(64)
         self.heads = nn.Linear(64, 192)  # "head" is part of its name; no output head
+        self.score_head = nn.Linear(64, 64)  # its name ends in "head"; no output head
         self.deep = nn.Sequential(nn.Sequential(nn.Sequential(nn.Linear(64, 64))))
 
 
@@ -120,6 +121,8 @@ _packing("Only linear layers down to some depth are packed. They lie at any dept
          choose=lambda name, m: _plain(m) and name != "lm_head" and name.count(".") < 2)  # fmt: skip
 _packing("A layer is left out because its name contains the word head. Only lm_head is left as it is.",
          choose=lambda name, m: _plain(m) and "head" not in name)  # fmt: skip
+_packing("A layer is left out because its name ends in head. Only the one called lm_head is left as it is.",
+         choose=lambda name, m: _plain(m) and not name.endswith("head"))  # fmt: skip
 _packing("The last linear layer is taken for the output head, which need not come last. Leave out the one called lm_head.",
          choose=lambda name, m: _plain(m) and name != "gate")  # fmt: skip
 _packing("Layers with a bias are left out. They are linear layers like the others.",

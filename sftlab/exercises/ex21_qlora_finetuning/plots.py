@@ -11,11 +11,13 @@ import pandas as pd
 
 from sftlab.classroom.figures import bars, curves, dots, stacked
 from sftlab.exercises import estimates
-from sftlab.exercises.estimates import Estimate, times, verdict
+from sftlab.exercises.estimates import Estimate, times
+from sftlab.exercises.ex06_why_peft.reference import value_at
 from sftlab.exercises.ex21_qlora_finetuning.bases import (
     FOUR,
     HALF,
     LOW,
+    MOMENTS,
     PRODUCTS,
     RATES,
     THREE,
@@ -33,11 +35,12 @@ Census = Mapping[tuple[str, str], tuple[int, int]]  # (kind, dtype) -> (paramete
 ARMS = (SIXTEEN, FOUR, HALF, THREE, TWO)
 PARTS = ("linear layers", "embedding and head", "adapters", "gradients", "moments of AdamW")
 SAME = 1.6e-3  # a learning rate at which arms are compared, too
+EQUAL, LOWER = 0.065, 0.05  # test losses at which the loss on documents is compared
 STORED = {"16 bits": 16.0, "NF4": bits_per_parameter(), "NF4, double": bits_per_parameter(double=True)}  # fmt: skip
 WHY = {  # why a prediction comes out as it does: prediction -> mechanism
     "a": "The function casts every 16-bit parameter that is not packed to float32. That doubles the embedding, which is also the output head and takes more bytes here than all packed layers.",
-    "b": "The adapter is trained through the rounded weights, so its gradients include their errors. The packed layers have the logits of plain layers with the same values: they only round.",
-    "c": "Both have the same rounded base. The first adapter was trained on it and can correct its errors, as far as rank 8 reaches. The second was trained without them.",
+    "b": "What rounding changes grows with its error, and at 4 bits the error is small: compare the losses of the bases before training, and what 3 and 2 bits add. The packed layers have the logits and the gradients of plain layers with the same values: they only round.",
+    "c": "The second adapter meets errors that it never saw, and those of 2 bits are large. The first was trained with them. Whether it corrects them its loss on this base does not show: see it on 16 bits, where there is nothing to correct.",
 }  # fmt: skip
 
 
@@ -131,9 +134,14 @@ def against(runs: Sequence[dict], base: str, other: str = SIXTEEN, rate: float =
     return paired(loss(runs, other, rate=rate), loss(runs, base, rate=rate))
 
 
-def carried_against(runs: Sequence[dict], base: str) -> Estimate:
-    """Return the loss of the adapter put on a base it never saw, over that on its own base."""
-    return paired(loss(runs, SIXTEEN), carried(runs, base))
+def moved_back(runs: Sequence[dict], back: Sequence[dict], base: str, rate: float = 0) -> Estimate:
+    """Return, on 16 bits, the loss of an adapter trained on a rounded base over that of one trained there.
+
+    Each at the learning rate of its own training, or both at the same. ``back``: the record of these moves.
+    """
+    at = rate or best(runs, base)[0]["learning_rate"]
+    moved = {run["seed"]: run["moved"] for run in chosen(back, base=base, learning_rate=at)}
+    return paired(loss(runs, SIXTEEN, rate=rate), moved)
 
 
 def repaired(runs: Sequence[dict], base: str, rate: float = 0) -> Estimate:
@@ -159,6 +167,35 @@ def forgetting(runs: Sequence[dict], base: str, rate: float = 0) -> Estimate:
     return paired(one, other)
 
 
+def documents_at(runs: Sequence[dict], base: str, target: float) -> dict[int, float]:
+    """Return seed -> an arm's loss on documents where its test loss falls to a target.
+
+    Each seed has a curve over the learning rates, which begins at 0 with the base before training. It is
+    interpolated in the logarithms of both losses. Seeds that do not get there are left out.
+    """
+    found = {}
+    for seed in loss(runs, base):
+        some = [r for r in chosen(runs, base=base, seed=seed) if r["learning_rate"] in RATES]
+        curve = [some[0]["before"], *sorted(some, key=lambda run: run["learning_rate"])]
+        tests, texts = ([point[name] for point in curve] for name in ("test", "documents"))
+        value = value_at(tests, np.log(texts).tolist(), target)
+        if value is not None:
+            found[seed] = float(np.exp(value))
+    return found
+
+
+def at_equal_loss(runs: Sequence[dict], base: str, target: float) -> Estimate | None:
+    """Return ``documents_at`` over that of the arm on 16 bits; None unless every seed gets there."""
+    one, other = (documents_at(runs, arm, target) for arm in (SIXTEEN, base))
+    whole_ = len(one) == len(loss(runs, SIXTEEN)) and len(other) == len(loss(runs, base))
+    return paired(one, other) if whole_ else None
+
+
+def equal(found: Estimate | None) -> str:
+    """Return ``at_equal_loss`` as text."""
+    return times(found) if found else "not reached by every seed"
+
+
 def at_low(runs: Sequence[dict], base: str) -> Estimate:
     """Return an arm's fall of the test loss at the low learning rate over that in float32."""
     falls = [
@@ -172,10 +209,10 @@ def at_low(runs: Sequence[dict], base: str) -> Estimate:
 
 
 def low_table(runs: Sequence[dict]) -> pd.DataFrame:
-    """Return ``at_low`` of the arm in bfloat16 and of its control, with what each says."""
+    """Return ``at_low`` of the arm in bfloat16 and of its controls, with what each says."""
     rows = {
         base: {"÷ fall with A and B in float32": times(found), "the loss falls": estimates.compared(found).replace("higher", "more").replace("lower", "less")}
-        for base, found in ((base, at_low(runs, base)) for base in (HALF, PRODUCTS))
+        for base, found in ((base, at_low(runs, base)) for base in (HALF, MOMENTS, PRODUCTS))
     }  # fmt: skip
     return pd.DataFrame(rows).T.rename_axis(f"fall of the test loss at {LOW:g}")
 
@@ -205,25 +242,40 @@ def trade_off(runs: Sequence[dict]):
                   xticks=[0.6, 0.8, 1, 1.5, 2, 3, 4], figsize=(7.8, 3.8))  # fmt: skip
 
 
+def stable(runs: Sequence[dict], base: str) -> str:
+    """Return an arm's learning rate, and in how many seeds it has the lowest validation loss."""
+    rate = best(runs, base)[0]["learning_rate"]
+    some = [run for run in chosen(runs, base=base) if run["learning_rate"] in RATES]
+    lowest = {
+        seed: min((r for r in some if r["seed"] == seed), key=lambda r: r["validation"])
+        for seed in loss(runs, base)
+    }
+    agree = sum(run["learning_rate"] == rate for run in lowest.values())
+    return f"{rate:g}, best in {agree} of {len(lowest)} seeds"
+
+
 def arms_table(runs: Sequence[dict]) -> pd.DataFrame:
-    """Return each arm at its own learning rate, against the 16-bit base."""
+    """Return each arm at its own learning rate and at equal test loss, against the 16-bit base."""
     rows = {}
     for base in ARMS:
-        mean = {name: np.mean(list(loss(runs, base, name).values())) for name in ("test", "documents")}  # fmt: skip
+        test, texts = (
+            np.mean(list(loss(runs, base, name).values())) for name in ("test", "documents")
+        )
+        start = before(runs, base, "documents")
         rows[base] = {
-            "learning rate": f"{best(runs, base)[0]['learning_rate']:g}",
-            **{
-                f"{name}, before → after": f"{before(runs, base, name):.2f} → {after:.3f}"
-                for name, after in mean.items()
-            },
+            "learning rate": stable(runs, base),
+            "test, before → after": f"{before(runs, base, 'test'):.2f} → {test:.3f}",
+            "documents, before → after": f"{start:.2f} → {texts:.2f} (×{texts / start:.1f})",
             "test ÷ 16 bits": times(against(runs, base)),
-            f"both at {SAME:g}": times(against(runs, base, rate=SAME)),
             "documents ÷ 16 bits": times(forgetting(runs, base)),
-            f"both at {SAME:g} ": times(forgetting(runs, base, SAME)),
+            f"documents ÷ 16 bits, both at test loss {EQUAL:g}": equal(
+                at_equal_loss(runs, base, EQUAL)
+            ),
+            f"at {LOWER:g}": equal(at_equal_loss(runs, base, LOWER)),
         }
         if base == SIXTEEN:
             rows[base] |= dict.fromkeys(list(rows[base])[3:], "")
-    return pd.DataFrame(rows).T.rename_axis(f"trained on; learning rates: {rates_chosen(runs)}")
+    return pd.DataFrame(rows).T.rename_axis("trained on")
 
 
 def repairs(runs: Sequence[dict]):
@@ -233,7 +285,7 @@ def repairs(runs: Sequence[dict]):
         found[f"{rate:g}"] = {}
         for base in (FOUR, THREE, TWO):
             moved, own = carried(runs, base, rate), loss(runs, base, rate=rate)
-            found[f"{rate:g}"][base] = [own[seed] / moved[seed] for seed in moved]
+            found[f"{rate:g}"][base] = [own[seed] / moved[seed] for seed in own]
     told = "; ".join(
         f"learning rate {rate}: " + ", ".join(f"{base} ×{np.exp(np.mean(np.log(v))):.2f}" for base, v in by.items())
         for rate, by in found.items()
@@ -242,22 +294,33 @@ def repairs(runs: Sequence[dict]):
                 axvline={1: "equal"}, xlabel="ratio of test losses, both adapters at this learning rate", figsize=(7.8, 3.6))  # fmt: skip
 
 
-def repairs_table(runs: Sequence[dict]) -> pd.DataFrame:
-    """Return the same as ratios with intervals, at each arm's own learning rate and at others."""
+def match(rounded: Estimate, sixteen: Estimate) -> str:
+    """Return in words whether adapters fit the base they were trained on.
+
+    Both are the loss of one trained on a rounded base over that of one trained on 16 bits, used on the
+    rounded base and on 16 bits.
+    """
+    if rounded[1][1] < 1 < sixteen[1][0]:
+        return "each fits its own base"
+    if rounded[1][0] > 1 or sixteen[1][1] < 1:
+        return "the match of adapter and base does not explain it"
+    return f"whether each fits its own base is {estimates.OPEN}"
+
+
+def repairs_table(runs: Sequence[dict], back: Sequence[dict]) -> pd.DataFrame:
+    """Return adapters trained on a rounded base against those trained on 16 bits, used on either."""
     rows = {
         base: {
-            "moved ÷ on 16 bits": times(carried_against(runs, base)),
-            "trained on this base ÷ moved, each at its own learning rate": times(
-                repaired(runs, base)
-            ),
-            **{f"both at {rate:g}": times(repaired(runs, base, rate)) for rate in RATES[:2]},
-            "at the learning rate best for moved": times(at_best_for_it(runs, base)),
+            "used on this base": times(repaired(runs, base)),
+            f"both at {SAME:g}": times(repaired(runs, base, SAME)),
+            "used on this base, the other at what is best there": times(at_best_for_it(runs, base)),
+            "used on 16 bits": times(moved_back(runs, back, base)),
+            f"both at {SAME:g} ": times(moved_back(runs, back, base, SAME)),
+            "so": match(repaired(runs, base), moved_back(runs, back, base)),
         }
         for base in (FOUR, THREE, TWO)
     }
-    return pd.DataFrame(rows).T.rename_axis(
-        "base; moved: adapter trained on 16 bits, used on this base"
-    )
+    return pd.DataFrame(rows).T.rename_axis("test loss, trained on this base ÷ on 16 bits")
 
 
 def real_table(recorded: Sequence[dict]) -> pd.DataFrame:
@@ -280,20 +343,6 @@ def real_ratio(recorded: Sequence[dict], model: str) -> float:
     return four / sixteen
 
 
-def at_the_edge(runs: Sequence[dict]) -> str:
-    """Return the arms whose best learning rate is the lowest or the highest that was tried."""
-    found = [b for b in ARMS if best(runs, b)[0]["learning_rate"] in (RATES[0], RATES[-1])]
-    return ", ".join(found) or "none"
-
-
-def rates_chosen(runs: Sequence[dict]) -> str:
-    """Return in words which learning rates the arms chose."""
-    found = {best(runs, base)[0]["learning_rate"] for base in ARMS}
-    return (
-        f"{', '.join(f'{rate:g}' for rate in sorted(found))}{' in every arm' * (len(found) == 1)}"
-    )
-
-
 # --- what was found --------------------------------------------------------------------------
 
 
@@ -301,6 +350,7 @@ def claims(
     stages: Mapping[str, Census],
     held: Mapping[str, Mapping[str, float]],
     runs: Sequence[dict],
+    back: Sequence[dict],
     limits: Sequence[dict],
     real: Sequence[dict],
 ) -> pd.DataFrame:
@@ -308,16 +358,18 @@ def claims(
 
     Args:
         stages: call -> census after it, in the order of the calls.
-        held: way to prepare -> "parameters" and "saved for backward" in bytes, most library steps first.
+        held: way to prepare -> "parameters" in bytes, most library steps first.
+        runs, back: the recorded training, and the adapters moved back to 16 bits.
         limits: the recorded attempts under a limit. real: one run of each on two models.
     """
     sixteen, packed, prepared, *_ = map(whole, stages.values())
     part = Counter({kind: held_ for (kind, _), (_, held_) in next(iter(stages.values())).items()})
     most, *_, least = (one["parameters"] for one in held.values())
-    four, forgotten, half = against(runs, FOUR), forgetting(runs, FOUR), against(runs, HALF, FOUR)
-    put, mended, three = carried_against(runs, FOUR), repaired(runs, FOUR), forgetting(runs, THREE)
-    low, products = at_low(runs, HALF), at_low(runs, PRODUCTS)
-    starts = [before(runs, base, "test") for base in (SIXTEEN, FOUR)]
+    four, texts = against(runs, FOUR), at_equal_loss(runs, FOUR, EQUAL)
+    rate = best(runs, FOUR)[0]["learning_rate"]
+    half = against(runs, HALF, FOUR, rate)
+    mended, low, products = repaired(runs, FOUR), at_low(runs, HALF), at_low(runs, PRODUCTS)
+    returned = moved_back(runs, back, FOUR)
     large = max(limits, key=lambda run: run["allowed"])
     same = estimates.compared
     rows = [
@@ -328,21 +380,21 @@ def claims(
             f"a small model: its embedding is {part['embedding'] / sixteen:.0%} of its bytes in 16 bits",
         ),
         (
-            f"QLoRA against LoRA on 16 bits: test loss {same(four)}, loss on documents {same(forgotten)}",
-            f"test {times(four)}, documents {times(forgotten)}; learning rate {rates_chosen(runs)}",
-            f"both at {SAME:g}: test {times(against(runs, FOUR, rate=SAME))}, documents {times(forgetting(runs, FOUR, SAME))}",
-            f"documents at the learning rate {RATES[-1]:g}: {times(forgetting(runs, FOUR, RATES[-1]))}; at 3 bits: {times(three)}, {same(three)}{'' if (three[0] > 1) == (forgotten[0] > 1) else ', against the simple story that less precision forgets more'}; SmolLM2 with products in bfloat16, one seed, an observation: test ×{real_ratio(real, 'smollm2-instruct'):.2f}; one rounding of one base",
+            f"4 bits against 16, at equal test loss: loss on documents {same(texts) if texts else equal(texts)}",
+            f"documents {equal(texts)} at {EQUAL:g}, {equal(at_equal_loss(runs, FOUR, LOWER))} at {LOWER:g}; test, each at its own learning rate, {times(four)}, {same(four)}",
+            f"3 bits: {equal(at_equal_loss(runs, THREE, EQUAL))} at {EQUAL:g}",
+            f"documents, each at its own learning rate: {times(forgetting(runs, FOUR))} (16 bits {stable(runs, SIXTEEN)}; 4 bits {stable(runs, FOUR)}); SmolLM2 with products in bfloat16, one seed, an observation: test ×{real_ratio(real, 'smollm2-instruct'):.2f}; one rounding of one base",
         ),
         (
-            f"4 bits: an adapter trained on them has a {verdict(mended, 'higher loss', 'lower loss', 'loss whose difference is not settled', neutral=1.0)} than one moved to them from 16 bits",
-            f"{times(mended)}; both at {SAME:g}: {times(repaired(runs, FOUR, SAME))}",
-            f"moved ÷ on its own 16 bits: {times(put)}, {verdict(put, 'higher', 'lower', neutral=1.0)}; before training 4 bits {starts[1]:.2f}, 16 bits {starts[0]:.2f}: {'no loss to recover' if starts[1] <= starts[0] else 'a loss to recover'}",
-            f"3 bits: {times(repaired(runs, THREE))}, both at {SAME:g}: {times(repaired(runs, THREE, SAME))}, {same(repaired(runs, THREE, SAME))}; 2 bits: {times(repaired(runs, TWO))}, ×{against(runs, TWO)[0]:.1f} of the loss on 16 bits is left",
+            f"An adapter trained on 4 bits, against one trained on 16: loss {same(mended)} used on 4 bits, {same(returned)} used on 16: {match(mended, returned)}",
+            f"used on 4 bits {times(mended)}, used on 16 bits {times(returned)}",
+            f"both at {SAME:g}: {times(repaired(runs, FOUR, SAME))}, {times(moved_back(runs, back, FOUR, SAME))}",
+            f"used on 4 bits, with the learning rate best there for the one from 16 bits: {times(at_best_for_it(runs, FOUR))}; " + "; ".join(f"{base}: {times(repaired(runs, base))}, used on 16 bits {times(moved_back(runs, back, base))}" for base in (THREE, TWO)),
         ),
         (
             f"A, B, their products, gradients and moments in bfloat16: test loss {same(half)}",
-            times(half),
-            f"at {LOW:g} the loss falls by {times(low)} as much; with their products alone in bfloat16 by {times(products)}, {same(products)}",
+            f"both at {rate:g}: {times(half)}; each at its own learning rate: {times(against(runs, HALF, FOUR))}",
+            f"at {LOW:g} the loss falls by {times(low)} as much; with only the moments in float32 by {times(at_low(runs, MOMENTS))}, with their products alone in bfloat16 by {times(products)}",
             "24 steps at a constant learning rate",
         ),
         (
