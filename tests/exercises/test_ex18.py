@@ -182,9 +182,7 @@ def made_up(qv: float, larger: float = 1.0, listed=settings, **levels: float):
 
 def table_of(qv: float, **levels: float):
     """The table of claims of made-up runs."""
-    more = made_up(qv, listed=further.settings, **levels)
-    parts = [[run for run in more if run["part"] == p] for p in (further.WORDINGS, further.FRESH)]
-    return claims(made_up(qv, **levels), *parts, left=0.1)
+    return claims(made_up(qv, **levels), made_up(qv, listed=further.settings, **levels), left=0.1)
 
 
 @pytest.mark.parametrize(("qv", "word"), [(3.0, "higher"), (0.3, "lower"), (1.0, "not settled")])
@@ -200,9 +198,8 @@ def test_the_words_follow_the_numbers(qv, word):
 @pytest.mark.parametrize(("down", "word"), [(3.0, "higher"), (0.3, "lower"), (1.0, "not settled")])
 def test_down_is_compared_by_the_fresh_seeds_alone(down, word):
     more = made_up(1.0, listed=further.settings, down=down)
-    parts = [[run for run in more if run["part"] == p] for p in (further.WORDINGS, further.FRESH)]
     for others in (down, 1 / down):  # the loss of down with the first seeds
-        found = claims(made_up(1.0, down=others), *parts, left=0.1)
+        found = claims(made_up(1.0, down=others), more, left=0.1)
         assert f"linear layers, is {word}" in found["claim"][2]
 
 

@@ -21,7 +21,7 @@ from sftlab.exercises.ex18_lora_with_peft.experiment import (
     SEVERAL,
     new_facts,
 )
-from sftlab.exercises.ex18_lora_with_peft.further import FRESH_SEEDS
+from sftlab.exercises.ex18_lora_with_peft.further import FRESH, FRESH_SEEDS, WORDINGS
 from sftlab.exercises.trade_off import LIMIT, examples
 from sftlab.memory.count import targeted_layers
 from sftlab.statistics import chosen
@@ -264,16 +264,14 @@ def beside_the_report(runs: Sequence[dict]) -> str:
     return "Loss with attention alone, compared with the MLP alone: " + "; ".join(told) + "."
 
 
-def claims(
-    runs: Sequence[dict], wordings: Sequence[dict], fresh: Sequence[dict], left: float
-) -> pd.DataFrame:
+def claims(runs: Sequence[dict], further: Sequence[dict], left: float) -> pd.DataFrame:
     """Return the claims of the lesson with their numbers; the words follow the intervals.
 
     Args:
-        wordings: runs that were measured on the trained wording, too.
-        fresh: runs with ``FRESH_SEEDS``, which alone compare ``down``.
+        further: the runs of ``further``: the trained wording, and fresh seeds, which alone compare ``down``.
         left: the loss on new facts that no adapter can reach.
     """
+    wordings, fresh = (chosen(further, part=part) for part in (WORDINGS, FRESH))
     edges = [
         f"{task}, {targets}, {budget:,}"
         for task, targets, budget in dict.fromkeys(
