@@ -103,11 +103,11 @@ def by_formula(model, budget, targets="all-linear"):
 
 
 @right(CONFIG)
-def by_trial_with_dropout(model, budget, targets):
+def by_trial(model, budget, targets):
     r = 1
     while (r + 1) * cost(model, targets) <= budget:
         r += 1
-    return LoraConfig(r=r, lora_alpha=2 * r, target_modules=targets, lora_dropout=0.05)
+    return LoraConfig(r=r, lora_alpha=2 * r, target_modules=targets, lora_dropout=0)
 
 
 @right(CONFIG)
@@ -143,6 +143,13 @@ def full_layer_names(model, budget, targets="all-linear"):
 
 
 @right(CONFIG)
+def a_set_without_the_head(model, budget, targets="all-linear"):
+    r = budget // cost(model, targets)
+    names = targets if targets == "all-linear" else set(targets)
+    return config(r, names, exclude_modules=["lm_head"], modules_to_save=[], use_dora=False)
+
+
+@right(CONFIG)
 def by_a_regular_expression(model, budget, targets="all-linear"):
     names = SEVEN if targets == "all-linear" else targets
     pattern = rf".*\.({'|'.join(names)})"
@@ -163,6 +170,34 @@ def embeddings_saved(model, budget, targets):
 def head_targeted(model, budget, targets):
     names = SEVEN if targets == "all-linear" else targets
     return config(budget // cost(model, targets), [*names, "lm_head"])
+
+
+@refused(CONFIG, "The rule: A layer gets an adapter")
+def first_two_adapted(model, budget, targets):
+    names = targets if targets == "all-linear" else targets[:2]
+    return config(budget // cost(model, targets), names)
+
+
+@refused(CONFIG, "The rule: A layer gets an adapter")
+def gate_left_out(model, budget, targets):
+    names = targets if targets == "all-linear" else [t for t in targets if t != "gate_proj"]
+    return config(budget // cost(model, targets), names)
+
+
+@refused(CONFIG, "The rule: A layer gets an adapter")
+def output_of_attention_left_out(model, budget, targets):
+    names = targets if targets == "all-linear" else [t for t in targets if t != "o_proj"]
+    return config(budget // cost(model, targets), names)
+
+
+@refused(CONFIG, "The rule: All other settings keep PEFT's defaults")
+def b_is_random(model, budget, targets):
+    return config(budget // cost(model, targets), targets, init_lora_weights=False)
+
+
+@refused(CONFIG, "has an entry 'lora_dropout' that is not expected")
+def with_dropout(model, budget, targets):
+    return config(budget // cost(model, targets), targets, lora_dropout=0.5)
 
 
 @refused(CONFIG, "The rule: lora_alpha is 2 * r")

@@ -403,7 +403,20 @@ KEYS = {
     "packed": ("r",),
     "layers": ("layers with an adapter", "trained parameters"),
     "alpha": ("lora_alpha", "factors"),
+    "defaults": ("other settings",),
 }
+SEEN = (  # settings that other rules observe by what they do, and names that do nothing here
+    "r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern",
+    "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "modules_to_save",
+    "trainable_token_indices", "bias", "lora_bias", "use_dora", "task_type",
+)  # fmt: skip
+
+
+def _other_settings(config: Any) -> dict:
+    """Return the settings with another value than PEFT's default, but for the ``SEEN`` ones."""
+    default = type(config)().to_dict()
+    own = {name: value for name, value in config.to_dict().items() if name not in SEEN}
+    return {name: value for name, value in own.items() if (value or None) != (default.get(name) or None)}  # fmt: skip
 
 
 def _observe(rule: str) -> Callable[[Any, tuple], dict]:
@@ -417,6 +430,8 @@ def _observe(rule: str) -> Callable[[Any, tuple], dict]:
         found = {"type of the result": "LoraConfig"}
         if rule in ("rank", "packed"):
             return found | {"r": config.r}
+        if rule == "defaults":
+            return found | {"other settings": _other_settings(config)}
         adapted = _adapted(str(sorted(config.to_dict().items(), key=str)), _Hidden(config))
         factors = {"lora_alpha": config.lora_alpha, "factors": adapted["factors of the adapters"]}
         layers = {name: adapted[name] for name in ("layers with an adapter", "trained parameters")}
@@ -445,6 +460,8 @@ def _config_case(
 
 
 QV = ["q_proj", "v_proj"]
+ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
+MLP = ["gate_proj", "up_proj", "down_proj"]
 CONFIG_CASES = (
     _config_case("rank", 7400, QV),
     _config_case("rank", 13_104, ["down_proj", "k_proj"], ", which is exactly the cost of rank 13"),
@@ -453,6 +470,8 @@ CONFIG_CASES = (
     _config_case("packed", 50_000, "all-linear", ", the model in 4 bits", made=_packed),
     _config_case("layers", 7400, QV, ", the layers that get an adapter"),
     _config_case("layers", 43_000, "all-linear", ", the layers that get an adapter"),
+    _config_case("layers", 9300, ATTENTION, ", the layers that get an adapter"),
+    _config_case("layers", 16_100, MLP, ", the layers that get an adapter"),
     _config_case(
         "layers",
         7400,
@@ -462,6 +481,7 @@ CONFIG_CASES = (
         "rank",
     ),
     _config_case("alpha", 7400, QV, ", its lora_alpha"),
+    _config_case("defaults", 7400, QV, ", the settings that differ from PEFT's defaults"),
 )
 
 
@@ -509,6 +529,7 @@ EXERCISES = {
             "It need not be a power of two and may exceed a layer's width. The budget suffices for r = 1.",
             "alpha": "lora_alpha is 2 * r; the adapters' factor is lora_alpha / r.",
             "layers": 'A layer gets an adapter if the last part of its name is one of targets; for "all-linear", every linear layer except lm_head does. Nothing else is trained.',
+            "defaults": "All other settings keep PEFT's defaults. A task_type may be set.",
             "packed": "In a 4-bit model, count the widths that a layer computes with, not those of the packed weight.",
             "unchanged": "The model stays as it is: it gets no adapters here.",
         },

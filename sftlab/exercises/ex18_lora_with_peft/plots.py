@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -19,57 +19,118 @@ from sftlab.exercises.ex18_lora_with_peft.experiment import (
     MORE,
     SETS,
     SEVERAL,
+    new_facts,
 )
+from sftlab.exercises.ex18_lora_with_peft.further import FRESH, FRESH_SEEDS, WORDINGS
+from sftlab.exercises.trade_off import LIMIT, examples
 from sftlab.memory.count import targeted_layers
 from sftlab.statistics import chosen
 
-ALL, QV, MLP, DOWN = "all linear", "q, v", "MLP", "down"
+ALL, ATTENTION, QV, MLP, DOWN = "all linear", "attention", "q, v", "MLP", "down"
+ASKED_FOR = {ANSWERS: "other facts", FACTS: "in other words"}
+WAYS = (("validation", "test"), ("test", "validation"))  # chosen on one, reported on the other
 WHY = {  # why a prediction comes out as it does: prediction -> mechanism
     "a": "A wider layer has d_in · d_out weights, LoRA adds r · (d_in + d_out). The weights grow with the square of the width, the adapter with the width.",
-    "b": "Attention mixes what earlier tokens hold, the MLP works on each token by itself. Both are weights, and both can store a fact. Why one stores it better here, this comparison does not say.",
+    "b": "Attention mixes what earlier tokens hold, the MLP works on each token by itself. Both are weights, and both can hold a fact. Why one learns facts better here, this comparison does not say.",
     "c": "A larger rank gives the same layers more directions. Layers without an adapter stay as they are.",
 }  # fmt: skip
 
 
-def arm(runs: Sequence[dict], task: str, targets: str, budget: int = BUDGET) -> list[dict]:
-    """Return the runs of a set of layers at its learning rate, the best one by the validation loss."""
+def arm(
+    runs: Sequence[dict], task: str, targets: str, budget: int = BUDGET, by: str = "validation"
+) -> list[dict]:
+    """Return the runs of a set of layers at its learning rate, the one with the lowest loss ``by``."""
     found = chosen(runs, task=task, targets=targets, budget=budget)
-    return estimates.tuned(found, lambda run: np.log(run["validation"]))
+    return estimates.tuned(found, lambda run: np.log(run[by]))
 
 
 def losses(
-    runs: Sequence[dict], task: str, targets: str, budget: int = BUDGET, name: str = "test"
-) -> list[float]:
+    runs: Sequence[dict], task: str, targets: str, budget: int = BUDGET,
+    name: str = "test", by: str = "validation",
+) -> list[float]:  # fmt: skip
     """Return a measurement of every seed, at the arm's own learning rate."""
-    return [run[name] for run in arm(runs, task, targets, budget)]
+    return [run[name] for run in arm(runs, task, targets, budget, by)]
+
+
+def both_ways(ratio: Callable[[str, str], Estimate]) -> Estimate:
+    """Return a ratio as published, with an interval that covers the one with the questions exchanged, too.
+
+    ratio: is given the names of two losses: the learning rates are chosen by one, the other is reported.
+    """
+    found = [ratio(by, name) for by, name in WAYS]
+    lows, highs = zip(*(interval for _, interval in found), strict=True)
+    return found[0][0], (min(lows), max(highs))
 
 
 def against(
     runs: Sequence[dict], task: str, targets: str, other: str = ALL,
     budget: int = BUDGET, other_budget: int = BUDGET,
 ) -> Estimate:  # fmt: skip
-    """Return the loss of one arm over that of another: geometric mean over seeds, paired interval."""
-    return estimates.ratio(
-        losses(runs, task, other, other_budget), losses(runs, task, targets, budget)
+    """Return the loss of one arm over that of another: geometric mean over seeds, paired, both ways."""
+    return both_ways(
+        lambda by, name: estimates.ratio(
+            losses(runs, task, other, other_budget, name, by),
+            losses(runs, task, targets, budget, name, by),
+        )
     )
 
 
-def at_equal_budget(runs: Sequence[dict]):
-    """Draw the loss of every set of layers for both tasks: seeds, and their geometric mean."""
+def exactly(
+    runs: Sequence[dict], task: str, targets: str, other: str = ALL, budget: int = BUDGET
+) -> Estimate:
+    """Return by how much more an arm answers exactly than another one with ``BUDGET``, by seed."""
+    return estimates.change(
+        losses(runs, task, other, name="exact"), losses(runs, task, targets, budget, "exact")
+    )
+
+
+def out_of_reach(model, tokenizer) -> tuple[float, str]:
+    """Return the loss on new facts that no adapter can reach, and what cannot be exact, in words.
+
+    Rows of the output head within 5% of each other are those of tokens that the base never read. The
+    head is frozen, so an adapter before it cannot choose among k of them: each time, log k nats remain.
+    """
+    head = model.get_output_embeddings().weight.detach()
+    answers = [[i for i in e.labels if i >= 0] for e in examples(tokenizer, new_facts(0))]
+    alike = {i: int(((head - head[i]).norm(dim=1) < 0.05 * head[i].norm()).sum())
+             for ids in answers for i in ids}  # fmt: skip
+    costs = [sum(np.log(alike[i]) for i in ids) for ids in answers]
+    left = float(sum(costs)) / sum(map(len, answers))
+    unread, long = sum(cost > 0 for cost in costs), sum(len(ids) > LIMIT for ids in answers)
+    exact = sum(cost == 0 and len(ids) <= LIMIT for cost, ids in zip(costs, answers, strict=True))
+    return left, (
+        f"{unread} answers hold a token that the base never read ({left:.3f} nats in the mean), "
+        f"{long} are cut at {LIMIT} tokens: at most {exact / len(answers):.0%} can be exact."
+    )
+
+
+def within_reach(runs: Sequence[dict], left: float) -> list[dict]:
+    """Return the runs without the loss on new facts that no adapter can reach."""
+    lowered = {"test", "validation"}
+    return [
+        {k: v - left * (k in lowered and run["task"] == FACTS) if k in lowered else v for k, v in run.items()}
+        for run in runs
+    ]  # fmt: skip
+
+
+def at_equal_budget(runs: Sequence[dict], left: float):
+    """Draw the loss of every set of layers for both tasks: seeds, and what no adapter can reach."""
     found = {
         task: {"": {f"{name}, r = {arm(runs, task, name)[0]['rank']}": losses(runs, task, name)
                     for name in SETS}}
         for task in (ANSWERS, FACTS)
     }  # fmt: skip
+    found = {f"{task}: {ASKED_FOR[task]}": by for task, by in found.items()}
     told = "; ".join(
         f"{task}: "
         + ", ".join(f"{name} {stats.gmean(values):.2f}" for name, values in by[""].items())
         for task, by in found.items()
     )
     return dots(
-        found, f"Loss on other questions after training, {BUDGET:,} parameters or just below",
-        f"Two panels, one dot per seed. {told}.", panels=True, marker="|", mean=False,
+        found, f"Loss after training, {BUDGET:,} parameters or just below (dotted: out of reach)",
+        f"Two panels, one dot per seed. {told}. Out of reach: {left:.2f}.", panels=True, marker="|", mean=False,
         xscale="log", xlabel="nats per token", figsize=(9, 3.4),
+        each={f"{FACTS}: {ASKED_FOR[FACTS]}": {"axvline": {left: ""}, "xlim": (0.085, None)}},
     )  # fmt: skip
 
 
@@ -105,7 +166,7 @@ def over_share(runs: Sequence[dict], parameters: int):
         for name, points in found.items()
     )
     return curves(
-        found, "New facts: loss on other wordings by trained share", f"Curves with the range over seeds. {told}.",
+        found, "New facts: loss in another wording by trained share", f"Curves with the range over seeds. {told}.",
         mean=stats.gmean, percent="x", xscale="log", yscale="log", xticks=[0.005, 0.01, 0.02, 0.05, 0.1],
         xlabel="trained share of all weights", ylabel="nats per token", figsize=(7.2, 3.4),
     )  # fmt: skip
@@ -123,14 +184,17 @@ def catch_up(runs: Sequence[dict]) -> Estimate:
 
 def turned(runs: Sequence[dict], targets: str, other: str) -> Estimate:
     """Return by which factor a ratio of two sets differs between the tasks: new facts over answers, by seed."""
-    logs = [
-        [
-            np.log(a / b)
-            for a, b in zip(losses(runs, task, targets), losses(runs, task, other), strict=True)
+
+    def ratio(by: str, name: str) -> Estimate:
+        logs = [
+            np.subtract(
+                *(np.log(losses(runs, task, n, name=name, by=by)) for n in (targets, other))
+            )
+            for task in (ANSWERS, FACTS)
         ]
-        for task in (ANSWERS, FACTS)
-    ]
-    return estimates.ratio(*np.exp(logs).tolist())
+        return estimates.ratio(*np.exp(logs).tolist())
+
+    return both_ways(ratio)
 
 
 def at_edge(runs: Sequence[dict], task: str, targets: str, budget: int = BUDGET) -> bool:
@@ -176,17 +240,38 @@ def shares_at(models: Mapping[str, Mapping], targets: str, r: int, alt: str):
 # --- what was found ------------------------------------------------------------------------------
 
 
+def word(found: Estimate) -> str:
+    return verdict(found, "higher", "lower", neutral=1.0)
+
+
 def told(found: Estimate) -> str:
     """Return a ratio with its interval and direction as text."""
-    return f"{times(found)}, {verdict(found, 'higher', 'lower', neutral=1.0)}"
+    return f"{times(found)}, {word(found)}"
 
 
-def claims(runs: Sequence[dict], models: Mapping[str, Mapping]) -> pd.DataFrame:
-    """Return the claims of the lesson with their numbers; the words follow the intervals."""
+def places(runs: Sequence[dict], task: str) -> str:
+    """Return in words how attention, the MLP and all linear layers compare after a task."""
+    pairs = ((ATTENTION, MLP), (ATTENTION, ALL), (MLP, ALL))
+    ratios = (f"{one} ÷ {two} {told(against(runs, task, one, two))}" for one, two in pairs)
+    return f"Loss on {task}: " + "; ".join(ratios) + "."
 
-    def word(found: Estimate) -> str:
-        return verdict(found, "higher", "lower", neutral=1.0)
 
+def beside_the_report(runs: Sequence[dict]) -> str:
+    """Return in words where attention stays behind the MLP here, as was reported for large models."""
+    said = {"higher": ", as they report", "lower": ", other than they report"}
+    found = {task: word(against(runs, task, ATTENTION, MLP)) for task in (FACTS, ANSWERS)}
+    told = (f"{task} {direction}{said.get(direction, '')}" for task, direction in found.items())
+    return "Loss with attention alone, compared with the MLP alone: " + "; ".join(told) + "."
+
+
+def claims(runs: Sequence[dict], further: Sequence[dict], left: float) -> pd.DataFrame:
+    """Return the claims of the lesson with their numbers; the words follow the intervals.
+
+    Args:
+        further: the runs of ``further``: the trained wording, and fresh seeds, which alone compare ``down``.
+        left: the loss on new facts that no adapter can reach.
+    """
+    wordings, fresh = (chosen(further, part=part) for part in (WORDINGS, FRESH))
     edges = [
         f"{task}, {targets}, {budget:,}"
         for task, targets, budget in dict.fromkeys(
@@ -194,41 +279,45 @@ def claims(runs: Sequence[dict], models: Mapping[str, Mapping]) -> pd.DataFrame:
         )
         if at_edge(runs, task, targets, budget)
     ]
-    edges = "; ".join(edges) or "none"
-    place, size, down = loss_ratio(runs), catch_up(runs), against(runs, FACTS, DOWN)
+    edged = "; best learning rate at an end of what was tried: " + "; ".join(edges) if edges else ""
+    place, size, down = loss_ratio(runs), catch_up(runs), against(fresh, FACTS, DOWN)
+    twelvefold = against(runs, FACTS, QV, ALL, MORE, LESS)
+    more = (f"on {name} {told(against(runs, FACTS, name, name, MORE, LESS))}" for name in SEVERAL)
+    other = {
+        name: told(estimates.ratio(*([r[name] for r in chosen(wordings, targets=t)] for t in (MLP, QV))))
+        for name in ("trained wording", "test values")
+    }  # fmt: skip
     answering = against(runs, ANSWERS, QV)
-    exact = estimates.change(*(losses(runs, ANSWERS, n, name="exact") for n in (ALL, QV)))
-    small, large = (trained(models[name], ALL, 8)[1] for name in ("SmolLM2 135M", "Llama 3 70B"))
+    right = estimates.mean(losses(runs, ANSWERS, ALL, name="exact"))
+    reached, reached_fresh = within_reach(runs, left), within_reach(fresh, left)
     rows = [
         (
             f"New facts, as many parameters: the loss with q and v, compared with the MLP, is {word(place)}",
-            times(place),
-            f"that ratio, over the one when the task is to answer: {told(turned(runs, QV, MLP))}",
-            "the same 29 facts in all seeds; the tasks differ in steps and examples as well",
+            f"{times(place)}; exactly right {estimates.points(exactly(runs, FACTS, QV, MLP))}",
+            f"that ratio, over the one when the task is to answer: {told(turned(runs, QV, MLP))}; the ratio on the trained wording: "
+            f"{other['trained wording']}; on the tokens of the value alone: {other['test values']}",
+            f"without the {left:.3f} nats that no adapter can reach: {told(loss_ratio(reached))}; "
+            "29 facts of three kinds, one sentence each, in all seeds; the tasks differ in steps and examples as well",
         ),
         (
-            f"New facts: the loss with three times the parameters on q and v, compared with all linear layers, is {word(size)}",
-            times(size),
-            f"three times against one, on q and v: {told(against(runs, FACTS, QV, QV, MORE))}; on all linear layers: {told(against(runs, FACTS, ALL, ALL, MORE))}",
-            f"α = 2r in all arms; best learning rate at an end of what was tried: {edges}",
+            f"New facts: the loss with three times the parameters on q and v, compared with all linear layers, is {word(size)}; with twelve times as many, {word(twelvefold)}",
+            f"{times(size)}; twelve times {times(twelvefold)}",
+            f"twelve times the parameters on the same layers: {'; '.join(more)}",
+            f"within reach: {told(catch_up(reached))}; twelve times {told(against(reached, FACTS, QV, ALL, MORE, LESS))}; "
+            f"exactly right, with three times: {estimates.points(exactly(runs, FACTS, QV, ALL, MORE))}; α = 2r in all arms{edged}",
         ),
         (
             f"New facts, as many parameters: the loss with down_proj alone, compared with all linear layers, is {word(down)}",
-            times(down),
-            f"that ratio, over the one when the task is to answer: {told(turned(runs, DOWN, ALL))}",
-            "facts of one sentence; nothing has to be computed from them",
+            f"{times(down)}, {len(FRESH_SEEDS)} fresh seeds",
+            f"picked from five sets with other seeds, where the ratio was {times(against(runs, FACTS, DOWN))}",
+            f"within reach: {told(against(reached_fresh, FACTS, DOWN))}; exactly right: {estimates.points(exactly(fresh, FACTS, DOWN))}; "
+            f"answering: {told(against(runs, ANSWERS, DOWN))}",
         ),
         (
             f"Learning to answer, as many parameters: the loss with q and v, compared with all linear layers, is {word(answering)}",
             times(answering),
-            f"exact answers, near their ceiling, q and v − all linear: {estimates.points(exact)}",
-            "32 pairs on facts that the base knows, 24 steps",
-        ),
-        (
-            f"Rank 8 on all linear layers: of the two, the larger model has the {'smaller' if large < small else 'larger'} share",
-            f"SmolLM2 {small:.2%}, Llama 3 70B {large:.2%}",
-            "PEFT counts the same on the same shapes",
-            "a count: no quality follows from it",
+            f"k and o as well, compared with all linear layers: {told(against(runs, ANSWERS, ATTENTION))}; the MLP: {told(against(runs, ANSWERS, MLP))}",
+            f"exactly right: {estimates.points(exactly(runs, ANSWERS, QV))}, of {estimates.percent(right)}; 32 pairs on facts that the base knows, 24 steps",
         ),
     ]
     return pd.DataFrame(rows, columns=["claim", "measured", "control", "where it stops holding"])
