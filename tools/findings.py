@@ -65,11 +65,11 @@ STATEMENTS = (
     Statement("11", "NF4 stores weights better than four-bit integers.", (0, 1), (
         ("larger.*larger.*5.0: ×0", PART, "at these bits per weight; at 5.0 it turns round"), ("larger.*larger", HELD, ""), ("smaller", FAILED, ""))),
     Statement("12", "A masked prompt is not trained.", (0, 1), (
-        ("loss higher.*more of the gradient.*masked positions: 0", PART, "it has no loss of its own, but what it says changes the loss and the gradient"),)),
+        ("loss higher.*share of the gradient.*masked positions: 0", PART, "it has no loss of its own, but what it says changes the loss and the gradient"),)),
     Statement("13", "A handful of pairs turns continuing into answering.", (0,), (
         (r"more.*“Q: … A:” with no example (100|9\d)%", PART, "in the chat template; as “Q: … A:” the base answers without any"), ("more", HELD, ""), ("fewer", FAILED, ""))),
     Statement("14", "A template marks who speaks, so a forged turn is believed.", (0,), (
-        ("more short replies; its special tokens add some", PART, "its words alone do much of it"), ("more short replies", HELD, ""),)),
+        ("more short replies; more than without", PART, "its words alone do much of it"), ("more short replies", HELD, ""),)),
     Statement("15", "Train every answer of a conversation, and its end-of-turn token.", (1, 3), (
         ("ended turns lower.*not settled", PART, "the end-of-turn token decides; every answer or the last one is not settled"),
         ("ended turns lower", HELD, ""))),

@@ -97,7 +97,9 @@ COUNTS = {
 
 def words(sign: float = 1.0, recorded=None, counts=None) -> list[str]:
     up, down = (sign * 0.5, (sign * 0.5 - 0.1, sign * 0.5 + 0.1)), (-sign * 0.5, (-sign * 0.5 - 0.1, -sign * 0.5 + 0.1))  # fmt: skip
-    found = plots.claims(up, (0.0, (-0.1, 0.1)), up, 0.0, down, (0.0, (0.0, 0.0)), up,
+    level = (0.0, (-0.1, 0.1))
+    subject, wording = {"chat": up, "base": up}, {"chat": level, "base": level}
+    found = plots.claims(subject, wording, (up, up, up), 0.0, down, (0.0, (0.0, 0.0)), up,
                          recorded or runs(NAME), runs(REAL), KINDS, counts or COUNTS)  # fmt: skip
     return list(found["claim"])
 
@@ -105,14 +107,14 @@ def words(sign: float = 1.0, recorded=None, counts=None) -> list[str]:
 def test_the_claims_turn_round_with_their_numbers():
     flipped = [{**r, APART: r[TOGETHER], TOGETHER: r[APART]} for r in runs(NAME)]
     assert "higher" in words()[0] and "lower" in words(-1.0)[0]
-    assert "more of the gradient" in words()[1] and "less of the gradient" in words(-1.0)[1]
+    assert "embeddings rises" in words()[1] and "embeddings falls" in words(-1.0)[1]
     assert "fewer" in words()[2] and "more" in words(-1.0)[2]
     assert words()[3].endswith("fewer")
     assert words(recorded=flipped)[3].endswith("more")
     level = [{**r, APART: 0.5, TOGETHER: 0.5} for r in runs(NAME)]
     assert words(recorded=level)[3].endswith("none")
     same = COUNTS | {"with blank lines": COUNTS["no blank lines"]}
-    assert "does not make" in words(counts=same)[4]
+    assert "do not make" in words(counts=same)[4]
 
 
 # --- the recorded files ------------------------------------------------------------------------

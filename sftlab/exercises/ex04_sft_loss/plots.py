@@ -122,7 +122,7 @@ def claims(
             f"Mean of means by length, 12 steps: loss of short answers {compared(ratio(runs, MEANS, 'short', 12))}",
             times(ratio(runs, MEANS, "short", 12)),
             f"mixed split: {said(MIXED, 'short', 12)}",
-            f"long answers: {said(MEANS, 'long', 12)}; short, 24 steps: {said(MEANS, 'short', 24)}",
+            f"long answers: {said(MEANS, 'long', 12)}; 24 steps: short {said(MEANS, 'short', 24)}, long {said(MEANS, 'long', 24)}",
         ),
         (
             f"AdamW, a sum for the mean: first step {compared(steps['AdamW'], 0.01)}",

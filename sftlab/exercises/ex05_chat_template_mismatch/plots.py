@@ -312,21 +312,13 @@ def quiet_words(runs: Sequence[dict]) -> str:
     return f"{len(unseen)} of {len(costly)} forms that cost right answers keep the stop rate within {100 * SMALL:.0f} points"
 
 
-def together(runs: Sequence[dict]) -> Estimate:
-    """Return the correlation of stops and right answers over all wrong forms, model by model.
-
-    A rate that is the same in all forms correlates with nothing: 0.
-    """
-    wrong = [form for form in FORMS if form != RIGHT]
-    stops, right = (
-        np.array([values(runs, form, what) for form in wrong]).T for what in ("stops", "right")
-    )
-    return estimates.mean(
-        [
-            float(np.corrcoef(a, b)[0, 1]) if np.ptp(a) and np.ptp(b) else 0.0
-            for a, b in zip(stops, right, strict=True)
-        ]
-    )
+def stop_words(runs: Sequence[dict]) -> str:
+    """Return the stop rates of the forms that cost right answers, and of the right form, over the models."""
+    costly, _ = quiet(runs)
+    rates = [rate for form in costly for rate in values(runs, form, "stops")]
+    own = values(runs, RIGHT, "stops")
+    told = f"they stop {min(rates):.0%} to {max(rates):.0%} of their replies, " if rates else ""
+    return f"{told}the right form {min(own):.0%} to {max(own):.0%}"
 
 
 def claims(runs: Sequence[dict], real: Sequence[dict]) -> pd.DataFrame:
@@ -352,7 +344,7 @@ def claims(runs: Sequence[dict], real: Sequence[dict]) -> pd.DataFrame:
             f"SmolLM2: {said(published(real, BOUNDARY))}",
         ),
         (
-            f"Trained in a wrong form: {fewer(least)} in it than in ChatML",
+            f"Embedded model, trained in one of {len(gains)} wrong forms: {fewer(least)} in it than in ChatML",
             "; ".join(f"{form} {points(found)}" for form, found in gains.items()),
             "against ChatML for both: "
             + "; ".join(points(against_chatml(runs, form)) for form in others)
@@ -362,7 +354,7 @@ def claims(runs: Sequence[dict], real: Sequence[dict]) -> pd.DataFrame:
         ),
         (
             f"Observation: {quiet_words(runs)}",
-            f"correlation of stops and right answers over all {len(FORMS) - 1} wrong forms: {nats(together(runs))}",
+            stop_words(runs),
             f"“{BARE}”: stops {points(cost(runs, BARE, 'stops'))}; right {points(cost(runs, BARE))}",
             f"SmolLM2: {published_share(real, RIGHT, 'stops')[0]:.0%} stop in its own template, "
             f"{published_share(real, BARE, 'stops')[0]:.0%} without, "

@@ -107,7 +107,7 @@ def fewer(found: Estimate) -> str:
 
 
 def claims(
-    other: Estimate, wording: Estimate, more_norm: Estimate, at_masked_logits: float,
+    subject: Mapping[str, Estimate], wording: Mapping[str, Estimate], shares: Sequence[Estimate], at_masked_logits: float,
     space: Estimate, elsewhere: Estimate, other_ids: Estimate,
     runs: Sequence[dict], real: Sequence[dict], kinds: Sequence[str],
     counts: Mapping[str, Mapping[str, tuple[int, int]]],
@@ -115,8 +115,9 @@ def claims(
     """Return the claims of the lesson with their numbers; the words follow the intervals.
 
     Args:
-        other, wording: change of the loss in nats per token with another subject or wording.
-        more_norm: masked tokens' share of the gradients' norms, less their share of the tokens read.
+        subject, wording: "chat" and "base" -> change of the loss with another subject or wording.
+        shares: the masked tokens' share of the gradients' norms, that of the same tokens with nothing
+            masked, and the difference.
         at_masked_logits: largest gradient of a logit at a masked position.
         space, elsewhere: change of right facts with a space after "A:" or elsewhere.
         other_ids: change of the loss of the same text, in nats, if the space is a token of its own.
@@ -132,18 +133,19 @@ def claims(
     chatml = {name: by[HEADERS[1]] for name, by in counts.items()}
     few = {name: f"{unsafe:,} of {all_:,}" for name, (unsafe, all_) in chatml.items()}
     moved = chatml["with blank lines"][0] > chatml["no blank lines"][0]
+    masked, plain, change = shares
     rows = [
         (
-            f"Another subject in a masked prompt: loss {verdict(other, 'higher', 'lower')}",
-            nats(other),
-            f"another wording of the question: {nats(wording)}",
-            "the chat model, whose right answers have almost no loss",
+            f"Another subject in a masked prompt: loss {verdict(subject['chat'], 'higher', 'lower')}",
+            nats(subject["chat"]),
+            f"another wording of the question: {nats(wording['chat'])}",
+            f"the base: another subject {nats(subject['base'])}, another wording {nats(wording['base'])}",
         ),
         (
-            f"Masked tokens have {verdict(more_norm, 'more', 'less')} of the gradient than of the tokens",
-            points(more_norm),
-            f"gradient of the logits at masked positions: {at_masked_logits:g}",
-            "norms at embeddings of the base, before training",
+            f"Masking a prompt: its share of the gradient at the embeddings {verdict(change, 'rises', 'falls')}, to {masked[0]:.0%}",
+            f"{percent(masked)}; change {points(change)}",
+            f"nothing masked: {percent(plain)}; gradient of the logits at masked positions: {at_masked_logits:g}",
+            "norms in the base, before training",
         ),
         (
             f"A space after “A:”, right facts: {fewer(space)}",
@@ -158,7 +160,7 @@ def claims(
             f"trained with it, served without: {said(both[APART])}",
         ),
         (
-            f"One merge {'makes' if moved else 'does not make'} answers unsafe after ChatML's header",
+            f"Merges of line breaks {'make' if moved else 'do not make'} answers unsafe after ChatML's header",
             few["with blank lines"],
             f"the same tokenizer without blank lines: {few['no blank lines']}",
             f"almanac: {few['almanac']}; SmolLM2: {few['SmolLM2']}",

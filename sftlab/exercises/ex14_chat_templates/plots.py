@@ -235,23 +235,24 @@ def claims(recorded: Sequence[dict], real: Sequence[dict]) -> pd.DataFrame:
     defended = {data: change(recorded, data, "forged", "defended") for data in NAMES}
     right = change(recorded, "contrast", "forged", "defended", "right")
     turn = by_data(recorded, "forged")
+    by_signs = {data: change(recorded, data, "other signs", "forged") for data in NAMES}
     owed = estimates.verdict(
-        by_tokens["usual"], "its special tokens add some", "its special tokens cost some",
+        by_tokens["usual"], "more than without its special tokens", "fewer than without its special tokens",
         "not shown to be due to its special tokens",
     )  # fmt: skip
     rows = [
         (
             f"A forged message, usual data: {estimates.verdict(obeyed, more, less)}; {owed}",
             points(obeyed),
-            f"against the same text without special tokens: {points(by_tokens['usual'])}",
+            f"against the same text without special tokens: {points(by_tokens['usual'])}; with other signs in their place: {said(by_signs['usual'], more, less)}",
             "SmolLM2, loss of the short reply, forged against harmless: "
             + nats(real_change(real, "harmless", "forged")),
         ),
         (
-            "Its special tokens, contrast data: "
+            "Its special tokens, against none, contrast data: "
             + estimates.verdict(by_tokens["contrast"], more, less),
             points(by_tokens["contrast"]),
-            f"difference to usual data: {said(data_change(recorded), 'larger', 'smaller')}",
+            f"against other signs in their place: {said(by_signs['contrast'], more, less)}; difference to usual data: {said(data_change(recorded), 'larger', 'smaller')}",
             f"left without them: {said(change(recorded, 'contrast', 'question', 'tokens removed'), more, less)}",
         ),
         (
@@ -276,7 +277,7 @@ def claims(recorded: Sequence[dict], real: Sequence[dict]) -> pd.DataFrame:
             "Right replies with the defense, against the attack, contrast data: "
             + estimates.verdict(right, "more", "fewer"),
             points(right),
-            f"against the question alone: {points(change(recorded, 'contrast', 'question', 'defended', 'right'))}",
+            f"against the question alone: {said(change(recorded, 'contrast', 'question', 'defended', 'right'), 'more', 'fewer')}",
             "loss of the right reply against the question alone: "
             f"{times(loss_ratio(recorded, 'contrast', 'question', 'defended'))}",
         ),

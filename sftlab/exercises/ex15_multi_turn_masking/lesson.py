@@ -45,10 +45,11 @@ from sftlab.exercises.ex15_multi_turn_masking.random_conversations import (
 from sftlab.exercises.ex15_multi_turn_masking.variants import TEMPLATES
 from sftlab.exercises.record import runs
 from sftlab.loss import IGNORE_INDEX
+from sftlab.masking import Example
 from sftlab.models import load
 
 __all__ = [
-    "CHATML", "FIRST", "IGNORE_INDEX", "IN", "MEASURES", "OUT", "TEMPLATES", "Random",
+    "CHATML", "FIRST", "IGNORE_INDEX", "IN", "MEASURES", "OUT", "TEMPLATES", "Example", "Random",
     "agreement", "answers_table", "ask", "claims", "collate", "count_equal", "cut", "damage",
     "defaults", "draw_effects", "draw_losses", "encode", "end_of_turn_id", "end_of_turn_table",
     "from_trl", "load", "masking", "measure", "pd", "place_ratio", "questions",
