@@ -173,7 +173,7 @@ def more_pairs(runs: Sequence[dict], live: Mapping[str, Mapping[str, float]]) ->
 
 
 def nats(found: Estimate) -> str:
-    """Return a change of a loss, or a correlation, with its interval."""
+    """Return a change of a loss with its interval."""
     value, (low, high) = found
     return f"{value:+.2f} ({low:+.2f} to {high:+.2f})"
 

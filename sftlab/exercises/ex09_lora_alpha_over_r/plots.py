@@ -235,13 +235,6 @@ def sweep_runs(runs: Sequence[dict], rule: str, r: int, rate: float | None = Non
     return chosen(runs, rule="lora" if r == MEETING_RANK else rule, r=r, **wanted)
 
 
-def tuned_runs(runs: Sequence[dict], rule: str, r: int) -> list[dict]:
-    """Return each seed's run at the learning rate with its lowest validation loss."""
-    found = sweep_runs(runs, rule, r)
-    by_seed = [chosen(found, seed=seed) for seed in sorted({run["seed"] for run in found})]
-    return [min(some, key=lambda run: run["validation"]) for some in by_seed]
-
-
 def tuned_at_once(runs: Sequence[dict], rule: str, r: int) -> list[dict]:
     """Return the runs at the learning rate with the lowest mean validation loss of all seeds."""
     return tuned(sweep_runs(runs, rule, r), lambda run: run["validation"])
@@ -270,9 +263,9 @@ def cost(runs: Sequence[dict], rule: str, r: int) -> str:
     return f"{times(found)}, {compared(found)}"
 
 
-def tuned_loss(runs: Sequence[dict], rule: str, r: int, tune=tuned_at_once) -> Estimate:
+def tuned_loss(runs: Sequence[dict], rule: str, r: int) -> Estimate:
     """Return the test loss under a rule over that under α/r, each at its own tuned learning rate."""
-    return loss_ratio(tune(runs, "lora", r), tune(runs, rule, r))
+    return loss_ratio(tuned_at_once(runs, "lora", r), tuned_at_once(runs, rule, r))
 
 
 def best_rates(runs: Sequence[dict], rule: str, r: int) -> list[float]:
