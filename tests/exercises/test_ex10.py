@@ -11,7 +11,7 @@ import pytest
 from sftlab.exercises.ex10_lora_learning_rate import experiment, explorer, plots
 from sftlab.exercises.ex10_lora_learning_rate.explorer import STEPS, ShortRuns
 from sftlab.exercises.record import runs
-from sftlab.exercises.sweeps import left_out
+from sftlab.exercises.sweeps import by_grid, over_grids, tail
 from sftlab.exercises.trade_off import FULL, LORA, RATES, SEEDS, STRONG, prepare
 from sftlab.statistics import best_rate, rate_ratio
 
@@ -157,14 +157,38 @@ def test_the_interval_over_grids_holds_the_ratio_and_turns_round():
     ratio, (low, high) = plots.ratio(found)
     assert ratio == pytest.approx(10, rel=1e-3)
     assert low <= ratio <= high
-    intervals = left_out(*(plots.sweeps(found, m) for m in (FULL, LORA)))
-    assert 25 <= len(intervals) <= 49
-    assert (low, high) == pytest.approx(
-        (min(a for a, _ in intervals), max(b for _, b in intervals))
-    )
     back, (least, most) = plots.ratio(found, FULL, LORA)
     assert back == pytest.approx(1 / ratio)
-    assert (least, most) == pytest.approx((1 / high, 1 / low))
+    assert (least, most) == pytest.approx((1 / high, 1 / low), rel=0.05)
+
+
+def cup(best: float, grid: list[float], power: float = 2) -> dict[float, float]:
+    """A sweep over a few learning rates, lowest at ``best``."""
+    return {rate: 1 + abs(math.log(rate / best)) ** power for rate in grid}
+
+
+def test_with_one_grid_and_many_seeds_the_draws_give_the_t_interval():
+    noise = np.random.default_rng(0).normal(scale=0.1, size=(2, 60))
+    grid = [0.5, 1, 2, 4]
+    first, second = ([cup(1.4 * math.exp(e), grid) for e in some] for some in noise)
+    ratio, (low, high) = over_grids(first, second)
+    assert ratio == rate_ratio(first, second)[0]
+    assert (low, high) == pytest.approx(rate_ratio(first, second)[1], rel=0.01)
+
+
+def test_grids_add_to_the_interval_and_one_without_a_minimum_has_no_row():
+    few, more, falling = [0.5, 1, 2, 4], [0.25, 0.5, 1, 2, 4], [0.9, 1, 2, 4, 8]
+    assert len(by_grid([cup(1.3, few)] * 3)) == 1  # of four learning rates none is left out
+    alike = [cup(1.3, more, power=1.5)] * 3
+    assert len(by_grid(alike)) == 6
+    low, high = over_grids(alike, alike)[1]
+    assert low < 1 < high  # equal seeds: all of the width comes from the grids
+    assert len(by_grid([cup(1.1, falling)] * 3)) == 4  # without 0.9 or 1 it is lowest at the end
+
+
+def test_few_seeds_have_farther_quantiles():
+    assert tail(1000) == pytest.approx(0.025, rel=0.02)
+    assert tail(3) < tail(5) < tail(10) < 0.025
 
 
 def test_a_loss_that_is_never_reached_has_no_rate():

@@ -83,7 +83,7 @@ def loss_ratio(runs: Sequence[dict], how: str, against: str = "A random") -> Est
 
 
 def rate_ratio(runs: Sequence[dict], how: str, against: str = "A random") -> Estimate:
-    """Return an arm's best learning rate divided by another's, with an interval over seeds and thinned grids."""
+    """Return an arm's best learning rate divided by another's, with an interval over seeds and grids."""
 
     def sweeps(name: str) -> list[Sweep]:
         seeds = sorted({run["seed"] for run in chosen(runs, how=name)})

@@ -238,9 +238,9 @@ def ratios_table(runs: Sequence[dict]) -> pd.DataFrame:
     """Return the ratio of LoRA's best learning rate to full fine-tuning's, by what it is computed from."""
     by = {name: [sweeps(runs, m, name) for m in (FULL, LORA)] for name in ("validation", "test")}
     lines = {
-        "validation questions; grids thinned, too": times(over_grids(*by["validation"])),
+        "validation questions; seeds and grids drawn": times(over_grids(*by["validation"])),
         "validation questions; seeds alone": times(rate_ratio(*by["validation"])),
-        "test questions; grids thinned, too": times(over_grids(*by["test"])),
+        "test questions; seeds and grids drawn": times(over_grids(*by["test"])),
     }
     return pd.DataFrame({"LoRA's ÷ full fine-tuning's": lines})
 
