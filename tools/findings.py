@@ -1,4 +1,4 @@
-"""``docs/findings.md``: what the textbook chapter says, and what this workbook measured.
+"""``docs/findings.md``: what the textbook chapter says and what was measured; ``docs/claims.md``: every claim.
 
 Every measured sentence is taken from the table *What was found* that a notebook stores, and every
 verdict follows from the words of that table, which the notebook computes from its numbers.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
@@ -16,7 +17,7 @@ from pathlib import Path
 from sftlab._internal.paths import ROOT
 from sftlab.classroom.catalogue import NOTEBOOKS
 
-PATH = ROOT / "docs" / "findings.md"
+PATH, CLAIMS = (ROOT / "docs" / f"{name}.md" for name in ("findings", "claims"))
 HELD, PART, FAILED, OPEN = "held", "in part", "did not hold", "not settled"
 
 
@@ -167,8 +168,8 @@ def page() -> str:
         "",
         f"A chapter on supervised fine-tuning makes {len(STATEMENTS)} statements that can be tested on a small model. Here: {total}.",
         "Measured sentences are those of the table *What was found* in each notebook, and the verdicts follow from their words (`tools/findings.py`).",
-        "Round brackets are 95% intervals; a notebook names their unit, its other claims, and where each claim stops holding. Most were measured on",
-        "one model of 3 million parameters: see the notebook before you carry one over to yours.",
+        "Round brackets are 95% intervals. All claims of all notebooks, with where each stops holding, are [on a page of their own](claims.md). Most were",
+        "measured on one model of 3 million parameters: see the notebook before you carry one over to yours.",
         "",
     ]  # fmt: skip
     for word, some in by_verdict.items():
@@ -177,13 +178,44 @@ def page() -> str:
     return "\n".join(lines)
 
 
-def update_findings(path: Path = PATH) -> bool:
-    """Write the page anew. True if that changed it; a copy without its folder gets none."""
-    if not path.parent.is_dir():
+def claims_page() -> str:
+    """Return the text of ``docs/claims.md``: the table of claims of every notebook that has one."""
+    lines = ["# Every claim", ""]
+    total = 0
+    for path in sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb")):
+        with suppress(ValueError):
+            rows = found(path.name[:2])
+            total += len(rows)
+            title = _title(path)
+            lines += [f"## [{title}](../notebooks/{path.name})", "", *_table(rows), ""]
+    lines[1:1] = [
+        "",
+        f"The {total} claims of the notebooks' tables *What was found*, each with its numbers, its control, and where it stops holding. Round",
+        "brackets are 95% intervals; the notebook names their unit. What they say about a chapter on supervised fine-tuning: [findings](findings.md).",
+    ]  # fmt: skip
+    return "\n".join(lines)
+
+
+def _title(path: Path) -> str:
+    first = json.loads(path.read_text(encoding="utf-8"))["cells"][0]["source"]
+    return "".join(first).splitlines()[0].removeprefix("# ")
+
+
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+    cells = [["claim", "measured", "control", "where it stops holding"], ["---"] * 4, *rows]
+    return [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in cells]
+
+
+def update_findings(folder: Path = PATH.parent) -> bool:
+    """Write both pages anew. True if that changed one; a copy without its folder gets none."""
+    if not folder.is_dir():
         return False
-    text, before = page(), path.read_text(encoding="utf-8") if path.is_file() else ""
-    path.write_text(text, encoding="utf-8")
-    return text != before
+    changed = False
+    for path, text in ((PATH, page()), (CLAIMS, claims_page())):
+        path = folder / path.name
+        changed |= not path.is_file() or path.read_text(encoding="utf-8") != text
+        path.write_text(text, encoding="utf-8")
+    return changed
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from sftlab.exercises.ex19_full_vs_lora import explorer, plots
 from sftlab.exercises.ex19_full_vs_lora.experiment import (
     BATCHES,
     EMBEDDED,
+    FEW,
     METHODS,
     SHAPE,
     a_run,
@@ -85,7 +86,14 @@ def found():
     planned = {name: plan(one) for name, one in variants(EMBEDDED).items()}
     timelines = {name: [1, parts.peak, 2] for name, parts in planned.items()}
     operations = {shape: dict.fromkeys(planned, 4.0) for shape in (EMBEDDED, SHAPE)}
-    return runs(NAME), timelines, planned, operations, runs("trade_off"), 10_000_000
+    return (
+        runs(NAME),
+        timelines,
+        planned,
+        operations,
+        runs("trade_off"),
+        dict.fromkeys(FEW, 10_000_000),
+    )
 
 
 def exchanged(recorded, key, one, other):

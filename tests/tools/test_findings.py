@@ -1,12 +1,46 @@
-"""The page of findings says what the notebooks' tables say, and its verdicts follow their words."""
+"""The pages of findings and claims say what the notebooks' tables say, and verdicts follow their words."""
+
+import re
 
 import pytest
 
-from tools.findings import FAILED, HELD, OPEN, PATH, STATEMENTS, found, page, verdict
+from tools.findings import (
+    CLAIMS,
+    FAILED,
+    HELD,
+    OPEN,
+    PATH,
+    STATEMENTS,
+    claims_page,
+    found,
+    page,
+    update_findings,
+    verdict,
+)
 
 
-def test_the_page_is_the_one_that_the_program_writes():
-    assert PATH.read_text(encoding="utf-8") == page(), "run `python -m tools.findings`"
+@pytest.mark.parametrize(("path", "text"), [(PATH, page), (CLAIMS, claims_page)])
+def test_a_page_is_the_one_that_the_program_writes(path, text):
+    assert path.read_text(encoding="utf-8") == text(), "run `python -m tools.findings`"
+
+
+def test_every_row_of_every_table_is_a_claim_of_the_page():
+    told = [
+        [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+        for line in claims_page().splitlines()
+        if line.startswith("| ") and not line.startswith(("| claim |", "| ---"))
+    ]
+    rows = [row for statement in {s.number for s in STATEMENTS} for row in found(statement)]
+    for row in rows:
+        assert [cell.replace("|", "\\|").strip() for cell in row] in told
+
+
+def test_a_page_is_written_once_and_again_only_if_it_differs(tmp_path):
+    assert update_findings(tmp_path)
+    assert not update_findings(tmp_path)
+    (tmp_path / CLAIMS.name).write_text("old")
+    assert update_findings(tmp_path)
+    assert not update_findings(tmp_path / "missing")
 
 
 def test_every_exercise_of_the_chapter_has_a_statement():

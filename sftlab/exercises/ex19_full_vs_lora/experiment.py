@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -19,8 +20,10 @@ import torch
 from safetensors.torch import save_model
 
 from sftlab.adapters import save_adapter
-from sftlab.memory.measure import a_batch, in_a_fresh_process
-from sftlab.memory.plan import Run, build
+from sftlab.memory.count import TrainingBytes
+from sftlab.memory.measure import a_batch, in_a_fresh_process, measure_training_bytes
+from sftlab.memory.plan import Run, build, plan
+from sftlab.memory.plan import config as plan_config
 from sftlab.train import train_step
 
 RECORD = "full_vs_lora"  # data/results/full_vs_lora.json
@@ -52,6 +55,34 @@ def variants(shape: str) -> dict[str, Run]:
         for recompute in (False, True)
         for method in METHODS
     }
+
+
+FEW = {  # so few trained tokens that the logits no longer decide
+    f"{name}, 4 trained tokens": replace(run, trained_per_row=4)
+    for name, run in variants(EMBEDDED).items()
+    if run.recompute
+}
+
+
+def seven_sizes(run: Run) -> tuple[int, ...]:
+    """Return the arguments of ``peak_training_bytes``: bytes computed from the run's shapes."""
+    parts, shape = plan(run), plan_config(run.shape)
+    tokens, width = run.batch * run.length, shape.intermediate_size
+    logits = 4 * run.batch * run.trained_per_row * shape.vocab_size
+    in_flight = 4 * 2 * tokens * width
+    if run.recompute:  # one layer's activations are made again
+        spared = plan(replace(run, recompute=False)).activations - parts.activations
+        in_flight += spared // shape.num_hidden_layers + 4 * tokens * shape.hidden_size
+    largest = 4 * (R * width if run.r else shape.vocab_size * shape.hidden_size)
+    held = parts.weights + parts.adapters, parts.gradients, parts.optimizer, parts.activations
+    return *held, logits, in_flight, largest
+
+
+def counted(run: Run) -> TrainingBytes:
+    """Return the bytes of each part after a real step of AdamW, and of its peak."""
+    model = build(run)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])
+    return measure_training_bytes(model, optimizer, a_batch(run, model.config.vocab_size))
 
 
 def step_seconds(runs: Mapping[str, Run], rounds: int = ROUNDS) -> dict[str, float]:

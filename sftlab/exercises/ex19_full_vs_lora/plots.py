@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from itertools import pairwise, product
 
 import numpy as np
@@ -16,10 +15,10 @@ from sftlab.exercises.estimates import Estimate, times, verdict
 from sftlab.exercises.ex19_full_vs_lora.experiment import (
     BATCHES,
     EMBEDDED,
+    FEW,
     METHODS,
     SHAPE,
     a_run,
-    variants,
 )
 from sftlab.exercises.sizes import size
 from sftlab.exercises.trade_off import FULL, LORA
@@ -32,7 +31,6 @@ SHORT, LONG = (length for _, length in BATCHES[SHAPE])
 WHY = {  # why a prediction comes out as it does: prediction -> mechanism
     "a": "At 64 tokens full fine-tuning peaks at the end of the step: weights, optimizer state, all gradients, no activations. LoRA has little there. It peaks at the loss, with the frozen weights and nearly as many activations as full fine-tuning.",
     "b": "At 256 tokens both peak at the loss. What full fine-tuning has more there is mainly its optimizer state; activations are the largest part of both.",
-    "c": "An observation without an interval, on one machine with two threads. A full step computes outputs, gradients of inputs and gradients of weights, about a third each; LoRA leaves out most of the last third. It also leaves out AdamW's update of every weight of the model, which takes the same time for few tokens as for many. A and B need little arithmetic and many calls, which weigh more in a small model.",
 }  # fmt: skip
 
 
@@ -240,7 +238,7 @@ def claims(
     planned: Mapping[str, TrainingBytes],
     operations: Mapping[str, Mapping[str, float]],
     trade_off: Sequence[dict],
-    few_peak: int,
+    seen: Mapping[str, int],
 ) -> pd.DataFrame:
     """Return the claims of the lesson with their numbers; the words follow them.
 
@@ -249,12 +247,12 @@ def claims(
         planned: variant -> what was planned.
         operations: as in `time_table`.
         trade_off: the recorded runs of notebook 06.
-        few_peak: that of full fine-tuning, recomputed, with 4 trained tokens per sequence.
+        seen: peaks that the meter saw, those of `FEW` among them.
     """
     peak = {name: max(timeline) for name, timeline in timelines.items()}
     off = max(abs(peak[name] / planned[name].peak - 1) for name in peak)
     summed = ", ".join(f"{name} {_sum(planned[name]) / peak[name] - 1:+.0%}" for name in peak)
-    few = plan(replace(variants(EMBEDDED)["full, recomputed"], trained_per_row=4)).peak
+    few = "full, recomputed, 4 trained tokens"
     short, long = share_of_full(runs, SHORT), share_of_full(runs, LONG)
     saves = verdict(long, "less", "more", neutral=short[1][1] if long[0] > short[0] else short[1][0])  # fmt: skip
     off_peak, larger = taken_off(runs), max(_over_plan(runs).values())
@@ -268,7 +266,7 @@ def claims(
             f"The peak of a step's tensors can be planned from shapes: within {off:.1%}",
             ", ".join(f"{name} {size(peak[name])}" for name in METHODS),
             f"the sum of all parts instead: {summed}",
-            f"full fine-tuning, recomputed, with 4 trained tokens per sequence: {few_peak / few - 1:+.0%}, because a fourth moment, the backward pass of the first layer, is not planned; a whole process holds up to {larger:.0%} more, above the level of a warmed-up one",
+            f"{few} per sequence: {seen[few] / plan(FEW[few]).peak - 1:+.0%}, because a fourth moment, the backward pass of the first layer, is not planned; a whole process holds up to {larger:.0%} more, above the level of a warmed-up one",
         ),
         (
             f"With longer sequences LoRA saves {saves} of the peak",
