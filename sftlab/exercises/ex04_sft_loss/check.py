@@ -298,6 +298,12 @@ def _first_sequence(logits, labels):
     return sft_loss(logits[:1], labels[:1])
 
 
+@mistake(LOSS, "The tokens whose loss isn't 0 are counted. A token that is predicted with certainty has the loss 0, and counts.")  # fmt: skip
+def _nonzero_losses_counted(logits, labels):
+    terms = token_nll(logits, labels)
+    return terms.sum() / (terms != 0).sum()
+
+
 @mistake(LOSS, SIGN)
 def _sign_missing(logits, labels):
     return -sft_loss(logits, labels)
@@ -396,6 +402,14 @@ SFT_CASES = (
     _sft_case("mean", UNEQUAL, "answers of five tokens and of one", vocabulary=7, seed=1),
     _sft_case("gradient", UNEQUAL, "logits that require gradients", seed=1, graph=True),
     _sft_case("large", [[M, M, 1, 3, 2, 4]], "logits in the hundreds", scale=400.0, seed=4),
+    _sft_case(
+        "mean",
+        [[M, 2, 0, 1, 2, 0]],
+        "large logits, so one token has the loss 0",
+        vocabulary=3,
+        scale=400.0,
+        seed=1,
+    ),
     _sft_case("none", [[M, M, M, M]], "nothing is trained"),
 )
 

@@ -283,6 +283,21 @@ def _deleted(text, edits):
     return corrupt(text, [(pattern, "") for pattern, _ in edits])
 
 
+def _with_flags(flags: re.RegexFlag) -> None:
+    """Declare an answer that passes flags to `re.sub`."""
+
+    def wrong(text, edits):
+        for pattern, replacement in edits:
+            text = re.sub(pattern, replacement, text, flags=flags)
+        return text
+
+    mistake(CORRUPT, f"The flag {flags!r} changes what a pattern matches. Pass none.")(wrong)
+
+
+for _flags in (re.IGNORECASE, re.MULTILINE, re.DOTALL):
+    _with_flags(_flags)
+
+
 def _corrupt(rule: str, remark: str, text: str, edits: list[tuple[str, str]]) -> Case:
     return Case(
         f"`corrupt({text!r}, {edits})`: {remark}",
@@ -297,6 +312,9 @@ CORRUPT_CASES = (
     _corrupt("all", "a pattern for the end of the text", "user: Hi\n", [(r"\n\Z", "")]),
     _corrupt("all", "no place matches", "Lima", [("[0-9]", "x")]),
     _corrupt("all", "three places", "a-b-c-d", [("-", "+")]),
+    _corrupt("all", "small and capital letters differ", "User: a user", [("user", "human")]),
+    _corrupt("all", "`$` is the end of the text", "user:\nbot:", [(":$", "!")]),
+    _corrupt("all", "`.` is any sign but a line break", "bot\nbots", [("bot.", "ai")]),
     _corrupt("order", "the second edit changes what the first one wrote", "<a>", [("a", "b"), ("b", "c")]),
     _corrupt("order", "two edits at two places", "user: Hi. bot:", [("user", "human"), ("bot", "ai")]),
     _corrupt("order", "no edit", "user: Hi", []),
@@ -483,7 +501,7 @@ EXERCISES = {
         "text: a prompt. edits: a list of (pattern, replacement), two strings each.",
         rules={
             "order": "Apply the edits in order, each to the text that the one before left.",
-            "all": "An edit replaces every match of its pattern, a regular expression (module re).",
+            "all": "An edit replaces every match of its pattern, a regular expression (module re) without flags.",
             "group": "A replacement may insert groups of the match, as in re.sub.",
             "unchanged": "edits stays as it is.",
         },

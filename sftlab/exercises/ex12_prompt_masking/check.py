@@ -6,6 +6,7 @@ import functools
 import random
 
 import torch
+from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.processors import TemplateProcessing
 
 from sftlab._internal.paths import MODELS
@@ -414,12 +415,31 @@ def _joined_by_a_space(tokenizer, header, answers):
     return found
 
 
+@mistake(UNSAFE, "Only the header's ids are compared. The answer's can change as well: some tokenizers put a space before a text. Compare the whole lists.")  # fmt: skip
+def _headers_compared(tokenizer, header, answers):
+    head = len(_ids(tokenizer, header))
+    found = unsafe_answers(tokenizer, header, answers)
+    return {answer: place for answer, place in found.items() if place < head}
+
+
+def _embedded():
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(MODELS / "almanac-base")
+
+
+@functools.cache
+def _with_prefix_space():
+    """Return the embedded tokenizer, which now puts a space before every text, as some families do."""
+    tokenizer = _embedded()
+    tokenizer.backend_tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=True)
+    return tokenizer
+
+
 @functools.cache
 def _with_begin_token():
     """Return the embedded tokenizer, which now adds a begin token, as many families do."""
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(MODELS / "almanac-base")
+    tokenizer = _embedded()
     begin = tokenizer.bos_token
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
         single=f"{begin} $A", special_tokens=[(begin, tokenizer.bos_token_id)]
@@ -450,6 +470,9 @@ UNSAFE_CASES = (
         "position", "the header ends in a word", "Tell me. The fro", "g", "a", "gs.", " a"
     ),
     _unsafe_case("plain", "a tokenizer with a begin token", "A:", " Rome", made=_with_begin_token),
+    _unsafe_case(
+        "same", "a space is put before each text", "A:", "Rome", " Rome", made=_with_prefix_space
+    ),
     _unsafe_case("same", "no answers", "A:"),
 )
 

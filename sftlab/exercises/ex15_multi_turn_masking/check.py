@@ -446,7 +446,7 @@ EXERCISES = {
         rules={
             "whole": "input_ids are the ids of the whole conversation, encode(tokenizer, messages).",
             "labels": "A token of an answer has its own id as its label; any other has -100.",
-            "weight": "An answer with the weight 0 has only -100. A missing weight is 1.",
+            "weight": "Weights are 0 or 1. An answer with the weight 0 has only -100. A missing weight is 1.",
             "role": "The weights of other roles have no effect.",
             "unchanged": "The tokenizer and messages stay as they are.",
         },
