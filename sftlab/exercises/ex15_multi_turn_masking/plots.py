@@ -12,7 +12,7 @@ from sftlab.classroom.figures import dots
 from sftlab.exercises import estimates
 from sftlab.exercises.estimates import (
     Estimate,
-    change,
+    crossed,
     mean,
     percent,
     points,
@@ -63,29 +63,24 @@ def by_kind(runs: Sequence[dict], measure: str, start: str, arm: str) -> np.ndar
     return np.array([list(run[measure].values()) for run in found])
 
 
-def by_seed(runs: Sequence[dict], measure: str, start: str = "base", arm: str = OUT) -> list[float]:
-    """Return a share of the replies for every seed; kinds of question have equal weights."""
-    return by_kind(runs, measure, start, arm).mean(1).tolist()
-
-
 def share(runs: Sequence[dict], measure: str, start: str = "base", arm: str = OUT) -> Estimate:
-    """Return a share of the replies of an arm, with its t interval over seeds."""
-    return mean(by_seed(runs, measure, start, arm))
+    """Return a share of the replies of an arm, with an interval over seeds and kinds of question."""
+    return crossed(by_kind(runs, measure, start, arm))
 
 
 def effect(
     runs: Sequence[dict], measure: str, start: str = "base", arm: str = OUT, against: str = IN
 ) -> Estimate:
-    """Return what an arm changes against another, paired by seed, with its t interval over seeds."""
-    return change(by_seed(runs, measure, start, against), by_seed(runs, measure, start, arm))
+    """Return what an arm changes against another, paired by seed and kind, with an interval over both."""
+    return crossed(by_kind(runs, measure, start, arm) - by_kind(runs, measure, start, against))
 
 
 def told(runs: Sequence[dict], measure: str, start: str = "base", arm: str = OUT) -> str:
     """Return a share as text: a count if it holds for no reply or for every one."""
-    values = by_seed(runs, measure, start, arm)
-    if set(values) <= {0.0, 1.0} and len(set(values)) == 1:
-        return f"{values[0] * QUESTIONS * len(values):.0f} of {QUESTIONS * len(values)} replies"
-    value, (low, high) = mean(values)
+    values = by_kind(runs, measure, start, arm)
+    if (all_of := values[0, 0]) in (0.0, 1.0) and (values == all_of).all():
+        return f"{all_of * QUESTIONS * len(values):.0f} of {QUESTIONS * len(values)} replies"
+    value, (low, high) = crossed(values)
     return f"{value:.1%} ({max(0, low):.1%} to {min(1, high):.1%})"
 
 
@@ -119,9 +114,9 @@ def draw_effects(runs: Sequence[dict]):
 
 
 def in_words(found: Estimate) -> str:
-    """Return a difference of shares as text, without an interval if every seed has the same."""
+    """Return a difference of shares as text, without an interval if all seeds and kinds have the same."""
     value, (low, high) = found
-    return f"{100 * value:+.1f} points in every seed" if low == high else points(found)
+    return f"{100 * value:+.1f} points in every seed and kind" if low == high else points(found)
 
 
 def why_it_ends(runs: Sequence[dict]) -> str:
@@ -139,10 +134,10 @@ def why_it_ends(runs: Sequence[dict]) -> str:
 
 def why_it_goes_on(runs: Sequence[dict]) -> str:
     """Explain which replies go on after the right answer."""
-    low, high = mean(by_kind(runs, "goes_on", "base", OUT).mean(0).tolist())[1]
+    over_seeds = mean(by_kind(runs, "goes_on", "base", OUT).mean(1).tolist())
     return (
         f"The share of replies that *begin* with the right answer is {told(runs, 'begins')}; not all end after it. "
-        f"Kinds of question differ: with the 13 kinds as the unit, the interval is {100 * max(0, low):.0f}% to {100 * high:.0f}%. With the "
+        f"Over seeds alone the interval would be {percent(over_seeds)}. With the "
         f"first token masked instead, {told(runs, 'goes_on', arm=FIRST)} go on."
     )
 
@@ -282,7 +277,7 @@ def claims(ends: Sequence[dict], answers: Sequence[dict], equal: Mapping[str, tu
     """
     at_first = partial(effect, ends, against=FIRST)
     stop, more = at_first("ends_turn"), at_first("goes_on")
-    kinds = mean(by_kind(ends, "goes_on", "base", OUT).mean(0).tolist())
+    over_seeds = mean(by_kind(ends, "goes_on", "base", OUT).mean(1).tolist())
     last, tokens = (loss_ratio(answers, LAST, at) for at in (0, 1))
     wrong = loss_ratio(answers, WRONG_1, against=WRONG_0)
     right = loss_ratio(answers, EVERY, against=LAST)
@@ -315,8 +310,8 @@ def claims(ends: Sequence[dict], answers: Sequence[dict], equal: Mapping[str, tu
             f"{told(ends, 'goes_on')}; difference {in_words(more)}",
             f"first token masked: {told(ends, 'goes_on', arm=FIRST)}; "
             f"nothing masked: {told(ends, 'goes_on', arm=IN)}",
-            f"continuing a chat model: {told(ends, 'goes_on', 'chat')}; over kinds of question instead of "
-            f"seeds: {percent(kinds)}",
+            f"continuing a chat model: {told(ends, 'goes_on', 'chat')}; over seeds alone: "
+            f"{percent(over_seeds)}",
         ),
         (
             f"Last answer only against every answer, equal steps: {worse(last)}",
