@@ -22,6 +22,10 @@ PROGRAMS = {
         "sftlab.results:main",
         "make a whole model of an adapter: sftlab merge build/sft OUT",
     ),
+    "export": (
+        "sftlab.export:main",
+        "write a model for llama.cpp and Ollama: sftlab export --gguf build/sft",
+    ),
     "fetch": ("sftlab.fetch:main", "download a real model once: sftlab fetch smollm2-instruct"),
     "models": ("sftlab.cli:list_models", "what models are here, their size, licence and origin"),
     "record": ("sftlab.exercises.recording:main", "record an experiment, or list them"),
