@@ -15,7 +15,7 @@ GATES = {0: "data", 1: "leak", 2: "score", 4: "answers"}  # before which step's 
 
 def draw() -> str:
     """Return the diagram as SVG."""
-    made = Diagram(960, 200, ALT)
+    made = Diagram(972, 200, ALT)
     width, gap, y = 104, 62, 20
     for number, step in enumerate(STEPS):
         x = 12 + number * (width + gap)

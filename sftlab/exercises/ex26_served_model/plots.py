@@ -113,7 +113,7 @@ def templates(runs: Sequence[dict]):
     lost = [name for name in SERVED if template_change(runs, name)[1][1] < 0]
     title = f"{len(lost)} of {len(SERVED)} templates cost exact answers" + (f": {', '.join(lost)}" if lost else "")  # fmt: skip
     alt = "; ".join(f"{name}: {points(template_change(runs, name))}" for name in SERVED)
-    return dots(found, title, f"{title}. {alt}.", zero=True, fmt="+.0f", figsize=(7.6, 3.1),
+    return dots(found, title, f"{title}. {alt}.", zero=True, figsize=(7.6, 3.1),
                 xlabel="change of exact answers (points), 95% interval over seeds")  # fmt: skip
 
 
