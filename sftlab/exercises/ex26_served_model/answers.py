@@ -75,6 +75,13 @@ def from_the_first(questions, alike):
     return by_flooding(questions, alike)
 
 
+@refused(GROUPS, "changes its own input")
+def emptied(questions, alike):
+    found = by_flooding(questions, alike)
+    questions.clear()
+    return found
+
+
 def _end(labels):
     last = max(n for n, label in enumerate(labels) if label != -100)
     while labels[last] != -100:
@@ -126,6 +133,12 @@ def by_prefixes(input_ids, labels, served):
 @refused(MISMATCH, "of type bool")
 def yes_or_no(input_ids, labels, served):
     return input_ids[: _end(labels)] != served
+
+
+@refused(MISMATCH, "changes its own input")
+def cut_in_place(input_ids, labels, served):
+    del input_ids[_end(labels) :]
+    return by_prefixes(input_ids, [*labels[: len(input_ids)], 0], served)
 
 
 @right(READY)
@@ -186,6 +199,12 @@ def by_a_generator(report):
             yield "answers"
 
     return list(stops())
+
+
+@refused(READY, "changes its own input")
+def noted_in_the_report(report):
+    report["stops"] = by_appending(report)
+    return report["stops"]
 
 
 @refused(READY, "of type bool")

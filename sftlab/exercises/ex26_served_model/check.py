@@ -286,7 +286,7 @@ EXERCISES = {
             Case("the prompt goes on", lambda: ([1, 7, 8, 2, 5, 9], [M, M, M, M, 5, 9], [1, 7, 8, 2, 5]), template_mismatch, rule="short"),
             Case("two answers, asked for the last", lambda: ([1, 4, 2, 6, 1, 8, 2, 5], [M, M, M, 6, M, M, M, 5], [1, 4, 2, 6, 1, 8, 2]), template_mismatch, rule="last"),
             Case("two answers, asked for the first", lambda: ([1, 4, 2, 6, 1, 8, 2, 5], [M, M, M, 6, M, M, M, 5], [1, 4, 2]), template_mismatch, rule="last"),
-            Case("an answer of one token, and a token after it", lambda: ([1, 4, 2, 6, 1, 8, 2, 5, 3], [M, M, M, 6, M, M, M, 5, M], [1, 4, 2, 6, 1, 8, 2]), template_mismatch, rule="last"),
+            Case("an answer of one token, and a token after it", lambda: ([1, 4, 2, 6, 7, 1, 8, 2, 5, 3], [M, M, M, 6, 7, M, M, M, 5, M], [1, 4, 2, 6, 7, 1, 8, 2]), template_mismatch, rule="last"),
             Case("a token after the answer that is not trained", lambda: ([1, 7, 2, 5, 9, 3], [M, M, M, 5, 9, M], [1, 7, 2]), template_mismatch, rule="last"),
         ],
         asks="Return None if a server's prompt is what the model was trained on, otherwise the\nfirst position where it is not, a whole number.\n\ninput_ids, labels: lists of a training example. labels is -100 where nothing is trained.\nserved: list of the token ids that the server gives to the model.",
