@@ -1,8 +1,8 @@
 """Which cells of a notebook a cell needs: the ones that bind the names that it uses, and theirs.
 
-A browser test of an explorer need not wait for every experiment of the notebook. Cells that only
-change an object (a training of a model that is there already) are left out: the explorer then moves
-over an untrained model, which moves all the same. `make browser` runs all cells.
+A test of an explorer or of a check need not wait for every experiment of the notebook. Cells that
+only change an object (a training of a model that is there already) are left out: an explorer then
+moves over an untrained model, which moves all the same. `make browser` runs all cells, and nbval does.
 """
 
 from __future__ import annotations
@@ -54,9 +54,33 @@ def changed(source: str) -> set[str]:
 
 
 def used(source: str) -> set[str]:
-    """The names that a cell reads anywhere, functions included."""
-    names = (n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Name))
-    return {n.id for n in names if isinstance(n.ctx, ast.Load)} - set(dir(builtins))
+    """The names that a cell reads anywhere, functions included, and does not make itself there."""
+    return _read(ast.parse(source)) - set(dir(builtins))
+
+
+def _read(node: ast.AST) -> set[str]:
+    if isinstance(node, ast.Name):
+        return {node.id} if isinstance(node.ctx, ast.Load) else set()
+    first: list[ast.AST] = []  # read before the names of this node are made
+    own: set[str] = set()
+    if isinstance(node, ast.FunctionDef | ast.Lambda):
+        first = [*node.args.defaults, *(d for d in node.args.kw_defaults if d)]
+        every = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+        own = {argument.arg for argument in (*every, node.args.vararg, node.args.kwarg) if argument}
+        body = node.body if isinstance(node.body, list) else [node.body]
+        own |= {name for statement in body for name in _made(statement)}
+    elif isinstance(node, ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp):
+        first = [node.generators[0].iter]
+        own = {name for part in node.generators for name in _made(part.target)}
+    elif isinstance(node, ast.For):
+        first, own = [node.iter], _made(node.target)
+    inside = {n for child in ast.iter_child_nodes(node) if child not in first for n in _read(child)}
+    return (inside - own) | {name for child in first for name in _read(child)}
+
+
+def _made(node: ast.AST) -> set[str]:
+    names = (n for n in ast.walk(node) if isinstance(n, ast.Name))
+    return {n.id for n in names if isinstance(n.ctx, ast.Store)}
 
 
 def needed(sources: dict[int, str], target: int) -> list[int]:
@@ -65,14 +89,30 @@ def needed(sources: dict[int, str], target: int) -> list[int]:
     Args:
         sources: index of a code cell -> its text.
     """
+    made = {name for source in sources.values() for name in bound(source)}  # torch, for one, is not
     chosen, wanted = [target], used(sources[target]) - _imported(sources[target])
     for index in sorted((i for i in sources if i < target), reverse=True):
         source = sources[index]
-        if wanted & (bound(source) | changed(source)):
+        if wanted & (bound(source) | changed(source) & made):
             chosen.append(index)
             wanted -= bound(source)
             wanted |= used(source) - _imported(source)
     return sorted(chosen)
+
+
+def shortened(notebook, *wanted: str) -> None:
+    """Keep of a notebook its stubs, the cells with one of these texts, and those that they need."""
+    code = {n: cell for n, cell in enumerate(notebook.cells) if cell.cell_type == "code"}
+    sources = {n: cell.source for n, cell in code.items()}
+    for text in wanted:
+        assert any(text in source for source in sources.values()), text
+    targets = [
+        n
+        for n, cell in code.items()
+        if "stub" in cell.metadata.get("tags", []) or any(text in cell.source for text in wanted)
+    ]
+    kept = sorted({cell for target in targets for cell in needed(sources, target)})
+    notebook.cells = [notebook.cells[n] for n in kept]
 
 
 def _imported(source: str) -> set[str]:
