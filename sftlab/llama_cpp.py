@@ -178,7 +178,7 @@ def _download(package: str, folder: Path) -> Path:
     """Download a package's archive with npm, from the registry npm is configured for."""
     command = ["npm", "pack", package, "--ignore-scripts", "--pack-destination", str(folder)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=SECONDS)
         said = done.stderr
     except subprocess.TimeoutExpired:
         said = "npm did not answer"
@@ -227,7 +227,7 @@ def ask(
              "context": 4096, "cache": CACHES[cache], "requests": requests}  # fmt: skip
     try:
         done = subprocess.run(["node", "-e", SCRIPT], input=json.dumps(asked), capture_output=True,
-                              text=True, encoding="utf-8", timeout=SECONDS)  # fmt: skip
+                              encoding="utf-8", timeout=SECONDS)  # fmt: skip
         found = json.loads(done.stdout)
     except subprocess.TimeoutExpired:
         raise WorkbookError(f"llama.cpp did not end within {SECONDS} s on {gguf}") from None
