@@ -108,7 +108,7 @@ def certificate(
     open_ = len(found) - sum(count.values())
     verdict = "No check was made." if not found else (
         f"{count[OK]} of {len(found)} checks passed, {open_} need a look, {count[BROKEN]} failed. "
-        + ("Do not serve this model." if count[BROKEN] else f"{len(scores)} scores were measured.")
+        + ("Do not serve this model." if count[BROKEN] else f"Scores measured: {len(scores)}.")
     )  # fmt: skip
     base, data = record["base"], record.get("data", {})
     sections = [

@@ -41,12 +41,13 @@ from sftlab.merging import relative_error
 from sftlab.models import RECORD, cast, load, read_record, source_of
 from sftlab.results import (
     DTYPES,
-    _base_record,
-    _logits,
-    _probe,
-    _stops_at,
-    _write,
+    base_record,
+    check_new_folder,
+    generation_config,
+    logits_on,
+    probe_ids,
     replaced_folder,
+    write_files,
 )
 from sftlab.run_identity import versions
 
@@ -558,15 +559,13 @@ def export_model(
     source = source_of(name)
     ending = "gguf" if to_gguf else "safetensors"
     out = Path(out or f"{source.name}-{ending}").expanduser()
-    if out.is_file() or (out.is_dir() and any(out.iterdir())):
-        what = "is a file" if out.is_file() else "is not empty"
-        raise WorkbookError(f"{out} {what}; name a new folder for the export")
+    check_new_folder(out, "the export")
     with ProgressBar(3, "stages", shown=progress) as bar:
         bar.update(0, note="loading")
         model, tokenizer = load(name, base=base)
         before = read_record(source.place) if Path(source.place).is_dir() else {}
         ends = [end_of_turn_id(tokenizer)] if tokenizer.chat_template else []
-        record = {"kind": "model", "base": _base_record(source, out), "end_of_turn_ids": ends,
+        record = {"kind": "model", "base": base_record(source, out), "end_of_turn_ids": ends,
                   "versions": versions(), **before}  # fmt: skip
         if record["kind"] == "adapter":
             record |= {"kind": "merged", "merged": {"dtype": dtype}}
@@ -578,10 +577,12 @@ def export_model(
                 again = with_weights_of(new / FILE, model)
             else:
                 notes = []
-                _write(cast(copy.deepcopy(model), DTYPES[dtype]), tokenizer, new, record, source)
+                write_files(
+                    cast(copy.deepcopy(model), DTYPES[dtype]), tokenizer, new, record, source
+                )
                 bar.update(note="comparing")
                 again, _ = load(new)
-            stops = _stops_at(model, tokenizer, ends).eos_token_id
+            stops = generation_config(model, tokenizer, ends).eos_token_id
             text = modelfile(tokenizer, FILE if to_gguf else "", [stops] if isinstance(stops, int) else stops or [],
                              model.config.get_text_config().max_position_embeddings)  # fmt: skip
             (new / "Modelfile").write_text(text, encoding="utf-8")
@@ -603,8 +604,8 @@ def _changed(model, again, tokenizer) -> dict[str, float]:
     """Return what storing the weights changed, in them and in the logits of a probe."""
     pairs = list(zip(model.parameters(), again.parameters(), strict=True))
     same = sum(int((p == q.float()).sum()) for p, q in pairs)
-    probe = _probe(tokenizer, model)
-    expected, got = _logits(model, probe), _logits(again, probe)
+    probe = probe_ids(tokenizer, model)
+    expected, got = logits_on(model, probe), logits_on(again, probe)
     return {
         "rounded": 1 - same / sum(p.numel() for p, _ in pairs),
         "relative_error": relative_error(got, expected),

@@ -109,7 +109,7 @@ def save_result(
     losses = list(history.get("losses", ()))
     record = {
         "kind": "adapter" if adapter else "model",
-        "base": _base_record(source, folder, model if adapter else None),
+        "base": base_record(source, folder, model if adapter else None),
         "data": run.get("data", {}),
         "settings": _without_places(run),
         "history": {key: value for key, value in history.items() if key != "losses"}
@@ -119,7 +119,7 @@ def save_result(
         "versions": versions(),
     }
     with replaced_folder(folder) as new:
-        _write(model, tokenizer, new, record, source)
+        write_files(model, tokenizer, new, record, source)
     return folder
 
 
@@ -138,7 +138,7 @@ def data_record(path: str | Path, rows: int) -> dict[str, Any]:
 
 
 # --- What a result says about itself -------------------------------------------------------------
-def _base_record(source: Source, folder: Path, model=None) -> dict[str, Any]:
+def base_record(source: Source, folder: Path, model=None) -> dict[str, Any]:
     """Return the base as a result records it: what it is, where, and the SHA-256 of its weights.
 
     Args:
@@ -193,9 +193,9 @@ def _named_for_peft(base: Mapping[str, Any]) -> str:
 
 
 # --- Writing -------------------------------------------------------------------------------------
-def _write(model, tokenizer, folder: Path, record: dict, source: Source) -> None:
+def write_files(model, tokenizer, folder: Path, record: dict, source: Source) -> None:
     """Write a result's files into a new folder."""
-    ends = _stops_at(model, tokenizer, record["end_of_turn_ids"])
+    ends = generation_config(model, tokenizer, record["end_of_turn_ids"])
     if record["kind"] == "adapter":
         save_adapter(model, folder, _named_for_peft(record["base"]))
         ends.save_pretrained(folder)
@@ -221,7 +221,7 @@ def _write(model, tokenizer, folder: Path, record: dict, source: Source) -> None
     (folder / RECORD).write_text(text + "\n", encoding="utf-8")
 
 
-def _stops_at(model, tokenizer, end_ids: Sequence[int]) -> GenerationConfig:
+def generation_config(model, tokenizer, end_ids: Sequence[int]) -> GenerationConfig:
     """Return the model's generation settings, which also stop at the given tokens."""
     found = GenerationConfig.from_dict(model.generation_config.to_dict())
     found._from_model_config = False  # otherwise transformers derives it anew from the model
@@ -234,6 +234,13 @@ def _stops_at(model, tokenizer, end_ids: Sequence[int]) -> GenerationConfig:
     if found.pad_token_id is None:
         found.pad_token_id = tokenizer.pad_token_id
     return found
+
+
+def check_new_folder(folder: Path, what: str) -> None:
+    """Raise WorkbookError if a folder for ``what`` is a file or not empty."""
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        why = "is a file" if folder.is_file() else "is not empty"
+        raise WorkbookError(f"{folder} {why}; name a new folder for {what}")
 
 
 @contextmanager
@@ -452,15 +459,13 @@ def merge_result(
     if not folder.is_dir():
         raise WorkbookError(f"there is no folder {folder}; give that of an adapter or of a run")
     folder = result_folder(folder)
-    if out.is_file() or (out.is_dir() and any(out.iterdir())):
-        what = "is a file" if out.is_file() else "is not empty"
-        raise WorkbookError(f"{out} {what}; name a new folder for the merged model")
+    check_new_folder(out, "the merged model")
     with ProgressBar(4, "stages", shown=progress) as bar:
         bar.update(0, note="loading")
         model, tokenizer = load_unmerged(folder, base)
         record = read_record(folder)
-        probe = _probe(tokenizer, model)
-        expected = _logits(model, probe)
+        probe = probe_ids(tokenizer, model)
+        expected = logits_on(model, probe)
         layers = list(lora_layers(model).values())
         found: dict[str, Any] = {}
         if dtype != "float32":
@@ -472,13 +477,13 @@ def merge_result(
         source = source_of(base_of(folder, record) if base is None else base)
         record = _merged_record(record, source, folder, out, tokenizer, dtype)
         with replaced_folder(out) as new:
-            _write(model, tokenizer, new, record, source)
+            write_files(model, tokenizer, new, record, source)
             del model
             bar.update(note="comparing")
             again, _ = load(new)
             # Two measures: 8 units in the last place for the rounding of the weights, and 1e-4 for
             # sums in another order.
-            found["relative_error"] = relative_error(_logits(again, probe), expected)
+            found["relative_error"] = relative_error(logits_on(again, probe), expected)
             found["limit"] = max(1e-4, 8 * torch.finfo(DTYPES[dtype]).eps)
             found["bytes"] = sum(path.stat().st_size for path in new.glob("*.safetensors"))
             if not found["relative_error"] <= found["limit"]:
@@ -492,14 +497,14 @@ def merge_result(
     return found
 
 
-def _probe(tokenizer, model) -> torch.Tensor:
+def probe_ids(tokenizer, model) -> torch.Tensor:
     """Return token ids to compare models on, (1, at most 64): spread over the vocabulary."""
     positions, _, vocabulary = limits(model)
     return torch.arange(min(64, positions or 64))[None] * 7919 % min(len(tokenizer), vocabulary)
 
 
 @torch.inference_mode()
-def _logits(model, ids: torch.Tensor) -> torch.Tensor:
+def logits_on(model, ids: torch.Tensor) -> torch.Tensor:
     return model(input_ids=ids.to(model.device), use_cache=False).logits.float()
 
 
@@ -511,7 +516,7 @@ def _merged_record(record, source: Source, folder: Path, out: Path, tokenizer, d
     checksum = file_checksum(folder / WEIGHTS)
     return known | {
         "kind": "merged",
-        "base": _base_record(source, out) | sums,
+        "base": base_record(source, out) | sums,
         "merged": {"dtype": dtype, "adapter_sha256": checksum},
         # With it the model passes for base and adapter, if nothing was rounded.
         **({"adapter_sha256": checksum} if dtype == "float32" else {}),

@@ -501,7 +501,7 @@ EXERCISES = {
         "text: a prompt. edits: a list of (pattern, replacement), two strings each.",
         rules={
             "order": "Apply the edits in order, each to the text that the one before left.",
-            "all": "An edit replaces every match of its pattern, a regular expression (module re) without flags.",
+            "all": "An edit replaces every match of its pattern, a regular expression without flags.",
             "group": "A replacement may insert groups of the match, as in re.sub.",
             "unchanged": "edits stays as it is.",
         },
