@@ -47,6 +47,10 @@ def serve(model, tokenizer, question: str) -> None:
     controls = {
         "template": widgets.Dropdown(options=[TRAINED, *SERVED, OWN], value="default system turn", description="template", style=DESCRIBED),
         "question": text_box(question, "Question (Enter to ask)"),
-        "written": text_box(CHATML, "Your template (Enter to use)", "5em"),
+        "written": text_box(CHATML, "Your template (leave the box to use it)", "5em"),
     }  # fmt: skip
+    # Who writes a template means it to be used.
+    controls["written"].observe(
+        lambda _: setattr(controls["template"], "value", OWN), names="value"
+    )
     explorer(controls, draw, lambda template, question, written: f"Prompt and answer to {question!r}, served with: {template}.")  # fmt: skip
