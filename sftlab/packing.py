@@ -1,0 +1,197 @@
+"""Packing: several examples share a row of a batch, and none of them sees another.
+
+Padded examples cost as much as the longest one of their batch. Packed ones stand one after the other
+in rows of a given size, so that little is computed for nothing. Three things keep them apart:
+
+* a token attends to itself and to earlier tokens of its own document only (``block_mask``)
+* positions restart at 0 in each document (``position_ids``)
+* the first token of a document is no target, because the token before it belongs to another one
+
+Loss, gradients and trained weights are then those of the padded batch, up to rounding.
+
+Best-fit packing for language models: Ding et al., 2024, arXiv:2404.10830.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from sftlab.errors import WorkbookError
+from sftlab.loss import IGNORE_INDEX, trial
+from sftlab.masking import Example
+
+PADDING = -1  # the document id of padding
+
+
+def pack(lengths: Sequence[int], size: int) -> list[list[int]]:
+    """Return rows of example numbers by best fit, the longest example first.
+
+    Each example goes into the row with the least free space that still has room for it, and into a
+    new row if there is none. Among equal lengths, and among equal rows, the first one is taken.
+
+    Args:
+        lengths: number of tokens of each example.
+        size: largest number of tokens of a row.
+
+    Raises:
+        ValueError: an example is longer than a row.
+    """
+    rows: list[list[int]] = []
+    free: list[int] = []  # tokens left in each row
+    for example in sorted(range(len(lengths)), key=lambda k: -lengths[k]):
+        length = lengths[example]
+        if length > size:
+            raise ValueError(f"example {example} has {length} tokens, more than a row of {size}")
+        fitting = [row for row, space in enumerate(free) if space >= length]
+        if not fitting:
+            rows.append([])
+            free.append(size)
+            fitting = [len(rows) - 1]
+        best = min(fitting, key=lambda row: free[row])
+        rows[best].append(example)
+        free[best] -= length
+    return rows
+
+
+def block_mask(document_ids: Tensor) -> Tensor:
+    """Return which token attends to which: to itself and to earlier tokens of its own document.
+
+    Args:
+        document_ids: (…, length), the number of the document that each token belongs to.
+
+    Returns:
+        (…, length, length), True where the token of the row attends to that of the column.
+    """
+    same = document_ids.unsqueeze(-1) == document_ids.unsqueeze(-2)
+    return same.tril()
+
+
+def position_ids(document_ids: Tensor) -> Tensor:
+    """Return the position of each token in its own document, which begins at 0.
+
+    Args:
+        document_ids: (…, length); tokens of a document stand together.
+
+    Returns:
+        (…, length), whole numbers.
+    """
+    place = torch.arange(document_ids.shape[-1], device=document_ids.device)
+    begins = torch.ones_like(document_ids, dtype=torch.bool)
+    begins[..., 1:] = document_ids[..., 1:] != document_ids[..., :-1]
+    start = torch.where(begins, place, 0).cummax(dim=-1).values
+    return place - start
+
+
+def collate_packed(examples: Sequence[Example], size: int, pad_id: int) -> dict[str, Tensor]:
+    """Combine examples into one packed batch, in the rows of ``pack``.
+
+    As in ``data.collate``, each example is cut after its last trained token. One row without padding,
+    as padding-free training has it, is the special case of a ``size`` that holds all examples.
+
+    Args:
+        size: largest number of tokens of a row. Rows are as long as the longest of them.
+
+    Returns:
+        input_ids, labels and position_ids, each (rows, length), and attention_mask, (rows, 1, length,
+        length): the block mask, which all heads share.
+
+    Raises:
+        WorkbookError: an example has no trained token, or is longer than a row.
+    """
+    check_fit(examples, size)
+    return packed_batch(examples, pack([example.end for example in examples], size), pad_id)
+
+
+def packed_batch(
+    examples: Sequence[Example], rows: Sequence[Sequence[int]], pad_id: int
+) -> dict[str, Tensor]:
+    """Return the batch of ``collate_packed`` with examples in the given rows, which hold their numbers."""
+    batch, document_ids = in_rows(examples, rows, pad_id)
+    return batch | {
+        "attention_mask": block_mask(document_ids).unsqueeze(1),
+        "position_ids": position_ids(document_ids),
+    }
+
+
+def in_rows(
+    examples: Sequence[Example], rows: Sequence[Sequence[int]], pad_id: int
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Return input_ids and labels of examples put one after the other, and their document ids.
+
+    Returns:
+        All are (rows, length). The first label of each document is ignored. Documents are numbered as
+        the examples are; padding at the end of a row is document -1.
+    """
+    ids, labels, documents = [], [], []
+    for row in rows:
+        parts = [(k, examples[k], examples[k].end) for k in row]
+        ids.append([token for _, example, end in parts for token in example.input_ids[:end]])
+        labels.append([label for _, e, end in parts for label in (IGNORE_INDEX, *e.labels[1:end])])
+        documents.append([k for k, _, end in parts for _ in range(end)])
+    batch = {"input_ids": _padded(ids, pad_id), "labels": _padded(labels, IGNORE_INDEX)}
+    return batch, _padded(documents, PADDING)
+
+
+def _padded(rows: Sequence[list[int]], value: int) -> Tensor:
+    width = max(map(len, rows))
+    return torch.tensor([row + [value] * (width - len(row)) for row in rows])
+
+
+def check_fit(examples: Sequence[Example], size: int) -> None:
+    """Raise WorkbookError if an example has no trained token, or is longer than a row."""
+    for number, example in enumerate(examples, 1):
+        if not example.trained:
+            raise WorkbookError(
+                f"row {number} has no trained token, so its loss would be undefined; leave it out, "
+                "or check how it was masked"
+            )
+        if example.end > size:
+            raise WorkbookError(
+                f"row {number} has {example.end} tokens up to its last trained one, "
+                f"{example.end - size} more than packed_length = {size}: it would be cut. Raise "
+                "packed_length, shorten the row, or leave it out"
+            )
+
+
+def check_model(model, examples: Sequence[Example]) -> None:
+    """Raise WorkbookError if the model does not keep packed documents apart.
+
+    It is tried on the model itself, because no list of attention implementations is complete: the
+    first of two documents is edited, and the model's output on the second must stay.
+
+    Args:
+        examples: those of the run; their lengths are compared with a sliding window.
+    """
+    window = getattr(model.config.get_text_config(), "sliding_window", None)
+    longest = max(example.end for example in examples)
+    if window and longest > window:
+        raise WorkbookError(
+            f"the model attends to {window} tokens back at most, and an example has {longest}: the "
+            "block mask would lift this limit. Set packing to false"
+        )
+    moved, rounding = leak(model), max(1e-4, 6 * torch.finfo(model.dtype).eps)
+    if moved > rounding:
+        raise WorkbookError(
+            "the model does not keep packed examples apart: editing the first moved the logits of the "
+            f'second by {moved:.1%}. Load it with attn_implementation="sdpa", or set packing to false'
+        )
+
+
+def leak(model) -> float:
+    """Return how far the logits of a packed document move when the one before it is edited.
+
+    The movement is relative to the largest logit.
+    """
+    documents = torch.tensor([[0] * 4 + [1] * 4], device=model.device)
+    inputs = {
+        "attention_mask": block_mask(documents).unsqueeze(1),
+        "position_ids": position_ids(documents),
+    }
+    ids = torch.arange(8, device=model.device).unsqueeze(0)
+    edited = torch.where(documents == 0, ids + 1, ids)
+    with trial(model):
+        first, second = (model(x, use_cache=False, **inputs).logits[:, 4:] for x in (ids, edited))
+    return ((first - second).abs().max() / first.abs().max()).item()
