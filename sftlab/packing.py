@@ -1,7 +1,7 @@
-"""Packing: several examples share a row of a batch, and none of them sees another.
+"""Packing: several examples share a sequence of a batch, and none of them sees another.
 
 Padded examples cost as much as the longest one of their batch. Packed ones stand one after the other
-in rows of a given size, so that little is computed for nothing. Three things keep them apart:
+in sequences of a given size, so that little is computed for nothing. Three things keep them apart:
 
 * a token attends to itself and to earlier tokens of its own document only (``block_mask``)
 * positions restart at 0 in each document (``position_ids``)
@@ -27,33 +27,33 @@ PADDING = -1  # the document id of padding
 
 
 def pack(lengths: Sequence[int], size: int) -> list[list[int]]:
-    """Return rows of example numbers by best fit, the longest example first.
+    """Return sequences of example numbers by best fit, the longest example first.
 
-    Each example goes into the row with the least free space that still has room for it, and into a
-    new row if there is none. Among equal lengths, and among equal rows, the first one is taken.
+    Each example goes into the sequence with the least free space that still has room for it, and into
+    a new one if there is none. Among equal lengths, and among equal sequences, the first is taken.
 
     Args:
         lengths: number of tokens of each example.
-        size: largest number of tokens of a row.
+        size: largest number of tokens of a sequence.
 
     Raises:
-        ValueError: an example is longer than a row.
+        ValueError: an example is longer than a sequence.
     """
-    rows: list[list[int]] = []
-    free: list[int] = []  # tokens left in each row
+    sequences: list[list[int]] = []
+    free: list[int] = []  # tokens left in each sequence
     for example in sorted(range(len(lengths)), key=lambda k: -lengths[k]):
         length = lengths[example]
         if length > size:
-            raise ValueError(f"example {example} has {length} tokens, more than a row of {size}")
-        fitting = [row for row, space in enumerate(free) if space >= length]
+            raise ValueError(f"example {example} has {length} tokens, more than {size}")
+        fitting = [k for k, space in enumerate(free) if space >= length]
         if not fitting:
-            rows.append([])
+            sequences.append([])
             free.append(size)
-            fitting = [len(rows) - 1]
-        best = min(fitting, key=lambda row: free[row])
-        rows[best].append(example)
+            fitting = [len(sequences) - 1]
+        best = min(fitting, key=lambda k: free[k])
+        sequences[best].append(example)
         free[best] -= length
-    return rows
+    return sequences
 
 
 def block_mask(document_ids: Tensor) -> Tensor:
@@ -63,7 +63,7 @@ def block_mask(document_ids: Tensor) -> Tensor:
         document_ids: (…, length), the number of the document that each token belongs to.
 
     Returns:
-        (…, length, length), True where the token of the row attends to that of the column.
+        (…, length, length), True at [t, s] where token t attends to token s.
     """
     same = document_ids.unsqueeze(-1) == document_ids.unsqueeze(-2)
     return same.tril()
@@ -86,48 +86,48 @@ def position_ids(document_ids: Tensor) -> Tensor:
 
 
 def collate_packed(examples: Sequence[Example], size: int, pad_id: int) -> dict[str, Tensor]:
-    """Combine examples into one packed batch, in the rows of ``pack``.
+    """Combine examples into one packed batch, in the sequences of ``pack``.
 
-    As in ``data.collate``, each example is cut after its last trained token. One row without padding,
-    as padding-free training has it, is the special case of a ``size`` that holds all examples.
+    As in ``data.collate``, each example is cut after its last trained token. A single sequence without
+    padding, as in padding-free training, is the special case of a ``size`` that holds all examples.
 
     Args:
-        size: largest number of tokens of a row. Rows are as long as the longest of them.
+        size: largest number of tokens of a sequence. All are padded to the longest of them.
 
     Returns:
-        input_ids, labels and position_ids, each (rows, length), and attention_mask, (rows, 1, length,
-        length): the block mask, which all heads share.
+        input_ids, labels and position_ids, each (batch, length), and attention_mask, (batch, 1,
+        length, length): the block mask, which all heads share.
 
     Raises:
-        WorkbookError: an example has no trained token, or is longer than a row.
+        WorkbookError: an example has no trained token, or is longer than a sequence.
     """
     check_fit(examples, size)
     return packed_batch(examples, pack([example.end for example in examples], size), pad_id)
 
 
 def packed_batch(
-    examples: Sequence[Example], rows: Sequence[Sequence[int]], pad_id: int
+    examples: Sequence[Example], sequences: Sequence[Sequence[int]], pad_id: int
 ) -> dict[str, Tensor]:
-    """Return the batch of ``collate_packed`` with examples in the given rows, which hold their numbers."""
-    batch, document_ids = in_rows(examples, rows, pad_id)
+    """Return the batch of ``collate_packed`` for sequences that are given as numbers of examples."""
+    batch, document_ids = in_sequences(examples, sequences, pad_id)
     return batch | {
         "attention_mask": block_mask(document_ids).unsqueeze(1),
         "position_ids": position_ids(document_ids),
     }
 
 
-def in_rows(
-    examples: Sequence[Example], rows: Sequence[Sequence[int]], pad_id: int
+def in_sequences(
+    examples: Sequence[Example], sequences: Sequence[Sequence[int]], pad_id: int
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Return input_ids and labels of examples put one after the other, and their document ids.
 
     Returns:
-        All are (rows, length). The first label of each document is ignored. Documents are numbered as
-        the examples are; padding at the end of a row is document -1.
+        All are (batch, length). The first label of each document is ignored. Documents are numbered as
+        the examples are; padding at the end of a sequence is document -1.
     """
     ids, labels, documents = [], [], []
-    for row in rows:
-        parts = [(k, examples[k], examples[k].end) for k in row]
+    for numbers in sequences:
+        parts = [(k, examples[k], examples[k].end) for k in numbers]
         ids.append([token for _, example, end in parts for token in example.input_ids[:end]])
         labels.append([label for _, e, end in parts for label in (IGNORE_INDEX, *e.labels[1:end])])
         documents.append([k for k, _, end in parts for _ in range(end)])
@@ -135,13 +135,13 @@ def in_rows(
     return batch, _padded(documents, PADDING)
 
 
-def _padded(rows: Sequence[list[int]], value: int) -> Tensor:
-    width = max(map(len, rows))
-    return torch.tensor([row + [value] * (width - len(row)) for row in rows])
+def _padded(lists: Sequence[list[int]], value: int) -> Tensor:
+    width = max(map(len, lists))
+    return torch.tensor([one + [value] * (width - len(one)) for one in lists])
 
 
 def check_fit(examples: Sequence[Example], size: int) -> None:
-    """Raise WorkbookError if an example has no trained token, or is longer than a row."""
+    """Raise WorkbookError if an example has no trained token, or is longer than a packed sequence."""
     for number, example in enumerate(examples, 1):
         if not example.trained:
             raise WorkbookError(

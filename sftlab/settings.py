@@ -50,8 +50,8 @@ class TrainConfig:
     precision: str = "auto"  # of the forward pass: "fp32", "bf16" (autocast), "auto" (bf16 on CUDA)
     seed: int = 0
     save_steps: int = 50  # steps between checkpoints, if there is a folder for them
-    packing: bool = False  # examples of a step share rows; same result, less padding
-    packed_length: int = 1024  # with packing: tokens per row; micro_batch_size counts such rows
+    packing: bool = False  # examples of a step share sequences; same result, less padding
+    packed_length: int = 1024  # with packing: tokens per sequence; micro_batch_size counts these
     __pydantic_config__ = STRICT
 
     def __post_init__(self) -> None:

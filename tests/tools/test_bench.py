@@ -32,6 +32,7 @@ MADE_UP = {
     "memory": {"bytes": 2_340_000_000},
     "decode": {who: dict.fromkeys(("1", "16", "64"), rate) for who, rate in RATES.items()},
     "scaling": {"seconds": 1.25},
+    "packing": {"rates": {"padded": [9, 10], "sorted by length": [18, 30], "packed": [27, 40]}},
 }
 
 

@@ -42,7 +42,7 @@ class TestPack:
         assert pack([6, 8, 2], 10) == [[1, 2], [0]]
 
     def test_an_example_longer_than_a_row_is_refused(self):
-        with pytest.raises(ValueError, match="example 1 has 11 tokens, more than a row of 10"):
+        with pytest.raises(ValueError, match="example 1 has 11 tokens, more than 10"):
             pack([3, 11], 10)
 
     @given(LENGTHS, st.integers(20, 50))

@@ -1,3 +1,3 @@
-"""May two conversations share a row of a batch?"""
+"""May two conversations share a sequence?"""
 
 MINUTES = 6  # on two cores with SmolLM2-135M

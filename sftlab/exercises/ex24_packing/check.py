@@ -1,4 +1,4 @@
-"""Checks of notebook 24: rows by best fit, the block mask, and positions that restart."""
+"""Checks of notebook 24: sequences by best fit, the block mask, and positions that restart."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ def _placed(
     spare: int = 0,
 ) -> list[list[int]]:
     """Place examples as ``pack`` does, but for one decision."""
-    rows: list[list[int]] = []
+    sequences: list[list[int]] = []
     free: list[int] = []
     numbers = range(len(lengths))
     for k in sorted(numbers, key=order or (lambda k: -lengths[k])):
-        fitting = [row for row, space in enumerate(free) if space >= lengths[k] + spare]
+        fitting = [sequence for sequence, space in enumerate(free) if space >= lengths[k] + spare]
         if not fitting:
-            rows.append([])
+            sequences.append([])
             free.append(size)
-            fitting = [len(rows) - 1]
+            fitting = [len(sequences) - 1]
         best = (choose or (lambda fitting, free: min(fitting, key=lambda r: free[r])))(fitting, free)  # fmt: skip
-        rows[best].append(k)
+        sequences[best].append(k)
         free[best] -= lengths[k]
-    return rows
+    return sequences
 
 
 @mistake(PACK, "The examples are placed in the order of the list. Long ones that come late then find no room: begin with the longest.")  # fmt: skip
@@ -43,61 +43,61 @@ def _in_given_order(lengths, size):
     return _placed(lengths, size, order=lambda k: k)
 
 
-@mistake(PACK, "The shortest examples come first. They fill the rows, and the long ones find no room: begin with the longest.")  # fmt: skip
+@mistake(PACK, "The shortest examples come first. They fill the sequences, and the long ones find no room: begin with the longest.")  # fmt: skip
 def _shortest_first(lengths, size):
     return _placed(lengths, size, order=lambda k: lengths[k])
 
 
-@mistake(PACK, "This is first fit: the first row with room is taken. Best fit takes the row with the least free space that has room.")  # fmt: skip
+@mistake(PACK, "This is first fit: the first sequence with room is taken. Best fit takes the sequence with the least free space that has room.")  # fmt: skip
 def _first_fit(lengths, size):
     return _placed(lengths, size, choose=lambda fitting, free: fitting[0])
 
 
-@mistake(PACK, "This is worst fit: the emptiest row is taken. Best fit takes the row with the least free space that has room.")  # fmt: skip
+@mistake(PACK, "This is worst fit: the emptiest sequence is taken. Best fit takes the sequence with the least free space that has room.")  # fmt: skip
 def _worst_fit(lengths, size):
     return _placed(lengths, size, choose=lambda fitting, free: max(fitting, key=lambda r: free[r]))
 
 
-@mistake(PACK, "Only the last row is tried. An earlier one may still have room: look at all of them.")  # fmt: skip
+@mistake(PACK, "Only the last sequence is tried. An earlier one may still have room: look at all of them.")  # fmt: skip
 def _next_fit(lengths, size):
-    rows, free = [], 0
+    sequences, free = [], 0
     for k in sorted(range(len(lengths)), key=lambda k: -lengths[k]):
-        if not rows or lengths[k] > free:
-            rows.append([])
+        if not sequences or lengths[k] > free:
+            sequences.append([])
             free = size
-        rows[-1].append(k)
+        sequences[-1].append(k)
         free -= lengths[k]
-    return rows
+    return sequences
 
 
-@mistake(PACK, "A row is never filled to its last token: an example that fits exactly begins a new row. Compare free space and length once more.")  # fmt: skip
+@mistake(PACK, "A sequence is never filled to its last token: an example that fits exactly begins a new sequence. Compare free space and length once more.")  # fmt: skip
 def _never_full(lengths, size):
     return _placed(lengths, size, spare=1)
 
 
 @mistake(PACK, "These are lengths. Return the numbers of the examples: position in `lengths`, from 0.")  # fmt: skip
 def _lengths_returned(lengths, size):
-    return [[lengths[k] for k in row] for row in pack(lengths, size)]
+    return [[lengths[k] for k in sequence] for sequence in pack(lengths, size)]
 
 
 @mistake(PACK, "The numbers begin at 1. Examples are numbered as Python numbers a list.")
 def _from_one(lengths, size):
-    return [[k + 1 for k in row] for row in pack(lengths, size)]
+    return [[k + 1 for k in sequence] for sequence in pack(lengths, size)]
 
 
-@mistake(PACK, "New rows are put before the others. Append them, so that the first example stays in the first row.")  # fmt: skip
+@mistake(PACK, "New sequences are put before the others. Append them, so that the first example stays in the first sequence.")  # fmt: skip
 def _new_row_first(lengths, size):
     return pack(lengths, size)[::-1]
 
 
-@mistake(PACK, "Every example has a row of its own. That is what packing should avoid.")
+@mistake(PACK, "Every example has a sequence of its own. That is what packing should avoid.")
 def _one_a_row(lengths, size):
     return [[k] for k in sorted(range(len(lengths)), key=lambda k: -lengths[k])]
 
 
-@mistake(PACK, "All rows hold what they should, but the numbers in a row are sorted. They stand in the order in which they were placed.")  # fmt: skip
+@mistake(PACK, "All sequences hold what they should, but the numbers in a sequence are sorted. They stand in the order in which they were placed.")  # fmt: skip
 def _sorted_inside(lengths, size):
-    return [sorted(row) for row in pack(lengths, size)]
+    return [sorted(sequence) for sequence in pack(lengths, size)]
 
 
 @mistake(PACK, "Of equally long examples the last one is placed first. Reversing a sorted list also reverses equal entries.")  # fmt: skip
@@ -105,7 +105,7 @@ def _ties_reversed(lengths, size):
     return _placed(lengths, size, order=lambda k: (-lengths[k], -k))
 
 
-@mistake(PACK, "Of equally full rows the last one is taken. The first one is wanted.")
+@mistake(PACK, "Of equally full sequences the last one is taken. The first one is wanted.")
 def _last_of_equal_rows(lengths, size):
     return _placed(
         lengths, size, choose=lambda fitting, free: min(fitting, key=lambda r: (free[r], -r))
@@ -121,17 +121,17 @@ def _pack_case(rule: str, lengths: list[int], size: int, remark: str) -> Case:
 PACK_CASES = (
     _pack_case("new", [9, 8, 7], 10, "no two of them fit together"),
     _pack_case("new", [], 10, "no examples"),
-    _pack_case("full", [10, 6, 4], 10, "two rows are filled to the last token"),
-    _pack_case("order", [3, 7, 4, 5, 1], 10, "five examples, two rows"),
+    _pack_case("full", [10, 6, 4], 10, "two sequences are filled to the last token"),
+    _pack_case("order", [3, 7, 4, 5, 1], 10, "five examples, two sequences"),
     _pack_case("order", [2, 9, 2, 9], 11, "equal lengths"),
-    _pack_case("best", [6, 8, 2], 10, "two rows have room for the last one"),
+    _pack_case("best", [6, 8, 2], 10, "two sequences have room for the last one"),
     _pack_case(
         "best",
         [12, 9, 9, 2],
         20,
-        "the first row has room for the last one, and so has a fuller one",
+        "the first sequence has room for the last one, and so has a fuller one",
     ),
-    _pack_case("best", [7, 7, 2, 2], 13, "two rows are equally full"),
+    _pack_case("best", [7, 7, 2, 2], 13, "two sequences are equally full"),
 )
 
 
@@ -152,7 +152,7 @@ def _same(document_ids: torch.Tensor) -> torch.Tensor:
     return document_ids.unsqueeze(-1) == document_ids.unsqueeze(-2)
 
 
-@mistake(MASK, "This is the causal mask alone: the documents of a row see each other. Compare the two document ids as well.")  # fmt: skip
+@mistake(MASK, "This is the causal mask alone: the documents of a sequence see each other. Compare the two document ids as well.")  # fmt: skip
 def _causal_alone(document_ids):
     return _causal(document_ids)
 
@@ -187,7 +187,9 @@ def _lower_too(document_ids):
     return (document_ids.unsqueeze(-1) >= document_ids.unsqueeze(-2)) & _causal(document_ids)
 
 
-@mistake(MASK, "The mask is that of the first row, repeated. Each row has its own documents.")
+@mistake(
+    MASK, "The mask is that of the first sequence, repeated. Each sequence has its own documents."
+)
 def _first_row(document_ids):
     return block_mask(document_ids[0]).expand(*document_ids.shape, -1)
 
@@ -208,8 +210,8 @@ def _mask_case(rule: str, ids: list[list[int]], remark: str) -> Case:
 
 MASK_CASES = (
     _mask_case("earlier", [[0, 0, 0, 0]], "one document"),
-    _mask_case("own", [[0, 0, 1, 1, 1]], "two documents in one row"),
-    _mask_case("own", [[0, 0, 1], [2, 3, 3]], "two rows"),
+    _mask_case("own", [[0, 0, 1, 1, 1]], "two documents in one sequence"),
+    _mask_case("own", [[0, 0, 1], [2, 3, 3]], "two sequences"),
     _mask_case("own", [[7, 7, 3, 3, 5]], "numbers in any order"),
     _mask_case("earlier", [[4, 2, 9]], "documents of one token"),
     _mask_case("dtype", [[0, 1, 1]], "the type of the result"),
@@ -217,13 +219,13 @@ MASK_CASES = (
 
 
 def _draw_documents(rng: random.Random, *_: object) -> tuple:
-    rows, length = rng.randint(1, 3), rng.randint(4, 8)
+    sequences, length = rng.randint(1, 3), rng.randint(4, 8)
     made = []
-    for _ in range(rows):
-        row: list[int] = []
+    for _ in range(sequences):
+        sequence: list[int] = []
         for number in rng.sample(range(9), 9):
-            row += [number] * rng.randint(1, 4)
-        made.append(row[:length])
+            sequence += [number] * rng.randint(1, 4)
+        made.append(sequence[:length])
     return (torch.tensor(made),)
 
 
@@ -234,7 +236,7 @@ def _place(document_ids: torch.Tensor) -> torch.Tensor:
     return torch.arange(document_ids.shape[-1]).expand_as(document_ids)
 
 
-@mistake(POSITIONS, "The positions run on to the end of the row. They restart at 0 where a new document begins.")  # fmt: skip
+@mistake(POSITIONS, "The positions run on to the end of the sequence. They restart at 0 where a new document begins.")  # fmt: skip
 def _no_restart(document_ids):
     return _place(document_ids)
 
@@ -260,12 +262,14 @@ def _counting_down(document_ids):
     return position_ids(document_ids.flip(-1)).flip(-1)
 
 
-@mistake(POSITIONS, "The border of two rows is missed: a row begins with the number with which the one before it ended, and the positions go on. Every row begins at 0.")  # fmt: skip
+@mistake(POSITIONS, "The border of two sequences is missed: a sequence begins with the number with which the one before it ended, and the positions go on. Every sequence begins at 0.")  # fmt: skip
 def _rows_joined(document_ids):
     return position_ids(document_ids.flatten()).view_as(document_ids)
 
 
-@mistake(POSITIONS, "The positions are those of the first row. Each row has its own documents.")
+@mistake(
+    POSITIONS, "The positions are those of the first sequence. Each sequence has its own documents."
+)
 def _first_row_positions(document_ids):
     return position_ids(document_ids[0]).expand_as(document_ids)
 
@@ -287,11 +291,11 @@ def _position_case(rule: str, ids: list[list[int]], remark: str) -> Case:
 
 
 POSITION_CASES = (
-    _position_case("restart", [[0, 0, 0, 1, 1]], "two documents in one row"),
+    _position_case("restart", [[0, 0, 0, 1, 1]], "two documents in one sequence"),
     _position_case("restart", [[7, 7, 3, 3, 3, 5]], "numbers in any order"),
     _position_case("restart", [[2, 4, 4, 1]], "documents of one token"),
-    _position_case("rows", [[0, 0, 1], [1, 1, 2]], "a number occurs in two rows"),
-    _position_case("rows", [[0, 1, 1, 1], [2, 2, 2, 3]], "two rows"),
+    _position_case("batch", [[0, 0, 1], [1, 1, 2]], "a number occurs in two sequences"),
+    _position_case("batch", [[0, 1, 1, 1], [2, 2, 2, 3]], "two sequences"),
 )
 
 
@@ -300,28 +304,28 @@ EXERCISES = {
     for exercise in (
         Exercise(
             PACK,
-            "Rows by best fit",
+            "Sequences by best fit",
             pack,
             PACK_CASES,
-            asks="Return rows that hold every example once, as lists of their numbers.\n\n"
+            asks="Return sequences that hold every example once, as lists of their numbers.\n\n"
             "lengths: number of tokens of each example; they are numbered from 0.\n"
-            "size: largest number of tokens of a row; no example is longer.",
+            "size: largest number of tokens of a sequence; no example is longer.",
             rules={
                 "order": "The longest example is placed first; of equally long ones, the first of lengths.",
-                "best": "It is appended to the row with the least free space that has room; of equal ones, the first.",
-                "new": "If no row has room, it begins a new one after the others.",
-                "full": "A row may be filled to the last token.",
+                "best": "It is appended to the sequence with the least free space that has room; of equal ones, the first.",
+                "new": "If no sequence has room, it begins a new one after the others.",
+                "full": "A sequence may be filled to the last token.",
                 "unchanged": "lengths stays as it is.",
             },
             draw=_draw_pack,
             hints=(
-                "Keep two lists: the rows, and how many tokens are still free in each.",
-                ("best", "First collect the rows that have room, then take the fullest of these."),
+                "Keep two lists: the sequences, and how many tokens are still free in each.",
+                ("best", "First collect the sequences that have room, then take the fullest of these."),
                 "Sort the numbers of the examples, not their lengths. `sorted` leaves equal entries in their order.",
             ),
-            path="Decide first in which order the examples come: sort their numbers by length. Then place one after the other. For each, list the rows that have room, "
-            "make a new row if there is none, and append to the fullest of them. The usual wrong turn is to stop at the first row that has room.",
-            why="Long examples are hard to place, so they come first and the short ones fill the gaps. The fullest row that has room leaves the larger gaps open for later examples.",
+            path="Decide first in which order the examples come: sort their numbers by length. Then place one after the other. For each, list the sequences that have room, "
+            "make a new sequence if there is none, and append to the fullest of them. The usual wrong turn is to stop at the first sequence that has room.",
+            why="Long examples are hard to place, so they come first and the short ones fill the gaps. The fullest sequence that has room leaves the larger gaps open for later examples.",
             points=2,
         ),
         Exercise(
@@ -329,10 +333,10 @@ EXERCISES = {
             "Which token attends to which",
             block_mask,
             MASK_CASES,
-            asks="Return the attention mask of packed rows, (rows, length, length).\n\n"
-            "document_ids: (rows, length), the number of the document of each token.",
+            asks="Return the attention mask of packed sequences, (batch, length, length).\n\n"
+            "document_ids: (batch, length), the number of the document of each token.",
             rules={
-                "own": "Entry [row, t, s] says whether token t attends to token s: only in its own document.",
+                "own": "Entry [b, t, s] says whether token t attends to token s: only in its own document.",
                 "earlier": "It attends to itself and to earlier tokens, and to none that come later.",
                 "dtype": "The result is a tensor of booleans, True where token t attends.",
                 "unchanged": "document_ids stays as it is.",
@@ -341,9 +345,9 @@ EXERCISES = {
             hints=(
                 "Two conditions must hold for a pair of tokens. Write each as a table of length × length, then combine them.",
                 ("own", "Broadcasting compares all pairs at once: put one copy of the ids in a column, the other in a row."),
-                "For one row, `ids[:, None]` is a column. With a dimension for the rows in front, the new dimensions are the last two.",
+                "For one sequence, `ids[:, None]` is a column. With a dimension for the batch in front, the new dimensions are the last two.",
             ),
-            path="Take one row first. A column and a row of the same ids, compared, give a table that is True inside documents. `tril` leaves what is not later. Then let both work on "
+            path="Take one sequence first. A column and a row of the same ids, compared, give a table that is True inside documents. `tril` leaves what is not later. Then let both work on "
             "the last two dimensions. The usual wrong turn is to forget the causal half: the loss then falls to almost nothing, because answers see themselves.",
             why="Equal ids make the blocks, and the lower triangle makes each block causal. Nothing is needed for padding: it has a number of its own, and no token of another document attends to it.",
         ),
@@ -352,11 +356,11 @@ EXERCISES = {
             "Positions that restart",
             position_ids,
             POSITION_CASES,
-            asks="Return the position of each token in its own document, (rows, length).\n\n"
-            "document_ids: (rows, length), the number of the document of each token.",
+            asks="Return the position of each token in its own document, (batch, length).\n\n"
+            "document_ids: (batch, length), the number of the document of each token.",
             rules={
                 "restart": "Positions begin at 0 where the number changes, and rise by 1 in a document.",
-                "rows": "Every row begins at 0, even if the row before it ended with the same number.",
+                "batch": "Every sequence begins at 0, even if the sequence before it ended with the same number.",
                 "unchanged": "document_ids stays as it is.",
             },
             draw=_draw_documents,
@@ -365,8 +369,8 @@ EXERCISES = {
                 ("restart", "A document begins where a number differs from the one before it, whatever the numbers are."),
                 "Keep the place of each beginning and 0 elsewhere: the largest value so far is the start of the current document (`cummax`).",
             ),
-            path="Number the places of a row from 0. Mark the places at which a document begins. The last mark so far is the start of the current document; subtract it. A loop over the tokens is "
-            "right as well. The usual wrong turn is to work on all rows at once as if they were one.",
+            path="Number the places of a sequence from 0. Mark the places at which a document begins. The last mark so far is the start of the current document; subtract it. A loop over the tokens is "
+            "right as well. The usual wrong turn is to work on all sequences at once as if they were one.",
             why="The place minus the start of the document is the position that the token would have alone. It equals the number of tokens that it attends to in the block mask, minus one.",
         ),
     )

@@ -1,15 +1,15 @@
-"""The base trained on packed rows, with the block mask and without it, against padded rows.
+"""The base trained on packed sequences, with the block mask and without it, against padded sequences.
 
 Every arm trains with LoRA on the same 32 pairs of a seed: the same 16 examples in each of 24 steps, with
-AdamW at a constant learning rate. The arms differ in the rows of a step and in what keeps their
+AdamW at a constant learning rate. The arms differ in the sequences of a step and in what keeps their
 conversations apart:
 
-``padded``                   a row for each conversation
-``packed``                   all 16 in one row: block mask, positions restart
-``no mask``                  the same row, but every token attends to all earlier ones of the row
+``padded``                   a sequence for each conversation
+``packed``                   all 16 in one sequence: block mask, positions restart
+``no mask``                  the same sequence, but every token attends to all earlier ones of the sequence
 ``no mask, shuffled``        the same, the order of the conversations drawn anew in each step
-``no mask, two a row``       the same with two conversations in a row
-``no mask, one count``       no mask, and positions run on to the end of the row
+``no mask, two each``       the same with two conversations in a sequence
+``no mask, one count``       no mask, and positions run on to the end of the sequence
 
 The learning rate of an arm is chosen on validation questions, each asked alone; the result is reported on
 other questions, asked alone as well. This takes about twenty minutes on one core.
@@ -40,29 +40,30 @@ from sftlab.exercises.trade_off import (
 )
 from sftlab.masking import Example
 from sftlab.models import load
-from sftlab.packing import block_mask, in_rows, pack, position_ids
+from sftlab.packing import block_mask, in_sequences, pack, position_ids
 from sftlab.train import train_step
 
 RECORD = "packing"  # data/results/packing.json
 
 RATES = (8e-4, 1.6e-3, 3.2e-3, 6.4e-3, 1.28e-2)
-SEEDS, STEPS = 5, 24
+SEEDS, MORE, STEPS = 5, 10, 24  # MORE: of the two arms that lie close together
 LAST = 4  # steps at the end whose training losses are averaged
-WHOLE, PART = 1024, 64  # tokens of a row: all examples of a step, or two
+WHOLE, PART = 1024, 64  # tokens of a sequence: all examples of a step, or two
 
 
 @dataclass(frozen=True)
 class Arm:
-    """How a step's examples stand in rows, and what keeps them apart."""
+    """How a step's examples stand in sequences, and what keeps them apart."""
 
-    size: int = 0  # tokens of a row; 0: padded
+    size: int = 0  # tokens of a sequence; 0: padded
     mask: bool = True
     restart: bool = True
     shuffled: bool = False
 
 
 PADDED, PACKED, LOST = "padded", "packed", "no mask"
-SHUFFLED, TWO, ONE_COUNT = f"{LOST}, shuffled", f"{LOST}, two a row", f"{LOST}, one count"
+SHUFFLED, TWO, ONE_COUNT = f"{LOST}, shuffled", f"{LOST}, two each", f"{LOST}, one count"
+CLOSE = (PADDED, ONE_COUNT)
 ARMS = {
     PADDED: Arm(),
     PACKED: Arm(WHOLE),
@@ -74,7 +75,7 @@ ARMS = {
 
 
 def kept_apart(document_ids: Tensor, mask: bool = True, restart: bool = True) -> dict[str, Tensor]:
-    """Return attention mask and position ids; without one of them as if the row were one document."""
+    """Return attention mask and position ids; without one of them as if the sequence were one document."""
     one = torch.zeros_like(document_ids)
     return {
         "attention_mask": block_mask(document_ids if mask else one).unsqueeze(1),
@@ -86,11 +87,11 @@ def batch_of(arm: Arm, chosen: Sequence[Example], pad_id: int, rng: Random) -> d
     """Return the examples of one step as a batch of the arm."""
     if not arm.size:
         return collate(chosen, pad_id)
-    rows = pack([example.end for example in chosen], arm.size)
+    sequences = pack([example.end for example in chosen], arm.size)
     if arm.shuffled:
-        for row in rows:
-            rng.shuffle(row)
-    batch, document_ids = in_rows(chosen, rows, pad_id)
+        for sequence in sequences:
+            rng.shuffle(sequence)
+    batch, document_ids = in_sequences(chosen, sequences, pad_id)
     return batch | kept_apart(document_ids, arm.mask, arm.restart)
 
 
@@ -131,6 +132,6 @@ def settings() -> list[dict]:
     return [
         {"arm": arm, "learning_rate": rate, "seed": seed}
         for arm in ARMS
-        for seed in range(SEEDS)
+        for seed in range(MORE if arm in CLOSE else SEEDS)
         for rate in RATES
     ]

@@ -1,4 +1,4 @@
-"""Two conversations in a row of a model that is not trained: what the second one sees of the first.
+"""Two conversations in a sequence of a model that is not trained: what the second one sees of the first.
 
 With and without the block mask, with and without restarting positions, over 48 conversations. Each is put
 behind another one, and the first is then changed:
@@ -26,7 +26,7 @@ from sftlab.exercises.ex24_packing.experiment import kept_apart
 from sftlab.loss import sft_loss
 from sftlab.masking import Example, build_example
 from sftlab.models import load
-from sftlab.packing import in_rows
+from sftlab.packing import in_sequences
 
 RECORD = "packing_leaks"  # data/results/packing_leaks.json
 
@@ -54,14 +54,14 @@ def facts() -> list[Item]:
 
 
 def pair(first: Example, second: Example, mask: bool, restart: bool) -> tuple[dict, Tensor]:
-    """Return two examples in one row as a batch, and where the second one begins."""
-    batch, document_ids = in_rows([first, second], [[0, 1]], 0)
+    """Return two examples in one sequence as a batch, and where the second one begins."""
+    batch, document_ids = in_sequences([first, second], [[0, 1]], 0)
     return batch | kept_apart(document_ids, mask, restart), first.end
 
 
 @torch.no_grad()
 def second_logits(model, first: Example, second: Example, mask: bool, restart: bool) -> Tensor:
-    """Return the logits of the second of two examples in a row, (1, length, vocabulary)."""
+    """Return the logits of the second of two examples in a sequence, (1, length, vocabulary)."""
     batch, start = pair(first, second, mask, restart)
     inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
     return model(**inputs, use_cache=False).logits[:, start:]
