@@ -55,7 +55,7 @@ def train_step(
     micro_batch_size: int | None = None,
     precision: str = "fp32",
 ) -> float:
-    """Run one optimizer step on one batch from ``data.collate``.
+    """Run one optimizer step on one batch from ``data.collate`` or ``packing.collate_packed``.
 
     The batch may be split into micro-batches, and its examples may be distributed over processes.
     The summed losses are divided by the number of trained tokens of the *whole* batch, so neither

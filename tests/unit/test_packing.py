@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from dataclasses import replace
 
 import pytest
@@ -24,6 +25,7 @@ from sftlab.packing import (
     packed_batch,
     position_ids,
 )
+from sftlab.settings import read_run
 from sftlab.train import TrainConfig, sft_train
 
 CONFIG = TrainConfig(learning_rate=1e-2, num_train_epochs=2, batch_size=3, precision="fp32")
@@ -150,6 +152,23 @@ class TestTraining:
         torch.testing.assert_close(
             [p.detach() for p in lora_parameters(model)], straight, rtol=0, atol=1e-5
         )
+
+
+class TestSettings:
+    def read(self, tmp_path, **train):
+        run = {"model": "almanac", "data": "d.jsonl", "output": "out", "adapter": None, "train": train}  # fmt: skip
+        (tmp_path / "run.json").write_text(json.dumps(run))
+        return read_run(tmp_path / "run.json").train
+
+    def test_a_run_is_padded_unless_its_file_says_otherwise(self, tmp_path):
+        assert not self.read(tmp_path).packing
+        assert self.read(tmp_path, packing=True, packed_length=64).packed_length == 64
+
+    def test_names_of_other_trainers_lead_to_ours(self, tmp_path):
+        with pytest.raises(WorkbookError, match="here it is packing"):
+            self.read(tmp_path, sample_packing=True)
+        with pytest.raises(WorkbookError, match="packed_length is 0; it must be at least 1"):
+            self.read(tmp_path, packed_length=0)
 
 
 class TestModel:

@@ -30,7 +30,7 @@ BEHIND = {"other": "other topic before it", "same": "same answer before it"}
 WHY = {  # why a prediction comes out as it does: prediction -> mechanism
     "a": "Rotary embeddings turn queries and keys by their positions, so a score depends on the distance between two tokens alone. With the block mask, only distances inside a conversation count, and these are the same wherever the count begins.",
     "b": "Positions that restart give one token of every conversation the same position. Without the mask, a token attends to all of them, and their positions do not tell them apart. The model is trained to answer in such sequences, and is asked in a sequence of its own.",
-    "c": "Positions that run on keep earlier conversations at a distance of their own. The pretraining of this base had several documents in a sequence as well, without a mask and with one count of positions.",
+    "c": "Positions that run on keep earlier conversations at a distance of their own. The pretraining of this base had several documents in a sequence as well, without a mask and with one count of positions; whether that helps was not tested.",
 }  # fmt: skip
 
 
