@@ -172,8 +172,13 @@ def check_model(model, examples: Sequence[Example]) -> None:
             f"the model attends to {window} tokens back at most, and an example has {longest}: the "
             "block mask would lift this limit. Set packing to false"
         )
-    moved, rounding = leak(model), max(1e-4, 6 * torch.finfo(model.dtype).eps)
-    if moved > rounding:
+    try:
+        moved = leak(model)
+    except (TypeError, ValueError, RuntimeError) as error:  # no position_ids, no mask of this shape
+        raise WorkbookError(
+            f"the model does not take a block mask ({str(error).splitlines()[0]}); set packing to false"
+        ) from None
+    if moved > max(1e-4, 6 * torch.finfo(model.dtype).eps):  # rounding
         raise WorkbookError(
             "the model does not keep packed examples apart: editing the first moved the logits of the "
             f'second by {moved:.1%}. Load it with attn_implementation="sdpa", or set packing to false'

@@ -230,7 +230,7 @@ class TestTheCommand:
 
 
 def test_packed_steps_are_measured_in_all_layouts(monkeypatch):
-    monkeypatch.setattr(measure, "PACKED_EXAMPLES", 5)
+    monkeypatch.setattr(measure, "PACKED_EXAMPLES", {"almanac": 10})
     rates = measure.packing("almanac", "short")["rates"]
     assert list(rates) == ["padded", "sorted by length", "packed"]
     assert all(len(each) == measure.PACKED_SITTINGS and min(each) > 0 for each in rates.values())

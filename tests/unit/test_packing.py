@@ -181,6 +181,14 @@ class TestModel:
         with pytest.raises(WorkbookError, match="does not keep packed examples apart"):
             check_model(tiny_model, rows)
 
+    def test_a_model_that_takes_no_positions_is_refused(self, tiny_model, rows, monkeypatch):
+        forward = tiny_model.forward
+        monkeypatch.setattr(
+            tiny_model, "forward", lambda input_ids, attention_mask, use_cache: forward(input_ids)
+        )
+        with pytest.raises(WorkbookError, match="does not take a block mask .*position_ids"):
+            check_model(tiny_model, rows)
+
     def test_a_sliding_window_shorter_than_an_example_is_refused(self, tiny_model, rows):
         tiny_model.config.sliding_window = 8
         with pytest.raises(WorkbookError, match="attends to 8 tokens back at most"):

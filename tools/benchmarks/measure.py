@@ -28,9 +28,19 @@ from sftlab.loss import IGNORE_INDEX
 from sftlab.memory.measure import FIXED_THRESHOLD, a_batch, process_bytes, process_peak_bytes
 from sftlab.memory.plan import Run, build
 from sftlab.models import load
-from sftlab.packing import packed_batch
+from sftlab.packing import collate_packed
 from sftlab.train import planned_batches, train_step
-from tools.benchmarks.contenders import ALPHA, CONTENDERS, METHODS, R, fresh, plan, ready, rows
+from tools.benchmarks.contenders import (
+    ALPHA,
+    BATCH,
+    CONTENDERS,
+    METHODS,
+    R,
+    fresh,
+    plan,
+    ready,
+    rows,
+)
 from tools.benchmarks.limit import linear_shapes, operations_of_steps, product_rate
 from tools.benchmarks.profile import shares
 
@@ -38,7 +48,7 @@ SHAPES = ("smollm2-135m", "almanac")
 SITTINGS = 5
 STEPS = {"smollm2-135m": 4, "almanac": 24}  # of a sitting; the first of each is not timed
 SETS = {"short": costs.short, "mixed": costs.mixed}
-PACKED_EXAMPLES, PACKED_SITTINGS = 32, 3
+PACKED_EXAMPLES, PACKED_SITTINGS = {"smollm2-135m": 16, "almanac": 48}, 3
 NEW_TOKENS, PROMPTS = 32, (1, 16, 64)
 SCALING = {"smollm2-135m": (((8, 32), (8, 64), (8, 128), (8, 256)), ((1, 64), (2, 64), (4, 64), (16, 64)))}  # fmt: skip
 
@@ -208,29 +218,30 @@ def scaling(shape: str, batch: int, length: int) -> dict:
 
 
 def packing(shape: str, lengths: str) -> dict:
-    """Tokens per second of steps on the same examples, in three layouts; the first sitting warms up."""
+    """Tokens per second of steps on the same examples, padded, sorted by length and packed, in turn."""
     model = fresh(shape, "fp32").train()
     inject_lora(model, "all-linear", r=R, lora_alpha=ALPHA, seed=0)
     optimizer = torch.optim.AdamW(
         [p for p in model.parameters() if p.requires_grad], lr=1e-4, fused=True
     )
-    examples = SETS[lengths](load("almanac")[1], PACKED_EXAMPLES)
-    ends = [example.end for example in examples]
+    examples = SETS[lengths](load("almanac")[1], PACKED_EXAMPLES[shape])
     batches: dict[str, list[dict]] = {}
     for way in costs.WAYS:
-        batches[way] = []
-        for layout in costs.steps(ends, way):
-            padded = collate([examples[k] for sequence in layout for k in sequence], 0)
-            packed = packed_batch(examples, layout, 0)
-            batches[way].append(packed if way == costs.PACKED else padded)
+        order = sorted(examples, key=len) if way == costs.SORTED else examples
+        steps = [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
+        if way == costs.PACKED:
+            batches[way] = [collate_packed(step, costs.SIZE, 0) for step in steps]
+        else:
+            batches[way] = [collate(step, 0) for step in steps]
+    train_step(model, batches[costs.PACKED][0], optimizer)  # warms up
     rates: dict[str, list[float]] = {way: [] for way in costs.WAYS}
-    for turn in range(PACKED_SITTINGS + 1):
+    for _ in range(PACKED_SITTINGS):
         for way, each in batches.items():
             began = time.perf_counter()
             for batch in each:
                 train_step(model, batch, optimizer)
-            if turn:
-                rates[way].append(sum(ends) / (time.perf_counter() - began))
+            tokens = sum(example.end for example in examples)
+            rates[way].append(tokens / (time.perf_counter() - began))
     return {"rates": rates}
 
 

@@ -123,6 +123,12 @@ def leaked(runs: Sequence[dict], model: str, behind: str, restart: bool, mask: b
     return over_kinds(kinds(), np.subtract(run[behind], run["alone"]).tolist())
 
 
+def copied(runs: Sequence[dict], model: str, restart: bool, mask: bool = False) -> Estimate:
+    """Return how the loss behind the same answer differs from that behind another topic."""
+    (run,) = (r for r in runs if (r["model"], r["mask"], r["restart"]) == (model, mask, restart))
+    return over_kinds(kinds(), np.subtract(run["same"], run["other"]).tolist())
+
+
 def largest(runs: Sequence[dict], model: str, name: str, mask: bool, restart: bool) -> float:
     """Return the largest movement or distance of a logit over all conversations."""
     (run,) = (r for r in runs if (r["model"], r["mask"], r["restart"]) == (model, mask, restart))
@@ -169,7 +175,7 @@ def leaks_figure(runs: Sequence[dict]):
     if not estimates.settled(value):
         title = f"SmolLM2, same answer before it: {estimates.OPEN}"
     return dots(found, title, f"Estimates with intervals over kinds of question, change in nats. {told}.", panels=True, zero=True,
-                xlabel="change of the loss without a mask (nats per token)", figsize=(9, 3.0))  # fmt: skip
+                xlabel="change of the loss (nats per token)", figsize=(9, 3.0))  # fmt: skip
 
 
 def leaks_table(runs: Sequence[dict]) -> pd.DataFrame:
@@ -180,6 +186,7 @@ def leaks_table(runs: Sequence[dict]) -> pd.DataFrame:
             found = {
                 told: leaked(runs, SMOL, which, restart, mask) for which, told in BEHIND.items()
             }
+            found["same answer − other topic"] = copied(runs, SMOL, restart, mask)
             rows[condition(mask, restart)] = {told: nats(each) for told, each in found.items()}
     return pd.DataFrame(rows).T.rename_axis("SmolLM2, change in nats")
 
@@ -228,7 +235,7 @@ def sequences_figure(sequences: Sequence[Sequence[int]], size: int, alt: str):
     }
     return stacked(parts, f"{len(sequences)} sequences, {empty(sequences, size):.0%} of the positions empty", alt,
                    inside=".0f", axvline={size: ""}, xlim=(0, 1.02 * size), xlabel="tokens",
-                   figsize=(8.4, 0.34 * len(sequences) + 1.8))  # fmt: skip
+                   figsize=(8.4, 0.34 * len(sequences) + 1.8 + 0.25 * (most // 6)))  # fmt: skip
 
 
 # --- the claims ------------------------------------------------------------------------------
@@ -270,7 +277,7 @@ def claims(
         (
             f"SmolLM2, no mask, same answer before it: the loss is {verdict(same, 'higher', 'lower')}",
             f"{nats(same)} nats",
-            f"with the mask: {nats(with_mask)} nats; another topic before it: {nats(leaked(leaks, SMOL, 'other', False))} nats",
+            f"with the mask: {nats(with_mask)} nats; same answer − other topic: {nats(copied(leaks, SMOL, False))} nats",
             f"embedded base: {nats(leaked(leaks, EMBEDDED, 'same', False))} nats; not trained",
         ),
         (
