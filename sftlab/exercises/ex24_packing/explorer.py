@@ -7,7 +7,7 @@ from random import Random
 import ipywidgets as widgets
 
 from sftlab.classroom.explorer import DESCRIBED, WIDE, explorer
-from sftlab.exercises.ex24_packing.plots import empty, filled, sequences_figure
+from sftlab.exercises.ex24_packing.plots import amount, empty, filled, sequences_figure
 
 EXAMPLES = 16
 RULES = ("best fit, longest first", "as they come")
@@ -30,7 +30,7 @@ def fill_sequences() -> None:
     def words(longest: int, size: int, rule: str) -> str:
         sequences, width = made(longest, size, rule)
         return (
-            f"{EXAMPLES} examples of 20 to {longest} tokens in sequences of {width}, {rule}: {len(sequences)} sequences, "
+            f"{EXAMPLES} examples of 20 to {longest} tokens in sequences of {width}, {rule}: {amount(sequences)}, "
             f"{empty(sequences, width):.0%} of the positions empty."
         )
 

@@ -224,6 +224,11 @@ def empty(sequences: Sequence[Sequence[int]], size: int) -> float:
     return 1 - sum(map(sum, sequences)) / (size * len(sequences))
 
 
+def amount(sequences: Sequence[Sequence[int]]) -> str:
+    """Return how many sequences there are, in words."""
+    return f"{len(sequences)} sequence{'s' * (len(sequences) != 1)}"
+
+
 def sequences_figure(sequences: Sequence[Sequence[int]], size: int, alt: str):
     """Draw each sequence as a bar of its examples."""
     most = max(map(len, sequences))
@@ -233,7 +238,7 @@ def sequences_figure(sequences: Sequence[Sequence[int]], size: int, alt: str):
         }
         for number, sequence in enumerate(sequences, 1)
     }
-    return stacked(parts, f"{len(sequences)} sequences, {empty(sequences, size):.0%} of the positions empty", alt,
+    return stacked(parts, f"{amount(sequences)}, {empty(sequences, size):.0%} of the positions empty", alt,
                    inside=".0f", axvline={size: ""}, xlim=(0, 1.02 * size), xlabel="tokens",
                    figsize=(8.4, 0.34 * len(sequences) + 1.8 + 0.25 * (most // 6)))  # fmt: skip
 
