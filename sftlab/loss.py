@@ -108,9 +108,10 @@ def model_loss(model, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, int
     labels).sum()``.
 
     Args:
-        batch: input_ids, labels and attention_mask, each (batch, length), padded on the right.
+        batch: from ``data.collate`` or ``packing.collate_packed``; all but the labels is given to
+            the model.
     """
-    inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+    inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
     targets = batch["labels"][:, 1:]
     scored = targets != IGNORE_INDEX
     if ends_with_head(model, inputs):
@@ -131,10 +132,10 @@ def ends_with_head(model, inputs: dict[str, torch.Tensor]) -> bool:
     the model itself, once per model, with a part of the first batch.
 
     Args:
-        inputs: input_ids and attention_mask, each (batch, length); two rows of 16 tokens are used.
+        inputs: as the model takes them; two rows of 16 tokens are used, and no block mask.
     """
     if model not in _ENDS_WITH_HEAD:
-        short = {name: tensor[:2, :16] for name, tensor in inputs.items()}
+        short = {name: tensor[:2, :16] for name, tensor in inputs.items() if tensor.ndim == 2}
         with trial(model):
             logits = model(**short, use_cache=False).logits
             try:

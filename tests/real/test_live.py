@@ -21,6 +21,7 @@ PARTS = {
     "19_full_vs_lora": "### Time",
     "20_merge_lora": "### Speed",
     "21_qlora_finetuning": "### Train on both",
+    "24_packing": "## Over seeds",
 }
 
 pytestmark = pytest.mark.slow
