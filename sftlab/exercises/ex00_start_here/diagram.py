@@ -21,7 +21,7 @@ WEIGHTS = {
          "10": "learning rate", "18": "with PEFT"},
     ),
     "LoRA on a 4-bit base": ("green", {"11": "memory", "21": "training"}),
-    "merged": ("orange", {"20": "merging"}),
+    "merged": ("orange", {"20": "merging", "26": "a served model"}),
 }  # fmt: skip
 CLINIC = {"23": "the clinic: when a run looks healthy and is broken"}
 ALT = (

@@ -1,0 +1,1 @@
+"""Does the served model answer like the one that was trained?"""
