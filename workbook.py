@@ -254,15 +254,9 @@ def test(arguments):
     lint([])
     python("-m", "tools.publish", "--check")
     two = ["-n", "2", "--dist", "loadfile"]
-    pytest(
-        *two,
-        "--durations=10",
-        "--ignore=tests/real",
-        "--ignore=tests/browser",
-        "tests/",
-        *arguments,
-    )
-    pytest("-n", "2", "tests/real")  # skipped unless `models` has fetched the model
+    # Files in the order of tests/conftest.py. Those on SmolLM2 are skipped unless `models` has fetched it.
+    in_order = ["--no-loadscope-reorder", "--durations=15", "--ignore=tests/browser"]
+    pytest(*two, *in_order, "tests/", *arguments)
     pytest("-n", "2", "--dist", "loadscope", "-v", "-rs", "tests/browser")
     compare(two)
 

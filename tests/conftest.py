@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+from collections import Counter
 
 # Read when torch and transformers are imported, so they are set before any test module loads.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -40,8 +41,16 @@ def interruptible():
     signal.signal(signal.SIGINT, before)
 
 
-def pytest_collection_modifyitems(items):
-    """Tests marked ``base`` need the trained base model; they wait only until it is there."""
+def pytest_collection_modifyitems(config, items):
+    """Tests marked ``base`` need the trained base model; they wait only until it is there.
+
+    Of several processes each takes the next file when it has done one: those with slow tests come
+    first, then those with many, so that none is left with a long one while the others are done.
+    """
+    if hasattr(config, "workerinput"):
+        many = Counter(item.path for item in items)
+        slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+        items.sort(key=lambda item: (-slow[item.path], -many[item.path]))
     from sftlab._internal.paths import MODELS
 
     if not (MODELS / "almanac-base" / "model.safetensors").exists():

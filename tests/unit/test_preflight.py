@@ -6,7 +6,9 @@ import copy
 import json
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
+from io import StringIO
 
 import pytest
 import torch
@@ -16,7 +18,7 @@ from sftlab.data import conversation, read_jsonl, tokenize_conversations
 from sftlab.lora import inject_lora, lora_layers, lora_parameters
 from sftlab.loss import IGNORE_INDEX
 from sftlab.masking import Example
-from sftlab.preflight import BROKEN, LOOK, OK, format_findings, preflight
+from sftlab.preflight import BROKEN, LOOK, OK, format_findings, main, preflight
 from sftlab.train import TrainConfig, sft_train
 
 ROWS = read_jsonl(INSTRUCTIONS / "pairs.jsonl")[:20]
@@ -215,9 +217,16 @@ def test_the_table_names_the_worst_first_with_its_remedy(model, tokenizer, examp
     assert format_findings([]) == ""
 
 
-def command(*arguments):
+def program(*arguments):
     return subprocess.run([sys.executable, "-m", "sftlab.preflight", *map(str, arguments)],
                           capture_output=True, text=True)  # fmt: skip
+
+
+def command(*arguments):
+    """The same without a process of its own, which takes seconds to start."""
+    with redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as errors:
+        status = main(list(map(str, arguments)))
+    return subprocess.CompletedProcess(arguments, status, out.getvalue(), errors.getvalue())
 
 
 def test_the_command_line_checks_a_file(tmp_path):
@@ -225,8 +234,11 @@ def test_the_command_line_checks_a_file(tmp_path):
     rows = [{**row, "prompt": prompt} for row, prompt in zip(ROWS, HELDOUT, strict=False)]
     leak.write_text("".join(json.dumps(row) + "\n" for row in rows))
     more = ["--max-length", "30", "--too-long", "drop_row", "--heldout", INSTRUCTIONS / "heldout.jsonl"]  # fmt: skip
-    for data, status, said in ((INSTRUCTIONS / "handful.jsonl", 0, "look  "), (leak, 1, "broken")):
-        done = command(data, *more)
+    for how, data, status, said in (
+        (program, INSTRUCTIONS / "handful.jsonl", 0, "look  "),
+        (command, leak, 1, "broken"),
+    ):
+        done = how(data, *more)
         assert (done.returncode, done.stderr) == (status, "")
         assert done.stdout.startswith(said)
     assert "left out: longer than 30 tokens" in done.stdout
