@@ -16,7 +16,7 @@ import time
 import pytest
 import torch
 
-from sftlab.classroom import catalogue, check, check_results
+from sftlab.classroom import catalogue, check, check_results, checking
 from sftlab.classroom.answers import REFUSED, RIGHT
 from sftlab.classroom.checking import examine
 
@@ -36,6 +36,34 @@ def cases(declared):
 @functools.cache
 def finding(id, answer):
     return examine(EXERCISES[id], answer)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def known_mistakes_are_tried_once(results_are_kept):
+    """An answer is compared with every known mistake: what those do on a case stays as it was.
+
+    The answer itself is tried anew, so that one is found that does not do the same twice.
+    """
+    named, attempt = checking._named_mistake, checking.attempt
+    tried = {}
+
+    def attempt_once(exercise, answer, case, limit, expected):
+        if exercise.id not in tried:
+            tried.clear()
+        key = answer, id(case), limit
+        of_this = tried.setdefault(exercise.id, {})
+        if key not in of_this:
+            of_this[key] = attempt(exercise, answer, case, limit, expected)
+        return of_this[key]
+
+    def named_once(*arguments):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(checking, "attempt", attempt_once)
+            return named(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checking, "_named_mistake", named_once)
+        yield
 
 
 MISTAKES = [
