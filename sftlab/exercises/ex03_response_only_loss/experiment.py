@@ -241,8 +241,9 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * min(1, step / WARMUP)
         model.train()
+        response_tokens = batch.pop("response_tokens")
         total, _ = model_loss(model, batch)
-        (total / batch["response_tokens"]).backward()
+        (total / response_tokens).backward()
         optimizer.step()
         optimizer.zero_grad()
         model.eval()
