@@ -6,17 +6,28 @@ import copy
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
+from tempfile import mkdtemp
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from sftlab.chat import user
+from sftlab.chat import end_of_turn_id, user
 from sftlab.data import write_jsonl
 from sftlab.exercises.ex26_served_model.experiment import LIMIT, prompt_ids, replies
-from sftlab.exercises.ex26_served_model.gates import alike
-from sftlab.export import split_halves
+from sftlab.exercises.ex26_served_model.gates import HELD_OUT, alike, split
+from sftlab.exercises.recipes import response_nll
+from sftlab.exercises.record import runs
+from sftlab.export import export_model, split_halves
+from sftlab.findings import BROKEN, format_findings
 from sftlab.llama_cpp import ask, missing
 from sftlab.models import no_library_bars
+from sftlab.preflight import inspect
+from sftlab.results import data_record, save_result
+
+# What the notebook takes from here: the faults below, and the package's steps from file to server.
+__all__ = ["BROKEN", "HELD_OUT", "alike", "data_record", "elsewhere", "end_of_turn_id", "export_model",
+           "format_findings", "from_gguf", "inspect", "leaked", "mkdtemp", "not_reordered", "response_nll", "runs",
+           "save_result", "shuffled", "split", "with_a_typed_token"]  # fmt: skip
 
 
 def elsewhere(path: Path, rows: Sequence[dict]) -> list[tuple[list[int], list[int]]]:
