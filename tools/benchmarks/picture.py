@@ -9,7 +9,7 @@ from statistics import median
 import matplotlib.pyplot as plt
 
 from tools.benchmarks.contenders import CONTENDERS, METHODS
-from tools.benchmarks.measure import PROMPTS, SETS, SHAPES
+from tools.benchmarks.measure import LAYOUTS, PROMPTS, SHAPES
 from tools.benchmarks.profile import ADAPTERS, GROUPS, REST
 
 NAMES = {"smollm2-135m": "SmolLM2-135M", "almanac": "embedded, 3 M"}
@@ -157,7 +157,7 @@ def _decoding(runs: Sequence[dict]) -> str:
 
 def _packing(runs: Sequence[dict]) -> str:
     """Padded as they come, sorted by length, packed: tokens per second over those of the first."""
-    cells = [(shape, name) for shape in SHAPES for name in SETS]
+    cells = LAYOUTS
     found = {cell: one(runs, kind="packing", shape=cell[0], lengths=cell[1])["rates"] for cell in cells}  # fmt: skip
     first, *others = next(iter(found.values()))
     rows = [[first, *(f"{median(found[cell][first]):,.0f} tokens/s" for cell in cells)]]
