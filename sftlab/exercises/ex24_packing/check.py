@@ -359,7 +359,7 @@ EXERCISES = {
             asks="Return the position of each token in its own document, (batch, length).\n\n"
             "document_ids: (batch, length), the number of the document of each token.",
             rules={
-                "restart": "Positions begin at 0 where the number changes, and rise by 1 in a document.",
+                "restart": "Positions are whole numbers. They begin at 0 where the number changes, and rise by 1 in a document.",
                 "batch": "Every sequence begins at 0, even if the sequence before it ended with the same number.",
                 "unchanged": "document_ids stays as it is.",
             },

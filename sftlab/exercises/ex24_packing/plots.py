@@ -280,13 +280,13 @@ def claims(
             "a base whose pretraining had several documents in a sequence",
         ),
         (
-            f"SmolLM2, no mask, same answer before it: the loss is {verdict(same, 'higher', 'lower')}",
+            f"SmolLM2, no mask, positions run on, same answer before it: the loss is {verdict(same, 'higher', 'lower')}",
             f"{nats(same)} nats",
-            f"with the mask: {nats(with_mask)} nats; same answer − other topic: {nats(copied(leaks, SMOL, False))} nats",
+            f"with the mask: {nats(with_mask)} nats; same − other question: {nats(copied(leaks, SMOL, False))} nats",
             f"embedded base: {nats(leaked(leaks, EMBEDDED, 'same', False))} nats; not trained",
         ),
         (
-            "Packing computes fewer positions than sorting by length" if min(saved.values()) > 0 else "Packing does not always compute fewer positions than sorting",
+            f"Packing computes fewer positions than sorting by length{'' if min(saved.values()) > 0 else ' in some sets, not in all'}",
             "; ".join(f"{name}: {-share:+.0%}" for name, share in saved.items()),
             "padded against sorted: " + "; ".join(f"{name} {costs.loc['padded', name] / costs.loc['sorted by length', name] - 1:+.0%}" for name in costs),
             "the time also depends on the attention, which computes whole sequences here",

@@ -228,6 +228,15 @@ def _one_is_enough(report):
     return ready(report | {"served": report["trained"] if same else report["served"]})
 
 
+@mistake(
+    READY,
+    "The answers are compared as a whole, whatever their places. Each answer belongs to a question: compare pair by pair.",
+)
+def _wherever_they_stand(report):
+    same = sorted(map(list, report["trained"])) == sorted(map(list, report["served"]))
+    return ready(report | {"served": report["trained"] if same else report["served"]})
+
+
 ORDER = ["data", "leak", "score", "template", "answers"]
 HALF = {"base": [0, 1, 0, 1, 0, 1], "tuned": [1, 1, 0, 1, 0, 1]}  # better, not settled
 
@@ -318,6 +327,8 @@ EXERCISES = {
             Case("one prompt differs at position 0", lambda: (report(mismatches=[None, 0]),), ready, rule="template"),
             Case("prompts differ at positions 3 and 9", lambda: (report(mismatches=[3, 9]),), ready, rule="template"),
             Case("one answer of two differs", lambda: (report(served=[[5, 6], [8]]),), ready, rule="answers"),
+            Case("the same answers at other places", lambda: (report(served=[[7], [5, 6]]),), ready, rule="answers"),
+            Case("the same tokens in another order", lambda: (report(served=[[6, 5], [7]]),), ready, rule="answers"),
             Case("everything at once", lambda: (report(broken=1, leaked=4, mismatches=[0], served=[[5], []], **HALF),), ready, rule="all"),
         ],
         asks='Return the names of the gates that stop a model, a list, in the order of the rules.\nreport: {"broken": number of broken checks, "leaked": number of leaked questions, "base",\n"tuned": 0 or 1 for each question, "mismatches": results of template_mismatch, "trained",\n"served": answers, each a list of ids}',

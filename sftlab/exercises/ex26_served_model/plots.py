@@ -23,7 +23,7 @@ from sftlab.statistics import chosen
 LOST = "last line break lost"
 WHY = {  # why a prediction comes out as it does: prediction -> mechanism
     "a": "A held-out example whose near-copy was trained is answered from memory. A new question about the same kind of thing cannot be.",
-    "b": "The first token of an answer was only ever trained after this line break. Without it the model goes on as if its answer had begun: many answers start in the middle of a sentence.",
+    "b": "The first token of an answer was only ever trained after this line break. Without it the model goes on as if its answer had begun, as in some of the answers above. Seeds differ much.",
     "c": "Every weight moves a little, and the most probable token has to lose against the second one before an answer changes. Where the model is sure, small changes of the logits do not reach that far.",
 }  # fmt: skip
 
@@ -36,6 +36,15 @@ def over_seeds(runs: Sequence[dict], split: str, name: str) -> list[float]:
 def inflation(runs: Sequence[dict], split: str = ROWS) -> Estimate:
     """Return the score on held-out rows minus that on later questions, of the same models."""
     return estimates.change(over_seeds(runs, split, "later"), over_seeds(runs, split, "held_out"))
+
+
+def between_splits(runs: Sequence[dict]) -> Estimate:
+    """Return by how much more a split row by row inflates the score than one by groups, seed by seed."""
+    by_row, by_group = (
+        np.subtract(over_seeds(runs, split, "held_out"), over_seeds(runs, split, "later"))
+        for split in (ROWS, GROUPS)
+    )
+    return estimates.mean((by_row - by_group).tolist())
 
 
 def own(runs: Sequence[dict], split: str = ROWS) -> Estimate:
@@ -170,14 +179,14 @@ def claims(runs: Sequence[dict], outside: Sequence[dict]) -> pd.DataFrame:
         (
             f"Split row by row, the held-out score is {verdict(rows_, 'too high', 'too low', 'not settled to be wrong')}",
             points(rows_),
-            f"split group by group: {points(groups_)}",
+            f"split group by group: {points(groups_)}; row by row − group by group: {points(between_splits(runs))}",
             "one file; copies that share 80% of their words",
         ),
         (
             f"A line break less in the header {verdict(lost, 'gains', 'costs', 'changes, not settled,')} exact answers",
             points(lost),
             f"another text with the same tokens: {points(same)}",
-            f"a system turn that was never trained: {points(hint)}",
+            f"one model and template; a system turn that was never trained: {points(hint)}",
         ),
         (
             "The exported float32 file gives the same answers in llama.cpp",
@@ -189,7 +198,7 @@ def claims(runs: Sequence[dict], outside: Sequence[dict]) -> pd.DataFrame:
             "8.5 bits a weight change few answers" if eight[1][1] < 0.1 else "8.5 bits a weight change answers",
             percent(eight),
             f"4.5 bits, the same code: {percent(four)}",
-            f"score at 8.5 bits: {points(score_change(runs, 'q8_0'))}",
+            f"one small model, short answers; score at 8.5 bits: {points(score_change(runs, 'q8_0'))}",
         ),
     ]  # fmt: skip
     return pd.DataFrame(found, columns=["claim", "measured", "control", "where it stops holding"])
