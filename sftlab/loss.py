@@ -12,6 +12,7 @@ import torch
 from sftlab._internal.random_state import own_random_state
 
 IGNORE_INDEX = -100  # label of a token without loss, as in PyTorch and transformers
+INPUTS = ("input_ids", "attention_mask", "position_ids")  # of a batch, what the model reads
 _ENDS_WITH_HEAD: WeakKeyDictionary[torch.nn.Module, bool] = WeakKeyDictionary()
 
 
@@ -108,9 +109,9 @@ def model_loss(model, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, int
     labels).sum()``.
 
     Args:
-        batch: input_ids, labels and attention_mask, each (batch, length), padded on the right.
+        batch: from ``data.collate`` or ``packing.collate_packed``.
     """
-    inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+    inputs = {name: batch[name] for name in INPUTS if name in batch}
     targets = batch["labels"][:, 1:]
     scored = targets != IGNORE_INDEX
     if ends_with_head(model, inputs):
@@ -131,10 +132,10 @@ def ends_with_head(model, inputs: dict[str, torch.Tensor]) -> bool:
     the model itself, once per model, with a part of the first batch.
 
     Args:
-        inputs: input_ids and attention_mask, each (batch, length); two rows of 16 tokens are used.
+        inputs: as the model takes them; two rows of 16 tokens are used, and no block mask.
     """
     if model not in _ENDS_WITH_HEAD:
-        short = {name: tensor[:2, :16] for name, tensor in inputs.items()}
+        short = {name: tensor[:2, :16] for name, tensor in inputs.items() if tensor.ndim == 2}
         with trial(model):
             logits = model(**short, use_cache=False).logits
             try:

@@ -35,6 +35,8 @@ NOT_DECIDING = (
     "micro_batch_size",
     "gradient_checkpointing",
     "save_steps",
+    "packing",
+    "packed_length",
     "logging_steps",
     "eval_steps",
     "progress",

@@ -50,13 +50,15 @@ class TrainConfig:
     precision: str = "auto"  # of the forward pass: "fp32", "bf16" (autocast), "auto" (bf16 on CUDA)
     seed: int = 0
     save_steps: int = 50  # steps between checkpoints, if there is a folder for them
+    packing: bool = False  # examples of a step share sequences; same result, less padding
+    packed_length: int = 1024  # with packing: tokens per sequence; micro_batch_size counts these
     __pydantic_config__ = STRICT
 
     def __post_init__(self) -> None:
         check_whole("num_train_epochs", self.num_train_epochs, 1, MOST_EPOCHS)
-        for name in ("max_steps", "batch_size", "micro_batch_size", "save_steps"):
+        for name in ("max_steps", "batch_size", "micro_batch_size", "save_steps", "packed_length"):
             value = getattr(self, name)
-            if value is not None or name in ("batch_size", "save_steps"):
+            if value is not None or name not in ("max_steps", "micro_batch_size"):
                 check_whole(name, value, 1)
         check_seed(self.seed)
         check_number("learning_rate", self.learning_rate, lambda rate: 0 < rate < math.inf,
@@ -156,7 +158,7 @@ ELSEWHERE = {
     "learning_rate_multiplier": "learning_rate", "use_rslora": "= the factor is α/r",
     "train_on_inputs": 'answers (prompts are never trained; "all", "last" or "each" answer)', "mask_history": 'answers ("last")',
     "completion_only_loss": "answers (prompts are never trained)", "assistant_only_loss": "answers (prompts are never trained)",
-    "packing": "= examples are padded, not packed", "sample_packing": "= examples are padded, not packed",
+    "sample_packing": "packing", "packing_length": "packed_length",
 }  # fmt: skip
 
 

@@ -29,6 +29,7 @@ from sftlab.distributed import (
 from sftlab.errors import WorkbookError
 from sftlab.loss import model_loss, trained_tokens
 from sftlab.masking import Example
+from sftlab.packing import check_fit, check_model, collate_packed
 from sftlab.preflight import BROKEN, LOSS, format_findings, preflight
 from sftlab.run_identity import describe, starts_of
 from sftlab.settings import TrainConfig
@@ -54,7 +55,7 @@ def train_step(
     micro_batch_size: int | None = None,
     precision: str = "fp32",
 ) -> float:
-    """Run one optimizer step on one batch from ``data.collate``.
+    """Run one optimizer step on one batch from ``data.collate`` or ``packing.collate_packed``.
 
     The batch may be split into micro-batches, and its examples may be distributed over processes.
     The summed losses are divided by the number of trained tokens of the *whole* batch, so neither
@@ -178,6 +179,9 @@ def sft_train(
         check_whole("stop_after_steps", stop_after_steps, 0)
     if not examples:
         raise WorkbookError("there is no row to train on; give at least one example")
+    if config.packing:
+        check_fit(examples, config.packed_length)
+        check_model(model, examples)
     plan = planned_batches(examples, config)
     optimizer = torch.optim.AdamW(  # fused: reads and writes each tensor once
         trainable.values(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
@@ -276,7 +280,12 @@ def _batches(examples, plan, steps, config, pad_id, device, gate, reseed) -> Ite
     """Yield this process's part of each planned batch."""
     index, count = rank_and_world_size()
     for step in steps:
-        batch = collate([examples[row] for row in plan[step]], pad_id)
+        chosen = [examples[row] for row in plan[step]]
+        batch = (
+            collate_packed(chosen, config.packed_length, pad_id)
+            if config.packing
+            else collate(chosen, pad_id)
+        )
         batch = {name: _moved(tensor[index::count], device) for name, tensor in batch.items()}
         # The step number decides the dropout, so a resumed run uses the same masks. Each
         # process uses its own because it has other examples.

@@ -49,7 +49,7 @@ class TestSettings:
 
 class TestWhatNotebooksSay:
     def test_on_the_embedded_model_nothing_is_added(self):
-        assert all(catalogue.on_model(f"{n:02d}", "almanac-base") == [] for n in range(24))
+        assert all(catalogue.on_model(f"{n:02d}", "almanac-base") == [] for n in range(25))
 
     def test_on_another_one_the_minutes_are_said_before_anything_runs(self, capsys):
         start("13", model=SMOL)

@@ -22,6 +22,7 @@ PARTS = {
     "19_full_vs_lora": "### Time",
     "20_merge_lora": "### Speed",
     "21_qlora_finetuning": "### Train on both",
+    "24_packing": "## Over seeds",
 }
 # Notebook -> what a cell says -> what it says here.
 LESS = {

@@ -32,6 +32,7 @@ MADE_UP = {
     "memory": {"bytes": 2_340_000_000},
     "decode": {who: dict.fromkeys(("1", "16", "64"), rate) for who, rate in RATES.items()},
     "scaling": {"seconds": 1.25},
+    "packing": {"rates": {"padded": [9, 10], "sorted by length": [18, 30], "packed": [27, 40]}},
 }
 
 
@@ -111,6 +112,8 @@ def test_the_table_has_every_contender_and_tells_the_spread():
     assert "| time: products | 75% |" in table
     assert "| operations | 9,000 |" in table
     assert "| embedded, 3 M, `generate()` | 50 | 50 | 50 |" in table
+    assert "| padded | 10 tokens/s |" in table
+    assert "| packed | ×3.50 (3.00–4.00) |" in table
 
 
 def test_the_readme_shows_what_was_recorded():
@@ -224,3 +227,10 @@ class TestTheCommand:
         self.measured(monkeypatch)
         assert bench.main() == 0
         assert "gone" not in record.read_text()
+
+
+def test_packed_steps_are_measured_in_all_layouts(monkeypatch):
+    monkeypatch.setattr(measure, "PACKED_EXAMPLES", {"almanac": 10})
+    rates = measure.packing("almanac", "short")["rates"]
+    assert list(rates) == ["padded", "sorted by length", "packed"]
+    assert all(len(each) == measure.PACKED_SITTINGS and min(each) > 0 for each in rates.values())

@@ -6,6 +6,7 @@
 ``memory``    the peak of a contender's process over its level before the model was built
 ``decode``    tokens per second: `sftlab.generate` and transformers' ``generate()``, in turn
 ``scaling``   seconds of our LoRA step over rows and tokens per row
+``packing``   our LoRA step on padded, length-sorted and packed examples, in turn: tokens per second
 """
 
 from __future__ import annotations
@@ -21,19 +22,35 @@ import torch
 
 from sftlab.data import collate
 from sftlab.errors import WorkbookError
+from sftlab.exercises.ex24_packing import costs
 from sftlab.lora import inject_lora
 from sftlab.loss import IGNORE_INDEX
 from sftlab.memory.measure import FIXED_THRESHOLD, a_batch, process_bytes, process_peak_bytes
 from sftlab.memory.plan import Run, build
 from sftlab.models import load
+from sftlab.packing import collate_packed
 from sftlab.train import planned_batches, train_step
-from tools.benchmarks.contenders import ALPHA, CONTENDERS, METHODS, R, fresh, plan, ready, rows
+from tools.benchmarks.contenders import (
+    ALPHA,
+    BATCH,
+    CONTENDERS,
+    METHODS,
+    R,
+    fresh,
+    plan,
+    ready,
+    rows,
+)
 from tools.benchmarks.limit import linear_shapes, operations_of_steps, product_rate
 from tools.benchmarks.profile import shares
 
 SHAPES = ("smollm2-135m", "almanac")
 SITTINGS = 5
 STEPS = {"smollm2-135m": 4, "almanac": 24}  # of a sitting; the first of each is not timed
+SETS = {"short": costs.short, "mixed": costs.mixed}
+# Padded mixed examples would need 7 GB of activations on SmolLM2.
+LAYOUTS = ((SHAPES[0], "short"), (SHAPES[1], "short"), (SHAPES[1], "mixed"))
+PACKED_EXAMPLES, PACKED_SITTINGS = {"smollm2-135m": 16, "almanac": 48}, 3
 NEW_TOKENS, PROMPTS = 32, (1, 16, 64)
 SCALING = {"smollm2-135m": (((8, 32), (8, 64), (8, 128), (8, 256)), ((1, 64), (2, 64), (4, 64), (16, 64)))}  # fmt: skip
 
@@ -64,6 +81,7 @@ def settings() -> list[dict]:
         for grid in grids
         for b, n in grid
     ]
+    found += [{"kind": "packing", "shape": shape, "lengths": name} for shape, name in LAYOUTS]
     return found
 
 
@@ -76,6 +94,7 @@ def run(kind: str, **chosen) -> dict:
         "memory": memory,
         "decode": decode,
         "scaling": scaling,
+        "packing": packing,
     }[kind](**chosen)
 
 
@@ -198,6 +217,34 @@ def scaling(shape: str, batch: int, length: int) -> dict:
         if turn:
             taken.append(time.perf_counter() - began)
     return {"seconds": median(taken)}
+
+
+def packing(shape: str, lengths: str) -> dict:
+    """Tokens per second of steps on the same examples, padded, sorted by length and packed, in turn."""
+    model = fresh(shape, "fp32").train()
+    inject_lora(model, "all-linear", r=R, lora_alpha=ALPHA, seed=0)
+    optimizer = torch.optim.AdamW(
+        [p for p in model.parameters() if p.requires_grad], lr=1e-4, fused=True
+    )
+    examples = SETS[lengths](load("almanac")[1], PACKED_EXAMPLES[shape])
+    batches: dict[str, list[dict]] = {}
+    for way in costs.WAYS:
+        order = sorted(examples, key=len) if way == costs.SORTED else examples
+        steps = [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
+        if way == costs.PACKED:
+            batches[way] = [collate_packed(step, costs.SIZE, 0) for step in steps]
+        else:
+            batches[way] = [collate(step, 0) for step in steps]
+    train_step(model, batches[costs.PACKED][0], optimizer)  # warms up
+    rates: dict[str, list[float]] = {way: [] for way in costs.WAYS}
+    for _ in range(PACKED_SITTINGS):
+        for way, each in batches.items():
+            began = time.perf_counter()
+            for batch in each:
+                train_step(model, batch, optimizer)
+            tokens = sum(example.end for example in examples)
+            rates[way].append(tokens / (time.perf_counter() - began))
+    return {"rates": rates}
 
 
 def main() -> int:

@@ -9,7 +9,7 @@ from statistics import median
 import matplotlib.pyplot as plt
 
 from tools.benchmarks.contenders import CONTENDERS, METHODS
-from tools.benchmarks.measure import PROMPTS, SHAPES
+from tools.benchmarks.measure import LAYOUTS, PROMPTS, SHAPES
 from tools.benchmarks.profile import ADAPTERS, GROUPS, REST
 
 NAMES = {"smollm2-135m": "SmolLM2-135M", "almanac": "embedded, 3 M"}
@@ -90,7 +90,7 @@ def readme_table(runs: Sequence[dict], where: Mapping) -> str:
         f"LoRA on {NAMES[SHAPES[0]]}: {ratios(runs)}. "
         f"All tokens count; the {trained:.0%} of them in responses are trained."
     )
-    return "\n\n".join([_speeds(runs), source, _steps(runs), _decoding(runs)])
+    return "\n\n".join([_speeds(runs), source, _steps(runs), _decoding(runs), _packing(runs)])
 
 
 def _markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -152,4 +152,20 @@ def _decoding(runs: Sequence[dict]) -> str:
             rates = [f"{rate:,.0f}" for rate in run[way].values()]
             rows.append([f"{NAMES[run['shape']]}, {told}", *rates])
     heads = ["generated tokens/s", *(f"{n} prompt{'s' * (n > 1)}" for n in PROMPTS)]
+    return _markdown(heads, rows)
+
+
+def _packing(runs: Sequence[dict]) -> str:
+    """Padded as they come, sorted by length, packed: tokens per second over those of the first."""
+    cells = LAYOUTS
+    found = {cell: one(runs, kind="packing", shape=cell[0], lengths=cell[1])["rates"] for cell in cells}  # fmt: skip
+    first, *others = next(iter(found.values()))
+    rows = [[first, *(f"{median(found[cell][first]):,.0f} tokens/s" for cell in cells)]]
+    for way in others:
+        ratios = [
+            [a / b for a, b in zip(found[cell][way], found[cell][first], strict=True)]
+            for cell in cells
+        ]
+        rows.append([way, *(f"×{median(r):.2f} ({min(r):.2f}–{max(r):.2f})" for r in ratios)])
+    heads = ["a LoRA step, fp32", *(f"{NAMES[shape]}, {name} examples" for shape, name in cells)]
     return _markdown(heads, rows)

@@ -10,7 +10,7 @@ STEPS = {
     "text and tokens": ("blue", {"14": "chat template", "05": "wrong template"}),
     "labels": ("blue", {"12": "one answer", "15": "many turns"}),
     "loss": ("blue", {"04": "the formula", "03": "the prompt's part"}),
-    "training loop": ("green", {"13": "32 pairs", "16": "all of it"}),
+    "training loop": ("green", {"13": "32 pairs", "16": "all of it", "24": "packing"}),
     "tuned model": ("orange", {"01": "what changed", "02": "what pairs teach"}),
 }
 WEIGHTS = {
@@ -57,9 +57,9 @@ def draw() -> str:
         made.text(x + 170, low + 54, _names(dict(halves[3:])))
         x += wide + 24
     loop = 12 + 4 * (width + gap) + width / 2
-    made.arrow(loop, low - 4, loop, top + 82)
+    made.arrow(loop, low - 4, loop, top + 100)
     made.arrow(12 + 186 + 24 + 330 + 24 + 186 + 2, low + 17, 12 + 186 + 24 + 330 + 24 + 186 + 22, low + 17)  # fmt: skip
-    made.arrow(917, low - 4, 917, top + 82)
+    made.arrow(917, low - 4, 917, top + 100)
     made.box(12, 320, 976, 34, _names(CLINIC), size=12)
     made.text(12, 374, "Numbers are those of the notebooks.", size=11, color="#5f6b76")
     return made.svg()

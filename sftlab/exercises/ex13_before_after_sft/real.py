@@ -2,14 +2,12 @@
 
 It isn't a base: "base" here is the model as it was published. Pairs, questions and measurements are those
 of ``experiment``, with one learning rate, in ChatML without the system turn that its own template adds.
-The model is a reconstruction of the published one from 4 bits, in bfloat16, with adapters in float32.
-Fetch it first: ``python -m sftlab fetch smollm2-instruct``. This takes about fifteen minutes with one
-thread (``OMP_NUM_THREADS=1``); with more, bfloat16 rounds otherwise, and some replies differ.
+The model is a reconstruction of the published one from 4 bits, in float32: in bfloat16 another processor
+gives other replies. Fetch it first: ``python -m sftlab fetch smollm2-instruct``. This takes about fifteen
+minutes with one thread (``OMP_NUM_THREADS=1``).
 """
 
 from __future__ import annotations
-
-import torch
 
 from sftlab.chat import CHATML
 from sftlab.exercises.ex13_before_after_sft.experiment import TRAINED, measure_arm, untrained
@@ -23,7 +21,7 @@ QUESTIONS = 60  # the first of those for the result
 
 def run(arm: str, learning_rate: float, seed: int) -> dict:
     """Measure one arm; see ``experiment.run``. "test" has the shares after the last step alone."""
-    model, tokenizer = load("smollm2-instruct", dtype=torch.bfloat16)
+    model, tokenizer = load("smollm2-instruct")
     tokenizer.chat_template = CHATML
     return measure_arm(model, tokenizer, arm, learning_rate, seed, QUESTIONS, last_only=True)
 
