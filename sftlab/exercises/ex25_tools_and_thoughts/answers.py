@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from sftlab.classroom.answers import refused, right
+from sftlab.classroom.answers import equivalent, refused, right
 from sftlab.exercises.ex25_tools_and_thoughts.traces import parts as reference_parts
 from sftlab.exercises.ex25_tools_and_thoughts.traces import split_thought as reference_split
 
@@ -77,6 +77,9 @@ def in_steps(messages, style):
         for m, text, on in zip(messages, texts, trained, strict=True)
         for pair in ((f"<|im_start|>{m['role']}\n", False), (f"{text}<|im_end|>", on), ("\n", False))
     ]  # fmt: skip
+
+
+equivalent(PARTS, "A user message has no thought.", "`n > asked` becomes `n >= asked`")
 
 
 @refused(PARTS, "KeyError")
@@ -197,7 +200,7 @@ def by_split(reply, opening, closing):
 
 @right(SPLIT)
 def by_pattern(reply, opening, closing):
-    found = re.match(f"{re.escape(opening)}(.*?)(?:{re.escape(closing)}(.*))?$", reply, re.DOTALL)
+    found = re.match(rf"{re.escape(opening)}(.*?)(?:{re.escape(closing)}(.*))?\Z", reply, re.DOTALL)
     if not found:
         return "", reply
     return found[1], found[2] or ""
@@ -215,6 +218,6 @@ def by_error(reply, opening, closing):
     return rest[:at], rest[at + len(closing) :]
 
 
-@refused(SPLIT, "text")
+@refused(SPLIT, "a tuple is expected")
 def joined(reply, opening, closing):
     return "".join(reference_split(reply, opening, closing))

@@ -44,14 +44,13 @@ def _written(
     style: Any,
     trained: Callable[[dict], bool] = lambda m: m["role"] == "assistant" and m.get("weight") != 0,
     kept: Callable[[int, int, int], bool] = lambda n, asked, count: n > asked,
-    first: bool = False,
     order: str = "tmc",
     between: str = "",
     calls: slice = slice(None),
     layout: Callable[[str, str, bool], list] | None = None,
 ) -> list:
     """Write a conversation as ``parts`` does, but for one decision."""
-    asked = [n for n, m in enumerate(messages) if m["role"] == "user"][0 if first else -1]
+    asked = [n for n, m in enumerate(messages) if m["role"] == "user"][-1]
     found: list = []
     for n, message in enumerate(messages):
         thought = message.get("reasoning_content")
@@ -93,7 +92,6 @@ _wrong_parts("No thought is written. Those behind the last user message are.",
              kept=lambda n, asked, count: False)  # fmt: skip
 _wrong_parts("Only the last message keeps its thought. So does a call behind the last user message: its thought came before the result.",
              kept=lambda n, asked, count: n == count - 1)  # fmt: skip
-_wrong_parts("Thoughts are kept behind the first user message. Look for the last one.", first=True)  # fmt: skip
 _wrong_parts("The thought stands behind the content. The model thinks before it answers.", order="mtc")  # fmt: skip
 _wrong_parts("The calls stand before the content. They are the last of a message.", order="tcm")
 _wrong_parts("Thought, content and calls are joined by a line break. Nothing stands between them.", between="\n")  # fmt: skip
@@ -253,18 +251,18 @@ def _told(result: Any, _: tuple) -> list:
 
 def _loop(ask, tools, question, most, *, context: Callable[[list], list] = list, calls: slice = slice(None),
           text: Callable[[Any], Any] = str, more: int = 0, keep: bool = True, last: bool = True,
-          catch: type[BaseException] | tuple = Exception, error: str = "error", stop: bool = False) -> list:  # fmt: skip
+          catch: type[BaseException] | tuple = Exception, error: str = "error", stop: bool = False, go_on: bool = False) -> list:  # fmt: skip
     """Hold a conversation with tools as ``answer_with_tools`` does, but for one decision."""
     messages = [_user(question)]
     for round_ in range(most + more):
         reply = ask(context(messages))
         if keep or not reply.get("tool_calls"):
             messages.append(reply)
-        if not reply.get("tool_calls"):
+        if not reply.get("tool_calls") and not go_on:
             break
         if not last and round_ == most - 1:
             break
-        for call in reply["tool_calls"][calls]:
+        for call in (reply.get("tool_calls") or [])[calls]:
             try:
                 result = text(tools[call["function"]["name"]](**call["function"]["arguments"]))
             except catch:
@@ -281,6 +279,7 @@ def _wrong_loop(message: str, **settings: Any) -> None:
     )
 
 
+_wrong_loop("The model is asked again after a reply without calls. Such a reply is the answer, and ends the conversation.", go_on=True)  # fmt: skip
 _wrong_loop("The model is asked with the question alone each time. It has to read its own call and the result.",
             context=lambda messages: messages[:1])  # fmt: skip
 _wrong_loop("The model does not read the results: ask gets the messages without those of the tool.",
@@ -330,7 +329,7 @@ LOOP_CASES = (
 
 
 def _draw_loop(rng: random.Random, *_: object) -> tuple:
-    pool = (_CALL, _two_calls(), _FAILS, calling("language", "Samoa"))
+    pool = (_CALL, _two_calls(), calling("islands", "Samoa"), calling("language", "Samoa"))
     replies = [rng.choice(pool) for _ in range(rng.randint(0, 3))]
     ask = _Replies(*replies, _said("RESULTS."))
     return ask, {"look_up": _look_up}, "Tell me about Samoa.", rng.randint(1, 4)
@@ -469,12 +468,12 @@ EXERCISES = {
             draw=_draw_split,
             hints=(
                 "Three kinds of reply: with a thought, without one, and with one that never ends.",
-                ("both", "`str.partition` splits at the first place and says whether it was found."),
-                "The middle of what `partition` returns is empty if nothing was found.",
+                ("both", "`str.partition` splits at the first place at which it finds the closing."),
+                "If `partition` finds nothing, all stands in the first of its three texts, and the last one is empty.",
             ),
             path="Handle the reply without a thought first. Then split the rest at the first closing. The usual wrong turn is to take what cannot be split for an answer: a model that ran out of tokens "
             "in the middle of a thought would then be scored by a number that happens to stand in it.",
-            why="`partition` returns three texts, and the middle one says whether the closing was found. So a thought that was cut off is seen without a second search.",
+            why="`partition` handles both cases: without a closing, the rest of the reply is the thought, and the answer is empty. So a thought that was cut off is never scored as an answer.",
         ),
     )
 }  # fmt: skip

@@ -125,5 +125,5 @@ def split_thought(reply: str, opening: str, closing: str) -> tuple[str, str]:
     """Return the thought and the answer of a reply."""
     if not reply.startswith(opening):
         return "", reply
-    thought, closed, answer = reply[len(opening) :].partition(closing)
-    return thought, answer if closed else ""
+    thought, _, answer = reply[len(opening) :].partition(closing)
+    return thought, answer
