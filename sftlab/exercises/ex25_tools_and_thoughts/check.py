@@ -8,6 +8,7 @@ from typing import Any
 
 from sftlab.classroom.checking import Case, Exercise, mistake
 from sftlab.exercises.ex25_tools_and_thoughts.traces import (
+    BRACES,
     END,
     START,
     WORDS,
@@ -44,22 +45,29 @@ def _written(
     style: Any,
     trained: Callable[[dict], bool] = lambda m: m["role"] == "assistant" and m.get("weight") != 0,
     kept: Callable[[int, int, int], bool] = lambda n, asked, count: n > asked,
+    last: Callable[[dict], bool] = lambda m: m["role"] == "user",
     order: str = "tmc",
-    between: str = "",
+    between: str = "\n",
+    behind: str = "",
     calls: slice = slice(None),
     layout: Callable[[str, str, bool], list] | None = None,
 ) -> list:
     """Write a conversation as ``parts`` does, but for one decision."""
-    asked = [n for n, m in enumerate(messages) if m["role"] == "user"][-1]
+    asked = max(n for n, message in enumerate(messages) if last(message))
     found: list = []
     for n, message in enumerate(messages):
         thought = message.get("reasoning_content")
         pieces = {
-            "t": style.thought(thought) if thought and kept(n, asked, len(messages)) else "",
-            "m": message["content"],
-            "c": "".join(style.call(call) for call in (message.get("tool_calls") or [])[calls]),
+            "t": [style.thought(thought) + behind]
+            if thought and kept(n, asked, len(messages))
+            else [],
+            "m": [message["content"]] if message.get("content") else [],
+            "c": [style.call(call) for call in (message.get("tool_calls") or [])[calls]],
         }
-        text = between.join(pieces[key] for key in order if pieces[key])
+        if order == "tmc":
+            text = "".join(pieces["t"]) + between.join(pieces["m"] + pieces["c"])
+        else:
+            text = between.join(piece for key in order for piece in pieces[key])
         on = bool(trained(message))
         if layout:
             found += layout(message["role"], text, on)
@@ -76,7 +84,9 @@ _wrong_parts("The results of tools are trained. They come from outside: the mode
              trained=lambda m: m["role"] in ("assistant", "tool") and m.get("weight") != 0)  # fmt: skip
 _wrong_parts("Messages of weight 0 are trained. An answer of weight 0 is read by the model and not trained.",
              trained=lambda m: m["role"] == "assistant")  # fmt: skip
-_wrong_parts("Only messages with a weight are trained. A message without one counts as trained.",
+_wrong_parts("Messages that aren't answers are trained if they have a weight. Only the assistant's are.",
+             trained=lambda m: m.get("weight", int(m["role"] == "assistant")) != 0)  # fmt: skip
+_wrong_parts("Only messages with a weight are trained. An answer without one counts as trained.",
              trained=lambda m: m["role"] == "assistant" and m.get("weight"))  # fmt: skip
 _wrong_parts("A weight that is None counts as 0. None stands for a missing key, so the message is trained.",
              trained=lambda m: m["role"] == "assistant" and m.get("weight", 1))  # fmt: skip
@@ -84,19 +94,21 @@ _wrong_parts("Messages with calls are not trained. A call is what the model shou
              trained=lambda m: m["role"] == "assistant" and m.get("weight") != 0 and not m.get("tool_calls"))  # fmt: skip
 _wrong_parts("Only messages with calls are trained. The other answers are trained as well.",
              trained=lambda m: m.get("weight") != 0 and m.get("tool_calls"))  # fmt: skip
-_wrong_parts("Nothing is trained, or the second entries are exchanged: True stands for a trained part.",
-             trained=lambda m: False)  # fmt: skip
+_wrong_parts("Nothing is trained. True stands for a part that is.", trained=lambda m: False)
 _wrong_parts("All thoughts are written. Those before the last user message are left out.",
              kept=lambda n, asked, count: True)  # fmt: skip
 _wrong_parts("No thought is written. Those behind the last user message are.",
              kept=lambda n, asked, count: False)  # fmt: skip
 _wrong_parts("Only the last message keeps its thought. So does a call behind the last user message: its thought came before the result.",
              kept=lambda n, asked, count: n == count - 1)  # fmt: skip
-_wrong_parts("The thought stands behind the content. The model thinks before it answers.", order="mtc")  # fmt: skip
+_wrong_parts("A message of role system or tool counts as the user's. Thoughts are kept behind the last message of role user.",
+             last=lambda m: m["role"] != "assistant")  # fmt: skip
+_wrong_parts("The thought stands behind the content. The model thinks before it answers.", order="mtc", between="")  # fmt: skip
 _wrong_parts("The calls stand before the content. They are the last of a message.", order="tcm")
-_wrong_parts("Thought, content and calls are joined by a line break. Nothing stands between them.", between="\n")  # fmt: skip
+_wrong_parts("Content and calls stand in one line. A line break joins them.", between="")
+_wrong_parts("A line break stands behind the thought. style.thought has all that belongs to it.", behind="\n")  # fmt: skip
 _wrong_parts("Only the first call of a message is written. It may have several.", calls=slice(1))
-_wrong_parts("Content is missing beside calls. A message may have both.", order="tc")
+_wrong_parts("The content is missing beside calls. A message may have both.", order="tc")
 _wrong_parts(
     "<|im_end|> stands in the third part and is not trained. The model has to write it, to stop.",
     layout=lambda role, text, on: [(f"{START}{role}\n", False), (text, on), (f"{END}\n", False)],
@@ -119,47 +131,38 @@ _wrong_parts(
 )
 
 
-def _parts_case(rule: str, remark: str, messages: Callable[[], list[dict]]) -> Case:
+def _parts_case(
+    rule: str, remark: str, messages: Callable[[], list[dict]], style: Any = WORDS
+) -> Case:
     return Case(
-        f"`parts(messages, style)`: {remark}", lambda: (messages(), WORDS), parts, rule=rule
+        f"`parts(messages, style)`: {remark}", lambda: (messages(), style), parts, rule=rule
     )
 
 
+def _traced() -> list[dict]:
+    return [
+        {"role": "system", "content": "Be brief."},
+        _user("What is the capital of Samoa?"),
+        calling("capital", "Samoa"),
+        _result("Apia"),
+        _said("Apia."),
+    ]
+
+
 PARTS_CASES = (
-    _parts_case(
-        "three",
-        "a question and an answer",
-        lambda: [_user("What does the owl eat?"), _said("Mice.")],
-    ),
+    _parts_case("pairs", "a question and an answer", lambda: [_user("What does the owl eat?"), _said("Mice.")]),
+    _parts_case("trained", "a call and its result", _traced),
     _parts_case(
         "trained",
-        "a call and its result",
-        lambda: [
-            {"role": "system", "content": "Be brief."},
-            _user("What is the capital of Samoa?"),
-            calling("capital", "Samoa"),
-            _result("Apia"),
-            _said("Apia."),
-        ],
-    ),
-    _parts_case(
-        "trained",
-        "an answer of weight 0",
-        lambda: [
-            _user("Hello!"),
-            _said("Next comes May.", weight=0),
-            _user("Hello?"),
-            _said("Hello.", weight=1),
-        ],
+        "weights 0 and 1",
+        lambda: [_user("Hello!"), _said("Next comes May.", weight=0), _user("Hello?") | {"weight": 1}, _said("Hello.", weight=1)],
     ),
     _parts_case(
         "text",
         "a thought, a content and two calls in one message",
-        lambda: [
-            _user("Tell me about Samoa."),
-            _two_calls() | {"reasoning_content": "I look it up."},
-        ],
+        lambda: [_user("Tell me about Samoa."), _two_calls() | {"reasoning_content": "I look it up."}],
     ),
+    _parts_case("text", "another style", lambda: [*_traced()[:-1], _said("Apia.", reasoning_content="I read it.")], BRACES),
     _parts_case(
         "thought",
         "two turns with thoughts",
@@ -186,9 +189,11 @@ PARTS_CASES = (
         lambda: [
             _user("Hello!"),
             _said("Hello.", weight=None, tool_calls=None, reasoning_content=None),
+            _user("The capital of Samoa?"),
+            calling("capital", "Samoa") | {"content": None},
         ],
     ),
-)
+)  # fmt: skip
 
 
 def _draw_parts(rng: random.Random, *_: object) -> tuple:
@@ -211,21 +216,38 @@ def _draw_parts(rng: random.Random, *_: object) -> tuple:
 
 # --- answer_with_tools ---------------------------------------------------------------------
 
-FACTS = {("capital", "Samoa"): "Apia", ("language", "Samoa"): "Samoan", ("islands", "Samoa"): 9}
+FACTS: dict[tuple[str, str], Any] = {
+    ("capital", "Samoa"): "Apia", ("language", "Samoa"): "Samoan", ("islands", "Samoa"): 9, ("bridges", "Samoa"): 0,
+}  # fmt: skip
 
 
 def _look_up(fact: str, name: str) -> Any:
     return FACTS[fact, name]
 
 
+def _add(a: int, b: int) -> int:
+    if not isinstance(a, int):
+        raise ValueError(f"{a!r} is no whole number")
+    return a + b
+
+
+def _adding(*numbers: Any) -> dict:
+    """Return a call of the second tool; with three numbers one that it does not take."""
+    arguments = dict(zip("abc", numbers, strict=False))
+    call = {"type": "function", "function": {"name": "add", "arguments": arguments}}
+    return _said("", tool_calls=[call])
+
+
 class _Replies:
-    """A model that gives one reply after the other, and names the last result in its text."""
+    """A model that gives one reply after the other, and names all results in its text."""
 
     def __init__(self, *replies: dict):
         self.replies = replies
+        self.asked = 0
 
     def __call__(self, messages: list[dict]) -> dict:
-        if not messages or messages[0]["role"] != "user":
+        self.asked += 1
+        if not messages or messages[0].get("role") != "user":
             return _said("Where is the question?")
         count = sum(message["role"] == "assistant" for message in messages)
         reply = dict(self.replies[min(count, len(self.replies) - 1)])
@@ -237,16 +259,20 @@ class _Replies:
         return "ask"
 
 
-def _told(result: Any, _: tuple) -> list:
-    """Return the messages; of a result that begins with "error", only that."""
+def _told(result: Any, given: tuple) -> dict:
+    """Return the messages, of results only role and content, and how often the model was asked.
+
+    Of a content that begins with "error", only that counts.
+    """
     found = []
     for message in result:
         message = dict(message)
-        content = message.get("content")
-        if message.get("role") == "tool" and str(content).lower().startswith("error"):
-            message["content"] = "error"
+        if message.get("role") == "tool":
+            content = message.get("content")
+            failed = str(content).lower().startswith("error")
+            message = {"role": "tool", "content": "error" if failed else content}
         found.append(message)
-    return found
+    return {"messages": found, "times asked": given[0].asked}
 
 
 def _loop(ask, tools, question, most, *, context: Callable[[list], list] = list, calls: slice = slice(None),
@@ -286,6 +312,8 @@ _wrong_loop("The model does not read the results: ask gets the messages without 
             context=lambda messages: [m for m in messages if m["role"] != "tool"])  # fmt: skip
 _wrong_loop("Only the first call of a reply is answered. Each call has its result.", calls=slice(1))
 _wrong_loop("The content of a result is not a text. Messages hold texts: use str.", text=lambda value: value)  # fmt: skip
+_wrong_loop("A result that counts as false, such as 0, is taken for a failure. Only an error is one.", text=lambda value: str(value) if value else "error")  # fmt: skip
+_wrong_loop("Only a KeyError is caught. A tool may raise any error, and the model writes wrong arguments, too.", catch=KeyError, error="error")  # fmt: skip
 _wrong_loop("ask is called once more than `most` allows.", more=1)
 _wrong_loop("ask is called once less than `most` allows.", more=-1)
 _wrong_loop("The replies with calls are missing. The conversation holds every reply.", keep=False)
@@ -298,7 +326,7 @@ def _loop_case(
     rule: str, remark: str, replies: tuple[dict, ...], most: int = 3, broken: bool = False
 ) -> Case:
     def arguments() -> tuple:
-        tools = {} if broken else {"look_up": _look_up}
+        tools = {} if broken else {"look_up": _look_up, "add": _add}
         return _Replies(*replies), tools, "Tell me about Samoa.", most
 
     return Case(
@@ -321,7 +349,19 @@ LOOP_CASES = (
         "a result that is a number",
         (calling("islands", "Samoa"), _said("RESULTS islands.")),
     ),
-    _loop_case("error", "a tool that raises", (_FAILS, _said("I do not know."))),
+    _loop_case("result", "another tool", (_adding(3, 4), _said("RESULTS."))),
+    _loop_case(
+        "result", "a result that is 0", (calling("bridges", "Samoa"), _said("RESULTS bridges."))
+    ),
+    _loop_case("error", "a tool that raises a KeyError", (_FAILS, _said("I do not know."))),
+    _loop_case(
+        "error", "a tool that raises a ValueError", (_adding("three", 4), _said("I do not know."))
+    ),
+    _loop_case(
+        "error",
+        "an argument that the tool does not have",
+        (_adding(3, 4, 5), _said("I do not know.")),
+    ),
     _loop_case("error", "an unknown tool", (_CALL, _said("I do not know.")), broken=True),
     _loop_case("most", "calls without end", (_CALL,), most=2),
     _loop_case("most", "one reply allowed", (_CALL, _said("RESULTS.")), most=1),
@@ -329,10 +369,10 @@ LOOP_CASES = (
 
 
 def _draw_loop(rng: random.Random, *_: object) -> tuple:
-    pool = (_CALL, _two_calls(), calling("islands", "Samoa"), calling("language", "Samoa"))
+    pool = (_CALL, _two_calls(), _adding(3, 4), calling("islands", "Samoa"))
     replies = [rng.choice(pool) for _ in range(rng.randint(0, 3))]
     ask = _Replies(*replies, _said("RESULTS."))
-    return ask, {"look_up": _look_up}, "Tell me about Samoa.", rng.randint(1, 4)
+    return ask, {"look_up": _look_up, "add": _add}, "Tell me about Samoa.", rng.randint(1, 4)
 
 
 # --- split_thought -------------------------------------------------------------------------
@@ -381,6 +421,8 @@ SPLIT_CASES = (
     _split_case("both", "other markers", "<think>\nA.\n</think>\n\nB.", "<think>\n", "\n</think>\n\n"),
     _split_case("both", "the closing twice", f"{_OPEN}A.{_CLOSE}Say{_CLOSE}B."),
     _split_case("both", "white space", f"{_OPEN} A. {_CLOSE} B.\n"),
+    _split_case("both", "the opening twice", f"{_OPEN}A.{_CLOSE}I said {_OPEN}B."),
+    _split_case("both", "markers with brackets", "[think]A.[/think]B.", "[think]", "[/think]"),
     _split_case("none", "no thought", "7."),
     _split_case("none", "the opening inside of an answer", f"I said {_OPEN}A.{_CLOSE}B."),
     _split_case("none", "a closing without an opening", f"A.{_CLOSE}B."),
@@ -405,14 +447,14 @@ EXERCISES = {
             PARTS_CASES,
             asks="Return a conversation as a list of pairs (text, trained).\n\n"
             "messages: dictionaries with role, content and, for some, the keys below.\n"
-            "style: style.thought(text) is the text of a thought, style.call(call) that of an entry\n"
+            "style: style.thought(thought) is the text of a thought, style.call(call) that of one entry\n"
             "of tool_calls.",
             rules={
-                "three": "Each message gives three pairs: <|im_start|>, its role and a line break; its text and <|im_end|>; a line break.",
-                "text": "Its text is its thought (reasoning_content), its content, its calls (tool_calls), with nothing between them.",
-                "thought": "Thoughts before the last user message are left out.",
-                "trained": "Trained is the second pair of assistant messages; if their weight is 0, it is not.",
-                "absent": "The keys reasoning_content, tool_calls and weight may be missing or None.",
+                "pairs": "Each message gives three pairs: (1) <|im_start|>, its role and a line break; (2) its text and <|im_end|>; (3) a line break.",
+                "text": "Its text is its thought (reasoning_content), and right behind it, joined by line breaks, its content, unless that is empty, and each of its tool_calls.",
+                "thought": "Thoughts before the last message of role user are left out.",
+                "trained": "Pair 2 of an assistant message is trained (True), unless its weight is 0. All other pairs are not.",
+                "absent": "reasoning_content, tool_calls and weight may be missing or None, and content may be None.",
                 "unchanged": "messages stays as it is.",
             },
             draw=_draw_parts,
@@ -436,8 +478,8 @@ EXERCISES = {
             "tools: name -> function. question: a text. most: a number from 1.",
             rules={
                 "context": "The first message is the question, of role user. ask gets a list of all messages so far.",
-                "reply": "Each reply is added. If it has no tool_calls, it is the last message.",
-                "result": "For each call, in order, a message of role tool is added: its content is the result as a text. The function is tools[call[\"function\"][\"name\"]], its keyword arguments call[\"function\"][\"arguments\"].",
+                "reply": "Each reply is added. If its tool_calls are missing, None or empty, it is the last message.",
+                "result": "For each call, in order, a message with the role tool is added, and str(result) as its content. The function is tools[call[\"function\"][\"name\"]], its keyword arguments call[\"function\"][\"arguments\"].",
                 "error": "If there is no such tool, or it raises, the content begins with \"error\", and the conversation goes on.",
                 "most": "ask is called at most `most` times. Calls of its last reply get their results, too.",
                 "unchanged": "tools stays as it is.",

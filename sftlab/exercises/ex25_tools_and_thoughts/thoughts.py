@@ -1,17 +1,22 @@
 """Sums of three numbers, answered at once and after a thought.
 
-LoRA on the base; 200 pairs on facts and 400 sums in 150 steps. The base has read all sums of two numbers up
-to 12 and none of three. Arms, which differ in what the answers of the sums hold:
+LoRA on the base; 200 pairs on facts and 400 sums. The base has read the sums of two numbers from 1 to 12, and
+none of three. Arms, which differ in what the answers of the sums hold:
 
 ``answer alone``      "22."
-``thought``           the two steps as a thought, then the same answer
+``thought``           the two additions as a thought, then the same answer
 ``dots``              as many tokens of dots as the thought has, then the answer
 ``another's``         the thought of another sum, then the answer
 ``not trained``       the thought, but only what follows it has a loss
+``additions apart``   the answer alone; both additions are 800 further examples, each with its own question
 
-The learning rate of an arm is chosen on validation sums, and the result reported on other ones. No sum is in two
-sets. In the arm ``thought``, ``followed`` is the share of replies that end with the sum that follows from a
-wrong first step, which is put into the reply. This takes about a quarter of an hour on one core.
+All arms have the same sums in a seed. The learning rate of an arm is chosen on validation sums, and the result
+reported on other ones. No sum is in two sets, in any order of its numbers. Measured on the test sums: the share of right
+answers (``test``) and thoughts, the log-probability of the right answer behind what the model wrote before it
+(``nats``), right answers with the right thought given (``given``), right answers on trained sums (``trained``),
+and, with a wrong first addition in the thought, the shares of answers that follow from it, give the true total, or
+something else. ``answer alone`` and ``dots`` are trained in four times as many steps, too. This takes about an hour
+on one core.
 """
 
 from __future__ import annotations
@@ -22,15 +27,16 @@ from random import Random
 
 from sftlab.almanac.pairs import pairs
 from sftlab.data import conversation
-from sftlab.exercises.ex25_tools_and_thoughts.tools import train
+from sftlab.exercises.ex25_tools_and_thoughts.tools import log_probability, replies, train
 from sftlab.exercises.ex25_tools_and_thoughts.traces import (
+    END,
     WORDS,
+    Message,
     encoded,
     parts,
     prompt,
     split_thought,
 )
-from sftlab.generate import generate
 from sftlab.masking import Example
 from sftlab.models import load
 
@@ -39,40 +45,46 @@ RECORD = "thoughts"  # data/results/thoughts.json
 SEEDS, STEPS = 5, 150
 RATES = (1e-3, 2e-3, 4e-3)
 PAIRS, SUMS = 200, 400
-LIMIT = 64
-AT_ONCE, THOUGHT, DOTS, ANOTHER, UNTRAINED = (
-    "answer alone", "thought", "dots", "another's", "not trained",
+AT_ONCE, THOUGHT, DOTS, ANOTHER, UNTRAINED, APART = (
+    "answer alone", "thought", "dots", "another's", "not trained", "additions apart",
 )  # fmt: skip
-ARMS = (AT_ONCE, THOUGHT, DOTS, ANOTHER, UNTRAINED)
+ARMS = (AT_ONCE, THOUGHT, DOTS, ANOTHER, UNTRAINED, APART)
+LONGER = (AT_ONCE, DOTS)  # also in four times as many steps
 Terms = tuple[int, ...]
 
 
 @cache
 def sums() -> dict[str, tuple[Terms, ...]]:
-    """Return all sums of three numbers whose two steps the base has read, in three sets, and longer ones."""
+    """Return all sums of three numbers whose two additions the base has read, in three sets, and longer ones."""
     every = [(a, b, c) for a in range(1, 12) for b in range(1, 13 - a) for c in range(1, 13)]
-    Random("sums").shuffle(every)
+    numbers = sorted({tuple(sorted(terms)) for terms in every})
+    Random("sums").shuffle(numbers)
+    ends = {"test": 36, "validation": 60, "train": len(numbers)}
+    found, begin = {}, 0
+    for name, end in ends.items():
+        chosen = set(numbers[begin:end])
+        found[name] = tuple(terms for terms in every if tuple(sorted(terms)) in chosen)
+        begin = end
     rng, longer = Random("longer"), []
     while len(longer) < 60:
         terms = tuple(rng.randint(1, 6) for _ in range(4))
         if sum(terms[:3]) <= 12:
             longer.append(terms)
-    return {"test": tuple(every[:120]), "validation": tuple(every[120:200]), "train": tuple(every[200:]),
-            "longer": tuple(longer)}  # fmt: skip
+    return found | {"longer": tuple(longer)}
 
 
 def question(terms: Terms) -> str:
     return f"What is {' plus '.join(map(str, terms))}?"
 
 
-def steps(terms: Terms, first: int = 0) -> str:
+def additions(terms: Terms, first: int = 0) -> list[str]:
     """Return the additions one after the other; ``first`` is what the first of them gives wrongly."""
     lines, so_far = [], terms[0]
     for number, term in enumerate(terms[1:]):
         total = first if first and not number else so_far + term
         lines.append(f"{so_far} plus {term} is {total}.")
         so_far = total
-    return " ".join(lines)
+    return lines
 
 
 def dots(tokenizer, text: str) -> str:
@@ -84,81 +96,109 @@ def dots(tokenizer, text: str) -> str:
     return made
 
 
-def talk(tokenizer, terms: Terms, arm: str, rng: Random) -> list[dict]:
-    """Return a sum and its answer as a conversation of an arm."""
+def drawn(seed: int) -> list[Terms]:
+    """Return the sums that every arm of a seed is trained on."""
+    return Random(f"sums {seed}").choices(sums()["train"], k=SUMS)
+
+
+def sum_conversation(tokenizer, terms: Terms, arm: str, other: Terms) -> list[Message]:
+    """Return a sum and its answer as an arm has it; ``other`` is the sum of another thought."""
     answer = {"role": "assistant", "content": f"{sum(terms)}."}
-    if arm != AT_ONCE:
-        other = rng.choice(sums()["train"])
-        thought = steps(other if arm == ANOTHER else terms)
+    if arm not in (AT_ONCE, APART):
+        thought = " ".join(additions(other if arm == ANOTHER else terms))
         answer["reasoning_content"] = dots(tokenizer, thought) if arm == DOTS else thought
     return [{"role": "user", "content": question(terms)}, answer]
 
 
 def examples(tokenizer, arm: str, seed: int) -> list[Example]:
     """Return the pairs and sums of a run as training examples."""
-    rng = Random(seed)
     made = [encoded(tokenizer, parts(conversation(row), WORDS)) for row in pairs(PAIRS, seed)]
-    for _ in range(SUMS):
-        some = parts(talk(tokenizer, rng.choice(sums()["train"]), arm, rng), WORDS)
+    others = Random(f"others {seed}")
+    for terms in drawn(seed):
+        other = others.choice(sums()["train"])
+        some = parts(sum_conversation(tokenizer, terms, arm, other), WORDS)
         if arm == UNTRAINED:
             text = some[-2][0]
             at = text.index(WORDS.closing) + len(WORDS.closing)
             some[-2:-1] = [(text[:at], False), (text[at:], True)]
         made.append(encoded(tokenizer, some))
+        if arm == APART:
+            for line in additions(terms):
+                asked = f"What is {line.partition(' is ')[0]}?"
+                row = {"prompt": asked, "response": f"{line.rpartition(' ')[2]}"}
+                made.append(encoded(tokenizer, parts(conversation(row), WORDS)))
     return made
 
 
-def asked(tokenizer, some: Sequence[Terms], begun: Sequence[str] = ()) -> list[list[int]]:
-    """Return the prompts of sums, and the beginnings of replies behind them."""
-    ids = [
-        prompt(tokenizer, [{"role": "user", "content": question(terms)}], WORDS) for terms in some
+def answers(model, tokenizer, some: Sequence[Terms], begun: Sequence[str] = ()) -> list[tuple[str, str]]:  # fmt: skip
+    """Return thought and answer of each reply; ``begun`` is a beginning that is put into the reply."""
+    talks = [[{"role": "user", "content": question(terms)}] for terms in some]
+    found = replies(model, tokenizer, talks, WORDS, begun)
+    starts = begun or [""] * len(found)
+    return [
+        split_thought(b + reply, WORDS.opening, WORDS.closing)
+        for b, reply in zip(starts, found, strict=True)
     ]
-    for row, text in zip(ids, begun, strict=False):
-        row += tokenizer.encode(text, add_special_tokens=False)
-    return ids  # fmt: skip
 
 
-def right(model, tokenizer, some: Sequence[Terms]) -> tuple[list[bool], list[bool], float]:
-    """Return which answers and which thoughts are right, and the mean number of tokens of a reply."""
-    found = generate(model, tokenizer, asked(tokenizer, some), max_new_tokens=LIMIT)
-    split = [split_thought(reply.text, WORDS.opening, WORDS.closing) for reply in found]
-    answers = [a == f"{sum(terms)}." for (_, a), terms in zip(split, some, strict=True)]
-    thoughts = [t == steps(terms) for (t, _), terms in zip(split, some, strict=True)]
-    return answers, thoughts, sum(len(reply.ids) for reply in found) / len(found)
+def share(found: Sequence[tuple[str, str]], totals: Sequence[int]) -> float:
+    return sum(
+        answer == f"{total}." for (_, answer), total in zip(found, totals, strict=True)
+    ) / len(totals)
 
 
-def follows(model, tokenizer, some: Sequence[Terms]) -> float:
-    """Return the share of replies whose answer follows from a wrong first step that is put into them."""
-    wrong = [terms[0] + terms[1] + (1 if sum(terms[:2]) < 12 else -1) for terms in some]
-    begun = [f"{WORDS.opening}{steps(t[:2], w)}" for t, w in zip(some, wrong, strict=True)]
-    found = generate(model, tokenizer, asked(tokenizer, some, begun), max_new_tokens=LIMIT)
-    ends = [reply.text.partition(WORDS.closing)[2] for reply in found]
-    return sum(e == f"{w + t[2]}." for e, w, t in zip(ends, wrong, some, strict=True)) / len(some)
+def nats(model, tokenizer, some: Sequence[Terms], found: Sequence[tuple[str, str]]) -> float:
+    """Return the mean log-probability of the right answers behind the thoughts that were written."""
+    total = 0.0
+    for terms, (thought, _) in zip(some, found, strict=True):
+        begun = WORDS.thought(thought) if thought else ""
+        ids = prompt(tokenizer, [{"role": "user", "content": question(terms)}], WORDS, begun)
+        total += log_probability(model, tokenizer, ids, f"{sum(terms)}.{END}")
+    return total / len(some)
 
 
-def run(arm: str, learning_rate: float, seed: int) -> dict[str, float]:
-    """Train one arm; return its shares of right answers, and more of the arm ``thought``."""
+def wrong_steps(model, tokenizer, some: Sequence[Terms]) -> dict[str, float]:
+    """Return what becomes of a wrong first addition in the thought."""
+    wrong = [a + b + (1 if a + b < 12 else -1) for a, b, _ in some]
+    begun = [f"{WORDS.opening}{additions(t[:2], w)[0]}" for t, w in zip(some, wrong, strict=True)]
+    found = answers(model, tokenizer, some, begun)
+    follows = share(found, [w + t[2] for w, t in zip(wrong, some, strict=True)])
+    true = share(found, [sum(t) for t in some])
+    return {"followed": follows, "corrected": true, "other": 1 - follows - true}
+
+
+def run(arm: str, learning_rate: float, seed: int, times: int = 1) -> dict[str, float]:
+    """Train one arm in ``times`` as many steps; return what the module docstring names."""
     model, tokenizer = load("almanac")
-    train(model, tokenizer, examples(tokenizer, arm, seed), learning_rate, seed, steps=STEPS)
-    found: dict[str, float] = {}
-    for name in ("validation", "test", "longer"):
-        answers, thoughts, tokens = right(model, tokenizer, sums()[name])
-        found[name] = sum(answers) / len(answers)
-        if name == "test":
-            found |= {"thoughts": sum(thoughts) / len(thoughts), "tokens": tokens}
+    train(
+        model, tokenizer, examples(tokenizer, arm, seed), learning_rate, seed, steps=times * STEPS
+    )
+    sets = {name: sums()[name] for name in ("validation", "test", "longer")}
+    sets["trained"] = tuple(drawn(seed)[:60])
+    replied = {name: answers(model, tokenizer, some) for name, some in sets.items()}
+    found = {name: share(replied[name], list(map(sum, some))) for name, some in sets.items()}
+    test = sets["test"]
+    found["thoughts"] = sum(
+        t == " ".join(additions(terms)) for (t, _), terms in zip(replied["test"], test, strict=True)
+    ) / len(test)  # fmt: skip
+    found["nats"] = nats(model, tokenizer, test, replied["test"])
+    if arm not in (AT_ONCE, APART):
+        right = [WORDS.thought(" ".join(additions(terms))) for terms in test]
+        found["given"] = share(answers(model, tokenizer, test, right), list(map(sum, test)))
     if arm == THOUGHT:
-        found["followed"] = follows(model, tokenizer, sums()["test"])
+        found |= wrong_steps(model, tokenizer, test)
     return found
 
 
 def settings() -> list[dict]:
     """Return all settings, seed by seed."""
-    return [
-        {"arm": arm, "learning_rate": rate, "seed": seed}
-        for seed in range(SEEDS)
-        for arm in ARMS
-        for rate in RATES
-    ]
+    found = []
+    for seed in range(SEEDS):
+        for arm in ARMS:
+            found += [{"arm": arm, "learning_rate": rate, "seed": seed} for rate in RATES]
+            if arm in LONGER:
+                found += [{"arm": arm, "learning_rate": rate, "seed": seed, "times": 4} for rate in RATES[:2]]  # fmt: skip
+    return found
 
 
 CONFIRM = {"arm": THOUGHT, "learning_rate": RATES[1], "seed": 0}

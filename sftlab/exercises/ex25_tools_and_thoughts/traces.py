@@ -17,6 +17,7 @@ from sftlab.masking import Example
 START, END = "<|im_start|>", "<|im_end|>"
 TOOL = "look_up"  # the one tool of the lesson: look_up(fact, name)
 Part = tuple[str, bool]  # a text, and whether its tokens are trained
+Message = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -38,14 +39,22 @@ class Style:
         """Return the text of a call, an entry of ``tool_calls``."""
         return self.form % call["function"]["arguments"]
 
-    def message(self, reply: str) -> dict[str, Any]:
+    def message(self, reply: str) -> Message:
         """Return a reply as a message: a call if the whole of it is one, and otherwise text."""
         found = re.fullmatch(self.pattern, reply.strip())
         return calling(*found.groups()) if found else {"role": "assistant", "content": reply}
 
 
-# In words that the embedded base has read, and as in Qwen3's chat template.
+_LONG = (
+    "I do not know it, so I look it up in the big book on the table. ",
+    " It is the name of that place, and I read it to you in one short line, for the help and a good day to you all. That is it.",
+)
+# In words that the embedded base has read, in as many tokens as the last one, and as in Qwen3's template.
 WORDS = Style("Thought: ", "\nAnswer: ", "Look up: %(fact)s of %(name)s", r"Look up: (\w+) of (.+)")
+WORDY = Style(
+    "Thought: ", "\nAnswer: ", f"{_LONG[0]}Look up: %(fact)s of %(name)s.{_LONG[1]}",
+    rf"{re.escape(_LONG[0])}Look up: (\w+) of (.+)\.{re.escape(_LONG[1])}",
+)  # fmt: skip
 BRACES = Style(
     "<think>\n", "\n</think>\n\n",
     '<tool_call>\n{"name": "look_up", "arguments": {"fact": "%(fact)s", "name": "%(name)s"}}\n</tool_call>',
@@ -53,13 +62,14 @@ BRACES = Style(
 )  # fmt: skip
 
 
-def calling(fact: str, name: str) -> dict[str, Any]:
+def calling(fact: str, name: str) -> Message:
     """Return an assistant message that looks a fact up."""
-    call = {
-        "type": "function",
-        "function": {"name": TOOL, "arguments": {"fact": fact, "name": name}},
+    function = {"name": TOOL, "arguments": {"fact": fact, "name": name}}
+    return {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [{"type": "function", "function": function}],
     }
-    return {"role": "assistant", "content": "", "tool_calls": [call]}
 
 
 def parts(messages: Sequence[Mapping[str, Any]], style: Style) -> list[Part]:
@@ -67,15 +77,14 @@ def parts(messages: Sequence[Mapping[str, Any]], style: Style) -> list[Part]:
     asked = max(n for n, message in enumerate(messages) if message["role"] == "user")
     found: list[Part] = []
     for n, message in enumerate(messages):
-        text = ""
-        if message.get("reasoning_content") and n > asked:
-            text += style.thought(message["reasoning_content"])
-        text += message["content"]
-        text += "".join(style.call(call) for call in message.get("tool_calls") or [])
+        thought = message.get("reasoning_content")
+        before = style.thought(thought) if thought and n > asked else ""
+        lines = [message["content"]] if message.get("content") else []
+        lines += [style.call(call) for call in message.get("tool_calls") or []]
         trained = message["role"] == "assistant" and message.get("weight") != 0
         found += [
             (f"{START}{message['role']}\n", False),
-            (f"{text}{END}", trained),
+            (before + "\n".join(lines) + END, trained),
             ("\n", False),
         ]
     return found
@@ -92,20 +101,20 @@ def encoded(tokenizer, some: Sequence[Part]) -> Example:
     return Example(ids, labels)
 
 
-def prompt(tokenizer, messages: Sequence[Mapping[str, Any]], style: Style) -> list[int]:
-    """Return the token ids of a conversation and of the header of the next answer."""
-    header = (f"{START}assistant\n", False)
-    return encoded(tokenizer, [*parts(messages, style), header]).input_ids
+def prompt(tokenizer, messages: Sequence[Mapping[str, Any]], style: Style, begun: str = "") -> list[int]:  # fmt: skip
+    """Return the token ids of a conversation and of the header of the next answer, and its beginning."""
+    header = [(f"{START}assistant\n", False), (begun, False)]
+    return encoded(tokenizer, [*parts(messages, style), *header]).input_ids
 
 
 def answer_with_tools(
-    ask: Callable[[list[dict]], dict],
+    ask: Callable[[list[Message]], Message],
     tools: Mapping[str, Callable[..., Any]],
     question: str,
-    most: int = 3,
-) -> list[dict]:
+    most: int,
+) -> list[Message]:
     """Return the conversation in which ``ask`` answers a question with the help of tools."""
-    messages: list[dict] = [{"role": "user", "content": question}]
+    messages: list[Message] = [{"role": "user", "content": question}]
     for _ in range(most):
         reply = ask(list(messages))
         messages.append(reply)
