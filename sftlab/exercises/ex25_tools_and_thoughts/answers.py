@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from sftlab.classroom.answers import equivalent, refused, right
+from sftlab.exercises.ex25_tools_and_thoughts.traces import WORDS
 from sftlab.exercises.ex25_tools_and_thoughts.traces import parts as reference_parts
 from sftlab.exercises.ex25_tools_and_thoughts.traces import split_thought as reference_split
 
@@ -19,15 +20,15 @@ def by_roles(messages, style):
         role = message["role"]
         left -= role == "user"
         found.append((f"<|im_start|>{role}\n", False))
-        pieces = [message["content"]]
-        thought = message.get("reasoning_content")
-        if thought and not left:
-            pieces.insert(0, style.thought(thought))
+        pieces = [message["content"]] if message["content"] else []
         for call in message.get("tool_calls") or ():
             pieces.append(style.call(call))
-        pieces.append("<|im_end|>")
+        text = "\n".join(pieces)
+        thought = message.get("reasoning_content")
+        if thought and not left:
+            text = style.thought(thought) + text
         on = False if role != "assistant" or message.get("weight") == 0 else True
-        found.append(("".join(pieces), on))
+        found.append((text + "<|im_end|>", on))
         found.append(("\n", False))
     return found
 
@@ -41,10 +42,11 @@ def backwards(messages, style):
         text = ""
         if behind and message.get("reasoning_content"):
             text = style.thought(message["reasoning_content"])
-        text += message["content"]
+        body = message["content"] or ""
         if message.get("tool_calls"):
             for call in message["tool_calls"]:
-                text += style.call(call)
+                body += ("\n" if body else "") + style.call(call)
+        text += body
         weight = message.get("weight")
         trained = message["role"] == "assistant" and (weight is None or weight > 0)
         found = [
@@ -70,7 +72,8 @@ def in_steps(messages, style):
     for number, message in enumerate(messages):
         thought = (message.get("reasoning_content") or "") if number >= begin else ""
         thought = style.thought(thought) if thought else ""
-        texts.append(thought + message["content"] + "".join(map(style.call, message.get("tool_calls") or [])))  # fmt: skip
+        lines = [message["content"] or "", *map(style.call, message.get("tool_calls") or [])]
+        texts.append(thought + "\n".join(filter(None, lines)))
     trained = [m["role"] == "assistant" and m.get("weight") != 0 for m in messages]
     return [
         pair
@@ -80,6 +83,11 @@ def in_steps(messages, style):
 
 
 equivalent(PARTS, "A user message has no thought.", "`n > asked` becomes `n >= asked`")
+
+
+@refused(PARTS, "another style")
+def in_one_style(messages, style):
+    return reference_parts(messages, WORDS)
 
 
 @refused(PARTS, "KeyError")
@@ -125,7 +133,8 @@ def by_recursion(ask, tools, question, most, so_far=None):
     if "tool_calls" not in reply:
         return messages
     for call in reply["tool_calls"]:
-        messages.append({"content": _answered(call, tools), "role": "tool"})
+        name = call["function"]["name"]
+        messages.append({"content": _answered(call, tools), "role": "tool", "name": name})
     return by_recursion(ask, tools, question, most - 1, messages)
 
 
@@ -164,6 +173,13 @@ def asked_before(ask, tools, question, most):
         if number < most:
             reply = ask(messages)
             messages.append(reply)
+    return messages
+
+
+@refused(LOOP, "times asked")
+def asked_once_more(ask, tools, question, most):
+    messages = by_while(ask, tools, question, most)
+    ask(messages)
     return messages
 
 
@@ -216,6 +232,21 @@ def by_error(reply, opening, closing):
     except ValueError:
         return rest, ""
     return rest[:at], rest[at + len(closing) :]
+
+
+@refused(SPLIT, "the opening twice")
+def without_any_opening(reply, opening, closing):
+    if not reply.startswith(opening):
+        return "", reply
+    return reference_split(opening + reply.replace(opening, ""), opening, closing)
+
+
+@refused(SPLIT, "markers with brackets")
+def by_open_pattern(reply, opening, closing):
+    if closing not in reply or not reply.startswith(opening):
+        return reference_split(reply, opening, closing)
+    found = re.match(f"{opening}(.*?){closing}(.*)", reply, re.DOTALL)
+    return (found[1], found[2]) if found else ("", reply)
 
 
 @refused(SPLIT, "a tuple is expected")
