@@ -183,6 +183,13 @@ def asked_once_more(ask, tools, question, most):
     return messages
 
 
+@refused(LOOP, "changes its own input")
+def one_tool_less(ask, tools, question, most):
+    messages = by_while(ask, tools, question, most)
+    tools.clear()
+    return messages
+
+
 @refused(LOOP, "KeyError")
 def errors_raise(ask, tools, question, most):
     messages = [{"role": "user", "content": question}]

@@ -45,7 +45,6 @@ def _written(
     style: Any,
     trained: Callable[[dict], bool] = lambda m: m["role"] == "assistant" and m.get("weight") != 0,
     kept: Callable[[int, int, int], bool] = lambda n, asked, count: n > asked,
-    last: Callable[[dict], bool] = lambda m: m["role"] == "user",
     order: str = "tmc",
     between: str = "\n",
     behind: str = "",
@@ -53,7 +52,7 @@ def _written(
     layout: Callable[[str, str, bool], list] | None = None,
 ) -> list:
     """Write a conversation as ``parts`` does, but for one decision."""
-    asked = max(n for n, message in enumerate(messages) if last(message))
+    asked = max(n for n, message in enumerate(messages) if message["role"] == "user")
     found: list = []
     for n, message in enumerate(messages):
         thought = message.get("reasoning_content")
@@ -99,10 +98,8 @@ _wrong_parts("All thoughts are written. Those before the last user message are l
              kept=lambda n, asked, count: True)  # fmt: skip
 _wrong_parts("No thought is written. Those behind the last user message are.",
              kept=lambda n, asked, count: False)  # fmt: skip
-_wrong_parts("Only the last message keeps its thought. So does a call behind the last user message: its thought came before the result.",
+_wrong_parts("A thought before a call is missing, though no user message follows it. Only a message of role user ends the turn, a result does not.",
              kept=lambda n, asked, count: n == count - 1)  # fmt: skip
-_wrong_parts("A message of role system or tool counts as the user's. Thoughts are kept behind the last message of role user.",
-             last=lambda m: m["role"] != "assistant")  # fmt: skip
 _wrong_parts("The thought stands behind the content. The model thinks before it answers.", order="mtc", between="")  # fmt: skip
 _wrong_parts("The calls stand before the content. They are the last of a message.", order="tcm")
 _wrong_parts("Content and calls stand in one line. A line break joins them.", between="")
