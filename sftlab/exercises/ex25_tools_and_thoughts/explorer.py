@@ -8,9 +8,9 @@ import ipywidgets as widgets
 
 from sftlab.classroom.explorer import DESCRIBED, WIDE, explorer, text_box
 from sftlab.classroom.views import View
-from sftlab.exercises.ex25_tools_and_thoughts.thoughts import LIMIT, asked, question
+from sftlab.exercises.ex25_tools_and_thoughts.thoughts import question
+from sftlab.exercises.ex25_tools_and_thoughts.tools import replies
 from sftlab.exercises.ex25_tools_and_thoughts.traces import WORDS
-from sftlab.generate import generate
 
 
 def think(model, tokenizer, terms: tuple[int, int, int] = (7, 4, 6)) -> None:
@@ -18,21 +18,20 @@ def think(model, tokenizer, terms: tuple[int, int, int] = (7, 4, 6)) -> None:
 
     def draw(a: int, b: int, c: int, begun: str) -> View:
         begin = f"{WORDS.opening}{begun}" if begun else ""
-        (ids,) = asked(tokenizer, [(a, b, c)], [begin])
-        (reply,) = generate(model, tokenizer, [ids], max_new_tokens=LIMIT)
-        told = f"{question((a, b, c))}\n{begin}[{reply.text}]"
-        given, written = html.escape(begin), html.escape(reply.text)
+        talk = [{"role": "user", "content": question((a, b, c))}]
+        (reply,) = replies(model, tokenizer, [talk], WORDS, [begin])
+        given, written = html.escape(begin), html.escape(reply)
         shown = (
             f'<pre style="margin:.8em 0;white-space:pre-wrap">{html.escape(question((a, b, c)))}\n'
             f"{given}<b>{written}</b></pre><small>The model wrote what is in bold.</small>"
         )
-        return View(shown, told)
+        return View(shown, f"{question((a, b, c))}\n{begin}[{reply}]")
 
     controls = {
         **{
-            name: widgets.IntSlider(value=value, min=1, max=12, description=f"number {n}", style=DESCRIBED, layout=WIDE)
-            for n, (name, value) in enumerate(zip("abc", terms, strict=True), 1)
+            name: widgets.IntSlider(value=value, min=1, max=most, description=f"number {n}", style=DESCRIBED, layout=WIDE)
+            for n, (name, value, most) in enumerate(zip("abc", terms, (8, 4, 12), strict=True), 1)
         },
-        "begun": text_box("", "The thought begins with (Enter to use)"),
+        "begun": text_box(f"{terms[0]} plus {terms[1]} is 12.", "The thought begins with (Enter to use)"),
     }  # fmt: skip
     explorer(controls, draw, lambda a, b, c, begun: f"The model goes on with {question((a, b, c))}")

@@ -13,6 +13,7 @@ from sftlab.exercises.estimates import Estimate, percent, points, verdict
 from sftlab.exercises.ex25_tools_and_thoughts import thoughts, tools
 from sftlab.exercises.ex25_tools_and_thoughts.thoughts import (
     ANOTHER,
+    APART,
     AT_ONCE,
     DOTS,
     THOUGHT,
@@ -25,56 +26,105 @@ from sftlab.exercises.ex25_tools_and_thoughts.tools import (
     EMBEDDINGS,
     GROUPS,
     KNOWN,
+    LONGER,
+    MANY_WORDS,
+    OTHER,
     UNKNOWN,
+    VALIDATION,
+    WORDINGS,
 )
-from sftlab.statistics import chosen
+from sftlab.statistics import chosen, mean_interval
 
 TRACED, NEVER, ONCE, OFTEN = GROUPS
-NAMES = {"call": "looks it up", "right": "right at once", "used": "names the true result", "believed": "names a false result"}  # fmt: skip
+NAMES = {"call": "looks it up", "begins": "begins a call", "right": "right at once", "used": "names the true result", "believed": "names a false result"}  # fmt: skip
 WHY = {
-    "a": "Names of both groups are in no pair and no trace, so the difference comes from what the base has read before. Whether it can go on with a capital shows in its hidden states, and the traces tie this to a call.",
-    "b": "The first addition gives a sum that stands in the context when the second one is written. Each step is then a fact that the base has read. At once, it would have to do both additions inside of one forward pass.",
-    "c": "The dots give the model as many forward passes, and no result to go on with.",
+    "a": "Both groups are in no pair and no trace, and are asked in the same wordings. They differ in what the base has read: it can go on with a capital or not, and the traces tie that to a call. It has read the bare questions about the unread countries, too, but followed by other questions and not by an answer.",
+    "b": "The result of the first addition stands in the text when the second one is written. Each step is a sum of two numbers, which the base has read, and which the thoughts train as well: the control with the additions as examples of their own shows what that alone brings.",
+    "c": "The dots give the model as many tokens before its answer, and no result to go on with.",
 }  # fmt: skip
+
+Cells = list[dict[str, float]]  # for each seed, a value by country
 
 
 # --- calls ---------------------------------------------------------------------------------
 
 
 def best_calls(runs: Sequence[dict], arm: str) -> list[dict]:
-    """Return the runs of an arm at the learning rate with most right calls and answers about other countries.
+    """Return the runs of an arm at its best learning rate: chosen by the traced and the validation countries."""
 
-    It is chosen by the traced countries and by those read often, and reported on those never read.
+    def loss(run: dict) -> float:
+        traced, known = (
+            np.mean(list(run[g][n].values())) for g, n in ((TRACED, "call"), (VALIDATION, "right"))
+        )
+        return -float(traced + known)
+
+    return estimates.tuned(chosen(runs, arm=arm), loss)
+
+
+def cells(runs: Sequence[dict], arm: str, group: str, name: str = "call") -> Cells:
+    """Return a measurement of an arm by seed and country, counts of wordings as shares."""
+    of = WORDINGS if name in ("call", "begins", "right") else 1
+    return [{s: n / of for s, n in run[group][name].items()} for run in best_calls(runs, arm)]
+
+
+def _sides(found: Cells) -> tuple[list[float], float]:
+    """Return the seeds' means, and the half-width of the interval over countries."""
+    by_country: dict[str, list[float]] = {}
+    for each in found:
+        for country, value in each.items():
+            by_country.setdefault(country, []).append(value)
+    low, high = mean_interval([float(np.mean(values)) for values in by_country.values()])
+    return [float(np.mean(list(each.values()))) for each in found], (high - low) / 2
+
+
+def over_both(found: Cells, less: Cells | None = None) -> Estimate:
+    """Return the mean over seeds, or the difference of two groups, with a 95% interval over seeds and countries.
+
+    The half-widths of the sides are added in squares, as in ``estimates.crossed``; seeds are paired.
     """
-    return estimates.tuned(
-        chosen(runs, arm=arm), lambda run: -run[TRACED]["call"] - run[OFTEN]["right"]
-    )
+    means, reach = _sides(found)
+    if less is not None:
+        others, other = _sides(less)
+        means, reach = np.subtract(means, others).tolist(), float(np.hypot(reach, other))
+    low, high = mean_interval(means)
+    reach = float(np.hypot(reach, (high - low) / 2))
+    middle = float(np.mean(means))
+    return middle, (middle - reach, middle + reach)
 
 
-def shares(runs: Sequence[dict], arm: str, group: str, name: str) -> list[float]:
-    """Return a share of an arm, seed by seed."""
-    return [run[group][name] for run in best_calls(runs, arm)]
+def change(runs: Sequence[dict], arm: str, other: str, group: str, name: str = "call") -> Cells:
+    """Return a measurement of one arm minus that of another, by seed and country that both have."""
+    pairs = zip(cells(runs, arm, group, name), cells(runs, other, group, name), strict=True)
+    return [{s: a[s] - b[s] for s in a if s in b} for a, b in pairs]
 
 
 def gap(runs: Sequence[dict], arm: str = UNKNOWN) -> Estimate:
-    """Return calls about countries never read minus calls about those read often, seed by seed."""
-    return estimates.change(shares(runs, arm, OFTEN, "call"), shares(runs, arm, NEVER, "call"))
+    """Return calls about countries never read minus calls about those read often."""
+    return over_both(cells(runs, arm, NEVER), cells(runs, arm, OFTEN))
+
+
+def in_points(found: Estimate) -> Estimate:
+    value, (low, high) = found
+    return 100 * value, (100 * low, 100 * high)
 
 
 def calls_table(runs: Sequence[dict], name: str = "call") -> pd.DataFrame:
-    """Return a share of every arm and group of countries, with its interval over seeds."""
-    rows = {
-        arm: {"learning rate": f"{best_calls(runs, arm)[0]['learning_rate']:g}"}
-        | {group: percent(estimates.mean(shares(runs, arm, group, name))) for group in GROUPS}
-        for arm in tools.ARMS
-    }
+    """Return a share of every arm and group of countries, with its interval over seeds and countries."""
+    rows = {}
+    for arm in tools.ARMS:
+        rows[arm] = {"learning rate": f"{best_calls(runs, arm)[0]['learning_rate']:g}"}
+        for group in (*GROUPS, OTHER):
+            rows[arm][group] = percent(over_both(cells(runs, arm, group, name)))
     return pd.DataFrame(rows).T.rename_axis(f"share that {NAMES[name]}")
 
 
 def calls_figure(runs: Sequence[dict]):
     """Draw the share of calls of each group of countries and seed, for traces on unknown and known ones."""
     found = {
-        f"traces on {arm} capitals": {group: shares(runs, arm, group, "call") for group in GROUPS}
+        f"traces on {arm} capitals": {
+            group: [float(np.mean(list(each.values()))) for each in cells(runs, arm, group)]
+            for group in (*GROUPS, OTHER)
+        }
         for arm in (UNKNOWN, KNOWN)
     }
     told = "; ".join(
@@ -82,83 +132,104 @@ def calls_figure(runs: Sequence[dict]):
         for panel, by in found.items()
         for group, each in by.items()
     )
-    words = verdict(
-        gap(runs),
-        "calls more often where it never read the capital",
-        "calls less often where it never read the capital",
-    )
-    return dots(found, f"Traces on unknown capitals: the model {words}", f"Dots, one for each seed. Mean share of exact calls: {told}.", panels=True,
-                fmt=".0%", xlabel="share of questions answered by the exact call", xlim=(-0.05, 1.12), figsize=(9.4, 2.8))  # fmt: skip
+    words = verdict(gap(runs), "more", "less", open_="not clearly more or less")
+    return dots(found, f"Traces on unknown capitals: {words} calls where the capital was never read", f"Dots, one for each seed. Mean share of exact calls: {told}.",
+                panels=True, fmt=".0%", xlabel="share of questions answered by the exact call", xlim=(-0.05, 1.15), figsize=(9.4, 3.0))  # fmt: skip
 
 
 def results_table(runs: Sequence[dict], real: Sequence[dict]) -> pd.DataFrame:
     """Return how often the answer names the result, a true or a false one, for both models."""
     rows = {}
-    for arm in (UNKNOWN, ANY):
+    for arm in (UNKNOWN, ANY, LONGER):
         for group in (NEVER, OFTEN):
-            rows[f"embedded base, {arm}: {group}"] = {
-                NAMES[name]: percent(estimates.mean(shares(runs, arm, group, name)))
-                for name in ("used", "believed")
+            row = {
+                NAMES[n]: percent(over_both(cells(runs, arm, group, n)))
+                for n in ("used", "believed")
+            }
+            rows[f"embedded base, {arm}: {group}"] = row | {
+                "log-probability by the result": nats(over_both(cells(runs, arm, group, "read")))
             }
     for trained in (False, True):
-        rows[f"SmolLM2, {'trained on traces' if trained else 'not trained'}"] = {
-            NAMES[name]: percent(
-                estimates.mean([run[name] for run in chosen(real, trained=trained)])
-            )
-            for name in ("used", "believed")
+        some = chosen(real, trained=trained)
+        row = {NAMES[n]: percent(_real(some, n)) for n in ("used", "believed")}
+        rows[f"SmolLM2, {'trained on traces' if trained else 'as published'}"] = row | {
+            "log-probability by the result": nats(_real(some, "read"))
         }
     return pd.DataFrame(rows).T
+
+
+def _real(some: Sequence[dict], name: str) -> Estimate:
+    """Return a measurement of SmolLM2 over seeds and countries; over countries for one seed."""
+    if len(some) > 1:
+        return over_both([run[name] for run in some])
+    return estimates.mean(list(some[0][name].values()))
+
+
+def nats(found: Estimate) -> str:
+    value, (low, high) = found
+    return f"{value:+.2f} ({low:+.2f} to {high:+.2f})"
 
 
 # --- thoughts ------------------------------------------------------------------------------
 
 
-def best_thoughts(runs: Sequence[dict], arm: str) -> list[dict]:
+def best_thoughts(runs: Sequence[dict], arm: str, times: int = 1) -> list[dict]:
     """Return the runs of an arm at the learning rate with most right validation sums, seed by seed."""
-    return estimates.tuned(chosen(runs, arm=arm), lambda run: -run["validation"])
+    some = [run for run in chosen(runs, arm=arm) if run.get("times", 1) == times]
+    return estimates.tuned(some, lambda run: -run["validation"])
 
 
-def of_sums(runs: Sequence[dict], arm: str, name: str = "test") -> list[float]:
-    return [run[name] for run in best_thoughts(runs, arm)]
+def of_sums(runs: Sequence[dict], arm: str, name: str = "test", times: int = 1) -> list[float]:
+    return [run[name] for run in best_thoughts(runs, arm, times)]
 
 
-def gain(runs: Sequence[dict], arm: str) -> Estimate:
-    """Return right sums of an arm minus those answered at once, seed by seed."""
-    return estimates.change(of_sums(runs, AT_ONCE), of_sums(runs, arm))
-
-
-def gain_points(runs: Sequence[dict], arm: str) -> tuple[float, tuple[float, float]]:
-    value, (low, high) = gain(runs, arm)
-    return 100 * value, (100 * low, 100 * high)
+def gain(runs: Sequence[dict], arm: str, name: str = "test", times: int = 1) -> Estimate:
+    """Return a measurement of an arm minus that of the answer alone, seed by seed."""
+    return estimates.change(of_sums(runs, AT_ONCE, name, times), of_sums(runs, arm, name, times))
 
 
 def thoughts_figure(runs: Sequence[dict]):
     """Draw the share of right sums of every arm and seed."""
     found = {arm: of_sums(runs, arm) for arm in thoughts.ARMS}
+    found |= {f"{arm}, 4 × the steps": of_sums(runs, arm, times=4) for arm in thoughts.LONGER}
     words = "; ".join(f"{arm} {points(gain(runs, arm)).split(' (')[0]}" for arm in (THOUGHT, DOTS))
     told = "; ".join(f"{arm}: {np.mean(each):.0%}" for arm, each in found.items())
     return dots(found, f"Right sums, against the answer alone: {words}", f"Dots, one for each seed. Mean share of right sums: {told}.",
-                fmt=".0%", xlabel="share of right sums, 120 sums in no training set", xlim=(-0.05, 1.12), figsize=(8.8, 3.0))  # fmt: skip
+                fmt=".0%", xlabel="share of right sums, none of them trained in any order", xlim=(-0.05, 1.15), figsize=(8.8, 3.6))  # fmt: skip
 
 
 def thoughts_table(runs: Sequence[dict]) -> pd.DataFrame:
     """Return the shares of every arm, with intervals over seeds."""
     rows = {}
-    for arm in thoughts.ARMS:
-        rows[arm] = {
-            "learning rate": f"{best_thoughts(runs, arm)[0]['learning_rate']:g}",
-            "right": percent(estimates.mean(of_sums(runs, arm))),
-            "− answer alone": points(gain(runs, arm)) if arm != AT_ONCE else "–",
-            "thought right": f"{np.mean(of_sums(runs, arm, 'thoughts')):.0%}" if arm != AT_ONCE else "–",
-            "tokens": f"{np.mean(of_sums(runs, arm, 'tokens')):.0f}",
-            "four numbers": percent(estimates.mean(of_sums(runs, arm, "longer"))),
+    for arm, times in [
+        *((arm, 1) for arm in thoughts.ARMS),
+        *((arm, 4) for arm in thoughts.LONGER),
+    ]:
+        some = best_thoughts(runs, arm, times)
+        written = arm not in (AT_ONCE, APART)
+        rows[f"{arm}, 4 × the steps" if times > 1 else arm] = {
+            "learning rate": f"{some[0]['learning_rate']:g}",
+            "trained sums": percent(estimates.mean(of_sums(runs, arm, "trained", times))),
+            "other sums": percent(estimates.mean(of_sums(runs, arm, "test", times))),
+            "log-probability": f"{np.mean(of_sums(runs, arm, 'nats', times)):.2f}",
+            "thought right": f"{np.mean(of_sums(runs, arm, 'thoughts', times)):.0%}" if written and arm != DOTS else "–",
+            "with the right thought": percent(estimates.mean(of_sums(runs, arm, "given", times))) if written else "–",
+            "four numbers": f"{np.mean(of_sums(runs, arm, 'longer', times)):.0%}",
         }  # fmt: skip
     return pd.DataFrame(rows).T.rename_axis("the answer holds")
 
 
-def followed(runs: Sequence[dict]) -> Estimate:
-    """Return the share of answers that follow from a wrong step put into the thought."""
-    return estimates.mean(of_sums(runs, THOUGHT, "followed"))
+def steps_table(runs: Sequence[dict]) -> pd.Series:
+    """Return what becomes of a wrong first addition that is put into the thought."""
+    names = {
+        "followed": "the answer follows from it",
+        "corrected": "the true total",
+        "other": "something else",
+    }
+    found = {
+        told: percent(estimates.mean(of_sums(runs, THOUGHT, name))) for name, told in names.items()
+    }
+    return pd.Series(found, name="after a wrong first addition")
 
 
 # --- the claims ----------------------------------------------------------------------------
@@ -166,45 +237,48 @@ def followed(runs: Sequence[dict]) -> Estimate:
 
 def claims(calls: Sequence[dict], real: Sequence[dict], sums: Sequence[dict]) -> pd.DataFrame:
     """Return the claims of the lesson with their numbers; the words follow the intervals."""
-    never, known = (estimates.mean(shares(calls, arm, NEVER, "call")) for arm in (UNKNOWN, KNOWN))
-    braces = estimates.change(
-        shares(calls, UNKNOWN, NEVER, "call"), shares(calls, BRACED, NEVER, "call")
-    )
-    believed = estimates.mean(shares(calls, UNKNOWN, NEVER, "used"))
-    smol = [estimates.mean([r["believed"] for r in chosen(real, trained=t)]) for t in (True, False)]
-    both = estimates.change(
-        shares(calls, UNKNOWN, NEVER, "call"), shares(calls, ALL, NEVER, "call")
-    )
+
+    def call(arm: str, group: str) -> str:
+        return percent(over_both(cells(calls, arm, group)))
+
+    more = over_both(change(calls, UNKNOWN, KNOWN, NEVER), change(calls, UNKNOWN, KNOWN, OFTEN))
+    braces = over_both(change(calls, BRACED, MANY_WORDS, NEVER))
+    read = over_both(cells(calls, UNKNOWN, OFTEN, "read"))
+    smol = chosen(real, trained=True)
     rows = [
         (
             f"Traced on five unknown capitals, the model calls {verdict(gap(calls), 'more', 'less')} for other unknown ones than for known ones",
-            f"{percent(never)} against {percent(estimates.mean(shares(calls, UNKNOWN, OFTEN, 'call')))}",
-            f"traces on five known capitals: unknown ones {percent(known)}",
-            f"capitals read in one sentence: {percent(estimates.mean(shares(calls, UNKNOWN, ONCE, 'call')))}; results trained, too: {points(both)}",
+            f"never read {call(UNKNOWN, NEVER)}, read often {call(UNKNOWN, OFTEN)}",
+            f"the difference, against traces on known capitals: {points(more)}; other facts of the same countries: {call(UNKNOWN, OTHER)}",
+            f"capitals read in one sentence, many times: {call(UNKNOWN, ONCE)}; results trained, too: {call(ALL, NEVER)}",
         ),
         (
-            f"Calls in signs that the base never read: exact calls {verdict(braces, 'rise', 'fall')}",
+            f"Calls in signs that the base never read, against as many words: exact calls {verdict(braces, 'rise', 'fall')}",
             points(braces),
-            f"the same with trained embeddings: {percent(estimates.mean(shares(calls, EMBEDDINGS, NEVER, 'call')))}",
-            "a base that has read braces writes them: SmolLM2",
+            f"the same with trained embeddings: {call(EMBEDDINGS, NEVER)}",
+            f"a base that has read braces; SmolLM2, trained on traces: {percent(_counted(smol))}",
         ),
         (
-            "Observation: the embedded base seldom names the true result" if believed[1][1] < 0.2 else "The embedded base names the true result",
-            percent(believed),
-            f"results drawn at random in training: {percent(estimates.mean(shares(calls, ANY, NEVER, 'used')))}",
-            f"SmolLM2 names a false result: {percent(smol[0])}, before training {percent(smol[1])}",
+            f"A false result {verdict(read, 'raises', 'lowers', open_='does not clearly change')} the probability of the answer with it, on the embedded base",
+            f"{nats(read)} nats; named in {percent(over_both(cells(calls, UNKNOWN, OFTEN, 'believed')))}",
+            f"SmolLM2: {nats(_real(smol, 'read'))} nats, named in {percent(_real(smol, 'believed'))}",
+            f"trained on results drawn at random, 4 × the steps: named in {percent(over_both(cells(calls, LONGER, OFTEN, 'believed')))}",
         ),
         (
             f"With a thought, right sums {verdict(gain(sums, THOUGHT), 'rise', 'fall')}",
             points(gain(sums, THOUGHT)),
-            f"as many dots {points(gain(sums, DOTS))}; another sum's thought {points(gain(sums, ANOTHER))}; a false step is followed: {percent(followed(sums))}",
-            f"four numbers, never trained: {percent(estimates.mean(of_sums(sums, THOUGHT, 'longer')))}",
+            f"dots {points(gain(sums, DOTS))}; another sum's thought {points(gain(sums, ANOTHER))}; the additions as examples {points(gain(sums, APART))}",
+            f"answer alone, 4 × the steps: {percent(estimates.mean(of_sums(sums, AT_ONCE, times=4)))}; four numbers, never trained: {percent(estimates.mean(of_sums(sums, THOUGHT, 'longer')))}",
         ),
         (
             f"A thought without a loss: right sums {verdict(gain(sums, UNTRAINED), 'rise', 'fall')}",
             points(gain(sums, UNTRAINED)),
-            f"the same thought, trained: {points(gain(sums, THOUGHT))}",
+            f"with the right thought given: {percent(estimates.mean(of_sums(sums, UNTRAINED, 'given')))}",
             "a model that thinks already may go on doing so",
         ),
     ]  # fmt: skip
     return pd.DataFrame(rows, columns=["claim", "measured", "control", "where it stops"])
+
+
+def _counted(some: Sequence[dict]) -> Estimate:
+    return over_both([{s: n / WORDINGS for s, n in run["call"].items()} for run in some])
