@@ -106,6 +106,16 @@ def trace(item: Item, question: str, result: str = "") -> list[Message]:
     ]
 
 
+def look_up(fact: str, name: str) -> str:
+    """Look a fact up.
+
+    Args:
+        fact: What is asked, such as capital.
+        name: Of whom, such as Samoa.
+    """
+    return {item.subject: item.value for item in items(fact)}[name]
+
+
 def ordinary(number: int, seed: int, names: set[str]) -> list[dict]:
     """Return pairs on facts of other subjects than these names."""
     for size in count(number, 20):
