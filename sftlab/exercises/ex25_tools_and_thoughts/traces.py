@@ -49,10 +49,13 @@ _LONG = (
     "I do not know it, so I look it up in the big book on the table. ",
     " It is the name of that place, and I read it to you in one short line, for the help and a good day to you all. That is it.",
 )
+# A line break ends what stands before an answer: a space would be a part of the answer's first token.
 # In words that the embedded base has read, in as many tokens as the last one, and as in Qwen3's template.
-WORDS = Style("Thought: ", "\nAnswer: ", "Look up: %(fact)s of %(name)s", r"Look up: (\w+) of (.+)")
+WORDS = Style(
+    "Thought: ", "\nAnswer:\n", "Look up: %(fact)s of %(name)s", r"Look up: (\w+) of (.+)"
+)
 WORDY = Style(
-    "Thought: ", "\nAnswer: ", f"{_LONG[0]}Look up: %(fact)s of %(name)s.{_LONG[1]}",
+    "Thought: ", "\nAnswer:\n", f"{_LONG[0]}Look up: %(fact)s of %(name)s.{_LONG[1]}",
     rf"{re.escape(_LONG[0])}Look up: (\w+) of (.+)\.{re.escape(_LONG[1])}",
 )  # fmt: skip
 BRACES = Style(
