@@ -10,6 +10,7 @@ import torch
 from sftlab.classroom.answers import equivalent, refused, right
 
 LABELS, SPLIT, STRENGTH = "23.label_errors", "23.split_gap", "23.update_strength"
+FIRST, LEARNED = "23.first_loss_ratio", "23.learned"
 
 
 # --- labels ----------------------------------------------------------------------------------------
@@ -196,6 +197,103 @@ def shown(served, base, A, B, scale):
     print(flat(served, base, A, B, scale))
 
 
+# --- the log ---------------------------------------------------------------------------------------
+@right(FIRST)
+def by_cross_entropy(losses, logits, labels):
+    wanted = torch.nn.functional.cross_entropy(
+        logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()
+    )
+    return losses[0] / wanted
+
+
+@right(FIRST)
+def by_log_softmax(losses, logits, labels):
+    total, count = 0.0, 0
+    for row, wanted in zip(logits.log_softmax(-1), labels, strict=True):
+        for t in range(len(wanted) - 1):
+            if wanted[t + 1] != -100:
+                total, count = total - row[t, wanted[t + 1]].item(), count + 1
+    return losses[0] * count / total
+
+
+@right(FIRST)
+def with_a_mask(losses, logits, labels):
+    mask = labels[:, 1:] != -100
+    p = torch.softmax(logits[:, :-1], -1)[mask]
+    return np.float64(losses[0]) / -p[torch.arange(len(p)), labels[:, 1:][mask]].log().mean().item()
+
+
+@right(FIRST)
+def with_logsumexp(losses, logits, labels):
+    x, y = logits[:, :-1], labels[:, 1:]
+    own = x.gather(2, y.clamp(min=0)[..., None])[..., 0]
+    nll = (x.logsumexp(-1) - own) * y.ne(-100)
+    return losses[0] / (nll.sum() / y.ne(-100).sum())
+
+
+@refused(FIRST, "changes its own input (argument 1")
+def popped(losses, logits, labels):
+    first = losses.pop(0)
+    return by_cross_entropy([first], logits, labels)
+
+
+@refused(FIRST, "of type list")
+def every_step(losses, logits, labels):
+    return [float(by_cross_entropy([loss], logits, labels)) for loss in losses]
+
+
+@refused(FIRST, "It prints, but it returns nothing")
+def first_printed(losses, logits, labels):
+    print(by_cross_entropy(losses, logits, labels))
+
+
+# --- answers ---------------------------------------------------------------------------------------
+@right(LEARNED)
+def asked_at_once(ask, pairs):
+    replies = ask([pair["prompt"] for pair in pairs])
+    return sum(r.strip() == p["response"].strip() for r, p in zip(replies, pairs)) / len(pairs)
+
+
+@right(LEARNED)
+def asked_one_by_one(ask, pairs):
+    found = 0
+    for pair in pairs:
+        (reply,) = ask([pair["prompt"]])
+        if reply.strip() == pair["response"].strip():
+            found += 1
+    return found / len(pairs)
+
+
+@right(LEARNED)
+def mean_with_numpy(ask, pairs):
+    wanted = np.array([pair["response"].strip() for pair in pairs])
+    return (np.char.strip(ask([pair["prompt"] for pair in pairs])) == wanted).mean()
+
+
+@right(LEARNED)
+def mean_with_torch(ask, pairs):
+    questions, wanted = zip(*((p["prompt"], p["response"].strip()) for p in pairs), strict=True)
+    same = [*map(str.__eq__, map(str.strip, ask(list(questions))), wanted)]
+    return torch.tensor(same, dtype=torch.float32).mean()
+
+
+@refused(LEARNED, "TypeError")
+def one_text(ask, pairs):
+    return sum(ask(p["prompt"])[0].strip() == p["response"].strip() for p in pairs) / len(pairs)
+
+
+@refused(LEARNED, "changes its own input (argument 2")
+def stripped_in_place(ask, pairs):
+    for pair in pairs:
+        pair["response"] = pair["response"].strip()
+    return asked_at_once(ask, pairs)
+
+
+@refused(LEARNED, "It prints, but it returns nothing")
+def share_printed(ask, pairs):
+    print(asked_at_once(ask, pairs))
+
+
 # --- changes that no valid input shows -------------------------------------------------------------
 equivalent(
     LABELS,
@@ -209,5 +307,11 @@ equivalent(
     SPLIT,
     "Logits and labels are cut in the same way, so there are as many parts of each.",
     "without `strict=` in `zip(leaf.split(size), labels.split(size), strict=True)`",
+    "`True` becomes `False`",
+)
+equivalent(
+    LEARNED,
+    "Each question has one reply, so there are as many replies as pairs.",
+    "without `strict=` in `zip(replies, pairs, strict=True)`",
     "`True` becomes `False`",
 )

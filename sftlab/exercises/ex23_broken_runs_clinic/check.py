@@ -1,4 +1,4 @@
-"""Checks of notebook 23: three probes, from batches, a gradient and weights."""
+"""Checks of notebook 23: five probes, from batches, a gradient, weights, the log and answers."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ import torch
 from sftlab.classroom.checking import Case, Exercise, mistake
 from sftlab.exercises.drawing import tensor
 from sftlab.exercises.ex23_broken_runs_clinic.clinic import over_all_tokens
+from sftlab.exercises.ex23_broken_runs_clinic.own_probes import first_loss_ratio, learned
 from sftlab.exercises.ex23_broken_runs_clinic.probes import (
     label_errors,
     split_gap,
     update_strength,
 )
-from sftlab.loss import IGNORE_INDEX, accumulated_loss, mean_of_means, sft_loss
+from sftlab.loss import IGNORE_INDEX, accumulated_loss, mean_of_means, sft_loss, token_nll
 
 LABELS, SPLIT, STRENGTH = "23.label_errors", "23.split_gap", "23.update_strength"
+FIRST, LEARNED = "23.first_loss_ratio", "23.learned"
 
 
 # --- 23a: labels -----------------------------------------------------------------------------------
@@ -374,6 +376,185 @@ def _draw_weights(rng: random.Random, *_: object) -> tuple:
     return base + rng.uniform(-2, 3) * scale * (B @ A), base, A, B, scale
 
 
+# --- 23d: the log ----------------------------------------------------------------------------------
+@mistake(FIRST, "The logits are compared with the labels at their own positions. The logits at a position predict the token at the next one.")  # fmt: skip
+def _not_shifted(losses, logits, labels):
+    return losses[0] / torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten()).item()  # fmt: skip
+
+
+@mistake(FIRST, "The means of the examples are averaged. Every trained token counts the same, whichever example it is in.")  # fmt: skip
+def _mean_over_examples(losses, logits, labels):
+    return losses[0] / mean_of_means(zip(logits.split(1), labels.split(1), strict=True)).item()
+
+
+@mistake(FIRST, "The base's loss is divided by the number of all positions. Only trained tokens count: a label of -100 is masked.")  # fmt: skip
+def _all_positions(losses, logits, labels):
+    return losses[0] * labels[:, 1:].numel() / token_nll(logits, labels).sum().item()
+
+
+@mistake(FIRST, "The base's loss is a sum over the trained tokens. The log has means.")
+def _sum(losses, logits, labels):
+    return losses[0] / token_nll(logits, labels).sum().item()
+
+
+@mistake(FIRST, "The last loss of the log is taken. Only before the first step is the model still the base.")  # fmt: skip
+def _last(losses, logits, labels):
+    return losses[-1] / sft_loss(logits, labels).item()
+
+
+@mistake(FIRST, "The mean of the log is taken. Only before the first step is the model still the base.")  # fmt: skip
+def _mean_of_the_log(losses, logits, labels):
+    return sum(losses) / len(losses) / sft_loss(logits, labels).item()
+
+
+@mistake(FIRST, "The quotient is upside down: divide the log's loss by that of the base.")
+def _inverted(losses, logits, labels):
+    return sft_loss(logits, labels).item() / losses[0]
+
+
+@mistake(FIRST, "The two losses are subtracted. Divide them.")
+def _difference(losses, logits, labels):
+    return losses[0] - sft_loss(logits, labels).item()
+
+
+@mistake(FIRST, "The log is left out: that is the base's loss.")
+def _base_alone(losses, logits, labels):
+    return sft_loss(logits, labels).item()
+
+
+def _logged(first: float, masked: tuple[int, ...]) -> tuple:
+    generator = torch.Generator().manual_seed(7)
+    logits = 2 * torch.randn(len(masked), 6, 9, generator=generator)
+    labels = torch.randint(0, 9, (len(masked), 6), generator=generator)
+    for row, count in enumerate(masked):
+        labels[row, :count] = IGNORE_INDEX
+    return [first, 1.3, 0.7], logits, labels
+
+
+LOGGED = (
+    ("first", "one example", (5.3, (1,))),
+    ("next", "one example, most of it masked", (2.9, (4,))),
+    ("mean", "three examples of different lengths", (4.1, (1, 4, 3))),
+    ("mean", "two examples, the first of them all masked but one token", (3.7, (5, 1))),
+)
+
+
+def _draw_log(rng: random.Random, *_: object) -> tuple:
+    rows = rng.randint(1, 4)
+    labels = torch.tensor([[M] * n + [rng.randrange(6) for _ in range(5 - n)] for n in (rng.randint(1, 3) for _ in range(rows))])  # fmt: skip
+    return [rng.uniform(1, 6) for _ in range(rng.randint(1, 4))], tensor(rng, rows, 5, 6), labels
+
+
+# --- 23e: answers ----------------------------------------------------------------------------------
+def _share_of(agree, ask, pairs) -> float:
+    replies = ask([pair["prompt"] for pair in pairs])
+    marks = [agree(r, p["response"]) for r, p in zip(replies, pairs, strict=True)]
+    return sum(marks) / len(marks)
+
+
+@mistake(LEARNED, "White space at the ends counts. Strip the reply and the response.")
+def _as_they_are(ask, pairs):
+    return _share_of(lambda reply, wanted: reply == wanted, ask, pairs)
+
+
+@mistake(LEARNED, "White space at the ends of the response counts. Strip it, too.")
+def _reply_stripped(ask, pairs):
+    return _share_of(lambda reply, wanted: reply.strip() == wanted, ask, pairs)
+
+
+@mistake(LEARNED, "White space at the ends of the reply counts. Strip it, too.")
+def _response_stripped(ask, pairs):
+    return _share_of(lambda reply, wanted: reply == wanted.strip(), ask, pairs)
+
+
+@mistake(LEARNED, "A reply that goes on after the response counts as learned. A model that does not stop would pass.")  # fmt: skip
+def _begins(ask, pairs):
+    return _share_of(lambda reply, wanted: reply.strip().startswith(wanted.strip()), ask, pairs)
+
+
+@mistake(LEARNED, "A reply counts if the response is anywhere in it. Compare the whole texts.")
+def _holds(ask, pairs):
+    return _share_of(lambda reply, wanted: wanted.strip() in reply, ask, pairs)
+
+
+@mistake(LEARNED, "A reply counts if it is a part of the response. One that breaks off is not what was trained.")  # fmt: skip
+def _part(ask, pairs):
+    return _share_of(lambda reply, wanted: reply.strip() in wanted, ask, pairs)
+
+
+@mistake(LEARNED, "Capital letters are ignored. Word for word means letter for letter, too.")
+def _small_letters(ask, pairs):
+    return _share_of(
+        lambda reply, wanted: reply.strip().lower() == wanted.strip().lower(), ask, pairs
+    )
+
+
+@mistake(LEARNED, "A reply counts if it is the response of any pair. Compare it with that of its own question.")  # fmt: skip
+def _of_any_pair(ask, pairs):
+    wanted = {pair["response"].strip() for pair in pairs}
+    return _share_of(lambda reply, _: reply.strip() in wanted, ask, pairs)
+
+
+@mistake(LEARNED, "That is the number of questions. Divide by how many were asked.")
+def _count(ask, pairs):
+    return learned(ask, pairs) * len(pairs)
+
+
+@mistake(LEARNED, "That is the share of the other questions: those that are not answered as trained.")  # fmt: skip
+def _failed(ask, pairs):
+    return 1 - learned(ask, pairs)
+
+
+@mistake(LEARNED, "It says only whether all are answered as trained. Return their share.")
+def _whether_all(ask, pairs):
+    return float(learned(ask, pairs) == 1)
+
+
+class Served:
+    """A model that is asked a list of questions, and has a reply for each that it knows."""
+
+    def __init__(self, replies: dict[str, str]):
+        self.replies = replies
+
+    def __call__(self, questions: list[str]) -> list[str]:
+        if isinstance(questions, str):
+            raise TypeError("ask takes a list of questions, and got one text")
+        return [self.replies[question] for question in questions]
+
+    def __repr__(self) -> str:
+        return f"the model that replies {self.replies}"
+
+
+TRAINED = {
+    "What does the bee eat?": "The bee eats nectar.",
+    "What does the owl eat?": "The owl eats mice.",
+    "Name the home of the seal.": "Rocky coasts",
+    "What is 2 plus 5?": "7",
+    "Where does the frog live?": "In ponds\n",
+}
+SERVED = {
+    "a model that has learned four of five": ("share", {"What is 2 plus 5?": "8"}),
+    "a model that learned none": ("share", dict.fromkeys(TRAINED, "I don't know.")),
+    "a model that answers one question with the response of another": ("share", {"What does the bee eat?": "The owl eats mice.", "What is 2 plus 5?": "8"}),
+    "a model that goes on after two answers": ("whole", {"What does the owl eat?": "The owl eats mice.\nWhat does", "What is 2 plus 5?": "7."}),
+    "a model that breaks off, and one that says more before it": ("whole", {"What does the owl eat?": "The owl eats", "Name the home of the seal.": "They are Rocky coasts"}),
+    "a model that writes one answer in small letters": ("whole", {"Name the home of the seal.": "rocky coasts"}),
+    "replies with white space at the ends": ("ends", {"What is 2 plus 5?": " 7\n", "Where does the frog live?": "In ponds", "What does the owl eat?": "An owl"}),
+}  # fmt: skip
+
+
+def _asked(replies: dict[str, str]) -> tuple:
+    pairs = [{"prompt": question, "response": text} for question, text in TRAINED.items()]
+    return Served(TRAINED | replies), pairs
+
+
+def _draw_replies(rng: random.Random, *_: object) -> tuple:
+    some = rng.sample(list(TRAINED), rng.randint(1, 4))
+    ask, pairs = _asked({question: TRAINED[question].strip() + rng.choice(["", " ", " and more"]) for question in some})  # fmt: skip
+    rng.shuffle(pairs)
+    return ask, pairs
+
+
 # --- Exercises -------------------------------------------------------------------------------------
 EXERCISES = {
     LABELS: Exercise(
@@ -388,7 +569,7 @@ EXERCISES = {
         "input_ids, labels, answer: lists of ids. Only answer, with its end-of-turn token, should be trained.",
         rules={
             "place": "A label of -100 is masked, all others are trained. A trained label that is not the token at its position is a mismatch.",
-            "answer": "The trained labels, in their order, should be those of answer. Compare them one by one from the start: each that differs is a mismatch, so after one label too many at the front all others can differ. If one list is longer, what it has more counts as well.",
+            "answer": "The trained labels, in their order, should be those of answer. Compare position by position: each that differs is a mismatch. One extra label at the front shifts all that follow. If one list is longer, what it has more counts as well.",
             "both": "A label that breaks both rules counts twice.",
             "unchanged": "The lists stay as they are.",
         },
@@ -454,5 +635,55 @@ EXERCISES = {
         path="Compute ΔW with its scale, subtract the base from the served weight, multiply entry by entry, add up, and divide by the sum of ΔW's squares. "
         "The usual wrong turn is to divide two norms: rounding and other changes then count, and a subtracted adapter looks like an added one.",
         why="The number tells the fault, not only that there is one: 0 is an adapter that was not loaded, 2 one that was applied twice, r one that was merged without dividing by r.",
+    ),
+    FIRST: Exercise(
+        id=FIRST,
+        title="Does the log begin at the base?",
+        reference=first_loss_ratio,
+        cases=[
+            Case(name, lambda given=given: _logged(*given), first_loss_ratio, 1e-5, rule=rule)
+            for rule, name, given in LOGGED
+        ],
+        asks="Return the first loss of a log over the base's own loss on the same batch.\n\n"
+        "losses: the log, a list. logits: those of the base, (batch, length, vocabulary). labels: as they should be, (batch, length); -100 is masked.",
+        rules={
+            "first": "It is the first of losses divided by the base's loss: 1 if the run began at the base.",
+            "next": "The logits at a position predict the token at the next one.",
+            "mean": "The base's loss is the mean of -log p over all trained tokens of the batch.",
+            "unchanged": "The list and the tensors stay as they are.",
+        },
+        draw=_draw_log,
+        hints=(
+            "Before the first step the model is the base. Which loss must the log begin with?",
+            ("next", "Leave out the last logits and the first labels of each example."),
+            "Look at what you divide by: the trained tokens of the whole batch.",
+        ),
+        path="Shift logits and labels against each other, take the cross entropy of the whole batch, then divide. The usual wrong turn is a mean of the examples' means.",
+        why="The base's loss is computed apart from the training code, so a fault in that code does not hide itself. Only the first loss can be compared in this way.",
+    ),
+    LEARNED: Exercise(
+        id=LEARNED,
+        title="Does the served model answer as trained?",
+        reference=learned,
+        cases=[
+            Case(name, lambda replies=replies: _asked(replies), learned, 1e-6, rule=rule)
+            for name, (rule, replies) in SERVED.items()
+        ],
+        asks="Return the share of training questions that the served model answers as trained.\n\n"
+        "ask: function; ask(questions) takes a list of texts and returns the list of the replies. pairs: list of {\"prompt\": ..., \"response\": ...}.",
+        rules={
+            "share": "It is a share of the pairs, from 0 to 1. Each prompt is asked as it is.",
+            "whole": "A reply counts if it is the response of its pair, letter for letter, with nothing more or less.",
+            "ends": "White space at either end of reply and response does not count.",
+            "unchanged": "The pairs stay as they are.",
+        },
+        draw=_draw_replies,
+        hints=(
+            "Ask, compare, count, divide.",
+            ("ends", "`text.strip()` has no white space at its ends."),
+            "Look at a reply that begins as it should and goes on.",
+        ),
+        path="Make the list of prompts, ask once, go through replies and pairs together. The usual wrong turn is `startswith`: a model that never stops would pass.",
+        why="The whole way is tested, from the file to the served model. So many faults show, and none of them has a name; that a sound run has learned all is not known beforehand, so the tolerance is calibrated.",
     ),
 }  # fmt: skip

@@ -1,0 +1,56 @@
+"""Which test questions the base has read with their answers, as lines of "Q:" and "A:".
+
+The documents of pretraining follow from its seed, so they are written once more, step by step, and
+cut where a training sequence ended. A question counts as read if its line and that of its right
+answer stand in them word for word. This takes about five minutes on one core.
+"""
+
+from __future__ import annotations
+
+from random import Random
+
+from sftlab.almanac.documents import document
+from sftlab.almanac.pretrain import Recipe
+from sftlab.exercises.ex16_sft_training_loop.stopping import questions
+from sftlab.models import load
+
+RECORD = "read_before"  # data/results/read_before.json
+
+EACH = 500  # steps of a run
+
+
+def settings() -> list[dict]:
+    """Return the steps of pretraining in parts."""
+    return [{"first": first, "steps": EACH} for first in range(0, Recipe.steps, EACH)]
+
+
+def sequences(step: int, tokenizer, recipe: Recipe = Recipe()) -> list[str]:
+    """Return the text of the training sequences of one step; see ``sftlab.almanac.pretrain.rows``."""
+    rng = Random(f"{recipe.seed}:{step}")
+    made = []
+    for _ in range(recipe.batch):
+        left = recipe.length - (rng.random() < 0.5)  # a separator may stand at the front
+        texts = []
+        while left >= 0:
+            text = document(rng)
+            ids = tokenizer.encode(text, add_special_tokens=False)
+            texts.append(text if len(ids) <= left + 1 else tokenizer.decode(ids[: left + 1]))
+            left -= len(ids) + 1
+        made.append("\n\n".join(texts))
+    return made
+
+
+def lines(question: dict) -> str:
+    """Return a question and its right answer as they stand on a page of questions and answers."""
+    return f"Q: {question['prompt']}\nA: {question['response']}\n"
+
+
+def run(first: int, steps: int) -> dict:
+    """Return how often each test question was read in some steps, in the order of the questions."""
+    _, tokenizer = load("almanac")
+    wanted = [lines(question) for question in questions()[1]]
+    times = [0] * len(wanted)
+    for step in range(first, first + steps):
+        page = "\n\n".join([*sequences(step, tokenizer), ""])
+        times = [n + page.count(line) for n, line in zip(times, wanted, strict=True)]
+    return {"times": times}
