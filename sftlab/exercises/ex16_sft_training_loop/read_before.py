@@ -16,20 +16,21 @@ from sftlab.models import load
 
 RECORD = "read_before"  # data/results/read_before.json
 
+RECIPE = Recipe()
 EACH = 500  # steps of a run
 
 
 def settings() -> list[dict]:
     """Return the steps of pretraining in parts."""
-    return [{"first": first, "steps": EACH} for first in range(0, Recipe.steps, EACH)]
+    return [{"first": first, "steps": EACH} for first in range(0, RECIPE.steps, EACH)]
 
 
-def sequences(step: int, tokenizer, recipe: Recipe = Recipe()) -> list[str]:
+def sequences(step: int, tokenizer) -> list[str]:
     """Return the text of the training sequences of one step; see ``sftlab.almanac.pretrain.rows``."""
-    rng = Random(f"{recipe.seed}:{step}")
+    rng = Random(f"{RECIPE.seed}:{step}")
     made = []
-    for _ in range(recipe.batch):
-        left = recipe.length - (rng.random() < 0.5)  # a separator may stand at the front
+    for _ in range(RECIPE.batch):
+        left = RECIPE.length - (rng.random() < 0.5)  # a separator may stand at the front
         texts = []
         while left >= 0:
             text = document(rng)
