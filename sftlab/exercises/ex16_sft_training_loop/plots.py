@@ -11,6 +11,7 @@ from sftlab.classroom.figures import BLUE, bars, curves
 from sftlab.exercises import estimates
 from sftlab.exercises.estimates import Estimate, points, times, tuned, verdict
 from sftlab.exercises.ex16_sft_training_loop import longer as longer_runs
+from sftlab.exercises.ex16_sft_training_loop.read_before import MARKS
 from sftlab.exercises.ex16_sft_training_loop.stopping import (
     BATCH,
     CHECKPOINTS,
@@ -203,9 +204,10 @@ def against_prompt(runs: Runs, some: Runs) -> Estimate:
     return change(prompt_marks(runs), digits(some, "validation"))
 
 
-def read_mask(reads: Runs) -> list[bool]:
-    """Return which test questions stand in the documents of pretraining with their right answers."""
-    return [n > 0 for n in np.sum([run["times"] for run in reads], axis=0)]
+def read_mask(reads: Runs, marks: Sequence[str] = tuple(MARKS)) -> list[bool]:
+    """Return which test questions stand in pretraining with their right answers, on lines with any of the marks."""
+    times = [run["times"][mark] for run in reads for mark in marks]
+    return [n > 0 for n in np.sum(times, axis=0)]
 
 
 def among_pairs(some: Runs) -> list[bool]:
@@ -239,7 +241,7 @@ def read_or_not(runs: Runs, reads: Runs, pairs: int = MANY) -> list[str]:
         shares = [on_some(m, of).mean() for m in (digits(some, "validation"), prompt_marks(runs))]
         gap = against_prompt_on(runs, some, of)
         told.append(
-            f"{name} in pretraining as Q and A ({sum(of)} of {len(of)} questions): trained {shares[0]:.0%}, prompted {shares[1]:.0%}, "
+            f"{name} with their answers in pretraining ({sum(of)} of {len(of)} questions): trained {shares[0]:.0%}, prompted {shares[1]:.0%}, "
             f"{points(gap)}, {verdict(gap, 'more', 'fewer')}"
         )
     return told

@@ -9,8 +9,7 @@ import torch
 
 from sftlab.classroom.answers import equivalent, refused, right
 
-LABELS, SPLIT, STRENGTH = "23.label_errors", "23.split_gap", "23.update_strength"
-FIRST, LEARNED = "23.first_loss_ratio", "23.learned"
+LABELS, FIRST, LEARNED = "23.label_errors", "23.first_loss_ratio", "23.learned"
 
 
 # --- labels ----------------------------------------------------------------------------------------
@@ -75,126 +74,6 @@ def of_the_end(input_ids, labels, answer):
 def strict_pairs(input_ids, labels, answer):
     trained = [label for label in labels if label != -100]
     return sum(a != b for a, b in zip(answer, trained, strict=True))
-
-
-# --- a gradient ------------------------------------------------------------------------------------
-def gradient(combine, logits, pieces):
-    leaf = logits.clone().requires_grad_(True)
-    parts = [(leaf[a:b], labels) for a, b, labels in pieces]
-    (found,) = torch.autograd.grad(combine(parts), leaf)
-    return found
-
-
-@right(SPLIT)
-def by_autograd(combine, logits, labels):
-    whole = gradient(combine, logits, [(0, len(logits), labels)])
-    split = gradient(combine, logits, [(i, i + 1, y[None]) for i, y in enumerate(labels)])
-    return torch.linalg.norm(split - whole) / torch.linalg.norm(whole)
-
-
-@right(SPLIT)
-def cleared_in_between(combine, logits, labels):
-    x = logits.detach().clone()
-    x.requires_grad = True
-    combine([(x, labels)]).backward()
-    whole = x.grad.clone()
-    x.grad = None
-    combine([(x[i : i + 1], labels[i : i + 1]) for i in range(x.shape[0])]).backward()
-    return float((x.grad - whole).pow(2).sum().sqrt() / whole.pow(2).sum().sqrt())
-
-
-@right(SPLIT)
-def with_numpy_norms(combine, logits, labels):
-    found = []
-    for size in (logits.size(0), 1):
-        leaf = torch.nn.Parameter(logits.clone())
-        combine(list(zip(leaf.split(size), labels.split(size)))).backward()
-        found.append(leaf.grad.numpy().ravel())
-    return np.linalg.norm(found[1] - found[0]) / np.linalg.norm(found[0])
-
-
-@right(SPLIT)
-def chunks_of_the_batch(combine, logits, labels):
-    copies = [logits.detach().clone().requires_grad_() for _ in range(2)]
-    n = len(labels)
-    combine([(copies[0], labels)]).backward()
-    combine([*zip(copies[1].chunk(n), labels.chunk(n), strict=True)]).backward()
-    whole, split = (c.grad for c in copies)
-    return ((split - whole).norm() / whole.norm()).item()
-
-
-@refused(SPLIT, "Expected: 0.0, got: 0.3")
-def without_the_batch_dimension(combine, logits, labels):
-    leaf = logits.clone().requires_grad_()
-    combine([(leaf, labels)]).backward()
-    other = logits.clone().requires_grad_()
-    combine([(a[:-1], y[:-1]) for a, y in zip(other.split(1), labels.split(1), strict=True)])
-    combine([(a[:, 1:], y[:, 1:]) for a, y in zip(other.split(1), labels.split(1), strict=True)]).backward()  # fmt: skip
-    return ((other.grad - leaf.grad).norm() / leaf.grad.norm()).item()
-
-
-@refused(SPLIT, "changes its own input (argument 2")
-def logits_scaled(combine, logits, labels):
-    found = by_autograd(combine, logits, labels)
-    logits.mul_(2)
-    return found
-
-
-@refused(SPLIT, "RuntimeError")
-def without_a_leaf(combine, logits, labels):
-    combine([(logits, labels)]).backward()
-    return logits.grad.norm()
-
-
-# --- weights ---------------------------------------------------------------------------------------
-@right(STRENGTH)
-def by_least_squares(served, base, A, B, scale):
-    update = (scale * B @ A).reshape(-1, 1)
-    change = (served.float() - base).reshape(-1, 1)
-    return torch.linalg.lstsq(update, change).solution.item()
-
-
-@right(STRENGTH)
-def by_a_trace(served, base, A, B, scale):
-    update = scale * torch.matmul(B, A)
-    change = served.to(torch.float32) - base
-    return torch.trace(change @ update.T) / torch.trace(update @ update.T)
-
-
-@right(STRENGTH)
-def with_numpy_arrays(served, base, A, B, scale):
-    served, base, A, B = (t.float().numpy() for t in (served, base, A, B))
-    update = scale * (B @ A)
-    return np.vdot(served - base, update) / np.vdot(update, update)
-
-
-@right(STRENGTH)
-def flat(served, base, A, B, scale):
-    u = torch.einsum("or,ri->oi", B, A).flatten() * scale
-    return torch.dot(served.float().flatten() - base.flatten(), u) / torch.dot(u, u)
-
-
-@refused(STRENGTH, "RuntimeError")
-def factors_exchanged(served, base, A, B, scale):
-    update = scale * (A @ B)
-    return ((served - base) * update).sum() / update.square().sum()
-
-
-@refused(STRENGTH, "Expected: 2.75, got: 3")
-def whole_times(served, base, A, B, scale):
-    return round(flat(served, base, A, B, scale).item())
-
-
-@refused(STRENGTH, "changes its own input (argument 1")
-def subtracted_in_place(served, base, A, B, scale):
-    update = scale * (B @ A)
-    served.sub_(base)
-    return (served.float() * update).sum() / update.square().sum()
-
-
-@refused(STRENGTH, "It prints, but it returns nothing")
-def shown(served, base, A, B, scale):
-    print(flat(served, base, A, B, scale))
 
 
 # --- the log ---------------------------------------------------------------------------------------
@@ -301,12 +180,6 @@ equivalent(
     "without `strict=` in `zip(input_ids, labels, strict=True)`",
     "without `strict=` in `zip(trained, answer, strict=False)`",
     "`zip(trained, answer, strict=False)` becomes `zip(answer, trained, strict=False)`",
-    "`True` becomes `False`",
-)
-equivalent(
-    SPLIT,
-    "Logits and labels are cut in the same way, so there are as many parts of each.",
-    "without `strict=` in `zip(leaf.split(size), labels.split(size), strict=True)`",
     "`True` becomes `False`",
 )
 equivalent(

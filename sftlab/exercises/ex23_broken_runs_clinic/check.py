@@ -1,4 +1,4 @@
-"""Checks of notebook 23: five probes, from batches, a gradient, weights, the log and answers."""
+"""Checks of notebook 23: three probes, from batches, the log and answers."""
 
 from __future__ import annotations
 
@@ -8,17 +8,11 @@ import torch
 
 from sftlab.classroom.checking import Case, Exercise, mistake
 from sftlab.exercises.drawing import tensor
-from sftlab.exercises.ex23_broken_runs_clinic.clinic import over_all_tokens
 from sftlab.exercises.ex23_broken_runs_clinic.own_probes import first_loss_ratio, learned
-from sftlab.exercises.ex23_broken_runs_clinic.probes import (
-    label_errors,
-    split_gap,
-    update_strength,
-)
-from sftlab.loss import IGNORE_INDEX, accumulated_loss, mean_of_means, sft_loss, token_nll
+from sftlab.exercises.ex23_broken_runs_clinic.probes import label_errors
+from sftlab.loss import IGNORE_INDEX, mean_of_means, sft_loss, token_nll
 
-LABELS, SPLIT, STRENGTH = "23.label_errors", "23.split_gap", "23.update_strength"
-FIRST, LEARNED = "23.first_loss_ratio", "23.learned"
+LABELS, FIRST, LEARNED = "23.label_errors", "23.first_loss_ratio", "23.learned"
 
 
 # --- 23a: labels -----------------------------------------------------------------------------------
@@ -168,215 +162,7 @@ def _draw_example(rng: random.Random, *_: object) -> tuple:
     return ids, labels, answer
 
 
-# --- 23b: a gradient -------------------------------------------------------------------------------
-def _gradients(combine, logits, labels, size: int = 1) -> list[torch.Tensor]:
-    """Return the gradients in one piece and in micro-batches of a size."""
-    found = []
-    for width in (len(logits), size):
-        leaf = logits.detach().clone().requires_grad_()
-        combine(list(zip(leaf.split(width), labels.split(width), strict=True))).backward()
-        found.append(leaf.grad)
-    return found
-
-
-@mistake(SPLIT, "The difference is divided by the norm of the split gradient. Divide by that of the whole batch.")  # fmt: skip
-def _by_the_split(combine, logits, labels):
-    whole, split = _gradients(combine, logits, labels)
-    return ((split - whole).norm() / split.norm()).item()
-
-
-@mistake(SPLIT, "The difference is not divided by the norm of the whole batch's gradient.")
-def _absolute(combine, logits, labels):
-    whole, split = _gradients(combine, logits, labels)
-    return (split - whole).norm().item()
-
-
-@mistake(SPLIT, "The two norms are compared. Gradients of equal norm can point in different directions: take the norm of the difference.")  # fmt: skip
-def _of_norms(combine, logits, labels):
-    whole, split = _gradients(combine, logits, labels)
-    return (split.norm() - whole.norm()).abs().item() / whole.norm().item()
-
-
-@mistake(SPLIT, "The largest entry of the difference is taken. The norm adds up the squares of all entries.")  # fmt: skip
-def _largest(combine, logits, labels):
-    whole, split = _gradients(combine, logits, labels)
-    return ((split - whole).abs().max() / whole.abs().max()).item()
-
-
-@mistake(SPLIT, "The norms are squared. Take the square roots.")
-def _squared(combine, logits, labels):
-    whole, split = _gradients(combine, logits, labels)
-    return ((split - whole).square().sum() / whole.square().sum()).item()
-
-
-@mistake(SPLIT, "The losses are compared, not their gradients.")
-def _of_losses(combine, logits, labels):
-    whole = combine([(logits, labels)])
-    split = combine(list(zip(logits.split(1), labels.split(1), strict=True)))
-    return ((split - whole).abs() / whole.abs()).item()
-
-
-@mistake(SPLIT, "The second gradient is added to the first one: backward() accumulates. Take a new copy of the logits, or clear the gradient.")  # fmt: skip
-def _not_cleared(combine, logits, labels):
-    whole, split = _gradients(combine, logits, labels)
-    return (split.norm() / whole.norm()).item()
-
-
-@mistake(SPLIT, "The batch is split into halves. Every example is a micro-batch of its own.")
-def _halves(combine, logits, labels):
-    whole, split = _gradients(combine, logits, labels, -(-len(logits) // 2))
-    return ((split - whole).norm() / whole.norm()).item()
-
-
-@mistake(SPLIT, "The examples come in reversed order.")
-def _reversed(combine, logits, labels):
-    whole, split = _gradients(combine, logits.flip(0), labels.flip(0))
-    return ((split - whole.flip(0).flip(0)).norm() / whole.norm()).item()
-
-
-@mistake(SPLIT, "The gradients of the parts are averaged: that is the gradient of a mean of losses. Hand all parts to combine at once.")  # fmt: skip
-def _averaged(combine, logits, labels):
-    whole, _ = _gradients(combine, logits, labels)
-    leaf = logits.detach().clone().requires_grad_()
-    for part, some in zip(leaf.split(1), labels.split(1), strict=True):
-        (combine([(part, some)]) / len(logits)).backward()
-    return ((leaf.grad - whole).norm() / whole.norm()).item()
-
-
-@mistake(
-    SPLIT,
-    "It is 0 whatever combine does: a gradient is compared with itself. `x.grad` is the tensor that backward() adds to, so copy it, or take a new copy of the logits.",
-)
-def _zero(combine, logits, labels):
-    return 0.0
-
-
-def summed_means(micro_batches) -> torch.Tensor:
-    """Return the sum of the micro-batches' mean losses: nobody divides by their number."""
-    return sum(sft_loss(logits, labels) for logits, labels in micro_batches)
-
-
-def first_counts_double(micro_batches) -> torch.Tensor:
-    """Return a loss in which the first micro-batch counts twice."""
-    first, *others = micro_batches
-    return accumulated_loss([first, first, *others])
-
-
-COMBINED = {
-    "accumulated_loss, which divides by all trained tokens": accumulated_loss,
-    "mean_of_means": mean_of_means,
-    "a sum of the means": summed_means,
-    "one that counts the first micro-batch twice": first_counts_double,
-    "one that divides by all tokens, masked ones too": over_all_tokens,
-}
-
-
-def _batch(examples: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
-    generator = torch.Generator().manual_seed(5)
-    logits = torch.randn(examples, 7, 11, generator=generator)
-    labels = torch.randint(0, 11, (examples, 7), generator=generator)
-    for row, masked in enumerate((1, 5, 3, 2)[:examples]):
-        labels[row, :masked] = IGNORE_INDEX
-    return logits, labels
-
-
-def _split_case(name: str, combine, examples: int = 3) -> Case:
-    rule = "gap" if combine is mean_of_means else "split"
-    rule = "whole" if combine is first_counts_double else rule
-    describe = f"{examples} examples, combined by {name}"
-    return Case(describe, lambda: (combine, *_batch(examples)), split_gap, 1e-4, rule=rule)
-
-
-def _draw_batch(rng: random.Random, *_: object) -> tuple:
-    logits, labels = tensor(rng, rng.randint(2, 4), 5, 6), None
-    labels = torch.tensor(
-        [
-            [M] * masked + [rng.randrange(6) for _ in range(5 - masked)]
-            for masked in (rng.randint(0, 3) for _ in range(len(logits)))
-        ]
-    )
-    return rng.choice([accumulated_loss, mean_of_means, summed_means]), logits, labels
-
-
-# --- 23c: weights ----------------------------------------------------------------------------------
-def _along(change, update) -> float:
-    return ((change * update).sum() / update.square().sum()).item()
-
-
-@mistake(STRENGTH, "The two norms are divided. What is not along the update counts there, and the sign is lost.")  # fmt: skip
-def _norms(served, base, A, B, scale):
-    return ((served.float() - base).norm() / (scale * (B @ A)).norm()).item()
-
-
-@mistake(STRENGTH, "scale is left out of the update. It belongs to what was trained: ΔW = scale · B·A.")  # fmt: skip
-def _without_scale(served, base, A, B, scale):
-    return _along(served.float() - base, B @ A)
-
-
-@mistake(STRENGTH, "The base is not subtracted. What is in the served weight beyond the base?")
-def _with_base(served, base, A, B, scale):
-    return _along(served.float(), scale * (B @ A))
-
-
-@mistake(STRENGTH, "The product of the two norms is the divisor: that is the cosine of the angle, which is 1 for an update of any size. Divide by ⟨ΔW, ΔW⟩.")  # fmt: skip
-def _cosine(served, base, A, B, scale):
-    change, update = served.float() - base, scale * (B @ A)
-    norms = change.norm() * update.norm()
-    return ((change * update).sum() / norms).item() if norms else 0.0
-
-
-@mistake(STRENGTH, "The entries are divided one by one, and the quotients averaged. Where an entry of ΔW is small, rounding becomes large.")  # fmt: skip
-def _entry_by_entry(served, base, A, B, scale):
-    return ((served.float() - base) / (scale * (B @ A))).mean().item()
-
-
-@mistake(STRENGTH, "The products are not divided by ⟨ΔW, ΔW⟩.")
-def _not_divided(served, base, A, B, scale):
-    return ((served.float() - base) * scale * (B @ A)).sum().item()
-
-
-@mistake(STRENGTH, "The sign is turned: subtract the base from the served weight.")
-def _turned(served, base, A, B, scale):
-    return _along(base - served.float(), scale * (B @ A))
-
-
-@mistake(STRENGTH, "The base is rounded to the served weight's dtype before the subtraction. Convert the served weight to float32 instead.")  # fmt: skip
-def _in_16_bits(served, base, A, B, scale):
-    return _along((served - base.to(served.dtype)).float(), scale * (B @ A))
-
-
-@mistake(STRENGTH, "It says whether the update is there. Return how many times it is.")
-def _there(served, base, A, B, scale):
-    return float(abs(update_strength(served, base, A, B, scale)) > 0.5)
-
-
-def _weights(times: float, other: float = 0.0, half: bool = False) -> tuple:
-    """Return the arguments for an update that is there so many times, beside something else."""
-    generator = torch.Generator().manual_seed(3)
-    base, noise = (torch.randn(6, 5, generator=generator) for _ in range(2))
-    base = 40 * base if half else base  # so that rounding it shows
-    A, B = torch.randn(2, 5, generator=generator), torch.randn(6, 2, generator=generator)
-    served = base + times * 3.5 * (B @ A) + other * noise
-    return served.bfloat16() if half else served, base, A, B, 3.5
-
-
-STRENGTHS = (
-    ("once", "the update is there once", (1.0,)),
-    ("once", "the update is not there", (0.0,)),
-    ("once", "the update is there 2.75 times", (2.75,)),
-    ("once", "the update was subtracted", (-1.0,)),
-    ("other", "the update is there once, and other changes as well", (1.0, 4.0)),
-    ("half", "the update is there 0.3 times, stored in bfloat16", (0.3, 0.0, True)),
-)
-
-
-def _draw_weights(rng: random.Random, *_: object) -> tuple:
-    base, A, B = tensor(rng, 4, 7), tensor(rng, 3, 7), tensor(rng, 4, 3)
-    scale = rng.choice([0.25, 2.0, 4.5])
-    return base + rng.uniform(-2, 3) * scale * (B @ A), base, A, B, scale
-
-
-# --- 23d: the log ----------------------------------------------------------------------------------
+# --- 23b: the log ----------------------------------------------------------------------------------
 @mistake(FIRST, "The logits are compared with the labels at their own positions. The logits at a position predict the token at the next one.")  # fmt: skip
 def _not_shifted(losses, logits, labels):
     return losses[0] / torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten()).item()  # fmt: skip
@@ -445,7 +231,7 @@ def _draw_log(rng: random.Random, *_: object) -> tuple:
     return [rng.uniform(1, 6) for _ in range(rng.randint(1, 4))], tensor(rng, rows, 5, 6), labels
 
 
-# --- 23e: answers ----------------------------------------------------------------------------------
+# --- 23c: answers ----------------------------------------------------------------------------------
 def _share_of(agree, ask, pairs) -> float:
     replies = ask([pair["prompt"] for pair in pairs])
     marks = [agree(r, p["response"]) for r, p in zip(replies, pairs, strict=True)]
@@ -584,57 +370,6 @@ EXERCISES = {
         why="The probe needs no position of the answer, so a begin token more or a masked line break after the answer does not disturb it. "
         "Its blind spot is what is not trained: a prompt that was cut has no mismatch.",
         points=2,
-    ),
-    SPLIT: Exercise(
-        id=SPLIT,
-        title="Does the split move the gradient?",
-        reference=split_gap,
-        cases=[_split_case(*item) for item in COMBINED.items()] + [_split_case("mean_of_means", mean_of_means, 4)],
-        asks="Return how far the gradient of a batch's loss moves if the batch is split.\n\n"
-        "combine: function; combine([(logits, labels), ...]) is the loss of a list of micro-batches. logits: (batch, length, vocabulary). labels: (batch, length).",
-        rules={
-            "gap": "It is ‖g_split − g_whole‖ / ‖g_whole‖, a number: norms over all entries.",
-            "whole": "g_whole is the gradient by the logits with the whole batch as one micro-batch.",
-            "split": "g_split is the gradient with every example as a micro-batch of its own, in their order. Each keeps its batch dimension, of size 1; combine gets all of them at once.",
-            "unchanged": "logits and labels stay as they are.",
-        },
-        draw=_draw_batch,
-        hints=(
-            "The same logits, two ways to cut them. What must not depend on the cut?",
-            ("split", "`logits.split(1)` keeps the batch dimension."),
-            "Look at where the gradient is collected: a copy of the logits that requires one, a new copy for each of the two.",
-        ),
-        path="Copy the logits, ask for their gradient, cut copy and labels, hand the list of pairs to combine, and go backward. Do so for both cuts, then compare. "
-        "The usual wrong turn is a single copy for both: its gradient adds up.",
-        why="Logits stand for the whole model here: their gradient decides every other one. No data set and no reference run is needed, "
-        "since the loss of a batch has to be the same however memory forces you to cut it.",
-        points=2,
-    ),
-    STRENGTH: Exercise(
-        id=STRENGTH,
-        title="How many times is the update in the weight?",
-        reference=update_strength,
-        cases=[
-            Case(name, lambda given=given: _weights(*given), update_strength, 1e-4, rule=rule)
-            for rule, name, given in STRENGTHS
-        ],
-        asks="Return how many times a trained update is in a served weight.\n\n"
-        "served, base: (d_out, d_in). A: (r, d_in). B: (d_out, r). scale: a number.",
-        rules={
-            "once": "ΔW is scale · B·A. If served is base + t · ΔW, the result is t: 1 in a sound layer, 0 where the adapter is missing, -1 where it was subtracted.",
-            "other": "In general it is ⟨served − base, ΔW⟩ / ⟨ΔW, ΔW⟩, where ⟨X, Y⟩ is the sum of the products of the entries.",
-            "half": "served may be in bfloat16, all others are in float32. Compute in float32.",
-            "unchanged": "The tensors stay as they are.",
-        },
-        draw=_draw_weights,
-        hints=(
-            "The change of the weight has a part along ΔW. How long is that part, measured in ΔW?",
-            ("other", "Two sums over all entries, and one division."),
-            "Look at what you divide by.",
-        ),
-        path="Compute ΔW with its scale, subtract the base from the served weight, multiply entry by entry, add up, and divide by the sum of ΔW's squares. "
-        "The usual wrong turn is to divide two norms: rounding and other changes then count, and a subtracted adapter looks like an added one.",
-        why="The number tells the fault, not only that there is one: 0 is an adapter that was not loaded, 2 one that was applied twice, r one that was merged without dividing by r.",
     ),
     FIRST: Exercise(
         id=FIRST,

@@ -26,7 +26,7 @@ MARGIN = 0.05  # exact answers
 SMALL = f"loses less than {100 * MARGIN:.0f} points"
 CURVE, START, LEARNED = "curve falls by a third", "first loss", "learned"
 STRICT = "curve, threshold from sound runs"  # the same ratio, calibrated as *learned* is
-OWN = (*WRITTEN, START, LEARNED)  # by the student
+OWN = (*WRITTEN, START, LEARNED)  # the five of Build
 UNSEEN_ONLY = "untrained adapters"  # not written for a known fault
 GROUPS = ("known value", "rule of thumb", "calibrated")  # where a tolerance comes from
 NAMES = {"wrong labels": "label mismatches"}  # recorded as -> shown as
@@ -140,7 +140,7 @@ def sound_range(runs: Sequence[dict], name: str) -> str:
 
 
 def probes_table(runs: Sequence[dict]) -> pd.DataFrame:
-    """Return hits in both wards and false alarms of every probe, of the student's five and of all."""
+    """Return hits in both wards and false alarms of every probe, of the five of Build and of all."""
     names = sorted((*PROBES, STRICT), key=lambda name: GROUPS.index(group(name)))
     limits = allowed(runs) | {STRICT: largest_curve(runs)}
     sets = {(group(name), NAMES.get(name, name)): [name] for name in names}
@@ -247,7 +247,7 @@ def extra_token(found: set[int], last: Sequence[str], end: str) -> str:
     if found == {0}:
         return "Your probe finds no mismatch in any example."
     beyond = f": the token after {end}, {last[-1]!r}, is trained too" if found == {1} and end in last[:-1] else ""  # fmt: skip
-    return f"Your probe finds {' or '.join(map(str, sorted(found)))} as the number of mismatches in an example{beyond}."
+    return f"Your probe finds mismatches; their number in each example: {', '.join(map(str, sorted(found)))}{beyond}."
 
 
 def would_you_notice(runs: Sequence[dict]) -> str:
