@@ -156,8 +156,8 @@ def test_what_a_filter_catches_is_counted_by_defect():
 
 
 def test_words_about_sides_follow_the_numbers():
-    fell, _, smol = made({BAD: 0.5})
-    rose, flat, other = made({BAD: 0.95})
+    fell, _, smol = made({BAD: 0.5, ("smol", BAD): 0.5})
+    rose, flat, other = made({BAD: 0.95, ("smol", BAD): 0.95})
     assert plots.why_bad(fell).startswith("The share of exact answers falls. The model imitates")
     assert plots.why_bad(rose) == "The share of exact answers rises."
     assert "replaced by right ones +" in plots.better_or_more(fell)
