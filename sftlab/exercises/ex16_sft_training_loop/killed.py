@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from sftlab._internal.paths import ROOT
+from sftlab.errors import WorkbookError
 from sftlab.exercises.ex16_sft_training_loop.stopping import FEW, batches, drawn
 from sftlab.models import load
 from sftlab.train import train_loop
@@ -54,6 +55,10 @@ def kill_after(step: int, file: Path, *arguments: Any) -> None:
             if int(line) >= step:
                 process.kill()
                 break
+    if not file.exists():
+        raise WorkbookError(
+            f"the run ended before it saved a step; try it in a terminal: {' '.join(command)}"
+        )
 
 
 if __name__ == "__main__":
