@@ -84,11 +84,12 @@ def test_a_run_gives_what_was_recorded():
 @pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize("r", [None, 2])
 def test_the_parts_of_a_step_are_those_of_the_plan(r, recompute):
-    """Weights, state and gradients to the byte; their sum peaks where the plan has its peak."""
+    """State and gradients to the byte, weights without the model's small buffers; and so the peak."""
     chosen = Run(EMBEDDED, batch=4, length=32, trained_per_row=16, r=r, recompute=recompute)
     planned = plan(chosen)
     found = step_parts(build(chosen), a_batch(chosen, config(EMBEDDED).vocab_size))
-    assert set(found["weights"]) == {planned.weights + planned.adapters}
+    (weights,) = set(found["weights"])
+    assert 0 <= weights - (planned.weights + planned.adapters) < 1000
     assert set(found["optimizer state"]) == {planned.optimizer}
     assert found["gradients"][0] == 0 and found["gradients"][-1] == planned.gradients
     assert max(found["activations"]) == pytest.approx(planned.activations, rel=0.1)
