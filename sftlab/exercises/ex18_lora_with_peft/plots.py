@@ -22,6 +22,7 @@ from sftlab.exercises.ex18_lora_with_peft.experiment import (
     new_facts,
 )
 from sftlab.exercises.ex18_lora_with_peft.further import FRESH, FRESH_SEEDS, WORDINGS
+from sftlab.exercises.ex18_lora_with_peft.further import LOWER as LOWER  # for the notebook
 from sftlab.exercises.trade_off import LIMIT, examples
 from sftlab.memory.count import targeted_layers
 from sftlab.statistics import chosen

@@ -21,6 +21,8 @@ from sftlab.exercises.ex19_full_vs_lora.experiment import (
     a_run,
 )
 from sftlab.exercises.ex19_full_vs_lora.parts import PARTS as ALIVE
+from sftlab.exercises.ex19_full_vs_lora.parts import step_parts as step_parts  # for the notebook
+from sftlab.exercises.record import runs as runs  # for the notebook
 from sftlab.exercises.sizes import size
 from sftlab.exercises.trade_off import FULL, LORA
 from sftlab.memory.count import TrainingBytes
