@@ -187,6 +187,12 @@ def by_xor(indices):
     return torch.bitwise_xor(torch.bitwise_left_shift(flat[0::2], 4), flat[1::2])
 
 
+@refused(PACK, "The rows follow one another")
+def row_by_row(indices):
+    padded = torch.nn.functional.pad(indices, (0, indices.shape[1] % 2))
+    return by_pairs(padded)
+
+
 @refused(PACK, "has the dtype torch.int64")
 def bytes_of_64_bits(indices):
     return by_pairs(indices.long())
