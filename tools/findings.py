@@ -91,8 +91,8 @@ STATEMENTS = (
         (r"changed no answer.*merged in bfloat16[^|;]*: [1-9]", PART, "in float32; merged in bfloat16, answers change"),
         ("changed no answer.*longer.*more entries stay", HELD, "in float32; in bfloat16 some entries do not move"), ("changed no answer", PART, "in float32; the time is not settled"), ("changed", FAILED, ""))),
     Statement("21", "QLoRA trains a 4-bit base as well as a 16-bit one.", (1,), (
-        ("documents higher.*test, [^|]*(not settled|the same)", PART, "no difference on the task is settled; at equal test loss a little more is forgotten"),
-        ("documents (lower|the same).*test, [^|]*(not settled|the same|lower)", HELD, ""),
+        ("documents [^|]*above 1.*test, [^|]*(not settled|the same)", PART, "no difference on the task is settled; at equal test loss a little more is forgotten"),
+        ("documents [^|]*(below 1|not settled).*test, [^|]*(not settled|the same|lower)", HELD, ""),
         ("test, [^|]*higher", FAILED, ""))),
     Statement("22", "Quality beats quantity: bad pairs spoil a set.", (0, 1), (
         (r"^[^|]*answers fall.*answers rise \|", PART, "200 bad of 700 do; more good pairs help as well"),
@@ -161,7 +161,7 @@ def entry(statement: Statement, rows: Sequence[Sequence[str]], comment: str) -> 
     ])  # fmt: skip
 
 
-def shortened(cell: str, most: int = 55) -> str:
+def shortened(cell: str, most: int = 35) -> str:
     """Return the first parts of a cell, those that fit; the others are on the page of claims."""
     first, *others = cell.split("; ")
     told = first
@@ -184,9 +184,8 @@ def page() -> str:
         "# What this workbook found",
         "",
         f"A chapter on supervised fine-tuning makes {len(STATEMENTS)} statements that can be tested on a small model. Here: {total}.",
-        "Measured sentences are those of the table *What was found* in each notebook, and the verdicts follow from their words (`tools/findings.py`).",
-        "Round brackets are 95% intervals. All claims of all notebooks, with where each stops holding, are [on a page of their own](claims.md). Most were",
-        "measured on one model of 3 million parameters: see the notebook before you carry one over to yours.",
+        "The sentences are those of the notebooks' tables *What was found*, and the verdicts follow from their words. Round brackets are 95% intervals. [Every claim](claims.md)",
+        "has where it stops holding. Most were measured on one model of 3 million parameters.",
         "",
     ]  # fmt: skip
     for word, some in by_verdict.items():
