@@ -187,7 +187,7 @@ def _root(matrices, ranks):
 
 
 @mistake(ENERGY, "The energy of the *smallest* directions is kept. Singular values come in descending order: the first r are the largest.")  # fmt: skip
-def _smallest(matrices, ranks):
+def _smallest_of_all(matrices, ranks):
     squares = _squares(matrices)
     return {
         r: float(sum(s[-r:].sum() for s in squares) / sum(s.sum() for s in squares)) for r in ranks
