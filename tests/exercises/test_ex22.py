@@ -342,3 +342,8 @@ def test_a_vote_that_cannot_be_kept_is_said_and_not_counted(tmp_path, monkeypatc
     buttons.children[0].click()
     assert "could not be kept" in result.value and "No space left" in result.value
     assert "A: 0" in count.value
+
+
+def test_a_change_stands_in_brackets_if_its_interval_holds_zero():
+    assert plots.bracketed((-0.1, (-0.2, -0.05))) == "-10.0 (-20.0 to -5.0)"
+    assert plots.bracketed((-0.1, (-0.2, 0.05))) == "[-10.0 (-20.0 to +5.0)]"

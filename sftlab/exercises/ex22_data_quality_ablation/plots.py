@@ -365,17 +365,26 @@ def defect_effects_of(runs: Runs, dose: int) -> dict[str, Estimate]:
     return {defect: effect(runs, CLEAN, spoilt(defect, dose)) for defect in DEFECTS}
 
 
+def bracketed(found: Estimate) -> str:
+    """Return an effect without the word for points, in brackets where the interval holds zero."""
+    text = points(found).replace(" points", "")
+    return text if settled(found) else f"[{text}]"
+
+
 def harm_table(runs: Runs) -> pd.DataFrame:
-    """Return what the largest dose changes against pairs that are missing, and by kind of question."""
+    """Return what the largest dose changes against missing pairs, and by kind of question.
+
+    What is not settled stands in brackets.
+    """
     on_facts, others = places(ASKED), places(set(kind_names()) - set(ASKED))
     rows = {
         defect: {
             **{
-                f"against left out, {how}": in_brief(value)
+                f"against left out, {how}": bracketed(value)
                 for how, value in against_missing(runs, defect).items()
             },
-            "kinds on facts": in_brief(effect(runs, CLEAN, spoilt(defect), kinds=on_facts)),
-            "other kinds": in_brief(effect(runs, CLEAN, spoilt(defect), kinds=others)),
+            "kinds on facts": bracketed(effect(runs, CLEAN, spoilt(defect), kinds=on_facts)),
+            "other kinds": bracketed(effect(runs, CLEAN, spoilt(defect), kinds=others)),
         }
         for defect in (*DEFECTS, COPIES)
     }
