@@ -16,7 +16,7 @@ from sftlab.classroom.checking import Case, Exercise, mistake
 from sftlab.classroom.first_difference import difference
 from sftlab.exercises.drawing import tensor
 from sftlab.exercises.ex11_qlora_memory.packing import pack_indices
-from sftlab.quant import bits_per_parameter, even_code, nf4_code, quantize_block
+from sftlab.quant import bits_per_parameter, even_code, nf4_code, pack, quantize_block
 
 CODE, BLOCK, BITS = "11.nf4_code", "11.quantize_block", "11.bits_per_parameter"
 PACK = "11.pack_indices"
@@ -715,6 +715,7 @@ EXERCISES = {
             "The usual wrong turn is the other half: bitsandbytes has the first index in the high one.",
             why="No processor computes with 4 bits: before each use the bytes are unpacked, and become values again. The order within a byte is an agreement. "
             "A reader with the other order gets each pair exchanged, without an error.",
+            shows=(pack,),
         ),
         Exercise(
             BITS,

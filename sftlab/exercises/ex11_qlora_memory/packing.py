@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from sftlab.quant import pack
+
 
 def pack_indices(indices: Tensor) -> Tensor:
     """Return the bytes of 4-bit indices, two in each.
@@ -12,5 +14,4 @@ def pack_indices(indices: Tensor) -> Tensor:
         indices: (blocks, size), uint8, 0 to 15, an even number of them. The first of two goes into
             the high half of their byte.
     """
-    first, second = indices.flatten()[::2], indices.flatten()[1::2]
-    return first << 4 | second
+    return pack(indices.flatten())

@@ -8,10 +8,7 @@ minutes on one core.
 
 from __future__ import annotations
 
-from random import Random
-
-from sftlab.almanac.documents import document
-from sftlab.almanac.pretrain import Recipe
+from sftlab.almanac.pretrain import Recipe, rows
 from sftlab.exercises.ex16_sft_training_loop.stopping import questions
 from sftlab.models import load
 
@@ -27,20 +24,12 @@ def settings() -> list[dict]:
     return [{"first": first, "steps": EACH} for first in range(0, RECIPE.steps, EACH)]
 
 
-def sequences(step: int, tokenizer) -> list[str]:
-    """Return the text of the training sequences of one step; see ``sftlab.almanac.pretrain.rows``."""
-    rng = Random(f"{RECIPE.seed}:{step}")
-    made = []
-    for _ in range(RECIPE.batch):
-        left = RECIPE.length - (rng.random() < 0.5)  # a separator may stand at the front
-        texts = []
-        while left >= 0:
-            text = document(rng)
-            ids = tokenizer.encode(text, add_special_tokens=False)
-            texts.append(text if len(ids) <= left + 1 else tokenizer.decode(ids[: left + 1]))
-            left -= len(ids) + 1
-        made.append("\n\n".join(texts))
-    return made
+def page(step: int, tokenizer) -> str:
+    """Return the text of the training sequences of one step, documents apart by an empty line."""
+    texts = tokenizer.batch_decode(
+        rows(RECIPE, step, tokenizer), clean_up_tokenization_spaces=False
+    )
+    return "\n\n".join([*texts, ""]).replace(tokenizer.bos_token, "\n\n")
 
 
 def run(first: int, steps: int) -> dict:
@@ -49,9 +38,9 @@ def run(first: int, steps: int) -> dict:
     asked = questions()[1]
     times = {mark: [0] * len(asked) for mark in MARKS}
     for step in range(first, first + steps):
-        page = "\n\n".join([*sequences(step, tokenizer), ""])
+        read = page(step, tokenizer)
         for n, question in enumerate(asked):
             for mark, answer in MARKS.items():
                 line = f"{mark} {question['prompt']}\n{answer} {question['response']}\n"
-                times[mark][n] += page.count(line)
+                times[mark][n] += read.count(line)
     return {"times": times}
