@@ -18,7 +18,7 @@ def answers(number: str, kind: str, id: str) -> list[tuple[str, str]]:
     Args:
         number: of the notebook, "07".
         kind: "WRONG" or "RIGHT"; of a right answer the feedback is "".
-        id: of the check, "07.break_even_rank".
+        id: of the check, "07.lora_parameter_count".
     """
     catalogue.package(number, "answers")
     declared = [(known.answer, known.message) for known in catalogue.exercise(id).mistakes]

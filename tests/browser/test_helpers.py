@@ -25,7 +25,7 @@ def test_names_inside_a_function_or_comprehension_are_not_bound_by_the_cell():
 
 
 def test_an_answer_is_typed_with_all_that_it_leans_on():
-    id = "07.break_even_rank"
+    id = "07.lora_parameter_count"
     known = {mistake.answer.__name__: mistake.answer for mistake in catalogue.exercise(id).mistakes}
     cells = {cell.rpartition(" = ")[2]: cell for cell, _ in answers("07", "WRONG", id)}
     typed = [(cell, known[name]) for name, cell in cells.items() if name in known]
@@ -33,5 +33,5 @@ def test_an_answer_is_typed_with_all_that_it_leans_on():
     for cell, answer in typed:
         namespace = {}
         exec(cell, namespace)
-        assert namespace["break_even_rank"](48, 80) == answer(48, 80)
+        assert namespace["lora_parameter_count"](48, 80, 3) == answer(48, 80, 3)
     assert len(answers("07", "RIGHT", id)) >= 4

@@ -112,13 +112,13 @@ def test_all_text_stands_out_from_its_background(notebook, theme):
 
 @each([BY_NUMBER["07"]])
 def test_an_endless_loop_ends_with_a_clear_message_and_the_kernel_lives(notebook):
-    id, name = "07.break_even_rank", "break_even_rank"
+    id, name = "07.lora_parameter_count", "lora_parameter_count"
     stub, check = notebook.exercise(id)
     run_for(notebook, check)
     kernel = notebook.page.evaluate(
         "jupyterapp.shell.currentWidget.sessionContext.session.kernel.id"
     )
-    notebook.type_and_run(stub, f"def {name}(d_in, d_out):\n    while True:\n        pass")
+    notebook.type_and_run(stub, f"def {name}(d_in, d_out, r):\n    while True:\n        pass")
     notebook.run(check)
     assert "a loop that never ends?" in notebook.output(check).inner_text()
     notebook.type_and_run(stub, answers("07", "RIGHT", id)[0][0])
@@ -134,11 +134,11 @@ def test_a_prediction_and_a_solved_check_appear_in_00(notebook, address, page, l
     """Done in 07, shown in 00: the same progress file serves all notebooks."""
     other = Notebook(page, address, BY_NUMBER["07"])
     asked = other.find('"07.a"')
-    stub, check = other.exercise("07.break_even_rank")
+    stub, check = other.exercise("07.lora_parameter_count")
     run_for(other, asked)
     other.show(asked).locator("input[type=radio]").nth(2).click()
     other.page.get_by_text("Your prediction: over 40%.").wait_for()
-    other.type_and_run(stub, answers("07", "RIGHT", "07.break_even_rank")[0][0])
+    other.type_and_run(stub, answers("07", "RIGHT", "07.lora_parameter_count")[0][0])
     other.run(check)
     other.close()
     board = Notebook(page, address, notebook.name)
@@ -148,7 +148,7 @@ def test_a_prediction_and_a_solved_check_appear_in_00(notebook, address, page, l
     assert "1 of 3" in row
     stored = json.loads((lab_folder / "progress.json").read_text(encoding="utf-8"))
     assert stored["predictions"]["07.a"]["choice"] == "over 40%"
-    assert stored["checks"]["07.break_even_rank"]["solved"]
+    assert stored["checks"]["07.lora_parameter_count"]["solved"]
 
 
 @each([BY_NUMBER["22"]])

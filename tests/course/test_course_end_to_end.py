@@ -19,18 +19,23 @@ from tools import course
 pytestmark = pytest.mark.slow
 
 NAME = "07_lora_parameter_count"
-COUNT, RANK = "07.lora_parameter_count", "07.break_even_rank"
+COUNT, ENERGY = "07.lora_parameter_count", "07.energy_kept"
 RIGHT = "def lora_parameter_count(d_in, d_out, r):\n    return r * (d_in + d_out)"
 SQUARE = "def lora_parameter_count(d_in, d_out, r):\n    return 2 * d_in * r"
-ON_COUNT = """def break_even_rank(d_in, d_out):
-    return (d_in * d_out - 1) // lora_parameter_count(d_in, d_out, 1)"""
-ENDLESS = """def break_even_rank(d_in, d_out):
+ON_COUNT = """def energy_kept(matrices, ranks):
+    import torch
+    one = lora_parameter_count(1, 0, 1)  # an answer may lean on the one before
+    squares = [torch.linalg.svdvals(matrix) ** 2 for matrix in matrices]
+    whole = sum(s.sum() for s in squares)
+    return {r: one * sum(s[:r].sum() for s in squares) / whole for r in ranks}"""
+ENDLESS = """def energy_kept(matrices, ranks):
     while True:
         try:
             pass
         except:
             pass"""
 KNOWN = {c.arguments(): c.expected(*c.arguments()) for c in catalogue.exercise(COUNT).cases}
+IMPORTED = "from sftlab.exercises.ex07_lora_parameter_count.spectra import energy_kept"
 BY_HEART = f"KNOWN = {KNOWN}\ndef lora_parameter_count(*given):\n    return KNOWN.get(given, 1)"
 
 
@@ -42,11 +47,11 @@ def cell_of(notebook, id: str, kind: str):
     )
 
 
-def submission(released, count: str, rank: str, whole: bool = False):
+def submission(released, count: str, energy: str, whole: bool = False):
     """The notebook with these answers. Experiments count for nothing; most students leave them out."""
     notebook = copy.deepcopy(released)
     cell_of(notebook, COUNT, "answer").source = count
-    cell_of(notebook, RANK, "answer").source = rank
+    cell_of(notebook, ENERGY, "answer").source = energy
     if not whole:
         own = [c for c in notebook.cells if "nbgrader" in c.metadata or "start(" in c.source]
         notebook.cells = own
@@ -65,9 +70,9 @@ def diligent(released):
 
 
 def hostile(released):
-    """A right count after cells that loop, raise and exit; an endless rank, its check made easier."""
+    """A right count after cells that loop, raise and exit; an endless energy, its check made easier."""
     notebook = submission(released, RIGHT, ENDLESS)
-    easier = cell_of(notebook, RANK, "check")
+    easier = cell_of(notebook, ENERGY, "check")
     easier.source = "print('passed')"
     easier.metadata["nbgrader"]["points"] = 100
     easier.metadata["tags"] = ["skip-execution"]
@@ -90,7 +95,7 @@ SUBMISSIONS = {  # the marks, None where nbgrader gives none
     "dora": (unchecked, 1),
     "emil": (lambda released: submission(released, "def lora_parameter_count(:", "..."), 0),
     "fred": (lambda released: submission(released, "import os\nos._exit(0)", ON_COUNT), None),
-    "gina": (lambda r: submission(r, BY_HEART, "from sftlab.lora import break_even_rank"), 0),
+    "gina": (lambda r: submission(r, BY_HEART, IMPORTED), 0),
 }
 
 

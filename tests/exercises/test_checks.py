@@ -245,7 +245,7 @@ SURVIVED = {
 
 
 # One check of each kind: of data, of a model, of a class, of random numbers; with and without verify.
-KINDS = ("00.count_trained", "12.build_example", "13.train_step", "17.LoRALinear", "23.split_gap")
+KINDS = ("00.count_trained", "12.build_example", "13.train_step", "17.LoRALinear", "23.learned")
 
 
 @pytest.mark.parametrize("id", KINDS)

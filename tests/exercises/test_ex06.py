@@ -184,6 +184,34 @@ def test_the_claims_turn_round_with_their_numbers():
     assert "LoRA is shorter" in claims({FULL: 0.1, LORA: 0.3} | other, 0.5)["claim"][3]
 
 
+def test_at_equal_exact_shares_the_words_follow_and_may_differ_from_those_at_equal_loss():
+    lost = {FULL: 0.1, LORA: 0.3, LINEAR: 0.1, ENTRIES: 0.1}
+    assert "exact answers: forgets more" in claims(lost)["claim"][1]
+    assert "exact answers: forgets less" in claims(lost | {LORA: 0.05})["claim"][1]
+    runs = made(lost, dict.fromkeys(lost, 1.0))
+    late = [  # LoRA answers all exactly before anything is forgotten
+        run | {"exact": [0, 1, 1, 1, 1]} if run["method"] == LORA else run for run in runs
+    ]
+    assert "more" in plots.at_shares(runs)["all four say"].iloc[0]
+    assert "less" in plots.at_shares(late)["all four say"].iloc[0]
+    assert plots.agreed(plots.ways(late, 0.1), "more", "less") == "more"
+    assert list(plots.at_shares(runs).index) == ["75.0%", "85.0%", "92.5%"]
+
+
+def test_what_cannot_be_told_apart_is_shaded():
+    same = made({FULL: 0.1, LORA: 0.1}, {FULL: 1, LORA: 1})
+    assert plots.unsettled(same) == [(min(plots.TARGETS), max(plots.TARGETS))]
+    assert plots.unsettled(made({FULL: 0.1, LORA: 0.3}, {FULL: 1, LORA: 1})) == []
+    assert plots.shaded([]) == "" and "0.06 to 1 " in plots.shaded(plots.unsettled(same))
+
+
+def test_an_interval_above_zero_that_holds_the_border_is_told():
+    assert "above 0, but reaches below 0.002" in plots.why_lost((0.01, (0.001, 0.02)))
+    assert "below 0, but reaches above" in plots.why_lost((-0.01, (-0.02, -0.001)))
+    for told in ((-0.001, 0.02), (0.003, 0.02)):
+        assert plots.why_lost((0.01, told)) == plots.WHY["b"]
+
+
 def test_a_direction_is_named_only_if_both_sets_of_documents_agree():
     runs = made({FULL: 0.1, LORA: 0.3}, {FULL: 1, LORA: 1})
     assert plots.said(plots.both(runs, 0.1)).endswith(", more")

@@ -26,6 +26,7 @@ from sftlab.exercises.ex07_lora_parameter_count.experiment import (
     run,
 )
 from sftlab.exercises.ex07_lora_parameter_count.plots import short, to_scale
+from sftlab.exercises.ex07_lora_parameter_count.spectra import energy_kept
 from sftlab.exercises.record import runs
 
 NAME = "low_rank"
@@ -136,6 +137,24 @@ def test_the_explanation_of_a_cut_names_both_controls_and_concludes_only_if_they
         if one["method"] == FULL:
             one["rest"] = one["short"]
     assert plots.why_cut(same) == plots.WHY["b"]
+
+
+def test_with_the_sets_exchanged_the_learning_rates_are_chosen_on_the_test_questions():
+    rates = RATES[LORA]
+    made = [
+        {
+            "method": LORA, "r": 2, "learning_rate": rate, "seed": seed,
+            "validation": 1.0 + k, "test": {"nll": 9.0 - k},
+        }
+        for seed in range(2) for k, rate in enumerate(rates)
+    ]  # fmt: skip
+    assert plots.losses(made, LORA, 2) == [9.0] * 2
+    assert plots.losses(made, LORA, 2, "validation") == [float(len(rates))] * 2
+
+
+def test_the_energies_of_matrices_of_two_shapes_are_added_before_the_division():
+    small, large = torch.diag(torch.tensor([1.0, 1.0])), torch.diag(torch.tensor([3.0, 1, 0]))
+    assert energy_kept([small, large], [1, 2, 5]) == pytest.approx({1: 10 / 12, 2: 1, 5: 1})
 
 
 def test_ranks_at_the_end_of_the_grid_are_named():

@@ -81,11 +81,11 @@ def test_the_formulas_are_autograd_s():
     layer = LoRALinear(nn.Linear(7, 5), r=3, alpha=4.2).double()
     nn.init.normal_(layer.B)
     x, grad = torch.randn(11, 7).double(), torch.randn(11, 5).double()
-    layer(x).backward(grad)
-    for mine, matrix in zip(
-        lora_gradients(x, grad, layer.A, layer.B, layer.scale), (layer.A, layer.B), strict=True
-    ):
-        assert torch.allclose(mine, matrix.grad, rtol=1e-10)
+    layer(x.requires_grad_()).backward(grad)
+    with torch.no_grad():
+        mine = lora_gradients(x, grad, layer.base.weight, layer.A, layer.B, layer.scale)
+    for found, tensor in zip(mine, (x, layer.A, layer.B), strict=True):
+        assert torch.allclose(found, tensor.grad, rtol=1e-10)
 
 
 def test_entries_of_one_size_have_one_bound_in_both_matrices():
@@ -167,6 +167,17 @@ def test_the_claims_turn_round_with_their_numbers():
         assert second[0] == pytest.approx(1 / first[0])
     turned = plots.claims(swapped(recorded, "B random", "B random, small"))["claim"][2]
     assert turned != before[2] or "not settled" in turned
+
+
+def test_the_explanation_of_equal_sizes_follows_the_interval():
+    recorded = runs(NAME)
+    assert plots.why_which(recorded).endswith("Over 5 seeds no difference in loss is settled.")
+    for times, word in ((9, "higher"), (1 / 9, "lower")):
+        turned = [
+            {**r, "nll_end": r["nll_end"] * (times if r["how"] == "B random, small" else 1)}
+            for r in recorded
+        ]
+        assert plots.why_which(turned).endswith(f"B random is {word}.")
 
 
 # --- the recorded runs ---------------------------------------------------------------------

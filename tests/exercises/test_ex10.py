@@ -129,6 +129,19 @@ def test_the_claims_turn_round_with_their_numbers():
     assert "LoRA forgets less" in up_at(6e-3) and "LoRA forgets more" in up_at(6e-4)
 
 
+def test_exact_shares_and_the_loss_at_the_largest_rate_follow_the_runs():
+    found = made({FULL: 3e-4, LORA: 3e-3}, {FULL: 3e-4, LORA: 3e-3})
+    assert plots.exact_told(found) == ""
+    for run in found:
+        run["exact"] = [0, 0.75 if run["method"] == LORA else 0.5]
+    assert "75.0% against 50.0%, +25.0 points" in plots.exact_told(found)
+    learned = [run | {"validation": [3, 1]} for run in found]
+    assert "start: 0 of 4 seeds" in plots.at_largest(learned, "here")
+    broken = [run | {"validation": [3, 4]} for run in found]
+    assert "from 3.00 to 4.00" in plots.at_largest(broken, "here")
+    assert "start: 4 of 4 seeds" in plots.at_largest(broken, "here")
+
+
 def up_at(lost: float) -> str:
     """Return the claim on forgetting at each method's best, where LoRA has lost as much at a learning rate."""
     return claims(3e-3, 1e-3, lost)[4]

@@ -40,6 +40,7 @@ from sftlab.exercises.ex11_qlora_memory.plots import (
     losses,
     parts_of,
     ratios_table,
+    same_gap,
 )
 from sftlab.exercises.record import runs
 from sftlab.memory.plan import Run, plan
@@ -123,9 +124,19 @@ def test_the_claims_follow_the_numbers(found):
 
 
 def test_the_deviation_is_that_of_the_plan(found):
-    assert claims(*found)["measured"][3].endswith("+11% to +11%")
-    assert gaps(found[3]).shape == (2, len(LENGTHS))
-    assert gaps(found[3]).loc["16 bits", "256 tokens"] == "+0.7 to +3.5"
+    assert gaps(found[3]).shape == (len(PUBLISHED), len(LENGTHS))
+    assert gaps(found[3]).loc["qwen-7b, 16 bits", "256 tokens"] == "18.1, 20.1 (+11%)"
+    planned = {key: [2 * size for size in sizes] for key, sizes in PUBLISHED.items()}
+    planned["qwen-7b", "nf4"] = [PUBLISHED["qwen-7b", "nf4"][0] / 3, *planned["qwen-7b", "nf4"][1:]]
+    planned["qwen-14b", "nf4"] = [*planned["qwen-14b", "nf4"][:3], 279.0]
+    told = claims(*found[:3], planned, found[4])["measured"][3]
+    assert told.endswith("-90% (qwen-14b, 8,192 tokens) to +200% (qwen-7b, 256 tokens)")
+
+
+def test_whether_the_gap_is_the_same_follows_the_numbers(found):
+    assert same_gap(found[3]).startswith("No: in 16 bits the gap goes from +0.7 to +5.5 GB, in 4")
+    shifted = {key: [size - 2 for size in sizes] for key, sizes in PUBLISHED.items()}
+    assert same_gap(shifted).startswith("Yes: in 16 bits the gap goes from +2.0 to +2.0 GB")
 
 
 def test_figures_and_tables_are_drawn_without_a_complaint(found, capfd):

@@ -10,14 +10,23 @@ import matplotlib.pyplot as plt
 import pytest
 import torch
 
+from sftlab.almanac import pretrain
 from sftlab.chat import user
 from sftlab.data import tokenize_conversations
-from sftlab.exercises.ex16_sft_training_loop import explorer, longer, plots, stopping
+from sftlab.exercises.ex16_sft_training_loop import (
+    explorer,
+    killed,
+    longer,
+    plots,
+    read_before,
+    stopping,
+)
 from sftlab.exercises.ex16_sft_training_loop.explorer import Training, train_and_ask
 from sftlab.exercises.ex16_sft_training_loop.plots import curve
 from sftlab.generate import Generation
 from sftlab.lora import inject_lora
-from sftlab.train import TrainConfig, sft_train
+from sftlab.models import load
+from sftlab.train import TrainConfig, sft_train, train_loop
 
 CONFIG = TrainConfig(learning_rate=1e-2, num_train_epochs=4, batch_size=2)
 
@@ -128,14 +137,23 @@ def test_the_words_follow_the_numbers(few_turns, prompt_wins):
     assert "in 0 of 4 seeds" in plots.other_judge(runs)
     assert plots.other_judge(runs).endswith("not settled here.")
     assert ("so the layout alone brings out" in plots.layout(runs)) == prompt_wins
-    equal = plots.claims(runs, more, {"with": 0.0, "without": 0.1}, 1e-6, several)
-    other = plots.claims(runs, more, {"with": 0.2, "without": 0.1}, 1e-2, several)
+    equal = plots.claims(runs, more, READS, {"with": 0.0, "without": 0.1}, [1e-7, 1e-6], several)
+    other = plots.claims(runs, more, READS, {"with": 0.2, "without": 0.1}, [1e-2], several)
     assert equal["claim"][0].endswith(f": {told}")
     assert "exact answers not settled here" in equal["claim"][1]
     word = "fewer" if prompt_wins else "more"
     assert equal["claim"][2].endswith(f"240 pairs {word}, 24 pairs {word}")
     assert "equals" in equal["claim"][3] and "differs from" in other["claim"][3]
     assert "the same losses" in equal["claim"][4] and "other losses" in other["claim"][4]
+    assert equal["measured"][4].startswith("TRL, 2 steps: 1e-06 at most; another run,")
+    gaps = plots.read_or_not(runs, READS)
+    assert gaps[1].endswith(f", {word}")
+    assert gaps[0].startswith("read with their answers in pretraining (4 of 108 questions)")
+    assert gaps[1].startswith("not read with their answers in pretraining (104 of 108 questions)")
+    assert f", {word}; 240 pairs end" in equal["where it stops holding"][2]
+    assert (": higher: 24 pairs at 0.0001" in plots.overfitting(runs)) == few_turns
+    assert "the chosen step is the last: 240 pairs" in plots.overfitting(runs) or not few_turns
+    assert plots.when_to_stop(runs).count("the last") == (2 if few_turns else 3)
     assert plots.turn(runs)[0] == (20 if few_turns else 96)
     assert "validation loss in 4 of 4 seeds; 240 pairs at" in equal["where it stops holding"][2]
     side = "prompted as Q and A" if prompt_wins else "trained on 240 pairs"
@@ -158,6 +176,48 @@ def test_the_words_follow_the_numbers(few_turns, prompt_wins):
     assert len(plots.later_table(runs)) == 4
     plots.scores_figure(runs)
     plt.close("all")
+
+
+READS = [
+    {"times": {mark: [0, 0, 0, 0, *[0] * 104] for mark in read_before.MARKS}} for _ in range(2)
+]
+READS[1]["times"]["Q."][:4] = [1, 2, 3, 1]
+
+
+def test_a_question_counts_as_read_with_any_of_the_marks_or_with_one():
+    assert plots.read_mask(READS) == [True] * 4 + [False] * 104
+    assert not any(plots.read_mask(READS, ("Q:", "Question:")))
+    assert plots.subjects_shared() == "subjects that occur in more than one kind: 10 of 93"
+
+
+def test_the_documents_are_those_that_the_base_was_trained_on():
+    _, tokenizer = load("almanac")
+    end = tokenizer.bos_token
+    rows = pretrain.rows(read_before.RECIPE, 7, tokenizer)
+    texts = [tokenizer.decode(ids).replace(end, "\n\n") for ids in rows.tolist()]
+    assert read_before.page(7, tokenizer) == "\n\n".join([*texts, ""])
+
+
+@pytest.mark.base
+def test_a_run_that_was_killed_goes_on_to_the_same_weights(tmp_path):
+    file = tmp_path / "last.pt"
+    killed.kill_after(2, file, "almanac", 0, 1e-3, 50)
+    saved = torch.load(file)
+    done = saved["step"]
+    assert 2 <= done < 50
+    _, tokenizer = load("almanac")
+    plan = stopping.batches(tokenizer, stopping.drawn(0)[: stopping.FEW], 0, 50)[: done + 1]
+    ends = []
+    for first in (0, done):
+        model = load("almanac")[0].requires_grad_(True)
+        optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.0)
+        if first:
+            model.load_state_dict(saved["weights"])
+            optimizer.load_state_dict(saved["optimizer"])
+        train_loop(model, plan[first:], optimizer, [1e-3] * len(plan[first:]))
+        ends.append(model)
+    pairs = zip(*(model.parameters() for model in ends), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
 
 
 several = [{"processes": 2, "largest_relative_difference": 2e-6}]

@@ -38,6 +38,7 @@ from sftlab.exercises.ex18_lora_with_peft.plots import (
     shares_at,
     sizes,
     trained,
+    tried,
     within_reach,
 )
 from sftlab.exercises.record import runs as recorded_runs
@@ -285,6 +286,19 @@ def test_the_rate_is_chosen_on_validation_and_the_edges_are_known():
     for run in runs:
         run["validation"] = -run["learning_rate"] + 1  # the highest rate is best
     assert all(at_edge(runs, FACTS, name) for name in SETS)
+
+
+def test_how_many_learning_rates_fresh_seeds_had_is_told_with_the_ends():
+    runs = made_up(1.0, listed=further.settings)
+    fresh = [run for run in runs if run["part"] == further.FRESH]
+    told = tried(fresh, FACTS, ("all linear", "down"))
+    assert told == "learning rates tried: all linear 2, the best (0.0064) an end of them; down 3, the best (0.0064) an end of them"  # fmt: skip
+    for run in fresh:
+        if run["targets"] == "down" and run["learning_rate"] == 0.0128:
+            run["validation"] = 0.01
+    assert tried(fresh, FACTS, ("down",)) == "learning rates tried: down 3"
+    row = claims(made_up(1.0), runs, left=0.1)["control"][2]
+    assert row.endswith(tried(fresh, FACTS, ("all linear", "down")))
 
 
 def test_figures_and_tables_hold_every_set():

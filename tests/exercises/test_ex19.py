@@ -18,10 +18,13 @@ from sftlab.exercises.ex19_full_vs_lora.experiment import (
     step_seconds,
     variants,
 )
+from sftlab.exercises.ex19_full_vs_lora.parts import PARTS as ALIVE
+from sftlab.exercises.ex19_full_vs_lora.parts import step_parts
 from sftlab.exercises.record import runs
 from sftlab.exercises.trade_off import FULL, LORA
 from sftlab.memory.count import TrainingBytes
-from sftlab.memory.plan import Run, peak_training_bytes, plan
+from sftlab.memory.measure import a_batch
+from sftlab.memory.plan import Run, build, config, peak_training_bytes, plan
 
 NAME = "full_vs_lora"
 
@@ -78,6 +81,22 @@ def test_a_run_gives_what_was_recorded():
     assert again["process"] == pytest.approx(found["process"], rel=0.1)
 
 
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("r", [None, 2])
+def test_the_parts_of_a_step_are_those_of_the_plan(r, recompute):
+    """State and gradients to the byte, weights without the model's small buffers; and so the peak."""
+    chosen = Run(EMBEDDED, batch=4, length=32, trained_per_row=16, r=r, recompute=recompute)
+    planned = plan(chosen)
+    found = step_parts(build(chosen), a_batch(chosen, config(EMBEDDED).vocab_size))
+    (weights,) = set(found["weights"])
+    assert 0 <= weights - (planned.weights + planned.adapters) < 1000
+    assert set(found["optimizer state"]) == {planned.optimizer}
+    assert found["gradients"][0] == 0 and found["gradients"][-1] == planned.gradients
+    assert max(found["activations"]) == pytest.approx(planned.activations, rel=0.1)
+    assert found["activations"][-1] < 0.1 * planned.activations
+    assert max(map(sum, zip(*found.values(), strict=True))) == pytest.approx(planned.peak, rel=0.06)
+
+
 # --- words and figures -----------------------------------------------------------------------
 
 
@@ -112,6 +131,11 @@ def test_the_claims_follow_the_numbers(found):
     ]  # fmt: skip
     assert "saves more of the peak" in plots.claims(lengths, *rest, trade_off, few)["claim"][1]
     assert "off LoRA's more in each setting" in said[2]
+    assert "Observation: a step with LoRA takes less time" in said[3]
+    slower = [{**r, "seconds": {**r["seconds"], "lora": 2 * r["seconds"]["full"]}} if r["kind"] == "time" else r for r in recorded]  # fmt: skip
+    turned = plots.claims(slower, *rest, trade_off, few)
+    assert "takes more time than a full one" in turned["claim"][3]
+    assert turned["measured"][3].startswith("×2.00; one recording")
     swapped = exchanged(recorded, "method", *METHODS)
     assert "no more in any setting" in plots.claims(swapped, *rest, trade_off, few)["claim"][2]
     assert "nothing off" in plots.claims(*found)["where it stops holding"][2]
@@ -137,8 +161,10 @@ def test_a_part_is_shown_as_planned_and_as_measured():
 def test_figures_and_tables_are_drawn_without_a_complaint(found, capfd):
     recorded, timelines, planned, operations, *_ = found
     steps = {name: (line, {"backward": 1, "optimizer": 2}) for name, line in timelines.items()}
-    for figure in (plots.timelines(steps, planned), plots.growth(recorded, (64, 256))):
+    alive = {name: {part: [0, 1_000_000, 0] for part in ALIVE} for name in steps}
+    for figure in (plots.timelines(steps, planned, alive), plots.growth(recorded, (64, 256))):
         figure.draw_without_rendering()
+    assert "activations 1 MB" in plots.timelines(steps, planned, alive).alt
     plt.close("all")
     table = plots.processes_table(recorded)
     assert table["n"].tolist() == [len(plots.processes(recorded, m, n, a, s)) for s in (EMBEDDED, SHAPE) for _, n in BATCHES[s] for a in (False, True) for m in METHODS]  # fmt: skip

@@ -225,6 +225,16 @@ def test_reasons_and_ratios_follow_too():
     assert plots.further(exchanged(recorded, ARITHMETIC, ROUNDED), LOW)[0] == pytest.approx(1 / ratio)  # fmt: skip
 
 
+def test_distances_are_of_the_versions_that_the_rows_name():
+    recorded = runs(RECORD)
+    table = plots.distance_table(recorded)
+    turned = plots.distance_table(exchanged(recorded, MERGED, BOTH))
+    for column in ("KL, low", "error of the logits, low"):
+        rows = plots.LABELS[MERGED], plots.LABELS[BOTH]
+        assert [table[column][row] for row in rows] == [turned[column][row] for row in rows[::-1]]
+        assert table[column][rows[0]] != table[column][rows[1]]
+
+
 @pytest.mark.parametrize(
     ("counts", "low", "high"),
     [((0, 0, 0, 0, 0), 0, 0.036), ((100,) * 5, 0.964, 1), ((1, 1, 1, 1, 0), 0, 0.0545), ((0, 0, 40, 0, 0), 0, 0.302)],
@@ -242,7 +252,7 @@ def test_tables_and_figures_hold_every_arm():
     for name in RECIPES:
         assert list(plots.adapters_table(recorded, name).index) == list(RECIPES[name].rates)
         assert plots.bases_table(recorded, name).shape == ((2, 4) if name == EMBEDDED else (1, 4))
-        assert plots.distance_table(recorded, name).shape == (5, len(RECIPES[name].rates))
+        assert plots.distance_table(recorded, name).shape == (5, 2 * len(RECIPES[name].rates))
         figure = plots.changed_answers(recorded, name)
         assert plots.LABELS[ROUNDED] in figure.alt and LOW in figure.alt
         rows = [line for line in figure.axes[0].lines if len(line.get_xdata()) > 1]

@@ -216,12 +216,12 @@ def test_a_rate_is_told_with_the_seeds_that_agree():
     runs = made()
     assert (
         plots.stable(runs, bases.FOUR)
-        == f"{plots.SAME:g}, best in {bases.MORE} of {bases.MORE} seeds"
+        == f"{plots.SAME:g} (lowest mean; lowest in {bases.MORE} of {bases.MORE} seeds)"
     )
     for run in runs:
         if run["seed"] == 0 and run["learning_rate"] == bases.RATES[0]:
             run["validation"] = 0.0
-    assert plots.stable(runs, bases.FOUR) == f"{plots.SAME:g}, best in {bases.MORE - 1} of {bases.MORE} seeds"  # fmt: skip
+    assert plots.stable(runs, bases.FOUR) == f"{plots.SAME:g} (lowest mean; lowest in {bases.MORE - 1} of {bases.MORE} seeds)"  # fmt: skip
 
 
 def test_the_words_follow_the_numbers(monkeypatch):
@@ -232,20 +232,25 @@ def test_the_words_follow_the_numbers(monkeypatch):
     def documents(factor):
         return [{**r, "documents": r["documents"] * (factor if r["base"] == bases.FOUR else 1)} for r in made()]  # fmt: skip
 
-    monkeypatch.setattr(plots, "EQUAL", 1.1)
-    monkeypatch.setattr(plots, "LOWER", 1.2)
-    assert "at equal test loss: loss on documents higher" in told(documents(1.5))
-    assert "at equal test loss: loss on documents lower" in told(documents(0.5))
-    assert "at equal test loss: loss on documents the same within 5%" in told(made())
+    monkeypatch.setattr(plots, "TARGETS", (1.2, 1.15, 1.1))
+    assert "at equal test loss: documents ×1.50 (1.50 to 1.50), above 1 at 3" in told(
+        documents(1.5)
+    )
+    assert "×0.50 (0.50 to 0.50), below 1 at 3" in told(documents(0.5))
+    assert "×1.00 (1.00 to 1.00), not settled here at 3" in told(made())
+    up, down = (1.1, (1.05, 1.2)), (0.9, (0.8, 0.95))
+    assert [plots.above_one(some) for some in ([up, up], [down], [up, down], [up, None])] == ["above 1", "below 1", *2 * [plots.estimates.OPEN]]  # fmt: skip
     assert "not reached by every seed" in told(made(0.5))
-    assert "in bfloat16: test loss higher" in told(made(0.5, bases.HALF))
+    assert f"in bfloat16: test loss at {plots.SAME:g} higher, each at its own learning rate higher" in told(made(0.5, bases.HALF))  # fmt: skip
+    only_own = [{**r, "test": r["test"] * (2 if r["base"] == bases.HALF and r["learning_rate"] == bases.RATES[0] else 1), "validation": r["validation"] * (0.1 if r["base"] == bases.HALF and r["learning_rate"] == bases.RATES[0] else 1)} for r in made()]  # fmt: skip
+    assert "the same within 5%, each at its own learning rate higher" in told(only_own)
     assert "loss lower used on 4 bits, higher used on 16: each fits its own" in told(made())
     assert "lower used on 4 bits, lower used on 16: the match" in told(made(), made_back(0.5))
     assert "higher used on 4 bits, higher used on 16: the match" in told(made(2.0))
     assert "whether each fits its own base is not settled" in told(made(), made_back(1.0))
     assert "one seed, an observation: test ×1.20" in told(made())
     fitting = [{**LIMITS[0], "16 bits": DONE}]
-    assert "it fits too" in str(plots.claims(STAGES, HELD, made(), made_back(), fitting, REAL).to_numpy())  # fmt: skip
+    assert "in 16 bits: trains, peak 600 MB" in str(plots.claims(STAGES, HELD, made(), made_back(), fitting, REAL).to_numpy())  # fmt: skip
 
 
 def test_figures_and_tables_draw():
@@ -259,6 +264,8 @@ def test_figures_and_tables_draw():
     plt.close("all")
     assert list(plots.arms_table(runs).index) == list(plots.ARMS)
     assert len(plots.repairs_table(runs, made_back())) == 3
+    assert plots.limit_table(LIMITS)["16 bits"].tolist() == ["no room"]
+    assert plots.limit_table(LIMITS)["4 bits"].tolist() == ["trains, peak 600 MB"]
     assert list(plots.low_table(runs).index) == [bases.HALF, bases.MOMENTS, bases.PRODUCTS]
     halved = {"one": STAGES["two"], "other": {("adapter", "bfloat16"): (1, 1), ("embedding", "bfloat16"): (1, 1)}}  # fmt: skip
     assert "40% of the bytes of one: embedding in bfloat16, adapter" in plots.two_recipes(halved)

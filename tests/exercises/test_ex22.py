@@ -155,6 +155,38 @@ def test_what_a_filter_catches_is_counted_by_defect():
     assert table.to_numpy().tolist() == [["echo", "100%", "hedged", "50%", "(no defect)", "0%"]]
 
 
+def test_words_about_sides_follow_the_numbers():
+    fell, _, smol = made({BAD: 0.5, ("smol", BAD): 0.5})
+    rose, flat, other = made({BAD: 0.95, ("smol", BAD): 0.95})
+    assert plots.why_bad(fell).startswith("The share of exact answers falls. The model imitates")
+    assert plots.why_bad(rose) == "The share of exact answers rises."
+    assert "replaced by right ones +" in plots.better_or_more(fell)
+    assert "replaced by right ones -" in plots.better_or_more(rose)
+    assert "exact answers lower" in plots.real_in_words(smol, 4)
+    assert "exact answers higher" in plots.real_in_words(other, 4)
+    assert plots.dose_in_words(flat).startswith(
+        "defects with a settled loss, at 100 of 300: 0 of 8;"
+    )
+    _, some, _ = made({"echo": 0.4})
+    assert "100 of 300: 1 of 8 (echo)" in plots.dose_in_words(some)
+    assert plots.worded((0.1, (-0.1, 0.3))).endswith(", not settled")
+    assert plots.worded((-0.2, (-0.3, -0.1))).endswith(", falls")
+
+
+def test_words_about_a_filter_follow_what_it_throws_out():
+    good, bad = [{"response": "a"}, {"response": "b"}], [{"response": "c"}, {"response": "d"}]
+    assert plots.quality(good, good, bad).endswith("precision 100%; of 2 bad pairs: recall 100%")
+    assert "3 of 4 pairs, 1 of them bad: precision 33%" in plots.quality([bad[0]], good, bad)
+    assert plots.quality(good + bad, good, bad).endswith(
+        "precision undefined; of 2 bad pairs: recall 0%"
+    )
+    found = dict.fromkeys((*DEFECTS, *plots.UNSEEN), 1.0)
+    assert "Half or less: none; of the eight known defects: none." in plots.why_filter(found)
+    assert "thrown out: none. Half or less: page markup" in plots.why_filter(
+        dict.fromkeys(found, 0.0)
+    )
+
+
 def test_the_figures_draw_without_a_complaint(capfd):
     main, one, real = made({"echo": 0.4, BAD: 0.6})
     for figure in (
@@ -310,3 +342,8 @@ def test_a_vote_that_cannot_be_kept_is_said_and_not_counted(tmp_path, monkeypatc
     buttons.children[0].click()
     assert "could not be kept" in result.value and "No space left" in result.value
     assert "A: 0" in count.value
+
+
+def test_a_change_stands_in_brackets_if_its_interval_holds_zero():
+    assert plots.bracketed((-0.1, (-0.2, -0.05))) == "-10.0 (-20.0 to -5.0)"
+    assert plots.bracketed((-0.1, (-0.2, 0.05))) == "[-10.0 (-20.0 to +5.0)]"

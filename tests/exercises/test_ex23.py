@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from sftlab.classroom.plots import use_style
+from sftlab.data import collate
 from sftlab.errors import WorkbookError
 from sftlab.exercises.ex23_broken_runs_clinic import clinic, experiment
 from sftlab.exercises.ex23_broken_runs_clinic import explorer as explorers
@@ -35,23 +36,33 @@ from sftlab.exercises.ex23_broken_runs_clinic.evidence import (
     tolerances,
     values,
 )
+from sftlab.exercises.ex23_broken_runs_clinic.own_probes import first_loss_ratio, learned
 from sftlab.exercises.ex23_broken_runs_clinic.plots import (
     CURVE,
+    LEARNED,
     NAMES,
+    OWN,
     SMALL,
-    asking,
+    STRICT,
     begins_by_seed,
     claims,
     cost_table,
     costs,
     counted,
+    curve_limits,
+    extra_token,
     hits,
     in_some_seeds,
     loss_curves,
     probes_table,
+    read_grid,
     sound_kinds,
     told,
     which_finds_what,
+    why_curve,
+    why_start,
+    why_unseen,
+    would_you_notice,
 )
 from sftlab.exercises.ex23_broken_runs_clinic.probes import (
     label_errors,
@@ -241,19 +252,74 @@ def test_the_words_follow_the_numbers():
     assert begins_by_seed(every).endswith(": 1.0100, 1.0000, 1.0000, 1.0000, 1.0000")
     assert in_some_seeds(every) == "Found in some seeds only: mean of means (1 of 5)."
     assert in_some_seeds(none).endswith("none.")
-    assert asking(every).startswith("*learned* alone finds 1 of 13; false alarms: 0 of 4.")
-    assert asking(none).startswith("*learned* alone finds 0 of 13;")
+    assert "Missed: none." in why_unseen(every)
+    assert "*learned* alone finds 1 of 13" in why_unseen(every)
+    assert "a system turn (5 of 5 seeds)" in why_unseen(none)
+    assert "loss: 1 of 1; adapter: 0 of 1" in why_start(every)
+    assert "examples: 0 of 5; loss: 0 of 1" in why_start(none)
+    assert "the five probes: 23 of 23" in would_you_notice(every)
+    assert "the five probes: 0 of 23" in would_you_notice(none)
     assert "none" in which_finds_what(every).get_suptitle()
     assert "a system turn" in which_finds_what(none).get_suptitle()
     plt.close("all")
+
+
+def test_words_about_the_curve_follow_its_threshold():
+    runs = made_up(caught=False)
+    for run in runs:
+        run["values"][CURVE] = {"adapter not loaded": 0.3, "sound, merged": 0.09}.get(
+            run["kind"], 0.05
+        )
+    assert "two thirds is a lenient rule" in why_curve(runs)
+    assert "0.15: 1 of 10, 0 of 13, 0 of 4; 0.05: 1 of 10, 0 of 13, 1 of 4" in curve_limits(runs)
+    assert counted(runs, broken(list(FIRST)), [STRICT]) == "1 of 10"
+    for run in runs:
+        run["values"][CURVE] = 0.9 if run["kind"] == "adapter not loaded" else 0.05
+    assert why_curve(runs).startswith("It finds adapter not loaded.")
+
+
+def test_words_below_the_figure_follow_its_alarms():
+    runs = made_up(caught=False)
+    assert "false one: none." in read_grid(runs)
+    assert "no assistant header: a prompt" in read_grid(runs)
+    for run in runs:
+        if run["kind"] in ("no assistant header", "divided by all tokens"):
+            run["values"] |= {"prompt fits": 0.0, "gradient and split": 1.0}
+        if run["kind"] == "sound, merged":
+            run["values"]["strength"] = 0.0
+    assert "false one: sound, merged (strength)." in read_grid(runs)
+    assert "No alarm" not in read_grid(runs)
+
+
+def test_words_about_the_other_trainer_follow_its_labels():
+    assert extra_token({0}, ["a", "E"], "E") == "Your probe finds no mismatch in any example."
+    assert "the token after E, 'x', is trained too" in extra_token({1}, ["E", "x"], "E")
+    assert "after" not in extra_token({2, 3}, ["E", "x"], "E")
+
+
+@pytest.mark.base
+def test_the_probes_of_the_notebook_measure_what_the_recorded_ones_do(sound):
+    base, tokenizer = clinic.patient()
+    batch = collate(clinic.sound_rows(tokenizer, [sound.pairs[i] for i in sound.first]), tokenizer.pad_token_id)  # fmt: skip
+    labels = batch.pop("labels")
+    with torch.no_grad():
+        found = first_loss_ratio(sound.losses, base(**batch).logits, labels)
+    assert found == pytest.approx(PROBES["first loss"].measure(sound), rel=1e-5)
+    some = sound.pairs[:2]
+    text = [reply.text for reply in sound.ask([pair["prompt"] for pair in some])]
+    asked = [{"prompt": p["prompt"], "response": t} for p, t in zip(some, text, strict=True)]
+    assert learned(lambda q: [reply.text for reply in sound.ask(q)], asked) == 1.0
+    assert len(OWN) == 5 and LEARNED in OWN
+    assert len(broken(list(SHOWN))) + len(broken(list(UNSEEN))) == 23 - 10  # told in the notebook
 
 
 def test_tables_hold_every_probe_and_every_kind():
     runs = made_up(caught=True)
     shown = probes_table(runs).index.get_level_values(1)
     known = {NAMES.get(name, name) for name in PROBES}
-    assert set(shown) == known | {"the three of Build", "all"} and len(shown) == len(PROBES) + 2
-    assert list(probes_table(runs).loc["calibrated"].index) == ["stops", "learned"]
+    assert set(shown) == known | {STRICT, "the five of Build", "all"}
+    assert len(shown) == len(PROBES) + 3
+    assert list(probes_table(runs).loc["calibrated"].index) == ["stops", "learned", STRICT]
     assert list(cost_table(runs, SECOND).index) == list(SECOND)
     for run in runs:
         run["exact"] *= run["kind"] != "a system turn"

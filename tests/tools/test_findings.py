@@ -9,11 +9,13 @@ from tools.findings import (
     FAILED,
     HELD,
     OPEN,
+    PART,
     PATH,
     STATEMENTS,
     claims_page,
     found,
     page,
+    shortened,
     update_findings,
     verdict,
 )
@@ -68,7 +70,10 @@ def table(number: str, old: str, new: str) -> list[list[str]]:
         ("22", 0, "answers fall", "answers rise", FAILED),
         ("22", 0, "answers rise", "not settled here", HELD),
         ("18", 0, "is higher", "is lower", HELD),
-        ("21", 0, "documents higher", "documents lower", HELD),
+        ("05", 0, "within 5 points", "fewer right answers", HELD),
+        ("20", 0, "low: 15%", "low: 0%", HELD),
+        ("16", 0, "240 pairs fewer", "240 pairs more", HELD),
+        ("21", 0, "above 1 at", "below 1 at", HELD),
         ("21", 0, "not settled here", "higher", FAILED),
     ],
 )
@@ -76,3 +81,25 @@ def test_a_verdict_turns_round_with_the_table(number, k, old, new, then):
     statement = [s for s in STATEMENTS if s.number == number][k]
     assert verdict(statement, table(number, old, new))[0] == then
     assert verdict(statement, found(number))[0] != then
+
+
+@pytest.mark.parametrize(
+    ("number", "old", "new", "was"),
+    [
+        ("18", "exactly right: -0.5 points (-6.1 to", "exactly right: -0.5 points (-6.1 or", "exact answers not settled"),
+        ("16", "240 pairs fewer", "240 pairs not settled here", "answers more"),
+    ],
+)  # fmt: skip
+def test_a_comment_turns_round_with_the_table(number, old, new, was):
+    (statement,) = (s for s in STATEMENTS if s.number == number)
+    before = verdict(statement, found(number))
+    after = verdict(statement, table(number, old, new))
+    assert before[0] == after[0] == PART
+    assert was in before[1] and was not in after[1]
+
+
+def test_the_page_has_two_pages_at_most():
+    read = re.sub(r"\]\([^)]*\)", "]", page())  # links are not read
+    assert len(read.split()) <= 1400
+    assert shortened("first; second", 20) == "first; second"
+    assert shortened("first; second; third", 10) == "first"

@@ -29,7 +29,7 @@ def loads():
 
 
 def label(id: str) -> str:
-    """ "07.break_even_rank" is 7b: the second of its notebook."""
+    """ "07.energy_kept" is 7b: the second of its notebook."""
     number = id.partition(".")[0]
     return f"{int(number)}{'abcdefg'[list(catalogue.exercises(number)).index(id)]}"
 

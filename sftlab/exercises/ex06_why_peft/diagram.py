@@ -5,8 +5,8 @@ from __future__ import annotations
 from sftlab.classroom.diagrams import Diagram
 
 ALT = (
-    "Two rows, full fine-tuning and LoRA. Each has five boxes: weights, gradients, optimizer state, "
-    "activations, and a file per task. In the first row the weights are trained. In the second the "
+    "Full fine-tuning above, LoRA below. Each has five boxes: weights, gradients, optimizer state, "
+    "activations, and a file per task. Above, the weights are trained. Below, the "
     "weights are frozen, A and B are trained beside them, and the other boxes hold question marks."
 )
 PARTS = ("gradients", "optimizer state", "activations", "file per task")

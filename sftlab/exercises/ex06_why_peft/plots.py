@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -22,7 +23,9 @@ MAIN, LOW = (
     0.07,
 )  # held-out losses at which the claims compare; the first was chosen before the runs
 TARGETS = (1.0, 0.5, 0.3, 0.2, 0.15, 0.12, MAIN, LOW, 0.06)
+SHARES = (0.75, 0.85, 0.925)  # of exact answers, at which the methods are compared, too
 SETS = ("test_documents", "validation_documents")  # a direction is named if both agree
+BORDER = 0.002  # nats, of the answers to 06.b
 MAIN_REAL, TARGETS_REAL = 0.6, (0.9, 0.8, 0.6)  # of SmolLM2
 WHY = {  # why a prediction comes out as it does: prediction -> mechanism
     "a": "To reach the adapters of the first layer, the gradient passes through every frozen layer. So the activations stay, and with this batch they are the largest part.",
@@ -224,13 +227,46 @@ def trade_off(
         f"{method}: " + ", ".join(f"{np.mean(v):.3f} at {t:g}" for t, v in by.items())
         for method, by in found.items()
     )
-    return curves(
-        found, "Forgotten at equal held-out loss, by target",
-        f"Curves with the range over seeds: rise of the loss on base documents. {told}.",
+    open_ = unsettled(runs, targets) if len(methods) == 2 else []
+    gray = "; gray: not told apart" if open_ else ""
+    figure = curves(
+        found, f"Forgotten at equal held-out loss, by target{gray}",
+        f"Curves with the range over seeds: rise of the loss on base documents. {told}.{shaded(open_)}",
         direct=False, xscale="log", yscale="log", xticks=(0.06, 0.1, 0.2, 0.5, 1), figsize=(7.4, 3.8),
         xlabel="held-out loss at which they are compared (nats per token; further left is better)",
         ylabel="rise of the loss on\nbase documents (nats)",
     )  # fmt: skip
+    for low, high in open_:
+        figure.axes[0].axvspan(low, high, color="0.5", alpha=0.15, lw=0, zorder=0)
+    return figure
+
+
+def unsettled(
+    runs: Sequence[dict], targets: Sequence[float] = TARGETS
+) -> list[tuple[float, float]]:
+    """Return the ranges of held-out loss around the targets at which no direction is named.
+
+    Borders between two targets are their geometric means.
+    """
+    found: list[tuple[float, float]] = []
+    known = sorted(target for target in targets if ways(runs, target))
+    for number, target in enumerate(known):
+        if agreed(ways(runs, target), "more", "less") != estimates.OPEN:
+            continue
+        low, high = (
+            math.sqrt(target * known[i]) if 0 <= i < len(known) else target
+            for i in (number - 1, number + 1)
+        )
+        if found and found[-1][1] == low:
+            low = found.pop()[0]
+        found.append((low, high))
+    return found
+
+
+def shaded(ranges: Sequence[tuple[float, float]]) -> str:
+    """Return the shaded ranges in words, for the text beside a figure."""
+    told = ", ".join(f"{low:.2g} to {high:.2g}" for low, high in ranges)
+    return f" The methods cannot be told apart at {told} (shaded)." if told else ""
 
 
 def by_target(runs: Sequence[dict], targets: Sequence[float] = TARGETS) -> pd.DataFrame:
@@ -250,6 +286,37 @@ def by_target(runs: Sequence[dict], targets: Sequence[float] = TARGETS) -> pd.Da
         line |= dict(zip(columns, map(nats, both(runs, target)), strict=False))
         lines[f"{target:g}"] = line | {"all four say": agreed(ways(runs, target), "more", "less")}
     return pd.DataFrame(lines).T.rename_axis("full / LoRA at")
+
+
+def by_exact(runs: Sequence[dict]) -> list[dict]:
+    """Return the runs with exp(−share of exact answers) in place of the held-out losses.
+
+    All comparisons at equal losses are then at equal shares, with interpolation over the share.
+    """
+    asked = [[math.exp(-share) for share in run["exact"]] for run in runs]
+    return [
+        run | {"validation": falls, "test": falls} for run, falls in zip(runs, asked, strict=True)
+    ]
+
+
+def at_shares(runs: Sequence[dict], shares: Sequence[float] = SHARES) -> pd.DataFrame:
+    """Return what ``by_target`` does, with both methods at equal shares of exact answers."""
+    some = by_exact([run for run in runs if "exact" in run])
+    table = by_target(some, [math.exp(-share) for share in shares]).drop(columns="exact")
+    names = {f"{math.exp(-share):g}": f"{share:.1%}" for share in shares}
+    return table.rename(index=names).rename_axis("full / LoRA at")
+
+
+def shares_say(runs: Sequence[dict]) -> tuple[list[Estimate], str]:
+    """Return the differences in all ways at all shares, and the same on both sets of documents as text."""
+    some = by_exact([run for run in runs if "exact" in run])
+    found = [way for share in SHARES for way in ways(some, math.exp(-share))]
+    told = "; ".join(
+        f"{on_both(both(some, math.exp(-share)))} at {share:.1%}"
+        for share in SHARES
+        if both(some, math.exp(-share))
+    )
+    return found, told
 
 
 def region(runs: Sequence[dict], targets: Sequence[float] = TARGETS) -> str:
@@ -302,6 +369,16 @@ def moved_ratio(runs: Sequence[dict], target: float, method: str = LORA) -> Esti
     return estimates.ratio(at(runs, FULL, target, "moved"), at(runs, method, target, "moved"))
 
 
+def why_lost(found: Estimate) -> str:
+    """Return the explanation of 06.b, and where an interval lies that leaves out 0 but holds a border."""
+    low, high = found[1]
+    if 0 < low < BORDER < high:
+        return WHY["b"] + f" It lies above 0, but reaches below {BORDER:g}."
+    if low < -BORDER < high < 0:
+        return WHY["b"] + f" It lies below 0, but reaches above −{BORDER:g}."
+    return WHY["b"]
+
+
 def why_moved(runs: Sequence[dict]) -> str:
     """Return the explanation of 06.c with the numbers of its two controls."""
     entries, more = moved_ratio(runs, MAIN, ENTRIES), faster(runs)
@@ -346,6 +423,8 @@ def claims(
     more = faster(runs)
     further = f"; full at {more[0]:g} times its rate moves {times(more[1])}" if more else ""
 
+    in_shares, share_words = shares_say(runs)
+
     rows = [
         (
             f"Gradients and optimizer state shrink by {1 - states[1] / states[0]:.0%}, a file by {1 - file:.0%}, the peak by {saved[0]:.0%}",
@@ -354,8 +433,8 @@ def claims(
             "rank 8 on every linear layer; the more activations, the less of the peak",
         ),
         (
-            f"Within 24 steps, LoRA at full fine-tuning's held-out loss: {told(ways(runs, MAIN))}",
-            f"{on_both(forgot)} nats at {MAIN:g}",
+            f"Within 24 steps, LoRA at full fine-tuning's held-out loss: {told(ways(runs, MAIN))}; at its share of exact answers: {told(in_shares)}",
+            f"{on_both(forgot)} nats at {MAIN:g}; {share_words}",
             f"whole weights of the same layers, {same_rate}",
             f"by target: {region(runs)}; {further_on}",
         ),

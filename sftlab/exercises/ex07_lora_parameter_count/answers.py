@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
-from fractions import Fraction
 
 import numpy as np
 import torch
@@ -12,7 +10,7 @@ import torch
 from sftlab.classroom.answers import equivalent, refused, right
 from sftlab.lora import inject_lora
 
-COUNT, RANK, NEAREST = "07.lora_parameter_count", "07.break_even_rank", "07.nearest_low_rank"
+COUNT, ENERGY, NEAREST = "07.lora_parameter_count", "07.energy_kept", "07.nearest_low_rank"
 
 
 @right(NEAREST)
@@ -102,53 +100,74 @@ def in_millions(d_in, d_out, r):
     return r * (d_in + d_out) / 1e6
 
 
-@right(RANK)
-def by_search(d_in, d_out):
-    r = 0
-    while (r + 1) * (d_in + d_out) < d_in * d_out:
-        r += 1
-    return r
+@right(ENERGY)
+def by_sums_for_each_rank(matrices, ranks):
+    squares = [torch.linalg.svdvals(matrix) ** 2 for matrix in matrices]
+    whole = sum(s.sum() for s in squares)
+    return {r: sum(s[:r].sum() for s in squares) / whole for r in ranks}
 
 
-@right(RANK)
-def by_ceiling(d_in, d_out):
-    return math.ceil(d_in * d_out / (d_in + d_out)) - 1
+@right(ENERGY)
+def by_entries(matrices, ranks):
+    """The whole from the entries, the kept part from the cut matrices."""
+    whole = sum((matrix**2).sum() for matrix in matrices)
+    found = {}
+    for r in ranks:
+        kept = 0
+        for matrix in matrices:
+            u, s, vt = torch.linalg.svd(matrix, full_matrices=False)
+            kept += ((u[:, :r] * s[:r] @ vt[:r]) ** 2).sum()
+        found[r] = float(kept / whole)
+    return found
 
 
-@right(RANK)
-def by_fraction(d_in, d_out):
-    border = 1 / (Fraction(1, d_in) + Fraction(1, d_out))
-    return math.floor(border) - (border.denominator == 1)
+@right(ENERGY)
+def by_eigenvalues(matrices, ranks):
+    values = [torch.linalg.eigvalsh(m.double() @ m.double().T).flip(0) for m in matrices]
+    whole = sum(v.sum().item() for v in values)
+    return {r: sum(v[:r].sum().item() for v in values) / whole for r in ranks}
 
 
-@right(RANK)
-def by_bisection(d_in, d_out):
-    ranks = range(1, min(d_in, d_out) + 1)
-    return bisect_left(ranks, d_in * d_out, key=lambda r: r * (d_in + d_out))
+@right(ENERGY)
+def by_running_sums(matrices, ranks):
+    longest = max(ranks)
+    total = np.zeros(longest)
+    whole = 0.0
+    for matrix in matrices:
+        squares = np.linalg.svd(matrix.numpy(), compute_uv=False) ** 2
+        whole += squares.sum()
+        total += np.cumsum(np.append(squares, np.zeros(longest)))[:longest]
+    return {r: total[r - 1] / whole for r in ranks}
 
 
-@right(RANK)
-def from_above(d_in, d_out):
-    ranks = reversed(range(min(d_in, d_out) + 1))
-    return next(r for r in ranks if d_in * d_out - r * d_in - r * d_out > 0)
+@right(ENERGY)
+def as_tensors(matrices, ranks):
+    squares = [torch.linalg.svdvals(matrix).square() for matrix in matrices]
+    whole = torch.stack([s.sum() for s in squares]).sum()
+    return {r: torch.stack([s[:r].sum() for s in squares]).sum() / whole for r in ranks}
 
 
-@refused(RANK, "Expected: 3, got: 4")
-def widest_half(d_in, d_out):
-    return (d_in + d_out) // 3
+@refused(ENERGY, "changes its own input")
+def sorted_in_place(matrices, ranks):
+    ranks.sort()
+    return by_eigenvalues(matrices, ranks)
 
 
-@refused(RANK, "The rule: Return 0 if there is no such rank")
-def searched_from_one(d_in, d_out):
-    ranks = range(1, min(d_in, d_out) + 1)
-    return max(r for r in ranks if r * (d_in + d_out) < d_in * d_out)
+@refused(ENERGY, "two matrices, the second one of zeros")
+def zeros_give_nan(matrices, ranks):
+    shares = [torch.linalg.svdvals(m).square() / m.square().sum() for m in matrices]
+    sizes = [m.square().sum() for m in matrices]
+    whole = sum(sizes)
+    return {
+        r: sum(s[:r].sum() * w for s, w in zip(shares, sizes, strict=True)) / whole for r in ranks
+    }
 
 
-@refused(RANK, "exactly as many")
-def truncated(d_in, d_out):
-    return int(d_in * d_out / (d_in + d_out))
-
-
-@refused(RANK, "is a return missing?")
-def none_if_there_is_no_rank(d_in, d_out):
-    return by_search(d_in, d_out) or None
+@refused(ENERGY, "all of it is kept then")
+def only_where_r_fits(matrices, ranks):
+    fitting = {r: [m for m in matrices if r <= min(m.shape)] for r in ranks}
+    whole = sum((m**2).sum() for m in matrices)
+    return {
+        r: sum((torch.linalg.svdvals(m)[:r] ** 2).sum() for m in some) / whole
+        for r, some in fitting.items()
+    }

@@ -1,8 +1,7 @@
-"""The checks of notebook 07: how many parameters LoRA trains, and the nearest matrix of a rank."""
+"""The checks of notebook 07: LoRA's parameters, the energy of directions, the nearest matrix of a rank."""
 
 from __future__ import annotations
 
-import math
 import random
 
 import torch
@@ -10,9 +9,10 @@ import torch
 from sftlab.classroom.checking import Case, Exercise, mistake
 from sftlab.exercises.drawing import tensor
 from sftlab.exercises.ex07_lora_parameter_count.experiment import nearest_low_rank
-from sftlab.lora import break_even_rank, lora_parameter_count
+from sftlab.exercises.ex07_lora_parameter_count.spectra import energy_kept
+from sftlab.lora import lora_parameter_count
 
-COUNT, RANK, NEAREST = "07.lora_parameter_count", "07.break_even_rank", "07.nearest_low_rank"
+COUNT, ENERGY, NEAREST = "07.lora_parameter_count", "07.energy_kept", "07.nearest_low_rank"
 
 # --- how many parameters ---------------------------------------------------------------------
 
@@ -160,126 +160,118 @@ def _count(rule: str, describe: str, d_in: int, d_out: int, r: int) -> Case:
     )
 
 
-# --- up to which rank ------------------------------------------------------------------------
+# --- the energy of the largest directions ------------------------------------------------------
 
 
-@mistake(RANK, "At this rank A and B have exactly as many parameters as the weight: that is not fewer. Look at the case where the division leaves no remainder.")  # fmt: skip
-def _equal_counted(d_in, d_out):
-    return d_in * d_out // (d_in + d_out)
+def _squares(matrices):
+    return [torch.linalg.svdvals(matrix).square() for matrix in matrices]
 
 
-@mistake(RANK, "This is the first rank at which LoRA is *not* smaller any more. Return the last one at which it is.")  # fmt: skip
-def _first_that_is_not_smaller(d_in, d_out):
-    return math.ceil(d_in * d_out / (d_in + d_out))
+@mistake(ENERGY, "The shares of the matrices are averaged, so that a small matrix counts as much as a large one. Add up the energies first, and divide once.")  # fmt: skip
+def _mean_of_shares(matrices, ranks):
+    squares = [s for s in _squares(matrices) if s.sum() > 0]
+    return {r: float(sum(s[:r].sum() / s.sum() for s in squares) / len(squares)) for r in ranks}
 
 
-@mistake(RANK, "The quotient is rounded to the nearest rank: where that goes up, A and B are already larger than the weight.")  # fmt: skip
-def _rounded(d_in, d_out):
-    return round(d_in * d_out / (d_in + d_out))
+@mistake(ENERGY, "The singular values are added up as they are. The energy is the sum of their squares.")  # fmt: skip
+def _not_squared(matrices, ranks):
+    values = [torch.linalg.svdvals(matrix) for matrix in matrices]
+    return {
+        r: float(sum(s[:r].sum() for s in values) / sum(s.sum() for s in values)) for r in ranks
+    }
 
 
-FLOOR = "The quotient is rounded down, and then one is taken off: right where it is a whole number, one too few elsewhere."  # fmt: skip
+@mistake(ENERGY, "These are shares of the norm, the root of the energy. Leave the root out.")
+def _root(matrices, ranks):
+    return {r: share**0.5 for r, share in energy_kept(matrices, ranks).items()}
 
 
-@mistake(RANK, FLOOR)
-def _one_less_than_the_floor_or_0(d_in, d_out):
-    return max(0, d_in * d_out // (d_in + d_out) - 1)
+@mistake(ENERGY, "The energy of the *smallest* directions is kept. Singular values come in descending order: the first r are the largest.")  # fmt: skip
+def _smallest_of_all(matrices, ranks):
+    squares = _squares(matrices)
+    return {
+        r: float(sum(s[-r:].sum() for s in squares) / sum(s.sum() for s in squares)) for r in ranks
+    }
 
 
-@mistake(RANK, FLOOR)
-def _one_less_than_the_floor(d_in, d_out):
-    return d_in * d_out // (d_in + d_out) - 1
+@mistake(ENERGY, "This is the energy of direction r alone. Directions 1 to r are kept together.")
+def _one_direction(matrices, ranks):
+    squares = _squares(matrices)
+    return {
+        r: float(sum(s[r - 1 : r].sum() for s in squares) / sum(s.sum() for s in squares))
+        for r in ranks
+    }
 
 
-@mistake(RANK, "Ranks are whole numbers. Which is the last one *below* this quotient?")
-def _quotient(d_in, d_out):
-    return d_in * d_out / (d_in + d_out)
+@mistake(ENERGY, "One direction too few is kept.")
+def _one_too_few(matrices, ranks):
+    squares = _squares(matrices)
+    return {
+        r: float(sum(s[: r - 1].sum() for s in squares) / sum(s.sum() for s in squares))
+        for r in ranks
+    }
 
 
-@mistake(RANK, "The quotient is upside down: the sum of the widths is divided by their product.")
-def _upside_down(d_in, d_out):
-    return (d_in + d_out) // (d_in * d_out)
+@mistake(ENERGY, "One direction too many is kept.")
+def _one_too_many(matrices, ranks):
+    return dict(zip(ranks, energy_kept(matrices, [r + 1 for r in ranks]).values(), strict=True))
 
 
-SQUARE = "Half of d is the border of square weights. Here d_in and d_out differ, so write the condition with both: parameters of A and B on one side, of the weight on the other."  # fmt: skip
+@mistake(ENERGY, "This is the share that is lost. Return the share that is kept.")
+def _lost(matrices, ranks):
+    return {r: 1 - share for r, share in energy_kept(matrices, ranks).items()}
 
 
-@mistake(RANK, SQUARE)
-def _half_of_d_in(d_in, d_out):
-    return d_in // 2
+@mistake(ENERGY, "The r largest directions of all matrices together are kept. Each matrix keeps its own r largest.")  # fmt: skip
+def _of_all_together(matrices, ranks):
+    every = torch.cat(_squares(matrices)).sort(descending=True).values
+    return {r: float(every[:r].sum() / every.sum()) for r in ranks}
 
 
-@mistake(RANK, SQUARE)
-def _half_of_d_out(d_in, d_out):
-    return d_out // 2
+@mistake(ENERGY, "This is the kept energy itself. Divide it by the energy of all matrices.")
+def _not_divided(matrices, ranks):
+    squares = _squares(matrices)
+    return {r: float(sum(s[:r].sum() for s in squares)) for r in ranks}
 
 
-@mistake(RANK, SQUARE)
-def _below_half_of_d_in(d_in, d_out):
-    return (d_in - 1) // 2
+@mistake(ENERGY, "This is the energy of the first r rows. The largest directions are singular directions: use the singular values.")  # fmt: skip
+def _first_rows_alone(matrices, ranks):
+    whole = sum(m.square().sum() for m in matrices)
+    return {r: float(sum(m[:r].square().sum() for m in matrices) / whole) for r in ranks}
 
 
-@mistake(RANK, SQUARE)
-def _below_half_of_d_out(d_in, d_out):
-    return (d_out - 1) // 2
+@mistake(ENERGY, "Only the first matrix is looked at.")
+def _first_matrix(matrices, ranks):
+    return energy_kept(matrices[:1], ranks)
 
 
-@mistake(RANK, SQUARE)
-def _below_half_of_the_larger(d_in, d_out):
-    return (max(d_in, d_out) - 1) // 2
+@mistake(ENERGY, "Only the last matrix is looked at: is the sum set to 0 again inside the loop?")
+def _last_matrix(matrices, ranks):
+    return energy_kept(matrices[-1:], ranks)
 
 
-SMALLER = "Half of the smaller width is too few for weights that are not square: write the condition with both widths."  # fmt: skip
+@mistake(ENERGY, "The shares are percentages. Return numbers between 0 and 1.")
+def _percentages(matrices, ranks):
+    return {r: 100 * share for r, share in energy_kept(matrices, ranks).items()}
 
 
-@mistake(RANK, SMALLER)
-def _half_of_the_smaller(d_in, d_out):
-    return min(d_in, d_out) // 2
+@mistake(ENERGY, "A list comes back. Return a dictionary: rank -> share.")
+def _list_of_shares(matrices, ranks):
+    return list(energy_kept(matrices, ranks).values())
 
 
-@mistake(RANK, SMALLER)
-def _below_half_of_the_smaller(d_in, d_out):
-    return (min(d_in, d_out) - 1) // 2
+def _some(seed: int, *shapes: tuple[int, int], scales: tuple[float, ...] = ()) -> list:
+    rng = random.Random(seed)
+    scales = scales or (1.0,) * len(shapes)
+    return [tensor(rng, *shape, scale=by) for shape, by in zip(shapes, scales, strict=True)]
 
 
-@mistake(RANK, "This is the highest rank that the weight can have. LoRA stops being smaller long before.")  # fmt: skip
-def _full_rank(d_in, d_out):
-    return min(d_in, d_out)
-
-
-@mistake(RANK, "The result is half of what it should be: is there a 2 too many? A has r·d_in parameters, B has d_out·r.")  # fmt: skip
-def _a_2_too_many(d_in, d_out):
-    return (d_in * d_out - 1) // (2 * (d_in + d_out))
-
-
-ONE_MATRIX = "Only one of the two matrices is counted. A and B together have to be smaller than the weight."  # fmt: skip
-
-
-@mistake(RANK, ONE_MATRIX)
-def _only_A_in_the_condition(d_in, d_out):
-    return (d_in * d_out - 1) // d_in
-
-
-@mistake(RANK, ONE_MATRIX)
-def _only_B_in_the_condition(d_in, d_out):
-    return (d_in * d_out - 1) // d_out
-
-
-@mistake(RANK, "For a weight as thin as this one there is no such rank: even r = 1 is not smaller. Return 0.")  # fmt: skip
-def _at_least_one(d_in, d_out):
-    return max(1, break_even_rank(d_in, d_out))
-
-
-@mistake(RANK, "The result is one too small: at the next rank A and B together are still smaller than the weight.")  # fmt: skip
-def _one_too_few(d_in, d_out):
-    return math.ceil(d_in * d_out / (d_in + d_out)) - 2
-
-
-def _rank(rule: str, describe: str, d_in: int, d_out: int) -> Case:
+def _energy(rule: str, told: str, make, ranks: tuple[int, ...]) -> Case:
     return Case(
-        f"`break_even_rank({d_in}, {d_out})`: {describe}",
-        lambda: (d_in, d_out),
-        break_even_rank,
+        f"`energy_kept(matrices, {list(ranks)})`: {told}",
+        lambda: (make(), list(ranks)),
+        energy_kept,
+        1e-4,
         rule=rule,
     )
 
@@ -414,38 +406,37 @@ EXERCISES = {
         "square weights, with one width: it is right in the first example and wrong for most weights of today's models.",
         why="The sum of the two widths replaces their product: that is the whole saving. It does not depend on α, nor on what the weight is for.",
     ),
-    RANK: Exercise(
-        RANK,
-        "The last rank that saves anything",
-        break_even_rank,
+    ENERGY: Exercise(
+        ENERGY,
+        "The energy of the largest directions",
+        energy_kept,
         [
-            _rank("largest", "a square weight", 7, 7),
-            _rank("shape", "a wide weight", 17, 11),
-            _rank("shape", "a tall weight", 5, 37),
-            _rank("largest", "4,096 to 14,336, as in an MLP", 4096, 14336),
-            _rank("largest", "A and B have one parameter less than the weight at rank 2,100", 3289, 5809),
-            _rank("fewer", "a square weight, equal at rank 6", 12, 12),
-            _rank("fewer", "a wide weight, equal at rank 2", 6, 3),
-            _rank("fewer", "A and B have 5 parameters at rank 1, one less than the weight", 2, 3),
-            _rank("zero", "no rank is low enough", 1, 8),
-            _rank("zero", "rank 1 is equal", 2, 2),
+            _energy("kept", "one matrix, 5 × 7", lambda: _some(1, (5, 7)), (2,)),
+            _energy("kept", "one matrix, 7 × 5, three ranks", lambda: _some(2, (7, 5)), (3, 1, 4)),
+            _energy("share", "three matrices, one of them ten times as large", lambda: _some(3, (5, 6), (4, 7), (6, 4), scales=(10.0, 1.0, 3.0)), (1, 2, 3)),
+            _energy("share", "two matrices, the second one of zeros", lambda: [*_some(4, (5, 6)), torch.zeros(4, 4)], (1, 3)),
+            _energy("larger", "2 × 6 beside 6 × 5", lambda: _some(5, (2, 6), (6, 5)), (4, 7)),
         ],
-        asks="Return the largest rank at which A and B have fewer parameters than their weight.",
+        asks="Return which share of the energy of some matrices their largest directions hold.\n\n"
+        "matrices: list of tensors (d_out, d_in) of any shapes. ranks: list of whole numbers, from 1.",
         rules={
-            "largest": "A whole number: the largest r at which A and B together have fewer entries than the weight.",
-            "shape": "A has the shape (r, d_in), B the shape (d_out, r). The weight need not be square.",
-            "fewer": "Equally many is not fewer.",
-            "zero": "Return 0 if there is no such rank.",
+            "kept": "The result is {r: share}. Each matrix keeps its own r largest singular directions.",
+            "share": "share: the kept energy of all matrices, divided by the energy of all matrices.",
+            "larger": "r may be larger than a matrix has directions: all of it is kept then.",
+            "unchanged": "matrices and ranks stay as they are.",
         },
-        draw=lambda rng, *_: (rng.randint(1, 900), rng.randint(1, 900)),
-        hints=(
-            "Write the condition first: the parameters of A and B on the left, those of the weight on the right, and < between them.",
-            ("fewer", "So solve the condition for r, and then ask what happens if the quotient is a whole number."),
-            "You want the largest whole number strictly below a quotient of whole numbers. You can search for it, or take 1 off the numerator before a division that rounds down.",
+        draw=lambda rng, *_: (
+            [tensor(rng, rng.randint(2, 7), rng.randint(2, 7), scale=rng.uniform(0.5, 5)) for _ in range(rng.randint(1, 4))],
+            rng.sample(range(1, 8), 3),
         ),
-        path="Write the condition as an inequality, with the count of 7a on the left, and solve it for r. Then look at the two borders: a quotient that is a whole number, "
-        "and a weight so thin that no rank helps. The usual wrong turn is to round down, which counts an equal number as fewer.",
-        why="With whole numbers throughout there is no rounding to think about, and equally many counts as no saving. For a square weight this is just below d/2.",
+        hints=(
+            "How does the energy of a matrix follow from its singular values?",
+            ("share", "So there are two sums over all matrices: one for each rank, and one for the whole. Divide at the end."),
+            "`torch.linalg.svdvals(matrix)` gives the singular values, the largest first. Square them, and add up the first r of them.",
+        ),
+        path="Begin with one matrix and one rank: the squares of the first r singular values over the squares of all. Then put a loop over the matrices around it, with one sum for "
+        "the whole and one for each rank, and divide after the loop. The usual wrong turn is to average the shares: then a layer that hardly changed counts as much as the others.",
+        why="Singular directions are at right angles, so their energies add up, and the squared singular values are these energies. One decomposition serves all ranks.",
     ),
     NEAREST: Exercise(
         NEAREST,

@@ -40,22 +40,29 @@ def spectrum(found: Mapping[str, Mapping[int, float]]):
                   xticks=list(RANKS), xlabel="rank r", ylim=(0, 1), figsize=(7.8, 3.6))  # fmt: skip
 
 
-def best(runs: Sequence[dict], method: str, **settings) -> list[dict]:
-    """Return the runs of a method at the learning rate with the lowest validation loss."""
-    return tuned(chosen(runs, method=method, **settings), lambda run: run["validation"])
+def loss_on(run: dict, questions: str) -> float:
+    """Return a run's loss on the "validation" or on the "test" questions."""
+    return run["validation"] if questions == "validation" else run["test"]["nll"]
+
+
+def best(runs: Sequence[dict], method: str, by: str = "validation", **settings) -> list[dict]:
+    """Return the runs of a method at the learning rate with the lowest loss on some questions."""
+    return tuned(chosen(runs, method=method, **settings), lambda run: loss_on(run, by))
 
 
 def losses(runs: Sequence[dict], arm: str, r: int = 0, of: str = "test") -> list[float]:
     """Return the held-out loss of every seed: of "top", "rest" or "short", LORA at rank r, or FULL.
 
+    The learning rate is chosen on the other set of questions.
+
     Args:
-        of: "validation" for the questions that chose the learning rates, of LORA and FULL alone.
+        of: the questions of the result, "test" or "validation"; the latter for LORA and FULL alone.
     """
     if arm in ("top", "rest", "short"):
         return [run[arm][str(r)]["nll"] for run in best(runs, FULL)]
     settings = {"r": r} if arm == LORA else {}
-    found = best([run for run in runs if run["method"] == arm], arm, **settings)
-    return [run["test"]["nll"] if of == "test" else run["validation"] for run in found]
+    by = "validation" if of == "test" else "test"
+    return [loss_on(run, of) for run in best(runs, arm, by, **settings)]
 
 
 def kept(runs: Sequence[dict], r: int) -> tuple[Estimate, Estimate]:
@@ -104,7 +111,7 @@ def ranks_table(runs: Sequence[dict]) -> pd.DataFrame:
             "loss, all but these": times(against_whole(runs, "rest", r)),
             "loss, whole ΔW at this energy": times(against_whole(runs, "short", r)),
             "loss, LoRA": times(against_whole(runs, LORA, r)),
-            "LoRA, validation questions": times(
+            "LoRA, sets exchanged": times(
                 estimates.ratio(
                     losses(runs, FULL, of="validation"), losses(runs, LORA, r, "validation")
                 )

@@ -1,10 +1,9 @@
-"""Checks of notebook 08: how A and B start, their gradients, and which layers can never change."""
+"""Checks of notebook 08: how A and B start, and the gradients of a LoRA layer."""
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +13,8 @@ from sftlab.classroom.first_difference import Broken
 from sftlab.exercises.drawing import tensor
 from sftlab.exercises.ex08_lora_zero_init.gradients import lora_gradients
 from sftlab.lora import init_lora_
-from sftlab.lora_statistics import which_is_stuck
 
-START, GRADIENTS, STUCK = "08.init_lora_", "08.lora_gradients", "08.which_is_stuck"
+START, GRADIENTS = "08.init_lora_", "08.lora_gradients"
 
 # --- init_lora_ ----------------------------------------------------------------------------
 
@@ -128,194 +126,123 @@ START_CASES = (
 # --- lora_gradients ------------------------------------------------------------------------
 
 
-@mistake(GRADIENTS, "The gradients are exchanged: A's comes first.")
-def _exchanged_gradients(x, grad_output, A, B, scale):
-    of_A, of_B = lora_gradients(x, grad_output, A, B, scale)
-    return of_B, of_A
+@mistake(GRADIENTS, "The gradients of A and B are exchanged: the order is x, A, B.")
+def _exchanged_gradients(x, grad_output, W, A, B, scale):
+    of_x, of_A, of_B = lora_gradients(x, grad_output, W, A, B, scale)
+    return of_x, of_B, of_A
 
 
-@mistake(GRADIENTS, "The scale is missing: it multiplies the product of A and B, so it is in both gradients.")  # fmt: skip
-def _unscaled(x, grad_output, A, B, scale):
-    return lora_gradients(x, grad_output, A, B, 1.0)
+@mistake(GRADIENTS, "The gradient of x comes last. The order is x, A, B.")
+def _x_last(x, grad_output, W, A, B, scale):
+    of_x, of_A, of_B = lora_gradients(x, grad_output, W, A, B, scale)
+    return of_A, of_B, of_x
 
 
-@mistake(GRADIENTS, "The scale is in A's gradient only. It multiplies the product of A and B, so it is in both gradients.")  # fmt: skip
-def _scale_in_A_only(x, grad_output, A, B, scale):
-    of_A, of_B = lora_gradients(x, grad_output, A, B, scale)
-    return of_A, of_B / scale
+@mistake(GRADIENTS, "The gradient of x has only the part through the frozen W. x reaches y through A and B as well.")  # fmt: skip
+def _through_W_alone(x, grad_output, W, A, B, scale):
+    _, of_A, of_B = lora_gradients(x, grad_output, W, A, B, scale)
+    return grad_output @ W, of_A, of_B
 
 
-@mistake(GRADIENTS, "The scale is in B's gradient only. It multiplies the product of A and B, so it is in both gradients.")  # fmt: skip
-def _scale_in_B_only(x, grad_output, A, B, scale):
-    of_A, of_B = lora_gradients(x, grad_output, A, B, scale)
-    return of_A / scale, of_B
+@mistake(GRADIENTS, "The gradient of x has only the part through A and B. W is frozen, but x reaches y through it as well.")  # fmt: skip
+def _through_the_adapter_alone(x, grad_output, W, A, B, scale):
+    of_x, of_A, of_B = lora_gradients(x, grad_output, W, A, B, scale)
+    return of_x - grad_output @ W, of_A, of_B
+
+
+@mistake(GRADIENTS, "In the gradient of x the scale multiplies both parts. It stands before B A alone.")  # fmt: skip
+def _scale_before_W(x, grad_output, W, A, B, scale):
+    return lora_gradients(x, grad_output, scale * W, A, B, scale)
+
+
+@mistake(GRADIENTS, "In the gradient of x the scale is missing before the part through A and B.")
+def _x_unscaled(x, grad_output, W, A, B, scale):
+    of_x, _, _ = lora_gradients(x, grad_output, W, A, B, 1.0)
+    return of_x, *lora_gradients(x, grad_output, W, A, B, scale)[1:]
+
+
+@mistake(GRADIENTS, "The gradient of x is added up over the tokens. Each token has a row of its own there.")  # fmt: skip
+def _x_summed(x, grad_output, W, A, B, scale):
+    of_x, of_A, of_B = lora_gradients(x, grad_output, W, A, B, scale)
+    return of_x.sum(0), of_A, of_B
+
+
+@mistake(GRADIENTS, "The scale is missing: it multiplies the product of A and B, so it is in all three gradients.")  # fmt: skip
+def _unscaled(x, grad_output, W, A, B, scale):
+    return lora_gradients(x, grad_output, W, A, B, 1.0)
+
+
+@mistake(GRADIENTS, "The scale is missing in B's gradient. It multiplies the product of A and B, so it is in all three gradients.")  # fmt: skip
+def _B_unscaled(x, grad_output, W, A, B, scale):
+    of_x, of_A, of_B = lora_gradients(x, grad_output, W, A, B, scale)
+    return of_x, of_A, of_B / scale
+
+
+@mistake(GRADIENTS, "The scale is missing in A's gradient. It multiplies the product of A and B, so it is in all three gradients.")  # fmt: skip
+def _A_unscaled(x, grad_output, W, A, B, scale):
+    of_x, of_A, of_B = lora_gradients(x, grad_output, W, A, B, scale)
+    return of_x, of_A / scale, of_B
 
 
 @mistake(GRADIENTS, "The scale is squared: it multiplies the product of A and B once.")
-def _scale_squared(x, grad_output, A, B, scale):
-    return lora_gradients(x, grad_output, A, B, scale**2)
+def _scale_squared(x, grad_output, W, A, B, scale):
+    return lora_gradients(x, grad_output, W, A, B, scale**2)
 
 
-@mistake(GRADIENTS, "The gradients are transposed: each has the shape of its matrix.")
-def _transposed(x, grad_output, A, B, scale):
-    of_A, of_B = lora_gradients(x, grad_output, A, B, scale)
-    return of_A.T, of_B.T
+@mistake(GRADIENTS, "The gradients of A and B are transposed: each has the shape of its matrix.")
+def _transposed(x, grad_output, W, A, B, scale):
+    of_x, of_A, of_B = lora_gradients(x, grad_output, W, A, B, scale)
+    return of_x, of_A.T, of_B.T
 
 
-@mistake(GRADIENTS, "They are divided by the number of tokens. The mean, if there is one, is in grad_output already; here the tokens' parts are added up.")  # fmt: skip
-def _mean_over_tokens(x, grad_output, A, B, scale):
-    return lora_gradients(x, grad_output / len(x), A, B, scale)
+@mistake(GRADIENTS, "Those of A and B are divided by the number of tokens. The mean, if there is one, is in grad_output already; here the tokens' parts are added up.")  # fmt: skip
+def _mean_over_tokens(x, grad_output, W, A, B, scale):
+    of_x, of_A, of_B = lora_gradients(x, grad_output, W, A, B, scale)
+    return of_x, of_A / len(x), of_B / len(x)
 
 
 @mistake(GRADIENTS, "The sign is turned: this is the step against the gradient, not the gradient.")
-def _sign_turned(x, grad_output, A, B, scale):
-    return lora_gradients(x, -grad_output, A, B, scale)
+def _sign_turned(x, grad_output, W, A, B, scale):
+    return lora_gradients(x, -grad_output, W, A, B, scale)
 
 
-@mistake(GRADIENTS, "Each gradient is that of the product ΔW, multiplied with its *own* matrix. The chain rule leads through the other one.")  # fmt: skip
-def _own_matrix(x, grad_output, A, B, scale):
+@mistake(GRADIENTS, "The gradients of A and B are that of the product ΔW, multiplied with their *own* matrix. The chain rule leads through the other one.")  # fmt: skip
+def _own_matrix(x, grad_output, W, A, B, scale):
+    of_x, _, _ = lora_gradients(x, grad_output, W, A, B, scale)
     whole = scale * grad_output.T @ x  # (d_out, d_in)
-    return A @ whole.T @ whole / whole.norm(), whole @ whole.T @ B / whole.norm()
+    return of_x, A @ whole.T @ whole / whole.norm(), whole @ whole.T @ B / whole.norm()
 
 
-@mistake(GRADIENTS, "Only the first token is in the result. The tokens' parts are added up.")
-def _first_token(x, grad_output, A, B, scale):
-    return lora_gradients(x[:1], grad_output[:1], A, B, scale)
+@mistake(GRADIENTS, "In those of A and B only the first token is in the result. The tokens' parts are added up.")  # fmt: skip
+def _first_token(x, grad_output, W, A, B, scale):
+    of_x, _, _ = lora_gradients(x, grad_output, W, A, B, scale)
+    return of_x, *lora_gradients(x[:1], grad_output[:1], W, A, B, scale)[1:]
 
 
 def _layer(rng: random.Random, tokens: int, d_in: int, d_out: int, r: int) -> tuple:
-    sizes = ((tokens, d_in), (tokens, d_out), (r, d_in), (d_out, r))
+    sizes = ((tokens, d_in), (tokens, d_out), (d_out, d_in), (r, d_in), (d_out, r))
     return (*(tensor(rng, *size) for size in sizes), round(rng.uniform(1.2, 3), 2))
 
 
 def _gradients(rule: str, told: str, *sizes: int, zero: str = "") -> Case:
     def make() -> tuple:
-        x, grad_output, A, B, scale = _layer(random.Random(sum(sizes)), *sizes)
-        return x, grad_output, A * (zero != "A"), B * (zero != "B"), scale
+        x, grad_output, W, A, B, scale = _layer(random.Random(sum(sizes)), *sizes)
+        return x, grad_output, W, A * (zero != "A"), B * (zero != "B"), scale
 
-    said = "`lora_gradients(x, grad_output, A, B, scale)` with {} tokens, d_in {}, d_out {}, r {}: "
+    said = (
+        "`lora_gradients(x, grad_output, W, A, B, scale)` with {} tokens, d_in {}, d_out {}, r {}: "
+    )
     return Case(said.format(*sizes) + told, make, lora_gradients, 1e-4, rule=rule)
 
 
 GRADIENT_CASES = (
-    _gradients("chain", "both matrices random", 1, 7, 4, 3),
+    _gradients("chain", "A and B random", 1, 7, 4, 3),
     _gradients("chain", "B is zero", 1, 5, 6, 2, zero="B"),
     _gradients("chain", "A is zero", 1, 5, 6, 2, zero="A"),
+    _gradients("paths", "one token, A and B random", 1, 4, 9, 5),
     _gradients("sum", "four tokens", 4, 6, 3, 2),
     _gradients("sum", "many tokens", 23, 3, 8, 5),
 )
-
-
-# --- which_is_stuck ------------------------------------------------------------------------
-
-
-@mistake(STUCK, "Every layer whose A has no gradient is returned. That is how LoRA starts (B is zero): B has a gradient and moves, and then A gets one.")  # fmt: skip
-def _of_A(grad_norms):
-    return [name for name, (a, b) in grad_norms.items() if a == 0]
-
-
-@mistake(STUCK, "Every layer whose B has no gradient is returned. There A is zero, but A has a gradient and moves, and then B gets one.")  # fmt: skip
-def _of_B(grad_norms):
-    return [name for name, (a, b) in grad_norms.items() if b == 0]
-
-
-@mistake(STUCK, "A layer is returned as soon as one of its norms is 0. The matrix that has a gradient moves, and then the other one gets a gradient too.")  # fmt: skip
-def _of_either(grad_norms):
-    return [name for name, (a, b) in grad_norms.items() if a == 0 or b == 0]
-
-
-@mistake(STUCK, "Layers with exactly one zero norm are returned. In these, one matrix moves and frees the other.")  # fmt: skip
-def _of_one(grad_norms):
-    return [name for name, (a, b) in grad_norms.items() if (a == 0) != (b == 0)]
-
-
-@mistake(STUCK, "A gradient of 1e-15 is taken for none, by a threshold or by rounding. However small it is, it moves its matrix.")  # fmt: skip
-def _tiny(grad_norms):
-    return [name for name, (a, b) in grad_norms.items() if a < 1e-6 and b < 1e-6]
-
-
-@mistake(STUCK, "A gradient of 1e-40 is taken for none, by a threshold or because its square is 0 in float32. However small it is, it moves its matrix.")  # fmt: skip
-def _very_tiny(grad_norms):
-    return [name for name, (a, b) in grad_norms.items() if a < 1e-30 and b < 1e-30]
-
-
-@mistake(STUCK, "Only the first layer is looked at: does a `return` stand inside the loop?")
-def _return_in_loop(grad_norms):
-    return [name for name in which_is_stuck(grad_norms) if name == next(iter(grad_norms))]
-
-
-@mistake(STUCK, "The layers that can change are returned. Return the others.")
-def _moving(grad_norms):
-    return [name for name, pair in grad_norms.items() if any(pair)]
-
-
-@mistake(STUCK, "The layers whose matrices both have a gradient are returned. These change; return those that cannot.")  # fmt: skip
-def _both_moving(grad_norms):
-    return [name for name, pair in grad_norms.items() if all(pair)]
-
-
-@mistake(STUCK, "The layers whose two norms are equal are returned. Two equal gradients above 0 both move their matrix.")  # fmt: skip
-def _equal(grad_norms):
-    return [name for name, (a, b) in grad_norms.items() if a == b]
-
-
-@mistake(STUCK, "Only the first such layer is returned, although there are more.")
-def _first(grad_norms):
-    return which_is_stuck(grad_norms)[:1]
-
-
-@mistake(STUCK, "The result says only whether there is such a layer. Return the names.")
-def _whether(grad_norms):
-    return bool(which_is_stuck(grad_norms))
-
-
-@mistake(STUCK, "The result is the number of such layers. Return their names.")
-def _how_many(grad_norms):
-    return len(which_is_stuck(grad_norms))
-
-
-@mistake(STUCK, "The pairs of norms are returned. Return the names.")
-def _norms(grad_norms):
-    return [grad_norms[name] for name in which_is_stuck(grad_norms)]
-
-
-@mistake(STUCK, "Each name is returned together with its norms. Return the names alone.")
-def _items(grad_norms):
-    return [(name, grad_norms[name]) for name in which_is_stuck(grad_norms)]
-
-
-@mistake(STUCK, "The positions of the layers are returned. Return their names.")
-def _positions(grad_norms):
-    return [list(grad_norms).index(name) for name in which_is_stuck(grad_norms)]
-
-
-@mistake(STUCK, "One True or False for each layer is returned. Return the names of the layers that cannot change.")  # fmt: skip
-def _mask(grad_norms):
-    return [not any(pair) for pair in grad_norms.values()]
-
-
-def _stuck(rule: str, describe: str, **norms: tuple[float, float]) -> Case:
-    told = f"`which_is_stuck({norms})`: {describe}"
-    return Case(told, lambda: (dict(norms),), which_is_stuck, rule=rule)
-
-
-STUCK_CASES = (
-    _stuck("stuck", "the second layer is stuck", up=(0.4, 0.3), down=(0.0, 0.0)),
-    _stuck("stuck", "B of q has a gradient", q=(0.0, 2.7), v=(0.0, 0.0)),
-    _stuck("stuck", "A of q has a gradient", q=(15.5, 0.0), v=(0.0, 0.0)),
-    _stuck("stuck", "two equal gradients", k=(0.2, 0.2), o=(0.0, 0.0)),
-    _stuck("tiny", "tiny gradients", q=(1e-15, 0.0), k=(0.0, 1e-15), v=(1e-15, 1e-15), o=(0.0, 0.0)),
-    _stuck("tiny", "the tiniest gradients", q=(1e-40, 0.0), k=(0.0, 1e-40), o=(0.0, 0.0)),
-    _stuck("order", "three are stuck", v=(0.0, 0.0), k=(0.0, 0.7), q=(0.0, 0.0), a=(0.0, 0.0)),
-    _stuck("order", "no layer is stuck", q=(0.0, 1.5), v=(0.0, 0.7)),
-)  # fmt: skip
-
-
-def _draw(rng: random.Random, *_: object) -> tuple:
-    kinds: list[Callable[[], tuple]] = [
-        lambda: (0.0, rng.random() + 0.1), lambda: (0.0, 0.0), lambda: (rng.random() + 0.1, 0.0), lambda: (1e-15, 0.0),
-    ]  # fmt: skip
-    return ({f"layers.{k}.q_proj": rng.choice(kinds)() for k in range(rng.randint(2, 7))},)
 
 
 EXERCISES = {
@@ -350,51 +277,29 @@ EXERCISES = {
         ),
         Exercise(
             GRADIENTS,
-            "The gradients of A and B",
+            "The gradients of x, A and B",
             lora_gradients,
             GRADIENT_CASES,
-            asks="Return the gradients of A and B of a LoRA layer, y = W x + scale · B A x.\n\n"
+            asks="Return the gradients of x, A and B of a LoRA layer, y = W x + scale · B A x.\n\n"
             "x: (tokens, d_in). grad_output: (tokens, d_out), the loss's gradient with respect to y.\n"
-            "A: (r, d_in). B: (d_out, r). scale: a number.",
+            "W: (d_out, d_in), frozen. A: (r, d_in). B: (d_out, r). scale: a number.",
             rules={
-                "chain": "The result is a pair: the gradient of A, then that of B, each of its shape.",
-                "sum": "Sum over the tokens; do not average.",
+                "chain": "The result is three gradients: of x, of A and of B, each of its shape.",
+                "paths": "x reaches y by two paths, through W and through A and B; both count.",
+                "sum": "Those of A and B are sums over the tokens, not means; x has a row for each token.",
                 "unchanged": "The arguments stay as they are.",
             },
             draw=lambda rng, *_: _layer(rng, *(rng.randint(2, 9) for _ in range(4))),
             hints=(
                 "Write y as two steps: h = A x, then y = W x + scale · B h. Begin at the end.",
                 ("chain", "For a linear step y = M h, the gradient of M is grad_output.T @ h, and that of h is grad_output @ M."),
-                "So B's gradient needs h, which A makes; A's needs what arrives at h through B.",
+                "So B's gradient needs h, which A makes; A's needs what arrives at h through B; x's adds up what arrives through W and through h.",
             ),
             path="Name what lies between the two matrices: hidden = x @ A.T. B's gradient is that of any linear layer that reads hidden. For A's, first carry "
-            "grad_output back through B, then do the same with x. The scale stands in front of the product, so it multiplies both. The usual wrong turn is a "
+            "grad_output back through B, then do the same with x. The same product, carried on through A, is one part of x's gradient; the other comes through W. "
+            "The scale stands in front of B A, so it multiplies what passes there. The usual wrong turn is a "
             "shape that fits by chance: check every product with tokens, d_in, d_out and r all different.",
-            why="No gradient of W is formed: both results come from thin products over the tokens.",
-        ),
-        Exercise(
-            STUCK,
-            "Find the layers that cannot change",
-            which_is_stuck,
-            STUCK_CASES,
-            asks="Return the names of the LoRA layers that can never change, as a list.\n\n"
-            "grad_norms: {layer: (norm of A's gradient, norm of B's)} after one backward pass.",
-            rules={
-                "stuck": "A layer is returned if neither matrix will ever move, moved by gradients alone.",
-                "tiny": "Only a norm of exactly 0 is no gradient. Any other moves its matrix, however small.",
-                "order": "The names stand in the order of grad_norms; without any, the list is empty.",
-                "unchanged": "grad_norms stays as it is.",
-            },
-            draw=_draw,
-            hints=(
-                "Go through the four cases: each of the two gradients is zero or not. In which of them does nothing move at the next step?",
-                ("stuck", "If one matrix moves, what happens to the gradient of the other one a step later?"),
-                "Go over the names with their pairs, and test both numbers of a pair.",
-            ),
-            path="Write down the four combinations of gradients first: both, only A's, only B's, none. One zero is the healthy start of LoRA, so it decides nothing. "
-            "What is left is one condition on both norms, tested for each name in order. The usual wrong turn is a threshold for small gradients.",
-            why="One backward pass on the untrained model is enough to know. The check belongs in every training script: a stuck adapter raises no error, "
-            "and its loss curve still moves, because the batches differ.",
+            why="No gradient of W is formed, although W is needed for that of x: all results for A and B come from thin products over the tokens.",
         ),
     )
 }  # fmt: skip

@@ -29,7 +29,7 @@ NEAR_ZERO = {"value": "symlog", "linthresh": 0.01, "linscale": 0.4}
 WHY = {  # why a prediction comes out as it does: prediction -> mechanism
     "a": "A product with a zero matrix is exactly zero, and adding zero rounds nothing. So a test can demand equality.",
     "b": "Each step of the zero matrix is multiplied by the random one, so larger entries lengthen the step. The best learning rate need not fall by as much as the first step grows. One possible reason, not tested here: small entries soon move by about their own size.",
-    "c": "At equal size the first steps are equally long. That alone does not fix the loss after 20 steps.",
+    "c": "With equal entries, swapping A and B leaves the first step's length unchanged.",
 }  # fmt: skip
 
 
@@ -103,6 +103,14 @@ def own_ratio(runs: Sequence[dict], how: str, against: str = "A random") -> Esti
         return [run["nll_end"] for run in best_ones]
 
     return estimates.ratio(own(against), own(how))
+
+
+def why_which(runs: Sequence[dict]) -> str:
+    """Return the explanation of 08.c, and what the interval says of the loss."""
+    found = loss_ratio(runs, "B random, small")
+    seeds = len({run["seed"] for run in runs})
+    word = verdict(found, "the loss with B random is higher", "the loss with B random is lower", "no difference in loss is settled", 1.0)  # fmt: skip
+    return f"{WHY['c']} Over {seeds} seeds {word}."
 
 
 def arms_table(runs: Sequence[dict]) -> pd.DataFrame:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from sftlab.classroom.answers import equivalent, refused, right
 
-SCALE, UPDATE, SPLIT = "09.lora_scale", "09.effective_update", "09.split_update"
+SCALE, SPLIT = "09.lora_scale", "09.split_update"
 
 
 @right(SCALE)
@@ -65,59 +65,6 @@ def another_root(alpha, r, rule):
 @refused(SCALE, "The factor may be a fraction and is not rounded")
 def two_decimals(alpha, r, rule):
     return round(by_power(alpha, r, rule), 6) if alpha > r else round(by_power(alpha, r, rule), 2)
-
-
-@right(UPDATE)
-def by_matmul(A, B, alpha, r):
-    return torch.matmul(B, A) * alpha / r
-
-
-@right(UPDATE)
-def by_einsum(A, B, alpha, r):
-    return alpha / r * torch.einsum("or,ri->oi", B, A)
-
-
-@right(UPDATE)
-def by_outer_products(A, B, alpha, r):
-    return sum(alpha / r * torch.outer(B[:, k], A[k]) for k in range(r))
-
-
-@right(UPDATE)
-def by_linear(A, B, alpha, r):
-    return F.linear(B / r, (alpha * A).T)
-
-
-@right(UPDATE)
-def by_entries(A, B, alpha, r):
-    rows = [[(b * a).sum() * alpha / r for a in A.unbind(1)] for b in B.unbind(0)]
-    return torch.stack([torch.stack(row) for row in rows])
-
-
-@refused(UPDATE, "the graph is lost")
-def detached(A, B, alpha, r):
-    return (alpha / r) * (B.detach() @ A.detach())
-
-
-@refused(UPDATE, "changes its own input")
-def in_place(A, B, alpha, r):
-    with torch.no_grad():
-        B.mul_(alpha / r)
-    return B @ A
-
-
-@refused(UPDATE, "gradient of A")
-def half_of_the_gradient(A, B, alpha, r):
-    return (alpha / r) * (B @ (A / 2 + A.detach() / 2))
-
-
-@refused(UPDATE, "because both are trained")
-def by_numpy(A, B, alpha, r):
-    return alpha / r * (B.detach().numpy() @ A.detach().numpy())
-
-
-@refused(UPDATE, "for every shape")
-def squeezed(A, B, alpha, r):
-    return (alpha / r) * (B.squeeze() @ A.squeeze())
 
 
 @right(SPLIT)

@@ -1,4 +1,4 @@
-"""Checks of notebook 09: the factor in front of B·A, the update that it scales, and a split of it."""
+"""Checks of notebook 09: the factor in front of B·A, and a split of the update that it scales."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from sftlab.classroom.checking import Case, Exercise, mistake
-from sftlab.exercises.drawing import adapter, tensor
+from sftlab.exercises.drawing import tensor
 from sftlab.exercises.ex09_lora_alpha_over_r.split import split_update
-from sftlab.lora import effective_update, lora_scale
+from sftlab.lora import lora_scale
 
-SCALE, UPDATE, SPLIT = "09.lora_scale", "09.effective_update", "09.split_update"
+SCALE, SPLIT = "09.lora_scale", "09.split_update"
 
 # --- lora_scale ----------------------------------------------------------------------------
 
@@ -184,149 +184,6 @@ SCALE_CASES = (
 
 def _draw_scale(rng: random.Random, *_: object) -> tuple:
     return rng.randint(1, 64), rng.randint(1, 256), rng.choice(["lora", "rslora", "plain"])
-
-
-# --- effective_update ----------------------------------------------------------------------
-
-
-@mistake(UPDATE, "The factor is missing: this is the product of B and A alone.")
-def _no_factor(A, B, alpha, r):
-    return B @ A
-
-
-@mistake(UPDATE, "The product is multiplied by α, but not divided by r.")
-def _alpha_alone(A, B, alpha, r):
-    return alpha * (B @ A)
-
-
-@mistake(UPDATE, "The product is divided by r, but not multiplied by α.")
-def _no_alpha(A, B, alpha, r):
-    return (B @ A) / r
-
-
-@mistake(UPDATE, "The factor is upside down: r/α in place of α/r.")
-def _r_over_alpha(A, B, alpha, r):
-    return r / alpha * (B @ A)
-
-
-@mistake(UPDATE, "The factor is α/√r, that of rank-stabilized LoRA.")
-def _stabilized(A, B, alpha, r):
-    return alpha / math.sqrt(r) * (B @ A)
-
-
-@mistake(UPDATE, "The factor is applied twice, for example to A and to B, or to one of them and to the product.")  # fmt: skip
-def _twice(A, B, alpha, r):
-    return (alpha / r * B) @ (alpha / r * A)
-
-
-@mistake(UPDATE, "The factor is cut down to a whole number, as by `//` or `int`. It is 0 where α < r.")  # fmt: skip
-def _cut_off(A, B, alpha, r):
-    return alpha // r * (B @ A)
-
-
-@mistake(UPDATE, "The factor is rounded to a whole number. It may be any number.")
-def _rounded_factor(A, B, alpha, r):
-    return round(alpha / r) * (B @ A)
-
-
-@mistake(UPDATE, "α is cut down to a whole number. It may be a fraction.")
-def _whole_alpha(A, B, alpha, r):
-    return int(alpha) / r * (B @ A)
-
-
-@mistake(UPDATE, "No gradient flows to A, although A is trained: `.detach()`, `.data` or another copy cuts its graph.")  # fmt: skip
-def _A_detached(A, B, alpha, r):
-    return alpha / r * (B @ A.detach())
-
-
-@mistake(UPDATE, "No gradient flows to B, although B is trained: `.detach()`, `.data` or another copy cuts its graph.")  # fmt: skip
-def _B_detached(A, B, alpha, r):
-    return alpha / r * (B.detach() @ A)
-
-
-@mistake(UPDATE, "The last of the r terms is missing. B·A is the sum over all columns of B, each times its row of A.")  # fmt: skip
-def _last_rank_missing(A, B, alpha, r):
-    return alpha / r * (B[:, : r - 1] @ A[: r - 1])
-
-
-@mistake(UPDATE, "α is divided by d_in. The rank r is the number of *rows* of A.")
-def _by_d_in(A, B, alpha, r):
-    return alpha / A.shape[1] * (B @ A)
-
-
-@mistake(UPDATE, "α is divided by d_out. The rank r is the number of *columns* of B.")
-def _by_d_out(A, B, alpha, r):
-    return alpha / B.shape[0] * (B @ A)
-
-
-@mistake(UPDATE, "The sign is wrong: the adapter adds (α/r)·B·A, so ΔW has a plus sign.")
-def _negative(A, B, alpha, r):
-    return -effective_update(A, B, alpha, r)
-
-
-@mistake(
-    UPDATE, "The result is the transpose of ΔW. ΔW is added to W, whose shape is (d_out, d_in)."
-)
-def _transposed(A, B, alpha, r):
-    return alpha / r * (A.T @ B.T)
-
-
-@mistake(UPDATE, "The product is A·B. It has the shape (r, r) and exists only where d_in and d_out are equal; W is (d_out, d_in).")  # fmt: skip
-def _wrong_order(A, B, alpha, r):
-    return alpha / r * (A @ B)
-
-
-@mistake(UPDATE, "A and B are multiplied entry by entry, by `*`. ΔW needs the matrix product.")
-def _elementwise(A, B, alpha, r):
-    return alpha / r * (B * A)
-
-
-@mistake(UPDATE, "Only the first of the r terms is there: the first column of B times the first row of A.")  # fmt: skip
-def _first_rank(A, B, alpha, r):
-    return alpha / r * torch.outer(B[:, 0], A[0])
-
-
-def _matrices(r: int, d_in: int, d_out: int) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(d_in)
-    return torch.randn(r, d_in, generator=generator), torch.randn(d_out, r, generator=generator)
-
-
-def _update(rule: str, r: int, d_in: int, d_out: int, alpha: float, trained: bool = False) -> Case:
-    def make() -> tuple:
-        A, B = _matrices(r, d_in, d_out)
-        return A.requires_grad_(trained), B.requires_grad_(trained), alpha, r
-
-    told = f"`effective_update(A, B, {alpha}, {r})`, d_in = {d_in}, d_out = {d_out}"
-    told += ", A and B are trained" if trained else ""
-    observe = _with_gradients if trained else None
-    return Case(told, make, effective_update, 1e-5, rule=rule, observe=observe)
-
-
-def _with_gradients(result: object, given: tuple) -> object:
-    """Return the update, and the gradients of the sum of its entries; zero for no gradient."""
-    A, B = given[:2]
-    found: tuple = (None, None)
-    if isinstance(result, Tensor) and result.requires_grad and A.requires_grad and B.requires_grad:
-        found = torch.autograd.grad(result.sum(), (A, B), allow_unused=True)
-    of_A, of_B = (
-        torch.zeros_like(leaf) if grad is None else grad
-        for grad, leaf in zip(found, (A, B), strict=True)
-    )
-    return {"ΔW": result, "gradient of A": of_A, "gradient of B": of_B}
-
-
-UPDATE_CASES = (
-    _update("factor", 2, 5, 3, 7),
-    _update("factor", 7, 3, 4, 2.7),
-    _update("product", 1, 4, 3, 3),
-    _update("product", 2, 4, 1, 3),
-    _update("product", 3, 3, 3, 6),
-    _update("gradient", 2, 4, 3, 5, trained=True),
-)
-
-
-def _draw_update(rng: random.Random, *_: object) -> tuple:
-    return adapter(rng)
 
 
 # --- split_update --------------------------------------------------------------------------
@@ -540,31 +397,6 @@ EXERCISES = {
             "numbers in which α and r differ: with α = r or with r = 1 most mistakes do not show. The usual wrong turn is a division that drops the fraction.",
             why="One function decides the factor, and every layer asks it: that is how the factor is applied once and only once. "
             "A rule with a typing error in its name raises an error, rather than training with the wrong factor.",
-        ),
-        Exercise(
-            UPDATE,
-            "The update ΔW",
-            effective_update,
-            UPDATE_CASES,
-            asks="Return ΔW (d_out, d_in), which a LoRA adapter adds to W.\n\n"
-            "A: tensor (r, d_in). B: tensor (d_out, r). alpha: a number. r: the rank.",
-            rules={
-                "factor": "ΔW = (α/r)·B·A: LoRA's own factor, applied once and not rounded.",
-                "product": "B·A is the matrix product over all r terms, for every shape.",
-                "gradient": "Gradients flow to A and to B, because both are trained.",
-                "unchanged": "A and B stay as they are.",
-            },
-            draw=_draw_update,
-            hints=(
-                "ΔW has the shape of W. Which product of A and B has this shape?",
-                ("factor", "Where does the factor stand, and how often?"),
-                "Use the operator for matrix products with B on the left, and put the number in front of the result.",
-            ),
-            path="Begin with the shapes: (d_out, r) times (r, d_in) gives the shape of W, and no other product of the two does. Then multiply by the one "
-            "number α/r. Test with α ≠ r and with d_in ≠ d_out. The usual wrong turn is to apply the factor to A or B in place, "
-            "or to leave the graph by `.data`, `detach` or NumPy.",
-            why="This is what merging adds to the weight (notebook 20) and what a LoRA layer computes without ever forming it: "
-            "x Aᵀ Bᵀ costs r(d_in + d_out) products for each token, x ΔWᵀ would cost d_in·d_out.",
         ),
         Exercise(
             SPLIT,

@@ -24,14 +24,11 @@ from sftlab.exercises.ex09_lora_alpha_over_r.alpha_or_rate import (
     RATES as SPEEDS,
 )
 from sftlab.exercises.ex09_lora_alpha_over_r.experiment import (
-    FACTOR,
     MEETING_RANK,
     RANKS,
     RULES,
-    alpha_of,
 )
 from sftlab.exercises.ex09_lora_alpha_over_r.first_step import EVERY_RANK
-from sftlab.lora import lora_scale
 from sftlab.statistics import best_rate, chosen
 
 LABELS = {"lora": "α/r", "rslora": "α/√r", "plain": "α"}
@@ -263,11 +260,6 @@ def cost(runs: Sequence[dict], rule: str, r: int) -> str:
     return f"{times(found)}, {compared(found)}"
 
 
-def tuned_loss(runs: Sequence[dict], rule: str, r: int) -> Estimate:
-    """Return the test loss under a rule over that under α/r, each at its own tuned learning rate."""
-    return loss_ratio(tuned_at_once(runs, "lora", r), tuned_at_once(runs, rule, r))
-
-
 def best_rates(runs: Sequence[dict], rule: str, r: int) -> list[float]:
     """Return the best learning rate of every seed, interpolated; nan at an end of the grid."""
     found = []
@@ -284,104 +276,6 @@ def moved_rate(runs: Sequence[dict], rule: str, r: int) -> Estimate | None:
     """Return the best learning rate at a rank over that at rank 8; None if a seed has none."""
     pair = best_rates(runs, rule, MEETING_RANK), best_rates(runs, rule, r)
     return None if np.isnan(pair).any() else estimates.ratio(*pair)
-
-
-def predicted_move(first: Sequence[dict], rule: str, r: int) -> Estimate:
-    """Return the move of the learning rate that would keep the first step's change of the output."""
-    sizes = by_rank(first, rule, "whole", 1)
-    return estimates.ratio(sizes[r], sizes[MEETING_RANK])
-
-
-def share_of_move(first: Sequence[dict], runs: Sequence[dict]) -> Estimate:
-    """Return p in "measured move = (predicted move)^p", by a line through the logarithms, seed by seed.
-
-    Factor α/r is left out: its predicted move is none.
-    """
-    pairs = [(rule, r) for rule in RULES[1:] for r in RANKS if r != MEETING_RANK]
-    x = np.log([predicted_move(first, *pair)[0] for pair in pairs])
-    at_8 = np.array(best_rates(runs, "lora", MEETING_RANK))
-    y = np.log([np.array(best_rates(runs, *pair)) / at_8 for pair in pairs])
-    return estimates.mean((x @ y / (x @ x)).tolist())
-
-
-def learning_rate_of_B(rule: str, r: int) -> float:
-    """Return how many times α/r's learning rate of B a factor stands for: its scale over that of α/r."""
-    return lora_scale(alpha_of(rule), r, rule) / lora_scale(alpha_of("lora"), r)
-
-
-def products_table(runs: Sequence[dict]) -> pd.DataFrame:
-    """Return the best learning rates at the highest rank, as those of A and B with α/r, and their product."""
-    top, rows = RANKS[-1], {}
-    own = np.square(best_rates(runs, "lora", top))
-    for rule in RULES:
-        times_B, found = learning_rate_of_B(rule, top), np.array(best_rates(runs, rule, top))
-        product = estimates.ratio(own.tolist(), (times_B * found**2).tolist())
-        rows[LABELS[rule]] = {
-            "of A": f"{gmean(found):.2g}",
-            "of B": f"{times_B * gmean(found):.2g}",
-            "product ÷ that with α/r": times(product) if rule != "lora" else "",
-        }
-    return pd.DataFrame(rows).T.rename_axis(f"best learning rates, rank {top}")
-
-
-def moves_less(runs: Sequence[dict], rule: str, r: int) -> str:
-    """Return whether the best learning rate moves less under α/r than under a rule, in logarithms."""
-    at_8 = np.log(best_rates(runs, "lora", MEETING_RANK))
-    own, other = (np.abs(np.log(best_rates(runs, name, r)) - at_8) for name in ("lora", rule))
-    return verdict(estimates.change(own.tolist(), other.tolist()), "less", "more")
-
-
-def moved(runs: Sequence[dict], rule: str, r: int) -> str:
-    """Return the move of the best learning rate from rank 8 as text."""
-    found = moved_rate(runs, rule, r)
-    return times(found) if found else "at an end of the grid"
-
-
-def carry_table(first: Sequence[dict], runs: Sequence[dict]) -> pd.DataFrame:
-    """Return, by rule and rank, how far the best learning rate moves, and the cost of not following it."""
-    rows = {
-        (LABELS[rule], r): {
-            "the first step predicts": times(predicted_move(first, rule, r)),
-            f"best learning rate ÷ that at rank {MEETING_RANK}": moved(runs, rule, r),
-            "test loss, carried ÷ tuned": cost(runs, rule, r),
-            "test loss, tuned ÷ α/r tuned": times(tuned_loss(runs, rule, r)) if rule != "lora" else "",
-        }
-        for rule in RULES
-        for r in RANKS
-        if r != MEETING_RANK
-    }  # fmt: skip
-    return pd.DataFrame(rows).T.rename_axis(["factor", "rank"])
-
-
-def moves_sentence(first: Sequence[dict], runs: Sequence[dict]) -> str:
-    """Return what the table of moves says, in three lines."""
-    top = RANKS[-1]
-    found = share_of_move(first, runs)
-    value, (low, high) = found
-    far = "as far as" if max(abs(low - 1), abs(high - 1)) <= NEAR else verdict(found, "farther than", "less far than", "not measurably farther or less far than", 1.0)  # fmt: skip
-    root = ", about its square root" if max(abs(low - 0.5), abs(high - 0.5)) <= NEAR else ""
-    losses = "; ".join(f"{LABELS[rule]} {compared(tuned_loss(runs, rule, top))} ({times(tuned_loss(runs, rule, top))})" for rule in RULES[1:])  # fmt: skip
-    return (
-        f"The best learning rate moves {far} the first step predicts: by the predicted factor to the power {value:.2f} ({low:.2f} to {high:.2f}){root}.\n"
-        f"Test loss at rank {top}, each factor at its own tuned learning rate, against α/r: {losses}.\n"
-        f"α = {FACTOR:g}·r at every rank is the factor α: from rank {MEETING_RANK} to {top} its best learning rate changes by {moved(runs, 'plain', top)}."
-    )
-
-
-def over_rates(runs: Sequence[dict]):
-    """Draw the validation loss over the learning rate: a panel for each rule, a line for each rank."""
-    found = {f"factor {LABELS[rule]}": {f"rank {r}": _sweep(runs, rule, r) for r in RANKS} for rule in RULES}  # fmt: skip
-    told = "; ".join(
-        f"{panel}, {label}: lowest at {min(sweep, key=lambda rate: gmean(sweep[rate])):g}"
-        for panel, series in found.items()
-        for label, sweep in series.items()
-    )
-    rate = carried_rate(runs)
-    return curves(
-        found, f"Validation loss over the learning rate; dotted: {rate:g}, tuned at rank {MEETING_RANK}",
-        f"Three panels of curves over the learning rate. {told}.", panels=True, sharey=True, mean=gmean, xscale="log", yscale="log",
-        xlabel="learning rate", ylabel="nats per token", axvline={rate: ""}, xlim=(1e-4, 2e-2), xticks=(3e-4, 1e-3, 3e-3, 1e-2), figsize=(10, 4),
-    )  # fmt: skip
 
 
 def one_sweep(runs: Sequence[dict], rule: str, r: int, alt: str):
@@ -458,7 +352,7 @@ def apart(runs: Sequence[dict]):
 
 def claims(first: Sequence[dict], trained: Sequence[dict], alpha: Sequence[dict]) -> pd.DataFrame:
     """Return the claims of the lesson with their numbers; the words follow the intervals."""
-    top, last = RANKS[-1], STOPS[-1]
+    last = STOPS[-1]
 
     def grows(part: str, which: int, rule: str = "lora") -> str:
         return power(exponent(by_rank(first, rule, part, which)))
@@ -473,29 +367,12 @@ def claims(first: Sequence[dict], trained: Sequence[dict], alpha: Sequence[dict]
     ends = [exponent(trained_by_rank(trained, "lora", k)) for k in (0, 1)]
     sizes = [trained_sizes(trained, k) for k in (0, 1)]
     none = [f", as all three factors within ×{spread(some):.2f}" if all(map(steady, some.values())) else "" for some in sizes]  # fmt: skip
-    less = {moves_less(trained, rule, top) for rule in RULES[1:]}
-    word = less.pop() if len(less) == 1 else OPEN
-    moves = f"moves {word} with α/r than with α/√r or α" if word != OPEN else f"with α/r against the others: {OPEN}"  # fmt: skip
-    power_, (low, high) = share_of_move(first, trained)
-    costs = "; ".join(f"{LABELS[rule]}: {cost(trained, rule, top)}" for rule in RULES)
     rows = [
         (
-            f"α/r, one step of Adam: the change of the output {output} when the rank changes",
-            grows("whole", 1),
-            f"random signs of B's columns: {grows('turned', 1)}; without the part along the gradient: {grows('rest', 1)}",
-            f"SGD: {grows('sgd', 1)}; α/√r there: {grows('sgd', 1, 'rslora')}",
-        ),
-        (
-            f"α/r, one step of Adam: the norm of ΔW {norm}",
-            grows("whole", 0),
-            f"without the part along the gradient: {grows('rest', 0)}; that part: {grows('along', 0)}; random signs: {grows('turned', 0)}",
-            f"after training at {FIXED:g}: {power(ends[0])}{none[0]}; output: {power(ends[1])}{none[1]}",
-        ),
-        (
-            f"From rank {MEETING_RANK} to {top} the best learning rate {moves}",
-            f"α/r: {moved(trained, 'lora', top)}",
-            "; ".join(f"{LABELS[rule]}: {moved(trained, rule, top)}" for rule in RULES[1:]),
-            f"as a power of the move that the first step predicts: {power_:.2f} ({low:.2f} to {high:.2f}); test loss, carried ÷ tuned: {costs}",
+            f"α/r, one step of Adam: the change of the output {output} when the rank changes; the norm of ΔW {norm}",
+            f"output: {grows('whole', 1)}; norm: {grows('whole', 0)}",
+            f"output, random signs of B's columns: {grows('turned', 1)}; without the part along the gradient: output {grows('rest', 1)}, norm {grows('rest', 0)}",
+            f"SGD, output: {grows('sgd', 1)}; α/√r there: {grows('sgd', 1, 'rslora')}; after training at {FIXED:g}: norm {power(ends[0])}{none[0]}, output {power(ends[1])}{none[1]}",
         ),
         (
             f"Adam: doubling α {equal} doubling B's learning rate",

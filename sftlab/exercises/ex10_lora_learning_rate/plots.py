@@ -60,6 +60,32 @@ def loss_at(runs: Sequence[dict], method: str, rate: float) -> list[float]:
     return [sweep[rate] for sweep in sweeps(runs, method, "test")]
 
 
+def exact_at(runs: Sequence[dict], method: str, rate: float) -> list[float]:
+    """Return the share of test questions answered exactly after the last step, of every seed."""
+    return [sweep[rate] for sweep in sweeps(runs, method, "exact")]
+
+
+def exact_told(runs: Sequence[dict]) -> str:
+    """Return both methods' shares of exact answers, each at its best learning rate, as text."""
+    if not all("exact" in run for run in runs if run["method"] in (FULL, LORA)):
+        return ""
+    full, lora = (exact_at(runs, m, grid_best(runs, m)) for m in (FULL, LORA))
+    apart = estimates.points(estimates.change(full, lora))
+    return f"; exact answers, LoRA against full: {np.mean(lora):.1%} against {np.mean(full):.1%}, {apart}"
+
+
+def at_largest(runs: Sequence[dict], where: str) -> str:
+    """Return where LoRA's validation loss ends at its largest learning rate, and whether above its start."""
+    rate = max(run["learning_rate"] for run in chosen(runs, method=LORA))
+    some = chosen(runs, method=LORA, learning_rate=rate)
+    first, last = (np.mean([run["validation"][k] for run in some]) for k in (0, -1))
+    worse = sum(run["validation"][-1] > run["validation"][0] for run in some)
+    return (
+        f"{where}: LoRA at {rate:g}, its largest learning rate, goes from {first:.2f} to {last:.2f}. "
+        f"Worse than at the start: {worse} of {len(some)} seeds."
+    )
+
+
 def reused(runs: Sequence[dict]) -> Estimate:
     """Return LoRA's loss on the test questions at full fine-tuning's learning rate, over full's at its best."""
     return estimates.ratio(
@@ -296,7 +322,7 @@ def claims(runs: Sequence[dict], real: Sequence[dict], steps: Mapping[str, float
             f"Each method at a best learning rate: LoRA {directions.pop() if len(directions) == 1 else 'against full, ' + estimates.OPEN}",
             "rise, LoRA − full: "
             + "; ".join(f"{signed(each)} at {rates}" for rates, each in cost.items()),
-            f"losses at the first pair, LoRA ÷ full: {told(own)}",
+            f"losses at the first pair, LoRA ÷ full: {told(own)}{exact_told(runs)}",
             "pairs of learning rates, full / LoRA, whose validation losses are not settled to differ from the best",
         ),
     ]

@@ -13,6 +13,7 @@ from sftlab.classroom.answers import equivalent, refused, right
 from sftlab.quant import bits_per_parameter, nf4_code
 
 CODE, BLOCK, BITS = "11.nf4_code", "11.quantize_block", "11.bits_per_parameter"
+PACK = "11.pack_indices"
 OUTERMOST = 0.9677083
 
 
@@ -153,6 +154,60 @@ def divided_in_place(x):
     found = by_distance(x)
     x.div_(x.abs().amax(-1, keepdim=True).clamp(min=1e-9))
     return found
+
+
+@right(PACK)
+def by_pairs(indices):
+    pairs = indices.reshape(-1, 2)
+    return 16 * pairs[:, 0] + pairs[:, 1]
+
+
+@right(PACK)
+def pair_by_pair(indices):
+    flat = indices.flatten().tolist()
+    found = [16 * flat[k] + flat[k + 1] for k in range(0, len(flat), 2)]
+    return torch.tensor(found, dtype=torch.uint8)
+
+
+@right(PACK)
+def by_bits(indices):
+    bits = np.unpackbits(indices.numpy().reshape(-1, 1), axis=1)[:, 4:]
+    return torch.from_numpy(np.packbits(bits))
+
+
+@right(PACK)
+def by_hexadecimal(indices):
+    digits = "".join(f"{index:x}" for index in indices.flatten().tolist())
+    return torch.tensor(list(bytes.fromhex(digits)), dtype=torch.uint8)
+
+
+@right(PACK)
+def by_xor(indices):
+    flat = indices.ravel()
+    return torch.bitwise_xor(torch.bitwise_left_shift(flat[0::2], 4), flat[1::2])
+
+
+@refused(PACK, "The rows follow one another")
+def row_by_row(indices):
+    padded = torch.nn.functional.pad(indices, (0, indices.shape[1] % 2))
+    return by_pairs(padded)
+
+
+@refused(PACK, "has the dtype torch.int64")
+def bytes_of_64_bits(indices):
+    return by_pairs(indices.long())
+
+
+@refused(PACK, "has the shape")
+def in_a_column(indices):
+    return by_pairs(indices)[:, None]
+
+
+@refused(PACK, "changes its own input")
+def shifted_in_place(indices):
+    flat = indices.view(-1)
+    flat[::2] <<= 4
+    return flat[::2] | flat[1::2]
 
 
 @right(BITS)

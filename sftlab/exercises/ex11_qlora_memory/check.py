@@ -15,9 +15,11 @@ from torch import Tensor
 from sftlab.classroom.checking import Case, Exercise, mistake
 from sftlab.classroom.first_difference import difference
 from sftlab.exercises.drawing import tensor
-from sftlab.quant import bits_per_parameter, even_code, nf4_code, quantize_block
+from sftlab.exercises.ex11_qlora_memory.packing import pack_indices
+from sftlab.quant import bits_per_parameter, even_code, nf4_code, pack, quantize_block
 
 CODE, BLOCK, BITS = "11.nf4_code", "11.quantize_block", "11.bits_per_parameter"
+PACK = "11.pack_indices"
 
 # --- nf4_code ------------------------------------------------------------------------------
 
@@ -427,6 +429,67 @@ def _draw_blocks(rng: random.Random, *_: object) -> tuple:
     return (tensor(rng, blocks, rng.randint(5, 40)) * tensor(rng, blocks, 1).exp() * 3,)
 
 
+# --- pack_indices --------------------------------------------------------------------------
+
+
+@mistake(PACK, "The second of two indices is in the high half. The first belongs there.")
+def _second_high(indices):
+    return indices.flatten()[1::2] << 4 | indices.flatten()[::2]
+
+
+@mistake(PACK, "An index of the first half of all is paired with one of the second half. Neighbors share a byte.")  # fmt: skip
+def _halves(indices):
+    first, second = indices.flatten().chunk(2)
+    return first << 4 | second
+
+
+@mistake(PACK, "The pairs go down the columns. Neighbors of a row share a byte.")
+def _down_the_columns(indices):
+    return pack_indices(indices.T)
+
+
+@mistake(PACK, "The two indices are added in the same four bits. Shift the first into the high half.")  # fmt: skip
+def _not_shifted(indices):
+    return indices.flatten()[::2] + indices.flatten()[1::2]
+
+
+@mistake(PACK, "The first index of each pair is lost. Shifted by 8, it leaves a byte: the high half begins at bit 4.")  # fmt: skip
+def _shifted_by_8(indices):
+    return indices.flatten()[1::2].clone()
+
+
+@mistake(PACK, "The two indices stand like decimal digits: ten times the first. The high half of a byte counts sixteens.")  # fmt: skip
+def _decimal(indices):
+    return 10 * indices.flatten()[::2] + indices.flatten()[1::2]
+
+
+@mistake(PACK, "Each index still has a byte of its own. Two share one.")
+def _not_packed(indices):
+    return indices.flatten().clone()
+
+
+def _pack_case(rule: str, *rows: list[int]) -> Case:
+    return Case(
+        f"`pack_indices(indices)`, indices = {list(rows)}",
+        lambda: (torch.tensor(rows, dtype=torch.uint8),),
+        pack_indices,
+        rule=rule,
+    )
+
+
+PACK_CASES = (
+    _pack_case("order", [12, 3, 0, 9, 7, 14], [5, 15, 1, 0, 8, 2]),
+    _pack_case("rows", [4, 13, 6, 1, 10], [11, 0, 15, 2, 9]),
+    _pack_case("dtype", [15, 15, 2, 0], [0, 7, 13, 1], [6, 11, 3, 8]),
+)
+
+
+def _draw_indices(rng: random.Random, *_: object) -> tuple:
+    blocks, size = 2 * rng.randint(1, 3), rng.randint(3, 9)
+    rows = [[rng.randrange(16) for _ in range(size)] for _ in range(blocks)]
+    return (torch.tensor(rows, dtype=torch.uint8),)
+
+
 # --- bits_per_parameter --------------------------------------------------------------------
 
 
@@ -628,6 +691,31 @@ EXERCISES = {
             "[-1, 1]. For the nearest value compare with all 16, or count the midpoints below the number. The usual wrong turns are the largest value in place of the largest magnitude, and 0 / 0 in a block of zeros.",
             why="Midpoints make the nearest value one bisection instead of 16 comparisons. The scale is the largest magnitude, so that nothing is cut off; one outlier therefore coarsens "
             "its whole block, and blocks are small for that reason.",
+        ),
+        Exercise(
+            PACK,
+            "Two weights in a byte",
+            pack_indices,
+            PACK_CASES,
+            asks="Return the bytes of 4-bit indices, two in each.\n\n"
+            "indices: (blocks, size), uint8, 0 to 15; an even number of them.",
+            rules={
+                "order": "Neighbors share a byte, the first of them in its high half.",
+                "rows": "The rows follow one another; a byte may hold the end of one and the start of the next.",
+                "dtype": "The result has one dimension, half as many numbers, and the dtype uint8.",
+                "unchanged": "indices stays as it is.",
+            },
+            draw=_draw_indices,
+            hints=(
+                "Which indices come first in a pair? A slice with a step takes them all at once.",
+                ("order", "`<<` shifts bits to the left; `|` joins the bits of two numbers."),
+                "The place to look is the shape: make one row of all indices before you take every second one.",
+            ),
+            path="Make one row of the indices. Take every second one from the first on, and every second one from the second on. Shift the former by four bits and join them. "
+            "The usual wrong turn is the other half: bitsandbytes has the first index in the high one.",
+            why="No processor computes with 4 bits: before each use the bytes are unpacked, and become values again. The order within a byte is an agreement. "
+            "A reader with the other order gets each pair exchanged, without an error.",
+            shows=(pack,),
         ),
         Exercise(
             BITS,

@@ -27,6 +27,7 @@ from sftlab.exercises.ex11_qlora_memory.experiment import (
 from sftlab.memory.count import TrainingBytes
 
 CARDS = (16, 24, 48, 80)  # GB
+STORED = {"bf16": "16 bits", "nf4": "4 bits"}
 
 # Peak memory of fine-tuning in GB by length, as its authors measured it: one sequence, activations
 # recomputed, r = 64 on all linear layers; an A100 with all that a process allocates there. Their 4
@@ -165,36 +166,50 @@ def losses(runs: Sequence[dict]):
 # --- memory ----------------------------------------------------------------------------------
 
 
-def deviations(
-    planned: Mapping[tuple[str, str], Sequence[float]], weights: str, shapes: Collection[str]
-) -> list[float]:
-    """Return published ÷ planned − 1 of some models at every length, with weights stored like this."""
-    return [
-        there / plan - 1
+Planned = Mapping[tuple[str, str], Sequence[float]]  # (shape, weights) -> GB by length
+
+
+def deviations(planned: Planned, weights: str, shapes: Collection[str]) -> dict[str, float]:
+    """Return model and length -> published ÷ planned − 1, with weights stored like this."""
+    return {
+        f"{shape}, {length:,} tokens": there / plan - 1
         for (shape, stored), sizes in planned.items()
         if stored == weights and shape in shapes
-        for plan, there in zip(sizes, PUBLISHED[shape, stored], strict=True)
-    ]
+        for length, plan, there in zip(LENGTHS, sizes, PUBLISHED[shape, stored], strict=True)
+    }
 
 
-def gaps(planned: Mapping[tuple[str, str], Sequence[float]]) -> pd.DataFrame:
-    """Return published minus planned GB, smallest and largest over the models."""
-    rows = {}
-    for weights, name in (("bf16", "16 bits"), ("nf4", "4 bits")):
-        apart = [
-            np.subtract(PUBLISHED[key], sizes)
-            for key, sizes in planned.items()
-            if key[1] == weights
-        ]
-        rows[name] = {
-            f"{length:,} tokens": f"{min(of_all):+.1f} to {max(of_all):+.1f}"
-            for length, of_all in zip(LENGTHS, np.transpose(apart), strict=True)
+def gaps(planned: Planned) -> pd.DataFrame:
+    """Return planned and published GB of each model and length, and published ÷ planned − 1."""
+    rows = {
+        f"{shape}, {STORED[weights]}": {
+            f"{length:,} tokens": f"{plan:.1f}, {there:.1f} ({there / plan - 1:+.0%})"
+            for length, plan, there in zip(LENGTHS, sizes, PUBLISHED[shape, weights], strict=True)
         }
-    return pd.DataFrame(rows).T.rename_axis("GB, published minus planned")
+        for (shape, weights), sizes in planned.items()
+    }
+    return pd.DataFrame(rows).T.rename_axis("GB: planned, published (deviation)")
 
 
-def _span(values: Sequence[float]) -> str:
-    return f"{min(values):+.0%} to {max(values):+.0%}"
+def same_gap(planned: Planned, close: float = 1.0) -> str:
+    """Return in words whether published minus planned is the same everywhere, within ``close`` GB."""
+    gap = {
+        name: np.concatenate(
+            [np.subtract(PUBLISHED[key], gb) for key, gb in planned.items() if key[1] == weights]
+        )
+        for weights, name in STORED.items()
+    }
+    same = all(np.ptp(each) <= close for each in gap.values())
+    told = ", ".join(
+        f"in {name} the gap goes from {min(each):+.1f} to {max(each):+.1f} GB"
+        for name, each in gap.items()
+    )
+    return f"{'Yes' if same else 'No'}: {told}."
+
+
+def _span(values: Mapping[str, float]) -> str:
+    ends = (pick(values, key=values.__getitem__) for pick in (min, max))
+    return " to ".join(f"{values[name]:+.0%} ({name})" for name in ends)
 
 
 # --- what was found --------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from sftlab.classroom.figures import BLUE, bars, curves
 from sftlab.exercises import estimates
 from sftlab.exercises.estimates import Estimate, points, times, tuned, verdict
 from sftlab.exercises.ex16_sft_training_loop import longer as longer_runs
+from sftlab.exercises.ex16_sft_training_loop.read_before import MARKS
 from sftlab.exercises.ex16_sft_training_loop.stopping import (
     BATCH,
     CHECKPOINTS,
@@ -203,6 +204,82 @@ def against_prompt(runs: Runs, some: Runs) -> Estimate:
     return change(prompt_marks(runs), digits(some, "validation"))
 
 
+def read_mask(reads: Runs, marks: Sequence[str] = tuple(MARKS)) -> list[bool]:
+    """Return which test questions stand in pretraining with their right answers, on lines with any of the marks."""
+    times = [run["times"][mark] for run in reads for mark in marks]
+    return [n > 0 for n in np.sum(times, axis=0)]
+
+
+def among_pairs(some: Runs) -> list[bool]:
+    """Return which test questions are of a kind that a pair of some seed's run is of."""
+    kinds = {row["kind"] for run in some for row in drawn(run["seed"])[: run["pairs"]]}
+    return [question["kind"] in kinds for question in questions()[1]]
+
+
+def on_some(marks: Sequence[str], of: Sequence[bool]) -> np.ndarray:
+    """Return the share of exact answers on some questions, (seeds, kinds that have such questions)."""
+    kinds: dict[str, list[int]] = {}
+    for n, question in enumerate(questions()[1]):
+        if of[n]:
+            kinds.setdefault(question["kind"], []).append(n)
+    return np.array(
+        [[np.mean([int(m[n]) for n in some]) for some in kinds.values()] for m in marks]
+    )
+
+
+def against_prompt_on(runs: Runs, some: Runs, of: Sequence[bool]) -> Estimate:
+    """Return `against_prompt` on some of the test questions."""
+    sides = (digits(some, "validation"), prompt_marks(runs))
+    return estimates.crossed(np.subtract(*(on_some(marks, of) for marks in sides)))
+
+
+def read_or_not(runs: Runs, reads: Runs, pairs: int = MANY) -> list[str]:
+    """Return trained minus prompted on the questions that the base has read with their answers, and on the others."""
+    read, some = read_mask(reads), best(runs, pairs)
+    told = []
+    for name, of in (("read", read), ("not read", [not one for one in read])):
+        shares = [on_some(m, of).mean() for m in (digits(some, "validation"), prompt_marks(runs))]
+        gap = against_prompt_on(runs, some, of)
+        told.append(
+            f"{name} with their answers in pretraining ({sum(of)} of {len(of)} questions): trained {shares[0]:.0%}, prompted {shares[1]:.0%}, "
+            f"{points(gap)}, {verdict(gap, 'more', 'fewer')}"
+        )
+    return told
+
+
+def subjects_shared() -> str:
+    """Return how many subjects of the test questions occur in more than one kind."""
+    kinds: dict[str, set[str]] = {}
+    for question in questions()[1]:
+        kinds.setdefault(question["subject"], set()).add(question["kind"])
+    return f"subjects that occur in more than one kind: {sum(len(k) > 1 for k in kinds.values())} of {len(kinds)}"
+
+
+def overfitting(runs: Runs) -> str:
+    """Return in which arms the test loss is settled to be higher at the last step than at the chosen one."""
+    sides: dict[str, list[str]] = {}
+    for some in (best(runs, pairs, rate) for rate in (None, FAST) for pairs in (FEW, MANY)):
+        ratio = rise(some)
+        word = verdict(ratio, "higher", "lower", neutral=1.0)
+        last = at_the_end(some) == len(some)
+        told = named(some) if last else f"{named(some)} {times(ratio)}"
+        sides.setdefault("the chosen step is the last" if last else word, []).append(told)
+    told = "; ".join(f"{word}: {', '.join(arms)}" for word, arms in sides.items())
+    return f"Overfitting? Test loss, last step ÷ chosen step: {told}."
+
+
+def when_to_stop(runs: Runs) -> str:
+    """Return the answer to the question of the title."""
+    told = []
+    for some in (best(runs, FEW), best(runs, MANY), best(runs, MANY, FAST)):
+        step = np.mean([run["chosen"]["validation"] for run in some])
+        same = at_the_end(some) == len(some)
+        gained = gain(some)
+        exact = "the last" if same else f"exact answers, chosen − last, {points(gained)}, {verdict(gained, 'more', 'fewer')}"  # fmt: skip
+        told.append(f"{named(some)}: lowest at step {step:.0f}, {exact}")
+    return f"When should training stop? By the validation loss, on average over the seeds – {'; '.join(told)}."
+
+
 def untrained(runs: Runs) -> dict[str, Estimate]:
     """Return the scores of the base in both layouts, without and with examples."""
     return {
@@ -375,13 +452,14 @@ def differing(runs: Runs, pairs: int = MANY) -> str:
 
 
 def claims(
-    runs: Runs, longer: Runs, resumed: Mapping[str, float], trl: float, processes: Sequence[dict]
-) -> pd.DataFrame:
+    runs: Runs, longer: Runs, reads: Runs, resumed: Mapping[str, float], trl: Sequence[float], processes: Runs,
+) -> pd.DataFrame:  # fmt: skip
     """Return the claims of the lesson with their numbers; the words follow the intervals.
 
     Args:
+        reads: the recorded runs about what the base has read.
         resumed: "with" and "without" the optimizer's state, the largest difference of any weight.
-        trl: largest relative difference of a loss from TRL's. processes: the recorded runs.
+        trl: relative differences of the losses from TRL's. processes: the recorded runs.
     """
     some, word = untrained(runs), ("more", "fewer")
     small, large, long = best(runs, FEW), best(runs, MANY), best(longer, MANY)
@@ -390,6 +468,7 @@ def claims(
     worst = max(run["largest_relative_difference"] for run in processes)
     shares = [f"{name.removeprefix('base, ')} {value[0]:.0%}" for name, value in some.items()]
     step = LAST // 2
+    inside = against_prompt_on(runs, large, among_pairs(large))
     rows = [
         (
             f"Exploratory: test loss of step {LAST} ÷ an earlier step, {MANY} pairs against {FEW}: {told_steps(runs)}",
@@ -406,19 +485,19 @@ def claims(
         (
             f"Exact answers, trained − prompted as Q and A: {MANY} pairs {verdict(many, *word)}, {FEW} pairs {verdict(few, *word)}",
             f"{MANY} pairs {points(many)}; {FEW} pairs {points(few)}",
-            f"without training: {'; '.join(shares)}",
-            f"the base has read pages of Q and A; {MANY} pairs end at the lowest validation loss in {at_the_end(large)} of {len(large)} seeds; "
-            f"{named(long)}: {points(against_prompt(runs, long))}",
+            f"{MANY} pairs: {'; '.join(read_or_not(runs, reads))}",
+            f"without training: {'; '.join(shares)}; without the kinds that are in no pair: {points(inside)}, {verdict(inside, *word)}; "
+            f"{MANY} pairs end at the lowest validation loss in {at_the_end(large)} of {len(large)} seeds; {named(long)}: {points(against_prompt(runs, long))}",
         ),
         (
-            f"A run resumed from disk {'equals' if resumed['with'] == 0 else 'differs from'} one that never stopped",
+            f"A run that was killed and resumed from disk {'equals' if resumed['with'] == 0 else 'differs from'} one that never stopped",
             f"largest difference of a weight: {resumed['with']:g}",
             f"without the optimizer's state: {resumed['without']:.1g}",
             "one machine, one thread, no dropout; with dropout the random state belongs in the file",
         ),
         (
-            f"TRL's trainer and several processes: {'the same losses' if max(worst, trl) < 1e-4 else 'other losses'}",
-            f"TRL: {trl:.0e} at most; {' and '.join(str(run['processes']) for run in processes)} processes: {worst:.0e}",
+            f"TRL's trainer and several processes: {'the same losses' if max(worst, *trl) < 1e-4 else 'other losses'}",
+            f"TRL, {len(trl)} steps: {max(trl):.0e} at most; another run, {' and '.join(str(run['processes']) for run in processes)} processes: {worst:.0e}",
             "the same batches, in the same order",
             "float32 on CPUs; with dropout, processes draw other numbers",
         ),

@@ -190,7 +190,7 @@ def cuts_table(runs: Sequence[dict], r: int = 32) -> pd.DataFrame:
             "energy": percent(energy(runs, r, k)),
             "loss, the first k": ratios["top"],
             "all but these": ratios["rest"],
-            "k rows of A as trained": ratios["part"],
+            "first k rows of A, columns of B": ratios["part"],
             "all, scaled down": ratios["short"],
         }
     return pd.DataFrame(rows).T.rename_axis("k")
@@ -274,10 +274,6 @@ def claims(
         f"÷ {name}: {said(estimates.ratio([run['test'] for run in some], loss(runs, 32, 'top', 2)))}"
         for name, some in trained_at(runs, 2).items()
     )
-    by_rate = ", ".join(
-        f"{np.mean([last(run)[0] for run in chosen(runs, r=R, learning_rate=rate) if not {'steps', 'only'} & run.keys()]):.0%} at {rate:g}"
-        for rate in RATES[R]
-    )
     rows = [
         (
             f"With α = r a test refuses {'fewer' if fewer else 'no fewer'} wrong factors than with α ≠ r",
@@ -303,12 +299,12 @@ def claims(
             f"The first direction of ΔW at rank {R}: {verdict(more, 'more', 'less')} energy than in shuffled matrices",
             percent(one),
             f"shuffled: {percent(mixed)}; only B trained: {percent(first(runs, R, only='B'))}, {verdict(alone, 'less', 'more')}; at about the same loss: {at_same_loss(runs)}",
-            f"rank 32: {percent(first(runs, 32))}; after {LONG} steps, one learning rate: {percent(estimates.mean([last(run)[0] for run in longer(runs, R)]))}; by learning rate: {by_rate}; full fine-tuning, among its first 8 (07): {percent(full)}",
+            f"rank 32: {percent(first(runs, 32))}; full fine-tuning, among its first 8 (07): {percent(full)}",
         ),
         (
             f"Rank 32: the loss with the 2 largest directions, compared with all but these, is {verdict(two, 'higher', 'lower', neutral=1.0)}",
             times(two),
-            f"÷ the loss of the whole ΔW: these 2 {said(top)}; all but these 2 {said(rest)}; 2 rows of A {said(part)}; all, scaled down {said(short)}",
+            f"÷ the loss of the whole ΔW: these 2 {said(top)}; all but these 2 {said(rest)}; the first 2 rows of A, columns of B {said(part)}; all, scaled down {said(short)}",
             f"{STEPS} steps, facts that the base model had learned; rank 32 cut to 2 {as_trained} (rank 32 was not trained for {LONG}); learning rate the lowest or highest tried: {at_the_edge(runs)}",
         ),
     ]  # fmt: skip

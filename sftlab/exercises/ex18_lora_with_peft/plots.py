@@ -22,6 +22,7 @@ from sftlab.exercises.ex18_lora_with_peft.experiment import (
     new_facts,
 )
 from sftlab.exercises.ex18_lora_with_peft.further import FRESH, FRESH_SEEDS, WORDINGS
+from sftlab.exercises.ex18_lora_with_peft.further import LOWER as LOWER  # for the notebook
 from sftlab.exercises.trade_off import LIMIT, examples
 from sftlab.memory.count import targeted_layers
 from sftlab.statistics import chosen
@@ -204,6 +205,16 @@ def at_edge(runs: Sequence[dict], task: str, targets: str, budget: int = BUDGET)
     return arm(runs, task, targets, budget)[0]["learning_rate"] in (min(rates), max(rates))
 
 
+def tried(runs: Sequence[dict], task: str, names: Sequence[str]) -> str:
+    """Return how many learning rates each set was trained with, and whether the best is the first or last."""
+    told = []
+    for name in names:
+        rates = {run["learning_rate"] for run in chosen(runs, task=task, targets=name)}
+        edge = f", the best ({arm(runs, task, name)[0]['learning_rate']:g}) an end of them"
+        told.append(f"{name} {len(rates)}" + edge * at_edge(runs, task, name))
+    return "learning rates tried: " + "; ".join(told)
+
+
 # --- shares of real models -----------------------------------------------------------------------
 
 
@@ -309,7 +320,7 @@ def claims(runs: Sequence[dict], further: Sequence[dict], left: float) -> pd.Dat
         (
             f"New facts, as many parameters: the loss with down_proj alone, compared with all linear layers, is {word(down)}",
             f"{times(down)}, {len(FRESH_SEEDS)} fresh seeds",
-            f"picked from five sets with other seeds, where the ratio was {times(against(runs, FACTS, DOWN))}",
+            f"picked from five sets with other seeds, where the ratio was {times(against(runs, FACTS, DOWN))}; {tried(fresh, FACTS, (ALL, DOWN))}",
             f"within reach: {told(against(reached_fresh, FACTS, DOWN))}; exactly right: {estimates.points(exactly(fresh, FACTS, DOWN))}; "
             f"answering: {told(against(runs, ANSWERS, DOWN))}",
         ),

@@ -173,7 +173,7 @@ def whole_float(weights, gradients, optimizer, activations, logits, in_flight, l
     return float(weights) + optimizer + max(backward, gradients + 2 * largest)
 
 
-@refused(ID, "The result is the total of the largest one")
+@refused(ID, "Return what is held at the largest")
 def by_the_larger_part(weights, gradients, optimizer, activations, logits, in_flight, largest):
     end = gradients + 2 * largest
     backward = activations + max(2 * logits, in_flight - logits)

@@ -435,13 +435,14 @@ EXERCISES = {
         peak_training_bytes,
         CASES,
         asks="Return the largest number of bytes that a training step holds at one moment.\n\n"
-        "All are sizes in bytes; optimizer is its state, largest the largest trained matrix.",
+        "All are sizes in bytes. optimizer: its state. activations: all that the forward pass keeps, the logits among "
+        "them. in_flight: what the backward pass of the last layer makes. largest: the largest trained matrix.",
         rules={
-            "held": "weights and optimizer are held at every moment, gradients only at the end.",
-            "peak": "Three moments follow one another. The result is the total of the largest one.",
-            "loss": "Moment 1, backward of the loss: activations (logits included) and 2 more times logits.",
-            "layer": "Moment 2, backward of the last layer: activations without the logits, and in_flight.",
-            "end": "Moment 3, end of the step: no activations; all gradients, and 2 times largest.",
+            "held": "Weights and optimizer state stay throughout; gradients count at moment 3 alone.",
+            "loss": "Moment 1: the loss is differentiated. Nothing is freed yet; two arrays as large as the logits are made.",
+            "layer": "Moment 2: the last layer is. The logits and the arrays of moment 1 have been freed; the rest of the activations is there.",
+            "end": "Moment 3: AdamW steps. No activation is left; two arrays as large as largest are made.",
+            "peak": "The moments follow one another. Return what is held at the largest.",
         },
         draw=_draw,
         hints=(

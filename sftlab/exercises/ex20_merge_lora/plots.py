@@ -157,14 +157,22 @@ def _spread(axis) -> None:
 
 
 def distance_table(runs: Sequence[dict], model: str = EMBEDDED) -> pd.DataFrame:
-    """Return the KL divergence of each version from the reference, in thousandths of a nat."""
+    """Return how far each version is from the reference: KL in thousandths of a nat, error of the logits."""
 
-    def told(adapter: str, version: str) -> str:
-        mean_ = 1000 * np.mean(values(of_adapter(runs, adapter, model), version, "kl"))
+    def told(adapter: str, version: str, name: str) -> str:
+        found = float(np.mean(values(of_adapter(runs, adapter, model), version, name)))
+        if name == "logits":
+            return f"{found:.2%}" if found >= 1e-4 else f"{found:.0e}"
+        mean_ = 1000 * found
         return f"{mean_:,.0f}" if mean_ >= 100 else f"{mean_:.2g}" if mean_ >= 0.0005 else "0"
 
-    names = RECIPES[model].rates
-    found = {a: {LABELS.get(v, v): told(a, v) for v in (*VERSIONS, "base")} for a in names}
+    found = {
+        f"{label}, {adapter}": {
+            LABELS.get(v, v): told(adapter, v, name) for v in (*VERSIONS, "base")
+        }
+        for name, label in (("kl", "KL"), ("logits", "error of the logits"))
+        for adapter in RECIPES[model].rates
+    }
     return pd.DataFrame(found)
 
 

@@ -379,32 +379,6 @@ def _draw_census(rng: random.Random, *_: object) -> tuple:
 
 
 EXERCISES = {
-    QUANTIZE: Exercise(
-        QUANTIZE,
-        "Pack the linear layers in 4 bits",
-        quantize_model_linears,
-        PACK_CASES,
-        asks="Replace the linear layers of a model by bitsandbytes.nn.Linear4bit, in place, and return the model.",
-        rules={
-            "layers": "Every nn.Linear at any depth is replaced by a layer of the same size, except one called lm_head (the last part of its name). The given model itself is returned.",
-            "weights": 'The new weight is the old one, packed and frozen: a Params4bit of quant_type "nf4" with double quantization (compress_statistics). '
-            "bitsandbytes packs it when it is moved to a device with to().",
-            "compute": "compute_dtype is the dtype that the old weight had.",
-            "rest": "Biases, embeddings, norms and lm_head keep their numbers and dtypes; a layer without a bias has none. "
-            "Whether biases are trained, and the mode of the new layers, are free.",
-            "guard": "At the end, sftlab.quantized_layers.keep_weights_in_place(model) is called: otherwise some processors rearrange the weights at the first answer.",
-        },
-        hints=(
-            "Which layers are to be replaced, and what does a new layer take over from the old one?",
-            ("weights", "Params4bit has double quantization by default, but the type fp4; compute_dtype is chosen by the input if you leave it out."),
-            "The place to look is the weight: a new layer begins with numbers of its own. Collect the names before you replace the first layer.",
-        ),
-        path="Collect the plain linear layers and their names first. For each: make a Linear4bit of the same size, give it the old weight as a Params4bit and move that to the "
-        "weight's device, hand the old bias on, and put the layer in. Protect the whole model last. The usual wrong turn is to leave a setting to its default.",
-        why="The layers of bitsandbytes have the defaults fp4, double quantization, and products in the dtype of the input. BitsAndBytesConfig has fp4, no double quantization, and products in float32. The guard at the end costs speed on one kind of "
-        "processor and keeps gradients right on all.",
-        shows=[keep_weights_in_place],
-    ),
     CENSUS: Exercise(
         CENSUS,
         "Count bytes by kind and dtype",
@@ -430,5 +404,31 @@ EXERCISES = {
         "name first, because the matrices of an adapter are linear layers too; then the class. Add to the pair of this key. The usual wrong turn is to multiply numel() by two bytes.",
         why="The factor that is usually quoted, 3.9, describes one entry of this dictionary. A machine must hold the sum of all entries, and the dtypes show which part takes how much.",
         shows=[stored_bytes, weight_count],
+    ),
+    QUANTIZE: Exercise(
+        QUANTIZE,
+        "Pack the linear layers in 4 bits",
+        quantize_model_linears,
+        PACK_CASES,
+        asks="Replace the linear layers of a model by bitsandbytes.nn.Linear4bit, in place, and return the model.",
+        rules={
+            "layers": "Every nn.Linear at any depth is replaced by a layer of the same size, except one called lm_head (the last part of its name). The given model itself is returned.",
+            "weights": 'The new weight is the old one, packed and frozen: a Params4bit of quant_type "nf4" with double quantization (compress_statistics). '
+            "bitsandbytes packs it when it is moved to a device with to().",
+            "compute": "compute_dtype is the dtype that the old weight had.",
+            "rest": "Biases, embeddings, norms and lm_head keep their numbers and dtypes; a layer without a bias has none. "
+            "Whether biases are trained, and the mode of the new layers, are free.",
+            "guard": "At the end, sftlab.quantized_layers.keep_weights_in_place(model) is called: otherwise some processors rearrange the weights at the first answer.",
+        },
+        hints=(
+            "Which layers are to be replaced, and what does a new layer take over from the old one?",
+            ("weights", "Params4bit has double quantization by default, but the type fp4; compute_dtype is chosen by the input if you leave it out."),
+            "The place to look is the weight: a new layer begins with numbers of its own. Collect the names before you replace the first layer.",
+        ),
+        path="Collect the plain linear layers and their names first. For each: make a Linear4bit of the same size, give it the old weight as a Params4bit and move that to the "
+        "weight's device, hand the old bias on, and put the layer in. Protect the whole model last. The usual wrong turn is to leave a setting to its default.",
+        why="The layers of bitsandbytes have the defaults fp4, double quantization, and products in the dtype of the input. BitsAndBytesConfig has fp4, no double quantization, and products in float32. The guard at the end costs speed on one kind of "
+        "processor and keeps gradients right on all.",
+        shows=[keep_weights_in_place],
     ),
 }  # fmt: skip

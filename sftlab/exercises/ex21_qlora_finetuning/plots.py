@@ -35,7 +35,7 @@ Census = Mapping[tuple[str, str], tuple[int, int]]  # (kind, dtype) -> (paramete
 ARMS = (SIXTEEN, FOUR, HALF, THREE, TWO)
 PARTS = ("linear layers", "embedding and head", "adapters", "gradients", "moments of AdamW")
 SAME = 1.6e-3  # a learning rate at which arms are compared, too
-EQUAL, LOWER = 0.065, 0.05  # test losses at which the loss on documents is compared
+TARGETS = (0.1, 0.08, 0.065)  # test losses at which the loss on documents is compared
 STORED = {"16 bits": 16.0, "NF4": bits_per_parameter(), "NF4, double": bits_per_parameter(double=True)}  # fmt: skip
 WHY = {  # why a prediction comes out as it does: prediction -> mechanism
     "a": "The function casts every 16-bit parameter that is not packed to float32. That doubles the embedding, which is also the output head and takes more bytes here than all packed layers.",
@@ -196,6 +196,17 @@ def equal(found: Estimate | None) -> str:
     return times(found) if found else "not reached by every seed"
 
 
+def at_targets(found: Sequence[Estimate | None]) -> str:
+    """Return ``at_equal_loss`` at each target as text."""
+    return ", ".join(f"{equal(each)} at {target:g}" for each, target in zip(found, TARGETS, strict=True))  # fmt: skip
+
+
+def above_one(found: Sequence[Estimate | None]) -> str:
+    """Return which side of 1 ratios lie on, all of them; not settled unless they agree."""
+    said = {estimates.verdict(each, "above 1", "below 1", neutral=1.0) if each else estimates.OPEN for each in found}  # fmt: skip
+    return said.pop() if len(said) == 1 else estimates.OPEN
+
+
 def at_low(runs: Sequence[dict], base: str) -> Estimate:
     """Return an arm's fall of the test loss at the low learning rate over that in float32."""
     falls = [
@@ -243,7 +254,7 @@ def trade_off(runs: Sequence[dict]):
 
 
 def stable(runs: Sequence[dict], base: str) -> str:
-    """Return an arm's learning rate, and in how many seeds it has the lowest validation loss."""
+    """Return an arm's learning rate, of the lowest mean, and in how many seeds it is lowest itself."""
     rate = best(runs, base)[0]["learning_rate"]
     some = [run for run in chosen(runs, base=base) if run["learning_rate"] in RATES]
     lowest = {
@@ -251,7 +262,7 @@ def stable(runs: Sequence[dict], base: str) -> str:
         for seed in loss(runs, base)
     }
     agree = sum(run["learning_rate"] == rate for run in lowest.values())
-    return f"{rate:g}, best in {agree} of {len(lowest)} seeds"
+    return f"{rate:g} (lowest mean; lowest in {agree} of {len(lowest)} seeds)"
 
 
 def arms_table(runs: Sequence[dict]) -> pd.DataFrame:
@@ -268,11 +279,10 @@ def arms_table(runs: Sequence[dict]) -> pd.DataFrame:
             "documents, before → after": f"{start:.2f} → {texts:.2f} (×{texts / start:.1f})",
             "test ÷ 16 bits": times(against(runs, base)),
             "documents ÷ 16 bits": times(forgetting(runs, base)),
-            f"documents ÷ 16 bits, both at test loss {EQUAL:g}": equal(
-                at_equal_loss(runs, base, EQUAL)
-            ),
-            f"at {LOWER:g}": equal(at_equal_loss(runs, base, LOWER)),
         }
+        for target in TARGETS:
+            found = equal(at_equal_loss(runs, base, target))
+            rows[base][f"documents ÷ 16 bits, both at test loss {target:g}"] = found
         if base == SIXTEEN:
             rows[base] |= dict.fromkeys(list(rows[base])[3:], "")
     return pd.DataFrame(rows).T.rename_axis("trained on")
@@ -337,6 +347,24 @@ def real_table(recorded: Sequence[dict]) -> pd.DataFrame:
     return pd.DataFrame(rows).T.rename_axis("base")
 
 
+def under_limit(found: Mapping) -> str:
+    """Return in words how an attempt under a memory limit ended."""
+    return f"trains, peak {size(found['peak'])}" if found["fits"] else found["said"]
+
+
+def limit_table(limits: Sequence[dict]) -> pd.DataFrame:
+    """Return the attempts to load and train a base under a limit, in 4 and in 16 bits."""
+    rows = {
+        f"{run['shape']}, {SHAPES[run['shape']].parameters / 1e9:.2f} billion weights": {
+            "weights in 16 bits": size(2 * SHAPES[run["shape"]].parameters),
+            "limit": size(run["allowed"]),
+            **{name: under_limit(run[name]) for name in (SIXTEEN, FOUR)},
+        }
+        for run in limits
+    }
+    return pd.DataFrame(rows).T.rename_axis("model")
+
+
 def real_ratio(recorded: Sequence[dict], model: str) -> float:
     """Return the loss after training on 4 bits over that on 16 bits, of one run each."""
     four, sixteen = (chosen(recorded, model=model, stored=s)[0]["nll"] for s in ("nf4", "bf16"))
@@ -365,9 +393,9 @@ def claims(
     sixteen, packed, prepared, *_ = map(whole, stages.values())
     part = Counter({kind: held_ for (kind, _), (_, held_) in next(iter(stages.values())).items()})
     most, *_, least = (one["parameters"] for one in held.values())
-    four, texts = against(runs, FOUR), at_equal_loss(runs, FOUR, EQUAL)
+    four, texts = against(runs, FOUR), [at_equal_loss(runs, FOUR, target) for target in TARGETS]
     rate = best(runs, FOUR)[0]["learning_rate"]
-    half = against(runs, HALF, FOUR, rate)
+    half, own = against(runs, HALF, FOUR, rate), against(runs, HALF, FOUR)
     mended, low, products = repaired(runs, FOUR), at_low(runs, HALF), at_low(runs, PRODUCTS)
     returned = moved_back(runs, back, FOUR)
     large = max(limits, key=lambda run: run["allowed"])
@@ -380,10 +408,10 @@ def claims(
             f"a small model: its embedding is {part['embedding'] / sixteen:.0%} of its bytes in 16 bits",
         ),
         (
-            f"4 bits against 16, at equal test loss: loss on documents {same(texts) if texts else equal(texts)}",
-            f"documents {equal(texts)} at {EQUAL:g}, {equal(at_equal_loss(runs, FOUR, LOWER))} at {LOWER:g}; test, each at its own learning rate, {times(four)}, {same(four)}",
-            f"3 bits: {equal(at_equal_loss(runs, THREE, EQUAL))} at {EQUAL:g}",
-            f"documents, each at its own learning rate: {times(forgetting(runs, FOUR))} (16 bits {stable(runs, SIXTEEN)}; 4 bits {stable(runs, FOUR)}); SmolLM2 with products in bfloat16, one seed, an observation: test ×{real_ratio(real, 'smollm2-instruct'):.2f}; one rounding of one base",
+            f"4 bits against 16, at equal test loss: documents {equal(texts[-1])}, {above_one(texts)} at {len(TARGETS)} test losses",
+            f"documents {at_targets(texts)}; test, each at its own learning rate, {times(four)}, {same(four)}",
+            f"a dose, 3 bits: {at_targets([at_equal_loss(runs, THREE, target) for target in TARGETS])}",
+            f"one rounding of one base; 3 bits are a dose, no second rounding; SmolLM2, one seed, an observation: test ×{real_ratio(real, 'smollm2-instruct'):.2f}",
         ),
         (
             f"An adapter trained on 4 bits, against one trained on 16: loss {same(mended)} used on 4 bits, {same(returned)} used on 16: {match(mended, returned)}",
@@ -392,15 +420,15 @@ def claims(
             f"used on 4 bits, with the learning rate best there for the one from 16 bits: {times(at_best_for_it(runs, FOUR))}; " + "; ".join(f"{base}: {times(repaired(runs, base))}, used on 16 bits {times(moved_back(runs, back, base))}" for base in (THREE, TWO)),
         ),
         (
-            f"A, B, their products, gradients and moments in bfloat16: test loss {same(half)}",
-            f"both at {rate:g}: {times(half)}; each at its own learning rate: {times(against(runs, HALF, FOUR))}",
+            f"A, B, their products, gradients and moments in bfloat16: test loss at {rate:g} {same(half)}, each at its own learning rate {same(own)}",
+            f"both at {rate:g}: {times(half)}; each at its own learning rate: {times(own)}",
             f"at {LOW:g} the loss falls by {times(low)} as much; with only the moments in float32 by {times(at_low(runs, MOMENTS))}, with their products alone in bfloat16 by {times(products)}",
             "24 steps at a constant learning rate",
         ),
         (
             f"A demonstration: under {size(large['allowed'])} a base of {SHAPES[large['shape']].parameters / 1e9:.2f} billion weights {'trains in 4 bits' if large['4 bits']['fits'] else 'does not train in 4 bits'}",
             f"at most {size(large['4 bits']['peak'])}",
-            f"in 16 bits: {'it fits too' if large['16 bits']['fits'] else large['16 bits']['said']}; its weights take {size(2 * SHAPES[large['shape']].parameters)}",
+            f"in 16 bits: {under_limit(large['16 bits'])}",
             "it follows from the sizes; random weights, one sequence of 8 tokens",
         ),
     ]  # fmt: skip

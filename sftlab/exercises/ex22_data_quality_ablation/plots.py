@@ -52,11 +52,8 @@ from sftlab.scoring import LABELLED, LETTERS, RUBRIC, agreement
 from sftlab.statistics import chosen, mean_interval
 
 GOOD, BAD, RIGHT = MAIN
+SHORT = "not settled"  # in tables
 Runs = Sequence[dict]
-WHY = {  # why a prediction comes out as it does: prediction -> mechanism
-    "a": "The model imitates its pairs, and 200 of these 700 show faults in place of plain right answers.",
-    "c": "A rule recognizes a broken form, whether its author had that defect in mind or not; with the workbook's filter that is page markup, for example. A defect in a well-formed sentence passes, and so does a wrong fact.",
-}  # fmt: skip
 
 
 def shares(runs: Runs, line: str = "correct", per_kind: int = 20, **arm) -> np.ndarray:
@@ -96,6 +93,36 @@ def can_move(runs: Runs) -> list[int]:
     return np.flatnonzero(np.abs(shares(runs, **arm(GOOD)).mean(0) - 0.5) < 0.48).tolist()
 
 
+def why_bad(runs: Runs) -> str:
+    """Return why 200 bad pairs change what they change."""
+    found = effect(runs, arm(GOOD), arm(BAD))
+    word = verdict(found, "rises", "falls", "stays open: a change is not settled here")
+    reason = " The model imitates its pairs, and 200 of these 700 show faults in place of plain right answers." * (word == "falls")  # fmt: skip
+    return f"The share of exact answers {word}.{reason}"
+
+
+def why_filter(found: Mapping[str, float]) -> str:
+    """Return what a filter finds and what passes it, defect by defect."""
+    sides = [[n for n in UNSEEN if (found[n] > 0.5) == more] for more in (True, False)]
+    passes = [n for n in DEFECTS if found[n] <= 0.5]
+    some = [", ".join(names) or "none" for names in (*sides, passes)]
+    return (
+        f"More than half thrown out: {some[0]}. Half or less: {some[1]}; of the eight known defects: {some[2]}. "
+        "A rule sees the form of a pair, whether its author had that defect in mind or not; it does not know whether a well-formed sentence is true."
+    )
+
+
+def quality(found: Sequence[dict], good_pairs: Sequence[dict], bad_pairs: Sequence[dict]) -> str:
+    """Return precision and recall of a filter that left these pairs of good and bad ones."""
+    good_out, bad_out = (sum(p not in found for p in some) for some in (good_pairs, bad_pairs))
+    thrown = good_out + bad_out
+    precision = f"{bad_out / thrown:.0%}" if thrown else "undefined"
+    return (
+        f"thrown out: {thrown} of {len(good_pairs) + len(bad_pairs)} pairs, {bad_out} of them bad: precision {precision}; "
+        f"of {len(bad_pairs)} bad pairs: recall {bad_out / len(bad_pairs):.0%}"
+    )
+
+
 def why_right(runs: Runs) -> str:
     """Return what the unchanged score of 200 right pairs more can and can't say."""
     free = can_move(runs)
@@ -107,6 +134,11 @@ def why_right(runs: Runs) -> str:
         f"exact answers, and can hardly change. On the other {len(free)}: {told(found, *words)}. Beside 100 good pairs, "
         f"the same 200 right ones: {told(fewer, *words)}."
     )  # fmt: skip
+
+
+def worded(found: Estimate) -> str:
+    """Return an effect with its direction as text for a table."""
+    return f"{points(found)}, {verdict(found, 'rises', 'falls', SHORT)}"
 
 
 def arm(name: str, steps: int = STEPS) -> dict:
@@ -149,9 +181,16 @@ def in_100(found: Estimate) -> tuple[float, tuple[float, float]]:
     return 100 * value, (100 * low, 100 * high)
 
 
-def in_points(found: Mapping[str, Estimate], title: str, **options):
-    """Draw effects in points, each with its interval; those that hold zero are grey diamonds."""
-    drawn = {name: in_100(value) for name, value in found.items()}
+def in_points(found: Mapping[str, Estimate], title: str, words: bool = False, **options):
+    """Draw effects in points, each with its interval; those that hold zero are grey diamonds.
+
+    Args:
+        words: whether the names say what is settled, too.
+    """
+    drawn = {
+        f"{name}: {verdict(value, 'rises', 'falls', SHORT)}" if words else name: in_100(value)
+        for name, value in found.items()
+    }
     told = "; ".join(f"{name} {points(value)}" for name, value in found.items())
     return dots(
         drawn, title, f"{title}. Points with 95% intervals over seeds and kinds: {told}.",
@@ -172,14 +211,14 @@ def amount_table(runs: Runs) -> pd.DataFrame:
         for name in ("100 good", GOOD)
     }  # fmt: skip
     rows["400 more pairs, equal steps"] = {
-        f"{steps} steps": points(effect(runs, arm("100 good", steps), arm(GOOD, steps)))
+        f"{steps} steps": worded(effect(runs, arm("100 good", steps), arm(GOOD, steps)))
         for steps in (few, many)
     }
     rows["400 more pairs, equal epochs"] = {
-        f"{many} steps": points(effect(runs, arm("100 good", few), arm(GOOD, many)))
+        f"{many} steps": worded(effect(runs, arm("100 good", few), arm(GOOD, many)))
     }
     rows[f"{many - few} more steps, the same 100 pairs"] = {
-        f"{many} steps": points(effect(runs, arm("100 good", few), arm("100 good", many)))
+        f"{many} steps": worded(effect(runs, arm("100 good", few), arm("100 good", many)))
     }
     return pd.DataFrame(rows).T.fillna("").rename_axis("exact answers")
 
@@ -199,12 +238,33 @@ def lines_table(runs: Runs, real: Runs, per_kind: int) -> pd.DataFrame:
     """Return what bad instead of right answers change in every rubric line, on both models."""
     rows = {
         line.replace("_", " "): {
-            "almanac": points(effect(runs, arm(RIGHT), arm(BAD), line)),
-            "SmolLM2": points(effect(real, {"arm": RIGHT}, {"arm": BAD}, line, per_kind)),
+            "almanac": worded(effect(runs, arm(RIGHT), arm(BAD), line)),
+            "SmolLM2": worded(effect(real, {"arm": RIGHT}, {"arm": BAD}, line, per_kind)),
         }
         for line in RUBRIC
     }
     return pd.DataFrame(rows).T.rename_axis("bad instead of right")
+
+
+def real_in_words(real: Runs, per_kind: int) -> str:
+    """Return what is settled on the real model, for exact answers and for their content."""
+    words = [
+        verdict(effect(real, {"arm": RIGHT}, {"arm": BAD}, line, per_kind), "higher", "lower")
+        for line in ("correct", "content")
+    ]
+    return f"SmolLM2, bad instead of right: exact answers {words[0]}, right content {words[1]}. The {len(RUBRIC)} lines are not corrected for their number."
+
+
+def better_or_more(runs: Runs) -> str:
+    """Return the answer to the question of the title."""
+    found = {
+        "200 bad answers replaced by right ones": effect(runs, arm(BAD), arm(RIGHT)),
+        "500 good pairs instead of 100": effect(runs, arm("100 good"), arm(GOOD)),
+        "200 more right pairs beside 500": effect(runs, arm(GOOD), arm(RIGHT)),
+        "200 more bad pairs beside 500": effect(runs, arm(GOOD), arm(BAD)),
+    }
+    parts = "; ".join(f"{name} {told(value)}" for name, value in found.items())
+    return f"Better pairs or more pairs? Exact answers, {STEPS} steps: {parts}."
 
 
 def agreement_table(labelled: Sequence[dict]) -> pd.DataFrame:
@@ -269,8 +329,8 @@ def defect_grid(runs: Runs):
 
 
 def in_brief(found: Estimate) -> str:
-    """Return an effect in points without the word."""
-    return points(found).replace(" points", "")
+    """Return an effect and its direction without the word for points."""
+    return worded(found).replace(" points", "")
 
 
 def kind_names() -> list[str]:
@@ -291,17 +351,40 @@ def dose_table(runs: Runs) -> pd.DataFrame:
     return pd.DataFrame(rows).T.fillna("").rename_axis("exact answers, points")
 
 
+def dose_in_words(runs: Runs) -> str:
+    """Return for how many defects each dose has a settled loss."""
+    parts = []
+    for dose in DOSES[::-1]:
+        lost = ranked(defect_effects_of(runs, dose))
+        parts.append(f"{dose} of 300: {len(lost)} of {len(DEFECTS)}" + f" ({', '.join(lost)})" * (0 < len(lost) < 4))  # fmt: skip
+    return f"defects with a settled loss, at {'; '.join(parts)}"
+
+
+def defect_effects_of(runs: Runs, dose: int) -> dict[str, Estimate]:
+    """Return what each defect changes in exact answers at a dose."""
+    return {defect: effect(runs, CLEAN, spoilt(defect, dose)) for defect in DEFECTS}
+
+
+def bracketed(found: Estimate) -> str:
+    """Return an effect without the word for points, in brackets where the interval holds zero."""
+    text = points(found).replace(" points", "")
+    return text if settled(found) else f"[{text}]"
+
+
 def harm_table(runs: Runs) -> pd.DataFrame:
-    """Return what the largest dose changes against pairs that are missing, and by kind of question."""
+    """Return what the largest dose changes against missing pairs, and by kind of question.
+
+    What is not settled stands in brackets.
+    """
     on_facts, others = places(ASKED), places(set(kind_names()) - set(ASKED))
     rows = {
         defect: {
             **{
-                f"against left out, {how}": in_brief(value)
+                f"against left out, {how}": bracketed(value)
                 for how, value in against_missing(runs, defect).items()
             },
-            "kinds on facts": in_brief(effect(runs, CLEAN, spoilt(defect), kinds=on_facts)),
-            "other kinds": in_brief(effect(runs, CLEAN, spoilt(defect), kinds=others)),
+            "kinds on facts": bracketed(effect(runs, CLEAN, spoilt(defect), kinds=on_facts)),
+            "other kinds": bracketed(effect(runs, CLEAN, spoilt(defect), kinds=others)),
         }
         for defect in (*DEFECTS, COPIES)
     }
@@ -359,7 +442,7 @@ def leak_table(runs: Runs) -> pd.DataFrame:
     """Return what 30 and 100 leaked questions change."""
     rows = {
         f"{bad} questions leaked": {
-            name: points(value) for name, value in leak_effects(runs, bad).items()
+            name: worded(value) for name, value in leak_effects(runs, bad).items()
         }
         for bad in DOSES[1:]
     }
@@ -495,7 +578,8 @@ def shown_questions(count: int = SHOWN) -> list[dict]:
 
 
 __all__ = [
-    "LABELLED", "UNSEEN", "WHY", "Ballot", "agreement_table", "amount_table", "caught", "caught_table", "claims", "comparisons", "defect_grid",
-    "dose_table", "filter_effects", "harm_table", "in_100", "in_points", "leak_table", "lines_table", "main_figure", "np", "other_arms", "pd", "points",
-    "read_jsonl", "runs", "stats", "unseen_pairs", "verdict", "votes_path", "why_right",
+    "LABELLED", "UNSEEN", "Ballot", "agreement_table", "amount_table", "better_or_more", "caught", "caught_table", "claims", "comparisons",
+    "defect_grid", "dose_in_words", "dose_table", "filter_effects", "harm_table", "in_100", "in_points", "leak_table", "lines_table", "main_figure",
+    "np", "other_arms", "pd", "points", "quality", "read_jsonl", "real_in_words", "runs", "stats", "unseen_pairs", "verdict", "votes_path", "why_bad",
+    "why_filter", "why_right",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Checks of notebook 23: three probes, from batches, a gradient and weights."""
+"""Checks of notebook 23: three probes, from batches, the log and answers."""
 
 from __future__ import annotations
 
@@ -8,15 +8,11 @@ import torch
 
 from sftlab.classroom.checking import Case, Exercise, mistake
 from sftlab.exercises.drawing import tensor
-from sftlab.exercises.ex23_broken_runs_clinic.clinic import over_all_tokens
-from sftlab.exercises.ex23_broken_runs_clinic.probes import (
-    label_errors,
-    split_gap,
-    update_strength,
-)
-from sftlab.loss import IGNORE_INDEX, accumulated_loss, mean_of_means, sft_loss
+from sftlab.exercises.ex23_broken_runs_clinic.own_probes import first_loss_ratio, learned
+from sftlab.exercises.ex23_broken_runs_clinic.probes import label_errors
+from sftlab.loss import IGNORE_INDEX, mean_of_means, sft_loss, token_nll
 
-LABELS, SPLIT, STRENGTH = "23.label_errors", "23.split_gap", "23.update_strength"
+LABELS, FIRST, LEARNED = "23.label_errors", "23.first_loss_ratio", "23.learned"
 
 
 # --- 23a: labels -----------------------------------------------------------------------------------
@@ -166,212 +162,183 @@ def _draw_example(rng: random.Random, *_: object) -> tuple:
     return ids, labels, answer
 
 
-# --- 23b: a gradient -------------------------------------------------------------------------------
-def _gradients(combine, logits, labels, size: int = 1) -> list[torch.Tensor]:
-    """Return the gradients in one piece and in micro-batches of a size."""
-    found = []
-    for width in (len(logits), size):
-        leaf = logits.detach().clone().requires_grad_()
-        combine(list(zip(leaf.split(width), labels.split(width), strict=True))).backward()
-        found.append(leaf.grad)
-    return found
+# --- 23b: the log ----------------------------------------------------------------------------------
+@mistake(FIRST, "The logits are compared with the labels at their own positions. The logits at a position predict the token at the next one.")  # fmt: skip
+def _not_shifted(losses, logits, labels):
+    return losses[0] / torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten()).item()  # fmt: skip
 
 
-@mistake(SPLIT, "The difference is divided by the norm of the split gradient. Divide by that of the whole batch.")  # fmt: skip
-def _by_the_split(combine, logits, labels):
-    whole, split = _gradients(combine, logits, labels)
-    return ((split - whole).norm() / split.norm()).item()
+@mistake(FIRST, "The means of the examples are averaged. Every trained token counts the same, whichever example it is in.")  # fmt: skip
+def _mean_over_examples(losses, logits, labels):
+    return losses[0] / mean_of_means(zip(logits.split(1), labels.split(1), strict=True)).item()
 
 
-@mistake(SPLIT, "The difference is not divided by the norm of the whole batch's gradient.")
-def _absolute(combine, logits, labels):
-    whole, split = _gradients(combine, logits, labels)
-    return (split - whole).norm().item()
+@mistake(FIRST, "The base's loss is divided by the number of all positions. Only trained tokens count: a label of -100 is masked.")  # fmt: skip
+def _all_positions(losses, logits, labels):
+    return losses[0] * labels[:, 1:].numel() / token_nll(logits, labels).sum().item()
 
 
-@mistake(SPLIT, "The two norms are compared. Gradients of equal norm can point in different directions: take the norm of the difference.")  # fmt: skip
-def _of_norms(combine, logits, labels):
-    whole, split = _gradients(combine, logits, labels)
-    return (split.norm() - whole.norm()).abs().item() / whole.norm().item()
+@mistake(FIRST, "The base's loss is a sum over the trained tokens. The log has means.")
+def _sum(losses, logits, labels):
+    return losses[0] / token_nll(logits, labels).sum().item()
 
 
-@mistake(SPLIT, "The largest entry of the difference is taken. The norm adds up the squares of all entries.")  # fmt: skip
-def _largest(combine, logits, labels):
-    whole, split = _gradients(combine, logits, labels)
-    return ((split - whole).abs().max() / whole.abs().max()).item()
+@mistake(FIRST, "The last loss of the log is taken. Only before the first step is the model still the base.")  # fmt: skip
+def _last(losses, logits, labels):
+    return losses[-1] / sft_loss(logits, labels).item()
 
 
-@mistake(SPLIT, "The norms are squared. Take the square roots.")
-def _squared(combine, logits, labels):
-    whole, split = _gradients(combine, logits, labels)
-    return ((split - whole).square().sum() / whole.square().sum()).item()
+@mistake(FIRST, "The mean of the log is taken. Only before the first step is the model still the base.")  # fmt: skip
+def _mean_of_the_log(losses, logits, labels):
+    return sum(losses) / len(losses) / sft_loss(logits, labels).item()
 
 
-@mistake(SPLIT, "The losses are compared, not their gradients.")
-def _of_losses(combine, logits, labels):
-    whole = combine([(logits, labels)])
-    split = combine(list(zip(logits.split(1), labels.split(1), strict=True)))
-    return ((split - whole).abs() / whole.abs()).item()
+@mistake(FIRST, "The quotient is upside down: divide the log's loss by that of the base.")
+def _inverted(losses, logits, labels):
+    return sft_loss(logits, labels).item() / losses[0]
 
 
-@mistake(SPLIT, "The second gradient is added to the first one: backward() accumulates. Take a new copy of the logits, or clear the gradient.")  # fmt: skip
-def _not_cleared(combine, logits, labels):
-    whole, split = _gradients(combine, logits, labels)
-    return (split.norm() / whole.norm()).item()
+@mistake(FIRST, "The two losses are subtracted. Divide them.")
+def _difference(losses, logits, labels):
+    return losses[0] - sft_loss(logits, labels).item()
 
 
-@mistake(SPLIT, "The batch is split into halves. Every example is a micro-batch of its own.")
-def _halves(combine, logits, labels):
-    whole, split = _gradients(combine, logits, labels, -(-len(logits) // 2))
-    return ((split - whole).norm() / whole.norm()).item()
+@mistake(FIRST, "The log is left out: that is the base's loss.")
+def _base_alone(losses, logits, labels):
+    return sft_loss(logits, labels).item()
 
 
-@mistake(SPLIT, "The examples come in reversed order.")
-def _reversed(combine, logits, labels):
-    whole, split = _gradients(combine, logits.flip(0), labels.flip(0))
-    return ((split - whole.flip(0).flip(0)).norm() / whole.norm()).item()
+def _logged(first: float, masked: tuple[int, ...]) -> tuple:
+    generator = torch.Generator().manual_seed(7)
+    logits = 2 * torch.randn(len(masked), 6, 9, generator=generator)
+    labels = torch.randint(0, 9, (len(masked), 6), generator=generator)
+    for row, count in enumerate(masked):
+        labels[row, :count] = IGNORE_INDEX
+    return [first, 1.3, 0.7], logits, labels
 
 
-@mistake(SPLIT, "The gradients of the parts are averaged: that is the gradient of a mean of losses. Hand all parts to combine at once.")  # fmt: skip
-def _averaged(combine, logits, labels):
-    whole, _ = _gradients(combine, logits, labels)
-    leaf = logits.detach().clone().requires_grad_()
-    for part, some in zip(leaf.split(1), labels.split(1), strict=True):
-        (combine([(part, some)]) / len(logits)).backward()
-    return ((leaf.grad - whole).norm() / whole.norm()).item()
-
-
-@mistake(
-    SPLIT,
-    "It is 0 whatever combine does: a gradient is compared with itself. `x.grad` is the tensor that backward() adds to, so copy it, or take a new copy of the logits.",
+LOGGED = (
+    ("first", "one example", (5.3, (1,))),
+    ("next", "one example, most of it masked", (2.9, (4,))),
+    ("mean", "three examples of different lengths", (4.1, (1, 4, 3))),
+    ("mean", "two examples, the first of them all masked but one token", (3.7, (5, 1))),
 )
-def _zero(combine, logits, labels):
-    return 0.0
 
 
-def summed_means(micro_batches) -> torch.Tensor:
-    """Return the sum of the micro-batches' mean losses: nobody divides by their number."""
-    return sum(sft_loss(logits, labels) for logits, labels in micro_batches)
+def _draw_log(rng: random.Random, *_: object) -> tuple:
+    rows = rng.randint(1, 4)
+    labels = torch.tensor([[M] * n + [rng.randrange(6) for _ in range(5 - n)] for n in (rng.randint(1, 3) for _ in range(rows))])  # fmt: skip
+    return [rng.uniform(1, 6) for _ in range(rng.randint(1, 4))], tensor(rng, rows, 5, 6), labels
 
 
-def first_counts_double(micro_batches) -> torch.Tensor:
-    """Return a loss in which the first micro-batch counts twice."""
-    first, *others = micro_batches
-    return accumulated_loss([first, first, *others])
+# --- 23c: answers ----------------------------------------------------------------------------------
+def _share_of(agree, ask, pairs) -> float:
+    replies = ask([pair["prompt"] for pair in pairs])
+    marks = [agree(r, p["response"]) for r, p in zip(replies, pairs, strict=True)]
+    return sum(marks) / len(marks)
 
 
-COMBINED = {
-    "accumulated_loss, which divides by all trained tokens": accumulated_loss,
-    "mean_of_means": mean_of_means,
-    "a sum of the means": summed_means,
-    "one that counts the first micro-batch twice": first_counts_double,
-    "one that divides by all tokens, masked ones too": over_all_tokens,
-}
+@mistake(LEARNED, "White space at the ends counts. Strip the reply and the response.")
+def _as_they_are(ask, pairs):
+    return _share_of(lambda reply, wanted: reply == wanted, ask, pairs)
 
 
-def _batch(examples: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
-    generator = torch.Generator().manual_seed(5)
-    logits = torch.randn(examples, 7, 11, generator=generator)
-    labels = torch.randint(0, 11, (examples, 7), generator=generator)
-    for row, masked in enumerate((1, 5, 3, 2)[:examples]):
-        labels[row, :masked] = IGNORE_INDEX
-    return logits, labels
+@mistake(LEARNED, "White space at the ends of the response counts. Strip it, too.")
+def _reply_stripped(ask, pairs):
+    return _share_of(lambda reply, wanted: reply.strip() == wanted, ask, pairs)
 
 
-def _split_case(name: str, combine, examples: int = 3) -> Case:
-    rule = "gap" if combine is mean_of_means else "split"
-    rule = "whole" if combine is first_counts_double else rule
-    describe = f"{examples} examples, combined by {name}"
-    return Case(describe, lambda: (combine, *_batch(examples)), split_gap, 1e-4, rule=rule)
+@mistake(LEARNED, "White space at the ends of the reply counts. Strip it, too.")
+def _response_stripped(ask, pairs):
+    return _share_of(lambda reply, wanted: reply == wanted.strip(), ask, pairs)
 
 
-def _draw_batch(rng: random.Random, *_: object) -> tuple:
-    logits, labels = tensor(rng, rng.randint(2, 4), 5, 6), None
-    labels = torch.tensor(
-        [
-            [M] * masked + [rng.randrange(6) for _ in range(5 - masked)]
-            for masked in (rng.randint(0, 3) for _ in range(len(logits)))
-        ]
+@mistake(LEARNED, "A reply that goes on after the response counts as learned. A model that does not stop would pass.")  # fmt: skip
+def _begins(ask, pairs):
+    return _share_of(lambda reply, wanted: reply.strip().startswith(wanted.strip()), ask, pairs)
+
+
+@mistake(LEARNED, "A reply counts if the response is anywhere in it. Compare the whole texts.")
+def _holds(ask, pairs):
+    return _share_of(lambda reply, wanted: wanted.strip() in reply, ask, pairs)
+
+
+@mistake(LEARNED, "A reply counts if it is a part of the response. One that breaks off is not what was trained.")  # fmt: skip
+def _part(ask, pairs):
+    return _share_of(lambda reply, wanted: reply.strip() in wanted, ask, pairs)
+
+
+@mistake(LEARNED, "Capital letters are ignored. Word for word means letter for letter, too.")
+def _small_letters(ask, pairs):
+    return _share_of(
+        lambda reply, wanted: reply.strip().lower() == wanted.strip().lower(), ask, pairs
     )
-    return rng.choice([accumulated_loss, mean_of_means, summed_means]), logits, labels
 
 
-# --- 23c: weights ----------------------------------------------------------------------------------
-def _along(change, update) -> float:
-    return ((change * update).sum() / update.square().sum()).item()
+@mistake(LEARNED, "A reply counts if it is the response of any pair. Compare it with that of its own question.")  # fmt: skip
+def _of_any_pair(ask, pairs):
+    wanted = {pair["response"].strip() for pair in pairs}
+    return _share_of(lambda reply, _: reply.strip() in wanted, ask, pairs)
 
 
-@mistake(STRENGTH, "The two norms are divided. What is not along the update counts there, and the sign is lost.")  # fmt: skip
-def _norms(served, base, A, B, scale):
-    return ((served.float() - base).norm() / (scale * (B @ A)).norm()).item()
+@mistake(LEARNED, "That is the number of questions. Divide by how many were asked.")
+def _count(ask, pairs):
+    return learned(ask, pairs) * len(pairs)
 
 
-@mistake(STRENGTH, "scale is left out of the update. It belongs to what was trained: ΔW = scale · B·A.")  # fmt: skip
-def _without_scale(served, base, A, B, scale):
-    return _along(served.float() - base, B @ A)
+@mistake(LEARNED, "That is the share of the other questions: those that are not answered as trained.")  # fmt: skip
+def _failed(ask, pairs):
+    return 1 - learned(ask, pairs)
 
 
-@mistake(STRENGTH, "The base is not subtracted. What is in the served weight beyond the base?")
-def _with_base(served, base, A, B, scale):
-    return _along(served.float(), scale * (B @ A))
+@mistake(LEARNED, "It says only whether all are answered as trained. Return their share.")
+def _whether_all(ask, pairs):
+    return float(learned(ask, pairs) == 1)
 
 
-@mistake(STRENGTH, "The product of the two norms is the divisor: that is the cosine of the angle, which is 1 for an update of any size. Divide by ⟨ΔW, ΔW⟩.")  # fmt: skip
-def _cosine(served, base, A, B, scale):
-    change, update = served.float() - base, scale * (B @ A)
-    norms = change.norm() * update.norm()
-    return ((change * update).sum() / norms).item() if norms else 0.0
+class Served:
+    """A model that is asked a list of questions, and has a reply for each that it knows."""
+
+    def __init__(self, replies: dict[str, str]):
+        self.replies = replies
+
+    def __call__(self, questions: list[str]) -> list[str]:
+        if isinstance(questions, str):
+            raise TypeError("ask takes a list of questions, and got one text")
+        return [self.replies[question] for question in questions]
+
+    def __repr__(self) -> str:
+        return f"the model that replies {self.replies}"
 
 
-@mistake(STRENGTH, "The entries are divided one by one, and the quotients averaged. Where an entry of ΔW is small, rounding becomes large.")  # fmt: skip
-def _entry_by_entry(served, base, A, B, scale):
-    return ((served.float() - base) / (scale * (B @ A))).mean().item()
+TRAINED = {
+    "What does the bee eat?": "The bee eats nectar.",
+    "What does the owl eat?": "The owl eats mice.",
+    "Name the home of the seal.": "Rocky coasts",
+    "What is 2 plus 5?": "7",
+    "Where does the frog live?": "In ponds\n",
+}
+SERVED = {
+    "a model that has learned four of five": ("share", {"What is 2 plus 5?": "8"}),
+    "a model that learned none": ("share", dict.fromkeys(TRAINED, "I don't know.")),
+    "a model that answers one question with the response of another": ("share", {"What does the bee eat?": "The owl eats mice.", "What is 2 plus 5?": "8"}),
+    "a model that goes on after two answers": ("whole", {"What does the owl eat?": "The owl eats mice.\nWhat does", "What is 2 plus 5?": "7."}),
+    "a model that breaks off, and one that says more before it": ("whole", {"What does the owl eat?": "The owl eats", "Name the home of the seal.": "They are Rocky coasts"}),
+    "a model that writes one answer in small letters": ("whole", {"Name the home of the seal.": "rocky coasts"}),
+    "replies with white space at the ends": ("ends", {"What is 2 plus 5?": " 7\n", "Where does the frog live?": "In ponds", "What does the owl eat?": "An owl"}),
+}  # fmt: skip
 
 
-@mistake(STRENGTH, "The products are not divided by ⟨ΔW, ΔW⟩.")
-def _not_divided(served, base, A, B, scale):
-    return ((served.float() - base) * scale * (B @ A)).sum().item()
+def _asked(replies: dict[str, str]) -> tuple:
+    pairs = [{"prompt": question, "response": text} for question, text in TRAINED.items()]
+    return Served(TRAINED | replies), pairs
 
 
-@mistake(STRENGTH, "The sign is turned: subtract the base from the served weight.")
-def _turned(served, base, A, B, scale):
-    return _along(base - served.float(), scale * (B @ A))
-
-
-@mistake(STRENGTH, "The base is rounded to the served weight's dtype before the subtraction. Convert the served weight to float32 instead.")  # fmt: skip
-def _in_16_bits(served, base, A, B, scale):
-    return _along((served - base.to(served.dtype)).float(), scale * (B @ A))
-
-
-@mistake(STRENGTH, "It says whether the update is there. Return how many times it is.")
-def _there(served, base, A, B, scale):
-    return float(abs(update_strength(served, base, A, B, scale)) > 0.5)
-
-
-def _weights(times: float, other: float = 0.0, half: bool = False) -> tuple:
-    """Return the arguments for an update that is there so many times, beside something else."""
-    generator = torch.Generator().manual_seed(3)
-    base, noise = (torch.randn(6, 5, generator=generator) for _ in range(2))
-    base = 40 * base if half else base  # so that rounding it shows
-    A, B = torch.randn(2, 5, generator=generator), torch.randn(6, 2, generator=generator)
-    served = base + times * 3.5 * (B @ A) + other * noise
-    return served.bfloat16() if half else served, base, A, B, 3.5
-
-
-STRENGTHS = (
-    ("once", "the update is there once", (1.0,)),
-    ("once", "the update is not there", (0.0,)),
-    ("once", "the update is there 2.75 times", (2.75,)),
-    ("once", "the update was subtracted", (-1.0,)),
-    ("other", "the update is there once, and other changes as well", (1.0, 4.0)),
-    ("half", "the update is there 0.3 times, stored in bfloat16", (0.3, 0.0, True)),
-)
-
-
-def _draw_weights(rng: random.Random, *_: object) -> tuple:
-    base, A, B = tensor(rng, 4, 7), tensor(rng, 3, 7), tensor(rng, 4, 3)
-    scale = rng.choice([0.25, 2.0, 4.5])
-    return base + rng.uniform(-2, 3) * scale * (B @ A), base, A, B, scale
+def _draw_replies(rng: random.Random, *_: object) -> tuple:
+    some = rng.sample(list(TRAINED), rng.randint(1, 4))
+    ask, pairs = _asked({question: TRAINED[question].strip() + rng.choice(["", " ", " and more"]) for question in some})  # fmt: skip
+    rng.shuffle(pairs)
+    return ask, pairs
 
 
 # --- Exercises -------------------------------------------------------------------------------------
@@ -388,7 +355,7 @@ EXERCISES = {
         "input_ids, labels, answer: lists of ids. Only answer, with its end-of-turn token, should be trained.",
         rules={
             "place": "A label of -100 is masked, all others are trained. A trained label that is not the token at its position is a mismatch.",
-            "answer": "The trained labels, in their order, should be those of answer. Compare them one by one from the start: each that differs is a mismatch, so after one label too many at the front all others can differ. If one list is longer, what it has more counts as well.",
+            "answer": "The trained labels, in their order, should be those of answer. Compare position by position: each that differs is a mismatch. One extra label at the front shifts all that follow. If one list is longer, what it has more counts as well.",
             "both": "A label that breaks both rules counts twice.",
             "unchanged": "The lists stay as they are.",
         },
@@ -404,55 +371,54 @@ EXERCISES = {
         "Its blind spot is what is not trained: a prompt that was cut has no mismatch.",
         points=2,
     ),
-    SPLIT: Exercise(
-        id=SPLIT,
-        title="Does the split move the gradient?",
-        reference=split_gap,
-        cases=[_split_case(*item) for item in COMBINED.items()] + [_split_case("mean_of_means", mean_of_means, 4)],
-        asks="Return how far the gradient of a batch's loss moves if the batch is split.\n\n"
-        "combine: function; combine([(logits, labels), ...]) is the loss of a list of micro-batches. logits: (batch, length, vocabulary). labels: (batch, length).",
-        rules={
-            "gap": "It is ‖g_split − g_whole‖ / ‖g_whole‖, a number: norms over all entries.",
-            "whole": "g_whole is the gradient by the logits with the whole batch as one micro-batch.",
-            "split": "g_split is the gradient with every example as a micro-batch of its own, in their order. Each keeps its batch dimension, of size 1; combine gets all of them at once.",
-            "unchanged": "logits and labels stay as they are.",
-        },
-        draw=_draw_batch,
-        hints=(
-            "The same logits, two ways to cut them. What must not depend on the cut?",
-            ("split", "`logits.split(1)` keeps the batch dimension."),
-            "Look at where the gradient is collected: a copy of the logits that requires one, a new copy for each of the two.",
-        ),
-        path="Copy the logits, ask for their gradient, cut copy and labels, hand the list of pairs to combine, and go backward. Do so for both cuts, then compare. "
-        "The usual wrong turn is a single copy for both: its gradient adds up.",
-        why="Logits stand for the whole model here: their gradient decides every other one. No data set and no reference run is needed, "
-        "since the loss of a batch has to be the same however memory forces you to cut it.",
-        points=2,
-    ),
-    STRENGTH: Exercise(
-        id=STRENGTH,
-        title="How many times is the update in the weight?",
-        reference=update_strength,
+    FIRST: Exercise(
+        id=FIRST,
+        title="Does the log begin at the base?",
+        reference=first_loss_ratio,
         cases=[
-            Case(name, lambda given=given: _weights(*given), update_strength, 1e-4, rule=rule)
-            for rule, name, given in STRENGTHS
+            Case(name, lambda given=given: _logged(*given), first_loss_ratio, 1e-5, rule=rule)
+            for rule, name, given in LOGGED
         ],
-        asks="Return how many times a trained update is in a served weight.\n\n"
-        "served, base: (d_out, d_in). A: (r, d_in). B: (d_out, r). scale: a number.",
+        asks="Return the first loss of a log over the base's own loss on the same batch.\n\n"
+        "losses: the log, a list. logits: those of the base, (batch, length, vocabulary). labels: as they should be, (batch, length); -100 is masked.",
         rules={
-            "once": "ΔW is scale · B·A. If served is base + t · ΔW, the result is t: 1 in a sound layer, 0 where the adapter is missing, -1 where it was subtracted.",
-            "other": "In general it is ⟨served − base, ΔW⟩ / ⟨ΔW, ΔW⟩, where ⟨X, Y⟩ is the sum of the products of the entries.",
-            "half": "served may be in bfloat16, all others are in float32. Compute in float32.",
-            "unchanged": "The tensors stay as they are.",
+            "first": "It is the first of losses divided by the base's loss: 1 if the run began at the base.",
+            "next": "The logits at a position predict the token at the next one.",
+            "mean": "The base's loss is the mean of -log p over all trained tokens of the batch.",
+            "unchanged": "The list and the tensors stay as they are.",
         },
-        draw=_draw_weights,
+        draw=_draw_log,
         hints=(
-            "The change of the weight has a part along ΔW. How long is that part, measured in ΔW?",
-            ("other", "Two sums over all entries, and one division."),
-            "Look at what you divide by.",
+            "Before the first step the model is the base. Which loss must the log begin with?",
+            ("next", "Leave out the last logits and the first labels of each example."),
+            "Look at what you divide by: the trained tokens of the whole batch.",
         ),
-        path="Compute ΔW with its scale, subtract the base from the served weight, multiply entry by entry, add up, and divide by the sum of ΔW's squares. "
-        "The usual wrong turn is to divide two norms: rounding and other changes then count, and a subtracted adapter looks like an added one.",
-        why="The number tells the fault, not only that there is one: 0 is an adapter that was not loaded, 2 one that was applied twice, r one that was merged without dividing by r.",
+        path="Shift logits and labels against each other, take the cross entropy of the whole batch, then divide. The usual wrong turn is a mean of the examples' means.",
+        why="The base's loss is computed apart from the training code, so a fault in that code does not hide itself. Only the first loss can be compared in this way.",
+    ),
+    LEARNED: Exercise(
+        id=LEARNED,
+        title="Does the served model answer as trained?",
+        reference=learned,
+        cases=[
+            Case(name, lambda replies=replies: _asked(replies), learned, 1e-6, rule=rule)
+            for name, (rule, replies) in SERVED.items()
+        ],
+        asks="Return the share of training questions that the served model answers as trained.\n\n"
+        "ask: function; ask(questions) takes a list of texts and returns the list of the replies. pairs: list of {\"prompt\": ..., \"response\": ...}.",
+        rules={
+            "share": "It is a share of the pairs, from 0 to 1. Each prompt is asked as it is.",
+            "whole": "A reply counts if it is the response of its pair, letter for letter, with nothing more or less.",
+            "ends": "White space at either end of reply and response does not count.",
+            "unchanged": "The pairs stay as they are.",
+        },
+        draw=_draw_replies,
+        hints=(
+            "Ask, compare, count, divide.",
+            ("ends", "`text.strip()` has no white space at its ends."),
+            "Look at a reply that begins as it should and goes on.",
+        ),
+        path="Make the list of prompts, ask once, go through replies and pairs together. The usual wrong turn is `startswith`: a model that never stops would pass.",
+        why="The whole way is tested, from the file to the served model. So many faults show, and none of them has a name; that a sound run has learned all is not known beforehand, so the tolerance is calibrated.",
     ),
 }  # fmt: skip
