@@ -247,7 +247,7 @@ def claims(calls: Sequence[dict], real: Sequence[dict], sums: Sequence[dict]) ->
     smol = chosen(real, trained=True)
     rows = [
         (
-            f"Traced on five unknown capitals, the model calls {verdict(gap(calls), 'more', 'less')} for other unknown ones than for known ones",
+            f"Traced on five unknown capitals, the model calls {verdict(gap(calls), 'more', 'less', open_='not clearly more')} for other unknown ones than for known ones",
             f"never read {call(UNKNOWN, NEVER)}, read often {call(UNKNOWN, OFTEN)}",
             f"the difference, against traces on known capitals: {points(more)}; other facts of the same countries: {call(UNKNOWN, OTHER)}",
             f"capitals read in one sentence, many times: {call(UNKNOWN, ONCE)}; results trained, too: {call(ALL, NEVER)}",
