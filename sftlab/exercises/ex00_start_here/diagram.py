@@ -6,7 +6,7 @@ from sftlab.classroom.diagrams import Diagram
 
 # step of the pipeline -> fill, and its notebooks with what each is about
 STEPS = {
-    "conversations": ("grey", {"22": "data quality"}),
+    "conversations": ("grey", {"22": "data quality", "25": "calls, thoughts"}),
     "text and tokens": ("blue", {"14": "chat template", "05": "wrong template"}),
     "labels": ("blue", {"12": "one answer", "15": "many turns"}),
     "loss": ("blue", {"04": "the formula", "03": "the prompt's part"}),

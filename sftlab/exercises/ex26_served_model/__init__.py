@@ -1,1 +1,1 @@
-"""Does the served model answer like the one that was trained?"""
+"""What must stay the same on the way from your file to the model that answers?"""
