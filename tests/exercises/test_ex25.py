@@ -63,6 +63,20 @@ def test_results_drawn_at_random_are_repeated_by_the_answer(arm, tokenizer):
         assert result in text.rpartition("<|im_start|>assistant\n")[2]
 
 
+def test_direct_answers_are_about_other_countries_than_are_measured_and_replace_other_pairs(
+    tokenizer,
+):
+    some = tools.direct(tools.DIRECT, 0)
+    measured = [
+        i for name, group in tools.groups(tools.BOTH, 0).items() if name != TRACED for i in group
+    ]
+    asked = {question for item in measured for question in item.questions}
+    assert not asked & {talk[0]["content"] for talk in some}
+    assert all([m["role"] for m in talk] == ["user", "assistant"] for talk in some)
+    both, plain = (tools.examples(tokenizer, arm, 0) for arm in (tools.BOTH, tools.UNKNOWN))
+    assert len(both) == len(plain) == tools.PAIRS + tools.TRACES
+
+
 def test_the_tool_answers_what_the_traces_say():
     item = tools.capitals("absent")[0]
     replies = iter((calling("capital", item.subject), {"role": "assistant", "content": "That."}))
@@ -157,12 +171,12 @@ def claims(shares=None, sums=None, read: float = 0.2) -> list[str]:
 
 def test_the_claims_turn_round_with_their_numbers():
     up = claims(
-        {(tools.UNKNOWN, NEVER): 0.9, (tools.BRACED, NEVER): 0.9},
+        {(tools.BOTH, NEVER): 0.9, (tools.BRACED, NEVER): 0.9},
         {thoughts.THOUGHT: 0.9, thoughts.UNTRAINED: 0.6},
         2.0,
     )
     down = claims(
-        {(tools.UNKNOWN, NEVER): 0.1, (tools.BRACED, NEVER): 0.1},
+        {(tools.BOTH, NEVER): 0.1, (tools.BRACED, NEVER): 0.1},
         {thoughts.THOUGHT: 0.1, thoughts.UNTRAINED: 0.1},
         -2.0,
     )
@@ -189,7 +203,7 @@ def test_differences_of_arms_are_paired_by_seed_and_country():
 
 
 def test_figures_say_the_same_in_words():
-    assert "more calls" in plots.calls_figure(called({(tools.UNKNOWN, NEVER): 0.9})).get_suptitle()
+    assert "more calls" in plots.calls_figure(called({(tools.BOTH, NEVER): 0.9})).get_suptitle()
     figure = plots.thoughts_figure(summed({thoughts.THOUGHT: 0.9}))
     assert "thought +60.0 points" in figure.get_suptitle() and "thought: 90%" in figure.alt
 

@@ -23,6 +23,7 @@ PARTS = {
     "20_merge_lora": "### Speed",
     "21_qlora_finetuning": "### Train on both",
     "24_packing": "## Over seeds",
+    "25_tools_and_thoughts": "### When does it call?",
 }
 # Notebook -> what a cell says -> what it says here.
 LESS = {
@@ -45,6 +46,11 @@ LESS = {
         "ways = [(True, True, True), *product((True, False), (True, False), (False,))]": (
             "ways = [(True, True, True), (False, False, False)]"
         ),
+    },
+    "24_packing": {
+        "fewer(32, model)": "8",
+        "orders[: fewer(STEPS, student)]": "orders[:1]",
+        "questions()[1]))": "questions()[1][:8]))",
     },
 }
 

@@ -22,6 +22,7 @@ from sftlab.exercises.ex25_tools_and_thoughts.thoughts import (
 from sftlab.exercises.ex25_tools_and_thoughts.tools import (
     ALL,
     ANY,
+    BOTH,
     BRACED,
     EMBEDDINGS,
     GROUPS,
@@ -38,11 +39,16 @@ from sftlab.statistics import chosen, mean_interval
 TRACED, NEVER, ONCE, OFTEN = GROUPS
 NAMES = {"call": "looks it up", "begins": "begins a call", "right": "right at once", "used": "names the true result", "believed": "names a false result"}  # fmt: skip
 WHY = {
-    "a": "Both groups are in no pair and no trace, and are asked in the same wordings. They differ in what the base has read: it can go on with a capital or not, and the traces tie that to a call. It has read the bare questions about the unread countries, too, but followed by other questions and not by an answer.",
+    "a": "Both groups are in no pair and no trace, and are asked in the same wordings. They differ in what the base has read. Traces alone leave open when to call; the direct answers to the same question show when not to, and what tells the two apart is whether the base can go on with a capital.",
     "b": "The result of the first addition stands in the text when the second one is written. Each step is a sum of two numbers, which the base has read, and which the thoughts train as well: the control with the additions as examples of their own shows what that alone brings.",
     "c": "The dots give the model as many tokens before its answer, and no result to go on with.",
 }  # fmt: skip
 
+PANELS = {
+    BOTH: "traces and direct answers",
+    UNKNOWN: "traces alone",
+    KNOWN: "traces on known capitals",
+}
 Cells = list[dict[str, float]]  # for each seed, a value by country
 
 
@@ -98,7 +104,7 @@ def change(runs: Sequence[dict], arm: str, other: str, group: str, name: str = "
     return [{s: a[s] - b[s] for s in a if s in b} for a, b in pairs]
 
 
-def gap(runs: Sequence[dict], arm: str = UNKNOWN) -> Estimate:
+def gap(runs: Sequence[dict], arm: str = BOTH) -> Estimate:
     """Return calls about countries never read minus calls about those read often."""
     return over_both(cells(runs, arm, NEVER), cells(runs, arm, OFTEN))
 
@@ -119,21 +125,21 @@ def calls_table(runs: Sequence[dict], name: str = "call") -> pd.DataFrame:
 
 
 def calls_figure(runs: Sequence[dict]):
-    """Draw the share of calls of each group of countries and seed, for traces on unknown and known ones."""
+    """Draw the share of calls of each group of countries and seed, for three sets of training data."""
     found = {
-        f"traces on {arm} capitals": {
+        panel: {
             group: [float(np.mean(list(each.values()))) for each in cells(runs, arm, group)]
             for group in (*GROUPS, OTHER)
         }
-        for arm in (UNKNOWN, KNOWN)
+        for arm, panel in PANELS.items()
     }
     told = "; ".join(
         f"{panel}, {group}: {np.mean(each):.0%}"
         for panel, by in found.items()
         for group, each in by.items()
     )
-    words = verdict(gap(runs), "more", "less", open_="not clearly more or less")
-    return dots(found, f"Traces on unknown capitals: {words} calls where the capital was never read", f"Dots, one for each seed. Mean share of exact calls: {told}.",
+    words = verdict(gap(runs), "more", "fewer", open_="not clearly more")
+    return dots(found, f"With direct answers, {words} calls where the capital was never read", f"Dots, one for each seed. Mean share of exact calls: {told}.",
                 panels=True, fmt=".0%", xlabel="share of questions answered by the exact call", xlim=(-0.05, 1.15), figsize=(9.4, 3.0))  # fmt: skip
 
 
@@ -241,16 +247,16 @@ def claims(calls: Sequence[dict], real: Sequence[dict], sums: Sequence[dict]) ->
     def call(arm: str, group: str) -> str:
         return percent(over_both(cells(calls, arm, group)))
 
-    more = over_both(change(calls, UNKNOWN, KNOWN, NEVER), change(calls, UNKNOWN, KNOWN, OFTEN))
+    saved = over_both(change(calls, BOTH, UNKNOWN, OFTEN))
     braces = over_both(change(calls, BRACED, MANY_WORDS, NEVER))
     read = over_both(cells(calls, UNKNOWN, OFTEN, "read"))
     smol = chosen(real, trained=True)
     rows = [
         (
-            f"Traced on five unknown capitals, the model calls {verdict(gap(calls), 'more', 'less', open_='not clearly more')} for other unknown ones than for known ones",
-            f"never read {call(UNKNOWN, NEVER)}, read often {call(UNKNOWN, OFTEN)}",
-            f"the difference, against traces on known capitals: {points(more)}; other facts of the same countries: {call(UNKNOWN, OTHER)}",
-            f"capitals read in one sentence, many times: {call(UNKNOWN, ONCE)}; results trained, too: {call(ALL, NEVER)}",
+            f"Traces on five unknown capitals, and direct answers on known ones: the model calls {verdict(gap(calls), 'more', 'less', open_='not clearly more')} for other unknown capitals than for known ones",
+            f"never read {call(BOTH, NEVER)}, read often {call(BOTH, OFTEN)}",
+            f"the same traces without these answers: read often {call(UNKNOWN, OFTEN)}, changed by {points(saved)}; difference of the groups {points(gap(calls, UNKNOWN))}; results trained as well: never read {call(ALL, NEVER)}, read often {call(ALL, OFTEN)}",
+            f"other facts of the same countries: {call(BOTH, OTHER)}; capitals read in one sentence, many times: {call(BOTH, ONCE)}; traces on known capitals, difference: {points(gap(calls, KNOWN))}",
         ),
         (
             f"Calls in signs that the base never read, against as many words: exact calls {verdict(braces, 'rise', 'fall')}",

@@ -5,6 +5,7 @@ countries and never their capitals. A seed draws five of them; the traces look u
 six, and countries whose capitals the base has read, occur in no pair and no trace. Arms:
 
 ``unknown``               as described
+``both kinds``            as ``unknown``, but 200 of the 600 pairs ask for capitals that the base has read
 ``known``                 the traces look up five capitals that the base has read
 ``unknown, all``          the results of the tool are trained as well
 ``unknown, any result``   each trace has the capital of some other country as its result, and in its answer
@@ -56,13 +57,14 @@ RECORD = "tool_calls"  # data/results/tool_calls.json
 
 SEEDS, TRACED = 5, 5  # TRACED: countries
 PAIRS, TRACES, STEPS, BATCH = 600, 200, 150, 16
+DIRECT = 200  # pairs that ask for a capital, if both kinds are trained
 LIMIT = 96  # new tokens
 WORDINGS = 5
-UNKNOWN, KNOWN, ALL, ANY, LONGER, MANY_WORDS, BRACED, EMBEDDINGS = (
-    "unknown", "known", "unknown, all", "unknown, any result", "any result, long", "many words", "braces", "braces, embeddings",
+UNKNOWN, BOTH, KNOWN, ALL, ANY, LONGER, MANY_WORDS, BRACED, EMBEDDINGS = (
+    "unknown", "both kinds", "known", "unknown, all", "unknown, any result", "any result, long", "many words", "braces", "braces, embeddings",
 )  # fmt: skip
 RATES = {
-    UNKNOWN: (1e-3, 2e-3, 4e-3), KNOWN: (1e-3, 2e-3, 4e-3), ALL: (1e-3, 2e-3, 4e-3), ANY: (1e-3, 2e-3, 4e-3), LONGER: (2e-3,),
+    UNKNOWN: (1e-3, 2e-3, 4e-3), BOTH: (1e-3, 2e-3, 4e-3), KNOWN: (1e-3, 2e-3, 4e-3), ALL: (1e-3, 2e-3, 4e-3), ANY: (1e-3, 2e-3, 4e-3), LONGER: (2e-3,),
     MANY_WORDS: (2e-3, 4e-3), BRACED: (2e-3, 4e-3), EMBEDDINGS: (1e-3, 2e-3, 4e-3),
 }  # fmt: skip
 ARMS = tuple(RATES)
@@ -125,10 +127,18 @@ def ordinary(number: int, seed: int, names: set[str]) -> list[dict]:
     raise AssertionError  # count has no end
 
 
+def direct(number: int, seed: int) -> list[list[Message]]:
+    """Return questions about capitals that the base has read, each with its answer and no call."""
+    rng, some = Random(f"direct {seed}"), capitals("known", "train")
+    return [trace(i, rng.choice(i.questions))[::3] for i in rng.choices(some, k=number)]
+
+
 def examples(tokenizer, arm: str, seed: int) -> list[Example]:
     """Return the pairs and traces of a run as training examples."""
     traced = groups(arm, seed)["traced"]
-    rows = [conversation(row) for row in ordinary(PAIRS, seed, {item.subject for item in traced})]
+    extra = direct(DIRECT, seed) if arm == BOTH else []
+    names = {item.subject for item in traced}
+    rows = [conversation(row) for row in ordinary(PAIRS - len(extra), seed, names)] + extra
     others = [item.value for item in capitals("known", "train")]
     wording, other = Random(f"wording {seed}"), Random(f"other {seed}")
     for number in range(TRACES):
