@@ -56,6 +56,39 @@ class RemembersFreedOnes(MemoryMeter):
 
 @mistake(
     METER,
+    "The bytes go when a tensor is freed. Others may still share its storage: wait until that is freed.",
+)
+class WatchesTensors(MemoryMeter):
+    def hold(self, tensor):
+        storage = tensor.untyped_storage()
+        if storage._cdata not in self.sizes:
+            self.sizes[storage._cdata] = storage.nbytes()
+            weakref.finalize(tensor, self.sizes.pop, storage._cdata, None)
+
+
+@mistake(METER, "Arguments are counted. Known are results, and what was given to `hold`.")
+class CountsArguments(MemoryMeter):
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        for part in _parts((args, kwargs)):
+            self.hold(part)
+        return super().__torch_dispatch__(operation, types, args, kwargs)
+
+
+@mistake(
+    METER,
+    "An operation may return a number, which has no storage. Leave out what is no tensor.",
+)
+class HoldsAnything(MemoryMeter):
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        result = operation(*args, **(kwargs or {}))
+        for part in tree_flatten(result)[0]:
+            self.hold(part)
+        self.timeline.append(_total(self))
+        return result
+
+
+@mistake(
+    METER,
     "The number of elements is counted. An element of float32 takes 4 bytes, one of int64 takes 8.",
 )
 class CountsElements(MemoryMeter):
@@ -226,6 +259,10 @@ def _several(meter):
     torch.sort(torch.zeros(7))
 
 
+def _number(meter):
+    torch.ones(3).sum().item()
+
+
 def _outside(meter, _):
     weight = torch.ones(11)
     meter.hold(weight)
@@ -286,6 +323,7 @@ METER_CASES = (
     _meter_case("shared", "the timeline of `a = torch.zeros(6)`, `a.view(2, 3).t()`, `a.add_(1)`", _watched(_shared)),
     _meter_case("freed", "the timeline of `a = torch.zeros(6)`, `b = a + 1`, `del b`, `c = a * 2`, `del a`, `c.mul_(2)`", _watched(_freed)),
     _meter_case("several", "the timeline of `torch.sort(torch.zeros(7))`, which returns two tensors", _watched(_several)),
+    _meter_case("several", "the timeline of `torch.ones(3).sum().item()`, which ends with a number", _watched(_number)),
     _meter_case("hold", "the timeline of `weight * 2` and `other + 1`; of the weight, 11 numbers, a view of 4 was given to `hold` before, `other` was not", _detached),
     _meter_case("freed", "the timeline of `a = torch.zeros(6)`, `a.add_(1)`, `del a`, `b = torch.zeros(2)`", _watched(_freed_after_two)),
     _meter_case("freed", f"the lowest number of the timeline; `x = torch.zeros(1000)` and `del x` are repeated {ROUNDS} times", _watched(_again)),
@@ -342,6 +380,8 @@ MISTAKES = (
      lambda w, g, o, a, x, f, m: w + o + max(a, a - x + f, g + 2 * m)),
     ("Moment 1 comes to activations + 1 × logits. The logits are still held as part of the activations: subtract nothing, and add two more arrays.",
      lambda w, g, o, a, x, f, m: w + o + max(a + x, a - x + f, g + 2 * m)),
+    ("The logits are counted beside the activations. They are among them: moment 1 adds two more arrays of their size, and at moment 2 they have been freed.",
+     lambda w, g, o, a, x, f, m: w + o + max(a + 3 * x, a + f, g + 2 * m)),
     ("In the backward pass of the loss, three arrays of the size of the logits are added. The logits themselves are part of the activations; two more come.",
      lambda w, g, o, a, x, f, m: w + o + max(a + 3 * x, a - x + f, g + 2 * m)),
     ("In the backward pass of the last layer, the logits are still counted. They are part of the activations and are freed by then.",
@@ -413,7 +453,7 @@ EXERCISES = {
         asks="Record the bytes that tensors hold after every operation, in `timeline`.",
         rules={
             "every": "After every operation, `timeline` gets the bytes held by all known tensors.",
-            "several": "Known are all tensors that an operation returns, one or several.",
+            "several": "Known are all tensors that an operation returns, one or several. What is no tensor is left out.",
             "hold": "`hold(tensor)` makes a tensor known that was there before.",
             "shared": "Tensors that share a storage, as views do, hold its bytes once.",
             "freed": "When a storage is freed, its bytes are no longer held.",
@@ -438,7 +478,7 @@ EXERCISES = {
         "All are sizes in bytes. optimizer: its state. activations: all that the forward pass keeps, the logits among "
         "them. in_flight: what the backward pass of the last layer makes. largest: the largest trained matrix.",
         rules={
-            "held": "Weights and optimizer state stay throughout; gradients count at moment 3 alone.",
+            "held": "Weights and optimizer state stay throughout; gradients count at moment 3 alone, as few exist before.",
             "loss": "Moment 1: the loss is differentiated. Nothing is freed yet; two arrays as large as the logits are made.",
             "layer": "Moment 2: the last layer is. The logits and the arrays of moment 1 have been freed; the rest of the activations is there.",
             "end": "Moment 3: AdamW steps. No activation is left; two arrays as large as largest are made.",
