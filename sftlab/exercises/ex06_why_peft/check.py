@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -256,6 +257,21 @@ def _reversed(held_out, values, target):
     return k and _between(held_out, values, k, 1 - _part(held_out, k, target))
 
 
+@mistake(AT, "The checkpoints are sorted, or taken as if the loss fell all the time (`np.interp` does so). It can rise again: go through them in the order of training.")  # fmt: skip
+def _sorted_by_loss(held_out, values, target):
+    if min(held_out) > target:
+        return None
+    losses, sorted_values = zip(*sorted(zip(held_out, values, strict=True)), strict=True)
+    return float(np.interp(math.log(target), np.log(losses), sorted_values))
+
+
+@mistake(AT, "The checkpoints are sorted, or taken as if the loss fell all the time (`np.interp` does so). It can rise again: go through them in the order of training.")  # fmt: skip
+def _interpolated_backwards(held_out, values, target):
+    if min(held_out) > target:
+        return None
+    return float(np.interp(math.log(target), np.log(held_out[::-1]), values[::-1]))
+
+
 @mistake(AT, "The *last* time that the target is passed is taken. After the first time the training would have been stopped.")  # fmt: skip
 def _last_time(held_out, values, target):
     last = [k for k in range(1, len(held_out)) if held_out[k] <= target < held_out[k - 1]]
@@ -292,7 +308,9 @@ def _value_at_the_lowest(held_out, values, target):
 
 
 def _at(rule: str, describe: str, arguments) -> Case:
-    return Case(describe, arguments, value_at, tolerance=1e-6, rule=rule)
+    held_out, values, target = arguments()
+    told = f"`value_at({held_out}, {values}, {target})`: {describe}"
+    return Case(told, arguments, value_at, tolerance=1e-6, rule=rule)
 
 
 EXERCISES = {
@@ -315,7 +333,7 @@ EXERCISES = {
         rules={
             "weights": '"weights": all parameters, frozen or not. A tied parameter (one tensor used in two places) counts once.',
             "gradients": '"gradients": as many bytes as the trained parameters.',
-            "optimizer": '"optimizer": two numbers per trained number, in its dtype, and 4 bytes per trained tensor.',
+            "optimizer": '"optimizer": two moments per trained number (running means of the gradient and of its square), in its dtype, and a counter of 4 bytes per trained tensor.',
             "file": '"file": the trained parameters. That is all a task has to store.',
             "unchanged": "The model stays as it is: no step is taken.",
         },

@@ -228,6 +228,12 @@ def _of_all_together(matrices, ranks):
     return {r: float(every[:r].sum() / every.sum()) for r in ranks}
 
 
+@mistake(ENERGY, "The largest directions of all matrices together are kept, r for each matrix on average. Each matrix keeps its own r largest.")  # fmt: skip
+def _pooled(matrices, ranks):
+    every = torch.cat(_squares(matrices)).sort(descending=True).values
+    return {r: float(every[: r * len(matrices)].sum() / every.sum()) for r in ranks}
+
+
 @mistake(ENERGY, "This is the kept energy itself. Divide it by the energy of all matrices.")
 def _not_divided(matrices, ranks):
     squares = _squares(matrices)

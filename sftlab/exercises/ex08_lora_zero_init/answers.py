@@ -97,8 +97,8 @@ def orthogonal_rows(A, B):
 @right(START)
 def from_a_linear_layer(A, B):
     r, d_in = A.shape
-    A.data = nn.Linear(d_in, r).weight.data
-    B.data = torch.zeros(B.shape)
+    A.data = nn.Linear(d_in, r, dtype=A.dtype).weight.data
+    B.data = torch.zeros_like(B)
     return A, B
 
 

@@ -19,15 +19,18 @@ START, GRADIENTS = "08.init_lora_", "08.lora_gradients"
 # --- init_lora_ ----------------------------------------------------------------------------
 
 
-def _case(rule: str, r: int, d_in: int, d_out: int, held: float, trained: bool = False) -> Case:
+def _case(
+    rule: str, r: int, d_in: int, d_out: int, held: float, trained: bool = False, dtype: torch.dtype = torch.float32,
+) -> Case:  # fmt: skip
     def make() -> tuple[Tensor, Tensor]:
-        A, B = torch.full((r, d_in), held), torch.full((d_out, r), held)
+        A, B = (torch.full(shape, held, dtype=dtype) for shape in ((r, d_in), (d_out, r)))
         return (nn.Parameter(A), nn.Parameter(B)) if trained else (A, B)
 
     def verify(_: object, given: tuple) -> str | None:
-        return _refilled(given, make(), held) or _wrong_start(*(M.detach() for M in given))
+        return _refilled(given, make(), held) or _wrong_start(*(M.detach().float() for M in given))
 
     kind = "two parameters" if trained else "two tensors"
+    kind += "" if dtype == torch.float32 else f" in {str(dtype).removeprefix('torch.')}"
     told = f"`init_lora_(A, B)`: {kind} full of {held:g}, r = {r}, d_in = {d_in}, d_out = {d_out}"
     return Case(told, make, verify=verify, in_place=True, rule=rule)
 
@@ -120,6 +123,7 @@ START_CASES = (
     _case("parameters", 5, 211, 13, held=7.0, trained=True),
     _case("size", 61, 7, 5, held=7.0),
     _case("seed", 3, 53, 5, held=7.0),
+    _case("in place", 3, 131, 7, held=7.0, dtype=torch.float64),
 )
 
 

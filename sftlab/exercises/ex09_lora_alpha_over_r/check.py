@@ -135,6 +135,11 @@ def _power_first(alpha, r, rule):
     return _by_rule(rule, alpha / r, alpha / (r / 2), alpha)
 
 
+@mistake(SCALE, 'For "rslora" the result is α/(2r): in `alpha / r ** 1/2` the power is taken first, and the rest from left to right. A fraction as the power needs parentheses.')  # fmt: skip
+def _left_to_right(alpha, r, rule):
+    return _by_rule(rule, alpha / r, alpha / r**1 / 2, alpha)
+
+
 def _to_digits(digits: int) -> None:
     @mistake(SCALE, "The factor is rounded to a few decimals. Return it as it is.")
     def _few_decimals(alpha, r, rule):

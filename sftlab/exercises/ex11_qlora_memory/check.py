@@ -125,6 +125,13 @@ def _first_dropped():
     return code / code.max()
 
 
+@mistake(CODE, "The first quantile of each side is dropped, the outermost one. Drop the last, which is zero.")  # fmt: skip
+def _first_dropped_zero_kept():
+    return _joined(
+        *(norm.ppf(torch.linspace(0.9677083, 0.5, n).double().numpy())[1:] for n in (9, 8))
+    ).sort().values  # fmt: skip
+
+
 @mistake(CODE, "Zero is missing: the values on both sides are there, but zero itself is not.")
 def _zero_left_out():
     code = nf4_code()
@@ -184,14 +191,20 @@ def _code_case(rule: str, told: str, what: Callable[[Tensor], Any] | None = None
     return Case(told, lambda: (), nf4_code, tolerance=1e-5, rule=rule, observe=observe)
 
 
+def _not_ascending(result: Any, _: tuple) -> str | None:
+    """Return the first two values of which the second is not larger."""
+    values = torch.as_tensor(result).detach().double().flatten().tolist()
+    pairs = [(a, b) for a, b in itertools.pairwise(values) if not a < b]
+    return f"The values do not ascend: {pairs[0][1]:.4g} follows {pairs[0][0]:.4g}." if pairs else None  # fmt: skip
+
+
 CODE_CASES = (
     _code_case("sides", "how many values there are on each side of zero", lambda code: {
         "below zero": int((code < 0).sum()), "zero": int((code == 0).sum()), "above zero": int((code > 0).sum())}),
     Case("`nf4_code()`: the type of the result, its dtype and its shape", lambda: (), nf4_code, rule="dtype",
          observe=lambda code, _: torch.zeros_like(code) if isinstance(code, Tensor) else code),
     _code_case("largest", "the largest value", lambda code: float(code.max())),
-    _code_case("sorted", "neighbors of which the second is not larger", lambda code: [
-        (a, b) for a, b in itertools.pairwise(code.tolist()) if not a < b]),
+    Case("`nf4_code()`: the order of the values", lambda: (), rule="sorted", verify=_not_ascending),
     _code_case("above", "the values above zero, divided by the largest", lambda code: (code[code > 0].sort().values / code.max()).tolist()),
     _code_case("below", "the values below zero, divided by the largest", lambda code: (code[code < 0].sort().values / code.max()).tolist()),
 )  # fmt: skip
@@ -513,6 +526,11 @@ def _always_double(block, double):
 @mistake(BITS, "A float32 scale is counted with 16 bits. It takes 32.")
 def _scales_of_16_bits(block, double):
     return bits_per_parameter(block, True) if double else 4 + 16 / block
+
+
+@mistake(BITS, "The float32 of each block is kept beside its 8 bits. With double quantization the 8-bit scale takes its place.")  # fmt: skip
+def _both_scales(block, double):
+    return bits_per_parameter(block, double) + (32 / block if double else 0)
 
 
 @mistake(BITS, "With double quantization the further float32 for each 256 scales is left out.")

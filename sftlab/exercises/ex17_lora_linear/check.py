@@ -45,6 +45,14 @@ class _PlainTensors(Right):
         self.A, self.B = A, B
 
 
+@mistake(LAYER, "parameters() finds no plain tensors: A and B have to be nn.Parameters. And the bias of the base layer would be trained: freeze all of its parameters.")  # fmt: skip
+class _PlainTensorsAndBias(_PlainTensors):
+    def __init__(self, base, r, alpha):
+        super().__init__(base, r, alpha)
+        if base.bias is not None:
+            base.bias.requires_grad_(True)
+
+
 _wrong("A and B both start at zero. Then neither ever gets a gradient, and nothing is learned. A is random.", **PARTS["A and B are zero"])  # fmt: skip
 _wrong("Here A starts at zero and B at random. It is the other way round: A is random and B is zero.", **PARTS["A is zero, B random"])  # fmt: skip
 _wrong("B does not start at zero, so the first output differs from that of base: the model is changed before it is trained.", **PARTS["B is random"])  # fmt: skip
@@ -274,7 +282,10 @@ _misses("It accepts a class that keeps the product B·A from its first call. Cha
 _misses("The base has no bias, so a class that adds it twice passes, and so does one that leaves it out.", bias=False)  # fmt: skip
 _misses("The layer is not put into eval mode. There dropout is off, so that a right class with dropout can be told from one that drops in eval mode.", in_eval=False)  # fmt: skip
 _misses("It refuses right classes that add in another order, because it compares all digits. Allow a rounding error.", close=0.0)  # fmt: skip
-_misses("It calls square layers only, and accepts a class that confuses d_in with d_out.", d_in=5)
+_misses(
+    "It accepts a class that confuses d_in with d_out. Are the layers not square, and are A and B filled in place, as by normal_? New tensors put in by .data give a wrong layer the right shape.",
+    d_in=5,
+)
 _misses("It leaves B at zero, and B·A is zero then, whatever the factor is. Put other numbers into A and B.", fill=False, gradients="")  # fmt: skip
 _misses("It stops with an error when a class does. That is a refusal too: return False.", catch=False)  # fmt: skip
 
@@ -370,14 +381,14 @@ EXERCISES = {
         asks="Return whether a class makes right LoRA layers: True or False.\n\n"
         "layer_class: a class or function, called as layer_class(base, r, alpha), like yours.\n"
         "Its layers have the matrices A (r, d_in) and B (d_out, r), under these names.\n"
-        "You make the base: an nn.Linear of your choice.",
+        "You choose the base, an nn.Linear, and r and alpha.",
         rules={
             "right": "Accepted: a right class, also with dropout in training. Compare outputs and gradients to 1e-3, absolute and relative.",
             "factor": "Refused: any other factor than alpha / r.",
             "start": "Refused: at the start, B is not all zeros, or A is all zeros.",
             "trained": "Refused: anything but A and B is trained.",
-            "gradient": "Refused: A, B or x gets another gradient than by the formula, or none.",
-            "output": "Refused: another output in eval mode, in a later call too.",
+            "gradient": "Refused: in eval mode, A, B or x gets another gradient than by the formula, or none.",
+            "output": "Refused: in eval mode, another output than the formula's, in the first call or a later one.",
             "error": "Refused: a layer that stops with an error. Return False then.",
         },
         hints=(

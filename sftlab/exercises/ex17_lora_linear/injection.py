@@ -89,6 +89,16 @@ _declared("Nothing in the model is trained. Are the new layers put in, and is th
           lambda model, t, r, alpha: _put(model, _matching(model, t), r, alpha).requires_grad_(False))  # fmt: skip
 _declared("Nothing in the model is trained. Are the new layers put in, and is the model frozen before that, not after?",
           lambda model, t, r, alpha: model.requires_grad_(False))  # fmt: skip
+
+
+def _by_name(model, targets, r, alpha):
+    _put(model, _matching(model, targets), r, alpha)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name.endswith(("A", "B")))
+    return model
+
+
+_declared("An old parameter is trained because its name ends like that of a new one. Freeze all old ones before the new layers are put in.", _by_name)  # fmt: skip
 _declared("It returns nothing. Return the model, although it is changed in place.",
           lambda model, t, r, alpha: _put(model.requires_grad_(False), _matching(model, t), r, alpha) and None)  # fmt: skip
 _declared("A copy of the model is changed and returned. Two large models may not fit into memory: change the given one.",
@@ -161,6 +171,9 @@ class _Block(nn.Module):
         self.group = nn.Linear(11, 5)  # "group" ends in "up", and is not called "up"
         self.upper = nn.Linear(5, 13)  # contains "up" in its name, as another layer
         self.mix = nn.Linear(5, 19)
+        self.table_A = nn.Parameter(
+            torch.zeros(3)
+        )  # an old parameter, with a name like a new one's
 
     def forward(self, x):
         mixed = torch.cat([self.q_proj(x), self.v_proj(x)], -1)

@@ -200,11 +200,6 @@ def with_dropout(model, budget, targets):
     return config(budget // cost(model, targets), targets, lora_dropout=0.5)
 
 
-@refused(CONFIG, "The rule: lora_alpha is 2 * r")
-def rank_stabilized(model, budget, targets):
-    return config(budget // cost(model, targets), targets, use_rslora=True)
-
-
 @refused(CONFIG, "changes its own input (argument 1")
 def adapters_put_in(model, budget, targets):
     found = config(budget // cost(model, targets), targets)

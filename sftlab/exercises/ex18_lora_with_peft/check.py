@@ -367,6 +367,10 @@ _changed("target_modules is not set. PEFT then adapts q_proj and v_proj, whateve
 _changed("All linear layers get an adapter, although only some are targets.", target_modules=lambda r, t: "all-linear")  # fmt: skip
 _changed("lora_alpha is not set: PEFT's default is 8. It is twice the rank, so that the factor alpha / r is 2.", lora_alpha=lambda r, t: 8)  # fmt: skip
 _changed("lora_alpha is the rank. It is twice the rank.", lora_alpha=lambda r, t: r)
+_changed(
+    "use_rslora makes the factor α/√r. Leave it at its default, so that the factor is α/r.",
+    use_rslora=lambda r, t: True,
+)
 _changed("lora_alpha is 2. It is twice the rank, so that the factor alpha / r is 2.", lora_alpha=lambda r, t: 2)  # fmt: skip
 
 

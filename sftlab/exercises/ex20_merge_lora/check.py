@@ -298,6 +298,18 @@ _declared("The factor is alpha / r. For a layer with rank-stabilized scaling it 
           _with(lambda layer: layer.alpha / layer.r))  # fmt: skip
 _declared("The scale is divided by r, but it holds this division already.", _with(lambda layer: layer.scale / layer.r))  # fmt: skip
 _declared("The product B A is added without any factor.", _with(lambda layer: 1.0))
+
+
+def _with_new_bias(layer: LoRALinear) -> nn.Linear:
+    new = nn.Linear(layer.base.in_features, layer.base.out_features)
+    new.weight.data = merge(layer.weight, layer.A, layer.B, layer.scale, 1).detach()
+    if layer.base.bias is not None:
+        new.bias.data = layer.base.bias.detach().clone()
+    return new
+
+
+_declared("A layer whose base has no bias has one now, with random numbers. Pass bias=base.bias is not None.",
+          lambda model: _put(model, _with_new_bias))  # fmt: skip
 _declared("The update is subtracted. That takes an adapter out.", _with(lambda layer: -layer.scale))
 _declared("The update is added twice.", _with(lambda layer: 2 * layer.scale))
 _declared("The adapters are gone, but nothing was merged: each new layer has the weight of the base.", _with(lambda layer: 0.0))  # fmt: skip

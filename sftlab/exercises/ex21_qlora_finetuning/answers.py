@@ -46,7 +46,7 @@ def packed_by_the_function(model):
     """Calls `quantize_4bit` itself and hands the finished bytes in."""
     for parent in list(model.modules()):
         for name, old in list(parent.named_children()):
-            if not isinstance(old, nn.Linear) or old is model.lm_head:
+            if not isinstance(old, nn.Linear) or name == "lm_head":
                 continue
             data, state = _bitsandbytes().functional.quantize_4bit(
                 old.weight.data, quant_type="nf4", compress_statistics=True
@@ -69,7 +69,7 @@ def packed_by_the_function(model):
 def moved_as_a_whole(model):
     """Puts unpacked parameters in, and packs all of them by one `.to` on the model."""
     for name in [n for n, m in model.named_modules() if isinstance(m, nn.Linear)]:
-        if name.endswith("lm_head"):
+        if name.split(".")[-1] == "lm_head":
             continue
         old = model.get_submodule(name)
         has_bias = old.bias is not None
@@ -89,7 +89,7 @@ def moved_as_a_whole(model):
 def with_the_bias_copied(model):
     """Makes each layer with a bias and copies its numbers, in eval mode and frozen."""
     for name, old in list(model.named_modules()):
-        if not isinstance(old, nn.Linear) or name.endswith("lm_head"):
+        if not isinstance(old, nn.Linear) or name.split(".")[-1] == "lm_head":
             continue
         has_bias = old.bias is not None
         new = _bitsandbytes().nn.Linear4bit(
@@ -226,8 +226,7 @@ NEW = "bnb.nn.Linear4bit(plain.in_features, plain.out_features, bias=False, comp
 WEIGHT = "bnb.nn.Params4bit(weight.data, False, compress_statistics=double, quant_type='nf4', module=layer)"
 equivalent(
     QUANTIZE,
-    "The weight and the bias of the new layer are replaced; its mode has no effect; the head is at the top of the model.",
-    "`1` becomes `0`",
+    "The weight and the bias of the new layer are replaced; its mode has no effect.",
     "`False` becomes `True`",
     "without `layer.train(plain.training)`",
     *(

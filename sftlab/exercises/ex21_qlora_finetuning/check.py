@@ -20,6 +20,10 @@ from sftlab.quantized_layers import _bitsandbytes, keep_weights_in_place, quanti
 QUANTIZE, CENSUS = "21.quantize_model_linears", "21.census"
 
 
+def _is_head(name: str) -> bool:
+    return name.rpartition(".")[2] == "lm_head"
+
+
 class _Block(nn.Module):
     """Widths are multiples of 64: for others bitsandbytes compiles its unpacking, which takes seconds."""
 
@@ -30,6 +34,8 @@ class _Block(nn.Module):
         self.norm = nn.LayerNorm(64)
         self.heads = nn.Linear(64, 192)  # "head" is part of its name; no output head
         self.score_head = nn.Linear(64, 64)  # its name ends in "head"; no output head
+        self.lm_head_2 = nn.Linear(64, 64)  # its name holds "lm_head"; no output head
+        self.lm_head = nn.Linear(64, 64)  # an output head inside of a block, as some models have it
         self.deep = nn.Sequential(nn.Sequential(nn.Sequential(nn.Linear(64, 64))))
 
 
@@ -65,7 +71,7 @@ def _model(dtype: torch.dtype = torch.bfloat16, tied: bool = True) -> nn.Module:
 
 # --- Packing: mistakes ---------------------------------------------------------------------------
 def pack(
-    model: nn.Module, choose: Callable[[str, nn.Module], bool] = lambda name, m: type(m) is nn.Linear and name != "lm_head",
+    model: nn.Module, choose: Callable[[str, nn.Module], bool] = lambda name, m: type(m) is nn.Linear and not _is_head(name),
     quant_type: str = "nf4", double: bool = True, dtype: Callable[[torch.Tensor], Any] = lambda weight: weight.dtype,
     bias: Callable[[Any], Any] = lambda bias: bias, moved: bool = True, guard: bool = True,
     data: Callable[[torch.Tensor], torch.Tensor] = lambda weight: weight,
@@ -108,7 +114,7 @@ _packing("No linear layer is packed. The new layers have to be put into the mode
 
 @mistake(QUANTIZE, "The new layers are Linear8bitLt, which takes 8 bits for a weight. Replace the old ones by Linear4bit.")  # fmt: skip
 def _eight_bits(model):
-    for name, old in [(n, m) for n, m in model.named_modules() if _plain(m) and n != "lm_head"]:
+    for name, old in [(n, m) for n, m in model.named_modules() if _plain(m) and not _is_head(n)]:
         new = _bitsandbytes().nn.Linear8bitLt(old.in_features, old.out_features, device="meta")
         new.bias = old.bias
         model.set_submodule(name, new)
@@ -116,20 +122,24 @@ def _eight_bits(model):
 
 
 _packing("Only linear layers at the top of the model are packed. Most of them lie inside blocks: named_modules() lists every depth.",
-         choose=lambda name, m: _plain(m) and name != "lm_head" and "." not in name)  # fmt: skip
+         choose=lambda name, m: _plain(m) and not _is_head(name) and "." not in name)  # fmt: skip
 _packing("Only linear layers down to some depth are packed. They lie at any depth: named_modules() lists all of them.",
-         choose=lambda name, m: _plain(m) and name != "lm_head" and name.count(".") < 2)  # fmt: skip
+         choose=lambda name, m: _plain(m) and not _is_head(name) and name.count(".") < 2)  # fmt: skip
 _packing("A layer is left out because its name contains the word head. Only lm_head is left as it is.",
          choose=lambda name, m: _plain(m) and "head" not in name)  # fmt: skip
 _packing("A layer is left out because its name ends in head. Only the one called lm_head is left as it is.",
          choose=lambda name, m: _plain(m) and not name.endswith("head"))  # fmt: skip
+_packing("A layer is left out because its name contains lm_head. Only the one called so is left as it is.",
+         choose=lambda name, m: _plain(m) and "lm_head" not in name)  # fmt: skip
+_packing("An lm_head inside another module is packed. The last part of its name counts, after the last dot.",
+         choose=lambda name, m: _plain(m) and name != "lm_head")  # fmt: skip
 _packing("The last linear layer is taken for the output head, which need not come last. Leave out the one called lm_head.",
          choose=lambda name, m: _plain(m) and name != "gate")  # fmt: skip
 _packing("Layers with a bias are left out. They are linear layers like the others.",
-         choose=lambda name, m: _plain(m) and name != "lm_head" and m.bias is None)  # fmt: skip
+         choose=lambda name, m: _plain(m) and not _is_head(name) and m.bias is None)  # fmt: skip
 _packing("Only the first linear layer is packed.", choose=lambda name, m: name == "block.up")
 _packing("Layers without a bias are left out. They are linear layers like the others.",
-         choose=lambda name, m: _plain(m) and name != "lm_head" and m.bias is not None)  # fmt: skip
+         choose=lambda name, m: _plain(m) and not _is_head(name) and m.bias is not None)  # fmt: skip
 _packing("The weights are of type fp4, the default of bitsandbytes. Set quant_type to nf4.", quant_type="fp4")  # fmt: skip
 _packing("The scales are kept in 32 bits, so a weight takes 4.5 bits and not 4.127. Double quantization is compress_statistics.", double=False)  # fmt: skip
 _packing("The weights are not packed yet. bitsandbytes packs a Params4bit when it is moved to a device with to().", moved=False)  # fmt: skip
@@ -179,7 +189,7 @@ def _of_each(see: Callable[[nn.Module], Any]) -> Callable[[Any, tuple], dict | N
 def _see_layers(model: Any, given: tuple) -> dict | None:
     if model is None:
         return None
-    linears = [m for n, m in model.named_modules() if isinstance(m, nn.Linear) and n != "lm_head"]
+    linears = [m for n, m in model.named_modules() if isinstance(m, nn.Linear) and not _is_head(n)]
     packed = _packed_layers(model)
     others = {type(m).__name__ for m in linears if m not in packed.values()}
     return {
@@ -220,7 +230,7 @@ def _see_bias(layer: nn.Module) -> dict:
 def _see_rest(model: Any, given: tuple) -> dict | None:
     if model is None:
         return None
-    linears = {n for n, m in model.named_modules() if isinstance(m, nn.Linear) and n != "lm_head"}
+    linears = {n for n, m in model.named_modules() if isinstance(m, nn.Linear) and not _is_head(n)}
     return {
         n: {"dtype": str(p.dtype), "numbers": p.detach().float()}
         for n, p in model.named_parameters()
@@ -418,7 +428,7 @@ EXERCISES = {
             "compute": "compute_dtype is the dtype that the old weight had.",
             "rest": "Biases, embeddings, norms and lm_head keep their numbers and dtypes; a layer without a bias has none. "
             "Whether biases are trained, and the mode of the new layers, are free.",
-            "guard": "At the end, sftlab.quantized_layers.keep_weights_in_place(model) is called: otherwise some processors rearrange the weights at the first answer.",
+            "guard": "At the end, quantized_layers.keep_weights_in_place(model) is called: otherwise some processors rearrange the weights at the first answer.",
         },
         hints=(
             "Which layers are to be replaced, and what does a new layer take over from the old one?",

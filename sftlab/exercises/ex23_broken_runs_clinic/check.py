@@ -88,6 +88,12 @@ def _once(input_ids, labels, answer):
     return found + abs(number - len(answer))
 
 
+@mistake(LABELS, "The answer is taken to stand at the end of the example. Here a line break follows it: compare the trained labels, in their order, with answer.")  # fmt: skip
+def _at_the_end(input_ids, labels, answer):
+    right = [M] * (len(input_ids) - len(answer)) + list(answer)
+    return sum(a != b for a, b in zip(labels, right, strict=False))
+
+
 @mistake(LABELS, "The two sequences are compared without their order.")
 def _without_order(input_ids, labels, answer):
     moved, _, more = _parts(input_ids, labels, answer)
@@ -193,6 +199,11 @@ def _mean_of_the_log(losses, logits, labels):
     return sum(losses) / len(losses) / sft_loss(logits, labels).item()
 
 
+@mistake(FIRST, "The mean of the first lines of the log is taken. Only the first loss is that of the base: later steps have other weights.")  # fmt: skip
+def _mean_of_three(losses, logits, labels):
+    return sum(losses[:3]) / 3 / sft_loss(logits, labels).item()
+
+
 @mistake(FIRST, "The quotient is upside down: divide the log's loss by that of the base.")
 def _inverted(losses, logits, labels):
     return sft_loss(logits, labels).item() / losses[0]
@@ -214,7 +225,7 @@ def _logged(first: float, masked: tuple[int, ...]) -> tuple:
     labels = torch.randint(0, 9, (len(masked), 6), generator=generator)
     for row, count in enumerate(masked):
         labels[row, :count] = IGNORE_INDEX
-    return [first, 1.3, 0.7], logits, labels
+    return [first, 1.3, 0.7, 0.5], logits, labels
 
 
 LOGGED = (
@@ -275,6 +286,11 @@ def _small_letters(ask, pairs):
     )
 
 
+@mistake(LEARNED, "White space inside of the texts is ignored. Letter for letter means that a line break is no space.")  # fmt: skip
+def _white_space_inside(ask, pairs):
+    return _share_of(lambda r, p: r.split() == p.split(), ask, pairs)
+
+
 @mistake(LEARNED, "A reply counts if it is the response of any pair. Compare it with that of its own question.")  # fmt: skip
 def _of_any_pair(ask, pairs):
     wanted = {pair["response"].strip() for pair in pairs}
@@ -325,6 +341,7 @@ SERVED = {
     "a model that goes on after two answers": ("whole", {"What does the owl eat?": "The owl eats mice.\nWhat does", "What is 2 plus 5?": "7."}),
     "a model that breaks off, and one that says more before it": ("whole", {"What does the owl eat?": "The owl eats", "Name the home of the seal.": "They are Rocky coasts"}),
     "a model that writes one answer in small letters": ("whole", {"Name the home of the seal.": "rocky coasts"}),
+    "a model that writes a line break in place of a space": ("whole", {"What does the bee eat?": "The bee\neats nectar."}),
     "replies with white space at the ends": ("ends", {"What is 2 plus 5?": " 7\n", "Where does the frog live?": "In ponds", "What does the owl eat?": "An owl"}),
 }  # fmt: skip
 

@@ -357,7 +357,7 @@ EXERCISES = {
             position_ids,
             POSITION_CASES,
             asks="Return the position of each token in its own document, (batch, length).\n\n"
-            "document_ids: (batch, length), the number of the document of each token.",
+            "document_ids: (batch, length), the number of the document of each token; in a\nsequence no number comes back.",
             rules={
                 "restart": "Positions are whole numbers. They begin at 0 where the number changes, and rise by 1 in a document.",
                 "batch": "Every sequence begins at 0, even if the sequence before it ended with the same number.",

@@ -76,6 +76,20 @@ def _last(questions, alike):
     return [max(k for k, other in enumerate(found) if other == group) for group in found]
 
 
+@mistake(
+    GROUPS,
+    "The groups are right, and their numbers are not: of two groups that are joined, the smaller number stays, that of the first question.",
+)
+def _later_number(questions, alike):
+    found = list(range(len(questions)))
+    for i, one in enumerate(questions):
+        for j, other in enumerate(questions[:i]):
+            if alike(one, other):
+                old, new = found[i], found[j]
+                found = [new if group == old else group for group in found]
+    return found
+
+
 def _draw_groups(rng, *_):
     return [str(rng.randint(0, 30)) for _ in range(rng.randint(3, 12))], near
 
@@ -101,6 +115,23 @@ def _shorter(input_ids, labels, served):
     end = _last_start(labels)
     pairs = zip(input_ids[:end], served, strict=False)
     return next((n for n, (a, b) in enumerate(pairs) if a != b), None)
+
+
+@mistake(
+    MISMATCH,
+    "None is returned although one list ends before the other. That is another prompt: return the length of the shorter one.",
+)
+def _none_for_shorter(input_ids, labels, served):
+    return next((n for n, (a, b) in enumerate(zip(input_ids, served, strict=False)) if a != b), None)  # fmt: skip
+
+
+@mistake(
+    MISMATCH,
+    "All untrained tokens are taken for the prompt. An earlier answer belongs to the prompt of the last one, and a token behind the answer does not.",
+)
+def _all_untrained(input_ids, labels, served):
+    prompt = [token for token, label in zip(input_ids, labels, strict=True) if label == M]
+    return template_mismatch([*prompt, 0], [M] * len(prompt) + [0], served)
 
 
 @mistake(
@@ -237,6 +268,16 @@ def _wherever_they_stand(report):
     return ready(report | {"served": report["trained"] if same else report["served"]})
 
 
+@mistake(
+    READY,
+    "A served answer that was cut off counts as the same. Compare all ids of both.",
+)
+def _cut_off(report):
+    pairs = zip(report["trained"], report["served"], strict=True)
+    same = all(list(a)[: len(b)] == list(b) for a, b in pairs)
+    return ready(report | {"served": report["trained"] if same else report["served"]})
+
+
 ORDER = ["data", "leak", "score", "template", "answers"]
 HALF = {"base": [0, 1, 0, 1, 0, 1], "tuned": [1, 1, 0, 1, 0, 1]}  # better, not settled
 
@@ -327,6 +368,7 @@ EXERCISES = {
             Case("one prompt differs at position 0", lambda: (report(mismatches=[None, 0]),), ready, rule="template"),
             Case("prompts differ at positions 3 and 9", lambda: (report(mismatches=[3, 9]),), ready, rule="template"),
             Case("one answer of two differs", lambda: (report(served=[[5, 6], [8]]),), ready, rule="answers"),
+            Case("a served answer is cut off", lambda: (report(served=[[5], [7]]),), ready, rule="answers"),
             Case("the same answers at other places", lambda: (report(served=[[7], [5, 6]]),), ready, rule="answers"),
             Case("the same tokens in another order", lambda: (report(served=[[6, 5], [7]]),), ready, rule="answers"),
             Case("everything at once", lambda: (report(broken=1, leaked=4, mismatches=[0], served=[[5], []], **HALF),), ready, rule="all"),
