@@ -533,7 +533,7 @@ EXERCISES = {
             rules={
                 "finite": "Runs whose loss is nan or inf, and no others, are left out first.",
                 "order": "The learning rates come in any order and at any spacing.",
-                "three": "Three points count: the lowest loss, never at an end, and its neighbor on either side.",
+                "three": "Three points count: the lowest loss, which is never at an end here, and its neighbor on either side.",
                 "parabola": "They fix a parabola of log loss over log learning rate; its lowest point is returned.",
                 "unchanged": "sweep stays as it is.",
             },

@@ -373,10 +373,10 @@ EXERCISES = {
             Case("the same tokens in another order", lambda: (report(served=[[6, 5], [7]]),), ready, rule="answers"),
             Case("everything at once", lambda: (report(broken=1, leaked=4, mismatches=[0], served=[[5], []], **HALF),), ready, rule="all"),
         ],
-        asks='Return the names of the gates that stop a model, a list, in the order of the rules.\nreport: {"broken": number of broken checks, "leaked": number of leaked questions, "base",\n"tuned": 0 or 1 for each question, "mismatches": results of template_mismatch, "trained",\n"served": answers, each a list of ids}',
+        asks='Return the names of the gates that stop a model, a list, in the order of the rules.\nreport: a dictionary with these keys.\n"broken", "leaked": numbers of broken checks and of leaked questions.\n"base", "tuned": 0 or 1 for each question.\n"mismatches": results of template_mismatch.\n"trained", "served": answers, each a list of ids.',
         rules={
             "all": '"data" stops it if any check is broken, "leak" if any question leaked. All gates that stop are named.',
-            "score": '"score": the 95% interval of tuned − base, by `sftlab.statistics.paired_difference`, has its lower end at or below 0.',
+            "score": '"score": the 95% interval of tuned − base, has its lower end at or below 0; `sftlab.statistics.paired_difference(base, tuned)` returns (mean, (low, high)).',
             "template": '"template": any mismatch is not None.',
             "answers": '"answers": any answer of "served" is not that of "trained" at its place.',
             UNCHANGED: "report stays as it is.",
