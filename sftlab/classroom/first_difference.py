@@ -128,8 +128,11 @@ def difference(
     return _plain_difference(got, expected, where)
 
 
+NO_RETURN = ": is a `return` missing?"
+
+
 def _missing(at: str) -> str:
-    return "." if at else ": is a `return` missing?"
+    return "." if at else NO_RETURN
 
 
 def _kind(value: Any) -> str:

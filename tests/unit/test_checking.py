@@ -187,12 +187,27 @@ def test_an_answer_that_is_slow_on_every_case_is_stopped(doubling, monkeypatch):
     from sftlab.classroom import checking
 
     clock = iter(range(0, 1000, 4))
-    monkeypatch.setattr(checking.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(checking.time, "thread_time", lambda: next(clock))
     finding = examine(doubling, lambda x: 2 * x, limit=2.0)
     assert (
         finding.status == "wrong"
         and "2 of 3 small cases took more than 6 seconds" in finding.message
     )
+
+
+def test_an_answer_is_not_slow_because_the_machine_is_busy(doubling, monkeypatch):
+    from sftlab.classroom import checking
+
+    clock = iter(range(0, 10**6, 1000))
+    monkeypatch.setattr(checking.time, "monotonic", lambda: next(clock))
+    assert examine(doubling, lambda x: 2 * x, limit=2.0).status == "right"
+
+
+def test_a_missing_return_is_guessed_only_if_nothing_is_ever_returned(doubling):
+    assert "is a `return` missing?" in examine(doubling, lambda x: None).message
+    answers = iter([2, 4, 6])
+    sometimes = examine(doubling, lambda x: 2 * x if next(answers) == 2 else None)
+    assert sometimes.status == "wrong" and "missing" not in sometimes.message
 
 
 def test_an_answer_may_be_judged_by_what_it_does_to_its_arguments(monkeypatch):

@@ -559,7 +559,7 @@ EXERCISES = {
             "full, lora: lists of sweeps {learning rate: loss}, one per seed, in the same order.",
             rules={
                 "mean": "A seed's ratio is that of its two `best_rate`s; ratio: exp of the mean of the log ratios.",
-                "interval": "The interval is `sftlab.statistics.mean_interval` of the log ratios, turned back.",
+                "interval": "The interval is `sftlab.statistics.mean_interval` of the log ratios, a pair (low, high), turned back.",
                 "unchanged": "full and lora stay as they are.",
             },
             draw=_draw_sweeps,

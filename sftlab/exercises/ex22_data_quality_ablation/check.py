@@ -211,6 +211,10 @@ def _pairs(seed: int, talks: bool = False) -> list[dict]:
     return [*found[:30], TALK, *found[30:]] if talks else found
 
 
+def _short(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
 def _sort_of_good(prompt: str, response: str) -> str:
     if "\n" in response:
         return "lists"
@@ -308,7 +312,7 @@ def _precise(kept: list[dict], truth: tuple) -> str | None:
     lost = [_sort_of_good(*t[:2]) for t in out if not t[2]]
     worst = max(sorted(set(lost)), key=lost.count)
     example = next(t for t in out if not t[2] and _sort_of_good(*t[:2]) == worst)
-    return f"{figures}Good pairs are left out, most of them {worst}: {example[0][:60]!r} → {example[1][:50]!r}."
+    return f"{figures}Good pairs are left out, most of them {worst}: {_short(example[0], 60)!r} → {_short(example[1], 50)!r}. Which of your rules refuses it?"
 
 
 def _complete(kept: list[dict], truth: tuple) -> str | None:
@@ -320,7 +324,7 @@ def _complete(kept: list[dict], truth: tuple) -> str | None:
     most = [d for d in DEFECTS if missed[d] > 4 and d != "wrong fact"]
     most = most or sorted((d for d in DEFECTS if missed[d]), key=lambda d: -missed[d])
     example = next(t for t in bad if t[2] == most[0] and t not in hits)
-    return f"{figures}Still among the pairs: {', '.join(most)}. One of them: {example[0][:60]!r} → {example[1][:50]!r}."
+    return f"{figures}Still among the pairs: {', '.join(most)}. One of them: {_short(example[0], 60)!r} → {_short(example[1], 50)!r}."
 
 
 def _filter_case(rule: str, told: str, seed: int, judge, talks: bool = False) -> Case:
