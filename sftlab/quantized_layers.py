@@ -38,20 +38,21 @@ class Params4bit(Parameter):
     """A weight that is packed and frozen when it is first moved to a device."""
 
     compress_statistics: bool
+    quant_type: str
     quant_state: Any  # None until the weight is packed
 
     def __new__(cls, data, requires_grad=False, compress_statistics=True, quant_type="fp4", **_):
-        if quant_type != "nf4":
-            raise WorkbookError(
-                f'this layer packs NF4 alone: say quant_type="nf4", not {quant_type!r}'
-            )
         self = super().__new__(cls, data, requires_grad)
-        self.compress_statistics, self.quant_state = compress_statistics, None
+        self.compress_statistics, self.quant_type, self.quant_state = compress_statistics, quant_type, None  # fmt: skip
         return self
 
     def to(self, *arguments, **options):
         if self.quant_state is not None:
             return super().to(*arguments, **options)
+        if self.quant_type != "nf4":
+            raise WorkbookError(
+                f'this layer packs NF4 alone: say quant_type="nf4", not {self.quant_type!r}'
+            )
         q = quantize_nf4(super().to(*arguments, **options).data, double=self.compress_statistics)
         self.data = q.packed[:, None]
         self.quant_state = SimpleNamespace(
@@ -62,7 +63,7 @@ class Params4bit(Parameter):
         return self
 
     def __deepcopy__(self, memo):
-        new = type(self)(self.data.clone(), quant_type="nf4")
+        new = type(self)(self.data.clone(), quant_type=self.quant_type)
         new.compress_statistics, new.quant_state = self.compress_statistics, self.quant_state
         return new
 

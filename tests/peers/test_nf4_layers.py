@@ -62,9 +62,13 @@ def test_only_the_packed_weight_is_kept_for_the_backward_pass(monkeypatch):
     assert all(t.numel() < 64 * 128 for t in kept)
 
 
-def test_another_code_than_nf4_is_refused():
+def test_another_code_than_nf4_is_refused_when_a_weight_is_packed():
+    """Not before: a layer is made with bitsandbytes' default, fp4, and may get another weight."""
+    layer = quantized_layers.nn.Linear4bit(64, 64)
     with pytest.raises(WorkbookError, match="packs NF4 alone"):
-        quantized_layers.nn.Params4bit(torch.ones(64, 64))
+        layer.to("cpu")
+    layer.weight = quantized_layers.nn.Params4bit(torch.ones(64, 64), quant_type="nf4")
+    assert copy.deepcopy(layer).to("cpu").weight.dtype == torch.uint8
 
 
 def test_peft_counts_its_weights_as_packed(monkeypatch):

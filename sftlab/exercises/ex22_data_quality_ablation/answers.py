@@ -169,7 +169,8 @@ def throws_everything_out(pairs):
 
 @refused(FILTER, "Most pairs that are returned are bad")
 def returns_the_bad_ones(pairs):
-    return [row for row in pairs if row not in right_filter(pairs)]
+    kept = right_filter(pairs)
+    return [row for row in pairs if row not in kept]
 
 
 @refused(FILTER, "holds True and False")
