@@ -197,9 +197,19 @@ def test_an_interval_over_seeds_and_countries_is_wider_than_over_either():
 
 
 def test_differences_of_arms_are_paired_by_seed_and_country():
-    some = called({(tools.UNKNOWN, NEVER): 0.8})
-    changed = plots.change(some, tools.UNKNOWN, tools.KNOWN, NEVER)
+    some = called({(tools.BOTH, NEVER): 0.8})
+    changed = plots.change(some, tools.BOTH, tools.UNKNOWN, NEVER)
     assert all(v == pytest.approx(0.3) for each in changed for v in each.values())
+
+
+def test_countries_that_choose_the_learning_rate_are_not_reported():
+    found = plots.cells(called({}), tools.UNKNOWN, NEVER)
+    assert all(list(each) == [f"{NEVER} {n}" for n in range(2, 8)] for each in found)
+    some = called({})
+    for run in some:  # at one rate the two countries are called, and no other
+        called_for = run["learning_rate"] == 1e-3
+        run[NEVER] = run[NEVER] | {"call": {s: 5.0 * called_for * (n < 2) for n, s in enumerate(run[NEVER]["call"])}}  # fmt: skip
+    assert {r["learning_rate"] for r in plots.best_calls(some, tools.UNKNOWN)} == {1e-3}
 
 
 def test_figures_say_the_same_in_words():

@@ -37,6 +37,7 @@ from sftlab.exercises.ex25_tools_and_thoughts.tools import (
 from sftlab.statistics import chosen, mean_interval
 
 TRACED, NEVER, ONCE, OFTEN = GROUPS
+CHOOSING = 2  # of the six countries never read: they choose the learning rate
 NAMES = {"call": "looks it up", "begins": "begins a call", "right": "right at once", "used": "names the true result", "believed": "names a false result"}  # fmt: skip
 WHY = {
     "a": "Both groups are in no pair and no trace, and are asked in the same wordings. They differ in what the base has read. Traces alone leave open when to call; the direct answers to the same question show when not to, and what tells the two apart is whether the base can go on with a capital.",
@@ -56,13 +57,15 @@ Cells = list[dict[str, float]]  # for each seed, a value by country
 
 
 def best_calls(runs: Sequence[dict], arm: str) -> list[dict]:
-    """Return the runs of an arm at its best learning rate: chosen by the traced and the validation countries."""
+    """Return the runs of an arm at its best learning rate.
+
+    It has most exact calls for the first two countries never read, which are not reported, and most
+    right answers for the known countries of the validation set, both counted alike.
+    """
 
     def loss(run: dict) -> float:
-        traced, known = (
-            np.mean(list(run[g][n].values())) for g, n in ((TRACED, "call"), (VALIDATION, "right"))
-        )
-        return -float(traced + known)
+        called = list(run[NEVER]["call"].values())[:CHOOSING]
+        return -float(np.mean(called) + np.mean(list(run[VALIDATION]["right"].values())))
 
     return estimates.tuned(chosen(runs, arm=arm), loss)
 
@@ -70,7 +73,11 @@ def best_calls(runs: Sequence[dict], arm: str) -> list[dict]:
 def cells(runs: Sequence[dict], arm: str, group: str, name: str = "call") -> Cells:
     """Return a measurement of an arm by seed and country, counts of wordings as shares."""
     of = WORDINGS if name in ("call", "begins", "right") else 1
-    return [{s: n / of for s, n in run[group][name].items()} for run in best_calls(runs, arm)]
+    first = CHOOSING if group == NEVER else 0
+    return [
+        {s: n / of for s, n in list(run[group][name].items())[first:]}
+        for run in best_calls(runs, arm)
+    ]
 
 
 def _sides(found: Cells) -> tuple[list[float], float]:

@@ -19,8 +19,8 @@ call (``call``), begin like a call (``begins``), or are answered by the right se
 and a result given: how many answers name the result, the true one (``used``) or the capital of another country
 (``believed``), and the mean log-probability of the sentence with the result that is given, minus that of the same
 sentence after the other result (``read``, in nats). ``other facts`` asks for continent and language of the countries
-never read, which the base has read. The learning rate of an arm is chosen by the traced countries and by known
-countries that are not reported. This takes about an hour on one core.
+never read, which the base has read. The learning rate of an arm is chosen by two of the six countries and by known
+countries, none of which are reported. This takes about an hour and a half on one core.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ from sftlab.train import TrainConfig, sft_train
 
 RECORD = "tool_calls"  # data/results/tool_calls.json
 
-SEEDS, TRACED = 5, 5  # TRACED: countries
+SEEDS, MORE, TRACED = 5, 10, 5  # MORE: seeds of the two arms that decide; TRACED: countries
 PAIRS, TRACES, STEPS, BATCH = 600, 200, 150, 16
 DIRECT = 200  # pairs that ask for a capital, if both kinds are trained
 LIMIT = 96  # new tokens
@@ -262,9 +262,10 @@ def settings() -> list[dict]:
     """Return all settings, seed by seed."""
     return [
         {"arm": arm, "learning_rate": rate, "seed": seed}
-        for seed in range(SEEDS)
+        for seed in range(MORE)
         for arm, rates in RATES.items()
         for rate in rates
+        if seed < SEEDS or arm in (UNKNOWN, BOTH)
     ]
 
 
