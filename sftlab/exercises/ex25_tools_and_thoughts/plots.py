@@ -147,7 +147,7 @@ def calls_figure(runs: Sequence[dict]):
     )
     words = verdict(gap(runs), "more", "fewer", open_="not clearly more")
     return dots(found, f"With direct answers, {words} calls where the capital was never read", f"Dots, one for each seed. Mean share of exact calls: {told}.",
-                panels=True, fmt=".0%", xlabel="share of questions answered by the exact call", xlim=(-0.05, 1.15), figsize=(9.4, 3.0))  # fmt: skip
+                panels=True, fmt=".0%", xlabel="exact calls", xlim=(-0.05, 1.15), figsize=(9.4, 3.4))  # fmt: skip
 
 
 def results_table(runs: Sequence[dict], real: Sequence[dict]) -> pd.DataFrame:
