@@ -40,7 +40,7 @@ TRACED, NEVER, ONCE, OFTEN = GROUPS
 CHOOSING = 2  # of the six countries never read: they choose the learning rate
 NAMES = {"call": "looks it up", "begins": "begins a call", "right": "right at once", "used": "names the true result", "believed": "names a false result"}  # fmt: skip
 WHY = {
-    "a": "Both groups are in no pair and no trace, and are asked in the same wordings. They differ in what the base has read. Traces alone leave open when to call; the direct answers to the same question show when not to, and what tells the two apart is whether the base can go on with a capital.",
+    "a": "Both groups are in no pair and no trace, and are asked in the same wordings. They differ in what the base has read: it can go on with a capital or not, and training can tie that to a call. The third panel breaks this tie: there, the traces are about capitals that the base has read.",
     "b": "The result of the first addition stands in the text when the second one is written. Each step is a sum of two numbers, which the base has read, and which the thoughts train as well: the control with the additions as examples of their own shows what that alone brings.",
     "c": "The dots give the model as many tokens before its answer, and no result to go on with.",
 }  # fmt: skip
@@ -262,8 +262,8 @@ def claims(calls: Sequence[dict], real: Sequence[dict], sums: Sequence[dict]) ->
         (
             f"Traces on five unknown capitals, and direct answers on known ones: the model calls {verdict(gap(calls), 'more', 'less', open_='not clearly more')} for other unknown capitals than for known ones",
             f"never read {call(BOTH, NEVER)}, read often {call(BOTH, OFTEN)}",
-            f"the same traces without these answers: read often {call(UNKNOWN, OFTEN)}, changed by {points(saved)}; difference of the groups {points(gap(calls, UNKNOWN))}; results trained as well: never read {call(ALL, NEVER)}, read often {call(ALL, OFTEN)}",
-            f"other facts of the same countries: {call(BOTH, OTHER)}; capitals read in one sentence, many times: {call(BOTH, ONCE)}; traces on known capitals, difference: {points(gap(calls, KNOWN))}",
+            f"traces on known capitals, difference: {points(gap(calls, KNOWN))}; without the direct answers: {points(gap(calls, UNKNOWN))}; with them, calls for known capitals change by {points(saved)}",
+            f"where it does not call for a capital never read, it makes one up: right {percent(over_both(cells(calls, BOTH, NEVER, 'right')))}; other facts of these countries: {call(BOTH, OTHER)}; read in one sentence, many times: {call(BOTH, ONCE)}; results trained as well, never read: {call(ALL, NEVER)}",
         ),
         (
             f"Calls in signs that the base never read, against as many words: exact calls {verdict(braces, 'rise', 'fall')}",
