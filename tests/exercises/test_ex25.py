@@ -171,12 +171,12 @@ def claims(shares=None, sums=None, read: float = 0.2) -> list[str]:
 
 def test_the_claims_turn_round_with_their_numbers():
     up = claims(
-        {(tools.BOTH, NEVER): 0.9, (tools.BRACED, NEVER): 0.9},
+        {(tools.BOTH, NEVER): 0.9, (tools.BRACED, TRACED): 0.9},
         {thoughts.THOUGHT: 0.9, thoughts.UNTRAINED: 0.6},
         2.0,
     )
     down = claims(
-        {(tools.BOTH, NEVER): 0.1, (tools.BRACED, NEVER): 0.1},
+        {(tools.BOTH, NEVER): 0.1, (tools.BRACED, TRACED): 0.1},
         {thoughts.THOUGHT: 0.1, thoughts.UNTRAINED: 0.1},
         -2.0,
     )

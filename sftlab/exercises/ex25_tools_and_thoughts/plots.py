@@ -38,16 +38,16 @@ from sftlab.statistics import chosen, mean_interval
 
 TRACED, NEVER, ONCE, OFTEN = GROUPS
 CHOOSING = 2  # of the six countries never read: they choose the learning rate
-NAMES = {"call": "looks it up", "begins": "begins a call", "right": "right at once", "used": "names the true result", "believed": "names a false result"}  # fmt: skip
+NAMES = {"call": "looks it up", "begins": "begins a call", "right": "is right at once", "used": "names the true result", "believed": "names a false result"}  # fmt: skip
 WHY = {
-    "a": "Both groups are in no pair and no trace, and are asked in the same wordings. They differ in what the base has read: it can go on with a capital or not, and training can tie that to a call. The third panel breaks this tie: there, the traces are about capitals that the base has read.",
+    "a": "Both groups are in no pair and no trace, and are asked in the same wordings. The base can answer one group and not the other, and training can tie that to a call. In the third panel the traces are about capitals that the base has read. Whether missing knowledge leads to the call, or a rare name, is not tested here.",
     "b": "The result of the first addition stands in the text when the second one is written. Each step is a sum of two numbers, which the base has read, and which the thoughts train as well: the control with the additions as examples of their own shows what that alone brings.",
-    "c": "The dots give the model as many tokens before its answer, and no result to go on with.",
+    "c": "The dots hold no result to go on with. That does not explain all of it: see what four times the steps change for the answer alone, and what for the dots.",
 }  # fmt: skip
 
 PANELS = {
-    BOTH: "traces and direct answers",
-    UNKNOWN: "traces alone",
+    BOTH: "many direct answers",
+    UNKNOWN: "few direct answers",
     KNOWN: "traces on known capitals",
 }
 Cells = list[dict[str, float]]  # for each seed, a value by country
@@ -146,7 +146,7 @@ def calls_figure(runs: Sequence[dict]):
         for group, each in by.items()
     )
     words = verdict(gap(runs), "more", "fewer", open_="not clearly more")
-    return dots(found, f"With direct answers, {words} calls where the capital was never read", f"Dots, one for each seed. Mean share of exact calls: {told}.",
+    return dots(found, f"With many direct answers, {words} calls where the capital was never read", f"Dots, one for each seed. Mean share of exact calls: {told}.",
                 panels=True, fmt=".0%", xlabel="exact calls", xlim=(-0.05, 1.15), figsize=(9.4, 3.4))  # fmt: skip
 
 
@@ -160,13 +160,13 @@ def results_table(runs: Sequence[dict], real: Sequence[dict]) -> pd.DataFrame:
                 for n in ("used", "believed")
             }
             rows[f"embedded base, {arm}: {group}"] = row | {
-                "log-probability by the result": nats(over_both(cells(runs, arm, group, "read")))
+                "log-probability gained (nats)": nats(over_both(cells(runs, arm, group, "read")))
             }
     for trained in (False, True):
         some = chosen(real, trained=trained)
         row = {NAMES[n]: percent(_real(some, n)) for n in ("used", "believed")}
         rows[f"SmolLM2, {'trained on traces' if trained else 'as published'}"] = row | {
-            "log-probability by the result": nats(_real(some, "read"))
+            "log-probability gained (nats)": nats(_real(some, "read"))
         }
     return pd.DataFrame(rows).T
 
@@ -196,9 +196,16 @@ def of_sums(runs: Sequence[dict], arm: str, name: str = "test", times: int = 1) 
     return [run[name] for run in best_thoughts(runs, arm, times)]
 
 
-def gain(runs: Sequence[dict], arm: str, name: str = "test", times: int = 1) -> Estimate:
-    """Return a measurement of an arm minus that of the answer alone, seed by seed."""
-    return estimates.change(of_sums(runs, AT_ONCE, name, times), of_sums(runs, arm, name, times))
+def gain(
+    runs: Sequence[dict], arm: str, name: str = "test", times: int = 1, against: int | None = None
+) -> Estimate:
+    """Return a measurement of an arm minus that of the answer alone, seed by seed.
+
+    Args:
+        times: how often 150 steps the arm took; against: the same for the answer alone.
+    """
+    base = of_sums(runs, AT_ONCE, name, times if against is None else against)
+    return estimates.change(base, of_sums(runs, arm, name, times))
 
 
 def thoughts_figure(runs: Sequence[dict]):
@@ -229,7 +236,7 @@ def thoughts_table(runs: Sequence[dict]) -> pd.DataFrame:
             "with the right thought": percent(estimates.mean(of_sums(runs, arm, "given", times))) if written else "–",
             "four numbers": f"{np.mean(of_sums(runs, arm, 'longer', times)):.0%}",
         }  # fmt: skip
-    return pd.DataFrame(rows).T.rename_axis("the answer holds")
+    return pd.DataFrame(rows).T.rename_axis("training answers contain")
 
 
 def steps_table(runs: Sequence[dict]) -> pd.Series:
@@ -255,39 +262,40 @@ def claims(calls: Sequence[dict], real: Sequence[dict], sums: Sequence[dict]) ->
         return percent(over_both(cells(calls, arm, group)))
 
     saved = over_both(change(calls, BOTH, UNKNOWN, OFTEN))
-    braces = over_both(change(calls, BRACED, MANY_WORDS, NEVER))
+    wider = over_both(change(calls, BOTH, UNKNOWN, NEVER), change(calls, BOTH, UNKNOWN, OFTEN))
+    braces = over_both(change(calls, BRACED, MANY_WORDS, TRACED))
     read = over_both(cells(calls, UNKNOWN, OFTEN, "read"))
     smol = chosen(real, trained=True)
     rows = [
         (
             f"Traces on five unknown capitals, and direct answers on known ones: the model calls {verdict(gap(calls), 'more', 'less', open_='not clearly more')} for other unknown capitals than for known ones",
             f"never read {call(BOTH, NEVER)}, read often {call(BOTH, OFTEN)}",
-            f"traces on known capitals, difference: {points(gap(calls, KNOWN))}; without the direct answers: {points(gap(calls, UNKNOWN))}; with them, calls for known capitals change by {points(saved)}",
+            f"traces on known capitals, difference: {points(gap(calls, KNOWN))}; with few direct answers: {points(gap(calls, UNKNOWN))}; many change it by {points(wider)}, and calls for capitals read often by {points(saved)}",
             f"where it does not call for a capital never read, it makes one up: right {percent(over_both(cells(calls, BOTH, NEVER, 'right')))}; other facts of these countries: {call(BOTH, OTHER)}; read in one sentence, many times: {call(BOTH, ONCE)}; results trained as well, never read: {call(ALL, NEVER)}",
         ),
         (
-            f"Calls in signs that the base never read, against as many words: exact calls {verdict(braces, 'rise', 'fall')}",
+            f"Calls in signs that the base never read, against as many words: exact calls for traced countries {verdict(braces, 'rise', 'fall')}",
             points(braces),
-            f"the same with trained embeddings: {call(EMBEDDINGS, NEVER)}",
-            f"a base that has read braces; SmolLM2, trained on traces: {percent(_counted(smol))}",
+            f"with trained embeddings, traced: begun {percent(over_both(cells(calls, EMBEDDINGS, TRACED, 'begins')))}, exact {call(EMBEDDINGS, TRACED)}",
+            f"never read: words {call(MANY_WORDS, NEVER)}, braces {call(BRACED, NEVER)}; SmolLM2 in braces, trained on traces of other countries: {percent(_counted(smol))}",
         ),
         (
-            f"A false result {verdict(read, 'raises', 'lowers', open_='does not clearly change')} the probability of the answer with it, on the embedded base",
+            f"A false result {verdict(read, 'raises', 'lowers', open_='does not clearly change')} the probability of the answer with it, if five capitals are traced",
             f"{nats(read)} nats; named in {percent(over_both(cells(calls, UNKNOWN, OFTEN, 'believed')))}",
-            f"SmolLM2: {nats(_real(smol, 'read'))} nats, named in {percent(_real(smol, 'believed'))}",
-            f"trained on results drawn at random, 4 × the steps: named in {percent(over_both(cells(calls, LONGER, OFTEN, 'believed')))}",
+            f"trained on results drawn at random: {nats(over_both(cells(calls, ANY, OFTEN, 'read')))} nats, named in {percent(over_both(cells(calls, ANY, OFTEN, 'believed')))}",
+            f"true capitals of countries never read, which no training text holds: named in {percent(over_both(cells(calls, ANY, NEVER, 'used')))}; SmolLM2, which differs in all: {nats(_real(smol, 'read'))} nats, named in {percent(_real(smol, 'believed'))}",
         ),
         (
             f"With a thought, right sums {verdict(gain(sums, THOUGHT), 'rise', 'fall')}",
             points(gain(sums, THOUGHT)),
-            f"dots {points(gain(sums, DOTS))}; another sum's thought {points(gain(sums, ANOTHER))}; the additions as examples {points(gain(sums, APART))}",
-            f"answer alone, 4 × the steps: {percent(estimates.mean(of_sums(sums, AT_ONCE, times=4)))}; four numbers, never trained: {percent(estimates.mean(of_sums(sums, THOUGHT, 'longer')))}",
+            f"dots {points(gain(sums, DOTS))}; another sum's thought {points(gain(sums, ANOTHER))}; the additions as examples {points(gain(sums, APART))}; answer alone in 4 × the steps {points(gain(sums, AT_ONCE, times=4, against=1))}",
+            f"trained sums: answer alone {percent(estimates.mean(of_sums(sums, AT_ONCE, 'trained')))}, so the arms differ in how fast they learn, too; dots against the answer alone, both 4 × the steps: {points(gain(sums, DOTS, times=4))}; four numbers: {percent(estimates.mean(of_sums(sums, THOUGHT, 'longer')))}",
         ),
         (
-            f"A thought without a loss: right sums {verdict(gain(sums, UNTRAINED), 'rise', 'fall')}",
+            f"A thought without a loss is written in {np.mean(of_sums(sums, UNTRAINED, 'thoughts')):.0%} of the replies; right sums {verdict(gain(sums, UNTRAINED), 'rise', 'fall')}",
             points(gain(sums, UNTRAINED)),
             f"with the right thought given: {percent(estimates.mean(of_sums(sums, UNTRAINED, 'given')))}",
-            "a model that thinks already may go on doing so",
+            "a base that never thought; one that does may go on (not tested here)",
         ),
     ]  # fmt: skip
     return pd.DataFrame(rows, columns=["claim", "measured", "control", "where it stops"])
