@@ -453,7 +453,7 @@ EXERCISES = {
         asks="Record the bytes that tensors hold after every operation, in `timeline`.",
         rules={
             "every": "After every operation, `timeline` gets the bytes held by all known tensors.",
-            "several": "Known are all tensors that an operation returns, one or several. What is no tensor is left out.",
+            "several": "Known are all tensors that an operation returns, one or several, and nothing else.",
             "hold": "`hold(tensor)` makes a tensor known that was there before.",
             "shared": "Tensors that share a storage, as views do, hold its bytes once.",
             "freed": "When a storage is freed, its bytes are no longer held.",
@@ -478,7 +478,7 @@ EXERCISES = {
         "All are sizes in bytes. optimizer: its state. activations: all that the forward pass keeps, the logits among "
         "them. in_flight: what the backward pass of the last layer makes. largest: the largest trained matrix.",
         rules={
-            "held": "Weights and optimizer state stay throughout; gradients count at moment 3 alone, as few exist before.",
+            "held": "Weights and optimizer state stay throughout; gradients count at moment 3 alone.",
             "loss": "Moment 1: the loss is differentiated. Nothing is freed yet; two arrays as large as the logits are made.",
             "layer": "Moment 2: the last layer is. The logits and the arrays of moment 1 have been freed; the rest of the activations is there.",
             "end": "Moment 3: AdamW steps. No activation is left; two arrays as large as largest are made.",

@@ -444,14 +444,13 @@ EXERCISES = {
             PARTS_CASES,
             asks="Return a conversation as a list of pairs (text, trained).\n\n"
             "messages: dictionaries with role, content and, for some, the keys below.\n"
-            "style: style.thought(thought) is the text of a thought, style.call(call) that of one entry\n"
-            "of tool_calls.",
+            "style: style.thought(thought) and style.call(one of tool_calls) give their texts.",
             rules={
-                "pairs": "Each message gives three pairs: (1) <|im_start|>, its role and a line break; (2) its text and <|im_end|>; (3) a line break.",
+                "pairs": "A message gives three pairs: (1) <|im_start|>, its role, a line break; (2) its text and <|im_end|>; (3) a line break.",
                 "text": "Its text is its thought (reasoning_content), and right behind it, joined by line breaks, its content, unless that is empty, and each of its tool_calls.",
                 "thought": "Thoughts before the last message of role user are left out.",
                 "trained": "Pair 2 of an assistant message is trained (True), unless its weight is 0. All other pairs are not.",
-                "absent": "reasoning_content, tool_calls and weight may be missing or None, and content may be None.",
+                "absent": "reasoning_content, tool_calls and weight may be missing or None; content may be None.",
                 "unchanged": "messages stays as it is.",
             },
             draw=_draw_parts,
@@ -474,8 +473,8 @@ EXERCISES = {
             "ask: function; ask(messages) is the model's reply, a message.\n"
             "tools: name -> function. question: a text. most: a number from 1.",
             rules={
-                "context": "The first message is the question, of role user. ask gets a list of all messages so far.",
-                "reply": "Each reply is added. If its tool_calls are missing, None or empty, it is the last message.",
+                "context": "The first message is the question, of role user. ask gets all messages so far.",
+                "reply": "Each reply is added. If its tool_calls are missing, None or empty, it is the last one.",
                 "result": "For each call, in order, a message with the role tool is added, and str(result) as its content. The function is tools[call[\"function\"][\"name\"]], its keyword arguments call[\"function\"][\"arguments\"].",
                 "error": "If there is no such tool, or it raises, the content begins with \"error\", and the conversation goes on.",
                 "most": "ask is called at most `most` times. Calls of its last reply get their results, too.",
@@ -501,8 +500,8 @@ EXERCISES = {
             "reply: a text. opening, closing: the texts around a thought.",
             rules={
                 "both": "If reply begins with opening, the thought ends at the first closing, and the answer follows it. Nothing else is removed.",
-                "none": "If reply does not begin with opening, the thought is empty, and all of it is the answer.",
-                "cut": "Without a closing, a thought was cut off: it is the rest of reply, and the answer is empty.",
+                "none": "If reply does not begin with opening, the thought is empty, all is the answer.",
+                "cut": "Without a closing, the thought is the rest of reply, and the answer is empty.",
             },
             draw=_draw_split,
             hints=(
