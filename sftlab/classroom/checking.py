@@ -267,8 +267,8 @@ def examine(exercise: Exercise, answer: Any, limit: float = 5.0) -> Finding:
     first = failed[0]
     named = _named_mistake(exercise, attempts, limit, expected)
     message = named or first.message
-    if any(tried.value is not None for tried in attempts) and not isinstance(message, Broken):
-        message = message.replace(NO_RETURN, ".")  # it returns something elsewhere
+    if any(like is None for like, *_ in expected.values()) and not isinstance(message, Broken):
+        message = message.replace(NO_RETURN, ".")  # None is a right result elsewhere
     broken = isinstance(message, Broken)
     rule = message.rule if broken else "" if first.stopped else first.case.rule
     own = {tried.case.rule for tried in failed if tried.case in exercise.cases}

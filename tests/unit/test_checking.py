@@ -203,11 +203,16 @@ def test_an_answer_is_not_slow_because_the_machine_is_busy(doubling, monkeypatch
     assert examine(doubling, lambda x: 2 * x, limit=2.0).status == "right"
 
 
-def test_a_missing_return_is_guessed_only_if_nothing_is_ever_returned(doubling):
-    assert "is a `return` missing?" in examine(doubling, lambda x: None).message
-    answers = iter([2, 4, 6])
-    sometimes = examine(doubling, lambda x: 2 * x if next(answers) == 2 else None)
-    assert sometimes.status == "wrong" and "missing" not in sometimes.message
+def test_a_missing_return_is_guessed_unless_none_is_a_right_result(doubling):
+    sometimes = lambda x: 2 * x if x < 3 else None  # noqa: E731
+    assert "is a `return` missing?" in examine(doubling, sometimes).message
+    cases = [
+        Case(f"`find({x})`", lambda x=x: (x,), lambda x: x if x < 3 else None, rule="all")
+        for x in (3, 2)
+    ]
+    finding = Exercise("90.find", "", lambda x: x if x < 3 else None, cases, (), "", rules=doubling.rules)  # fmt: skip
+    wrong = examine(finding, lambda x: None)
+    assert wrong.status == "wrong" and "missing" not in wrong.message
 
 
 def test_an_answer_may_be_judged_by_what_it_does_to_its_arguments(monkeypatch):
