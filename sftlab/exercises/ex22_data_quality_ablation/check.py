@@ -391,7 +391,7 @@ EXERCISES = {
                 "unchanged": "The given list and its pairs stay as they are.",
             },
             hints=(
-                "Read the pairs of the cell before the task and write down what gives the bad ones away. Each thing is one rule.",
+                "Read the pairs above the task and write down what gives the bad ones away. Each thing is one rule.",
                 ("recall", "Rules worth having: the response begins with its own prompt; it apologizes; it repeats itself; it does not end as a sentence does."),
                 "`sftlab.scoring.format_compliance(response, count)` knows what a sentence and a list look like; “three tips” in the prompt gives the count.",
             ),
