@@ -257,7 +257,10 @@ def _reversed(held_out, values, target):
     return k and _between(held_out, values, k, 1 - _part(held_out, k, target))
 
 
-@mistake(AT, "The checkpoints are sorted, or taken as if the loss fell all the time (`np.interp` does so). It can rise again: go through them in the order of training.")  # fmt: skip
+OUT_OF_ORDER = "The checkpoints are sorted, or taken as if the loss fell all the time (`np.interp` does so). It can rise again: go through them in the order of training."  # fmt: skip
+
+
+@mistake(AT, OUT_OF_ORDER)
 def _sorted_by_loss(held_out, values, target):
     if min(held_out) > target:
         return None
@@ -265,7 +268,7 @@ def _sorted_by_loss(held_out, values, target):
     return float(np.interp(math.log(target), np.log(losses), sorted_values))
 
 
-@mistake(AT, "The checkpoints are sorted, or taken as if the loss fell all the time (`np.interp` does so). It can rise again: go through them in the order of training.")  # fmt: skip
+@mistake(AT, OUT_OF_ORDER)
 def _interpolated_backwards(held_out, values, target):
     if min(held_out) > target:
         return None

@@ -171,9 +171,8 @@ class _Block(nn.Module):
         self.group = nn.Linear(11, 5)  # "group" ends in "up", and is not called "up"
         self.upper = nn.Linear(5, 13)  # contains "up" in its name, as another layer
         self.mix = nn.Linear(5, 19)
-        self.table_A = nn.Parameter(
-            torch.zeros(3)
-        )  # an old parameter, with a name like a new one's
+        # An old parameter, with a name like a new one's.
+        self.table_A = nn.Parameter(torch.zeros(3))
 
     def forward(self, x):
         mixed = torch.cat([self.q_proj(x), self.v_proj(x)], -1)

@@ -76,19 +76,6 @@ class CountsArguments(MemoryMeter):
 
 @mistake(
     METER,
-    "An operation may return a number, which has no storage. Leave out what is no tensor.",
-)
-class HoldsAnything(MemoryMeter):
-    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
-        result = operation(*args, **(kwargs or {}))
-        for part in tree_flatten(result)[0]:
-            self.hold(part)
-        self.timeline.append(_total(self))
-        return result
-
-
-@mistake(
-    METER,
     "The number of elements is counted. An element of float32 takes 4 bytes, one of int64 takes 8.",
 )
 class CountsElements(MemoryMeter):
@@ -161,6 +148,17 @@ def one_result(meter, run):
 def first_result(meter, run):
     result = run()
     for part in _parts(result)[:1]:
+        meter.hold(part)
+    meter.timeline.append(_total(meter))
+    return result
+
+
+@_dispatching(
+    "An operation may return a number, which has no storage. Leave out what is no tensor."
+)
+def anything_held(meter, run):
+    result = run()
+    for part in tree_flatten(result)[0]:
         meter.hold(part)
     meter.timeline.append(_total(meter))
     return result
