@@ -236,8 +236,22 @@ class Notebook:
         self.page.evaluate("new Promise(done => requestAnimationFrame(() => setTimeout(done)))")
 
     def measure(self, what: str) -> list[str]:
-        """What `measure.js` finds fault with: ``cut_off``, ``overlaps`` or ``pale``."""
-        return self.page.evaluate(f"measure.{what}()")
+        """What `measure.js` still finds once the page is at rest: ``cut_off``, ``overlaps``, ``pale``.
+
+        JupyterLab lays cells out anew over several frames after the window changes its size; what is
+        wrong in one of these only isn't seen by anyone.
+        """
+        return self.page.evaluate(
+            """async what => {
+                let found = measure[what]();
+                for (let i = 0; found.length && i < 20; i++) {
+                    await new Promise(done => setTimeout(() => requestAnimationFrame(done), 100));
+                    found = measure[what]();
+                }
+                return found;
+            }""",
+            what,
+        )
 
     def screenshot(self, name: str) -> None:
         SCREENSHOTS.mkdir(parents=True, exist_ok=True)
