@@ -36,7 +36,7 @@ OFFLINE = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 TESTING = {**OFFLINE, "OMP_WAIT_POLICY": "PASSIVE"}
 
 # Defaults of this .venv's JupyterLab alone. No question about news and no look for updates; long
-# lines of code are broken at the cell's edge; buttons for makers of courses (nbgrader, which the
+# lines of code are broken at the cell's edge; a text page opens as it is read; buttons for makers of courses (nbgrader, which the
 # tests need) are not shown to students.
 LAB_SETTINGS = {
     "@jupyterlab/apputils-extension:notification": {
@@ -44,6 +44,7 @@ LAB_SETTINGS = {
         "checkForUpdates": False,
     },
     "@jupyterlab/notebook-extension:tracker": {"codeCellConfig": {"lineWrap": True}},
+    "@jupyterlab/docmanager-extension:plugin": {"defaultViewers": {"markdown": "Markdown Preview"}},
 }
 HIDDEN_EXTENSIONS = {"disabledExtensions": {"@jupyter/nbgrader": True}}
 
@@ -84,11 +85,7 @@ def set_up(*extras):
         _pip(
             "--no-deps", "sphinx-revealjs"
         )  # it carries reveal.js; what it needs itself, we do not
-    _write(VENV / "share/jupyter/lab/settings/overrides.json", LAB_SETTINGS)
-    _write(
-        VENV / "etc/jupyter/labconfig/page_config.json",
-        {} if "course" in wanted else HIDDEN_EXTENSIONS,
-    )
+    _lab_settings(wanted)
     _write(READY, {"digest": digest, "extras": wanted})
 
 
@@ -198,15 +195,24 @@ def pytest(*arguments, **environment):
 
 # --- What can be done ----------------------------------------------------------------------------
 def lab(arguments):
-    """open the workbook in JupyterLab (--trial: start it, see that it answers, stop it)"""
+    """open the workbook in JupyterLab, at your copies of the notebooks (--trial: start it, see that it answers, stop it)"""
     set_up()
+    _lab_settings(_read_state()["extras"])
+    python("-m", "sftlab.classroom.desk", "--lay-out")
     command = ["-m", "jupyter", "lab"]
     # Jupyter refuses to run as root, the only user of many containers, unless told to.
     if hasattr(os, "getuid") and os.getuid() == 0:
         command.append("--allow-root")
     if "--trial" in arguments:
         return _try_lab(command)
-    python(*command, *arguments, "notebooks/00_start_here.ipynb", **_jupyter_folders())
+    python(*command, *arguments, "work/start.md", **_jupyter_folders())
+
+
+def _lab_settings(extras):
+    """Write the defaults of this .venv's JupyterLab."""
+    _write(VENV / "share/jupyter/lab/settings/overrides.json", LAB_SETTINGS)
+    page = VENV / "etc/jupyter/labconfig/page_config.json"
+    _write(page, {} if "course" in extras else HIDDEN_EXTENSIONS)
 
 
 def _jupyter_folders():
@@ -230,7 +236,7 @@ def _try_lab(command, patience=120):
     options = ["--no-browser", f"--ServerApp.port={port}", f"--IdentityProvider.token={token}"]
     environment = {**os.environ, **_jupyter_folders()}
     server = subprocess.Popen([str(PYTHON), *command, *options], cwd=str(ROOT), env=environment)
-    page = f"http://127.0.0.1:{port}/api/contents/notebooks/00_start_here.ipynb?content=0&token={token}"
+    page = f"http://127.0.0.1:{port}/api/contents/work/00_start_here.ipynb?content=0&token={token}"
     try:
         for _ in range(patience):
             if server.poll() is not None:
@@ -299,7 +305,7 @@ def lint(arguments):
 
 
 def clean(arguments):
-    """remove .venv and caches (your work in notebooks/ stays)"""
+    """remove .venv and caches (your work in work/ stays)"""
     places = [
         VENV,
         *(
@@ -332,6 +338,11 @@ def models(arguments):
 
 COMMANDS = {
     "lab": lab,
+    "reset": module(
+        "sftlab.classroom.desk",
+        None,
+        "give notebooks back as they were, by number or all; yours are kept in work/kept",
+    ),
     "test": test,
     "test-quick": quick,
     "test-notebooks": compare,

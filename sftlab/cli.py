@@ -37,6 +37,7 @@ PROGRAMS = {
 # Subcommands that need the notebooks are passed to workbook.py in the checkout.
 IN_A_CHECKOUT = {
     "lab": "open the workbook in JupyterLab",
+    "reset": "give notebooks back as they were: sftlab reset 07",
     "test": "run every check",
     "notebooks": "run all notebooks anew and store their outputs",
     "book": "the notebooks as a website",

@@ -17,7 +17,7 @@ from tools import website
 
 NOTE = (
     "A stored run. To predict, to move the explorers and to be told what is wrong with your own code, "
-    "open it in Jupyter: <code>make lab</code>, then <code>notebooks/{name}</code>."
+    "open it in Jupyter: <code>make lab</code>, then <code>{name}</code>."
 )
 INTRODUCTION = """<p class="stored">These pages show stored runs. The workbook itself asks, lets you try, and tells you what is wrong:
 <code>make lab</code> opens it.</p>"""
