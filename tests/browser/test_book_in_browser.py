@@ -44,3 +44,23 @@ def test_no_page_is_wider_than_a_telephone(pages, window):
     for path in pages:
         window.goto(path.as_uri())
         assert window.evaluate("document.documentElement.scrollWidth") <= 400, path.name
+
+
+def test_a_choice_tells_the_outcome_and_is_kept(pages, window):
+    window.goto(next(path for path in pages if path.name.startswith("04")).as_uri())
+    ask = window.locator(".ask").first
+    assert not ask.locator(".answer").is_visible()
+    for right in (False, True):
+        chosen = ask.locator(
+            "button" + ("[data-measured]" if right else ":not([data-measured])")
+        ).first
+        words = chosen.inner_text()
+        chosen.focus()
+        window.keyboard.press("Enter")
+        verdict = "You were right." if right else "It turned out otherwise."
+        assert ask.locator(".verdict").inner_text() == verdict
+        said = window.locator(f".yours[data-poll='{ask.get_attribute('data-poll')}']")
+        assert said.inner_text() == f"You predicted “{words}”. {verdict}"
+    window.reload()
+    assert window.locator(".ask .answer").first.is_visible()
+    assert window.locator(".ask [aria-pressed='true']").inner_text() == words

@@ -1,0 +1,85 @@
+"""The embedded models for web pages: their weights as a script, and the page that runs them.
+
+The pages are opened from a file as well as from a server, and from a file a browser loads scripts
+only: so the weights are a script. They are packed (gzip) and written as text (base64).
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import html
+import json
+from pathlib import Path
+
+from sftlab._internal.paths import DATA
+from sftlab.almanac.vocabulary import words_read
+from sftlab.chat import render, user
+from sftlab.exercises.ex01_base_vs_instruct.experiment import BARE, LIMIT, PAGE, TEMPLATE
+from sftlab.exercises.ex01_base_vs_instruct.explorer import KNOWN, OWN, READ
+from sftlab.generate import stop_tokens
+from sftlab.models import load
+from tools import website
+
+BASE, CHAT = DATA / "models" / "almanac-base", DATA / "models" / "almanac-chat"
+
+
+def _packed(content: bytes) -> str:
+    return base64.b64encode(gzip.compress(content, 9, mtime=0)).decode("ascii")
+
+
+def weights() -> str:
+    """Return the script with the weights of both models, the tokenizer and its template."""
+    _, tokenizer = load("almanac")
+    place = "PROMPT"
+    template = render(tokenizer, user(place), add_generation_prompt=True)
+    file = {
+        "config": json.loads((BASE / "config.json").read_text(encoding="utf-8")),
+        "adapter_config": json.loads((CHAT / "adapter_config.json").read_text(encoding="utf-8")),
+        "stops": sorted(stop_tokens(tokenizer)),
+        "limit": LIMIT,
+        # What stands before and after a prompt.
+        "renderings": {
+            BARE: ["", ""],
+            TEMPLATE: template.split(place),
+            PAGE: f"Q: {place}\nA:".split(place),
+        },
+        "words_read": sorted(words_read()),
+        "tokenizer": _packed((BASE / "tokenizer.json").read_bytes()),
+        "base": _packed((BASE / "model.safetensors").read_bytes()),
+        "adapter": _packed((CHAT / "adapter_model.safetensors").read_bytes()),
+    }
+    return f"window.ALMANAC = {json.dumps(file, ensure_ascii=False)};\n"
+
+
+def page() -> str:
+    """Return the page on which both models answer."""
+    text = (website.TEMPLATES / "book" / "live.html").read_text(encoding="utf-8")
+    readings = "".join(
+        f'<option value="{"own" if told == OWN else html.escape(both[0])}">{html.escape(told)}</option>'
+        for told, both in READ.items()
+    )
+    examples = " ".join(f'<button type="button">{html.escape(p)}</button>' for p in KNOWN)
+    parts = {
+        "opening": html.escape(KNOWN[0]),
+        "readings": readings,
+        "examples": examples,
+    }
+    for name, part in parts.items():
+        text = text.replace(f"{{{{ {name} }}}}", part)
+    return text
+
+
+def build(folder: Path) -> list[Path]:
+    """Write the page, its scripts and the weights into a folder; returns the page.
+
+    Raises:
+        WorkbookError: the folder holds something else, or cannot be written.
+    """
+    files = {
+        name: website.TEMPLATES / "book" / name for name in ("book.css", "almanac.js", "live.js")
+    }
+    written = website.write(
+        folder, {"live.html": page(), "weights.js": weights()}, files, own="book.css"
+    )
+    return written[:1]
