@@ -19,7 +19,7 @@ from nbformat.v4 import new_output
 from sftlab.classroom import html_cards
 from sftlab.classroom.catalogue import notebook, title
 from tools import live, polls, website
-from tools.notebook_metadata import START
+from tools.notebook_metadata import REVEAL, START
 
 NOTE = (
     "A stored run: choose an option of a prediction, and its outcome is told. To move the explorers and to "
@@ -55,6 +55,8 @@ def _ask(cells: Sequence[Any]) -> None:
         if asked:
             shown = "".join(_question(found[id]) for id, *_ in asked)
             cell.outputs = [new_output("display_data", {"text/html": shown})]
+        if asked or REVEAL.match(cell.source):
+            cell.metadata["only_output"] = True
         for output in cell.get("outputs", []):
             if polls.is_outcome(output):
                 id = html_cards.stored_data(output)["id"]
