@@ -17,10 +17,14 @@ from sftlab.almanac.vocabulary import words_read
 from sftlab.chat import render, user
 from sftlab.exercises.ex01_base_vs_instruct.experiment import BARE, LIMIT, PAGE, TEMPLATE
 from sftlab.exercises.ex01_base_vs_instruct.explorer import KNOWN, OWN, READ
+from sftlab.exercises.ex05_chat_template_mismatch.forms import BARE as NO_TEMPLATE
+from sftlab.exercises.ex05_chat_template_mismatch.forms import FORMS, RIGHT, TYPED, corrupt
 from sftlab.generate import stop_tokens
 from sftlab.models import load
 from tools import website
 
+# Not the right one, not the bare text, and not one in which the tokenizer itself is another.
+CHANGED = [form for form in FORMS if form not in (RIGHT, NO_TEMPLATE, TYPED)]
 BASE, CHAT = DATA / "models" / "almanac-base", DATA / "models" / "almanac-chat"
 
 
@@ -31,25 +35,27 @@ def _packed(content: bytes) -> str:
 def weights() -> str:
     """Return the script with the weights of both models, the tokenizer and its template."""
     _, tokenizer = load("almanac")
-    place = "PROMPT"
-    template = render(tokenizer, user(place), add_generation_prompt=True)
     file = {
         "config": json.loads((BASE / "config.json").read_text(encoding="utf-8")),
         "adapter_config": json.loads((CHAT / "adapter_config.json").read_text(encoding="utf-8")),
         "stops": sorted(stop_tokens(tokenizer)),
         "limit": LIMIT,
-        # What stands before and after a prompt.
-        "renderings": {
-            BARE: ["", ""],
-            TEMPLATE: template.split(place),
-            PAGE: f"Q: {place}\nA:".split(place),
-        },
+        "renderings": renderings(tokenizer),
         "words_read": sorted(words_read()),
         "tokenizer": _packed((BASE / "tokenizer.json").read_bytes()),
         "base": _packed((BASE / "model.safetensors").read_bytes()),
         "adapter": _packed((CHAT / "adapter_model.safetensors").read_bytes()),
     }
     return f"window.ALMANAC = {json.dumps(file, ensure_ascii=False)};\n"
+
+
+def renderings(tokenizer) -> dict[str, list[str]]:
+    """Return what stands before and after a prompt, by rendering: notebook 01's, and the forms of 05."""
+    place = "PROMPT"
+    template = render(tokenizer, user(place), add_generation_prompt=True)
+    texts = {BARE: place, TEMPLATE: template, PAGE: f"Q: {place}\nA:"}
+    texts |= {form: corrupt(template, FORMS[form]) for form in CHANGED}
+    return {name: text.split(place) for name, text in texts.items()}
 
 
 def page() -> str:
@@ -59,6 +65,8 @@ def page() -> str:
         f'<option value="{"own" if told == OWN else html.escape(both[0])}">{html.escape(told)}</option>'
         for told, both in READ.items()
     )
+    changed = "".join(f"<option>{html.escape(form)}</option>" for form in CHANGED)
+    readings += f'<optgroup label="both: the template, changed">{changed}</optgroup><option value="yours">both: as written below</option>'
     examples = " ".join(f'<button type="button">{html.escape(p)}</button>' for p in KNOWN)
     parts = {
         "opening": html.escape(KNOWN[0]),

@@ -18,6 +18,7 @@ from sftlab.exercises.ex01_base_vs_instruct.experiment import (
     questions,
     renderings,
 )
+from sftlab.exercises.ex05_chat_template_mismatch.experiment import prompt_ids
 from sftlab.generate import generate
 from sftlab.models import load
 from tools import live as live_page
@@ -82,6 +83,30 @@ def test_the_page_reads_a_prompt_as_the_notebook_does(live, models):
         before, after = live.evaluate(f"ALMANAC.renderings['{name}']")
         text = f"{before}What does the owl eat?{after}"
         assert live.evaluate(READ, text) == renderings(models[2])[name]("What does the owl eat?")
+
+
+def test_changed_templates_are_those_of_notebook_05(live, models):
+    question = "What is the capital of France?"
+    for form in live_page.CHANGED:
+        before, after = live.evaluate("(name) => ALMANAC.renderings[name]", form)
+        expected = prompt_ids(models[2], question, form)
+        assert live.evaluate(READ, f"{before}{question}{after}") == expected, form
+
+
+def test_a_template_of_ones_own_is_read_by_both(live, models):
+    live.click("summary")
+    live.fill("#before", "<|im_start|>user\n")
+    live.fill("#after", "\nA:")
+    assert live.input_value("#reading") == "yours"
+    ask(live, "What does the owl eat?")
+    ids = models[2].encode("<|im_start|>user\nWhat does the owl eat?\nA:")
+    for side in ("left", "right"):
+        assert live.inner_text(f"#read_{side}_name").endswith(f", your template: {len(ids)} tokens")
+    assert live.input_value("#after") == "\nA:"
+    live.select_option("#reading", "own")
+    live.wait_for_function(DONE)
+    assert "assistant" in live.input_value("#after")
+    live.click("summary")
 
 
 def test_logits_and_distance_are_those_of_pytorch(live, models):

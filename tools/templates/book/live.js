@@ -97,6 +97,7 @@
 
   function readings(reading) {
     const [bare, template] = Object.keys(ALMANAC.renderings);
+    ALMANAC.renderings.yours = [at("before").value, at("after").value];
     return reading === "own" ? [bare, template] : [reading, reading];
   }
 
@@ -137,6 +138,7 @@
       if (mine !== turn) return;
       const strength = Number(at("strength").value), pair = [models.base, models.model(strength)];
       const [left, right] = readings(at("reading").value);
+      [at("before").value, at("after").value] = ALMANAC.renderings[right];
       const ids = [left, right].map((name) => {
         const [before, after] = ALMANAC.renderings[name];
         return models.tokenizer.encode(before + prompt + after);
@@ -147,8 +149,9 @@
       notes(models, prompt);
       const name = strength === 1 ? "Chat model" : strength === 0 ? "Base (adapter × 0)" : `Base + ${strength.toFixed(1)} × adapter`;
       for (const [side, title, rendering] of [["left", "Base", left], ["right", name, right]]) {
-        at(`${side}_name`).textContent = `${title}, ${rendering}`;
-        at(`read_${side}_name`).textContent = `${title}, ${rendering}: ${ids[side === "left" ? 0 : 1].length} tokens`;
+        const told = rendering === "yours" ? "your template" : rendering;
+        at(`${side}_name`).textContent = `${title}, ${told}`;
+        at(`read_${side}_name`).textContent = `${title}, ${told}: ${ids[side === "left" ? 0 : 1].length} tokens`;
       }
       ["left", "right"].forEach((side, i) => at(`read_${side}`).replaceChildren(...ids[i].map((id) => read(models, id))));
       at("state").textContent = "Writing …";
@@ -182,5 +185,6 @@
   at("strength").oninput = told;
   at("strength").onchange = ask;
   at("reading").onchange = ask;
+  for (const box of [at("before"), at("after")]) box.oninput = () => (at("reading").value = "yours");
   at("shade").onchange = () => written?.flat().forEach(shade);
 })();
