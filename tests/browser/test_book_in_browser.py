@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from conftest import ALL_CELLS
+from lab import SCREENSHOTS
 
 from tools import book
 
@@ -64,3 +65,5 @@ def test_a_choice_tells_the_outcome_and_is_kept(pages, window):
     window.reload()
     assert window.locator(".ask .answer").first.is_visible()
     assert window.locator(".ask [aria-pressed='true']").inner_text() == words
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    window.screenshot(path=SCREENSHOTS / "book_prediction.png")

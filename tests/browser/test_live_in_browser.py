@@ -7,6 +7,7 @@ import random
 import pytest
 import torch
 from axe_playwright_python.sync_playwright import Axe
+from lab import SCREENSHOTS
 
 from sftlab.almanac.vocabulary import unread
 from sftlab.compare import logits_of
@@ -179,6 +180,8 @@ def test_axe_finds_nothing_serious_and_a_telephone_shows_all(live):
         found = Axe().run(live).response["violations"]
         serious = [v for v in found if v["impact"] in ("serious", "critical")]
         assert not serious, [(v["id"], v["nodes"][0]["html"][:200]) for v in serious]
+        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+        live.screenshot(path=SCREENSHOTS / f"ask_both_{width}.png", full_page=True)
 
 
 def test_without_its_weights_the_page_says_what_is_missing(page, tmp_path):
