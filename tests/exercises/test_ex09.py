@@ -208,26 +208,28 @@ def test_the_claims_follow_the_numbers():
     found = claims()
     assert "output is steady" in found[0]
     assert "ΔW falls like 1/√r" in found[0]
-    assert "equals doubling B's" in found[1]
+    assert found[1].endswith("α/r not settled here; α/√r lower; α lower")
+    assert "equals doubling B's" in found[2]
     turned = claims(
         first=first_runs(size=0.0, output=0.5),
+        trained=trained_runs({"lora": 0.25, "rslora": 0.0, "plain": -2.0}),
         alpha=alpha_runs(0.3, 0.4, 0.5),
     )
     assert "output grows like √r" in turned[0]
     assert "ΔW is steady" in turned[0]
-    assert "is not doubling B's" in turned[1]
+    assert turned[1].endswith("α/r higher; α/√r not settled here; α at an end of the grid")
+    assert "is not doubling B's" in turned[2]
 
 
 def test_where_a_claim_stops_holding_follows_the_numbers():
     limits = plots.claims(first_runs(), trained_runs(MOVES), alpha_runs(1e-4, 0.4, 1e-7))
     told = list(limits["where it stops holding"])
     assert "SGD, output: r^-1.0" in told[0] and "falls like 1/r; α/√r there: r^" in told[0]
-    assert "as all three factors within ×1." in told[0]
-    assert "step is that of 4 times" in told[1]
+    assert "step is that of 4 times" in told[2]
     other = plots.claims(first_runs(sgd=0.0), trained_runs(MOVES), alpha_runs(1e-4, 0.4, 0.5))
     told = list(other["where it stops holding"])
     assert told[0].split("after training")[0].count("is steady") == 1
-    assert "step is not that of 4 times" in told[1]
+    assert "step is not that of 4 times" in told[2]
 
 
 def test_the_titles_follow_the_numbers():
@@ -235,19 +237,19 @@ def test_the_titles_follow_the_numbers():
     assert "‖ΔW‖ is steady with α/√r, the change of the output with α/r; SGD: with α/√r" in title
     assert "‖ΔW‖ is steady with no factor" in plots.over_ranks(first_runs(size=-0.25)).get_suptitle()  # fmt: skip
     title = plots.parts(first_runs(size=0.0, output=0.5, turned=-0.5)).get_suptitle()
-    assert title == "Output change: along the gradient grows like √r; the rest is steady; ΔW with random signs falls like 1/√r"  # fmt: skip
+    assert title == "Output: the part along the gradient grows like √r; the rest is steady; ΔW with random signs falls like 1/√r"  # fmt: skip
     title = plots.parts(first_runs()).get_suptitle()
     assert title.endswith(
-        "along the gradient is steady; the rest and ΔW with random signs fall like 1/√r"
+        "the part along the gradient is steady; the rest and ΔW with random signs fall like 1/√r"
     )
     plt.close("all")
 
 
 def test_the_factors_with_which_a_size_is_steady_follow_the_numbers():
     told = plots.exponents_table(first_runs(), trained_runs(MOVES))
-    norm, output, sgd, _, last = told["steady with"]
-    assert (norm, output, sgd) == ("α/√r", "α/r", "α/√r")
-    assert last.startswith("every factor, within ×1.")
+    norm, output, sgd, _, best = told["steady with"]
+    assert (norm, output, sgd, best) == ("α/√r", "α/r", "α/√r", "α/r")
+    assert told.loc["best learning rate", "factor α"].startswith("-0.4")
     assert told.loc["one step of Adam, ‖ΔW‖", "factor α/r"].startswith("-0.5")
     other = plots.exponents_table(first_runs(output=0.25), trained_runs(MOVES))
     assert other["steady with"].iloc[1] == "no factor"

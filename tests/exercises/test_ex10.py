@@ -99,8 +99,14 @@ def test_the_explorer_s_runs_survive_extreme_rates(tiny_model, tokenizer):
 # --- words that follow the numbers -----------------------------------------------------------
 
 
-def made(best: dict[str, float], costly: dict[str, float]) -> list[dict]:
-    """Sweeps whose losses are lowest, and whose documents are lost, at given learning rates."""
+def made(
+    best: dict[str, float], costly: dict[str, float], apart: dict[str, float] | None = None
+) -> list[dict]:
+    """Sweeps whose losses are lowest, and whose documents are lost, at given learning rates.
+
+    W moves by the learning rate, or by a power of it for the methods in ``apart``.
+    """
+    far = apart or {}
     found = []
     for method, at in best.items():
         for rate in at * 2.0 ** np.arange(-3, 4):
@@ -109,7 +115,7 @@ def made(best: dict[str, float], costly: dict[str, float]) -> list[dict]:
                 lost = plots.LOST * (rate / (costly[method] * 1.02**seed)) ** 2
                 found.append({
                     "method": method, "learning_rate": float(rate), "seed": seed, "validation": [3, loss],
-                    "test": [3, loss], **{name: [0.6, 0.6 + lost] for name in plots.DOCUMENTS},
+                    "test": [3, loss], "moved": [0, rate**far.get(method, 1.0)], **{name: [0.6, 0.6 + lost] for name in plots.DOCUMENTS},
                 })  # fmt: skip
     return found
 
@@ -208,6 +214,43 @@ def test_a_loss_that_is_never_reached_has_no_rate():
     found = made({FULL: 3e-4, LORA: 3e-3}, {FULL: 1.0, LORA: 3e-3})
     assert np.isnan(plots.where_lost(found, FULL)).all()
     assert plots.lost_ratio(found) is None
+    assert "never lose" in plots.why_lost(found)
+
+
+def test_a_set_of_documents_that_some_seed_does_not_lose_has_an_entry_of_its_own():
+    found = made({FULL: 3e-4, LORA: 3e-3}, {FULL: 3e-4, LORA: 3e-3})
+    for run in found:
+        run["test_documents"] = [0.6, 0.6]
+    table = plots.lost_table(found, [plots.LOST]).iloc[0]
+    assert "×10" in table["learning rate, validation documents"]
+    assert table["learning rate, test documents"] == "some seeds lose less"
+
+
+def test_the_distance_of_w_is_refuted_only_where_equal_results_lie_at_unequal_distances():
+    best = {FULL: 3e-4, LORA: 2e-3, STRONG: 1e-3}
+    found = made(best, best, {FULL: 1.0, LORA: math.log(3e-4) / math.log(2e-3)})
+    for run in found:
+        run["moved"] = [
+            0,
+            run["moved"][1] * (1.2 if run["seed"] % 2 and run["method"] == LORA else 1),
+        ]
+    assert "may or may not" in plots.why_lost(found)
+    assert "may or may not" in plots.why_reused(found)
+    found = made(best, best)
+    assert "×6.6" in plots.why_lost(found) and "does not decide" in plots.why_lost(found)
+    assert "would be ×1.0" in plots.why_lost(found)  # W moves equally far at equal learning rates
+    assert "does not decide" in plots.why_reused(found)
+    for run in found:
+        if run["method"] == LORA:
+            run["test"] = [3, 2 * run["test"][1]]
+    assert "decide" not in plots.why_reused(found)  # the results differ, too
+
+
+def test_the_interval_of_a_ratio_reaches_as_far_as_the_wider_of_two():
+    first, second = ([*plots.sweeps(recorded(), m)] for m in (FULL, LORA))
+    low, high = plots.outer(first, second)[1]
+    for inner in (rate_ratio(first, second), over_grids(first, second)):
+        assert low <= inner[1][0] and inner[1][1] <= high
 
 
 def test_equal_forgetting_covers_both_sets_of_documents():

@@ -197,21 +197,55 @@ def exchanged(recorded, one: str, other: str):
     return [{**r, one: r[other], other: r[one]} if one in r and other in r else r for r in recorded]
 
 
+FACTORS = {"right": {"logits": 0, "changed": 0}, "twice": {"logits": 0.3, "changed": 0.4}, "none": {"logits": 1, "changed": 1}}  # fmt: skip
+
+
+def test_the_control_of_a_merge_is_the_wrong_factor_that_shows_least():
+    recorded = runs(RECORD)
+    assert "the least: twice, 40%" in plots.claims(recorded, FACTORS)["control"][0]
+    other = FACTORS | {
+        "twice": {"logits": 0.3, "changed": 1},
+        "none": {"logits": 1, "changed": 0.7},
+    }
+    assert "the least: none, 70%" in plots.claims(recorded, other)["control"][0]
+
+
+@pytest.mark.parametrize("moved", [0.001, 0.0023, 0.025, 0.08])
+def test_the_share_by_size_is_that_of_normal_weights_and_updates(moved):
+    generator = torch.Generator().manual_seed(0)
+    W = torch.randn(400_000, generator=generator).bfloat16()
+    update = moved * torch.randn(400_000, generator=generator)
+    share = ((W + update).bfloat16() == W).float().mean().item()
+    assert plots.by_size(moved) == pytest.approx(share, abs=0.003)
+
+
+def test_what_is_beyond_the_size_follows_the_runs():
+    recorded = runs(RECORD)
+    alike = [
+        r | {"unchanged": 2 * plots.by_size(r["moved"])} if r["kind"] == "merge" else r
+        for r in recorded
+    ]
+    assert "low ×2.00 (2.00 to 2.00), high ×2.00" in plots.sized(alike, EMBEDDED)
+    for adapter in (LOW, HIGH):  # on the larger model the size alone tells the share
+        assert plots.beyond_size(recorded, adapter, SMOL)[1][0] == pytest.approx(1, abs=0.02)
+        assert plots.beyond_size(recorded, adapter)[1][1][0] > 1
+
+
 def test_the_claims_turn_round_with_their_numbers():
     recorded = runs(RECORD)
-    before = list(plots.claims(recorded)["claim"])
+    before = list(plots.claims(recorded, FACTORS)["claim"])
     damaged = exchanged(recorded, MERGED, "base")
-    assert "some answers" in plots.claims(damaged)["claim"][0] != before[0]
+    assert "some answers" in plots.claims(damaged, FACTORS)["claim"][0] != before[0]
     turned = swapped(recorded, "adapter", HIGH, LOW)
     words = {"more entries": "fewer entries", "fewer entries": "more entries"}
     (now,) = [w for word, w in words.items() if word in before[1]]
-    assert now in plots.claims(turned)["claim"][1]
-    other = plots.claims(exchanged(recorded, ARITHMETIC, ROUNDED))["claim"][2]
+    assert now in plots.claims(turned, FACTORS)["claim"][1]
+    other = plots.claims(exchanged(recorded, ARITHMETIC, ROUNDED), FACTORS)["claim"][2]
     assert other != before[2] or "not settled" in other
     slow = [{**r, "ratios of seconds": {n: r["ratios of seconds"][o] for n, o in (("adapter", "merged"), ("merged", "adapter"))}}
             if r["kind"] == "speed" else r for r in recorded]  # fmt: skip
-    assert plots.claims(slow)["claim"][3] != before[3]
-    other = plots.claims(exchanged(recorded, SIXTEEN, FOUR))["claim"][4]
+    assert plots.claims(slow, FACTORS)["claim"][3] != before[3]
+    other = plots.claims(exchanged(recorded, SIXTEEN, FOUR), FACTORS)["claim"][4]
     assert other != before[4] or "not settled" in other
 
 
@@ -221,6 +255,9 @@ def test_reasons_and_ratios_follow_too():
     assert plots.other_base(exchanged(recorded, SIXTEEN, FOUR), FOUR)[0] == pytest.approx(1 / ratio)
     turned = swapped(recorded, "adapter", HIGH, LOW)
     assert plots.why_few(turned) != plots.why_few(recorded)
+    assert plots.why_apart(swapped(recorded, "trained_on", SIXTEEN, FOUR)) != plots.why_apart(
+        recorded
+    )
     ratio = plots.further(recorded, LOW)[0]
     assert plots.further(exchanged(recorded, ARITHMETIC, ROUNDED), LOW)[0] == pytest.approx(1 / ratio)  # fmt: skip
 
@@ -251,7 +288,7 @@ def test_tables_and_figures_hold_every_arm():
     recorded = runs(RECORD)
     for name in RECIPES:
         assert list(plots.adapters_table(recorded, name).index) == list(RECIPES[name].rates)
-        assert plots.bases_table(recorded, name).shape == ((2, 4) if name == EMBEDDED else (1, 4))
+        assert plots.bases_table(recorded, name).shape == ((2, 5) if name == EMBEDDED else (1, 5))
         assert plots.distance_table(recorded, name).shape == (5, 2 * len(RECIPES[name].rates))
         figure = plots.changed_answers(recorded, name)
         assert plots.LABELS[ROUNDED] in figure.alt and LOW in figure.alt

@@ -5,7 +5,7 @@ Their words follow the numbers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -66,12 +66,9 @@ def by_rank(runs: Sequence[dict], rule: str, part: str, which: int) -> dict[int,
     return {r: [run[rule][part][which] for run in chosen(runs, r=r)] for r in EVERY_RANK}
 
 
-def trained_by_rank(runs: Sequence[dict], rule: str, which: int) -> dict[int, list[float]]:
-    """Return rank -> a size after the last step at the learning rate ``FIXED``, of every seed."""
-    return {
-        r: [run[("size", "output")[which]] for run in sweep_runs(runs, rule, r, FIXED)]
-        for r in RANKS
-    }
+def trained_by_rank(runs: Sequence[dict], rule: str) -> dict[int, list[float]]:
+    """Return rank -> ‖ΔW‖ / ‖W‖ after the last step at the learning rate ``FIXED``, of every seed."""
+    return {r: [run["size"] for run in sweep_runs(runs, rule, r, FIXED)] for r in RANKS}
 
 
 def exponent(sizes: dict[int, list[float]]) -> Estimate:
@@ -120,9 +117,14 @@ def first_sizes(runs: Sequence[dict], part: str, which: int) -> BySize:
     return {rule: by_rank(runs, rule, part, which) for rule in RULES}
 
 
-def trained_sizes(runs: Sequence[dict], which: int) -> BySize:
-    """Return a size after the last step under every rule."""
-    return {rule: trained_by_rank(runs, rule, which) for rule in RULES}
+def trained_sizes(runs: Sequence[dict]) -> BySize:
+    """Return the size of ΔW after the last step under every rule."""
+    return {rule: trained_by_rank(runs, rule) for rule in RULES}
+
+
+def tuned_rates(runs: Sequence[dict]) -> BySize:
+    """Return rank -> the best learning rate of every seed, under every rule; nan at an end of a grid."""
+    return {rule: {r: best_rates(runs, rule, r) for r in RANKS} for rule in RULES}
 
 
 def steady_rules(sizes: BySize) -> str:
@@ -134,16 +136,6 @@ def steady_rules(sizes: BySize) -> str:
 def steady(sizes: dict[int, list[float]]) -> bool:
     """Whether a size is steady over the ranks."""
     return way(exponent(sizes)).endswith("steady")
-
-
-def spread(sizes: BySize) -> float:
-    """Return by how many times a size may change from the lowest rank to the highest: the widest end of all rules."""
-    ends = [
-        end
-        for some in sizes.values()
-        for end in estimates.ratio(*(some[r] for r in (min(some), max(some))))[1]
-    ]
-    return float(np.exp(np.abs(np.log(ends)).max()))
 
 
 def over_ranks(runs: Sequence[dict]):
@@ -163,9 +155,13 @@ def parts(runs: Sequence[dict]):
         name: {label: by_rank(runs, "lora", part, which) for part, label in PART_LABELS.items()}
         for which, name in enumerate(SIZES)
     }
-    names = {"along": "along the gradient", "rest": "the rest", "turned": "ΔW with random signs"}
+    names = {
+        "along": "the part along the gradient",
+        "rest": "the rest",
+        "turned": "ΔW with random signs",
+    }
     ways = {name: way(exponent(by_rank(runs, "lora", part, 1))) for part, name in names.items()}
-    figure = _over_the_rank(found, f"Output change: {_grouped(ways)}")
+    figure = _over_the_rank(found, f"Output: {_grouped(ways)}")
     _wider(figure, PART_LABELS["whole"], PART_LABELS["rest"])
     return figure
 
@@ -212,14 +208,13 @@ def exponents_table(first: Sequence[dict], trained: Sequence[dict]) -> pd.DataFr
         "one step of Adam, ‖ΔW‖": first_sizes(first, "whole", 0),
         "one step of Adam, output": first_sizes(first, "whole", 1),
         "one step of SGD, output": first_sizes(first, "sgd", 1),
-        f"trained at {FIXED:g}, ‖ΔW‖": trained_sizes(trained, 0),
-        f"trained at {FIXED:g}, output": trained_sizes(trained, 1),
+        f"trained at {FIXED:g}, ‖ΔW‖": trained_sizes(trained),
+        "best learning rate": tuned_rates(trained),
     }
     rows = {}
     for name, sizes in found.items():
         row = {f"factor {LABELS[rule]}": number(exponent(some)) for rule, some in sizes.items()}
-        within = f", within ×{spread(sizes):.2f}" if all(map(steady, sizes.values())) else ""
-        rows[name] = row | {"steady with": steady_rules(sizes) + within}
+        rows[name] = row | {"steady with": steady_rules(sizes)}
     return pd.DataFrame(rows).T.rename_axis(columns="exponent p in size ∝ r^p")
 
 
@@ -276,6 +271,21 @@ def moved_rate(runs: Sequence[dict], rule: str, r: int) -> Estimate | None:
     """Return the best learning rate at a rank over that at rank 8; None if a seed has none."""
     pair = best_rates(runs, rule, MEETING_RANK), best_rates(runs, rule, r)
     return None if np.isnan(pair).any() else estimates.ratio(*pair)
+
+
+def moved_told(found: Estimate | None) -> str:
+    """Return a ratio of best learning rates as text."""
+    return times(found) if found else "at an end of the grid"
+
+
+def direction(found: Estimate | None) -> str:
+    """Return whether a best learning rate is higher or lower at another rank."""
+    return verdict(found, "higher", "lower", neutral=1.0) if found else "at an end of the grid"
+
+
+def each_rule(found: Mapping[str, Estimate | None], words: Callable[[Estimate | None], str]) -> str:
+    """Return what is said of every factor."""
+    return "; ".join(f"{LABELS[rule]} {words(each)}" for rule, each in found.items())
 
 
 def one_sweep(runs: Sequence[dict], rule: str, r: int, alt: str):
@@ -364,15 +374,20 @@ def claims(first: Sequence[dict], trained: Sequence[dict], alpha: Sequence[dict]
     square, plain = (distance(alpha, "sgd", f"both learning rates × {k}", 1) for k in (4, 2))
     equal = "equals" if near[1][1] < 0.01 < far[1][0] else "is not"
     like = "is" if square[1][1] < 0.01 < plain[1][0] else "is not"
-    ends = [exponent(trained_by_rank(trained, "lora", k)) for k in (0, 1)]
-    sizes = [trained_sizes(trained, k) for k in (0, 1)]
-    none = [f", as all three factors within ×{spread(some):.2f}" if all(map(steady, some.values())) else "" for some in sizes]  # fmt: skip
+    low, meeting, high = RANKS
+    up, down = ({rule: moved_rate(trained, rule, r) for rule in RULES} for r in (high, low))
     rows = [
         (
             f"α/r, one step of Adam: the change of the output {output} when the rank changes; the norm of ΔW {norm}",
             f"output: {grows('whole', 1)}; norm: {grows('whole', 0)}",
             f"output, random signs of B's columns: {grows('turned', 1)}; without the part along the gradient: output {grows('rest', 1)}, norm {grows('rest', 0)}",
-            f"SGD, output: {grows('sgd', 1)}; α/√r there: {grows('sgd', 1, 'rslora')}; after training at {FIXED:g}: norm {power(ends[0])}{none[0]}, output {power(ends[1])}{none[1]}",
+            f"SGD, output: {grows('sgd', 1)}; α/√r there: {grows('sgd', 1, 'rslora')}; after training at {FIXED:g}: norm {power(exponent(trained_by_rank(trained, 'lora')))}",
+        ),
+        (
+            f"Best learning rate at rank {high}, compared with rank {meeting}: {each_rule(up, direction)}",
+            each_rule(up, moved_told),
+            f"rank {low}, compared with rank {meeting}: {each_rule(down, moved_told)}",
+            f"20 steps of Adam, one small base; all factors agree at rank {meeting}",
         ),
         (
             f"Adam: doubling α {equal} doubling B's learning rate",

@@ -21,9 +21,8 @@ from sftlab.statistics import best_rate, chosen, rate_ratio
 
 LOST = 0.05  # nats on base documents at which equal forgetting is compared
 DOCUMENTS = ("test_documents", "validation_documents")
+RATE, MOVED, EQUAL = "learning rate", "‖ΔW‖/‖W‖", "learning rate, W equally far"
 WHY = {  # why a prediction comes out as it does: prediction -> mechanism
-    "a": "AdamW moves every trained entry by about the learning rate. In LoRA these are entries of A and B, and the product moves W by less.",
-    "b": "What documents lose depends on how far W has moved, whatever the new task gains from it. The interval covers both sets of documents.",
     "c": "α multiplies every step of W. If the first steps decided, the ratio would be 0.25. If A moved much further than its start, ΔW would grow with α times the learning rate squared: 0.5. In the trainings above ‖ΔA‖/‖A‖ is neither small nor large, so the ratio alone does not say which of the two acts.",
 }  # fmt: skip
 
@@ -37,8 +36,19 @@ def sweeps(runs: Sequence[dict], method: str, name: str = "validation") -> list[
 
 
 def ratio(runs: Sequence[dict], one: str = LORA, other: str = FULL) -> Estimate:
-    """Return one method's best learning rate over another's, by the validation loss."""
-    return over_grids(sweeps(runs, other), sweeps(runs, one))
+    """Return one method's best learning rate over another's, by the validation loss.
+
+    The interval reaches to the outer ends of two: over the seeds alone, and over seeds and grids drawn. A
+    bootstrap of few seeds cannot pass the most extreme one.
+    """
+    return outer(sweeps(runs, other), sweeps(runs, one))
+
+
+def outer(first: list[Sweep], second: list[Sweep]) -> Estimate:
+    """Return the ratio of the best learning rates with the outer ends of both intervals."""
+    value, alone = rate_ratio(first, second)
+    drawn = over_grids(first, second)[1]
+    return value, (min(alone[0], drawn[0]), max(alone[1], drawn[1]))
 
 
 def inside(runs: Sequence[dict]) -> Estimate | None:
@@ -91,6 +101,32 @@ def reused(runs: Sequence[dict]) -> Estimate:
     return estimates.ratio(
         loss_at(runs, FULL, grid_best(runs, FULL)), loss_at(runs, LORA, near(runs))
     )
+
+
+def distances(runs: Sequence[dict], full: float, lora: float) -> Estimate:
+    """Return LoRA's ‖ΔW‖/‖W‖ after the last step over full fine-tuning's, at a learning rate of each."""
+    by = {m: sweeps(runs, m, "moved") for m in (FULL, LORA)}
+    return estimates.ratio([s[full] for s in by[FULL]], [s[lora] for s in by[LORA]])
+
+
+def why_reused(runs: Sequence[dict]) -> str:
+    """Return why the loss at full fine-tuning's learning rate comes out as it does."""
+    full = grid_best(runs, FULL)
+    reached, best = (distances(runs, full, rate) for rate in (near(runs), grid_best(runs, LORA)))
+    again, own = reused(runs), tuned(runs)
+    return (
+        "In the first step AdamW moves every trained entry by about the learning rate. In LoRA these are "
+        "entries of B, and W moves by less. After the last step LoRA has moved W "
+        f"{times(reached)} as far, with ×{again[0]:.2f} the loss; at its best learning rate, "
+        f"{times(best)} as far, with ×{own[0]:.2f} the loss. "
+        + (alone(best) if verdict(own, "more", "less", neutral=1.0) == estimates.OPEN else "")
+    )
+
+
+def alone(distance: Estimate) -> str:
+    """Return whether how far W has moved can decide a result that is the same for both methods."""
+    can = verdict(distance, "does not", "does not", "may or may not", neutral=1.0)
+    return f"So the distance of W alone {can} decide."
 
 
 def near(runs: Sequence[dict]) -> float:
@@ -168,52 +204,93 @@ def start_moved(model, start) -> float:
 
 def where_lost(
     runs: Sequence[dict], method: str, lost: float = LOST, documents: str = DOCUMENTS[0]
-) -> list[float]:
-    """Return the learning rate at which as much is lost on base documents, of every seed.
+) -> list[tuple[float, float]]:
+    """Return the learning rate and ‖ΔW‖/‖W‖ at which as much is lost on base documents, of every seed.
 
-    It is interpolated in logarithms where the rise first exceeds ``lost``; nan if it never does.
+    Both are interpolated in logarithms where the rise first exceeds ``lost``; nan if it never does.
     """
     found = []
-    for run in sweeps(runs, method, documents):
+    moved = sweeps(runs, method, "moved")
+    for run, distance in zip(sweeps(runs, method, documents), moved, strict=True):
         before = chosen(runs, method=method)[0][documents][0]
         risen = [max(value - before, 1e-5) for value in run.values()]
-        rates = list(run)
         k = next((k for k, rise in enumerate(risen) if rise >= lost), None)
         if not k:
-            found.append(math.nan)
+            found.append((math.nan, math.nan))
             continue
         part = math.log(lost / risen[k - 1]) / math.log(risen[k] / risen[k - 1])
-        found.append(rates[k - 1] * (rates[k] / rates[k - 1]) ** part)
+        found.append(
+            tuple(
+                v[k - 1] * (v[k] / v[k - 1]) ** part for v in (list(run), list(distance.values()))
+            )
+        )
     return found
 
 
-def lost_ratios(runs: Sequence[dict], lost: float = LOST) -> list[Estimate]:
-    """Return the learning rate at which LoRA has lost so much over full fine-tuning's, by set of documents.
+def at_distance(runs: Sequence[dict], method: str, distances: Sequence[float]) -> list[float]:
+    """Return the learning rate at which W has moved a distance, of every seed; nan outside the grid."""
+    return [
+        math.exp(
+            np.interp(math.log(d), np.log(list(s.values())), np.log(list(s)), math.nan, math.nan)
+        )
+        for d, s in zip(distances, sweeps(runs, method, "moved"), strict=True)
+    ]
+
+
+def lost_ratios(runs: Sequence[dict], lost: float = LOST, what: str = RATE) -> dict[str, Estimate]:
+    """Return LoRA's over full fine-tuning's where both have lost so much, by set of documents.
 
     A set on which a seed never loses so much is left out.
+
+    Args:
+        what: the learning rate; how far W has moved; or the learning rate at which LoRA has moved W as
+            far as full fine-tuning has where it has lost so much.
     """
-    pairs = [
-        [where_lost(runs, m, lost, documents) for m in (FULL, LORA)] for documents in DOCUMENTS
-    ]
-    return [estimates.ratio(*pair) for pair in pairs if not np.isnan(pair).any()]
+    found = {}
+    for documents in DOCUMENTS:
+        (rates, moved), lora = (
+            np.transpose(where_lost(runs, m, lost, documents)) for m in (FULL, LORA)
+        )
+        pairs = {RATE: (rates, lora[0]), MOVED: (moved, lora[1])}
+        pair = pairs.get(what) or (rates, at_distance(runs, LORA, moved))
+        if not np.isnan(pair).any():
+            found[documents] = estimates.ratio(*pair)
+    return found
 
 
-def lost_ratio(runs: Sequence[dict]) -> Estimate | None:
+def lost_ratio(runs: Sequence[dict], what: str = RATE) -> Estimate | None:
     """Return the ratio at ``LOST`` with an interval that covers both sets of documents."""
-    found = lost_ratios(runs)
+    found = [*lost_ratios(runs, what=what).values()]
     return (
         (found[0][0], (min(i[0] for _, i in found), max(i[1] for _, i in found))) if found else None
     )
 
 
+def why_lost(runs: Sequence[dict]) -> str:
+    """Return what equal forgetting says of the distance of W."""
+    distance = lost_ratio(runs, MOVED)
+    if distance is None:
+        return f"Some seeds never lose {LOST:g} nats."
+    equal = lost_ratio(runs, EQUAL)
+    return (
+        f"Where both have lost {LOST:g} nats, LoRA has moved W {times(distance)} as far. {alone(distance)} "
+        f"If it did, the ratio would be {times(equal) if equal else 'outside the grid'}. "
+        "The intervals cover both sets of documents."
+    )
+
+
 def lost_table(runs: Sequence[dict], levels: Sequence[float] = (0.01, LOST, 0.5)) -> pd.DataFrame:
-    """Return the ratio of the learning rates of equal forgetting, by how much is lost and where."""
-    names = ("test documents", "validation documents")
-    rows = {
-        f"{level:g} nats lost": dict(zip(names, map(times, lost_ratios(runs, level)), strict=False))
-        for level in levels
+    """Return the ratios where as much is forgotten, by how much is lost and on which documents."""
+    columns = {
+        f"{what}, {name.replace('_', ' ')}": {
+            f"{level:g} nats lost": times(found[name]) if name in found else "some seeds lose less"
+            for level in levels
+            for found in (lost_ratios(runs, level, what),)
+        }
+        for what in (RATE, MOVED)
+        for name in DOCUMENTS
     }
-    return pd.DataFrame(rows).T.fillna("").rename_axis("LoRA's learning rate ÷ full's")
+    return pd.DataFrame(columns).rename_axis("LoRA's ÷ full's")
 
 
 def u_curves(runs: Sequence[dict], methods: Sequence[str] = (FULL, LORA)):
@@ -266,7 +343,8 @@ def ratios_table(runs: Sequence[dict]) -> pd.DataFrame:
     lines = {
         "validation questions; seeds and grids drawn": times(over_grids(*by["validation"])),
         "validation questions; seeds alone": times(rate_ratio(*by["validation"])),
-        "test questions; seeds and grids drawn": times(over_grids(*by["test"])),
+        "validation questions; outer ends": times(outer(*by["validation"])),
+        "test questions; outer ends": times(outer(*by["test"])),
     }
     return pd.DataFrame({"LoRA's ÷ full fine-tuning's": lines})
 
@@ -278,8 +356,8 @@ def claims(runs: Sequence[dict], real: Sequence[dict], steps: Mapping[str, float
         steps: method -> length of its first step in W, over full fine-tuning's at the same learning rate.
     """
     found, smol, strong = ratio(runs), inside(real) if real else None, ratio(runs, STRONG, LORA)
-    on_test = over_grids(*(sweeps(runs, m, "test") for m in (FULL, LORA)))
-    first, cost = {m: 1 / steps[m] for m in (LORA, STRONG)}, costlier(runs)
+    on_test = outer(*(sweeps(runs, m, "test") for m in (FULL, LORA)))
+    cost, equal = costlier(runs), lost_ratio(runs, EQUAL)
     directions = {
         verdict(each, "forgets more", "forgets less", estimates.OPEN) for each in cost.values()
     }
@@ -295,9 +373,9 @@ def claims(runs: Sequence[dict], real: Sequence[dict], steps: Mapping[str, float
         on_real = f"SmolLM2, 12 steps: {spread}"
     rows = [
         (
-            f"LoRA's best learning rate is {verdict(found, 'higher', 'lower', neutral=1.0)}",
-            times(found),
-            f"on other questions: {times(on_test)}",
+            f"At r = 8 and α = 16 LoRA's best learning rate is {verdict(found, 'higher', 'lower', neutral=1.0)}",
+            f"{times(found)}; on other questions {times(on_test)}",
+            f"the factor holds for this α: with α = 64 {times(against_full)}",
             on_real,
         ),
         (
@@ -310,12 +388,12 @@ def claims(runs: Sequence[dict], real: Sequence[dict], steps: Mapping[str, float
             f"With four times the α the best learning rate is {verdict(strong, 'higher', 'lower', neutral=1.0)}",
             times(strong),
             "if the first steps decided: ×0.25; if A's own movement did: ×0.5; if α did nothing: ×1",
-            f"α = 64 against full: {times(against_full)}; first step alone: ×{first[STRONG]:.2f}",
+            "24 steps, rank 8, one small base",
         ),
         (
             f"The learning rate at which as much is forgotten is {verdict(lost, 'higher', 'lower', neutral=1.0) if lost else 'not measured'}",
             told(lost),
-            f"first step of W equally long: ×{first[LORA]:.1f}; best for the held-out loss: ×{found[0]:.1f}",
+            f"if W's distance after the last step decided: {times(equal) if equal else 'not measured'}; if the first step's did: ×{1 / steps[LORA]:.1f}",
             f"{LOST:g} nats on two sets of short documents; one small base",
         ),
         (

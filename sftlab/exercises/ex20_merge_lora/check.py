@@ -319,6 +319,8 @@ _declared("The new weights are in float32, although the base is in bfloat16.",
           lambda model: _put(model, lambda m: _plain(m.weight + m.scale * (m.B @ m.A), m.base.bias)))  # fmt: skip
 _declared("The update is rounded to bfloat16 before it is added. Add in float32, and round once, at the end.",
           lambda model: _put(model, lambda m: _plain(m.weight + (m.scale * (m.B @ m.A)).to(m.weight.dtype), m.base.bias)))  # fmt: skip
+_declared("A bias is in float32, although the base is in bfloat16. Take over the bias of the base as it is.",
+          lambda model: _put(model, lambda m: _plain(merge(m.weight, m.A, m.B, m.scale, 1), _wide(m.base.bias))))  # fmt: skip
 _declared("The LoRA layers are still in the model. Put a plain nn.Linear in the place of each.",
           lambda model: [layer.merge() for layer in lora_layers(model).values()] and model)  # fmt: skip
 _declared("Only LoRA layers that are direct children of the model are replaced. Most lie inside blocks: named_modules() gives them all.",
@@ -328,6 +330,10 @@ _declared("Only the first LoRA layer is replaced.",
 _declared("A copy is merged and returned. Two large models may not fit into memory: change the given one.",
           lambda model: merge_lora(copy.deepcopy(model)))  # fmt: skip
 _declared("It returns nothing. Return the model, although it is changed in place.", lambda model: merge_lora(model) and None)  # fmt: skip
+
+
+def _wide(bias: Tensor | None) -> Tensor | None:
+    return None if bias is None else bias.float()
 
 
 def _direct(model: nn.Module) -> list[str]:
@@ -364,7 +370,11 @@ def _see_weights(model: Any, given: tuple) -> dict | None:
     if model is None:
         return None
     found = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear)}
-    return {name: [str(m.weight.dtype), m.weight.float().tolist()] for name, m in found.items()}
+    return {
+        f"{name}.{part}": [str(p.dtype), p.float().tolist()]
+        for name, m in found.items()
+        for part, p in m.named_parameters(recurse=False)
+    }
 
 
 def _see_same(model: Any, given: tuple) -> dict | None:
@@ -386,7 +396,7 @@ MODEL_CASES = (
     _model_case("output", _see_output, "the output, without biases", 1e-5, bias=False),
     _model_case("output", _see_output, "the output, with biases", 1e-5),
     _model_case("scale", _see_output, "the output; the scaling is rank-stabilized", 1e-5, "rslora"),
-    _model_case("rounding", _see_weights, "weights of a base in bfloat16", dtype=torch.bfloat16),
+    _model_case("rounding", _see_weights, "weights and biases of a base in bfloat16", dtype=torch.bfloat16),
     _model_case("same", _see_same, "what is returned"),
 )  # fmt: skip
 
@@ -416,8 +426,8 @@ EXERCISES = {
             ),
             path="Begin with the shapes: W is (d_out, d_in), and only one product of A and B has this shape. Multiply by α/r, add to W, and leave PyTorch to compute the sum "
             "in the wider dtype. Round last, to the dtype of W. The usual wrong turns are a transposed product and rounding the update before it is added.",
-            why="One line, and every part of it has been wrong in some library: the factor, the order, the dtype, the second application. "
-            "The test that finds all of them is the same each time: merged and unmerged logits agree.",
+            why="One line has four places for a mistake: the factor, the order, the dtype, a second application. Compare the logits before and after: "
+            "a wrong factor or order shows. A second rounding is smaller than the error of bfloat16 arithmetic, so for this one compare the weights.",
         ),
         Exercise(
             UNMERGE,
@@ -454,7 +464,7 @@ EXERCISES = {
                 "plain": "Each LoRALinear is replaced, in place, by an nn.Linear of the same name.",
                 "output": "The model computes the same as before, up to rounding; biases stay.",
                 "scale": "The factor is scale, which holds α/r, or α/√r with rank-stabilized LoRA.",
-                "rounding": "Weights keep the dtype of base; the sum is computed in float32, rounded once.",
+                "rounding": "Weights and biases keep base's dtype; sum in float32, then round once.",
                 "same": "The given model is changed and returned; a copy may not fit into memory.",
             },
             hints=(

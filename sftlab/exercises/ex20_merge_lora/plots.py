@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import ceil, floor
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from sftlab.classroom.figures import curves, dots
+from sftlab.classroom.figures import GREY, curves, dots
 from sftlab.exercises import estimates
 from sftlab.exercises.estimates import Estimate, mean, percent, points, times, verdict
 from sftlab.exercises.ex20_merge_lora.experiment import (
@@ -38,7 +38,6 @@ LABELS = {  # version -> what is stored and computed in
 }
 WHY = {  # why a prediction comes out as it does: prediction -> mechanism
     "a": "An entry moves only if its update reaches half a step of its own bfloat16 number: 1/512 to 1/256 of its size. The smaller the updates, the more entries fall short of it.",
-    "c": "Two things change at once. The original weights are the better base; and the adapter, trained against rounded weights, may miss their errors. Training on both bases and merging into both tells them apart.",
 }  # fmt: skip
 
 
@@ -56,6 +55,28 @@ def values(runs: Sequence[dict], version: str, name: str) -> list[float]:
 def stays(runs: Sequence[dict], adapter: str, model: str = EMBEDDED) -> Estimate:
     """Return the share of weight entries that a merge in bfloat16 leaves as they were."""
     return mean([run["unchanged"] for run in of_adapter(runs, adapter, model)])
+
+
+def by_size(moved: float) -> float:
+    """Return the share of entries that would stay if only the size of the update counted.
+
+    Entries of W and of ΔW are normal, with standard deviations of 1 and ``moved``: an entry stays if its
+    update is below half a step of bfloat16.
+    """
+    entries = stats.norm.ppf(0.5 + (np.arange(20_000) + 0.5) / 40_000)
+    half_steps = 2.0 ** (np.floor(np.log2(entries)) - 8)
+    return float(np.mean(2 * stats.norm.cdf(half_steps / moved) - 1))
+
+
+def beyond_size(
+    runs: Sequence[dict], adapter: str, model: str = EMBEDDED
+) -> tuple[float, Estimate]:
+    """Return the mean share that ``by_size`` predicts, and the measured one divided by it, run by run."""
+    found = of_adapter(runs, adapter, model)
+    predicted = [by_size(run["moved"]) for run in found]
+    return float(np.mean(predicted)), estimates.ratio(
+        predicted, [run["unchanged"] for run in found]
+    )
 
 
 def changed(runs: Sequence[dict], adapter: str, version: str, model: str = EMBEDDED) -> Estimate:
@@ -90,9 +111,15 @@ def why_few(runs: Sequence[dict]) -> str:
 
 
 def why_apart(runs: Sequence[dict]) -> str:
-    """Return the mechanism of 20.c, with both effects."""
+    """Return the mechanism of 20.c, with both effects, and the bases before any training."""
     mismatch, base = apart(runs)
-    return f"{WHY['c']} Apart: the better base {times(base)}, the mismatch {times(mismatch)}."
+    full, four = (np.mean([run["base"] for run in on(runs, b)]) for b in (SIXTEEN, FOUR))
+    return (
+        "Two things change at once: the weights under the adapter, and whether the adapter was trained on them. "
+        f"Training on both bases and merging into both tells them apart: the full base ÷ the 4-bit one {times(base)}, "
+        f"the other base ÷ the own one {times(mismatch)}. The first says nothing of the bases alone: before training "
+        f"the full one has {full:.2f} nats, the 4-bit one {four:.2f}."
+    )
 
 
 def adapters_table(runs: Sequence[dict], model: str = EMBEDDED) -> pd.DataFrame:
@@ -105,13 +132,14 @@ def adapters_table(runs: Sequence[dict], model: str = EMBEDDED) -> pd.DataFrame:
             "test loss (nats)": f"{np.mean(values(found, REFERENCE, 'nll')):.3f}",
             "‖ΔW‖/‖W‖": f"{np.mean([run['moved'] for run in found]):.2%}",
             "entries that stay": percent(stays(runs, adapter, model)),
+            "… by size alone": f"{beyond_size(runs, adapter, model)[0]:.1%}",
             "error of ΔW": percent(mean([run["error"] for run in found])),
         }
     return pd.DataFrame(lines).T
 
 
 def size_and_rounding(runs: Sequence[dict]):
-    """Draw the share of entries that stay over the size of the update, a point for each run."""
+    """Draw the share of entries that stay over the size of the update: runs, and what size alone predicts."""
     found = {
         f"{NAMES[model]}, {adapter}": {
             run["moved"]: run["unchanged"] for run in of_adapter(runs, adapter, model)
@@ -123,9 +151,12 @@ def size_and_rounding(runs: Sequence[dict]):
         f"{name}: " + ", ".join(f"{share:.0%} at {moved:.2%}" for moved, share in points_.items())
         for name, points_ in found.items()
     )
-    return curves(found, "Entries that stay, by size of the update", f"A point for each run. {told}.",
-                  lines=False, direct=False, xscale="log", percent="xy", ylim=(0, 1), xticks=(0.002, 0.005, 0.01, 0.02, 0.05),
-                  xlabel="‖ΔW‖/‖W‖", ylabel="entries as they were", figsize=(7.6, 4))  # fmt: skip
+    figure = curves(found, "Entries that stay, by size of the update (line: predicted by the size alone)",
+                    f"A point for each run. {told}.", lines=False, direct=False, xscale="log", percent="xy", ylim=(0, 1),
+                    xticks=(0.002, 0.005, 0.01, 0.02, 0.05), xlabel="‖ΔW‖/‖W‖", ylabel="entries as they were", figsize=(7.6, 4))  # fmt: skip
+    sizes = np.geomspace(*figure.axes[0].get_xlim(), 50)
+    figure.axes[0].plot(sizes, [by_size(size) for size in sizes], color=GREY, lw=1, zorder=0)
+    return figure
 
 
 def changed_answers(runs: Sequence[dict], model: str = EMBEDDED):
@@ -237,7 +268,8 @@ def bases_table(runs: Sequence[dict], model: str = EMBEDDED) -> pd.DataFrame:
     lines = {}
     for trained_on in (SIXTEEN, FOUR) if model == EMBEDDED else (FOUR,):
         found = on(runs, trained_on, model)
-        line = {"not merged": f"{np.mean(values(found, 'not merged', 'nll')):.3f}"}
+        line = {"before training": f"{np.mean([run['base'] for run in found]):.3f}"}
+        line |= {"not merged": f"{np.mean(values(found, 'not merged', 'nll')):.3f}"}
         for base in (SIXTEEN, FOUR):
             loss = np.mean(values(found, base, "nll"))
             share = np.mean(values(found, base, "changed"))
@@ -247,19 +279,27 @@ def bases_table(runs: Sequence[dict], model: str = EMBEDDED) -> pd.DataFrame:
     return pd.DataFrame(lines).T
 
 
-def claims(runs: Sequence[dict]) -> pd.DataFrame:
-    """Return the claims of the lesson with their numbers; the words follow the intervals."""
+def sized(runs: Sequence[dict], model: str) -> str:
+    """Return what the size alone predicts of both adapters, and how the measured shares compare, as text."""
+    found = {adapter: beyond_size(runs, adapter, model) for adapter in (LOW, HIGH)}
+    shares = " against ".join(f"{share:.1%}" for share, _ in found.values())
+    ratios = ", ".join(f"{a} {times(ratio)}" for a, (_, ratio) in found.items())
+    return f"by the size of ΔW alone: {shares}; measured ÷ this: {ratios}"
+
+
+def claims(runs: Sequence[dict], factors: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
+    """Return the claims of the lesson with their numbers; the words follow the intervals.
+
+    Args:
+        factors: factor -> comparison of the model that is merged with it; some factors are wrong.
+    """
     every = [run for run in runs if run["kind"] == "merge"]
     exact = max(values(every, MERGED, "changed"))
     kept = estimates.change(*([r["unchanged"] for r in of_adapter(runs, a)] for a in (HIGH, LOW)))
     matched = estimates.ratio(*(values(of_adapter(runs, a), REFERENCE, "nll") for a in (HIGH, LOW)))
     more, smol_more = further(runs, LOW), further(runs, LOW, SMOL)
-    alike, smol_alike = (
-        estimates.ratio(
-            *([r["unchanged"] * r["moved"] for r in of_adapter(runs, a, m)] for a in (HIGH, LOW))
-        )
-        for m in (EMBEDDED, SMOL)
-    )
+    wrong = {name: each["changed"] for name, each in factors.items() if each["logits"] > 0.01}
+    least = min(wrong, key=lambda name: wrong[name])
     right = estimates.change(
         *(values(of_adapter(runs, LOW), v, "correct") for v in (REFERENCE, BOTH))
     )
@@ -275,14 +315,14 @@ def claims(runs: Sequence[dict]) -> pd.DataFrame:
         (
             f"A merge in float32 changed {'no answer' if exact == 0 else 'some answers'} here",
             f"at most {exact:.1%} of a run's answers, {len(every)} runs",
-            f"adapter left out: {percent(changed(runs, HIGH, 'base'))}; merged in bfloat16, SmolLM2, low: {percent(changed(runs, LOW, BOTH, SMOL))}",
+            f"adapter left out: {percent(changed(runs, HIGH, 'base'))}; of the wrong factors above, the least: {least}, {wrong[least]:.0%}",
             f"logits move, by {max(values(every, MERGED, 'logits')):.0e} of their norm at most",
         ),
         (
             f"Low learning rate, bfloat16: {verdict(kept, 'more entries stay', 'fewer entries stay')}",
             f"{percent(stays(runs, LOW))}, {points(kept)}",
-            f"share × ‖ΔW‖/‖W‖, low ÷ high: {said(alike)}; test loss {times(matched)}",
-            f"SmolLM2: {percent(stays(runs, LOW, SMOL))} against {percent(stays(runs, HIGH, SMOL))}; share × ‖ΔW‖/‖W‖, low ÷ high: {said(smol_alike)}",
+            f"{sized(runs, EMBEDDED)}; test loss, low ÷ high: {times(matched)}",
+            f"SmolLM2: {percent(stays(runs, LOW, SMOL))} against {percent(stays(runs, HIGH, SMOL))}; {sized(runs, SMOL)}",
         ),
         (
             f"Low learning rate: rounding the weights moves the predictions, compared with bfloat16 arithmetic: {verdict(more, 'more', 'less', neutral=1.0)} (embedded), {verdict(smol_more, 'more', 'less', neutral=1.0)} (SmolLM2)",
