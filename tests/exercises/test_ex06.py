@@ -207,6 +207,8 @@ def test_no_point_and_no_seed_is_left_out_of_a_figure():
         assert [len(line.get_xdata()) for line in points.axes[0].lines] == [
             len(RATES[method]) * len(CHECKPOINTS) for method in (FULL, LORA)
         ]
+        low, high = points.axes[0].get_ylim()
+        assert all(low < y < high for line in points.axes[0].lines for y in line.get_ydata())
         plt.close(points)
     lines = plots.trade_off(below)
     assert all(max(line.get_ydata()) < 0 for line in lines.axes[0].lines[:2])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,8 +31,7 @@ MAIN_REAL, TARGETS_REAL = 0.6, (0.9, 0.8, 0.6)  # of SmolLM2
 # Of a rise in nats: linear below 0.0001, so that a mean or a seed at or below 0 has a place.
 RISES = {
     "yscale": {"value": "symlog", "linthresh": 1e-4, "linscale": 0.5},
-    "yticks": (0, 1e-4, 1e-3, 1e-2, 0.1),
-    "ylim": (-3e-5, None),
+    "yticks": (0, 1e-4, 1e-3, 1e-2, 0.1, 1),
 }
 WHY = {  # why a prediction comes out as it does: prediction -> mechanism
     "a": "To reach the adapters of the first layer, the gradient passes through every frozen layer, and each A needs the input of its layer. So most activations stay, and with this batch they are the largest part.",
@@ -199,6 +198,12 @@ def excess(runs: Sequence[dict], ends: Sequence[dict], method: str | None = None
     return estimates.change(reached(FULL), reached(method) if method else own)
 
 
+def around(rises: Iterable[float]) -> tuple[float, float]:
+    """Return limits of the axis ``RISES`` with some room around all values."""
+    values = list(rises)
+    return min(0.0, *values) - 3e-5, 1.8 * max(1e-3, *values)
+
+
 def cloud(runs: Sequence[dict], methods: Sequence[str] = (FULL, LORA)):
     """Draw every checkpoint of every learning rate, means over the seeds: what was learned and lost."""
     found: dict[str, dict[float, float]] = {}
@@ -214,7 +219,7 @@ def cloud(runs: Sequence[dict], methods: Sequence[str] = (FULL, LORA)):
     )
     return curves(
         found, "Every learning rate and checkpoint, means over the seeds", f"Scatter plot. {told}.",
-        lines=False, xscale="log", figsize=(7.4, 3.8), **RISES | {"yticks": (*RISES["yticks"], 1)},
+        lines=False, xscale="log", figsize=(7.4, 3.8), **RISES, ylim=around(y for points in found.values() for y in points.values()),
         xlabel="held-out loss (nats per token; further left is better)",
         ylabel="rise of the loss on\nbase documents (nats)",
     )  # fmt: skip
@@ -238,6 +243,7 @@ def trade_off(
         found, f"Forgotten at equal held-out loss, by target{gray}",
         f"Curves with the range over seeds: rise of the loss on base documents. {told}.{shaded(open_)}",
         direct=False, xscale="log", xticks=(0.06, 0.1, 0.2, 0.5, 1), figsize=(7.4, 3.8), **RISES,
+        ylim=around(y for by in found.values() for some in by.values() for y in some),
         xlabel="held-out loss at which they are compared (nats per token; further left is better)",
         ylabel="rise of the loss on\nbase documents (nats)",
     )  # fmt: skip

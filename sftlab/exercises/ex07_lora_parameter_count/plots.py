@@ -230,7 +230,7 @@ def claims(
             f"Rank 2 keeps {more} of the energy than of random entries",
             percent(energy),
             f"random entries: {percent(random)}; SGD, {STEPS} steps: {spread(others, SGD, STEPS)}",
-            f"by learning rate: {energies(runs)}; {LONG} steps: {spread(others, ADAMW, LONG)}, SGD {spread(others, SGD, LONG)}; 48 pairs, one small base",
+            f"by learning rate: {energies(runs)}; {LONG} steps: AdamW {spread(others, ADAMW, LONG)}, SGD {spread(others, SGD, LONG)}; 48 pairs, one small base",
         ),
         (
             f"Cut to rank 2: the loss, compared with the whole change, is {verdict(against_whole(runs, 'top', 2), 'higher', 'lower', neutral=1.0)}; "
