@@ -236,7 +236,7 @@ def claims(
             f"Cut to rank 2: the loss, compared with the whole change, is {verdict(against_whole(runs, 'top', 2), 'higher', 'lower', neutral=1.0)}; "
             f"compared with the whole at the same energy, {verdict(estimates.ratio(losses(runs, 'short', 2), losses(runs, 'top', 2)), 'higher', 'lower', neutral=1.0)}",
             f"{times(against_whole(runs, 'top', 2))}; {times(estimates.ratio(losses(runs, 'short', 2), losses(runs, 'top', 2)))}",
-            f"all but these two, ÷ the whole: {times(against_whole(runs, 'rest', 2))}, with {percent(gained(runs, 'rest', 2, nothing))} of the nats gained; "
+            f"all but these two, ÷ the whole: {times(against_whole(runs, 'rest', 2))}; nats gained: {percent(gained(runs, 'rest', 2, nothing))}; "
             f"exact: whole {exact(runs, 'test')[0]:.0%}, top 2 {exact(runs, 'top', 2)[0]:.0%}, all but these {percent(exact(runs, 'rest', 2))}",
             f"the whole at the energy of the top 2, ÷ the whole, by learning rate: {by_rate(runs, 'short')}",
         ),

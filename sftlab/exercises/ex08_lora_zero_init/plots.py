@@ -175,7 +175,7 @@ def claims(runs: Sequence[dict]) -> pd.DataFrame:
         (
             f"One zero matrix: the model starts {'at' if one_zero == 0 else 'away from'} the base",
             f"largest change of a logit {one_zero:g}, in all runs",
-            f"both random: {largest('both random'):.0f} with a large B, {largest(BOTH_SMALL):.0f} with small entries",
+            f"both random: {largest('both random'):.0f}; with small entries: {largest(BOTH_SMALL):.0f}",
             f"loss after training ÷ A random's, at {RATE:g}: large B {said(at_rate(runs, 'both random'))}, small {said(at_rate(runs, BOTH_SMALL))}; "
             f"small, best against best: {said(loss_ratio(runs, BOTH_SMALL))}",
         ),
