@@ -6,6 +6,7 @@ import copy
 import math
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -196,6 +197,37 @@ def test_at_equal_exact_shares_the_words_follow_and_may_differ_from_those_at_equ
     assert "less" in plots.at_shares(late)["all four say"].iloc[0]
     assert plots.agreed(plots.ways(late, 0.1), "more", "less") == "more"
     assert list(plots.at_shares(runs).index) == ["75.0%", "85.0%", "92.5%"]
+
+
+def test_no_point_and_no_seed_is_left_out_of_a_figure():
+    recorded = runs("trade_off")
+    below = [{**r, "test_documents": [0.6, *([0.6 - 1e-5] * len(CHECKPOINTS))]} for r in recorded]
+    for some in (recorded, below):
+        points = plots.cloud(some)
+        assert [len(line.get_xdata()) for line in points.axes[0].lines] == [
+            len(RATES[method]) * len(CHECKPOINTS) for method in (FULL, LORA)
+        ]
+        low, high = points.axes[0].get_ylim()
+        assert all(low < y < high for line in points.axes[0].lines for y in line.get_ydata())
+        plt.close(points)
+    lines = plots.trade_off(below)
+    assert all(max(line.get_ydata()) < 0 for line in lines.axes[0].lines[:2])
+    plt.close(lines)
+    by_rate = [runs("trade_off", method=LORA, learning_rate=rate) for rate in RATES[LORA]]
+    lost = np.array([np.mean([r["test_documents"] for r in some], axis=0) for some in by_rate])
+    rises = lost - lost[:, :1]
+    assert f"rise {rises[:, 1:].min():.5f} to" in plots.cloud(recorded).alt.split("LoRA")[1]
+    plt.close("all")
+
+
+def test_a_learning_rate_at_the_end_of_its_grid_is_named():
+    assert plots.at_end(runs("trade_off"), ENTRIES, plots.MAIN).endswith("an end of its grid")
+    row = plots.claims(
+        runs("trade_off"), runs("trade_off_smollm2"), BYTES, (0.3, (0.2, 0.4)), {1: 0.7, 16: 0.3}
+    )
+    assert row["where it stops holding"][2].endswith(
+        plots.at_end(runs("trade_off"), ENTRIES, plots.MAIN)
+    )
 
 
 def test_what_cannot_be_told_apart_is_shaded():

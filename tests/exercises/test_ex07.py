@@ -18,6 +18,7 @@ from sftlab.exercises.ex07_lora_parameter_count.experiment import (
     RANKS,
     RATES,
     SEEDS,
+    STEPS,
     changed,
     energy,
     linear_weights,
@@ -25,11 +26,13 @@ from sftlab.exercises.ex07_lora_parameter_count.experiment import (
     questions,
     run,
 )
+from sftlab.exercises.ex07_lora_parameter_count.optimizers import ADAMW, LONG, SGD
+from sftlab.exercises.ex07_lora_parameter_count.optimizers import settings as settings_of_others
 from sftlab.exercises.ex07_lora_parameter_count.plots import short, to_scale
 from sftlab.exercises.ex07_lora_parameter_count.spectra import energy_kept
 from sftlab.exercises.record import runs
 
-NAME = "low_rank"
+NAME, OTHERS = "low_rank", "low_rank_optimizers"
 
 
 def test_counts_are_told_in_few_characters():
@@ -120,13 +123,57 @@ def test_the_claims_turn_round_with_their_numbers():
         return new
 
     before, after = (
-        plots.claims(found, SHARES, True)["claim"] for found in (runs(NAME), turned(runs(NAME)))
+        plots.claims(found, runs(OTHERS), SHARES, True)["claim"]
+        for found in (runs(NAME), turned(runs(NAME)))
     )
     assert "keeps more" in before[0] and "keeps less" in after[0]
     assert before[1].count("higher") == 2 and after[1].count("lower") == 2
     assert "higher if trained" in after[2] and before[2] != after[2]
     assert "in small than in large" in before[3]
-    assert "in b than in a" in plots.claims(runs(NAME), {"a": 0.1, "b": 0.2}, True)["claim"][3]
+    other = plots.claims(runs(NAME), runs(OTHERS), {"a": 0.1, "b": 0.2}, True)
+    assert "in b than in a" in other["claim"][3]
+
+
+def made(energy, seeds: int = 3) -> list[dict]:
+    """Runs with SGD and AdamW, whose energy in two directions is given by optimizer and step."""
+    kinds = [(SGD, rate, (1, STEPS), {}) for rate in (0.1, 0.3)]
+    kinds += [(o, 0.1, (1, STEPS, LONG), {"steps": LONG}) for o in (SGD, ADAMW)]
+    return [
+        {
+            "optimizer": optimizer, "learning_rate": rate, "seed": seed, **more, "0": {"test": 3.0},
+            **{
+                str(s): {"validation": rate, "test": 1.0, "energy": {"2": energy(optimizer, s) + seed / 999}}
+                for s in steps
+            },
+        }
+        for optimizer, rate, steps, more in kinds for seed in range(seeds)
+    ]  # fmt: skip
+
+
+def test_what_adamw_makes_of_a_gradient_follows_the_numbers():
+    def told(first_of_sgd: float, first: float, last: float) -> str:
+        share = {(SGD, 1): first_of_sgd, (ADAMW, 1): first, (ADAMW, STEPS): last}
+        return plots.why_kept(runs(NAME), made(lambda *key: share.get(key, 0.5)))
+
+    assert "80% of its energy in two directions, AdamW's first step 40%" in told(0.8, 0.4, 0.5)
+    assert "AdamW spreads" in told(0.8, 0.4, 0.5) and "steps gather." in told(0.8, 0.4, 0.5)
+    assert "AdamW gathers" in told(0.3, 0.4, 0.2) and "steps spread." in told(0.3, 0.4, 0.2)
+
+
+def test_sgd_has_the_learning_rate_of_its_lowest_validation_loss_and_each_seed_once():
+    found = made(lambda optimizer, step: 0.5)
+    for optimizer, steps in ((SGD, 1), (SGD, STEPS), (SGD, LONG), (ADAMW, LONG)):
+        assert [one.get("validation") for one in plots.after(found, optimizer, steps)] == [0.1] * 3
+    assert len(runs(OTHERS)) == len(settings_of_others())
+
+
+def test_the_share_of_the_nats_is_0_for_the_base_and_1_for_the_whole_update():
+    recorded = json.loads(json.dumps(runs(NAME)))
+    for one in recorded:
+        if one["method"] == FULL:
+            one["rest"]["2"]["nll"] = 3.0 if one["seed"] % 2 else one["test"]["nll"]
+    assert plots.gained(recorded, "rest", 2, 3.0)[0] == pytest.approx(3 / SEEDS)
+    assert plots.by_rate(recorded, "short").count("×") == len(RATES[FULL])
 
 
 def test_the_explanation_of_a_cut_names_both_controls_and_concludes_only_if_they_differ():

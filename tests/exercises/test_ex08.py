@@ -1,4 +1,4 @@
-"""Notebook 08: gradients of A and B, six initializations, words, and a part of the recorded runs again."""
+"""Notebook 08: gradients of A and B, seven initializations, words, and a part of the recorded runs again."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from sftlab.data import collate
 from sftlab.exercises.ex08_lora_zero_init import explorer, plots
 from sftlab.exercises.ex08_lora_zero_init.experiment import (
     BATCH,
+    BOTH_SMALL,
     INITS,
     PAIRS,
     RATE,
@@ -53,7 +54,8 @@ def test_each_gradient_passes_through_the_other_matrix(tiny_model, tokenizer, ho
     loss, count = model_loss(tiny_model, next(batches(tokenizer, 0, 1)))
     (loss / count).backward()
     norms = gradient_norms(tiny_model)
-    A_random, B_random = ("A" in how or how == "both random"), ("B" in how or how == "both random")
+    both = how.startswith("both random")
+    A_random, B_random = ("A" in how or both), ("B" in how or both)
     assert set(norms) == set(lora_layers(tiny_model))
     for of_A, of_B in norms.values():
         assert (of_A > 0, of_B > 0) == (B_random, A_random)
@@ -65,7 +67,7 @@ def test_a_product_with_a_zero_matrix_leaves_every_logit_as_it_was(tiny_model, t
     batch = held_out(tokenizer)
     before = logits_of(tiny_model, batch)
     start(tiny_model, how)
-    assert torch.equal(logits_of(tiny_model, batch), before) == (how != "both random")
+    assert torch.equal(logits_of(tiny_model, batch), before) == (not how.startswith("both random"))
 
 
 def test_the_start_is_exact_in_16_bits_and_with_dropout_too(tiny_model, tokenizer):
@@ -97,6 +99,10 @@ def test_entries_of_one_size_have_one_bound_in_both_matrices():
     assert drawn["A random"] == pytest.approx(drawn["B random, small"], rel=0.01)
     assert drawn["A random, large"] == pytest.approx(drawn["B random"], rel=0.01)
     assert drawn["B random"] / drawn["A random"] == pytest.approx(8, rel=0.01)  # √(512/8)
+    A, B = torch.empty(8, 512), torch.empty(512, 8)
+    initialize(A, B, BOTH_SMALL, torch.Generator().manual_seed(0))
+    for small in (A, B):
+        assert small.abs().max().item() == pytest.approx(drawn["A random"], rel=0.01)
 
 
 def test_a_layer_without_a_gradient_has_norm_zero(tiny_model):
@@ -169,6 +175,28 @@ def test_the_claims_turn_round_with_their_numbers():
     assert turned != before[2] or "not settled" in turned
 
 
+def test_a_start_away_from_the_base_is_told_by_its_size_and_the_words_follow():
+    limits = plots.claims(runs(NAME))["where it stops holding"][0]
+    assert "large B" in limits and limits.count("×") == 3
+    for times, word in ((9, "higher"), (1 / 9, "lower")):
+        turned = [{**r, "nll_end": r["nll_end"] * (times if r["how"] == BOTH_SMALL else 1)} for r in runs(NAME)]  # fmt: skip
+        told = plots.claims(turned)["where it stops holding"][0]
+        assert told.split("small ")[1].split(";")[0].endswith(word) and told.endswith(word)
+
+
+def test_a_direction_at_large_entries_needs_both_ways_of_tuning():
+    assert plots.agreed([(1.2, (1.01, 1.4)), (1.3, (1.1, 1.5))], "up", "down") == "up"
+    assert "not settled" in plots.agreed([(1.2, (1.01, 1.4)), (1.3, (0.9, 1.5))], "up", "down")
+    for times, word in ((9, "higher"), (1 / 9, "lower")):
+        turned = [{**r, "nll_end": r["nll_end"] * (times if r["how"] == "B random" else 1)} for r in runs(NAME)]  # fmt: skip
+        row = plots.claims(turned).iloc[3]
+        assert row["claim"].endswith(f"with large ones {word} with B")
+        assert f", {word}; small" in row["where it stops holding"]
+        assert plots.at_equal_rates(turned, "B random", "A random, large")[0] == pytest.approx(
+            times * plots.at_equal_rates(runs(NAME), "B random", "A random, large")[0]
+        )
+
+
 def test_the_explanation_of_equal_sizes_follows_the_interval():
     recorded = runs(NAME)
     assert plots.why_which(recorded).endswith("Over 5 seeds no difference in loss is settled.")
@@ -208,7 +236,7 @@ def test_a_run_measured_again_gives_what_is_recorded(how):
 # --- pictures ------------------------------------------------------------------------------
 
 
-def test_the_explorer_offers_the_six_starts(monkeypatch):
+def test_the_explorer_offers_the_seven_starts(monkeypatch):
     shown = {}
     monkeypatch.setattr(
         explorer, "explorer", lambda controls, draw, alt: shown.update(controls, draw=draw, alt=alt)

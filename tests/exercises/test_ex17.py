@@ -235,6 +235,14 @@ def test_the_words_on_b_alone_turn_round_too():
     assert open_.count("not settled") == 3 and "A's movement matters is" in open_
 
 
+def test_the_explanation_follows_the_share_over_the_steps():
+    told = plots.why_few(runs(NAME))
+    shares = [run["shares"]["1"][0] for run in plots.best(runs(NAME), R)]
+    assert f"{sum(shares) / len(shares):.0%} at step 1, " in told and "% at step 24." in told
+    flat = [{**r, "shares": {"3": [0.25, 0.1]}} for r in runs(NAME)]
+    assert "The share is 25% at step 3." in plots.why_few(flat)
+
+
 def test_arms_are_compared_at_about_the_same_loss():
     losses = {(None, 1e-3): 0.05, (None, 3e-3): 0.03, ("B", 3e-3): 0.049, ("B", 1e-2): 0.051}
     moved = [
@@ -279,6 +287,10 @@ def test_counts_and_the_picture_follow_the_verdicts():
     assert counts.loc["equal", "other mistakes refused"] == "14 of 15"
     assert counts.loc["equal", "unknown to the check of 17b"] == "7 of 9"
     assert counts.loc["yours", "right classes accepted"] == "4 of 4"
+    assert counts.loc["yours", "unknown to the check of 17b"] == "9 of 9"
+    blind = verdicts({"yours": {"factor": ["α//r", "α"], "others": ["bias is trained"]}})
+    told = plots.counts(blind).loc["yours", "unknown to the check of 17b"]
+    assert told == "7 of 9; missed: α//r, bias is trained"  # the check knows the factor α
     figure = plots.verdicts(found)
     assert "α·r" in figure.alt
     plt.close(figure)
@@ -334,7 +346,10 @@ def test_a_run_measured_again_gives_what_is_recorded():
 
 
 def test_pictures_of_the_recorded_runs_are_drawn():
-    plt.close(plots.directions(runs(NAME)))
+    figure = plots.directions(runs(NAME))
+    titles = [axis.get_title() or axis.get_title("left") for axis in figure.axes]
+    assert [title.endswith("first 8") for title in titles] == [False, False, True]
+    plt.close(figure)
     assert list(plots.cuts_table(runs(NAME)).index) == list(CUTS)
 
 

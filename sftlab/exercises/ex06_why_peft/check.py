@@ -60,6 +60,11 @@ def _tied():
     return (model,)
 
 
+def _with_buffers():
+    """Running means and a counter: numbers that belong to the model and are no parameters."""
+    return (nn.Sequential(_model(), nn.BatchNorm1d(5)),)
+
+
 def _tied_and_frozen():
     (model,) = _tied()
     model.requires_grad_(False)
@@ -135,6 +140,13 @@ def _by_modules(model):
 @mistake(BYTES, TIED)
 def _by_state(model):
     return _with(model, weights=_size(model.state_dict().values()))
+
+
+@mistake(
+    BYTES, "Buffers are counted too. They are no parameters: `model.parameters()` leaves them out."
+)
+def _with_its_buffers(model):
+    return _with(model, weights=_size(model.parameters()) + _size(model.buffers()))
 
 
 @mistake(BYTES, "One moment is counted. AdamW keeps *two* numbers for each trained one: the mean of its gradients, and of their squares.")  # fmt: skip
@@ -330,11 +342,12 @@ EXERCISES = {
             _case("optimizer", "adapters in float32 beside a frozen base in bfloat16", _lora_on_half),
             _case("weights", "a tied embedding, frozen, with a trained layer behind it", _tied_and_frozen),
             _case("file", "adapters beside a frozen base, both in float32", _lora),
+            _case("weights", "the three tensors, then a BatchNorm1d(5), which has buffers", _with_buffers),
         ],
         asks="Return the bytes that training with AdamW takes, as a dictionary of four sums.\n\n"
         "model: an nn.Module. Some parameters may be frozen: they require no gradient.",
         rules={
-            "weights": '"weights": all parameters, frozen or not. A tied parameter (one tensor used in two places) counts once.',
+            "weights": '"weights": all parameters, frozen or not. A tied parameter (one tensor used in two places) counts once, a buffer not at all.',
             "gradients": '"gradients": as many bytes as the trained parameters.',
             "optimizer": '"optimizer": two moments per trained number (running means of the gradient and of its square), in its dtype, and a counter of 4 bytes per trained tensor.',
             "file": '"file": the trained parameters. That is all a task has to store.',

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from sftlab.exercises.ex06_why_peft.reference import value_at
 from sftlab.exercises.sizes import memory as memory  # for the notebook
 from sftlab.exercises.sizes import size
 from sftlab.exercises.trade_off import ENTRIES, FULL, LINEAR, LORA
+from sftlab.exercises.trade_off_real import CHECKPOINTS, LENGTH, TEXTS
 from sftlab.statistics import chosen
 
 MAIN, LOW = (
@@ -27,8 +28,13 @@ SHARES = (0.75, 0.85, 0.925)  # of exact answers, at which the methods are compa
 SETS = ("test_documents", "validation_documents")  # a direction is named if both agree
 BORDER = 0.002  # nats, of the answers to 06.b
 MAIN_REAL, TARGETS_REAL = 0.6, (0.9, 0.8, 0.6)  # of SmolLM2
+# Of a rise in nats: linear below 0.0001, so that a mean or a seed at or below 0 has a place.
+RISES = {
+    "yscale": {"value": "symlog", "linthresh": 1e-4, "linscale": 0.5},
+    "yticks": (0, 1e-4, 1e-3, 1e-2, 0.1, 1),
+}
 WHY = {  # why a prediction comes out as it does: prediction -> mechanism
-    "a": "To reach the adapters of the first layer, the gradient passes through every frozen layer. So the activations stay, and with this batch they are the largest part.",
+    "a": "To reach the adapters of the first layer, the gradient passes through every frozen layer, and each A needs the input of its layer. So most activations stay, and with this batch they are the largest part.",
     "b": "Frozen weights do not freeze what the model computes: ΔW acts on documents too. The interval covers both sets of documents and both ways of interpolation.",
     "c": "How far W moves depends on the path as well as on its end.",
 }  # fmt: skip
@@ -192,6 +198,12 @@ def excess(runs: Sequence[dict], ends: Sequence[dict], method: str | None = None
     return estimates.change(reached(FULL), reached(method) if method else own)
 
 
+def around(rises: Iterable[float]) -> tuple[float, float]:
+    """Return limits of the axis ``RISES`` with some room around all values."""
+    values = list(rises)
+    return min(0.0, *values) - 3e-5, 1.8 * max(1e-3, *values)
+
+
 def cloud(runs: Sequence[dict], methods: Sequence[str] = (FULL, LORA)):
     """Draw every checkpoint of every learning rate, means over the seeds: what was learned and lost."""
     found: dict[str, dict[float, float]] = {}
@@ -200,16 +212,14 @@ def cloud(runs: Sequence[dict], methods: Sequence[str] = (FULL, LORA)):
         for rate in dict.fromkeys(run["learning_rate"] for run in chosen(runs, method=method)):
             some = chosen(runs, method=method, learning_rate=rate)
             learned, lost = (np.mean([run[n] for run in some], axis=0) for n in ("test", "test_documents"))  # fmt: skip
-            found[method] |= {
-                a: b - lost[0] for a, b in zip(learned[1:], lost[1:], strict=True) if b - lost[0] > 1e-4
-            }  # fmt: skip
+            found[method] |= {a: b - lost[0] for a, b in zip(learned[1:], lost[1:], strict=True)}
     told = "; ".join(
-        f"{method}: held-out loss {min(points):.2f} to {max(points):.2f}, rise {min(points.values()):.3f} to {max(points.values()):.2f}"
+        f"{method}: held-out loss {min(points):.2f} to {max(points):.2f}, rise {min(points.values()):.5f} to {max(points.values()):.2f}"
         for method, points in found.items()
     )
     return curves(
         found, "Every learning rate and checkpoint, means over the seeds", f"Scatter plot. {told}.",
-        lines=False, xscale="log", yscale="log", figsize=(7.4, 3.8),
+        lines=False, xscale="log", figsize=(7.4, 3.8), **RISES, ylim=around(y for points in found.values() for y in points.values()),
         xlabel="held-out loss (nats per token; further left is better)",
         ylabel="rise of the loss on\nbase documents (nats)",
     )  # fmt: skip
@@ -220,7 +230,7 @@ def trade_off(
 ):
     """Draw what each method has forgotten at equal held-out losses, at its tuned learning rate."""
     found = {
-        method: {t: np.maximum(at(runs, method, t), 1e-5) for t in targets if at(runs, method, t)}
+        method: {t: at(runs, method, t) for t in targets if at(runs, method, t)}
         for method in methods
     }
     told = "; ".join(
@@ -232,7 +242,8 @@ def trade_off(
     figure = curves(
         found, f"Forgotten at equal held-out loss, by target{gray}",
         f"Curves with the range over seeds: rise of the loss on base documents. {told}.{shaded(open_)}",
-        direct=False, xscale="log", yscale="log", xticks=(0.06, 0.1, 0.2, 0.5, 1), figsize=(7.4, 3.8),
+        direct=False, xscale="log", xticks=(0.06, 0.1, 0.2, 0.5, 1), figsize=(7.4, 3.8), **RISES,
+        ylim=around(y for by in found.values() for some in by.values() for y in some),
         xlabel="held-out loss at which they are compared (nats per token; further left is better)",
         ylabel="rise of the loss on\nbase documents (nats)",
     )  # fmt: skip
@@ -442,7 +453,7 @@ def claims(
             f"Training as many random entries, at that loss: {told(ways(runs, MAIN, ENTRIES))}",
             f"{on_both(entries)} nats at {MAIN:g}",
             f"LoRA against these: {said(both(runs, MAIN, LORA, ENTRIES))}",
-            f"at {LOW:g}: {said(both(runs, LOW, ENTRIES))}; LoRA against these {said(both(runs, LOW, LORA, ENTRIES))}",
+            f"at {LOW:g}: {said(both(runs, LOW, ENTRIES))}; LoRA against these {said(both(runs, LOW, LORA, ENTRIES))}; learning rate {at_end(runs, ENTRIES, MAIN)}",
         ),
         (
             f"ΔW of LoRA is {verdict(way, 'longer', 'shorter', neutral=1.0)} than full fine-tuning's at that loss",
@@ -451,10 +462,10 @@ def claims(
             f"at {LOW:g}: {times(moved_ratio(runs, LOW))}; each at its own learning rate{further}",
         ),
         (
-            f"LoRA on SmolLM2, at equal held-out loss: {told(ways(real, MAIN_REAL) if real else [])}",
+            f"LoRA on SmolLM2-135M-Instruct, at equal held-out loss: {told(ways(real, MAIN_REAL) if real else [])}",
             f"{on_both(smol)} nats at {MAIN_REAL:g}",
             f"by target: {region(real, TARGETS_REAL)}",
-            f"three seeds, 12 steps, few learning rates; chosen: full {at_end(real, FULL, MAIN_REAL)}; LoRA {at_end(real, LORA, MAIN_REAL)}",
+            f"a copy out of 4 bits; {TEXTS} texts of {LENGTH} tokens in each set; three seeds, {CHECKPOINTS[-1]} steps, few learning rates; chosen: full {at_end(real, FULL, MAIN_REAL)}; LoRA {at_end(real, LORA, MAIN_REAL)}",
         ),
     ]
     rows = rows if real else rows[:-1]

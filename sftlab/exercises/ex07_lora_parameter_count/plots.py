@@ -12,12 +12,19 @@ from matplotlib.patches import Rectangle
 from sftlab.classroom.figures import BLUE, GREY, ORANGE, curves
 from sftlab.exercises import estimates
 from sftlab.exercises.estimates import Estimate, percent, times, tuned, verdict
-from sftlab.exercises.ex07_lora_parameter_count.experiment import FULL, LORA, RANKS, RATES
+from sftlab.exercises.ex07_lora_parameter_count.experiment import (
+    FULL,
+    LORA,
+    RANKS,
+    RATES,
+    STEPS,
+)
+from sftlab.exercises.ex07_lora_parameter_count.optimizers import ADAMW, LONG, SGD
 from sftlab.lora import break_even_rank, lora_parameter_count
 from sftlab.statistics import chosen
 
 WHY = {  # why a prediction comes out as it does: prediction -> mechanism
-    "a": "A gradient is a sum of products of two vectors, one for each token. Where tokens and steps agree, they add up in few directions. Adam rescales every entry, so this explains the gradient and not the whole step.",
+    "a": "A gradient is a sum of products of two vectors, one for each token. Where tokens and steps agree, they add up in few directions.",
     "b": "The loss depends on what a direction does to the answers, not only on its length.",
     "c": "A weight grows with the square of its width, A and B with the width. So a share far below 1% is a statement about large models.",
 }  # fmt: skip
@@ -74,9 +81,62 @@ def kept(runs: Sequence[dict], r: int) -> tuple[Estimate, Estimate]:
     )
 
 
-def exact(runs: Sequence[dict], arm: str, r: int) -> Estimate:
-    """Return the share of exact answers with "top" or "rest" of the update."""
-    return estimates.mean([run[arm][str(r)]["exact"] for run in best(runs, FULL)])
+def exact(runs: Sequence[dict], arm: str, r: int = 0) -> Estimate:
+    """Return the share of exact answers with "top" or "rest" of the update, or with the whole: "test"."""
+    return estimates.mean(
+        [(run[arm][str(r)] if r else run[arm])["exact"] for run in best(runs, FULL)]
+    )
+
+
+def gained(runs: Sequence[dict], arm: str, r: int, nothing: float) -> Estimate:
+    """Return which share of the nats that the whole update gains an arm gains.
+
+    Args:
+        nothing: the loss of the base.
+    """
+    pairs = zip(losses(runs, FULL), losses(runs, arm, r), strict=True)
+    return estimates.mean([(nothing - part) / (nothing - whole) for whole, part in pairs])
+
+
+def by_rate(runs: Sequence[dict], arm: str, r: int = 2) -> str:
+    """Return an arm's loss divided by that of the whole update at each learning rate of full fine-tuning."""
+    found = {rate: chosen(runs, method=FULL, learning_rate=rate) for rate in RATES[FULL]}
+    return ", ".join(
+        f"{times(estimates.ratio([run['test']['nll'] for run in some], [run[arm][str(r)]['nll'] for run in some]))} at {rate:g}"
+        for rate, some in found.items()
+    )
+
+
+def after(others: Sequence[dict], optimizer: str, steps: int) -> list[dict]:
+    """Return what an optimizer's runs hold after some steps; SGD's at the best learning rate of 24."""
+    long = (
+        optimizer == ADAMW or steps > STEPS
+    )  # a longer run of SGD repeats the steps of a short one
+    some = [run for run in others if run["optimizer"] == optimizer and ("steps" in run) == long]
+    found = tuned(some, lambda run: run[str(max(steps, STEPS))]["validation"])
+    return [run[str(steps)] for run in found]
+
+
+def spread(others: Sequence[dict], optimizer: str, steps: int, r: int = 2) -> str:
+    """Return the energy of the top r directions after some steps of an optimizer, with the loss."""
+    found = after(others, optimizer, steps)
+    share = estimates.mean([one["energy"][str(r)] for one in found])
+    return f"{percent(share)} (loss {np.mean([one['test'] for one in found]):.2f})"
+
+
+def why_kept(runs: Sequence[dict], others: Sequence[dict]) -> str:
+    """Return the explanation of 07.a with the control that tells the gradient from what AdamW makes of it."""
+
+    def shares(optimizer: str, steps: int) -> list[float]:
+        return [one["energy"]["2"] for one in after(others, optimizer, steps)]
+
+    first = estimates.change(shares(ADAMW, 1), shares(SGD, 1))
+    word = verdict(first, "spreads it over more directions", "gathers it in fewer directions", "does not change that measurably")  # fmt: skip
+    grown = verdict(estimates.change(shares(ADAMW, 1), shares(ADAMW, STEPS)), "gather", "spread", "neither gather nor spread")  # fmt: skip
+    return (
+        f"{WHY['a']} The first gradient has {np.mean(shares(SGD, 1)):.0%} of its energy in two directions, AdamW's first step {np.mean(shares(ADAMW, 1)):.0%}: "
+        f"AdamW {word}. Its further steps {grown}. By learning rate the share is {energies(runs)}."
+    )
 
 
 def against_whole(runs: Sequence[dict], arm: str, r: int) -> Estimate:
@@ -134,7 +194,7 @@ def why_cut(runs: Sequence[dict]) -> str:
     rest, shortened = (against_whole(runs, arm, 2) for arm in ("rest", "short"))
     return (
         f"{WHY['b']} The remaining directions have as much energy, and a loss {times(rest)} that of the whole. "
-        f"The whole change, shortened to this energy: {times(shortened)}. So it matters which directions are kept, more than how long the change is."
+        f"The whole change, shortened to this energy: {times(shortened)}. So at the tuned learning rate it matters which directions are kept, more than how long the change is."
         if rest[1][0] > shortened[1][1]
         else WHY["b"]
     )
@@ -149,15 +209,18 @@ def energies(runs: Sequence[dict], r: int = 2) -> str:
     return ", ".join(f"{share:.0%} at {rate:g}" for rate, share in each.items())
 
 
-def claims(runs: Sequence[dict], shares: Mapping[str, float], equal: bool) -> pd.DataFrame:
+def claims(
+    runs: Sequence[dict], others: Sequence[dict], shares: Mapping[str, float], equal: bool
+) -> pd.DataFrame:
     """Return the claims of the lesson with their numbers; the words follow the intervals.
 
     Args:
-        shares: model -> share of its parameters that LoRA of rank 8 trains, on all linear layers.
+        others: runs with SGD and with more steps. shares: model -> share of its parameters that LoRA of rank 8 trains, on all linear layers.
         equal: whether the formula and the models give the same counts.
     """
 
     energy, random = kept(runs, 2)
+    nothing = float(np.mean([run["0"]["test"] for run in others]))
     more = verdict(energy, "more", "less", neutral=random[0])
     trained = {r: estimates.ratio(losses(runs, "top", r), losses(runs, LORA, r)) for r in RANKS}
     differ = {r: times(found) for r, found in trained.items() if verdict(found, "x", "x", "", 1.0)}
@@ -166,15 +229,16 @@ def claims(runs: Sequence[dict], shares: Mapping[str, float], equal: bool) -> pd
         (
             f"Rank 2 keeps {more} of the energy than of random entries",
             percent(energy),
-            f"random entries: {percent(random)}",
-            f"by learning rate: {energies(runs)}; 48 pairs, 24 steps, one small base",
+            f"random entries: {percent(random)}; SGD, {STEPS} steps: {spread(others, SGD, STEPS)}",
+            f"by learning rate: {energies(runs)}; {LONG} steps: AdamW {spread(others, ADAMW, LONG)}, SGD {spread(others, SGD, LONG)}; 48 pairs, one small base",
         ),
         (
             f"Cut to rank 2: the loss, compared with the whole change, is {verdict(against_whole(runs, 'top', 2), 'higher', 'lower', neutral=1.0)}; "
             f"compared with the whole at the same energy, {verdict(estimates.ratio(losses(runs, 'short', 2), losses(runs, 'top', 2)), 'higher', 'lower', neutral=1.0)}",
             f"{times(against_whole(runs, 'top', 2))}; {times(estimates.ratio(losses(runs, 'short', 2), losses(runs, 'top', 2)))}",
-            f"all but these two, ÷ the whole: {times(against_whole(runs, 'rest', 2))}",
-            f"exact answers: {percent(exact(runs, 'top', 2))}; all but these: {percent(exact(runs, 'rest', 2))}",
+            f"all but these two, ÷ the whole: {times(against_whole(runs, 'rest', 2))}; nats gained: {percent(gained(runs, 'rest', 2, nothing))}; "
+            f"exact: whole {exact(runs, 'test')[0]:.0%}, top 2 {exact(runs, 'top', 2)[0]:.0%}, all but these {percent(exact(runs, 'rest', 2))}",
+            f"the whole at the energy of the top 2, ÷ the whole, by learning rate: {by_rate(runs, 'short')}",
         ),
         (
             f"Trained at rank 8 or cut to it: loss {verdict(trained[8], 'higher if trained', 'lower if trained', neutral=1.0)}",

@@ -171,6 +171,21 @@ def added(A, B):
     filled(lambda A: A.add_(torch.randn(A.shape) / A.shape[1] ** 0.5))(A, B)
 
 
+@refused(START, "two rows go together")
+def with_a_common_part(A, B):
+    own, common = (torch.randn(rows, A.shape[1]) for rows in (len(A), 1))
+    A.data.copy_((own / 2 + common) / math.sqrt(1.25 * A.shape[1]))
+    B.data.zero_()
+
+
+@refused(START, "the two halves of a row go together")
+def with_a_half_repeated(A, B):
+    half = A.shape[1] // 2
+    A.data.copy_(torch.randn_like(A) / math.sqrt(A.shape[1]))
+    A.data[:, half : 2 * half] = 1.01 * A.data[:, :half]
+    B.data.zero_()
+
+
 @refused(START, "are not independent")
 def rotated_rows(A, B):
     row = torch.randn(A.shape[1]) / A.shape[1] ** 0.5

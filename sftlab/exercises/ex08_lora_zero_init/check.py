@@ -6,6 +6,7 @@ import math
 import random
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sftlab.classroom.checking import Case, Exercise, mistake
@@ -109,9 +110,23 @@ def _wrong_A(A: Tensor) -> str | None:
     means = torch.cat([A.mean()[None] * math.sqrt(len(A)), A.mean(dim=1)]) * math.sqrt(d_in)
     if means.abs().max() > 6 * spread:  # 6 standard errors
         return Broken("random", f"The rows of A have the means {[float(f'{m:.2g}') for m in A.mean(dim=1)]}, with a standard deviation of {spread:.2g}: the entries are not 0 on average.")  # fmt: skip
+    if (alike := _dependent(A)) is not None:
+        return Broken("random", alike)
     size = spread * math.sqrt(d_in)
     if not 0.3 <= size <= 2:
         return Broken("size", f"With d_in = {d_in}, the sum over a row of A has a standard deviation of {size:.2g}; it must be between 0.3 and 2. How does it grow with d_in?")  # fmt: skip
+    return None
+
+
+def _dependent(A: Tensor) -> str | None:
+    """Return which parts of A vary together by more than 6 standard errors of independent entries."""
+    half = A.shape[1] // 2
+    rows = F.normalize(A)
+    between = (rows @ rows.T).fill_diagonal_(0).abs().max() * math.sqrt(A.shape[1])
+    halves = F.cosine_similarity(A[:, :half], A[:, half : 2 * half]).abs().max() * math.sqrt(half)
+    for what, score in (("two rows", between), ("the two halves of a row", halves)):
+        if score > 6:
+            return f"The entries of A are not independent: {what} go together, {score:.0f} standard errors from a correlation of 0. Draw each entry apart."
     return None
 
 

@@ -11,7 +11,7 @@ from sftlab.exercises.ex08_lora_zero_init.plots import LABELS, mean_curve, one_s
 
 
 def pick_a_start(runs: Sequence[dict]) -> None:
-    """The recorded runs of the six initializations, one at a time."""
+    """The recorded runs of the seven initializations, one at a time."""
 
     def words(how: str) -> str:
         loss, of_A, of_B = (mean_curve(runs, name, how) for name in ("loss", "norm_A", "norm_B"))

@@ -1,4 +1,4 @@
-"""Figures and tables of notebook 08: LoRA from six initializations. Their words follow the numbers."""
+"""Figures and tables of notebook 08: LoRA from seven initializations. Their words follow the numbers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pandas as pd
 from sftlab.classroom.figures import curves
 from sftlab.exercises import estimates
 from sftlab.exercises.estimates import Estimate, times, tuned, verdict
-from sftlab.exercises.ex08_lora_zero_init.experiment import RATE, RATES, SWEPT
+from sftlab.exercises.ex08_lora_zero_init.experiment import BOTH_SMALL, RATE, RATES, SWEPT
 from sftlab.exercises.sweeps import Sweep, over_grids
 from sftlab.statistics import best_rate as best_rate  # for the notebook
 from sftlab.statistics import chosen
@@ -21,7 +21,8 @@ LABELS = {
     "B random": "B random, large",
     "B random, small": "B random, small",
     "both zero": "both zero",
-    "both random": "both random",
+    "both random": "both random, B large",
+    BOTH_SMALL: "both random, small",
 }
 STEP_TICKS = (1, 5, 10, 15, 20)
 # Linear near zero, so that zero has a place.
@@ -105,6 +106,28 @@ def own_ratio(runs: Sequence[dict], how: str, against: str = "A random") -> Esti
     return estimates.ratio(own(against), own(how))
 
 
+def at_equal_rates(runs: Sequence[dict], how: str, against: str) -> Estimate:
+    """Return an arm's held-out loss divided by another's at the same learning rate, the mean of all rates."""
+
+    def logs(name: str) -> list[float]:
+        seeds = sorted({run["seed"] for run in chosen(runs, how=name)})
+        some = [chosen(runs, how=name, seed=seed) for seed in seeds]
+        return [float(np.exp(np.mean(np.log([run["nll_end"] for run in one])))) for one in some]
+
+    return estimates.ratio(logs(against), logs(how))
+
+
+def at_rate(runs: Sequence[dict], how: str, against: str = "A random") -> Estimate:
+    """Return an arm's held-out loss divided by another's at the one learning rate that all arms have."""
+    return estimates.ratio(*([run["nll_end"] for run in chosen(runs, how=h, rate=RATE)] for h in (against, how)))  # fmt: skip
+
+
+def agreed(found: Sequence[Estimate], more: str, less: str) -> str:
+    """Return the direction of ratios if all intervals support the same one."""
+    words = {verdict(estimate, more, less, neutral=1.0) for estimate in found}
+    return words.pop() if len(words) == 1 else estimates.OPEN
+
+
 def why_which(runs: Sequence[dict]) -> str:
     """Return the explanation of 08.c, and what the interval says of the loss."""
     found = loss_ratio(runs, "B random, small")
@@ -116,11 +139,11 @@ def why_which(runs: Sequence[dict]) -> str:
 def arms_table(runs: Sequence[dict]) -> pd.DataFrame:
     """Return what the first step does in each arm, its best learning rate and loss."""
     lines = {}
-    for how in SWEPT:
+    for how in (*SWEPT, BOTH_SMALL):
         same = how == "A random"
         moved = np.mean([run["first_update"] for run in chosen(runs, how=how, rate=RATE)])
         lines[LABELS[how]] = {
-            f"‖ΔW‖/‖W‖ after one step at {RATE:g}": f"{moved:.2%}",
+            f"‖ΔW‖/‖W‖ after one step at {RATE:g}": f"{moved:.2%}" if how in SWEPT else "–",
             "best learning rate, ratio": "–" if same else times(rate_ratio(runs, how)),
             "held-out loss, best against best": "–" if same else times(loss_ratio(runs, how)),
         }
@@ -142,13 +165,19 @@ def claims(runs: Sequence[dict]) -> pd.DataFrame:
     which = loss_ratio(runs, "B random, small")
     first = [np.mean([run["first_update"] for run in chosen(runs, how=how, rate=RATE)]) for how in ("B random", "B random, small")]  # fmt: skip
     step = first[1] / first[0]
+    large = [f(runs, "B random", "A random, large") for f in (loss_ratio, own_ratio)]
+    equal = [
+        at_equal_rates(runs, *pair)
+        for pair in (("B random", "A random, large"), ("B random, small", "A random"))
+    ]
     learned = estimates.ratio(*([run[n] for run in best(runs, "A random")] for n in ("nll_base", "nll_end")))  # fmt: skip
     rows = [
         (
             f"One zero matrix: the model starts {'at' if one_zero == 0 else 'away from'} the base",
             f"largest change of a logit {one_zero:g}, in all runs",
-            f"both random: {largest('both random'):.0f}",
-            "float32, recorded; bfloat16 with dropout, one seed, live",
+            f"both random: {largest('both random'):.0f}; with small entries: {largest(BOTH_SMALL):.0f}",
+            f"loss after training ÷ A random's, at {RATE:g}: large B {said(at_rate(runs, 'both random'))}, small {said(at_rate(runs, BOTH_SMALL))}; "
+            f"small, best against best: {said(loss_ratio(runs, BOTH_SMALL))}",
         ),
         (
             f"Two zero matrices: the model {'never changes' if still == 0 else 'changes'}",
@@ -163,10 +192,10 @@ def claims(runs: Sequence[dict]) -> pd.DataFrame:
             f"A random: {said(rate_ratio(runs, 'A random, large'))}; in proportion to the first step it would be ×{step:.2f}",
         ),
         (
-            f"Which matrix is random, small entries: loss {verdict(which, 'higher with B', 'lower with B', neutral=1.0)}",
-            times(which),
+            f"Which matrix is random: loss with small entries {verdict(which, 'higher with B', 'lower with B', neutral=1.0)}, with large ones {agreed(large, 'higher with B', 'lower with B')}",
+            f"small {times(which)}; large {times(large[0])}, each seed at its own best {times(large[1])}",
             f"the size alone, B random: {said(loss_ratio(runs, 'B random', 'B random, small'))}; A random: {said(loss_ratio(runs, 'A random, large'))}",
-            f"large entries, B against A: {said(loss_ratio(runs, 'B random', 'A random, large'))}; each seed at its own best: {said(own_ratio(runs, 'B random', 'A random, large'))}",
+            f"at equal learning rates, mean of all {len(RATES)}, B ÷ A: large {said(equal[0])}; small {said(equal[1])}",
         ),
     ]
     return pd.DataFrame(rows, columns=["claim", "measured", "control", "where it stops holding"])

@@ -120,6 +120,22 @@ def a_function(base, r, alpha):
     return Sequential(base, r, alpha)
 
 
+@right(LAYER)
+class StrongDropout(Right):
+    """Drops most of the adapter's input in training."""
+
+    def correction(self, x):
+        return super().correction(F.dropout(x, 0.8, self.training))
+
+
+@refused(LAYER, "reached by a gradient in training mode")
+class CutInTraining(Right):
+    """Layers below do not learn."""
+
+    def forward(self, x):
+        return super().forward(x.detach() if self.training else x)
+
+
 @refused(LAYER, "It sets the random seed itself")
 class Seeded(Right):
     def first_A(self, r, d_in):

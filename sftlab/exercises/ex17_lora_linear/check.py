@@ -25,6 +25,10 @@ LAYER, TEST = "17.LoRALinear", "17.is_lora_layer"
 
 
 # --- The layer -----------------------------------------------------------------------------------
+def alpha_over_r(layer: Right) -> float:
+    return layer.alpha / layer.r
+
+
 def _wrong(message: str, **parts: Callable) -> None:
     """Declare a layer of which some parts are wrong."""
     mistake(LAYER, message)(type(f"Wrong: {message[:60]}", (Right,), parts))
@@ -58,6 +62,8 @@ _wrong("Here A starts at zero and B at random. It is the other way round: A is r
 _wrong("B does not start at zero, so the first output differs from that of base: the model is changed before it is trained.", **PARTS["B is random"])  # fmt: skip
 _wrong("All numbers in A are equal, so all its rows would learn the same. Draw them at random.",
        first_A=lambda self, *shape: torch.ones(*shape))  # fmt: skip
+_wrong("The rows of A are equal, or multiples of each other: they would all learn the same. Draw each row anew.",
+       first_A=lambda self, r, d_in: torch.randn(1, d_in).repeat(r, 1))  # fmt: skip
 
 for _message, _factor in (
     ("The factor is alpha: it is not divided by r.", FACTORS["α"]),
@@ -118,6 +124,15 @@ _wrong("The gradient of x is incomplete: the part that passes through A and B is
 _wrong("The gradient of x is incomplete: the part that passes through the frozen base is cut off, so no layer below would learn from it.",
        forward=lambda self, x: self.base(x).detach() + self.correction(x))  # fmt: skip
 
+_wrong("In training mode the correction is left out, so A and B never get a gradient. It belongs to both modes.",
+       forward=lambda self, x: self.base(x) + (0 if self.training else self.correction(x)))  # fmt: skip
+_wrong("In training mode the correction is, on average, not that of eval mode. Is there another factor, or a dropout that does not scale what it keeps?",
+       factor=lambda self, alpha, r: alpha if self.training else alpha / r)  # fmt: skip
+_wrong("In training mode no gradient reaches A, although one does in eval mode.",
+       correction=lambda self, x: alpha_over_r(self) * (x @ (self.A.detach() if self.training else self.A).T @ self.B.T))  # fmt: skip
+_wrong("In training mode the output is random already at the start, where B is zero. Dropout belongs on the way to A, not on the way to base.",
+       forward=lambda self, x: Right.forward(self, F.dropout(x, 0.3, self.training)))  # fmt: skip
+
 
 # --- The layer: what is compared -----------------------------------------------------------------
 def _x(*shape: int) -> Tensor:
@@ -150,6 +165,8 @@ def _see_start(layer: Any, given: tuple) -> dict:
         "first output": layer(_x(3, base.in_features)),
         "A is zero": A is not None and not A.any(),
         "A holds different numbers": A is not None and bool(A.unique().numel() > 1),
+        "A's rows are no multiples of each other": A is not None
+        and bool(F.cosine_similarity(A[:1], A[1:]).abs().min() < 0.99),
         "B is zero": B is not None and not B.any(),
     }
 
@@ -197,6 +214,28 @@ def _see_gradients(layer: Any, given: tuple) -> dict:
     }
 
 
+def _see_training(layer: Any, given: tuple) -> dict:
+    """Look at one input many times, so that dropout is averaged out."""
+    x = _x(1, given[0].in_features).repeat(4096, 1).requires_grad_()
+    start = [layer.train(mode)(x).detach() for mode in (True, False)]
+    adapter = _known(layer, given)
+    out = layer.train()(x)
+    if out.requires_grad:
+        out.square().sum().backward()
+    base, r, _ = given
+    sizes = (base.in_features, base.out_features, r)
+    grads = (find_adapter(_trained(layer), *sizes, of=lambda p: p.grad) or {}) | {"x": x.grad}
+    calm = layer.eval()(x).detach()
+    apart = (out.detach().mean(0) - calm.mean(0)).norm()
+    return {
+        "at the start, training mode gives the output of eval mode": torch.allclose(*start, 1e-4, 1e-4),
+        "in training mode the average output is that of eval mode": bool(
+            adapter and apart <= 0.25 * (calm - start[1]).mean(0).norm() + 1e-4
+        ),
+        "reached by a gradient in training mode": [n for n in "ABx" if grads.get(n) is not None],
+    }  # fmt: skip
+
+
 def _layer_case(
     rule: str,
     observe: Callable,
@@ -227,6 +266,7 @@ LAYER_CASES = (
     _layer_case(
         "formula", _see_changed, "called in both modes; A and B change; called again", 7, 5, 3, 11
     ),
+    _layer_case("backward", _see_training, "one x, 4,096 times, in training mode", 7, 5, 3, 11),
     _layer_case("shape", _see_shapes, "x with one dimension and with three", 7, 5, 3, 11),
     _layer_case(
         "backward", _see_gradients, "the gradients of the sum of the squared outputs", 7, 5, 3, 11
@@ -356,10 +396,10 @@ EXERCISES = {
             "formula": "The output is base(x) + (alpha / r) · x Aᵀ Bᵀ, with A and B as they are then.",
             "shape": "A is (r, d_in), B is (d_out, r), or transposed, named freely. x is (..., d_in).",
             "trained": "Only A and B require a gradient: weight and bias of base do not.",
-            "start": "A starts random and B at zero, so the first output is that of base.",
+            "start": "A starts random, no two rows alike, and B at zero: the first output is base's.",
             "seed": "Set no random seed: with one, all layers would start with the same A.",
-            "again": "A call changes no number, and in eval mode nothing is random.",
-            "backward": "Gradients reach A, B and x.",
+            "again": "A call changes no number. Nothing is random but dropout before A, in training.",
+            "backward": "Gradients reach A, B and x, also in training; its average output is the same.",
         },
         hints=(
             "What does the class have to keep from __init__, and which parts of it are trained?",
@@ -384,7 +424,7 @@ EXERCISES = {
         "You choose the base, an nn.Linear, and r and alpha.",
         rules={
             "right": "Accepted: a right class, also with dropout in training. Compare outputs and gradients to 1e-3, absolute and relative.",
-            "factor": "Refused: any other factor than alpha / r.",
+            "factor": "Refused: in eval mode, any other factor than alpha / r.",
             "start": "Refused: at the start, B is not all zeros, or A is all zeros.",
             "trained": "Refused: anything but A and B is trained.",
             "gradient": "Refused: in eval mode, A, B or x gets another gradient than by the formula, or none.",
