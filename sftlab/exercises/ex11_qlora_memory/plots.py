@@ -159,11 +159,11 @@ def in_percent(found: Estimate) -> Estimate:
 def why_small(runs: Sequence[dict]) -> str:
     """Return why prediction b comes out as it does; the words follow the controls."""
     told = "; ".join(
-        f"{arm}, {_points(found)}: {verdict(found, 'NF4 costs more', 'NF4 costs less')}"
+        f"{arm.partition(',')[0]} {_points(found)}, {verdict(found, 'NF4 costs more', 'NF4 costs less')}"
         for arm in CONTROLS
         for found in [added_loss(runs, NF4, arm)]
     )
-    return f"A layer amplifies some directions far more than others. Errors of one size, the loss that NF4's adds minus that of another: {told}."
+    return f"A layer amplifies some directions far more than others. NF4's added loss minus that of an error of the same size: {told}."
 
 
 def losses(runs: Sequence[dict]):
