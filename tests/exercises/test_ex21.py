@@ -14,6 +14,7 @@ from sftlab.errors import WorkbookError
 from sftlab.exercises.ex21_qlora_finetuning import bases, plots
 from sftlab.exercises.ex21_qlora_finetuning import explorer as explorers
 from sftlab.exercises.ex21_qlora_finetuning import moved_back as moves
+from sftlab.exercises.ex21_qlora_finetuning import roundings as others
 from sftlab.exercises.ex21_qlora_finetuning.census import census
 from sftlab.exercises.record import runs
 from sftlab.loss import model_loss
@@ -21,7 +22,7 @@ from sftlab.memory import limit
 from sftlab.memory.count import parameter_bytes
 from sftlab.memory.plan import Run, plan
 from sftlab.memory.shapes import SHAPES
-from sftlab.quantized_layers import quantize_model_linears
+from sftlab.quantized_layers import dequantize_model_linears, quantize_model_linears
 
 SMALL = Run(batch=1, length=8, trained_per_row=4, r=2)
 
@@ -159,6 +160,20 @@ def made_back(ratio: float = 2.0) -> list[dict]:
     ]
 
 
+def made_others(documents: float = 1.0, own: float = 0.5, back: float = 1.0) -> list[dict]:
+    """Further roundings: ratios to 16 bits of the documents, and of the test losses on either base."""
+    full = {(r["learning_rate"], r["seed"]): r["test"] for r in made() if r["base"] == bases.FULL}
+    found = []
+    for setting in others.settings():
+        value = full[setting["learning_rate"], setting["seed"]]
+        none = setting["order"] == others.NONE
+        moved = (
+            dict.fromkeys(map(str, others.ORDERS), value / own) if none else {"-1": back * value}
+        )
+        found.append({**setting, "test": value, "documents": documents * value, "moved": moved})
+    return found
+
+
 STAGES = {
     "one": {("linear", "bfloat16"): (10, 20)},
     "two": {("linear", "uint8"): (10, 5)},
@@ -179,7 +194,6 @@ def test_arms_are_paired_by_seed_and_rates_chosen_on_validation():
     assert plots.best(runs, bases.FOUR)[0]["learning_rate"] == plots.SAME
     assert plots.against(runs, bases.FOUR)[0] == pytest.approx(1.5)
     assert plots.against(runs, bases.HALF)[1] == pytest.approx((1, 1))
-    assert plots.forgetting(runs, bases.FOUR)[0] == pytest.approx(1.5)
     assert plots.repaired(runs, bases.FOUR)[0] == pytest.approx(0.75)
     assert plots.repaired(runs, bases.THREE, 8e-4)[0] == pytest.approx(0.5)
     assert plots.at_low(runs, bases.HALF)[0] > 1  # the arm in float32 is the one with higher losses
@@ -194,9 +208,8 @@ def test_documents_are_compared_at_equal_test_loss():
     def curve(base, shift, above):
         rates = [rate * shift for rate in bases.RATES]
         points = [{"test": 1 / (1000 * rate), "documents": 1 + 1000 * rate} for rate in rates]
-        before = {"test": 9.0, "documents": 1.0}
         return [
-            {"base": base, "learning_rate": rate, "seed": seed, "before": before, "validation": point["test"],
+            {"base": base, "learning_rate": rate, "seed": seed, "validation": point["test"],
              "test": point["test"], "documents": point["documents"] * above}
             for seed in range(3) for rate, point in zip(bases.RATES, points, strict=True)
         ]  # fmt: skip
@@ -208,8 +221,41 @@ def test_documents_are_compared_at_equal_test_loss():
     assert found(1.0, 1.2)[0] == pytest.approx(1.2)
     assert found(1.5, 1.0)[0] == pytest.approx(1, abs=0.02)
     assert found(1.5, 0.8)[0] == pytest.approx(0.8, abs=0.02)
-    assert found(0.1, 1.0, 0.2) is None
+    assert found(0.1, 1.0, 0.2) is None and found(1.0, 1.0, 2.0) is None  # no run on one side
     assert plots.equal(None) == "not reached by every seed"
+
+
+def test_learning_rates_are_chosen_on_the_seeds_that_both_arms_have():
+    """Seeds of one arm alone could give it another learning rate than the same losses give the other."""
+    runs = made()
+    for run in runs:
+        if run["seed"] >= bases.SEEDS:
+            run["validation"] = 1.0 if run["learning_rate"] == bases.RATES[0] else 9.0
+    assert plots.best(runs, bases.FOUR)[0]["learning_rate"] == bases.RATES[0]
+    assert plots.against(runs, bases.HALF, bases.FOUR)[1] == pytest.approx((1, 1))
+    assert plots.repaired(runs, bases.THREE)[0] == pytest.approx(0.5)
+    assert plots.moved_back(runs, made_back(), bases.TWO, plots.SAME)[0] == pytest.approx(2.0)
+
+
+def test_the_usual_order_rounds_as_the_library_does_and_others_as_far():
+    usual, error = others.rounded(0)
+    packed = dequantize_model_linears(quantize_model_linears(bases.plain()))
+    pairs = zip(usual.parameters(), packed.parameters(), strict=True)
+    assert all(torch.equal(one, other) for one, other in pairs)
+    other, as_large = others.rounded(1)
+    assert as_large == pytest.approx(error, rel=0.01)
+    assert not all(torch.equal(a, b) for a, b in zip(usual.parameters(), other.parameters(), strict=True))  # fmt: skip
+    assert others.rounded(others.NONE)[1] == 0
+
+
+def test_roundings_are_those_of_the_other_records_and_all_seeds_reach_the_target():
+    recorded, further = runs("qlora"), runs("roundings")
+    sixteen = plots.loss(recorded, bases.FULL, rate=plots.SAME)
+    again = {run["seed"]: run["test"] for run in further if run["order"] == others.NONE}
+    assert again == pytest.approx(sixteen, rel=0.01)
+    found = plots.roundings(recorded, runs("moved_back"), further)
+    assert len(found) == 1 + len(others.ORDERS)
+    assert {len(by) for each in found.values() for by in each.values()} == {bases.MORE}
 
 
 def test_a_rate_is_told_with_the_seeds_that_agree():
@@ -225,32 +271,37 @@ def test_a_rate_is_told_with_the_seeds_that_agree():
 
 
 def test_the_words_follow_the_numbers(monkeypatch):
-    def told(runs, back=None):
-        back = back or made_back()
-        return " ".join(plots.claims(STAGES, HELD, runs, back, LIMITS, REAL).to_numpy().flatten())
+    def told(runs, back=None, further=None):
+        args = back or made_back(), further or made_others()
+        return " ".join(plots.claims(STAGES, HELD, runs, *args, LIMITS, REAL).to_numpy().flatten())
 
     def documents(factor):
-        return [{**r, "documents": r["documents"] * (factor if r["base"] == bases.FOUR else 1)} for r in made()]  # fmt: skip
+        changed = [{**r, "documents": r["documents"] * (factor if r["base"] == bases.FOUR else 1)} for r in made()]  # fmt: skip
+        return told(changed, further=made_others(factor))
 
-    monkeypatch.setattr(plots, "TARGETS", (1.2, 1.15, 1.1))
-    assert "at equal test loss: documents ×1.50 (1.50 to 1.50), above 1 at 3" in told(
-        documents(1.5)
+    monkeypatch.setattr(plots, "TARGETS", (1.2, 1.1))
+    monkeypatch.setattr(plots, "AT", 1.2)
+    assert "documents is above 1 at equal test loss (1.2) ×1.50 (1.50 to 1.50) over 5" in documents(
+        1.5
     )
-    assert "×0.50 (0.50 to 0.50), below 1 at 3" in told(documents(0.5))
-    assert "×1.00 (1.00 to 1.00), not settled here at 3" in told(made())
-    up, down = (1.1, (1.05, 1.2)), (0.9, (0.8, 0.95))
-    assert [plots.above_one(some) for some in ([up, up], [down], [up, down], [up, None])] == ["above 1", "below 1", *2 * [plots.estimates.OPEN]]  # fmt: skip
+    assert "documents is below 1 at equal" in documents(0.5)
+    assert "documents is not settled here at equal" in documents(1.0)
+    mixed = [{**r, "documents": r["documents"] * (1.5 if r["order"] > 2 else 0.7)} for r in made_others()]  # fmt: skip
+    assert "documents is not settled here" in told(made(), further=mixed)  # roundings disagree
     assert "not reached by every seed" in told(made(0.5))
-    assert f"in bfloat16: test loss at {plots.SAME:g} higher, each at its own learning rate higher" in told(made(0.5, bases.HALF))  # fmt: skip
-    only_own = [{**r, "test": r["test"] * (2 if r["base"] == bases.HALF and r["learning_rate"] == bases.RATES[0] else 1), "validation": r["validation"] * (0.1 if r["base"] == bases.HALF and r["learning_rate"] == bases.RATES[0] else 1)} for r in made()]  # fmt: skip
-    assert "the same within 5%, each at its own learning rate higher" in told(only_own)
-    assert "loss lower used on 4 bits, higher used on 16: each fits its own" in told(made())
-    assert "lower used on 4 bits, lower used on 16: the match" in told(made(), made_back(0.5))
-    assert "higher used on 4 bits, higher used on 16: the match" in told(made(2.0))
+    assert f"in bfloat16: test loss at {len(bases.RATES)} learning rates higher" in told(made(0.5, bases.HALF))  # fmt: skip
+    assert "learning rates the same within 5%" in told(made())
+    one_rate = [{**r, "test": r["test"] * (2 if r["base"] == bases.HALF and r["learning_rate"] == plots.SAME else 1)} for r in made()]  # fmt: skip
+    assert "learning rates not settled here" in told(one_rate)
+    fits = made_others(back=2.0)
+    assert "loss lower used on 4 bits, higher used on 16: each fits its own" in told(made(), None, fits)  # fmt: skip
+    assert "lower used on 4 bits, lower used on 16: the match" in told(made(), made_back(0.5), made_others(back=0.5))  # fmt: skip
+    assert "higher used on 4 bits, higher used on 16: the match" in told(made(3.0), None, made_others(own=2.0, back=2.0))  # fmt: skip
     assert "whether each fits its own base is not settled" in told(made(), made_back(1.0))
     assert "one seed, an observation: test ×1.20" in told(made())
     fitting = [{**LIMITS[0], "16 bits": DONE}]
-    assert "in 16 bits: trains, peak 600 MB" in str(plots.claims(STAGES, HELD, made(), made_back(), fitting, REAL).to_numpy())  # fmt: skip
+    assert "in 16 bits: trains, peak 600 MB" in str(plots.claims(STAGES, HELD, made(), made_back(), made_others(), fitting, REAL).to_numpy())  # fmt: skip
+    assert "3 bits ×1.50 (1.50 to 1.50), higher" in plots.why_same(made(0.5, bases.THREE))
 
 
 def test_figures_and_tables_draw():
@@ -264,6 +315,8 @@ def test_figures_and_tables_draw():
     plt.close("all")
     assert list(plots.arms_table(runs).index) == list(plots.ARMS)
     assert len(plots.repairs_table(runs, made_back())) == 3
+    table = plots.roundings_table(plots.roundings(runs, made_back(), made_others()))
+    assert len(table) == 2 + len(others.ORDERS)
     assert plots.limit_table(LIMITS)["16 bits"].tolist() == ["no room"]
     assert plots.limit_table(LIMITS)["4 bits"].tolist() == ["trains, peak 600 MB"]
     assert list(plots.low_table(runs).index) == [bases.HALF, bases.MOMENTS, bases.PRODUCTS]

@@ -731,7 +731,7 @@ EXERCISES = {
             ),
             path="Make one row of the indices. Take every second one from the first on, and every second one from the second on. Shift the former by four bits and join them. "
             "The usual wrong turn is the other half: bitsandbytes has the first index in the high one.",
-            why="No processor computes with 4 bits: before each use the bytes are unpacked, and become values again. The order within a byte is an agreement. "
+            why="An index of NF4 is a place in a table: before a product the bytes are unpacked and looked up. The order within a byte is an agreement. "
             "A reader with the other order gets each pair exchanged, without an error.",
             shows=(pack,),
         ),

@@ -26,6 +26,8 @@ from sftlab.exercises.ex11_qlora_memory.experiment import (
 )
 from sftlab.memory.count import TrainingBytes
 
+SHOWN_AS = {EVEN: "16 even values"}  # others take INT4 for 15 values with zero among them
+INT4 = "INT4, −7 to 7"
 CARDS = (16, 24, 48, 80)  # GB
 STORED = {"bf16": "16 bits", "nf4": "4 bits"}
 
@@ -45,7 +47,6 @@ PUBLISHED = {
 
 WHY = {  # why a prediction comes out as it does: prediction -> mechanism
     "a": "An offset lets the 16 values cover the block's own range, without a gap at its short end. Its bits have to come from somewhere: at equal bits its blocks are longer, and a longer block has a wider range.",
-    "b": "A layer uses some directions far more than others. Rounding errors have little to do with them: they cost about as little as noise, or as an error in one random direction. The same size in the layer's largest singular direction costs far more.",
     "c": "Four bits each would be 35 GB. Scales add to them, and the embedding and the output head stay in 16 bits.",
 }  # fmt: skip
 
@@ -58,13 +59,19 @@ def chosen(runs: Sequence[dict], **settings) -> list[dict]:
     return [run for run in runs if all(run[name] == value for name, value in settings.items())]
 
 
+def shown_as(code: str) -> str:
+    """Return a code's name in figures and tables."""
+    return SHOWN_AS.get(code, code)
+
+
 def code_values(found: Mapping[str, Sequence[float]]):
     """Draw the values of each code as ticks on a line from −1 to 1."""
+    found = {shown_as(name): values for name, values in found.items()}
     near = {name: sum(abs(v) < 0.5 for v in values) for name, values in found.items()}
     told = ", ".join(f"{name} {n}" for name, n in near.items())
     return dots(
         found,
-        "The 16 values of each code",
+        "The values of each code",
         f"Rows of ticks from −1 to 1. Between −0.5 and 0.5 lie: {told}.",
         marker="|", mean=False, xlabel="value, in units of the block's scale", figsize=(7.4, 0.6 * len(found) + 1.3),
     )  # fmt: skip
@@ -72,6 +79,9 @@ def code_values(found: Mapping[str, Sequence[float]]):
 
 def error_over_bits(found: Mapping[str, Mapping[str, Mapping[float, float]]]):
     """Draw the error over the bits per weight: panel -> code -> bits -> error ÷ size of the weights."""
+    found = {
+        panel: {shown_as(code): by for code, by in codes.items()} for panel, codes in found.items()
+    }
     each = {
         panel: ", ".join(f"{code} {by[SHOWN]:.1%}" for code, by in codes.items())
         for panel, codes in found.items()
@@ -120,8 +130,8 @@ def ratios_table(runs: Sequence[dict], real: Sequence[dict]) -> pd.DataFrame:
     """Return each code's error divided by NF4's, by bits: the base model, and SmolLM2's embedding."""
     rows = {}
     for code in CODES[1:]:
-        rows[code] = {f"{b} bits": times(against_nf4(runs, code, b)) for b in BITS}
-        rows[f"{code}, SmolLM2"] = {f"{b} bits": on_real(real, code, b) for b in BITS}
+        rows[shown_as(code)] = {f"{b} bits": times(against_nf4(runs, code, b)) for b in BITS}
+        rows[f"{shown_as(code)}, SmolLM2"] = {f"{b} bits": on_real(real, code, b) for b in BITS}
     return pd.DataFrame(rows).T.rename_axis("error ÷ NF4's")
 
 
@@ -140,6 +150,22 @@ def added_loss(runs: Sequence[dict], arm: str, over: str | None = None) -> Estim
     return estimates.crossed(added - other)
 
 
+def in_percent(found: Estimate) -> Estimate:
+    """Return an estimate in percent."""
+    value, (low, high) = found
+    return 100 * value, (100 * low, 100 * high)
+
+
+def why_small(runs: Sequence[dict]) -> str:
+    """Return why prediction b comes out as it does; the words follow the controls."""
+    told = "; ".join(
+        f"{arm.partition(',')[0]} {_points(found)}, {verdict(found, 'NF4 costs more', 'NF4 costs less')}"
+        for arm in CONTROLS
+        for found in [added_loss(runs, NF4, arm)]
+    )
+    return f"A layer amplifies some directions far more than others. NF4's added loss minus that of an error of the same size: {told}."
+
+
 def losses(runs: Sequence[dict]):
     """Draw by how much each arm raises the loss, one point for each draw of the blocks.
 
@@ -147,7 +173,8 @@ def losses(runs: Sequence[dict]):
     """
     arms = (*CODES, *CONTROLS)
     found = {
-        arm: [float(np.mean(r["loss"])) for r in chosen(runs, arm=arm, bits=SHOWN)] for arm in arms
+        shown_as(arm): [float(np.mean(r["loss"])) for r in chosen(runs, arm=arm, bits=SHOWN)]
+        for arm in arms
     }
     *_, large, _ = sorted(found.values(), key=np.mean)
     low, high = min(map(min, found.values())), 1.35 * max(large)
@@ -221,6 +248,7 @@ def claims(
     normal: Mapping[str, Mapping[float, float]],
     planned: Mapping[tuple[str, str], Sequence[float]],
     in_64: Mapping[str, float],
+    with_zero: Mapping[float, float],
 ) -> pd.DataFrame:
     """Return the claims of the lesson with their numbers; the words follow the intervals.
 
@@ -228,6 +256,7 @@ def claims(
         normal: code -> bits -> error on normal numbers.
         planned: (shape, weights) -> planned GB by length.
         in_64: code -> error on the linear layers in blocks of 64.
+        with_zero: bits -> error of ``INT4`` on the linear layers, divided by NF4's.
     """
 
     def than(found: Estimate) -> str:
@@ -243,16 +272,16 @@ def claims(
     both = {shape for shape, weights in planned if weights == "bf16"}
     larger = sorted({shape for shape, _ in planned} - both)
     ranked = "; ".join(
-        f"{code}: {verdict(found, 'higher', 'lower')}, {_points(found)}"
+        f"{shown_as(code)}: {verdict(found, 'higher', 'lower')}, {_points(found)}"
         for code in CODES[1:]
         for found in [added_loss(runs, code, NF4)]
     )
     rows = [
         (
-            f"With 16 even values (INT4) the error is {than(even)} than with NF4, at {SHOWN} bits",
+            f"With 16 even values the error is {than(even)} than with NF4, at {SHOWN} bits",
             times(even),
             f"the best 16 values for normal numbers (Lloyd–Max): {times(best)}, so {than(best)} than NF4",
-            f"{last:g} bits: {times(against_nf4(runs, EVEN, last))}; SmolLM2's embedding, {SHOWN} bits: {on_real(real, EVEN, SHOWN)}, Lloyd–Max there {on_real(real, LLOYD, SHOWN)}",
+            f"{last:g} bits: {times(against_nf4(runs, EVEN, last))}; {INT4}, all layers together: ×{with_zero[SHOWN]:.2f} at {SHOWN} bits, ×{with_zero[last]:.2f} at {last:g}; SmolLM2's embedding, {SHOWN} bits: {on_real(real, EVEN, SHOWN)}, Lloyd–Max there {on_real(real, LLOYD, SHOWN)}",
         ),
         (
             f"With an offset and as many bits, INT4's error is {than(offset)} than NF4's, at {SHOWN} bits",
@@ -302,8 +331,6 @@ def against_cards(planned: TrainingBytes, title: str, alt: str):
     """Draw one stacked bar up to the peak, and a line for each size of card."""
     found = {name: size / 1e9 for name, size in parts_of(planned).items()}
     peak = sum(found.values())
-    cards = {
-        card: f"{card}:\n{'above the plan' if peak <= card else 'below the plan'}" for card in CARDS
-    }
+    cards = {card: f"{card} GB" for card in CARDS}
     return stacked({"": found}, title, alt, axvline=cards, xlim=(0, max(1.05 * peak, 88)),
                      xlabel="GB; dotted lines are cards", figsize=(7.6, 2.6))  # fmt: skip

@@ -15,10 +15,10 @@ from sftlab.exercises.estimates import Estimate, times, verdict
 from sftlab.exercises.ex19_full_vs_lora.experiment import (
     BATCHES,
     EMBEDDED,
-    FEW,
     METHODS,
     SHAPE,
     a_run,
+    seven_sizes,
 )
 from sftlab.exercises.ex19_full_vs_lora.parts import PARTS as ALIVE
 from sftlab.exercises.ex19_full_vs_lora.parts import step_parts as step_parts  # for the notebook
@@ -26,9 +26,10 @@ from sftlab.exercises.record import runs as runs  # for the notebook
 from sftlab.exercises.sizes import size
 from sftlab.exercises.trade_off import FULL, LORA
 from sftlab.memory.count import TrainingBytes
-from sftlab.memory.plan import plan
+from sftlab.memory.plan import Run, plan
 
 PARTS = ("weights", "adapters", "gradients", "optimizer", "activations", "peak")
+MOMENTS = ("1, loss", "2, last layer", "3, AdamW")
 SHORT, LONG = (length for _, length in BATCHES[SHAPE])
 
 WHY = {  # why a prediction comes out as it does: prediction -> mechanism
@@ -97,17 +98,25 @@ def against_plan(found: Mapping[str, tuple[TrainingBytes, TrainingBytes]]) -> pd
     return pd.DataFrame(rows).T
 
 
+def moment(run: Run) -> str:
+    """Return at which of the planned moments of a step the peak is."""
+    _, gradients, _, activations, logits, in_flight, largest = seven_sizes(run)
+    held = activations + 2 * logits, activations - logits + in_flight, gradients + 2 * largest
+    return MOMENTS[int(np.argmax(held))]
+
+
 def peaks_table(
-    found: Mapping[str, Sequence[int]], planned: Mapping[str, TrainingBytes]
+    said: Mapping[str, int], seen: Mapping[str, int], ways: Mapping[str, Run]
 ) -> pd.DataFrame:
-    """Return the peak that the meter saw, the planned one, and the share that they differ by."""
+    """Return planned and measured peaks of each setting, how far they differ, and the planned moment."""
     rows = {
         name: {
-            "highest": size(max(timeline)),
-            "planned": size(planned[name].peak),
-            "differ by": f"{max(timeline) / planned[name].peak - 1:+.1%}",
+            "your function": size(said[name]),
+            "your meter, or recorded": size(seen[name]),
+            "differ by": f"{seen[name] / said[name] - 1:+.1%}",
+            "planned moment": moment(run),
         }
-        for name, timeline in found.items()
+        for name, run in ways.items()
     }
     return pd.DataFrame(rows).T
 
@@ -258,25 +267,24 @@ def held_out_ratio(trade_off: Sequence[dict]) -> Estimate:
 
 def claims(
     runs: Sequence[dict],
-    timelines: Mapping[str, Sequence[int]],
     planned: Mapping[str, TrainingBytes],
     operations: Mapping[str, Mapping[str, float]],
     trade_off: Sequence[dict],
+    ways: Mapping[str, Run],
     seen: Mapping[str, int],
 ) -> pd.DataFrame:
     """Return the claims of the lesson with their numbers; the words follow them.
 
     Args:
-        timelines: variant -> bytes after every operation.
         planned: variant -> what was planned.
         operations: as in `time_table`.
         trade_off: the recorded runs of notebook 06.
-        seen: peaks that the meter saw, those of `FEW` among them.
+        ways: setting -> its run. seen: its peak as measured.
     """
-    peak = {name: max(timeline) for name, timeline in timelines.items()}
-    off = max(abs(peak[name] / planned[name].peak - 1) for name in peak)
-    summed = ", ".join(f"{name} {_sum(planned[name]) / peak[name] - 1:+.0%}" for name in peak)
-    few = "full, recomputed, 4 trained tokens"
+    off = {name: seen[name] / plan(run).peak - 1 for name, run in ways.items()}
+    at_loss = [abs(off[name]) for name, run in ways.items() if moment(run) == MOMENTS[0]]
+    summed = ", ".join(f"{name} {_sum(planned[name]) / seen[name] - 1:+.0%}" for name in planned)
+    far = max(off, key=lambda name: abs(off[name]))
     short, long = share_of_full(runs, SHORT), share_of_full(runs, LONG)
     saves = verdict(long, "less", "more", neutral=short[1][1] if long[0] > short[0] else short[1][0])  # fmt: skip
     off_peak, larger = taken_off(runs), max(_over_plan(runs).values())
@@ -287,10 +295,10 @@ def claims(
     loss = held_out_ratio(trade_off)
     rows = [
         (
-            f"The peak of a step's tensors can be planned from shapes: within {off:.1%}",
-            ", ".join(f"{name} {size(peak[name])}" for name in METHODS),
+            f"The peak of a step's tensors can be planned from shapes: within {max(map(abs, off.values())):.1%}; where the loss is the peak, within {max(at_loss):.1%}",
+            "; ".join(f"{name}: {off[name]:+.1%} ({moment(run)})" for name, run in ways.items()),
             f"the sum of all parts instead: {summed}",
-            f"{few} per sequence: {seen[few] / plan(FEW[few]).peak - 1:+.0%}, because a fourth moment, the backward pass of the first layer, is not planned; a whole process holds up to {larger:.0%} more, above the level of a warmed-up one",
+            f"farthest off: {far}, planned at moment {moment(ways[far])}; the backward pass of the first layer is not planned; a whole process holds up to {larger:.0%} more, above the level of a warmed-up one",
         ),
         (
             f"With longer sequences LoRA saves {saves} of the peak",
@@ -308,11 +316,11 @@ def claims(
             f"Observation: a step with LoRA takes {'less' if of_full(runs, SHAPE) < 1 else 'more'} time than a full one (SmolLM2)",
             f"×{of_full(runs, SHAPE):.2f}; one recording, the fastest of six rounds, two threads",
             f"arithmetic alone: ×{operations[SHAPE]['lora'] / operations[SHAPE]['full']:.2f}",
-            f"embedded model: ×{of_full(runs, EMBEDDED):.2f}, with ×{operations[EMBEDDED]['lora'] / operations[EMBEDDED]['full']:.2f} of the arithmetic; no interval",
+            f"{recorded(runs, kind='time', shape=SHAPE)[0]['tokens']} tokens a step; AdamW's own time is in the seconds, not in the arithmetic; embedded model: ×{of_full(runs, EMBEDDED):.2f}, with ×{operations[EMBEDDED]['lora'] / operations[EMBEDDED]['full']:.2f} of the arithmetic; no interval",
         ),
         (
-            f"Held-out loss with LoRA against full fine-tuning: {verdict(loss, 'higher', 'lower', neutral=1.0)}; its file is {on_disk(runs, SHAPE):.0f} times smaller",
-            f"{times(loss)}; file of full fine-tuning ÷ LoRA's: ×{on_disk(runs, SHAPE):.0f} (SmolLM2), ×{on_disk(runs, EMBEDDED):.0f} (embedded)",
+            f"Held-out loss with LoRA against full fine-tuning: {verdict(loss, 'higher', 'lower', neutral=1.0)}; its file is {on_disk(runs, EMBEDDED):.0f} times smaller",
+            f"{times(loss)}; file of full fine-tuning ÷ LoRA's: ×{on_disk(runs, EMBEDDED):.0f}, of SmolLM2 ×{on_disk(runs, SHAPE):.0f}",
             "each at its best learning rate, chosen on other questions (notebook 06)",
             "32 pairs, one small model",
         ),

@@ -35,6 +35,7 @@ class _Block(nn.Module):
         self.heads = nn.Linear(64, 192)  # "head" is part of its name; no output head
         self.score_head = nn.Linear(64, 64)  # its name ends in "head"; no output head
         self.lm_head_2 = nn.Linear(64, 64)  # its name holds "lm_head"; no output head
+        self.my_lm_head = nn.Linear(64, 64)  # its name ends in "lm_head"; no output head
         self.lm_head = nn.Linear(64, 64)  # an output head inside of a block, as some models have it
         self.deep = nn.Sequential(nn.Sequential(nn.Sequential(nn.Linear(64, 64))))
 
@@ -131,6 +132,8 @@ _packing("A layer is left out because its name ends in head. Only the one called
          choose=lambda name, m: _plain(m) and not name.endswith("head"))  # fmt: skip
 _packing("A layer is left out because its name contains lm_head. Only the one called so is left as it is.",
          choose=lambda name, m: _plain(m) and "lm_head" not in name)  # fmt: skip
+_packing("A layer is left out because its name ends in lm_head. After the last dot, only lm_head itself is the output head.",
+         choose=lambda name, m: _plain(m) and not name.endswith("lm_head"))  # fmt: skip
 _packing("An lm_head inside another module is packed. The last part of its name counts, after the last dot.",
          choose=lambda name, m: _plain(m) and name != "lm_head")  # fmt: skip
 _packing("The last linear layer is taken for the output head, which need not come last. Leave out the one called lm_head.",

@@ -24,6 +24,7 @@ from sftlab.exercises.ex21_qlora_finetuning.bases import (
     TWO,
 )
 from sftlab.exercises.ex21_qlora_finetuning.bases import FULL as SIXTEEN
+from sftlab.exercises.ex21_qlora_finetuning.roundings import NONE
 from sftlab.exercises.sizes import size
 from sftlab.lora import lora_parameter_count
 from sftlab.memory.shapes import SHAPES, build, linear_layers
@@ -32,14 +33,19 @@ from sftlab.statistics import chosen
 
 Census = Mapping[tuple[str, str], tuple[int, int]]  # (kind, dtype) -> (parameters, bytes)
 
-ARMS = (SIXTEEN, FOUR, HALF, THREE, TWO)
+ARMS = (SIXTEEN, FOUR, THREE, TWO)
 PARTS = ("linear layers", "embedding and head", "adapters", "gradients", "moments of AdamW")
 SAME = 1.6e-3  # a learning rate at which arms are compared, too
-TARGETS = (0.1, 0.08, 0.065)  # test losses at which the loss on documents is compared
+TARGETS = (0.06, 0.05)  # test losses at which the loss on documents is compared
 STORED = {"16 bits": 16.0, "NF4": bits_per_parameter(), "NF4, double": bits_per_parameter(double=True)}  # fmt: skip
+AT = TARGETS[0]
+COMPARED = (
+    f"documents, both at test loss {AT:g}",
+    f"test, used on this rounding, both at {SAME:g}",
+    f"test, used on 16 bits, both at {SAME:g}",
+)
 WHY = {  # why a prediction comes out as it does: prediction -> mechanism
     "a": "The function casts every 16-bit parameter that is not packed to float32. That doubles the embedding, which is also the output head and takes more bytes here than all packed layers.",
-    "b": "What rounding changes grows with its error, and at 4 bits the error is small: compare the losses of the bases before training, and what 3 and 2 bits add. The packed layers have the logits and the gradients of plain layers with the same values: they only round.",
     "c": "The second adapter meets errors that it never saw, and those of 2 bits are large. The first was trained with them. Whether it corrects them its loss on this base does not show: see it on 16 bits, where there is nothing to correct.",
 }  # fmt: skip
 
@@ -105,6 +111,12 @@ def two_recipes(made: Mapping[str, Census]) -> str:
 # --- training --------------------------------------------------------------------------------
 
 
+def together(runs: Sequence[dict], *bases: str) -> list[dict]:
+    """Return the runs of the seeds that all of these arms have: on them learning rates are chosen."""
+    seeds = set.intersection(*({run["seed"] for run in chosen(runs, base=b)} for b in bases))
+    return [run for run in runs if run["seed"] in seeds]
+
+
 def best(runs: Sequence[dict], base: str) -> list[dict]:
     """Return an arm's runs at the learning rate with the lowest validation loss."""
     tried = [run for run in chosen(runs, base=base) if run["learning_rate"] in RATES]
@@ -131,6 +143,7 @@ def paired(one: Mapping[int, float], other: Mapping[int, float]) -> Estimate:
 
 def against(runs: Sequence[dict], base: str, other: str = SIXTEEN, rate: float = 0) -> Estimate:
     """Return an arm's test loss over another's, each at its own learning rate or both at the same."""
+    runs = together(runs, base, other)
     return paired(loss(runs, other, rate=rate), loss(runs, base, rate=rate))
 
 
@@ -141,7 +154,7 @@ def moved_back(runs: Sequence[dict], back: Sequence[dict], base: str, rate: floa
     """
     at = rate or best(runs, base)[0]["learning_rate"]
     moved = {run["seed"]: run["moved"] for run in chosen(back, base=base, learning_rate=at)}
-    return paired(loss(runs, SIXTEEN, rate=rate), moved)
+    return paired(loss(together(runs, SIXTEEN, base), SIXTEEN, rate=rate), moved)
 
 
 def repaired(runs: Sequence[dict], base: str, rate: float = 0) -> Estimate:
@@ -149,6 +162,7 @@ def repaired(runs: Sequence[dict], base: str, rate: float = 0) -> Estimate:
 
     Both have one learning rate, or each that of its own training, which is on 16 bits for the second.
     """
+    runs = together(runs, SIXTEEN, base)
     return paired(carried(runs, base, rate), loss(runs, base, rate=rate))
 
 
@@ -157,38 +171,34 @@ def at_best_for_it(runs: Sequence[dict], base: str) -> Estimate:
 
     It is chosen on the test questions themselves, so in favor of the adapter that was not trained on the base.
     """
+    runs = together(runs, SIXTEEN, base)
     found = estimates.tuned(chosen(runs, base=SIXTEEN), lambda run: run["moved"][base])
     return paired({run["seed"]: run["moved"][base] for run in found}, loss(runs, base))
-
-
-def forgetting(runs: Sequence[dict], base: str, rate: float = 0) -> Estimate:
-    """Return the loss on documents after training over that of the arm on 16 bits."""
-    one, other = (loss(runs, each, "documents", rate) for each in (SIXTEEN, base))
-    return paired(one, other)
 
 
 def documents_at(runs: Sequence[dict], base: str, target: float) -> dict[int, float]:
     """Return seed -> an arm's loss on documents where its test loss falls to a target.
 
-    Each seed has a curve over the learning rates, which begins at 0 with the base before training. It is
-    interpolated in the logarithms of both losses. Seeds that do not get there are left out.
+    Each seed has a curve over the learning rates, interpolated in the logarithms of both losses. Seeds
+    without a run on either side of the target are left out.
     """
     found = {}
-    for seed in loss(runs, base):
-        some = [r for r in chosen(runs, base=base, seed=seed) if r["learning_rate"] in RATES]
-        curve = [some[0]["before"], *sorted(some, key=lambda run: run["learning_rate"])]
+    for seed in {run["seed"]: 0 for run in chosen(runs, base=base)}:
+        curve = [r for r in chosen(runs, base=base, seed=seed) if r["learning_rate"] in RATES]
+        curve.sort(key=lambda run: run["learning_rate"])
         tests, texts = ([point[name] for point in curve] for name in ("test", "documents"))
         value = value_at(tests, np.log(texts).tolist(), target)
-        if value is not None:
+        if value is not None and tests[0] > target:
             found[seed] = float(np.exp(value))
     return found
 
 
 def at_equal_loss(runs: Sequence[dict], base: str, target: float) -> Estimate | None:
     """Return ``documents_at`` over that of the arm on 16 bits; None unless every seed gets there."""
+    runs = together(runs, SIXTEEN, base)
     one, other = (documents_at(runs, arm, target) for arm in (SIXTEEN, base))
-    whole_ = len(one) == len(loss(runs, SIXTEEN)) and len(other) == len(loss(runs, base))
-    return paired(one, other) if whole_ else None
+    seeds = {run["seed"] for run in runs}
+    return paired(one, other) if one.keys() == other.keys() == seeds else None
 
 
 def equal(found: Estimate | None) -> str:
@@ -201,9 +211,9 @@ def at_targets(found: Sequence[Estimate | None]) -> str:
     return ", ".join(f"{equal(each)} at {target:g}" for each, target in zip(found, TARGETS, strict=True))  # fmt: skip
 
 
-def above_one(found: Sequence[Estimate | None]) -> str:
-    """Return which side of 1 ratios lie on, all of them; not settled unless they agree."""
-    said = {estimates.verdict(each, "above 1", "below 1", neutral=1.0) if each else estimates.OPEN for each in found}  # fmt: skip
+def at_all(found: Sequence[Estimate]) -> str:
+    """Return what ratios say, if they agree."""
+    said = {estimates.compared(each) for each in found}
     return said.pop() if len(said) == 1 else estimates.OPEN
 
 
@@ -278,7 +288,6 @@ def arms_table(runs: Sequence[dict]) -> pd.DataFrame:
             "test, before → after": f"{before(runs, base, 'test'):.2f} → {test:.3f}",
             "documents, before → after": f"{start:.2f} → {texts:.2f} (×{texts / start:.1f})",
             "test ÷ 16 bits": times(against(runs, base)),
-            "documents ÷ 16 bits": times(forgetting(runs, base)),
         }
         for target in TARGETS:
             found = equal(at_equal_loss(runs, base, target))
@@ -286,6 +295,15 @@ def arms_table(runs: Sequence[dict]) -> pd.DataFrame:
         if base == SIXTEEN:
             rows[base] |= dict.fromkeys(list(rows[base])[3:], "")
     return pd.DataFrame(rows).T.rename_axis("trained on")
+
+
+def why_same(runs: Sequence[dict]) -> str:
+    """Return why prediction b comes out as it does: what packed layers do, and what fewer bits cost."""
+    told = "; ".join(f"{base} {times(found)}, {estimates.compared(found)}" for base, found in ((base, against(runs, base)) for base in (FOUR, THREE, TWO)))  # fmt: skip
+    return (
+        "Packed layers have the logits and the gradients of plain layers with the same values: they only round. "
+        f"What this costs depends on the error. Test loss after training, ÷ 16 bits: {told}. (3 and 2 bits are another code, too.)"
+    )
 
 
 def repairs(runs: Sequence[dict]):
@@ -315,6 +333,57 @@ def match(rounded: Estimate, sixteen: Estimate) -> str:
     if rounded[1][0] > 1 or sixteen[1][1] < 1:
         return "the match of adapter and base does not explain it"
     return f"whether each fits its own base is {estimates.OPEN}"
+
+
+def roundings(
+    runs: Sequence[dict], back: Sequence[dict], others: Sequence[dict]
+) -> dict[str, dict[str, dict[int, float]]]:
+    """Return rounding of the base to NF4 -> what is compared -> seed -> ratio to the base in 16 bits.
+
+    The usual rounding is that of ``runs`` and ``back``; ``others`` is the record of further ones.
+    """
+    sixteen, texts = loss(runs, SIXTEEN, rate=SAME), documents_at(runs, SIXTEEN, AT)
+    put = {run["seed"]: run["moved"] for run in chosen(others, order=NONE)}
+    usual = {run["seed"]: run["moved"] for run in chosen(back, base=FOUR, learning_rate=SAME)}
+    arms = {"the usual one": (chosen(runs, base=FOUR), carried(runs, FOUR, SAME), usual)}
+    for order in sorted({run["order"] for run in others} - {NONE}):
+        own = [{**run, "base": FOUR} for run in chosen(others, order=order)]
+        returned = {r["seed"]: r["moved"][str(NONE)] for r in chosen(own, learning_rate=SAME)}
+        arms[f"columns in order {order}"] = own, {s: on[str(order)] for s, on in put.items()}, returned  # fmt: skip
+    found = {}
+    for name, (own, moved, returned) in arms.items():
+        pairs = (texts, documents_at(own, FOUR, AT)), (moved, loss(own, FOUR, rate=SAME)), (sixteen, returned)  # fmt: skip
+        found[name] = {
+            what: {seed: other[seed] / one[seed] for seed in one if seed in other}
+            for what, (one, other) in zip(COMPARED, pairs, strict=True)
+        }
+    return found
+
+
+def over_roundings(
+    found: Mapping[str, Mapping[str, Mapping[int, float]]], what: str
+) -> Estimate | None:
+    """Return the geometric mean of ``roundings`` and its interval over roundings and over seeds, if any seed has all."""
+    rows = [each[what] for each in found.values()]
+    seeds = [seed for seed in rows[0] if all(seed in row for row in rows)]
+    if not seeds:
+        return None
+    value, interval = estimates.crossed(np.log([[row[seed] for seed in seeds] for row in rows]))
+    low, high = np.exp(interval).tolist()
+    return float(np.exp(value)), (low, high)
+
+
+def roundings_table(found: Mapping[str, Mapping[str, Mapping[int, float]]]) -> pd.DataFrame:
+    """Return ``roundings``: each with its interval over seeds, and all together."""
+    rows = {
+        name: {
+            what: equal(paired(dict.fromkeys(by, 1.0), by) if by else None)
+            for what, by in each.items()
+        }
+        for name, each in found.items()
+    }
+    rows["over roundings and seeds"] = {what: equal(over_roundings(found, what)) for what in COMPARED}  # fmt: skip
+    return pd.DataFrame(rows).T.rename_axis("rounding; trained on it ÷ on 16 bits")
 
 
 def repairs_table(runs: Sequence[dict], back: Sequence[dict]) -> pd.DataFrame:
@@ -379,6 +448,7 @@ def claims(
     held: Mapping[str, Mapping[str, float]],
     runs: Sequence[dict],
     back: Sequence[dict],
+    others: Sequence[dict],
     limits: Sequence[dict],
     real: Sequence[dict],
 ) -> pd.DataFrame:
@@ -387,17 +457,16 @@ def claims(
     Args:
         stages: call -> census after it, in the order of the calls.
         held: way to prepare -> "parameters" in bytes, most library steps first.
-        runs, back: the recorded training, and the adapters moved back to 16 bits.
+        runs, back, others: the recorded training, the adapters moved back to 16 bits, other roundings.
         limits: the recorded attempts under a limit. real: one run of each on two models.
     """
     sixteen, packed, prepared, *_ = map(whole, stages.values())
     part = Counter({kind: held_ for (kind, _), (_, held_) in next(iter(stages.values())).items()})
     most, *_, least = (one["parameters"] for one in held.values())
-    four, texts = against(runs, FOUR), [at_equal_loss(runs, FOUR, target) for target in TARGETS]
-    rate = best(runs, FOUR)[0]["learning_rate"]
-    half, own = against(runs, HALF, FOUR, rate), against(runs, HALF, FOUR)
-    mended, low, products = repaired(runs, FOUR), at_low(runs, HALF), at_low(runs, PRODUCTS)
-    returned = moved_back(runs, back, FOUR)
+    ways = roundings(runs, back, others)
+    texts, mended, returned = (over_roundings(ways, what) for what in COMPARED)
+    four, low, products = against(runs, FOUR), at_low(runs, HALF), at_low(runs, PRODUCTS)
+    half = {rate: against(runs, HALF, FOUR, rate) for rate in RATES}
     large = max(limits, key=lambda run: run["allowed"])
     same = estimates.compared
     rows = [
@@ -408,20 +477,20 @@ def claims(
             f"a small model: its embedding is {part['embedding'] / sixteen:.0%} of its bytes in 16 bits",
         ),
         (
-            f"4 bits against 16, at equal test loss: documents {equal(texts[-1])}, {above_one(texts)} at {len(TARGETS)} test losses",
-            f"documents {at_targets(texts)}; test, each at its own learning rate, {times(four)}, {same(four)}",
+            f"4 bits ÷ 16 bits: the loss on documents is {estimates.verdict(texts, 'above 1', 'below 1', neutral=1.0) if texts else estimates.OPEN} at equal test loss ({AT:g})",
+            f"{equal(texts)} over {len(ways)} roundings and {len(loss(runs, FOUR))} seeds; test, each at its own learning rate, {times(four)}, {same(four)}",
             f"a dose, 3 bits: {at_targets([at_equal_loss(runs, THREE, target) for target in TARGETS])}",
-            f"one rounding of one base; 3 bits are a dose, no second rounding; SmolLM2, one seed, an observation: test ×{real_ratio(real, 'smollm2-instruct'):.2f}",
+            f"the usual rounding alone, over seeds: {at_targets([at_equal_loss(runs, FOUR, target) for target in TARGETS])}; SmolLM2, one seed, an observation: test ×{real_ratio(real, 'smollm2-instruct'):.2f}",
         ),
         (
             f"An adapter trained on 4 bits, against one trained on 16: loss {same(mended)} used on 4 bits, {same(returned)} used on 16: {match(mended, returned)}",
-            f"used on 4 bits {times(mended)}, used on 16 bits {times(returned)}",
-            f"both at {SAME:g}: {times(repaired(runs, FOUR, SAME))}, {times(moved_back(runs, back, FOUR, SAME))}",
-            f"used on 4 bits, with the learning rate best there for the one from 16 bits: {times(at_best_for_it(runs, FOUR))}; " + "; ".join(f"{base}: {times(repaired(runs, base))}, used on 16 bits {times(moved_back(runs, back, base))}" for base in (THREE, TWO)),
+            f"used on 4 bits {times(mended)}, used on 16 bits {times(returned)}, over roundings and seeds, both at {SAME:g}",
+            "; ".join(f"{base}: {times(repaired(runs, base))}, used on 16 bits {times(moved_back(runs, back, base))}" for base in (THREE, TWO)),
+            f"the usual rounding, each at its own learning rate: {times(repaired(runs, FOUR))}, used on 16 bits {times(moved_back(runs, back, FOUR))}; used on 4 bits, with the learning rate best there for the one from 16 bits: {times(at_best_for_it(runs, FOUR))}",
         ),
         (
-            f"A, B, their products, gradients and moments in bfloat16: test loss at {rate:g} {same(half)}, each at its own learning rate {same(own)}",
-            f"both at {rate:g}: {times(half)}; each at its own learning rate: {times(own)}",
+            f"A, B, their products, gradients and moments in bfloat16: test loss at {len(half)} learning rates {at_all(list(half.values()))}",
+            "; ".join(f"{times(found)} at {rate:g}" for rate, found in half.items()),
             f"at {LOW:g} the loss falls by {times(low)} as much; with only the moments in float32 by {times(at_low(runs, MOMENTS))}, with their products alone in bfloat16 by {times(products)}",
             "24 steps at a constant learning rate",
         ),
