@@ -66,7 +66,7 @@ STATEMENTS = (
     Statement("10", "LoRA needs about ten times the learning rate.", (0,), (
         ("higher", PART, "higher; by how much depends on the questions and on what is kept equal"), ("lower", FAILED, ""))),
     Statement("11", "NF4 stores weights better than four-bit integers.", (0, 1), (
-        ("larger.*larger.*5.0: ×0", PART, "at these bits per weight; at 5.0 it turns round"), ("larger.*larger", HELD, ""), ("smaller", FAILED, ""))),
+        ("larger.*larger.*5.0: ×0", PART, "at these bits per weight; with an offset, at 5.0, it turns round"), ("larger.*larger", HELD, ""), ("smaller", FAILED, ""))),
     Statement("12", "A masked prompt is not trained.", (0, 1), (
         ("loss higher.*share of the gradient.*masked positions: 0", PART, "it has no loss of its own, but what it says changes the loss and the gradient"),)),
     Statement("13", "A handful of pairs turns continuing into answering.", (0,), (
