@@ -115,8 +115,9 @@ def by_chance(model, tokenizer) -> tuple[float, str]:
     unread, long = sum(cost > 0 for cost in costs), sum(len(ids) > LIMIT for ids in answers)
     exact = sum(cost == 0 and len(ids) <= LIMIT for cost, ids in zip(costs, answers, strict=True))
     return left, (
-        f"{unread} answers hold a token that the base never read ({left:.3f} nats in the mean), "
-        f"{long} are cut at {LIMIT} tokens: without a hit by chance, {exact / len(answers):.0%} can be exact."
+        f"{unread} of {len(answers)} answers hold a token that the base never read, and {long} are longer than the "
+        f"limit of {LIMIT} tokens. So {exact / len(answers):.0%} can be exact, or more by a lucky guess. If the "
+        f"never-read tokens were equally likely, a loss of {left:.3f} nats would stay."
     )
 
 
@@ -260,7 +261,10 @@ def places(runs: Sequence[dict], task: str) -> str:
 
 def beside_the_report(runs: Sequence[dict]) -> str:
     """Return in words where attention stays behind the MLP here, as was reported for large models."""
-    said = {"higher": ", as they report", "lower": ", other than they report"}
+    said = {
+        "higher": ", as reported for large models",
+        "lower": ", unlike the report on large models",
+    }
     found = {task: word(against(runs, task, ATTENTION, MLP)) for task in (FACTS, ANSWERS)}
     told = (f"{task} {direction}{said.get(direction, '')}" for task, direction in found.items())
     return "Loss with attention alone, compared with the MLP alone: " + "; ".join(told) + "."
