@@ -132,7 +132,7 @@ def why_kept(runs: Sequence[dict], others: Sequence[dict]) -> str:
 
     first = estimates.change(shares(ADAMW, 1), shares(SGD, 1))
     word = verdict(first, "spreads it over more directions", "gathers it in fewer directions", "does not change that measurably")  # fmt: skip
-    grown = verdict(estimates.change(shares(ADAMW, 1), shares(ADAMW, STEPS)), "gather it again", "spread it further", "do not change that measurably")  # fmt: skip
+    grown = verdict(estimates.change(shares(ADAMW, 1), shares(ADAMW, STEPS)), "gather it", "spread it", "do not change that measurably")  # fmt: skip
     return (
         f"{WHY['a']} The first gradient has {np.mean(shares(SGD, 1)):.0%} of its energy in two directions, AdamW's first step {np.mean(shares(ADAMW, 1)):.0%}: "
         f"AdamW {word}. Later steps {grown}. By learning rate the share is {energies(runs)}."
