@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 
 import pytest
 import torch
@@ -42,10 +43,13 @@ def models():
 
 
 @pytest.fixture(scope="module")
-def live(page, tmp_path_factory):
+def folder(tmp_path_factory):
+    return live_page.build(tmp_path_factory.mktemp("live") / "book")[0].parent
+
+
+@pytest.fixture(scope="module")
+def live(page, folder):
     """The page, opened from a file, with the models loaded by a first question."""
-    folder = tmp_path_factory.mktemp("live") / "book"
-    live_page.build(folder)
     window = page.context.browser.new_context().new_page()
     window.goto((folder / "live.html").as_uri())
     window.click("#go")
@@ -184,9 +188,8 @@ def test_axe_finds_nothing_serious_and_a_telephone_shows_all(live):
         live.screenshot(path=SCREENSHOTS / f"ask_both_{width}.png", full_page=True)
 
 
-def test_without_its_weights_the_page_says_what_is_missing(page, tmp_path):
-    live_page.build(tmp_path / "book")
-    (tmp_path / "book" / "weights.js").unlink()
+def test_without_its_weights_the_page_says_what_is_missing(page, folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "book", ignore=shutil.ignore_patterns("weights.js"))
     window = page.context.browser.new_context().new_page()
     window.goto((tmp_path / "book" / "live.html").as_uri())
     window.click("#go")

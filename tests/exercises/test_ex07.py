@@ -156,8 +156,12 @@ def test_what_adamw_makes_of_a_gradient_follows_the_numbers():
         return plots.why_kept(runs(NAME), made(lambda *key: share.get(key, 0.5)))
 
     assert "80% of its energy in two directions, AdamW's first step 40%" in told(0.8, 0.4, 0.5)
-    assert "AdamW spreads" in told(0.8, 0.4, 0.5) and "Later steps gather it." in told(0.8, 0.4, 0.5)
-    assert "AdamW gathers" in told(0.3, 0.4, 0.2) and "Later steps spread it." in told(0.3, 0.4, 0.2)
+    assert "AdamW spreads" in told(0.8, 0.4, 0.5) and "Later steps gather it." in told(
+        0.8, 0.4, 0.5
+    )
+    assert "AdamW gathers" in told(0.3, 0.4, 0.2) and "Later steps spread it." in told(
+        0.3, 0.4, 0.2
+    )
 
 
 def test_sgd_has_the_learning_rate_of_its_lowest_validation_loss_and_each_seed_once():

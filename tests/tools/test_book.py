@@ -38,9 +38,13 @@ class Seen(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def pages(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("book") / "book"
-    return {path.name: Seen(path.read_text(encoding="utf-8")) for path in book.build(folder)}
+def built(tmp_path_factory):
+    return book.build(tmp_path_factory.mktemp("book") / "book")
+
+
+@pytest.fixture(scope="module")
+def pages(built):
+    return {path.name: Seen(path.read_text(encoding="utf-8")) for path in built}
 
 
 def test_there_is_a_page_for_every_notebook_and_an_index(pages):
@@ -113,9 +117,8 @@ def test_every_prediction_can_be_made_and_its_outcome_repeats_it(pages):
             assert {f"outcome-{id}" for id in seen.asked} <= seen.ids
 
 
-def test_the_first_page_is_light_and_the_weights_are_stored_once(tmp_path):
-    book.build(tmp_path / "book")
-    sizes = {path.name: path.stat().st_size for path in (tmp_path / "book").iterdir()}
+def test_the_first_page_is_light_and_the_weights_are_stored_once(built):
+    sizes = {path.name: path.stat().st_size for path in built[0].parent.iterdir()}
     assert sizes["index.html"] + sizes["book.css"] < 100_000
     assert sizes["live.html"] + sizes["almanac.js"] + sizes["live.js"] < 100_000
     assert sizes["weights.js"] < 10_000_000
