@@ -31,8 +31,7 @@ INTRODUCTION = """<p class="stored">These pages show stored runs. The workbook i
 
 
 LIVE = '<a href="live.html">Ask both models</a>'
-ASKED_LIVE = re.compile(r"explore\(\s*.(01\.ask_both|20\.merge_strength)")
-MOVED = """<p class="stored">This is its first picture. <a href="live.html">Ask both models</a> moves here, in your browser.</p>"""
+MOVED = f'<p class="stored">This is its first picture. {live.MOVES}</p>'
 # What the card of an outcome says to somebody who ran the notebook without a prediction.
 UNASKED = re.compile(r"You made no prediction here\.(.*?) Next time commit first: [^.]*\.", re.S)
 
@@ -65,7 +64,7 @@ def _ask(cells: Sequence[Any]) -> None:
                 output.data["text/html"] = UNASKED.sub(rf"{yours}\1", text)
         if cell.cell_type == "code" and START.search(cell.source):
             cell.outputs = []  # what is done, which only the one who ran it wants to know
-        if cell.cell_type == "code" and ASKED_LIVE.search(cell.source):
+        if cell.cell_type == "code" and live.EXPLORERS.search(cell.source):
             cell.outputs.append(new_output("display_data", {"text/html": MOVED}))
 
 

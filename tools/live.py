@@ -10,6 +10,7 @@ import base64
 import gzip
 import html
 import json
+import re
 from pathlib import Path
 
 from sftlab._internal.paths import DATA
@@ -25,6 +26,9 @@ from tools import website
 
 # Not the right one, not the bare text, and not one in which the tokenizer itself is another.
 CHANGED = [form for form in FORMS if form not in (RIGHT, NO_TEMPLATE, TYPED)]
+# Explorers of which the page shows as much.
+EXPLORERS = re.compile(r"explore\(\s*.(01\.ask_both|20\.merge_strength)")
+MOVES = '<a href="live.html">Ask both models</a> moves, here in the browser.'
 BASE, CHAT = DATA / "models" / "almanac-base", DATA / "models" / "almanac-chat"
 
 

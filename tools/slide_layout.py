@@ -13,7 +13,7 @@ from typing import Any
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
 
 from sftlab.classroom.catalogue import notebook
-from tools import polls, presenter, website
+from tools import live, polls, presenter, website
 from tools.notebook_metadata import CHECK, EXPLORE, REVEAL, START
 from tools.presenter import Load
 from tools.slide_height import ROOM, TIGHT, parts, slide_height
@@ -22,6 +22,7 @@ HEADING = re.compile(r"^(#{1,3}) (.+)$", re.M)
 ITEM = re.compile(r"\n(?=[-*] |\d+\. )")  # of a list
 IN_WORDS = "This figure in words: "
 LIVE = '<p class="live">A still picture: in JupyterLab it moves.</p>'
+LIVE_HERE = f'<p class="live">A still picture. {live.MOVES}</p>'
 
 
 @dataclass
@@ -173,7 +174,8 @@ class Deck:
         displayed = outputs and all(output.output_type == "display_data" for output in outputs)
         moving = bool(EXPLORE.search(cell.source)) and displayed
         if moving:
-            shown[-1].after = LIVE
+            here = live.EXPLORERS.search(cell.source)
+            shown[-1].after = LIVE_HERE if here else LIVE
         if REVEAL.search(cell.source):
             self._begin_again("solution")
             if len(shown) > 1:  # what the cell tries first

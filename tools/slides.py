@@ -17,7 +17,7 @@ from pygments.formatters import HtmlFormatter
 
 from sftlab.classroom import html_cards
 from sftlab.errors import WorkbookError
-from tools import website
+from tools import live, website
 from tools.slide_layout import Deck, Piece, Slide
 
 TEMPLATE = website.TEMPLATES / "slides"
@@ -26,7 +26,8 @@ CARRIER = "sphinx_revealjs"
 REVEAL = ("dist/reset.css", "dist/reveal.css", "dist/reveal.js", "plugin/notes/notes.js", "LICENSE")
 INTRODUCTION = """<p class="stored">Arrow keys or a clicker turn the slides. <kbd>S</kbd> opens the presenter's view with notes and
 minutes, <kbd>F</kbd> fills the screen, <kbd>Esc</kbd> shows all slides, <kbd>C</kbd> unfolds code or a solution, <kbd>?</kbd> lists all keys. On a
-prediction, <kbd>1</kbd> to <kbd>9</kbd> count a hand, <kbd>−</kbd> takes it back, and <kbd>A</kbd> shows what was measured.</p>"""
+prediction, <kbd>1</kbd> to <kbd>9</kbd> count a hand, <kbd>−</kbd> takes it back, and <kbd>A</kbd> shows what was measured.</p>
+<p><a href="live.html"><strong>Ask both models</strong></a>: the base and the chat model answer what the room calls out, here in the browser.</p>"""
 
 
 def page(number: str) -> str:
@@ -97,7 +98,7 @@ def build(folder: Path) -> list[Path]:
     copied["book.css"] = website.TEMPLATES / "book" / "book.css"
     pages = {website.page_name(number): page(number) for number in website.numbers()}
     pages["index.html"] = website.contents("book.css", INTRODUCTION)
-    return website.write(folder, pages, copied, own="slides.js")
+    return [*website.write(folder, pages, copied, own="slides.js"), *live.build(folder)]
 
 
 if __name__ == "__main__":
