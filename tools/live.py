@@ -28,7 +28,7 @@ from tools import website
 CHANGED = [form for form in FORMS if form not in (RIGHT, NO_TEMPLATE, TYPED)]
 # Explorers of which the page shows as much.
 EXPLORERS = re.compile(r"explore\(\s*.(01\.ask_both|20\.merge_strength)")
-MOVES = '<a href="live.html">Ask both models</a> moves, here in the browser.'
+MOVES = 'On the page <a href="live.html">Ask both models</a> it moves, here in the browser.'
 BASE, CHAT = DATA / "models" / "almanac-base", DATA / "models" / "almanac-chat"
 
 
