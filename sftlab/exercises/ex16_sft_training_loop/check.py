@@ -540,8 +540,8 @@ EXERCISES = {
         "batches: a list of dicts with input_ids, attention_mask and labels, each (examples, length); a label of -100 is not "
         "trained. rates: the learning rate of each step.",
         rules={
-            "step": "The optimizer takes one step on each batch, in order, on the mean loss over its trained tokens, with this batch's "
-            "gradients alone. Clipping their norm to 1, once the whole batch is in them, is optional.",
+            "step": "The optimizer takes one step on each batch, in order, on the mean loss over its trained tokens, with its "
+            "gradients alone. Clipping the norm of all to 1 is optional.",
             "state": "The optimizer keeps its state, such as momentum, from step to step.",
             "rate": "In each step, all parameter groups of the optimizer have the step's learning rate.",
             "mode": "The model is in train mode in every step, and in eval mode at the end, whatever mode on_step leaves it in.",
