@@ -207,7 +207,9 @@ def in_points(
 
 def main_figure(runs: Runs):
     """Draw what 200 pairs change, bad or right. “None” are the 500 good ones alone, after 120 steps."""
-    return in_points(comparisons(runs), "What 200 pairs change, mostly beside 500 good ones")
+    return in_points(
+        comparisons(runs), "What 200 pairs change, mostly beside 500 good ones", figsize=(9, 4.3)
+    )
 
 
 def amount_table(runs: Runs) -> pd.DataFrame:
