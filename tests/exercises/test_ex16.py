@@ -7,6 +7,7 @@ import threading
 from collections import Counter
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 import torch
 
@@ -147,9 +148,19 @@ def test_the_words_follow_the_numbers(few_turns, prompt_wins):
     assert "the same losses" in equal["claim"][4] and "other losses" in other["claim"][4]
     assert equal["measured"][4].startswith("TRL, 2 steps: 1e-06 at most; another run,")
     gaps = plots.read_or_not(runs, READS)
+    arm, read = plots.best(runs, stopping.MANY), plots.read_mask(READS)
+    parts = [plots.against_prompt_on(runs, arm, of)[0] for of in (read, [not one for one in read])]
+    assert (4 * parts[0] + 104 * parts[1]) / 108 == pytest.approx(
+        plots.against_prompt(runs, arm)[0]
+    )
+    assert ("lowest steps average 20 (20 to 20)" in plots.when_to_stop(runs)) == few_turns
     assert gaps[1].endswith(f", {word}")
-    assert gaps[0].startswith("read with their answers in pretraining (4 of 108 questions)")
-    assert gaps[1].startswith("not read with their answers in pretraining (104 of 108 questions)")
+    assert gaps[0].startswith(
+        "read with their answers in pretraining (4 of 108 questions, of equal weight)"
+    )
+    assert gaps[1].startswith(
+        "not read with their answers in pretraining (104 of 108 questions, of equal weight)"
+    )
     assert f", {word}; 240 pairs end" in equal["where it stops holding"][2]
     assert (": higher: 24 pairs at 0.0001" in plots.overfitting(runs)) == few_turns
     assert "the chosen step is the last: 240 pairs" in plots.overfitting(runs) or not few_turns
@@ -164,7 +175,7 @@ def test_the_words_follow_the_numbers(few_turns, prompt_wins):
     assert set(verdicts) == {"lower" if prompt_wins else "higher"}
     assert "8 examples" in " ".join(plots.untrained(runs))  # by the lower loss, not by the score
     assert plots.flat(runs).endswith(f" at steps {20 if few_turns else 96}.")
-    assert ("own steps: 20, 20, 20, 20." in plots.flat(runs)) == few_turns
+    assert ("own steps: 20, 20, 20, 20;" in plots.flat(runs)) == few_turns
     assert plots.flat(runs, 1.0).endswith("the minimum is flat.")
     assert "24 pairs: 15–16, 240 pairs: 24" in plots.kinds_covered(runs)
     rules = plots.rules_table(runs, more).iloc[:, 1:]
@@ -188,6 +199,14 @@ def test_a_question_counts_as_read_with_any_of_the_marks_or_with_one():
     assert plots.read_mask(READS) == [True] * 4 + [False] * 104
     assert not any(plots.read_mask(READS, ("Q:", "Question:")))
     assert plots.subjects_shared() == "subjects that occur in more than one kind: 10 of 93"
+
+
+def test_each_question_weighs_the_same_and_kinds_stay_the_unit():
+    of = [n in (0, 1, 2, 4) for n in range(108)]  # three questions of a kind, and one of another
+    kinds = [question["kind"] for question in stopping.questions()[1]]
+    assert len({kinds[n] for n in (0, 1, 2)}) == 1 and kinds[4] != kinds[0]
+    table = plots.by_question(np.array([[1, 1, 1, 0], [0, 0, 0, 0]]), of)
+    assert table.shape == (2, 2) and table.mean(1).tolist() == [0.75, 0.0]
 
 
 def test_the_documents_are_those_that_the_base_was_trained_on():

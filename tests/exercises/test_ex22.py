@@ -145,6 +145,17 @@ def test_leaked_questions_are_told_apart_from_the_others():
     assert set(plots.leak_by_kind(one)) <= set(plots.kind_names())
     assert leaked[0] == pytest.approx(0.2, abs=0.01)
     assert every[0] == pytest.approx((100 * leaked[0] + 440 * others[0]) / 540)
+    assert more[0] == pytest.approx(leaked[0] - others[0])
+    gained, number = plots.leak_counts(one)
+    assert number.sum((1, 2)).tolist() == [540] * SEEDS and number[:, 0].sum() == 100 * SEEDS
+    gained[:] = 0
+    gained[:, 0, 3] = number[:, 0, 3]  # the leak helps in one kind alone
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plots, "leak_counts", lambda *_: (gained, number))
+        alone = plots.leak_alone(one)
+        assert alone[0] == pytest.approx(number[:, 0, 3].sum() / (100 * SEEDS))
+        assert alone[1][0] < 0  # one kind settles nothing
+        assert plots.leak_alone(one, without=[plots.kind_names()[3]]) == (0, (0, 0))
 
 
 def test_what_a_filter_catches_is_counted_by_defect():
@@ -164,6 +175,7 @@ def test_words_about_sides_follow_the_numbers():
     assert "replaced by right ones -" in plots.better_or_more(rose)
     assert "exact answers lower" in plots.real_in_words(smol, 4)
     assert "exact answers higher" in plots.real_in_words(other, 4)
+    assert "almanac 549 of 1,920, SmolLM2 91 of 320" in plots.real_in_words(other, 4)
     assert plots.dose_in_words(flat).startswith(
         "defects with a settled loss, at 100 of 300: 0 of 8;"
     )

@@ -51,13 +51,16 @@ from sftlab.exercises.ex23_broken_runs_clinic.plots import (
     counted,
     curve_limits,
     extra_token,
+    false_alarms,
     hits,
     in_some_seeds,
     loss_curves,
     probes_table,
     read_grid,
+    recorded_cost,
     sound_kinds,
     told,
+    tolerance_table,
     which_finds_what,
     why_curve,
     why_start,
@@ -245,8 +248,14 @@ def test_the_words_follow_the_numbers():
     assert len(costs(every, broken(list(KINDS)))["lower"]) == 23
     assert len(costs(none, broken(list(KINDS)))[SMALL]) == 23
     assert SMALL == "loses less than 5 points"
-    assert "learned finds 1 of 23, 5 of 115 runs" in claims(every)["claim"].iloc[-1]
+    assert "learned finds 5 of 115 runs" in claims(every)["claim"].iloc[-1]
     assert "learned finds 0 of 0" in claims(none)["claim"].iloc[-1]
+    for run in every:
+        run["exact"] *= run["kind"] != "a system turn" or run["seed"] > 1
+    assert "learned finds 3 of 113 runs" in claims(every)["claim"].iloc[-1]
+    assert claims(every)["measured"].iloc[-1].startswith("of all their runs 5 of 115;")
+    assert recorded_cost(every, "begin token doubled").endswith(", lower")
+    assert recorded_cost(none, "begin token doubled").endswith(f", {SMALL}")
     assert "a system turn" not in claims(every)["where it stops holding"][2]
     assert "a system turn" in claims(none)["where it stops holding"][2]
     assert begins_by_seed(every).endswith(": 1.0100, 1.0000, 1.0000, 1.0000, 1.0000")
@@ -254,6 +263,8 @@ def test_the_words_follow_the_numbers():
     assert in_some_seeds(none).endswith("none.")
     assert "Missed: none." in why_unseen(every)
     assert "*learned* alone finds 1 of 13" in why_unseen(every)
+    assert "designed for: 12 of 12; the five 12 of 12" in why_unseen(every)
+    assert "designed for: 0 of 12; the five 0 of 12" in why_unseen(none)
     assert "a system turn (5 of 5 seeds)" in why_unseen(none)
     assert "loss: 1 of 1; adapter: 0 of 1" in why_start(every)
     assert "examples: 0 of 5; loss: 0 of 1" in why_start(none)
@@ -271,11 +282,35 @@ def test_words_about_the_curve_follow_its_threshold():
             run["kind"], 0.05
         )
     assert "two thirds is a lenient rule" in why_curve(runs)
-    assert "0.15: 1 of 10, 0 of 13, 0 of 4; 0.05: 1 of 10, 0 of 13, 1 of 4" in curve_limits(runs)
+    assert (
+        "0.15: 1 of 10, 0 of 13, 0 of 15 trainings; 0.05: 1 of 10, 0 of 13, 5 of 15 trainings"
+        in curve_limits(runs)
+    )
     assert counted(runs, broken(list(FIRST)), [STRICT]) == "1 of 10"
     for run in runs:
         run["values"][CURVE] = 0.9 if run["kind"] == "adapter not loaded" else 0.05
     assert why_curve(runs).startswith("It finds adapter not loaded.")
+
+
+def test_a_training_that_is_served_twice_is_one_false_alarm():
+    runs = made_up(caught=False)
+    assert false_alarms(runs, OWN) == "0 of 15 trainings"
+    for run in runs:
+        if run["kind"] in ("sound, merged", "sound, merged in bfloat16"):
+            run["values"]["strength"] = 0.0
+    assert false_alarms(runs, OWN) == "5 of 15 trainings"
+    assert "the five probes: 0 of 23, false alarms 5 of 15 trainings" in would_you_notice(runs)
+
+
+def test_other_tolerances_of_learned_are_told_in_questions():
+    runs = made_up(caught=False)
+    for run in runs:
+        calibrates = run["kind"] == HEALTHY and run["seed"] in experiment.CHOSEN_ON
+        run["values"]["learned"] = 1 - (2 if calibrates else 3) / 16
+    table = tolerance_table(runs)
+    assert list(table.index) == ["1 of 16", "2 of 16 (calibrated)", "3 of 16", "4 of 16"]
+    assert table["learned alone, unseen faults"].tolist() == ["13 of 13"] * 2 + ["0 of 13"] * 2
+    assert table["false alarms"].tolist() == ["15 of 15 trainings"] * 2 + ["0 of 15 trainings"] * 2
 
 
 def test_words_below_the_figure_follow_its_alarms():

@@ -14,19 +14,27 @@ from sftlab.loss import IGNORE_INDEX, ends_with_head, sft_loss, token_nll
 from sftlab.train import sft_train, train_loop
 
 ID = "16.train_loop"
+STEEP = 6.0  # a weight of the last norm
 OWN_RATE = 0.7  # what the optimizer starts with
 _TRIED = {name: torch.ones(1, 1, dtype=torch.long) for name in ("input_ids", "attention_mask")}
 
 
 def _arguments(
     batches: list[list], rates: tuple = (), asks: bool = False, micro: int | None = None,
-    momentum: float = 0.0,
+    momentum: float = 0.0, left: float | None = None, steep: bool = False,
 ):  # fmt: skip
     """A model and an optimizer with two groups of parameters, both of which log what happens.
 
     ``rates`` defaults to the optimizer's own, so that only the cases about rates test them.
+
+    Args:
+        left: fills the gradients before the first step. steep: gradients of a norm above 1.
     """
     model, log = tiny_model(), []
+    if steep:
+        model.model.norm.weight.data.fill_(STEEP)
+    for weight in model.parameters():
+        weight.grad = None if left is None else torch.full_like(weight, left)
     ends_with_head(model, _TRIED)  # in eval mode, as `model_loss` does once, before the hooks
     model.log, model.start = log, [p.detach().clone() for p in model.parameters()]
 
@@ -156,6 +164,45 @@ def _returning(message: str, change: Callable[[list], Any]) -> None:
 _flawed(
     "Gradients of earlier batches are added to those of later ones: PyTorch accumulates them. Set them to zero for every batch.",
     step=lambda *given: _step(*given, zero=False),
+)
+
+
+def _zero_after(model, batch, optimizer, size):
+    loss = _step(model, batch, optimizer, size, zero=False)
+    optimizer.zero_grad()
+    return loss
+
+
+_flawed("Gradients are set to zero after each step alone, so what an earlier run left in them is in the first step. Set them to zero before each batch.", step=_zero_after)  # fmt: skip
+
+
+def _clipped(clip: Callable, each: bool):
+    """Return a step that clips gradients, after each micro-batch or of the whole batch."""
+
+    def step(model, batch, optimizer, size):
+        optimizer.zero_grad()
+        total = 0.0
+        for part in _parts(batch, size):
+            loss = _summed(model, part) / _count(batch)
+            loss.backward()
+            total += loss.item()
+            if each:
+                clip(model.parameters(), 1.0)
+        if not each:
+            clip(model.parameters(), 1.0)
+        optimizer.step()
+        return total
+
+    return step
+
+
+_flawed(
+    "The gradients are clipped after each micro-batch, so the step depends on how the batch is split. Clip once, when the gradients of the whole batch are added up.",
+    step=_clipped(torch.nn.utils.clip_grad_norm_, each=True),
+)
+_flawed(
+    "Each element of the gradients is clipped, which changes their direction. Clip their norm, by `clip_grad_norm_`, or leave them as they are.",
+    step=_clipped(torch.nn.utils.clip_grad_value_, each=False),
 )
 _flawed(
     "The steps use prompt and padding tokens too, as if input_ids were the labels. A batch has labels of its own.",
@@ -446,6 +493,16 @@ def _micro(result: Any, given: tuple) -> dict:
     return {"most examples in a forward pass": max(largest, given[5])} | _changes(result, given)
 
 
+def _direction(result: Any, given: tuple) -> dict:
+    """The first step, by its direction alone: clipping the norm changes only its length."""
+    steps = [change / change.norm().clamp(min=1e-9) for _, change in _events(given, "step")]
+    return {
+        "losses": result,
+        "number of steps of the optimizer": len(steps),
+        "direction of the change of the weights": steps[:1],
+    }
+
+
 SHORT, LONG, MIDDLE = ([1, 6, 2], 2), ([1, 5, 0, 9, 8, 2], 0), ([1, 7, 4, 2], 2)
 THREE = [[SHORT, LONG], [MIDDLE], [LONG, MIDDLE, SHORT]]
 NO_ANSWER = ([1, 8, 4], 3)
@@ -462,12 +519,15 @@ def _case(rule: str, describe: str, observe, *arguments, **options) -> Case:
 CASES = (
     _case("losses", "one batch", _losses, [[MIDDLE]]),
     _case("step", "three batches, the planned rates are the optimizer's own", _changes, THREE),
+    _case("step", "one batch, an earlier run has left its gradients", _changes, [[MIDDLE]], left=0.02),
+    _case("step", "a batch with large gradients", _direction, FIVE[:1], steep=True),
     _case("state", "three batches, by an optimizer with momentum", _changes, THREE, momentum=0.9),
     _case("rate", "three batches with three learning rates", _rates, THREE, (0.2, 0.5, 0.3)),
     _case("mode", "two batches", _modes, THREE[:2]),
     _case("on_step", "three batches, with an on_step", _told, THREE, asks=True),
     _case("mode", "two batches, with an on_step that calls model.eval(), and model.train() after the last step", _modes, THREE[:2], asks=True),
     _case("micro", "a batch of five examples and one of three, the first two without a trained token, with micro_batch_size=2", _micro, FIVE, micro=2),
+    _case("micro", "a batch of five examples with large gradients, with micro_batch_size=2", _direction, FIVE[:1], micro=2, steep=True),
 )  # fmt: skip
 
 EXERCISES = {
@@ -480,8 +540,8 @@ EXERCISES = {
         "batches: a list of dicts with input_ids, attention_mask and labels, each (examples, length); a label of -100 is not "
         "trained. rates: the learning rate of each step.",
         rules={
-            "step": "The optimizer takes one step on each batch, in order, on the mean loss over its trained tokens, with this batch's "
-            "gradients. Clipping their norm to 1 is optional.",
+            "step": "The optimizer takes one step on each batch, in order, on the mean loss over its trained tokens, with its "
+            "gradients alone. Clipping the norm of all to 1 is optional.",
             "state": "The optimizer keeps its state, such as momentum, from step to step.",
             "rate": "In each step, all parameter groups of the optimizer have the step's learning rate.",
             "mode": "The model is in train mode in every step, and in eval mode at the end, whatever mode on_step leaves it in.",

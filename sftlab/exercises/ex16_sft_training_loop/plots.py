@@ -84,7 +84,7 @@ def flat(runs: Runs, close: float = CLOSE) -> str:
     near = [s for s, v in zip(CHECKPOINTS, curve, strict=True) if v <= (1 + close) * min(curve)]
     own = ", ".join(str(run["chosen"]["validation"]) for run in some)
     told = (
-        f"Measured is the mean of the draws' own steps: {own}. The mean curve of the {len(some)} is lowest "
+        f"Measured is the mean of the draws' own steps: {own}; its interval is for new draws. The mean curve of the {len(some)} is lowest "
         f"at step {CHECKPOINTS[int(np.argmin(curve))]}, and within {close:.0%} of that at steps {', '.join(map(str, near))}"
     )
     return f"{told}: the minimum is flat." if near[-1] >= 2 * near[0] else f"{told}."
@@ -217,20 +217,27 @@ def among_pairs(some: Runs) -> list[bool]:
 
 
 def on_some(marks: Sequence[str], of: Sequence[bool]) -> np.ndarray:
-    """Return the share of exact answers on some questions, (seeds, kinds that have such questions)."""
-    kinds: dict[str, list[int]] = {}
-    for n, question in enumerate(questions()[1]):
-        if of[n]:
-            kinds.setdefault(question["kind"], []).append(n)
-    return np.array(
-        [[np.mean([int(m[n]) for n in some]) for some in kinds.values()] for m in marks]
-    )
+    """Return the marks of some questions, (seeds, questions)."""
+    return np.array([[int(d) for d, one in zip(m, of, strict=True) if one] for m in marks])
+
+
+def by_question(found: np.ndarray, of: Sequence[bool]) -> np.ndarray:
+    """Return (seeds, kinds) whose mean is that over the questions, so that kinds stay the unit of its interval.
+
+    Parts of the questions hold unequal numbers of a kind. A mean over kinds would weight them anew in
+    each part, and two parts could both be below the whole.
+    """
+    asked = [q["kind"] for q, one in zip(questions()[1], of, strict=True) if one]
+    kinds = np.array([[kind == name for kind in asked] for name in dict.fromkeys(asked)])
+    mean = found.mean(axis=1, keepdims=True)
+    return mean + (found - mean) @ kinds.T * len(kinds) / len(asked)
 
 
 def against_prompt_on(runs: Runs, some: Runs, of: Sequence[bool]) -> Estimate:
-    """Return `against_prompt` on some of the test questions."""
+    """Return `against_prompt` on some of the test questions, each of which weighs the same."""
     sides = (digits(some, "validation"), prompt_marks(runs))
-    return estimates.crossed(np.subtract(*(on_some(marks, of) for marks in sides)))
+    gap = np.subtract(*(on_some(marks, of) for marks in sides))
+    return estimates.crossed(by_question(gap, of))
 
 
 def read_or_not(runs: Runs, reads: Runs, pairs: int = MANY) -> list[str]:
@@ -241,7 +248,7 @@ def read_or_not(runs: Runs, reads: Runs, pairs: int = MANY) -> list[str]:
         shares = [on_some(m, of).mean() for m in (digits(some, "validation"), prompt_marks(runs))]
         gap = against_prompt_on(runs, some, of)
         told.append(
-            f"{name} with their answers in pretraining ({sum(of)} of {len(of)} questions): trained {shares[0]:.0%}, prompted {shares[1]:.0%}, "
+            f"{name} with their answers in pretraining ({sum(of)} of {len(of)} questions, of equal weight): trained {shares[0]:.0%}, prompted {shares[1]:.0%}, "
             f"{points(gap)}, {verdict(gap, 'more', 'fewer')}"
         )
     return told
@@ -272,12 +279,15 @@ def when_to_stop(runs: Runs) -> str:
     """Return the answer to the question of the title."""
     told = []
     for some in (best(runs, FEW), best(runs, MANY), best(runs, MANY, FAST)):
-        step = np.mean([run["chosen"]["validation"] for run in some])
+        steps = [run["chosen"]["validation"] for run in some]
         same = at_the_end(some) == len(some)
+        where = f"the seeds' own lowest steps average {np.mean(steps):.0f} ({min(steps)} to {max(steps)})"
         gained = gain(some)
-        exact = "the last" if same else f"exact answers, chosen − last, {points(gained)}, {verdict(gained, 'more', 'fewer')}"  # fmt: skip
-        told.append(f"{named(some)}: lowest at step {step:.0f}, {exact}")
-    return f"When should training stop? By the validation loss, on average over the seeds – {'; '.join(told)}."
+        exact = (
+            f"exact answers, chosen − last, {points(gained)}, {verdict(gained, 'more', 'fewer')}"
+        )
+        told.append(f"{named(some)}: {'lowest at the last step' if same else f'{where}, {exact}'}")
+    return f"When should training stop? By the validation loss – {'; '.join(told)}."
 
 
 def untrained(runs: Runs) -> dict[str, Estimate]:

@@ -25,6 +25,7 @@ from sftlab.exercises.estimates import (
 )
 from sftlab.exercises.ex22_data_quality_ablation.ballot import Ballot, votes_path
 from sftlab.exercises.ex22_data_quality_ablation.experiment import (
+    BATCH,
     LONGER,
     MAIN,
     SEEDS,
@@ -36,6 +37,8 @@ from sftlab.exercises.ex22_data_quality_ablation.experiment import (
     questions,
 )
 from sftlab.exercises.ex22_data_quality_ablation.filtering import filter_pairs
+from sftlab.exercises.ex22_data_quality_ablation.real import BATCH as REAL_BATCH
+from sftlab.exercises.ex22_data_quality_ablation.real import STEPS as REAL_STEPS
 from sftlab.exercises.ex22_data_quality_ablation.spoilt import (
     COPIES,
     DOSES,
@@ -165,7 +168,8 @@ def comparisons(runs: Runs) -> dict[str, Estimate]:
     }
     for steps in (STEPS, LONGER):
         for name, added in (("200 bad", BAD), ("the same 200, right", RIGHT)):
-            found[f"{name}, {steps} steps, against none"] = effect(
+            even = " (equal epochs)" * (steps == LONGER)
+            found[f"{name}, {steps} steps{even}, against none"] = effect(
                 runs, arm(GOOD), arm(added, steps)
             )
     for name, added in (("200 bad", "bad"), ("the same 200, right", "right")):
@@ -181,11 +185,14 @@ def in_100(found: Estimate) -> tuple[float, tuple[float, float]]:
     return 100 * value, (100 * low, 100 * high)
 
 
-def in_points(found: Mapping[str, Estimate], title: str, words: bool = False, **options):
+def in_points(
+    found: Mapping[str, Estimate], title: str, words: bool = False, of: str = "exact answers",
+    **options,
+):  # fmt: skip
     """Draw effects in points, each with its interval; those that hold zero are grey diamonds.
 
     Args:
-        words: whether the names say what is settled, too.
+        words: whether the names say what is settled, too. of: what changes.
     """
     drawn = {
         f"{name}: {verdict(value, 'rises', 'falls', SHORT)}" if words else name: in_100(value)
@@ -194,13 +201,15 @@ def in_points(found: Mapping[str, Estimate], title: str, words: bool = False, **
     told = "; ".join(f"{name} {points(value)}" for name, value in found.items())
     return dots(
         drawn, title, f"{title}. Points with 95% intervals over seeds and kinds: {told}.",
-        zero=True, fmt="+.1f", xlabel="exact answers, change in points", **options,
+        zero=True, fmt="+.1f", xlabel=f"{of}, change in points", **options,
     )  # fmt: skip
 
 
 def main_figure(runs: Runs):
     """Draw what 200 pairs change, bad or right. “None” are the 500 good ones alone, after 120 steps."""
-    return in_points(comparisons(runs), "What 200 pairs change, mostly beside 500 good ones")
+    return in_points(
+        comparisons(runs), "What 200 pairs change, mostly beside 500 good ones", figsize=(9, 4.3)
+    )
 
 
 def amount_table(runs: Runs) -> pd.DataFrame:
@@ -252,7 +261,11 @@ def real_in_words(real: Runs, per_kind: int) -> str:
         verdict(effect(real, {"arm": RIGHT}, {"arm": BAD}, line, per_kind), "higher", "lower")
         for line in ("correct", "content")
     ]
-    return f"SmolLM2, bad instead of right: exact answers {words[0]}, right content {words[1]}. The {len(RUBRIC)} lines are not corrected for their number."
+    seen = [f"{200 / 700 * n:.0f} of {n:,}" for n in (STEPS * BATCH, REAL_STEPS * REAL_BATCH)]
+    return (
+        f"SmolLM2, bad instead of right: exact answers {words[0]}, right content {words[1]}. The {len(RUBRIC)} lines are not corrected for their number.\n"
+        f"Bad pairs among those seen in training, about: almanac {seen[0]}, SmolLM2 {seen[1]}."
+    )
 
 
 def better_or_more(runs: Runs) -> str:
@@ -395,7 +408,8 @@ def leak_effects(runs: Runs, bad: int = PLACES) -> dict[str, Estimate]:
     """Return what leaked questions change: in the leaked ones, in all others, in the reported score.
 
     Leaked pairs are of all kinds and take the place of pairs on facts, which moves the others as well: the
-    difference of the two is due to the leak. Its interval is over seeds and kinds, the others' over seeds.
+    difference of the two is due to the leak. Every question weighs the same in all four. The interval of
+    the difference is over seeds and kinds, the others' over seeds.
     """
     total = len(questions())
 
@@ -412,30 +426,59 @@ def leak_effects(runs: Runs, bad: int = PLACES) -> dict[str, Estimate]:
         name: change(old.tolist(), new.tolist())
         for name, old, new in zip(names, before, after, strict=True)
     }
-    by_seed = (after[0] - after[1]) - (before[0] - before[1])
-    by_kind = list(leak_by_kind(runs, bad).values())
-    halves = [(high - low) / 2 for low, high in map(mean_interval, (by_seed, by_kind))]
-    middle, reach = float(np.mean(by_kind)), float(np.hypot(*halves))
-    return found | {"leaked − others": (middle, (middle - reach, middle + reach))}
+    return found | {"leaked − others": leak_alone(runs, bad)}
+
+
+def leak_counts(runs: Runs, bad: int = PLACES) -> tuple[np.ndarray, np.ndarray]:
+    """Return (seeds, leaked or others, kinds): the exact answers gained by the leak, and the questions."""
+    names, asked = kind_names(), questions()
+    both = [chosen(runs, **a) for a in (CLEAN, spoilt(LEAKED, bad))]
+    gained = np.zeros((len(both[0]), 2, len(names)))
+    number = np.zeros_like(gained)
+    for sign, some in zip((-1, 1), both, strict=True):
+        for n, run in enumerate(some):
+            gained[n, 1] += sign * np.array(run["correct"])
+            for place, mark in zip(leaked(run["seed"])[:bad], run["may_leak"], strict=False):
+                gained[n, :, names.index(asked[place]["kind"])] += [
+                    sign * int(mark), -sign * int(mark),
+                ]  # fmt: skip
+    for n, run in enumerate(both[1]):
+        kinds = [asked[place]["kind"] for place in leaked(run["seed"])[:bad]]
+        number[n, 0] = [kinds.count(name) for name in names]
+    number[:, 1] = len(asked) / len(names) - number[:, 0]
+    return gained, number
+
+
+def leak_alone(runs: Runs, bad: int = PLACES, without: Iterable[str] = ()) -> Estimate:
+    """Return what leaked questions gain over the others, by question, over seeds and kinds.
+
+    Args:
+        without: kinds to leave out.
+    """
+    kept = [k for k, name in enumerate(kind_names()) if name not in set(without)]
+    gained, number = (some[:, :, kept] for some in leak_counts(runs, bad))
+    seeds = gained.sum(2) / number.sum(2)
+    gained, number = gained.sum(0), number.sum(0)  # all seeds together
+    every = number.sum(1, keepdims=True)
+    mean = gained.sum(1, keepdims=True) / every
+    kinds = mean + len(kept) * (gained - mean * number) / every  # their mean is that over questions
+    sides = [mean_interval(side) for side in (seeds[:, 0] - seeds[:, 1], kinds[0] - kinds[1])]
+    middle, reach = (
+        float(mean[0, 0] - mean[1, 0]),
+        float(np.hypot(*[(b - a) / 2 for a, b in sides])),
+    )
+    return middle, (middle - reach, middle + reach)
 
 
 def leak_by_kind(runs: Runs, bad: int = PLACES) -> dict[str, float]:
     """Return for every kind of question: what its leaked questions gain over its others, all seeds together."""
-    names, asked = kind_names(), questions()
-    counts = np.zeros((2, 2, len(names)))  # before and after, leaked and others
-    number = np.zeros((2, len(names)))
-    for when, a in enumerate((CLEAN, spoilt(LEAKED, bad))):
-        for run in chosen(runs, **a):
-            counts[when, 1] += run["correct"]
-            for place, mark in zip(leaked(run["seed"])[:bad], run["may_leak"], strict=False):
-                kind = names.index(asked[place]["kind"])
-                counts[when, 0, kind] += int(mark)
-                counts[when, 1, kind] -= int(mark)
-                number[0, kind] += when
-        number[1] += when * len(chosen(runs, **a)) * len(asked) / len(names)
-    number[1] -= number[0]
-    gains = (counts[1] - counts[0]) / np.maximum(number, 1)
-    return {name: float(gains[0, k] - gains[1, k]) for k, name in enumerate(names) if number[0, k]}
+    gained, number = (some.sum(0) for some in leak_counts(runs, bad))
+    gains = gained / np.maximum(number, 1)
+    return {
+        name: float(gains[0, k] - gains[1, k])
+        for k, name in enumerate(kind_names())
+        if number[0, k]
+    }
 
 
 def leak_table(runs: Runs) -> pd.DataFrame:
@@ -536,7 +579,7 @@ def claims(runs: Runs, grid_runs: Runs, real: Runs, per_kind: int) -> pd.DataFra
             f"beside 100 good pairs, against none: right {told(effect(runs, hundred, arm('100 good + 200 right')))}, "
             f"bad {told(effect(runs, hundred, arm('100 good + 200 bad')))}",
             f"the {len(seen)} kinds that occur among the pairs: {told(effect(runs, arm(RIGHT), arm(BAD), kinds=places(seen)))}; "
-            f"{LONGER} steps: {told(longer)}; SmolLM2, 320 pairs once, {len(chosen(real, arm=BAD))} seeds: {told(smol)}",
+            f"{LONGER} steps: {told(longer)}; SmolLM2, {REAL_STEPS * REAL_BATCH} pairs once, {len(chosen(real, arm=BAD))} seeds: {told(smol)}",
         ),
         (
             f"500 good pairs instead of 100, {STEPS} steps: exact answers {verdict(amount, **fall)}",
@@ -559,10 +602,10 @@ def claims(runs: Runs, grid_runs: Runs, real: Runs, per_kind: int) -> pd.DataFra
             f"100 leaked questions: their score, compared with all other questions, {verdict(leak['leaked − others'], 'rises', 'falls')}",
             points(leak["leaked − others"]),
             f"leaked {points(leak['leaked questions'])}, others {points(leak['all other questions'])}",
-            f"leaked word for word, in place of 100 facts; most in the kind {most}: {100 * by_kind[most]:+.0f} points on {asked.count(most)} questions",
+            f"leaked word for word, in place of 100 facts; most in the kind {most}: {100 * by_kind[most]:+.0f} points on {asked.count(most)} questions; without this kind {told(leak_alone(grid_runs, without=[most]))}",
         ),
         (
-            f"A filter by rules, against throwing out as many pairs at random: exact answers {verdict(by_rules, **fall)}",
+            f"A filter by rules, on the {len(DEFECTS)} defects that it was written for, against throwing out as many pairs at random: exact answers {verdict(by_rules, **fall)}",
             points(by_rules),
             f"at random, against throwing out none: {told(by_lot)}",
             f"of {len(UNSEEN)} defects that its author had not seen, it finds {new:.0%} of the pairs",

@@ -29,7 +29,7 @@ def in_one_loop(input_ids, labels, answer):
 
 @right(LABELS)
 def with_the_longer_list(input_ids, labels, answer):
-    trained = [(i, x) for i, x in zip(input_ids, labels, strict=True) if x >= 0]
+    trained = [(i, x) for i, x in zip(input_ids, labels, strict=True) if x != -100]
     moved = sum(i != x for i, x in trained)
     return moved + sum(a != b for a, b in zip_longest([x for _, x in trained], answer))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import zip_longest
 
 import torch
 
@@ -67,6 +68,18 @@ def _masked_ones_too(input_ids, labels, answer):
 @mistake(LABELS, "A label of 0 counts as masked. Only -100 is masked; 0 is the id of a token, like any other.")  # fmt: skip
 def _zero_as_masked(input_ids, labels, answer):
     return label_errors(input_ids, [x or IGNORE_INDEX for x in labels], answer)
+
+
+@mistake(LABELS, "Every negative label counts as masked. Only -100 is masked: a label of -1 is trained, and no token has this id.")  # fmt: skip
+def _negative_as_masked(input_ids, labels, answer):
+    return label_errors(input_ids, [x if x >= 0 else IGNORE_INDEX for x in labels], answer)
+
+
+@mistake(LABELS, "The shorter list is filled up with 0. That is the id of a token: a missing label of 0 shows no mismatch.")  # fmt: skip
+def _filled_with_zeros(input_ids, labels, answer):
+    trained = [label for label in labels if label != IGNORE_INDEX]
+    pairs = zip_longest(trained, answer, fillvalue=0)
+    return _parts(input_ids, labels, answer)[0] + sum(a != b for a, b in pairs)
 
 
 @mistake(LABELS, "The tokens at the trained positions are compared with the answer. What is trained are the labels.")  # fmt: skip
@@ -154,6 +167,8 @@ EXAMPLES = {
     ),
     "tokens that are not the labels": ("place", [*IDS[:5], 31, 32, 33, 24, 3, 5], [M] * 5 + ANSWER + [M]),
     "sound, the answer has a token 0": ("answer", ZERO_IDS, [M] * 5 + ZERO + [M], ZERO),
+    "a label of -1 in the answer": ("place", IDS, [M] * 5 + [21, 22, -1, 24, 3, M]),
+    "the answer ends in a token 0, which is masked": ("answer", [*IDS[:9], 0, 5], [M] * 5 + ANSWER[:4] + [M, M], [*ANSWER[:4], 0]),
     "the answer has a token 0, labels moved by one position": ("place", ZERO_IDS, [M] * 4 + ZERO + [M, M], ZERO),
 }  # fmt: skip
 
@@ -172,6 +187,16 @@ def _draw_example(rng: random.Random, *_: object) -> tuple:
 @mistake(FIRST, "The logits are compared with the labels at their own positions. The logits at a position predict the token at the next one.")  # fmt: skip
 def _not_shifted(losses, logits, labels):
     return losses[0] / torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten()).item()  # fmt: skip
+
+
+@mistake(FIRST, "The last logits of an example are compared with its first label: torch.roll moves it to the end. Leave both out.")  # fmt: skip
+def _rolled(losses, logits, labels):
+    return _not_shifted(losses, logits, torch.roll(labels, -1, 1))
+
+
+@mistake(FIRST, "The count of trained tokens includes the first label of an example. No logits predict it, so it has no loss and does not count.")  # fmt: skip
+def _first_label_counted(losses, logits, labels):
+    return losses[0] * (labels != IGNORE_INDEX).sum().item() / token_nll(logits, labels).sum().item()  # fmt: skip
 
 
 @mistake(FIRST, "The means of the examples are averaged. Every trained token counts the same, whichever example it is in.")  # fmt: skip
@@ -231,6 +256,7 @@ def _logged(first: float, masked: tuple[int, ...]) -> tuple:
 LOGGED = (
     ("first", "one example", (5.3, (1,))),
     ("next", "one example, most of it masked", (2.9, (4,))),
+    ("next", "two examples, nothing masked, the first label is trained, too", (3.1, (0, 0))),
     ("mean", "three examples of different lengths", (4.1, (1, 4, 3))),
     ("mean", "two examples, the first of them all masked but one token", (3.7, (5, 1))),
 )
@@ -262,6 +288,26 @@ def _reply_stripped(ask, pairs):
 @mistake(LEARNED, "White space at the ends of the reply counts. Strip it, too.")
 def _response_stripped(ask, pairs):
     return _share_of(lambda reply, wanted: reply == wanted.strip(), ask, pairs)
+
+
+@mistake(LEARNED, "Only spaces and line breaks are stripped. A tab is white space, too: `text.strip()` leaves none.")  # fmt: skip
+def _tabs_stay(ask, pairs):
+    return _share_of(lambda reply, wanted: reply.strip(" \n") == wanted.strip(" \n"), ask, pairs)
+
+
+@mistake(LEARNED, "Prompts are stripped before they are asked. Ask each as it stands in its pair, as the model was trained on it.")  # fmt: skip
+def _prompts_stripped(ask, pairs):
+    return learned(ask, [pair | {"prompt": pair["prompt"].strip()} for pair in pairs])
+
+
+@mistake(LEARNED, "Pairs with the same prompt are merged, as in a dictionary by prompt. Each pair counts.")  # fmt: skip
+def _merged(ask, pairs):
+    return learned(ask, list({pair["prompt"]: pair for pair in pairs}.values()))
+
+
+@mistake(LEARNED, "The share is rounded to one decimal. Return it as it is.")
+def _rounded(ask, pairs):
+    return round(learned(ask, pairs), 1)
 
 
 @mistake(LEARNED, "A reply that goes on after the response counts as learned. A model that does not stop would pass.")  # fmt: skip
@@ -321,7 +367,7 @@ class Served:
     def __call__(self, questions: list[str]) -> list[str]:
         if isinstance(questions, str):
             raise TypeError("ask takes a list of questions, and got one text")
-        return [self.replies[question] for question in questions]
+        return [self.replies.get(question, "I don't know.") for question in questions]
 
     def __repr__(self) -> str:
         return f"the model that replies {self.replies}"
@@ -333,21 +379,24 @@ TRAINED = {
     "Name the home of the seal.": "Rocky coasts",
     "What is 2 plus 5?": "7",
     "Where does the frog live?": "In ponds\n",
+    " Name a color: ": "Red",
 }
+AGAIN = (" Name a color: ", "Blue")  # a second pair of the same prompt
 SERVED = {
-    "a model that has learned four of five": ("share", {"What is 2 plus 5?": "8"}),
+    "a model that has learned five of seven, two of which have the same prompt": ("share", {"What is 2 plus 5?": "8"}),
     "a model that learned none": ("share", dict.fromkeys(TRAINED, "I don't know.")),
     "a model that answers one question with the response of another": ("share", {"What does the bee eat?": "The owl eats mice.", "What is 2 plus 5?": "8"}),
     "a model that goes on after two answers": ("whole", {"What does the owl eat?": "The owl eats mice.\nWhat does", "What is 2 plus 5?": "7."}),
     "a model that breaks off, and one that says more before it": ("whole", {"What does the owl eat?": "The owl eats", "Name the home of the seal.": "They are Rocky coasts"}),
     "a model that writes one answer in small letters": ("whole", {"Name the home of the seal.": "rocky coasts"}),
     "a model that writes a line break in place of a space": ("whole", {"What does the bee eat?": "The bee\neats nectar."}),
-    "replies with white space at the ends": ("ends", {"What is 2 plus 5?": " 7\n", "Where does the frog live?": "In ponds", "What does the owl eat?": "An owl"}),
+    "replies with white space at the ends": ("ends", {"What is 2 plus 5?": " 7\t\r\n", "Where does the frog live?": "In ponds", "What does the owl eat?": "An owl"}),
 }  # fmt: skip
 
 
 def _asked(replies: dict[str, str]) -> tuple:
-    pairs = [{"prompt": question, "response": text} for question, text in TRAINED.items()]
+    trained = [*TRAINED.items(), AGAIN]
+    pairs = [{"prompt": question, "response": text} for question, text in trained]
     return Served(TRAINED | replies), pairs
 
 
@@ -400,7 +449,7 @@ EXERCISES = {
         "losses: the log, a list. logits: those of the base, (batch, length, vocabulary). labels: as they should be, (batch, length); -100 is masked.",
         rules={
             "first": "It is the first of losses divided by the base's loss: 1 if the run began at the base.",
-            "next": "The logits at a position predict the token at the next one.",
+            "next": "The logits at a position predict the token at the next one. A trained first label has no such logits, and does not count.",
             "mean": "The base's loss is the mean of -log p over all trained tokens of the batch.",
             "unchanged": "The list and the tensors stay as they are.",
         },
@@ -424,9 +473,9 @@ EXERCISES = {
         asks="Return the share of training questions that the served model answers as trained.\n\n"
         "ask: function; ask(questions) takes a list of texts and returns the list of the replies. pairs: list of {\"prompt\": ..., \"response\": ...}.",
         rules={
-            "share": "It is a share of the pairs, from 0 to 1. Each prompt is asked as it is.",
+            "share": "It is a share of the pairs, from 0 to 1, not rounded: two pairs with the same prompt count as two. Each prompt is asked as it is.",
             "whole": "A reply counts if it is the response of its pair, letter for letter, with nothing more or less.",
-            "ends": "White space at either end of reply and response does not count.",
+            "ends": "White space at either end of reply and response does not count: spaces, tabs, line breaks.",
             "unchanged": "The pairs stay as they are.",
         },
         draw=_draw_replies,

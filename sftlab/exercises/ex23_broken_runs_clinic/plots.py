@@ -18,7 +18,13 @@ from sftlab.exercises.ex23_broken_runs_clinic.clinic import (
     Run,
     broken,
 )
-from sftlab.exercises.ex23_broken_runs_clinic.evidence import PROBES, WRITTEN, alarms, tolerances
+from sftlab.exercises.ex23_broken_runs_clinic.evidence import (
+    ASKED,
+    PROBES,
+    WRITTEN,
+    alarms,
+    tolerances,
+)
 from sftlab.exercises.ex23_broken_runs_clinic.experiment import CHOSEN_ON, SEEDS
 from sftlab.statistics import chosen
 
@@ -28,6 +34,8 @@ CURVE, START, LEARNED = "curve falls by a third", "first loss", "learned"
 STRICT = "curve, threshold from sound runs"  # the same ratio, calibrated as *learned* is
 OWN = (*WRITTEN, START, LEARNED)  # the five of Build
 UNSEEN_ONLY = "untrained adapters"  # not written for a known fault
+DESIGNED_FOR = "adapter applied twice"  # one of the unseen faults, which *strength* had in mind
+STRICTER = 0.15  # another threshold on the curve
 GROUPS = ("known value", "rule of thumb", "calibrated")  # where a tolerance comes from
 NAMES = {"wrong labels": "label mismatches"}  # recorded as -> shown as
 COLUMNS = {
@@ -77,9 +85,15 @@ def largest_curve(runs: Sequence[dict]) -> float:
     return max(found[CURVE] for found in _calibrating(runs))
 
 
-def alarm_table(runs: Sequence[dict], kinds: Sequence[str]) -> dict[str, dict[str, list[bool]]]:
-    """Return kind -> probe -> whether it raises an alarm, seed by seed."""
-    limits, strict = allowed(runs), largest_curve(runs)
+def alarm_table(
+    runs: Sequence[dict], kinds: Sequence[str], other: Mapping[str, float] | None = None
+) -> dict[str, dict[str, list[bool]]]:
+    """Return kind -> probe -> whether it raises an alarm, seed by seed.
+
+    Args:
+        other: tolerances in place of the probes' own, by name.
+    """
+    limits, strict = allowed(runs) | dict(other or {}), largest_curve(runs)
     found: dict[str, dict[str, list[bool]]] = {}
     for kind in kinds:
         own = [r["values"] for r in chosen(runs, kind=kind) if r["seed"] in SEEDS]
@@ -88,9 +102,12 @@ def alarm_table(runs: Sequence[dict], kinds: Sequence[str]) -> dict[str, dict[st
     return found
 
 
-def alarmed(runs: Sequence[dict], kinds: Sequence[str], probes: Sequence[str]) -> list[int]:
+def alarmed(
+    runs: Sequence[dict], kinds: Sequence[str], probes: Sequence[str],
+    other: Mapping[str, float] | None = None,
+) -> list[int]:  # fmt: skip
     """Return for how many kinds of run at least one of the probes raises an alarm, seed by seed."""
-    found = alarm_table(runs, kinds)
+    found = alarm_table(runs, kinds, other)
     return [
         sum(any(found[kind][probe][n] for probe in probes) for kind in kinds)
         for n in range(len(SEEDS))
@@ -110,11 +127,30 @@ def hits(runs: Sequence[dict], probes: Sequence[str], ward: Mapping = FIRST) -> 
     return spread(alarmed(runs, broken(list(ward)), probes))
 
 
-def counted(runs: Sequence[dict], kinds: Sequence[str], probes: Sequence[str]) -> str:
+def counted(
+    runs: Sequence[dict], kinds: Sequence[str], probes: Sequence[str],
+    other: Mapping[str, float] | None = None,
+) -> str:  # fmt: skip
     """Return as text for how many kinds of run there is an alarm."""
-    mean, (low, high) = spread(alarmed(runs, kinds, probes))
+    mean, (low, high) = spread(alarmed(runs, kinds, probes, other))
     ends = f" ({low:g} to {high:g} by seed)" if high > low else ""
     return f"{mean:g} of {len(kinds)}{ends}"
+
+
+def false_alarms(
+    runs: Sequence[dict], probes: Sequence[str], other: Mapping[str, float] | None = None
+) -> str:
+    """Return as text for how many sound trainings there is an alarm, in any form in which one is served."""
+    found = alarm_table(runs, sound_kinds(), other)
+    trainings: dict[tuple, list[str]] = {}
+    for kind in found:
+        trainings.setdefault(KINDS[kind].trained, []).append(kind)
+    alarm = [
+        any(found[kind][probe][n] for kind in kinds for probe in probes)
+        for kinds in trainings.values()
+        for n in range(len(SEEDS))
+    ]
+    return f"{sum(alarm)} of {len(alarm)} trainings"
 
 
 def sound_kinds(ward: Mapping = SECOND) -> list[str]:
@@ -154,7 +190,7 @@ def probes_table(runs: Sequence[dict]) -> pd.DataFrame:
             "tolerance": f"{limits[first]:.2g}" if alone else "",
             "found, known faults": counted(runs, broken(list(FIRST)), [first, *more]),
             "found, unseen faults": counted(runs, broken(list(SECOND)), [first, *more]),
-            "false alarms": counted(runs, sound_kinds(), [first, *more]),
+            "false alarms": false_alarms(runs, [first, *more]),
         }
     return pd.DataFrame(rows).T
 
@@ -172,19 +208,20 @@ def in_some_seeds(runs: Sequence[dict], probe: str = START) -> str:
     return f"Found in some seeds only: {', '.join(told) or 'none'}."
 
 
-def curve_limits(runs: Sequence[dict], limits: Sequence[float] = (0.5, 0.15)) -> str:
+def curve_limits(runs: Sequence[dict], limits: Sequence[float] = (0.5, STRICTER)) -> str:
     """Return what stricter thresholds on the curve see; the last is the largest of the sound runs that set it."""
-    groups = broken(list(FIRST)), broken(list(SECOND)), sound_kinds()
     told_ = []
     for limit in (*limits, largest_curve(runs)):
         counts = []
-        for kinds in groups:
-            seen = [[r["values"][CURVE] > limit for r in runs if r["kind"] in kinds and r["seed"] == seed] for seed in SEEDS]  # fmt: skip
-            ends = dict.fromkeys((min(map(sum, seen)), max(map(sum, seen))))
+        for kinds in (broken(list(FIRST)), broken(list(SECOND))):
+            seen = alarmed(runs, kinds, [CURVE], {CURVE: limit})
+            ends = dict.fromkeys((min(seen), max(seen)))
             counts.append(f"{'–'.join(map(str, ends))} of {len(kinds)}")
-        told_.append("{:.2g}: {}, {}, {}".format(limit, *counts))
+        told_.append(
+            f"{limit:.2g}: {', '.join(counts)}, {false_alarms(runs, [CURVE], {CURVE: limit})}"
+        )
     return (
-        "Other thresholds on last ÷ first loss (known, unseen, false alarms, by seed): "
+        "Other thresholds on last ÷ first loss (known and unseen by seed, false alarms): "
         f"{'; '.join(told_)}. The last is the largest value of five sound runs."
     )
 
@@ -220,10 +257,12 @@ def why_unseen(runs: Sequence[dict]) -> str:
     missed = {kind: len(SEEDS) - sum(any(by[p][n] for p in OWN) for n in range(len(SEEDS))) for kind, by in found.items()}  # fmt: skip
     named = ", ".join(f"{kind} ({n} of {len(SEEDS)} seeds)" for kind, n in missed.items() if n)
     kinds = list(found)
+    rest = [kind for kind in kinds if kind != DESIGNED_FOR]
     return (
         f"Missed: {named or 'none'}. Labels, gradient and weights find {counted(runs, kinds, WRITTEN)}; with the first loss "
-        f"{counted(runs, kinds, [*WRITTEN, START])}. *learned* alone finds {counted(runs, kinds, [LEARNED])}: it says that something "
-        f"is wrong, not where. False alarms of the five: {counted(runs, sound_kinds(), OWN)}."
+        f"{counted(runs, kinds, [*WRITTEN, START])}. Without {DESIGNED_FOR}, which the strength was designed for: {counted(runs, rest, WRITTEN)}; "
+        f"the five {counted(runs, rest, OWN)}. *learned* alone finds {counted(runs, kinds, [LEARNED])}: it says that something "
+        f"is wrong, not where. False alarms of the five: {false_alarms(runs, OWN)}."
     )
 
 
@@ -252,10 +291,16 @@ def extra_token(found: set[int], last: Sequence[str], end: str) -> str:
 
 def would_you_notice(runs: Sequence[dict]) -> str:
     """Return the answer to the question of the title."""
-    every = broken(list(KINDS))
-    rows = (("A curve that does not fall by a third", [CURVE]), ("the five probes", OWN))
-    told_ = "; ".join(f"{name}: {counted(runs, every, probes)}, false alarms {counted(runs, sound_kinds(), probes)}" for name, probes in rows)  # fmt: skip
-    return f"Would you notice? Faults found: {told_[0].lower() + told_[1:]}. *learned* alone: {counted(runs, every, [LEARNED])}; it does not name the place."  # fmt: skip
+    every, stricter = broken(list(KINDS)), {CURVE: STRICTER}
+    rows: tuple = (
+        ("a curve that does not fall by a third", [CURVE], None),
+        (f"one that ends above {STRICTER:g} of its beginning", [CURVE], stricter),
+        ("one that ends above the largest of five sound runs", [STRICT], None),
+        ("the five probes", OWN, None),
+        ("*learned* alone, which does not name the place", [LEARNED], None),
+    )
+    told_ = "; ".join(f"{name}: {counted(runs, every, *how)}, false alarms {false_alarms(runs, *how)}" for name, *how in rows)  # fmt: skip
+    return f"Would you notice? Faults found: {told_}."
 
 
 def which_finds_what(runs: Sequence[dict], ward: Mapping = SECOND):
@@ -306,15 +351,53 @@ def told_cost(runs: Sequence[dict], kind: str) -> str:
     )
 
 
-def found_of(runs: Sequence[dict], kinds: Sequence[str], probe: str = LEARNED) -> str:
-    """Return of how many faults, and of how many runs with them, a probe raises an alarm."""
-    found = [by[probe] for by in alarm_table(runs, kinds).values()]
-    return f"{sum(map(any, found))} of {len(kinds)}, {sum(map(sum, found))} of {len(SEEDS) * len(kinds)} runs"
+def found_of(
+    runs: Sequence[dict], kinds: Sequence[str], above_zero: bool = False, limit: float | None = None
+) -> str:
+    """Return in how many of the runs with these faults *learned* raises an alarm.
+
+    Args:
+        above_zero: whether to count only runs that have an exact answer: the others are found easily.
+        limit: a tolerance in place of the calibrated one.
+    """
+    found = alarm_table(runs, kinds, {} if limit is None else {LEARNED: limit})
+    seen = [
+        alarm
+        for kind in kinds
+        for alarm, share in zip(found[kind][LEARNED], exact(runs, kind), strict=True)
+        if share > 0 or not above_zero
+    ]
+    return f"{sum(seen)} of {len(seen)}"
+
+
+def tolerance_table(runs: Sequence[dict]) -> pd.DataFrame:
+    """Return what other tolerances of *learned* find: one question fewer than the calibrated, and up to two more."""
+    first, second = broken(list(FIRST)), broken(list(SECOND))
+    lower, middle = costs(runs, [*first, *second])["lower"], round(allowed(runs)[LEARNED] * ASKED)
+    rows = {}
+    for wrong in range(max(middle - 1, 0), middle + 3):
+        other = {LEARNED: wrong / ASKED}
+        rows[f"{wrong} of {ASKED}{' (calibrated)' * (wrong == middle)}"] = {
+            "five probes, known faults": counted(runs, first, OWN, other),
+            "five probes, unseen faults": counted(runs, second, OWN, other),
+            "false alarms": false_alarms(runs, OWN, other),
+            "learned alone, unseen faults": counted(runs, second, [LEARNED], other),
+            "learned, runs with a cost that are not at 0%": found_of(
+                runs, lower, True, wrong / ASKED
+            ),
+        }
+    return pd.DataFrame(rows).T.rename_axis("wrong answers allowed")
 
 
 def never_found(runs: Sequence[dict], kinds: Sequence[str], probe: str = LEARNED) -> list[str]:
     """Return the faults for which a probe raises no alarm in any seed."""
     return [kind for kind, by in alarm_table(runs, kinds).items() if not any(by[probe])]
+
+
+def recorded_cost(runs: Sequence[dict], kind: str) -> str:
+    """Return what a kind of run costs in exact answers over the seeds, and whether that is settled."""
+    (word,) = (word for word, kinds in costs(runs, [kind]).items() if kinds)
+    return f"{told_cost(runs, kind)}, {word}"
 
 
 def cost_table(runs: Sequence[dict], ward: Mapping) -> pd.DataFrame:
@@ -334,7 +417,7 @@ def cost_table(runs: Sequence[dict], ward: Mapping) -> pd.DataFrame:
 def claims(runs: Sequence[dict]) -> pd.DataFrame:
     """Return the claims of the lesson with their numbers; the words follow them."""
     first, second = broken(list(FIRST)), broken(list(SECOND))
-    sound, every = sound_kinds(), list(PROBES)
+    every = list(PROBES)
     by_cost = costs(runs, [*first, *second])
     lower, others = by_cost["lower"], [name for name in every if name != UNSEEN_ONLY]
     zero = [kind for kind in lower if not any(exact(runs, kind))]
@@ -342,30 +425,30 @@ def claims(runs: Sequence[dict]) -> pd.DataFrame:
         (
             "Observation: known faults that show in the log, by a curve that does not fall by a third; by a first loss that is not the base's own",
             f"{counted(runs, first, [CURVE])}; {counted(runs, first, [START])}",
-            f"false alarms: {counted(runs, sound, [CURVE])}; {counted(runs, sound, [START])}",
-            f"unseen faults: {counted(runs, second, [CURVE])}; {counted(runs, second, [START])}; the curve, threshold from sound runs: known {counted(runs, first, [STRICT])}, unseen {counted(runs, second, [STRICT])}, false alarms {counted(runs, sound, [STRICT])}",
+            f"false alarms: {false_alarms(runs, [CURVE])}; {false_alarms(runs, [START])}",
+            f"unseen faults: {counted(runs, second, [CURVE])}; {counted(runs, second, [START])}; the curve, threshold from sound runs: known {counted(runs, first, [STRICT])}, unseen {counted(runs, second, [STRICT])}, false alarms {false_alarms(runs, [STRICT])}",
         ),
         (
             "Observation: known faults found by the five probes of Build, which were written for them",
             f"{counted(runs, first, OWN)}; without learned {counted(runs, first, OWN[:-1])}",
-            f"false alarms: {counted(runs, sound, OWN)}; {counted(runs, sound, OWN[:-1])}",
-            f"unseen faults: {counted(runs, second, OWN)}; without learned {counted(runs, second, OWN[:-1])}",
+            f"false alarms: {false_alarms(runs, OWN)}; {false_alarms(runs, OWN[:-1])}",
+            f"unseen faults: {counted(runs, second, OWN)}; without learned {counted(runs, second, OWN[:-1])}; the strength was designed for {DESIGNED_FOR}, too",
         ),
         (
             "Observation: known faults found by learned alone: training questions, asked of the served model",
             counted(runs, first, [LEARNED]),
-            f"false alarms: {counted(runs, sound, [LEARNED])}",
+            f"false alarms: {false_alarms(runs, [LEARNED])}",
             f"unseen faults: {counted(runs, second, [LEARNED])}; names no place; never found: {', '.join(never_found(runs, [*first, *second])) or 'none'}",
         ),
         (
             "Observation: unseen faults found by all probes together",
             f"{counted(runs, second, every)}; without {UNSEEN_ONLY} {counted(runs, second, others)}",
-            f"false alarms: {counted(runs, sound, every)}",
+            f"false alarms: {false_alarms(runs, every)}",
             f"{UNSEEN_ONLY}, known faults: {counted(runs, first, [UNSEEN_ONLY])}; the list of faults is ours: nobody knows how often each occurs",
         ),
         (
-            f"Faults that cost exact answers: {len(lower)} of {len(first) + len(second)}; learned finds {found_of(runs, lower)}",
-            f"0% exact in every seed: {len(zero)}; {SMALL}: {', '.join(by_cost[SMALL]) or 'none'}",
+            f"Faults that cost exact answers: {len(lower)} of {len(first) + len(second)}; learned finds {found_of(runs, lower, True)} runs with them that are not at 0%",
+            f"of all their runs {found_of(runs, lower)}; 0% exact in every seed: {len(zero)}; {SMALL}: {', '.join(by_cost[SMALL]) or 'none'}",
             "the sound run of the same seed",
             f"{estimates.OPEN}: {', '.join(by_cost[estimates.OPEN]) or 'none'}",
         ),
