@@ -451,7 +451,7 @@ EXERCISES = {
         asks="Record the bytes that tensors hold after every operation, in `timeline`.",
         rules={
             "every": "After every operation, `timeline` gets the bytes held by all known tensors.",
-            "several": "Known are all tensors that an operation returns, one or several, and nothing else.",
+            "several": "A tensor is known if an operation returned it, alone or with others, or if it was given to `hold`.",
             "hold": "`hold(tensor)` makes a tensor known that was there before.",
             "shared": "Tensors that share a storage, as views do, hold its bytes once.",
             "freed": "When a storage is freed, its bytes are no longer held.",
@@ -478,7 +478,7 @@ EXERCISES = {
         rules={
             "held": "Weights and optimizer state stay throughout; gradients count at moment 3 alone.",
             "loss": "Moment 1: the loss is differentiated. Nothing is freed yet; two arrays as large as the logits are made.",
-            "layer": "Moment 2: the last layer is. The logits and the arrays of moment 1 have been freed; the rest of the activations is there.",
+            "layer": "Moment 2: the backward pass of the last transformer layer. The logits and the arrays of moment 1 have been freed; the rest of the activations is there.",
             "end": "Moment 3: AdamW steps. No activation is left; two arrays as large as largest are made.",
             "peak": "The moments follow one another. Return what is held at the largest.",
         },

@@ -46,7 +46,7 @@ COMPARED = (
 )
 WHY = {  # why a prediction comes out as it does: prediction -> mechanism
     "a": "The function casts every 16-bit parameter that is not packed to float32. That doubles the embedding, which is also the output head and takes more bytes here than all packed layers.",
-    "c": "The second adapter meets errors that it never saw, and those of 2 bits are large. The first was trained with them. Whether it corrects them its loss on this base does not show: see it on 16 bits, where there is nothing to correct.",
+    "c": "The second adapter meets errors that it never saw, and those of 2 bits are large. The first was trained with them. Its loss on this base cannot tell whether it fits the errors or corrects them. On 16 bits, where there are none, it would have to be worse in both cases.",
 }  # fmt: skip
 
 
@@ -392,7 +392,9 @@ def repairs_table(runs: Sequence[dict], back: Sequence[dict]) -> pd.DataFrame:
         base: {
             "used on this base": times(repaired(runs, base)),
             f"both at {SAME:g}": times(repaired(runs, base, SAME)),
-            "used on this base, the other at what is best there": times(at_best_for_it(runs, base)),
+            "used on this base; the 16-bit one at its best rate there": times(
+                at_best_for_it(runs, base)
+            ),
             "used on 16 bits": times(moved_back(runs, back, base)),
             f"both at {SAME:g} ": times(moved_back(runs, back, base, SAME)),
             "so": match(repaired(runs, base), moved_back(runs, back, base)),
