@@ -198,14 +198,30 @@ def lab(arguments):
     """open the workbook in JupyterLab, at your copies of the notebooks (--trial: start it, see that it answers, stop it)"""
     set_up()
     _lab_settings(_read_state()["extras"])
-    python("-m", "sftlab.classroom.desk", "--lay-out")
+    desk("--lay-out")
     command = ["-m", "jupyter", "lab"]
     # Jupyter refuses to run as root, the only user of many containers, unless told to.
     if hasattr(os, "getuid") and os.getuid() == 0:
         command.append("--allow-root")
     if "--trial" in arguments:
         return _try_lab(command)
-    python(*command, *arguments, "work/start.md", **_jupyter_folders())
+    # One progress file, also for a notebook in a folder of the desk.
+    progress = ROOT / "work" / (os.environ.get("SFTLAB_PROGRESS") or "progress.json")
+    folders = _jupyter_folders()
+    python(*command, *arguments, "work/start.md", SFTLAB_PROGRESS=str(progress), **folders)
+
+
+def desk(*arguments):
+    """Lay out the desk or reset notebooks; what is wrong it says itself."""
+    code = subprocess.call([str(PYTHON), "-m", "sftlab.classroom.desk", *arguments], cwd=str(ROOT))
+    if code:
+        sys.exit(code)
+
+
+def reset(arguments):
+    """give notebooks back as they were, by number or all; yours are kept in work/kept"""
+    set_up()
+    desk(*arguments)
 
 
 def _lab_settings(extras):
@@ -338,11 +354,7 @@ def models(arguments):
 
 COMMANDS = {
     "lab": lab,
-    "reset": module(
-        "sftlab.classroom.desk",
-        None,
-        "give notebooks back as they were, by number or all; yours are kept in work/kept",
-    ),
+    "reset": reset,
     "test": test,
     "test-quick": quick,
     "test-notebooks": compare,

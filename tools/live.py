@@ -72,7 +72,10 @@ def page() -> str:
     changed = "".join(f"<option>{html.escape(form)}</option>" for form in CHANGED)
     readings += f'<optgroup label="both: the template, changed">{changed}</optgroup><option value="yours">both: as written below</option>'
     examples = " ".join(f'<button type="button">{html.escape(p)}</button>' for p in KNOWN)
+    before, after = map(html.escape, renderings(load("almanac")[1])[TEMPLATE])
     parts = {
+        "before": before,
+        "after": after,
         "opening": html.escape(KNOWN[0]),
         "readings": readings,
         "examples": examples,

@@ -16,7 +16,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -57,21 +57,24 @@ def lay_out(desk: Path | None = None) -> list[str]:
     """
     desk = desk or DESK
     desk.mkdir(parents=True, exist_ok=True)
+    texts = {source.name: without_outputs(source) for source in _notebooks()}
     record, made, renewed, older = _record(desk), [], [], []
-    for source in _notebooks():
-        copy, text = desk / source.name, without_outputs(source)
-        as_laid_out = record.setdefault(source.name, _digest(text))
+    told = [*_brought(desk), *_gone(desk, record, texts)]
+    for name, text in texts.items():
+        copy, newest = desk / name, _digest(text)
         if copy.exists():
-            if as_laid_out == _digest(text):
+            found, laid_out = _digest(_read(copy)), record.setdefault(name, newest)
+            if found == newest:
+                record[name] = newest
                 continue
-            if _digest(_read(copy)) != as_laid_out:
-                older.append(source.name[:2])
+            if found != laid_out:  # somebody worked in it
+                older += [name[:2]] if laid_out != newest else []
                 continue
-        (renewed if copy.exists() else made).append(source.name)
+        (renewed if copy.exists() else made).append(name)
         progress.replace(copy, text)
-        record[source.name] = _digest(text)
+        record[name] = newest
+        _store(desk, record)
     _store(desk, record)
-    told = _brought(desk)
     if made:
         told.append(f"{len(made)} notebooks without results were laid out in {_shown(desk)}.")
     if renewed:
@@ -84,50 +87,59 @@ def lay_out(desk: Path | None = None) -> list[str]:
     return told
 
 
-def reset(numbers: Sequence[str], desk: Path | None = None, forget: bool = False) -> list[str]:
-    """Give notebooks back as the workbook has them; return what was done, in sentences.
+def reset(numbers: Sequence[str], desk: Path | None = None, forget: bool = False) -> Iterator[str]:
+    """Give notebooks back as the workbook has them; yield what was done, in sentences.
 
     Parameters:
         numbers: two digits each, or "all".
         forget: also forget the predictions and solved checks of these notebooks.
 
     Raises:
-        WorkbookError: there is no notebook with one of these numbers; nothing was changed.
+        WorkbookError: there is no notebook with one of these numbers, or the workbook's own cannot be
+            read; nothing was changed.
     """
     desk = desk or DESK
     known = {source.name[:2]: source for source in _notebooks()}
-    wanted = list(known) if list(numbers) == ["all"] else [n.zfill(2) for n in numbers]
+    asked = [number.lower() for number in numbers]
+    wanted = list(known) if "all" in asked else [n.zfill(2) if n.isdigit() else n for n in asked]
     if unknown := [number for number in wanted if number not in known]:
         raise WorkbookError(
-            f"there is no notebook {', '.join(unknown)}; the numbers are {min(known)} to {max(known)}, or "
-            "all. Nothing was changed"
+            f"there is no notebook {', '.join(map(repr, unknown))}; the numbers are {min(known)} to "
+            f"{max(known)}, or all. Nothing was changed"
         )
+    texts = {number: without_outputs(known[number]) for number in wanted}
     desk.mkdir(parents=True, exist_ok=True)
-    now, record, told = datetime.now().strftime("%Y-%m-%d_%H%M%S"), _record(desk), []
-    for number in wanted:
-        source, text = known[number], without_outputs(known[number])
-        copy = desk / source.name
+    record = _record(desk)
+    for number, text in texts.items():
+        copy = desk / known[number].name
         if copy.exists() and _digest(_read(copy)) != _digest(text):
-            kept = _free(desk / KEPT / f"{copy.stem}.{now}.ipynb")
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            copy.rename(kept)
-            told.append(f"{number} is as it was; yours is kept as {_shown(kept)}.")
-        else:
-            told.append(f"{number} is as it was.")
+            yield f"Yours of {number} is kept as {_shown(_keep(copy))}."
         progress.replace(copy, text)
-        record[source.name] = _digest(text)
+        record[copy.name] = _digest(text)
+        _store(desk, record)
         if forget and (notice := progress.forget(f"{number}.")):
-            told.append(notice)
-    _store(desk, record)
+            yield notice
+        yield f"{number} is as it was."
     if forget:
-        told.append("Their predictions and solved checks are forgotten.")
-    told.append("Close a notebook that is open in JupyterLab and open it again.")
+        yield "Their predictions and solved checks are forgotten."
+    yield "Close a notebook that is open in JupyterLab and open it again."
+
+
+def write_page(desk: Path | None = None) -> list[str]:
+    """Write the page of the desk; one that somebody wrote into is kept."""
+    desk = desk or DESK
+    place, record, told = desk / PAGE, _record(desk), []
+    if place.exists() and PAGE in record and _digest(_read(place)) != record[PAGE]:
+        told.append(f"What you wrote into {PAGE} is kept as {_shown(_keep(place))}.")
+    text = page()
+    progress.replace(place, text)
+    _store(desk, record | {PAGE: _digest(text)})
     return told
 
 
 def page() -> str:
     """Return the page of the desk as Markdown: the next notebook, what is done, and the minutes left."""
-    stored, rows, left, whole, next_one = progress.load(), [], 0, 0, None
+    stored, rows, left, whole, next_one = _sound(progress.load()), [], 0, 0, None
     for number in order():
         done = tally(number, stored)
         minutes = minutes_left(number, done)
@@ -200,7 +212,8 @@ def _record(desk: Path) -> dict[str, str]:
         record = json.loads((desk / LAID_OUT).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return record if isinstance(record, dict) else {}
+    entries = record.items() if isinstance(record, dict) else ()
+    return {name: digest for name, digest in entries if isinstance(digest, str)}
 
 
 def _store(desk: Path, record: dict[str, str]) -> None:
@@ -233,12 +246,36 @@ def _brought(desk: Path) -> list[str]:
     return [f"{', '.join(brought)} was copied from the folder notebooks."] if brought else []
 
 
-def _free(path: Path) -> Path:
-    """Return the path, or one with a number if it is taken."""
-    number, found = 2, path
-    while found.exists():
-        found, number = path.with_name(f"{path.stem}-{number}{path.suffix}"), number + 1
-    return found
+def _keep(path: Path) -> Path:
+    """Copy a student's file into the folder of kept ones; return the copy."""
+    now = datetime.now().strftime("%Y-%m-%d_%H%M%S")
+    kept = path.parent / KEPT / f"{path.stem}.{now}{path.suffix}"
+    kept.parent.mkdir(exist_ok=True)
+    number = 2
+    while kept.exists():  # two within a second
+        kept, number = kept.with_name(f"{path.stem}.{now}-{number}{path.suffix}"), number + 1
+    shutil.copyfile(path, kept)
+    return kept
+
+
+def _gone(desk: Path, record: dict[str, str], texts: dict[str, str]) -> list[str]:
+    """Take copies away that nobody used of notebooks that the workbook no longer has; name the others."""
+    told = []
+    for name in [name for name in record if name.endswith(".ipynb") and name not in texts]:
+        copy, laid_out = desk / name, record.pop(name)
+        if copy.exists() and _digest(_read(copy)) == laid_out:
+            copy.unlink()
+        elif copy.exists():
+            told.append(f"{name} is no longer in the workbook, or has another name; yours stays.")
+    return told
+
+
+def _sound(stored: dict) -> dict:
+    """Return the progress without values that no notebook writes, of a file that was edited by hand."""
+    for entry in stored["predictions"].values():
+        if not isinstance(entry.get("right"), bool | None):
+            entry["right"] = None
+    return stored
 
 
 def _shown(path: Path) -> str:
@@ -261,16 +298,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         DESK.mkdir(parents=True, exist_ok=True)
         os.chdir(DESK)  # as the kernels of its notebooks: the progress file is found from there
         if arguments == ["--lay-out"]:
-            told = lay_out()
+            told = iter(lay_out())
         else:
             asked = parser.parse_args(arguments)
             told = reset(asked.numbers, forget=asked.forget)
-        progress.replace(DESK / PAGE, page())
-    except (WorkbookError, OSError) as error:
+        for sentence in told:
+            print(sentence)
+        for sentence in write_page():
+            print(sentence)
+    except WorkbookError as error:
         print(f"workbook: {error}.", file=sys.stderr)
         return 1
-    for sentence in told:
-        print(sentence)
+    except OSError as error:
+        print(
+            f"workbook: {_shown(DESK)} cannot be written ({error.strerror}): is it a folder of yours, and is "
+            "there room on the disk? No work was lost.",
+            file=sys.stderr,
+        )
+        return 1
     return 0
 
 

@@ -108,10 +108,22 @@ def test_a_template_of_ones_own_is_read_by_both(live, models):
     for side in ("left", "right"):
         assert live.inner_text(f"#read_{side}_name").endswith(f", your template: {len(ids)} tokens")
     assert live.input_value("#after") == "\nA:"
+    for reading, after in (("own", "<|im_end|>\n<|im_start|>assistant\n"), ("yours", "\nA:")):
+        live.evaluate("document.getElementById('state').textContent = ''")
+        live.select_option("#reading", reading)
+        live.wait_for_function(DONE)
+        assert live.input_value("#after") == after  # one's own is not lost
     live.select_option("#reading", "own")
     live.wait_for_function(DONE)
-    assert "assistant" in live.input_value("#after")
     live.click("summary")
+
+
+def test_nothing_of_the_last_question_stays_under_the_next(live):
+    ask(live, "What is the capital of France?")
+    live.fill("#prompt", " ")
+    live.press("#prompt", "Enter")
+    for place in ("left", "right", "notes", "read_left", "read_right", "detail"):
+        assert live.inner_text(f"#{place}") == ""
 
 
 def test_logits_and_distance_are_those_of_pytorch(live, models):

@@ -88,19 +88,19 @@ def test_reset_gives_a_notebook_back_and_keeps_yours(workbook):
     mine = desk.DESK / "07_count.ipynb"
     for text in ("first", "second"):  # within one second
         mine.write_text(notebook(text), encoding="utf-8")
-        assert "yours is kept as" in desk.reset(["7"])[0]
+        assert "Yours of 07 is kept as" in " ".join(desk.reset(["7"]))
     assert source(mine) == "# 07_count.ipynb"
     kept = (desk.DESK / desk.KEPT).glob("07_count.*.ipynb")
     assert sorted(map(source, kept)) == ["first", "second"]
-    assert desk.reset(["07"])[0] == "07 is as it was."  # nothing to keep
-    assert len(desk.reset(["all"])) == 3
+    assert next(desk.reset(["07"])) == "07 is as it was."  # nothing to keep
+    assert len(list(desk.reset(["07", "ALL"]))) == 3
 
 
 def test_reset_forgets_predictions_only_when_asked(workbook):
     progress.update(lambda p: p["checks"].update({"07.a": {"solved": True}, "08.a": {"solved": True}}))  # fmt: skip
-    desk.reset(["07"])
+    list(desk.reset(["07"]))
     assert set(progress.load()["checks"]) == {"07.a", "08.a"}
-    desk.reset(["07"], forget=True)
+    list(desk.reset(["07"], forget=True))
     assert set(progress.load()["checks"]) == {"08.a"}
 
 
@@ -108,9 +108,64 @@ def test_an_unknown_number_changes_nothing(workbook):
     desk.lay_out()
     mine = desk.DESK / "07_count.ipynb"
     mine.write_text(notebook("my work"), encoding="utf-8")
-    with pytest.raises(WorkbookError, match=r"no notebook 99; the numbers are 07 to 08, or all"):
-        desk.reset(["07", "99"])
+    for wrong in ("99", "", "07_count.ipynb"):
+        with pytest.raises(
+            WorkbookError, match=r"no notebook '.*'; the numbers are 07 to 08, or all"
+        ):
+            list(desk.reset(["07", wrong]))
     assert source(mine) == "my work"
+
+
+def test_a_damaged_notebook_of_the_workbook_stops_a_reset_before_it_begins(workbook):
+    desk.lay_out()
+    mine = desk.DESK / "07_count.ipynb"
+    mine.write_text(notebook("my work"), encoding="utf-8")
+    (workbook / "08_start.ipynb").write_text("{", encoding="utf-8")
+    with pytest.raises(WorkbookError, match=r"08_start.*cannot be read"):
+        list(desk.reset(["all"]))
+    assert source(mine) == "my work" and not (desk.DESK / desk.KEPT).exists()
+
+
+def test_on_a_full_disk_yours_stays_where_it_was(workbook, monkeypatch, capsys):
+    desk.lay_out()
+    mine = desk.DESK / "07_count.ipynb"
+    mine.write_text(notebook("my work"), encoding="utf-8")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(progress, "replace", full)
+    monkeypatch.chdir(workbook)
+    assert desk.main(["07"]) == 1
+    told = capsys.readouterr()
+    assert "is kept as" in told.out
+    assert (
+        "cannot be written (No space left on device)" in told.err and "No work was lost" in told.err
+    )
+    assert source(mine) == "my work"
+
+
+@pytest.mark.parametrize("record", ["[1]", '{"07_count.ipynb": 7}', "null"])
+def test_a_damaged_record_calls_nothing_newer_and_renews_later(workbook, record):
+    desk.lay_out()
+    (desk.DESK / desk.LAID_OUT).write_text(record, encoding="utf-8")
+    assert desk.lay_out() == []
+    (workbook / "07_count.ipynb").write_text(notebook("a newer version"), encoding="utf-8")
+    assert "renewed" in desk.lay_out()[0]
+
+
+def test_a_notebook_that_left_the_workbook_is_named_if_it_was_used(workbook):
+    desk.lay_out()
+    for number in ("07_count", "08_start"):
+        (workbook / f"{number}.ipynb").rename(workbook / f"{number}_anew.ipynb")
+    (desk.DESK / "07_count.ipynb").write_text(notebook("my work"), encoding="utf-8")
+    told = desk.lay_out()
+    assert (
+        told[0] == "07_count.ipynb is no longer in the workbook, or has another name; yours stays."
+    )
+    assert source(desk.DESK / "07_count.ipynb") == "my work"
+    assert not (desk.DESK / "08_start.ipynb").exists()
+    assert len(desk.lay_out()) == 0
 
 
 def test_a_damaged_notebook_is_named(workbook):
@@ -182,7 +237,7 @@ def test_the_command_lays_out_resets_and_renews_the_page(workbook, capsys, monke
     assert (desk.DESK / desk.PAGE).read_text("utf-8").startswith("# Where you stand")
     assert desk.main(["07"]) == 0
     assert desk.main(["12"]) == 1
-    assert "no notebook 12" in capsys.readouterr().err
+    assert "no notebook '12'" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         desk.main([])
 
@@ -200,3 +255,19 @@ def test_what_jupyterlab_changes_by_itself_is_no_work(workbook):
     mine.write_text(json.dumps(saved), encoding="utf-8")
     (workbook / "07_count.ipynb").write_text(notebook("newer still"), encoding="utf-8")
     assert "newer versions of 07" in desk.lay_out()[0]
+
+
+def test_what_was_written_into_the_page_is_kept(workbook):
+    desk.lay_out()
+    desk.write_page()
+    assert desk.write_page() == []
+    place = desk.DESK / desk.PAGE
+    place.write_text(place.read_text("utf-8") + "MY NOTE", encoding="utf-8")
+    assert "What you wrote into start.md is kept as" in desk.write_page()[0]
+    (kept,) = (desk.DESK / desk.KEPT).glob("start.*.md")
+    assert kept.read_text("utf-8").endswith("MY NOTE") and "MY NOTE" not in place.read_text("utf-8")
+
+
+def test_a_progress_file_that_was_edited_by_hand_is_no_traceback():
+    progress.update(lambda p: p["predictions"].update({"07.a": {"choice": "x", "right": "yes"}}))
+    assert "1 of 3" in desk.page()

@@ -3,6 +3,8 @@
   const at = (id) => document.getElementById(id);
   let turn = 0; // a new question ends the writing of the last
   let written = null; // the two replies that are shown
+  let chosen = null; // the token whose alternatives are shown
+  let yours = null; // what stands before and after a prompt in a template of the reader's own
 
   // The weights are a script, loaded when they are first needed; a script also loads from a file.
   let script;
@@ -55,6 +57,7 @@
   // The five likeliest tokens at a place, by both models.
   function detail(models, token) {
     const place = at("detail");
+    chosen = token;
     place.replaceChildren(element("h2", `In place of “${visible(models.tokenizer.decode([token.id]))}”`));
     const beside = element("div", "", { className: "beside" });
     for (const [name, chances] of [["the model that wrote it", token.chances], ["the other one, after the same tokens", token.others]]) {
@@ -97,7 +100,7 @@
 
   function readings(reading) {
     const [bare, template] = Object.keys(ALMANAC.renderings);
-    ALMANAC.renderings.yours = [at("before").value, at("after").value];
+    if (reading === "yours" && yours) [at("before").value, at("after").value] = yours;
     return reading === "own" ? [bare, template] : [reading, reading];
   }
 
@@ -128,17 +131,24 @@
     }
   }
 
+  // What is shown belongs to one question; it goes before the next is read.
+  function clear() {
+    written = chosen = null;
+    for (const id of ["left", "right", "read_left", "read_right", "notes", "detail"]) at(id).replaceChildren();
+  }
+
   async function ask() {
     const mine = ++turn, prompt = at("prompt").value;
+    clear();
     if (!prompt.trim()) return (at("state").textContent = "The prompt is empty: type something to ask.");
     at("state").textContent = script ? "Writing …" : "Loading the models …";
-    at("detail").replaceChildren();
     try {
       const models = await weights();
       if (mine !== turn) return;
       const strength = Number(at("strength").value), pair = [models.base, models.model(strength)];
       const [left, right] = readings(at("reading").value);
-      [at("before").value, at("after").value] = ALMANAC.renderings[right];
+      ALMANAC.renderings.yours = yours ?? [at("before").value, at("after").value];
+      if (right !== "yours") [at("before").value, at("after").value] = ALMANAC.renderings[right];
       const ids = [left, right].map((name) => {
         const [before, after] = ALMANAC.renderings[name];
         return models.tokenizer.encode(before + prompt + after);
@@ -164,6 +174,7 @@
       written = replies;
       await compare(pair[1], ids[0], replies[0], false);
       await compare(pair[0], ids[1], replies[1], true);
+      if (chosen) detail(models, chosen);
       at("state").textContent = `${count} tokens in ${seconds.toFixed(2)} s. Choose a token to see what else was likely there.`;
     } catch (error) {
       if (mine === turn) at("state").textContent = `This did not work: ${error.message}.`;
@@ -185,6 +196,9 @@
   at("strength").oninput = told;
   at("strength").onchange = ask;
   at("reading").onchange = ask;
-  for (const box of [at("before"), at("after")]) box.oninput = () => (at("reading").value = "yours");
+  for (const box of [at("before"), at("after")]) box.oninput = () => {
+    yours = [at("before").value, at("after").value];
+    at("reading").value = "yours";
+  };
   at("shade").onchange = () => written?.flat().forEach(shade);
 })();
