@@ -395,9 +395,9 @@ EXERCISES = {
                 ("recall", "Rules worth having: the response begins with its own prompt; it apologizes; it repeats itself; it does not end as a sentence does."),
                 "`sftlab.scoring.format_compliance(response, count)` knows what a sentence and a list look like; “three tips” in the prompt gives the count.",
             ),
-            path="Begin with the loop: keep an entry with messages, and ask of every other one whether any rule objects to it. Start with one precise rule, look at what it leaves out, and add the next. "
+            path="Begin with the loop: keep an entry with messages, and for each of the rest ask whether any rule objects to it. Start with one precise rule, look at what it leaves out, and add the next. "
             "Precision falls with each rule that also meets good pairs: very short answers, lists and honest “I do not know” are good. The usual wrong turn is to judge a list like a single sentence.",
-            why="Precision counts what good you lose, recall what bad stays. Rules of form are precise and cheap, and blind to a wrong fact that is well said: "
+            why="A filter of low precision loses good pairs, one of low recall keeps bad ones. Rules of form are precise and cheap, and blind to a wrong fact that is well said: "
             "for that you need knowledge, from a table, a person or a large model.",
             shows=(complaints,),
         ),

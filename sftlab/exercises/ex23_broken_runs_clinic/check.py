@@ -434,7 +434,7 @@ EXERCISES = {
         path="Collect the trained labels first. Count those that are not the token at their position, then compare the list with the answer in pairs, and add "
         "the difference of the lengths. The usual wrong turn is to stop after the pairs: a masked end-of-turn token is one label less, and no pair shows it.",
         why="The probe needs no position of the answer, so a begin token more or a masked line break after the answer does not disturb it. "
-        "Its blind spot is what is not trained: a prompt that was cut has no mismatch.",
+        "Its blind spot is what is not trained: a cut that takes prompt tokens alone shows no mismatch.",
         points=2,
     ),
     FIRST: Exercise(
@@ -485,6 +485,6 @@ EXERCISES = {
             "Look at a reply that begins as it should and goes on.",
         ),
         path="Make the list of prompts, ask once, go through replies and pairs together. The usual wrong turn is `startswith`: a model that never stops would pass.",
-        why="The whole way is tested, from the file to the served model. So many faults show, and none of them has a name; that a sound run has learned all is not known beforehand, so the tolerance is calibrated.",
+        why="The whole way is tested, from the file to the served model. So it shows many faults and names none. How much a sound run learns is not known beforehand, so the tolerance is calibrated.",
     ),
 }  # fmt: skip
