@@ -451,7 +451,7 @@ EXERCISES = {
         asks="Record the bytes that tensors hold after every operation, in `timeline`.",
         rules={
             "every": "After every operation, `timeline` gets the bytes held by all known tensors.",
-            "several": "A tensor is known if an operation returned it, alone or with others, or if it was given to `hold`.",
+            "several": "A tensor becomes known when an operation returns it, alone or with others.",
             "hold": "`hold(tensor)` makes a tensor known that was there before.",
             "shared": "Tensors that share a storage, as views do, hold its bytes once.",
             "freed": "When a storage is freed, its bytes are no longer held.",
