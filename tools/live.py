@@ -36,9 +36,8 @@ def _packed(content: bytes) -> str:
     return base64.b64encode(gzip.compress(content, 9, mtime=0)).decode("ascii")
 
 
-def weights() -> str:
+def weights(tokenizer) -> str:
     """Return the script with the weights of both models, the tokenizer and its template."""
-    _, tokenizer = load("almanac")
     file = {
         "config": json.loads((BASE / "config.json").read_text(encoding="utf-8")),
         "adapter_config": json.loads((CHAT / "adapter_config.json").read_text(encoding="utf-8")),
@@ -62,7 +61,7 @@ def renderings(tokenizer) -> dict[str, list[str]]:
     return {name: text.split(place) for name, text in texts.items()}
 
 
-def page() -> str:
+def page(tokenizer) -> str:
     """Return the page on which both models answer."""
     text = (website.TEMPLATES / "book" / "live.html").read_text(encoding="utf-8")
     readings = "".join(
@@ -72,7 +71,7 @@ def page() -> str:
     changed = "".join(f"<option>{html.escape(form)}</option>" for form in CHANGED)
     readings += f'<optgroup label="both: the template, changed">{changed}</optgroup><option value="yours">both: as written below</option>'
     examples = " ".join(f'<button type="button">{html.escape(p)}</button>' for p in KNOWN)
-    before, after = map(html.escape, renderings(load("almanac")[1])[TEMPLATE])
+    before, after = map(html.escape, renderings(tokenizer)[TEMPLATE])
     parts = {
         "before": before,
         "after": after,
@@ -91,10 +90,9 @@ def build(folder: Path) -> list[Path]:
     Raises:
         WorkbookError: the folder holds something else, or cannot be written.
     """
+    _, tokenizer = load("almanac")
+    pages = {"live.html": page(tokenizer), "weights.js": weights(tokenizer)}
     files = {
         name: website.TEMPLATES / "book" / name for name in ("book.css", "almanac.js", "live.js")
     }
-    written = website.write(
-        folder, {"live.html": page(), "weights.js": weights()}, files, own="book.css"
-    )
-    return written[:1]
+    return website.write(folder, pages, files, own="book.css")[:1]
