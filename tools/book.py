@@ -1,49 +1,144 @@
 """The workbook as a website that needs no network: ``python -m tools.book FOLDER``.
 
-One page per notebook with its stored outputs, solutions folded, formulas as MathML, and an index.
-Predictions can be made, and tell their outcome; explorers show their first picture. On one page more
+Sphinx writes it from the notebooks with their stored outputs: side bar, search, light and dark.
+Predictions can be made, and tell their outcome; explorers show their first picture. On one page
 both embedded models answer, computed by the browser. It is read before class, or on a telephone.
 """
 
 from __future__ import annotations
 
+import base64
 import html
+import io
 import re
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from nbformat.v4 import new_output
+import nbformat
+from nbformat.v4 import new_markdown_cell, new_output
+from sphinx.application import Sphinx
+from sphinx.util.docutils import docutils_namespace, patch_docutils
 
-from sftlab.classroom import html_cards
-from sftlab.classroom.catalogue import notebook, title
+from sftlab._internal.paths import ROOT
+from sftlab.classroom import catalogue, html_cards
+from sftlab.errors import WorkbookError
 from tools import live, polls, website
-from tools.notebook_metadata import REVEAL, START
+from tools.notebook_metadata import DIAGRAM, REVEAL, START
 
+# The side bar: in each part the order in which its notebooks build on one another.
+PARTS = {
+    "Begin here": "00",
+    "What fine-tuning changes": "01 02 13 03",
+    "Loss, masks, templates": "04 12 15 14 05",
+    "LoRA": "06 07 17 08 09 10 18 20",
+    "Memory and four bits": "19 11 21",
+    "The run, its data, its failures": "16 22 23",
+    "Beyond the chapter": "24 25 26",
+}
+DOCUMENTS = ("findings", "claims", "students")  # pages of docs/ that belong to the book
 NOTE = (
     "A stored run: choose an option of a prediction, and its outcome is told. To move the explorers and to "
     "be told what is wrong with your own code, open it in Jupyter: <code>make lab</code>, then <code>{name}</code>."
 )
-INTRODUCTION = """<p class="stored">These pages show stored runs. The workbook itself lets you try, and tells you what is wrong with your code:
-<code>make lab</code> opens it.</p>
-<p><a href="live.html"><strong>Ask both models</strong></a>: the base and the chat model answer what you type, here in your browser.</p>"""
+INTRODUCTION = """# Supervised fine-tuning, hands on
 
+These pages show stored runs. The workbook itself lets you try, and tells you what is wrong with your code: `make lab` opens it.
 
-LIVE = '<a href="live.html">Ask both models</a>'
+**[Ask both models](live.md)**: the base and the chat model answer what you type, here in your browser.
+"""
 MOVED = f'<p class="stored">This is its first picture. {live.MOVES}</p>'
 # What the card of an outcome says to somebody who ran the notebook without a prediction.
 UNASKED = re.compile(r"You made no prediction here\.(.*?) Next time commit first: [^.]*\.", re.S)
+SETTINGS = {
+    "project": "Supervised fine-tuning, hands on",
+    "html_title": "Supervised fine-tuning, hands on",
+    "extensions": ["myst_nb"],
+    "nb_execution_mode": "off",
+    "nb_code_prompt_show": "code",
+    "nb_code_prompt_hide": "code",
+    "myst_heading_anchors": 3,
+    "html_theme": "sphinx_book_theme",
+    "html_theme_options": {
+        "show_toc_level": 2,
+        "use_download_button": False,
+        "home_page_in_toc": True,
+        "search_bar_text": "Search the book",
+        "back_to_top_button": False,
+        "footer_content_items": [],
+        "navbar_persistent": [],  # the side bar has a search already
+    },
+    "html_context": {"default_mode": "auto"},
+    "html_css_files": ["book.css", "live.css"],
+    "html_js_files": [("book.js", {"defer": "defer"})],
+    "html_copy_source": False,
+    "html_show_sourcelink": False,
+    "html_show_copyright": False,
+    "html_use_index": False,
+    "smartquotes": False,
+}
 
 
-def page(number: str, navigation: str) -> str:
-    """A notebook as one HTML page."""
-    book = {"navigation": navigation, "note": NOTE.format(name=notebook(number).name)}
-    made = website.read(number)
+class Pictures:
+    """The pictures of the pages: files of their own, which a browser fetches when they are seen."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        folder.mkdir(parents=True)
+
+    def stored(self, name: str, data: str, alt: str) -> str:
+        """Write one (base64 of a PNG), and return the HTML that shows it."""
+        content = base64.b64decode(data)
+        (self.folder / f"{name}.png").write_bytes(content)
+        width, height = (int.from_bytes(content[at : at + 4]) for at in (16, 20))
+        return (
+            f'<img alt="{html.escape(alt)}" src="_static/pictures/{name}.png" loading="lazy" '
+            f'width="{width}" height="{height}">'
+        )
+
+
+def page(number: str, pictures: Pictures) -> Any:
+    """A notebook as Sphinx reads it: pictures as files, formulas as MathML, predictions to click."""
+    made = nbformat.read(catalogue.notebook(number), as_version=4)
+    for place, cell in enumerate(made.cells):
+        if cell.cell_type == "markdown":
+            cell.source = website.prepared(_diagram(cell, number, pictures))
+        for rank, output in enumerate(cell.get("outputs", [])):
+            _as_file(output, f"{number}-{place}-{rank}", pictures)
     _ask(made.cells)
-    text, _ = website.exporter("book").from_notebook_node(made, resources={"book": book})
-    # What is wider than the page scrolls, and keys must be able to scroll it as well.
-    return re.sub(r"<pre(?=[ >])(?![^>]*tabindex)", '<pre tabindex="0"', text)
+    note = f'<p class="stored">{NOTE.format(name=catalogue.notebook(number).name)}</p>'
+    first = made.cells[0]
+    heading, _, rest = first.source.partition("\n")
+    made.cells[:1] = [new_markdown_cell(f"{heading}\n\n{note}\n\n{rest}"), *made.cells[1:1]]
+    return made
+
+
+def _diagram(cell: Any, number: str, pictures: Pictures) -> str:
+    """The source of a cell, in which the concept diagram is a file."""
+    name = DIAGRAM.partition(":")[2]
+    attached = cell.get("attachments", {}).get(name)
+    if not attached:
+        return cell.source
+
+    def file(found: re.Match) -> str:
+        return pictures.stored(f"{number}-diagram", attached["image/png"], found[1])
+
+    return re.sub(rf"!\[([^\]]*)\]\({re.escape(DIAGRAM)}\)", file, cell.source)
+
+
+def _as_file(output: Any, name: str, pictures: Pictures) -> None:
+    """Leave one format of an output, for a page without a kernel."""
+    data = output.get("data", {})
+    if "image/png" in data:
+        alt = output.metadata["image/png"]["alt"]
+        data["text/html"] = pictures.stored(name, data["image/png"], alt)
+    if "text/html" in data:
+        output.data = {"text/html": "".join(data["text/html"])}
+    elif "text/markdown" in data:
+        output.data = {"text/markdown": website.prepared("".join(data["text/markdown"]))}
 
 
 def _ask(cells: Sequence[Any]) -> None:
@@ -55,13 +150,14 @@ def _ask(cells: Sequence[Any]) -> None:
             shown = "".join(_question(found[id]) for id, *_ in asked)
             cell.outputs = [new_output("display_data", {"text/html": shown})]
         if asked or REVEAL.match(cell.source):
-            cell.metadata["only_output"] = True
+            cell.metadata["tags"] = ["remove-input"]
+        elif cell.metadata.get("jupyter", {}).get("source_hidden"):
+            cell.metadata["tags"] = ["hide-input"]
         for output in cell.get("outputs", []):
             if polls.is_outcome(output):
                 id = html_cards.stored_data(output)["id"]
                 yours = f'<span class="yours" data-poll="{id}" id="outcome-{id}"></span>'
-                text = "".join(output.data["text/html"])
-                output.data["text/html"] = UNASKED.sub(rf"{yours}\1", text)
+                output.data["text/html"] = UNASKED.sub(rf"{yours}\1", output.data["text/html"])
         if cell.cell_type == "code" and START.search(cell.source):
             cell.outputs = []  # what is done, which only the one who ran it wants to know
         if cell.cell_type == "code" and live.EXPLORERS.search(cell.source):
@@ -84,33 +180,83 @@ def _question(poll: polls.Poll) -> str:
 </div>"""
 
 
-def navigation(numbers: Sequence[str], number: str) -> str:
-    """Links to the page before, the index, and the page after."""
-    place = numbers.index(number)
-    links = ['<a href="index.html">Contents</a>', LIVE]
-    if place:
-        links.insert(0, _link(numbers[place - 1], "← "))
-    if place + 1 < len(numbers):
-        links.append(_link(numbers[place + 1], "", " →"))
-    return "\n".join(links)
+def contents() -> str:
+    """The first page in Markdown: the notebooks by part, and the side bar's order."""
+    there, lines = set(website.numbers()), [INTRODUCTION]
+    for part, those in PARTS.items():
+        own = [number for number in those.split() if number in there]
+        lines += [
+            f"## {part}",
+            "",
+            '<div class="contents">',
+            "",
+            "| | notebook | what you find out |",
+            "|---|---|---|",
+        ]
+        lines += [
+            f"| {n} | [{catalogue.title(n)}]({catalogue.notebook(n).name}) | {catalogue.question(n)} |"
+            for n in own
+        ]
+        lines += ["", "</div>", "", *_toctree(part, [catalogue.notebook(n).stem for n in own])]
+    return "\n".join([*lines, *_toctree("More", ["live", *DOCUMENTS])])
 
 
-def _link(number: str, before: str = "", after: str = "") -> str:
-    label = f"{before}{number} · {html.escape(title(number))}{after}"
-    return f'<a href="{website.page_name(number)}">{label}</a>'
+def _toctree(caption: str, pages: Sequence[str]) -> list[str]:
+    return ["```{toctree}", ":hidden:", f":caption: {caption}", "", *pages, "```", ""]
+
+
+def _document(name: str) -> str:
+    """A page of docs/, with links that hold where all pages lie side by side."""
+    text = (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
+    return text.replace("](../notebooks/", "](")
+
+
+def _write_sources(source: Path) -> None:
+    """Write what Sphinx reads: pages, pictures, and files to be copied."""
+    pictures = Pictures(source / "static" / "pictures")
+    for number in website.numbers():
+        name = f"{catalogue.notebook(number).stem}.ipynb"
+        nbformat.write(page(number, pictures), source / name)
+    for name in DOCUMENTS:
+        (source / f"{name}.md").write_text(_document(name), encoding="utf-8")
+    (source / "index.md").write_text(contents(), encoding="utf-8")
+    (source / "live.md").write_text(f"# {live.TITLE}\n\n````{{raw}} html\n{live.body()}\n````\n")
+    # The theme's icons are in a font as well as in 1.5 MB of script: the font will do.
+    (source / "static" / "scripts").mkdir()
+    (source / "static" / "scripts" / "fontawesome.js").write_text("// icons: see the fonts\n")
+    for file in (*(website.TEMPLATES / "book").iterdir(), live.FOLDER / "live.css"):
+        shutil.copy(file, source / "static")
+    (source / "extra").mkdir()
+    for name, text in live.files().items():
+        (source / "extra" / name).write_text(text, encoding="utf-8")
 
 
 def build(folder: Path) -> list[Path]:
     """Write the book into a folder, which is made if need be; returns its pages.
 
     Raises:
-        WorkbookError: the folder holds something else, or cannot be written.
+        WorkbookError: the folder holds something else, cannot be written, or Sphinx complains.
     """
-    numbers = website.numbers()
-    pages = {website.page_name(n): page(n, navigation(numbers, n)) for n in numbers}
-    pages["index.html"] = website.contents("book.css", INTRODUCTION)
-    script = website.TEMPLATES / "book" / "book.js"
-    return [*live.build(folder), *website.write(folder, pages, {"book.js": script}, own="book.css")]
+    website.claim(folder, own="searchindex.js")
+    told = io.StringIO()
+    with TemporaryDirectory() as place, patch_docutils(), docutils_namespace():
+        source = Path(place) / "source"
+        source.mkdir()
+        _write_sources(source)
+        paths = {
+            "html_static_path": [str(source / "static")],
+            "html_extra_path": [str(source / "extra")],
+        }
+        try:
+            Sphinx(
+                source, None, folder, Path(place) / "doctrees", "html",
+                SETTINGS | paths, status=None, warning=told,
+            ).build(force_all=True)  # fmt: skip
+        except OSError as error:
+            raise WorkbookError(f"{folder} cannot be written: {error.strerror}") from None
+    if told.getvalue():
+        raise WorkbookError(f"Sphinx found fault with the pages:\n{told.getvalue()}")
+    return sorted(folder.glob("*.html"))
 
 
 if __name__ == "__main__":

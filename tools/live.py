@@ -1,4 +1,4 @@
-"""The embedded models for web pages: their weights as a script, and the page that runs them.
+"""The embedded models for web pages: their weights as a script, and the page body that runs them.
 
 The pages are opened from a file as well as from a server, and from a file a browser loads scripts
 only: so the weights are a script. They are packed (gzip) and written as text (base64).
@@ -11,7 +11,6 @@ import gzip
 import html
 import json
 import re
-from pathlib import Path
 
 from sftlab._internal.paths import DATA
 from sftlab.almanac.vocabulary import words_read
@@ -24,6 +23,8 @@ from sftlab.generate import stop_tokens
 from sftlab.models import load
 from tools import website
 
+TITLE = "Ask both models"
+FOLDER = website.TEMPLATES / "live"
 # Not the right one, not the bare text, and not one in which the tokenizer itself is another.
 CHANGED = [form for form in FORMS if form not in (RIGHT, NO_TEMPLATE, TYPED)]
 # Explorers of which the page shows as much.
@@ -61,9 +62,10 @@ def renderings(tokenizer) -> dict[str, list[str]]:
     return {name: text.split(place) for name, text in texts.items()}
 
 
-def page(tokenizer) -> str:
-    """Return the page on which both models answer."""
-    text = (website.TEMPLATES / "book" / "live.html").read_text(encoding="utf-8")
+def body() -> str:
+    """Return what the page shows below its title, on which both models answer."""
+    _, tokenizer = load("almanac")
+    text = (FOLDER / "live.html").read_text(encoding="utf-8")
     readings = "".join(
         f'<option value="{"own" if told == OWN else html.escape(both[0])}">{html.escape(told)}</option>'
         for told, both in READ.items()
@@ -84,15 +86,8 @@ def page(tokenizer) -> str:
     return text
 
 
-def build(folder: Path) -> list[Path]:
-    """Write the page, its scripts and the weights into a folder; returns the page.
-
-    Raises:
-        WorkbookError: the folder holds something else, or cannot be written.
-    """
+def files() -> dict[str, str]:
+    """Return the scripts that lie beside the page, the weights among them: file name -> text."""
     _, tokenizer = load("almanac")
-    pages = {"live.html": page(tokenizer), "weights.js": weights(tokenizer)}
-    files = {
-        name: website.TEMPLATES / "book" / name for name in ("book.css", "almanac.js", "live.js")
-    }
-    return website.write(folder, pages, files, own="book.css")[:1]
+    own = {name: (FOLDER / name).read_text(encoding="utf-8") for name in ("almanac.js", "live.js")}
+    return own | {"weights.js": weights(tokenizer)}

@@ -6,6 +6,7 @@ on the slides of the predictions; answers and solutions are hidden until they ar
 
 from __future__ import annotations
 
+import html
 import sys
 from importlib.util import find_spec
 from itertools import pairwise
@@ -16,6 +17,7 @@ from nbformat.v4 import new_markdown_cell
 from pygments.formatters import HtmlFormatter
 
 from sftlab.classroom import html_cards
+from sftlab.classroom.catalogue import question, title
 from sftlab.errors import WorkbookError
 from tools import live, website
 from tools.slide_layout import Deck, Piece, Slide
@@ -46,9 +48,9 @@ def page(number: str) -> str:
 
 def _cells(slide: Slide) -> list[Any]:
     """The cells of a slide, the first and the last with what opens and closes it."""
-    title = slide.level == 1 and not slide.goes_on
-    mark = "#" if title else "##"
-    kinds = " ".join(filter(None, [slide.kind, "title" * title, "more" * slide.goes_on]))
+    first = slide.level == 1 and not slide.goes_on
+    mark = "#" if first else "##"
+    kinds = " ".join(filter(None, [slide.kind, "title" * first, "more" * slide.goes_on]))
     part = slide.part if slide.part != slide.heading else ""
     heading = new_markdown_cell(f"{mark} {slide.heading}")
     heading.metadata.before = (
@@ -94,11 +96,51 @@ def build(folder: Path) -> list[Path]:
     """
     source = reveal_files()
     copied = {f"reveal/{name}": source / name for name in REVEAL}
-    copied |= {name: TEMPLATE / name for name in ("slides.css", "slides.js")}
-    copied["book.css"] = website.TEMPLATES / "book" / "book.css"
+    copied |= {name: TEMPLATE / name for name in ("slides.css", "slides.js", "pages.css")}
+    copied["live.css"] = live.FOLDER / "live.css"
     pages = {website.page_name(number): page(number) for number in website.numbers()}
-    pages["index.html"] = website.contents("book.css", INTRODUCTION)
-    return [*website.write(folder, pages, copied, own="slides.js"), *live.build(folder)]
+    pages["index.html"] = _plain_page("A hands-on workbook on supervised fine-tuning", _contents())
+    pages["live.html"] = _plain_page(live.TITLE, live.body())
+    return website.write(folder, pages | live.files(), copied, own="slides.js")
+
+
+def _contents() -> str:
+    """The table of the decks, below what the keys do."""
+    rows = "\n".join(
+        f'<tr><td>{n}</td><td><a href="{website.page_name(n)}">{html.escape(title(n))}</a></td>'
+        f"<td>{html.escape(question(n))}</td></tr>"
+        for n in website.numbers()
+    )
+    return f"""{INTRODUCTION}
+<table class="contents">
+<thead><tr><th scope="col">No.</th><th scope="col">Slides</th><th scope="col">What you find out</th></tr></thead>
+<tbody>
+{rows}
+</tbody>
+</table>"""
+
+
+def _plain_page(heading: str, body: str) -> str:
+    """A page beside the decks."""
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1.0">
+<title>{heading}</title>
+<link rel="stylesheet" href="pages.css">
+<link rel="stylesheet" href="live.css">
+</head>
+<body>
+<a class="skip" href="#page">To the text</a>
+<nav aria-label="Pages"><a href="index.html">Contents</a></nav>
+<main id="page">
+<h1>{heading}</h1>
+{body}
+</main>
+</body>
+</html>
+"""
 
 
 if __name__ == "__main__":

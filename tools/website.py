@@ -15,13 +15,14 @@ import nbformat
 from latex2mathml.converter import convert
 from nbconvert import HTMLExporter
 
-from sftlab.classroom.catalogue import NOTEBOOKS, notebook, question, title
+from sftlab.classroom.catalogue import NOTEBOOKS, notebook, title
 from sftlab.errors import WorkbookError
 
 TEMPLATES = Path(__file__).parent / "templates"
 # Code first, so that a dollar sign in it is left alone; then $$display$$ and $inline$ formulas.
 FORMULA = re.compile(r"(```.*?```|`[^`\n]*`)|\$\$(.+?)\$\$|\$([^\s$](?:[^$\n]*[^\s$])?)\$", re.S)
 LINK = re.compile(r"\]\((\d\d_\w+)\.ipynb\)")
+MARKS = re.compile(r"[*_`\\\[\]]")  # in a formula these are no Markdown
 NO_HEADING = re.compile(
     r"^( *)#(?=\d)", re.M
 )  # "#34191" at a line's beginning: nbconvert takes it for one
@@ -35,9 +36,15 @@ def with_mathml(markdown: str) -> str:
         if code:
             return code
         kind = "block" if display else "inline"
-        return convert((display or inline).strip(), display=kind).replace("\n", "")
+        made = convert((display or inline).strip(), display=kind).replace("\n", "")
+        return MARKS.sub(lambda mark: f"&#{ord(mark[0])};", made)
 
     return FORMULA.sub(drawn, markdown)
+
+
+def prepared(markdown: str) -> str:
+    """Markdown of a notebook for pages: formulas are MathML, and a number after # is no heading."""
+    return with_mathml(NO_HEADING.sub(r"\1\\#", markdown))
 
 
 def read(number: str) -> Any:
@@ -45,8 +52,7 @@ def read(number: str) -> Any:
     made = nbformat.read(notebook(number), as_version=4)
     for cell in made.cells:
         if cell.cell_type == "markdown":
-            linked = LINK.sub(r"](\1.html)", NO_HEADING.sub(r"\1\\#", cell.source))
-            cell.source = with_mathml(linked)
+            cell.source = LINK.sub(r"](\1.html)", prepared(cell.source))
         for output in cell.get("outputs", []):
             _describe(output)
     made.metadata["title"] = title(number)
@@ -83,59 +89,40 @@ def page_name(number: str) -> str:
     return f"{notebook(number).stem}.html"
 
 
-def contents(style: str, introduction: str) -> str:
-    """The page of contents, with a style sheet beside it and some words above the table."""
-    rows = "\n".join(
-        f'<tr><td>{n}</td><td><a href="{page_name(n)}">{html.escape(title(n))}</a></td>'
-        f"<td>{html.escape(question(n))}</td></tr>"
-        for n in numbers()
-    )
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1.0">
-<title>sftlab: a hands-on workbook on supervised fine-tuning</title>
-<link rel="stylesheet" href="{style}">
-</head>
-<body class="jp-Notebook">
-<main id="page">
-<h1>A hands-on workbook on supervised fine-tuning</h1>
-{introduction}
-<table class="contents">
-<thead><tr><th scope="col">No.</th><th scope="col">Notebook</th><th scope="col">What you find out</th></tr></thead>
-<tbody>
-{rows}
-</tbody>
-</table>
-</main>
-</body>
-</html>
-"""
-
-
-def write(folder: Path, pages: dict[str, str], copied: dict[str, Path], own: str) -> list[Path]:
-    """Write pages and copy files into a folder, which is made if need be; returns the pages.
+def claim(folder: Path, own: str) -> None:
+    """Refuse a folder that holds something else than an earlier run's pages.
 
     Args:
-        pages: file name -> HTML.
+        own: a file in it by which an earlier run is known.
+
+    Raises:
+        WorkbookError: it holds other files.
+    """
+    if folder.exists() and any(folder.iterdir()) and not (folder / own).exists():
+        raise WorkbookError(f"{folder} holds other files: name an empty folder")
+
+
+def write(folder: Path, texts: dict[str, str], copied: dict[str, Path], own: str) -> list[Path]:
+    """Write texts and copy files into a folder, which is made if need be; returns the pages.
+
+    Args:
+        texts: file name -> text; those that end in .html are pages.
         copied: path in the folder -> the file to copy.
         own: one of the copied, by which a folder of an earlier run is known.
 
     Raises:
         WorkbookError: the folder holds something else, or cannot be written.
     """
-    if folder.exists() and any(folder.iterdir()) and not (folder / own).exists():
-        raise WorkbookError(f"{folder} holds other files: name an empty folder")
+    claim(folder, own)
     try:
         for name, source in copied.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, folder / name)
-        for name, text in pages.items():
+        for name, text in texts.items():
             (folder / name).write_text(text, encoding="utf-8")
     except OSError as error:
         raise WorkbookError(f"{folder} cannot be written: {error.strerror}") from None
-    return [folder / name for name in pages]
+    return [folder / name for name in texts if name.endswith(".html")]
 
 
 def command(

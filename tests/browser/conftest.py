@@ -46,6 +46,14 @@ def address(lab_folder):
 
 
 @pytest.fixture(scope="session")
+def book_pages(tmp_path_factory):
+    """The pages of the book, opened from files."""
+    from tools import book
+
+    return book.build(tmp_path_factory.mktemp("book") / "book")
+
+
+@pytest.fixture(scope="session")
 def page():
     """A window of a fresh browser."""
     from playwright.sync_api import sync_playwright

@@ -7,16 +7,14 @@ from axe_playwright_python.sync_playwright import Axe
 from conftest import ALL_CELLS
 from lab import SCREENSHOTS
 
-from tools import book
-
 pytestmark = pytest.mark.browser
 # axe takes seconds for a page: all of them in `make browser`, otherwise those of most kinds of output.
 LOOKED_AT = ("index", "00", "04", "13", "22")
 
 
 @pytest.fixture(scope="module")
-def pages(tmp_path_factory):
-    return book.build(tmp_path_factory.mktemp("book") / "book")
+def pages(book_pages):
+    return book_pages
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +25,9 @@ def window(page):
     own.context.close()
 
 
-def test_axe_finds_nothing_serious(pages, window):
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(pages, window, scheme):
+    window.emulate_media(color_scheme=scheme)
     window.set_viewport_size({"width": 1280, "height": 900})
     found = []
     for path in pages:
@@ -45,6 +45,26 @@ def test_no_page_is_wider_than_a_telephone(pages, window):
     for path in pages:
         window.goto(path.as_uri())
         assert window.evaluate("document.documentElement.scrollWidth") <= 400, path.name
+
+
+def test_the_search_finds_a_word_of_one_lesson(pages, window):
+    window.goto(f"{pages[0].with_name('search.html').as_uri()}?q=rsLoRA")
+    window.wait_for_selector("#search-results li a")
+    found = window.locator("#search-results li a").evaluate_all("all => all.map(a => a.href)")
+    assert any("09_lora_alpha_over_r.html" in link for link in found)
+    assert not any("04_sft_loss.html" in link for link in found)
+
+
+def test_the_page_can_be_read_on_paper(pages, window):
+    window.emulate_media(media="print")
+    window.goto(next(path for path in pages if path.name.startswith("17")).as_uri())
+    hidden = window.locator(".bd-sidebar-primary")
+    assert not hidden.is_visible()
+    cut = window.locator(".cell_input pre").evaluate_all(
+        "all => all.filter(e => e.scrollWidth > e.clientWidth + 1).length"
+    )
+    assert cut == 0
+    window.emulate_media(media="screen")
 
 
 def test_a_choice_tells_the_outcome_and_is_kept(pages, window):

@@ -43,8 +43,8 @@ def models():
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return live_page.build(tmp_path_factory.mktemp("live") / "book")[0].parent
+def folder(book_pages):
+    return book_pages[0].parent
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def test_changed_templates_are_those_of_notebook_05(live, models):
 
 
 def test_a_template_of_ones_own_is_read_by_both(live, models):
-    live.click("summary")
+    live.click("#ask summary")
     live.fill("#before", "<|im_start|>user\n")
     live.fill("#after", "\nA:")
     assert live.input_value("#reading") == "yours"
@@ -115,7 +115,7 @@ def test_a_template_of_ones_own_is_read_by_both(live, models):
         assert live.input_value("#after") == after  # one's own is not lost
     live.select_option("#reading", "own")
     live.wait_for_function(DONE)
-    live.click("summary")
+    live.click("#ask summary")
 
 
 def test_nothing_of_the_last_question_stays_under_the_next(live):

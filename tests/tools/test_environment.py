@@ -29,6 +29,8 @@ DEPENDENCIES = [*RUN_TIME, *(one for group in GROUPS.values() for one in group)]
 NEEDED = {
     "jupyterlab": "make lab starts it",
     "ipykernel": "it runs the notebooks",
+    "sphinx-book-theme": "the book's look",
+    "myst-nb": "Sphinx reads the notebooks with it",
     "pytest-xdist": "pytest -n 2",
     "pytest-socket": "pytest --allow-hosts",
     "ruff": "make lint",

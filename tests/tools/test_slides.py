@@ -43,7 +43,8 @@ def test_every_notebook_makes_a_deck_that_needs_no_network(written):
         loaded = re.findall(r'<(?:link|script|img|iframe)[^>]*?(?:src|href)="([^"]{0,60})', text)
         assert loaded, name
         for source in loaded:
-            allowed = ("data:image/png", "reveal/", "slides.", "book.css", "almanac.js", "live.js")
+            allowed = ("data:image/png", "reveal/", "slides.", "pages.css", "live.")
+            allowed += ("almanac.js",)
             assert source.startswith(allowed), f"{name}: {source}"
         assert "url(http" not in text and "@import" not in text
         links = re.findall(r'href="(\d\d_\w+\.html)', text)
