@@ -26,7 +26,7 @@ from sphinx.util.docutils import docutils_namespace, patch_docutils
 from sftlab._internal.paths import ROOT
 from sftlab.classroom import catalogue, html_cards
 from sftlab.errors import WorkbookError
-from tools import live, polls, website
+from tools import colab, live, polls, website
 from tools.notebook_metadata import DIAGRAM, REVEAL, START
 
 # The side bar: in each part the order in which its notebooks build on one another.
@@ -109,11 +109,25 @@ def page(number: str, pictures: Pictures) -> Any:
         for rank, output in enumerate(cell.get("outputs", [])):
             _as_file(output, f"{number}-{place}-{rank}", pictures)
     _ask(made.cells)
-    note = f'<p class="stored">{NOTE.format(name=catalogue.notebook(number).name)}</p>'
+    name = catalogue.notebook(number).name
+    note = f'<p class="stored">{NOTE.format(name=name)}{_elsewhere(name)}</p>'
     first = made.cells[0]
     heading, _, rest = first.source.partition("\n")
     made.cells[:1] = [new_markdown_cell(f"{heading}\n\n{note}\n\n{rest}"), *made.cells[1:1]]
     return made
+
+
+def _elsewhere(name: str) -> str:
+    """Where a notebook runs without installing anything: for a workbook that is kept on GitHub."""
+    try:
+        place = "/".join(colab.repository(colab.origin()))
+    except WorkbookError:
+        return ""
+    places = {"Binder": colab.on_binder(place, "main", name)}
+    if (ROOT / "colab" / name).is_file():
+        places["Colab"] = colab.on_colab(place, "main", f"colab/{name}")
+    links = " or ".join(f'<a href="{address}">{label}</a>' for label, address in places.items())
+    return f" Without installing anything: {links}."
 
 
 def _diagram(cell: Any, number: str, pictures: Pictures) -> str:

@@ -98,6 +98,16 @@ def for_colab(path: Path, address: str) -> Any:
     return notebook
 
 
+def on_colab(place: str, branch: str, path: str) -> str:
+    """The address at which Colab opens a file of a repository (``OWNER/NAME``)."""
+    return f"https://colab.research.google.com/github/{place}/blob/{branch}/{path}"
+
+
+def on_binder(place: str, branch: str, name: str) -> str:
+    """The address at which Binder opens a notebook of the workbook."""
+    return f"https://mybinder.org/v2/gh/{place}/{branch}?urlpath=lab/tree/notebooks/{name}"
+
+
 def pinned(name: str) -> str:
     """The package with its version, from constraints.txt."""
     text = (ROOT / "constraints.txt").read_text(encoding="utf-8")
@@ -119,12 +129,10 @@ def build(address: str, folder: Path, branch: str = "main") -> list[Path]:
         for path in sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb")):
             copy = folder / path.name
             nbformat.write(for_colab(path, home), copy)
-            inside = f"{folder.name}/{path.name}"
-            link = f"https://colab.research.google.com/github/{place}/blob/{branch}/{inside}"
+            link = on_colab(place, branch, f"{folder.name}/{path.name}")
             rows.append(f"| {path.name[:2]} | {title(path.name[:2])} | {COLAB.format(link)} |")
             made.append(copy)
-        start = "urlpath=lab/tree/notebooks/00_start_here.ipynb"
-        binder = f"https://mybinder.org/v2/gh/{place}/{branch}?{start}"
+        binder = on_binder(place, branch, "00_start_here.ipynb")
         notes = NOTES.format(address=home, binder=binder, rows="\n".join(rows))
         (folder / "README.md").write_text(notes, encoding="utf-8")
     except OSError as error:

@@ -118,6 +118,15 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
+def test_a_workbook_on_github_points_to_where_it_runs(monkeypatch):
+    monkeypatch.setattr(book.colab, "origin", lambda: "somewhere else")
+    assert book._elsewhere("04_sft_loss.ipynb") == ""
+    monkeypatch.setattr(book.colab, "origin", lambda: "git@github.com:someone/workbook.git")
+    told = book._elsewhere("04_sft_loss.ipynb")
+    assert "mybinder.org/v2/gh/someone/workbook/main?urlpath=lab/tree/notebooks/04_sft" in told
+    assert "Colab" not in told  # its copies are not there
+
+
 def test_what_sphinx_complains_about_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(book, "_write_sources", _one_page_with_a_lost_link)
     with pytest.raises(WorkbookError, match="lost"):
