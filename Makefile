@@ -2,6 +2,7 @@
 # `python workbook.py lab`. Everything is installed into .venv in this folder.
 # Settings:  make lab LAB_ARGS=--no-browser    make test-quick PYTEST_ARGS="-k lora"
 #            make real MODEL=smollm2-instruct NOTEBOOKS="05 12"    make course COURSE=course NUMBERS="07 12"
+#            make slides SLIDES_ARGS=--pdf    (needs chromium)
 #            make lab PYTHON=/path/to/python3.11    (the Python that .venv is made from)
 
 PYTHON ?=
@@ -14,6 +15,7 @@ NOTEBOOKS ?=
 COURSE ?= course
 NUMBERS ?=
 COURSE_ARGS ?=
+SLIDES_ARGS ?=
 
 # Any Python 3 starts workbook.py, which looks for a suitable one itself. That a name is on the path
 # proves nothing: version managers leave stand-ins that only print an error.
@@ -34,7 +36,7 @@ notebooks: ; @$(call workbook,notebooks)
 bench: ; @$(call workbook,bench)
 bench-notebooks: ; @$(call workbook,bench-notebooks)
 book: ; @$(call workbook,book build/book)
-slides: ; @$(call workbook,slides build/slides)
+slides: ; @$(call workbook,slides build/slides $(SLIDES_ARGS))
 course: ; @$(call workbook,course $(COURSE) $(NUMBERS) $(COURSE_ARGS))
 models: ; @$(call workbook,models)
 real: ; @$(call workbook,real $(MODEL) $(NOTEBOOKS))

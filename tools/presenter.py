@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from nbconvert.filters import markdown2html
+
 from sftlab.classroom import html_cards
 from sftlab.classroom.catalogue import exercise
 from tools.polls import Poll
@@ -65,6 +67,11 @@ def of_section(load: Load) -> str:
     """The note on a section's first slide: how long it takes."""
     minutes = max(1, round(load.to_show))
     return f"<p>About {minutes} minute{'s' if minutes > 1 else ''}.</p>"
+
+
+def of_text(markdown: str) -> str:
+    """The note of a text: what is said, and not shown."""
+    return markdown2html(markdown)
 
 
 def of_poll(poll: Poll) -> str:

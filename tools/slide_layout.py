@@ -17,9 +17,9 @@ from tools import live, polls, presenter, website
 from tools.notebook_metadata import CHECK, EXPLORE, REVEAL, START
 from tools.presenter import Load
 from tools.slide_height import ROOM, TIGHT, parts, slide_height
+from tools.slide_text import ITEM, SHOWN, shorten
 
 HEADING = re.compile(r"^(#{1,3}) (.+)$", re.M)
-ITEM = re.compile(r"\n(?=[-*] |\d+\. )")  # of a list
 IN_WORDS = "This figure in words: "
 LIVE = '<p class="live">A still picture: in JupyterLab it moves.</p>'
 LIVE_HERE = f'<p class="live">A still picture. {live.MOVES}</p>'
@@ -33,6 +33,7 @@ class Piece:
     height: int
     before: str = ""
     after: str = ""
+    words: int = 0  # of running text
 
 
 @dataclass
@@ -127,11 +128,22 @@ class Deck:
         if text.strip():
             self._flush()
         for block in filter(str.strip, re.split(r"\n\s*\n(?=\S)", text)):
-            whole = new_markdown_cell(block)
-            parts = [block] if slide_height(whole) <= ROOM else ITEM.split(block)
+            shown, said = shorten(block)
+            whole = new_markdown_cell(shown)
+            parts = [shown] if slide_height(whole) <= ROOM else ITEM.split(shown)
             for cell in (new_markdown_cell(part, attachments=drawn) for part in parts):
-                self._put(Piece(cell, slide_height(cell)))
-                self.slides[-1].load.words += presenter.words(cell.source)
+                self._put_text(Piece(cell, slide_height(cell), words=presenter.words(cell.source)))
+            self.slides[-1].load.words += presenter.words(block)
+            if said:
+                self.slides[-1].notes.append(presenter.of_text(said))
+
+    def _put_text(self, piece: Piece) -> None:
+        """Put a text; where others have been shown before it, on a slide of its own."""
+        now = self.slides[-1]
+        used = sum(other.words for other in now.pieces)
+        if used and used + piece.words > SHOWN and now.kind == "plain":
+            self.slides.append(Slide(now.part, now.heading, now.level, goes_on=True))
+        self._put(piece)
 
     def _run(self, cell: Any) -> None:
         tags = cell.metadata.get("tags", [])

@@ -7,7 +7,11 @@ on the slides of the predictions; answers and solutions are hidden until they ar
 from __future__ import annotations
 
 import html
+import os
+import shutil
+import subprocess
 import sys
+from collections.abc import Sequence
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
@@ -15,6 +19,7 @@ from typing import Any
 
 from nbformat.v4 import new_markdown_cell
 from pygments.formatters import HtmlFormatter
+from tqdm import tqdm
 
 from sftlab.classroom import html_cards
 from sftlab.classroom.catalogue import question, title
@@ -26,6 +31,14 @@ TEMPLATE = website.TEMPLATES / "slides"
 # The package that carries reveal.js 5.2 and its notes plugin; nothing else of it is used.
 CARRIER = "sphinx_revealjs"
 REVEAL = ("dist/reset.css", "dist/reveal.css", "dist/reveal.js", "plugin/notes/notes.js", "LICENSE")
+# Until the page has laid out its slides; as root a container's browser has no sandbox of its own.
+PRINTING = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-pdf-header-footer",
+    "--virtual-time-budget=20000",
+)
 INTRODUCTION = """<p class="stored">Arrow keys or a clicker turn the slides. <kbd>S</kbd> opens the presenter's view with notes and
 minutes, <kbd>F</kbd> fills the screen, <kbd>Esc</kbd> shows all slides, <kbd>C</kbd> unfolds code or a solution, <kbd>?</kbd> lists all keys. On a
 prediction, <kbd>1</kbd> to <kbd>9</kbd> count a hand, <kbd>−</kbd> takes it back, and <kbd>A</kbd> shows what was measured.</p>
@@ -104,6 +117,36 @@ def build(folder: Path) -> list[Path]:
     return website.write(folder, pages | live.files(), copied, own="slides.js")
 
 
+def print_pdfs(pages: Sequence[Path]) -> list[Path]:
+    """Print decks into PDF files beside them, by a browser; returns the files.
+
+    Answers of predictions stand where their experiment has been made, solutions stay folded.
+
+    Raises:
+        WorkbookError: there is no such browser, or it wrote no file.
+    """
+    names = (os.environ.get("SFTLAB_CHROMIUM"), "chromium", "chromium-browser", "google-chrome")
+    browser = next((path for name in names if name and (path := shutil.which(name))), None)
+    if not browser:
+        raise WorkbookError(
+            "no chromium on PATH, which prints the slides (SFTLAB_CHROMIUM=… names one)"
+        )
+    made = []
+    for page in tqdm(pages, desc="printing", unit="deck"):
+        file = page.with_suffix(".pdf")
+        command = [
+            browser,
+            *PRINTING,
+            f"--print-to-pdf={file}",
+            f"{page.resolve().as_uri()}?print-pdf",
+        ]
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
+        if not file.is_file():
+            raise WorkbookError(f"{browser} could not print {page.name}: {done.stderr[-300:]}")
+        made.append(file)
+    return made
+
+
 def _contents() -> str:
     """The table of the decks, below what the keys do."""
     rows = "\n".join(
@@ -143,5 +186,14 @@ def _plain_page(heading: str, body: str) -> str:
 """
 
 
+def build_and_print(folder: Path) -> list[Path]:
+    """The decks, and a PDF of each."""
+    pages = build(folder)
+    print_pdfs([page for page in pages if page.name[:2].isdigit()])
+    return pages
+
+
 if __name__ == "__main__":
-    sys.exit(website.command(build, "the slides"))
+    arguments = [argument for argument in sys.argv[1:] if argument != "--pdf"]
+    builder = build if arguments == sys.argv[1:] else build_and_print
+    sys.exit(website.command(builder, "the slides (with --pdf: also as PDF)", arguments))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
@@ -10,7 +11,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
 from sftlab.classroom import catalogue, views
 from sftlab.classroom.catalogue import prediction_ids
 from sftlab.errors import WorkbookError
-from tools import polls, presenter, slide_height, slide_layout, slides, website
+from tools import polls, presenter, slide_height, slide_layout, slide_text, slides, website
 from tools.notebook_metadata import CHECK
 
 try:
@@ -167,3 +168,79 @@ def _html(piece) -> str:
 
 def _inline(text: str) -> str:
     return polls.html_cards.inline(text)
+
+
+def test_a_slide_shows_forty_words_of_running_text(decks):
+    """Unless it is one sentence, a list, or what only the eye reads: tables, code, pictures."""
+    for number, deck in decks.items():
+        for slide in deck.slides:
+            shown = [
+                p.cell.source
+                for p in slide.pieces
+                if p.words and slide_text.PLAIN.match(p.cell.source)
+            ]
+            total = sum(map(presenter.words, shown))
+            alone = len(shown) == 1 and len(slide_text.sentences(shown[0])) == 1
+            assert total <= slide_text.SHOWN or alone, (number, slide.heading, total)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("One. Two? Three.", ["One.", "Two?", "Three."]),
+        ("It is *one. And two.* Three.", ["It is *one. And two.*", "Three."]),
+        (
+            "See e.g. this (A. B.) now. **So.** It ends.",
+            ["See e.g. this (A. B.) now.", "**So.**", "It ends."],
+        ),
+        (
+            "Ask `model.eval()` first. [A. B](x.html) next.",
+            ["Ask `model.eval()` first.", "[A. B](x.html) next."],
+        ),
+    ],
+)
+def test_sentences_are_not_cut_in_marks_or_brackets(text, expected):
+    assert slide_text.sentences(text) == expected
+
+
+def test_what_is_not_shown_is_said_and_questions_are_shown():
+    text = (
+        "The first has five words. "
+        + "Then nine words that are no question at all. " * 5
+        + "Why is that?"
+    )
+    shown, said = slide_text.shorten(text)
+    assert shown.startswith("The first has five words.") and shown.endswith("Why is that?")
+    assert presenter.words(shown) <= slide_text.SHOWN
+    assert sorted(slide_text.sentences(f"{shown} {said}")) == sorted(slide_text.sentences(text))
+
+
+def test_items_keep_their_first_sentence_and_tables_all(decks):
+    items = "- **First.** " + "More of it here. " * 10 + "\n- **Second.** " + "And more here. " * 10
+    shown, said = slide_text.shorten(items.strip())
+    assert shown == "- **First.**\n- **Second.**"
+    assert (
+        said.count("\n- ") == 1
+        and presenter.words(shown) + presenter.words(said) == presenter.words(items) + 2
+    )
+    table = "| a | b |\n|---|---|\n" + "| many words | and more |\n" * 20
+    assert slide_text.shorten(table) == (table, "")
+
+
+@needs_reveal
+@pytest.mark.browser
+@pytest.mark.slow
+def test_a_deck_is_printed_page_by_page(tmp_path, monkeypatch, decks):
+    if not shutil.which("chromium"):
+        pytest.skip("no chromium on PATH")
+    monkeypatch.setattr(website, "numbers", lambda: ["04"])
+    slides.build_and_print(tmp_path / "slides")
+    printed = (tmp_path / "slides" / website.page_name("04")).with_suffix(".pdf").read_bytes()
+    assert printed.count(b"/Type /Page\n") == len(decks["04"].slides)
+
+
+def test_without_a_browser_printing_says_what_is_missing(tmp_path, monkeypatch):
+    monkeypatch.delenv("SFTLAB_CHROMIUM", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(WorkbookError, match="no chromium"):
+        slides.print_pdfs([tmp_path / "04.html"])

@@ -43,8 +43,8 @@ const turn = (poll) => Reveal.nextFragment() || Reveal.prevFragment() || tell(po
 // A slide with little on it is drawn larger, one that is too full smaller. What has to be scrolled at any size that
 // can be read is not made small for it.
 const SIZES = [120, 115, 110, 105, 100, 95, 90, 85, 80, 75, 90]; // percent
-function fit() {
-  const body = slide().querySelector(".body");
+function fit(of) {
+  const body = (of?.matches?.("section") ? of : slide()).querySelector(".body");
   const tooFull = () => body.scrollHeight > body.clientHeight || body.scrollWidth > body.clientWidth;
   body.classList.add("fitting"); // some pixels to spare: another window rounds otherwise
   const largest = body.querySelector(".picture, details[open]") ? 100 : 120;
@@ -74,6 +74,11 @@ document.addEventListener("click", (event) => {
 });
 addEventListener("storage", draw);
 
+// On paper (?print-pdf) an answer stands where its experiment has been made.
+Reveal.on("pdf-ready", () => {
+  document.querySelectorAll(".poll:has(.fragment)").forEach((poll) => poll.classList.add("told"));
+  Reveal.getSlides().forEach(fit);
+});
 Reveal.on("ready", () => { draw(); fit(); });
 Reveal.on("slidechanged", fit);
 Reveal.on("resize", () => { fit(); requestAnimationFrame(fit); });
@@ -81,7 +86,7 @@ document.addEventListener("toggle", fit, true);
 Reveal.on("fragmentshown", (event) => tell(event.fragment.closest(".poll"), true));
 Reveal.on("fragmenthidden", (event) => tell(event.fragment.closest(".poll"), false));
 Reveal.initialize({
-  width: 1280, height: 720, margin: 0, center: false, hash: true, transition: "none", slideNumber: "c/t",
+  width: 1280, height: 720, margin: 0, center: false, hash: true, transition: "none", pdfSeparateFragments: false, slideNumber: "c/t",
   navigationMode: "linear", scrollActivationWidth: null, plugins: [RevealNotes],
   keyboard: { 38: scroll(-120, () => Reveal.prev()), 40: scroll(120, () => Reveal.next()) },
 }).then(() => {
