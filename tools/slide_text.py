@@ -11,7 +11,9 @@ from tools.presenter import words
 
 SHOWN = 40  # words of running text on a slide
 # An end of a sentence, with the marks that may close after it; the next begins with no small letter.
-END = re.compile(r"(?:(?<=[.?!])|(?<=[.?!][*)”_])|(?<=[.?!]\*\*))\s+(?=[^\sa-zα-ω])")
+END = re.compile(
+    r"(?<!et al\.)(?<!e\.g\.)(?<!i\.e\.)(?:(?<=[.?!])|(?<=[.?!][*)”_])|(?<=[.?!]\*\*))\s+(?=[^\sa-zα-ω])"
+)
 ITEM = re.compile(r"\n(?=[-*] |\d+\. )")  # of a list
 PLAIN = re.compile(
     r"(?![-*] |\d+\. |[|>#]|<(?!math)|```|!\[)", re.M
@@ -51,7 +53,8 @@ def shorten(block: str, room: int = SHOWN) -> tuple[str, str]:
     if words(block) <= room:
         return block, ""
     if LIST.match(block):
-        parted = [_leading(item) for item in ITEM.split(block)]
+        items = ITEM.split(block)
+        parted = [_leading(item, room // len(items)) for item in items]
         return "\n".join(first for first, _ in parted), "\n".join(
             filter(None, (r for _, r in parted))
         )
@@ -73,8 +76,16 @@ def shorten(block: str, room: int = SHOWN) -> tuple[str, str]:
     return " ".join(told[0]), " ".join(told[1])
 
 
-def _leading(item: str) -> tuple[str, str]:
-    """An item of a list as its first sentence, and what follows as an item of its own."""
+def _leading(item: str, room: int) -> tuple[str, str]:
+    """The first sentences of an item of a list, and what follows as an item of its own.
+
+    One is always shown; two, where the first is a name for the item in bold.
+    """
     mark = LIST.match(item)
-    first, *others = sentences(item)
-    return first, f"{mark[0]}{' '.join(others)}" if others and mark else ""
+    found = sentences(item)
+    least = 2 if found[0].endswith("**") else 1
+    count = next(
+        n for n in range(len(found), 0, -1) if n <= least or words(" ".join(found[:n])) <= room
+    )
+    said = " ".join(found[count:])
+    return " ".join(found[:count]), f"{mark[0]}{said}" if said and mark else ""

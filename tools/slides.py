@@ -9,7 +9,6 @@ from __future__ import annotations
 import html
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -31,14 +30,6 @@ TEMPLATE = website.TEMPLATES / "slides"
 # The package that carries reveal.js 5.2 and its notes plugin; nothing else of it is used.
 CARRIER = "sphinx_revealjs"
 REVEAL = ("dist/reset.css", "dist/reveal.css", "dist/reveal.js", "plugin/notes/notes.js", "LICENSE")
-# Until the page has laid out its slides; as root a container's browser has no sandbox of its own.
-PRINTING = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-pdf-header-footer",
-    "--virtual-time-budget=20000",
-)
 INTRODUCTION = """<p class="stored">Arrow keys or a clicker turn the slides. <kbd>S</kbd> opens the presenter's view with notes and
 minutes, <kbd>F</kbd> fills the screen, <kbd>Esc</kbd> shows all slides, <kbd>C</kbd> unfolds code or a solution, <kbd>?</kbd> lists all keys. On a
 prediction, <kbd>1</kbd> to <kbd>9</kbd> count a hand, <kbd>−</kbd> takes it back, and <kbd>A</kbd> shows what was measured.</p>
@@ -118,32 +109,32 @@ def build(folder: Path) -> list[Path]:
 
 
 def print_pdfs(pages: Sequence[Path]) -> list[Path]:
-    """Print decks into PDF files beside them, by a browser; returns the files.
+    """Print decks into PDF files beside them, by chromium; returns the files.
 
     Answers of predictions stand where their experiment has been made, solutions stay folded.
 
     Raises:
-        WorkbookError: there is no such browser, or it wrote no file.
+        WorkbookError: there is no chromium.
     """
+    from playwright.sync_api import sync_playwright
+
     names = (os.environ.get("SFTLAB_CHROMIUM"), "chromium", "chromium-browser", "google-chrome")
-    browser = next((path for name in names if name and (path := shutil.which(name))), None)
-    if not browser:
+    found = next((path for name in names if name and (path := shutil.which(name))), None)
+    if not found:
         raise WorkbookError(
-            "no chromium on PATH, which prints the slides (SFTLAB_CHROMIUM=… names one)"
+            "no chromium on PATH, which prints the slides (or name one: SFTLAB_CHROMIUM=…)"
         )
     made = []
-    for page in tqdm(pages, desc="printing", unit="deck"):
-        file = page.with_suffix(".pdf")
-        command = [
-            browser,
-            *PRINTING,
-            f"--print-to-pdf={file}",
-            f"{page.resolve().as_uri()}?print-pdf",
-        ]
-        done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
-        if not file.is_file():
-            raise WorkbookError(f"{browser} could not print {page.name}: {done.stderr[-300:]}")
-        made.append(file)
+    with sync_playwright() as playwright:
+        # As root, in a container say, chromium has no sandbox of its own.
+        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        window = browser.new_page()
+        for page in tqdm(pages, desc="printing", unit="deck"):
+            window.goto(f"{page.resolve().as_uri()}?print-pdf")
+            window.wait_for_selector("html[data-printable]")
+            made.append(page.with_suffix(".pdf"))
+            window.pdf(path=made[-1], prefer_css_page_size=True, print_background=True)
+        browser.close()
     return made
 
 

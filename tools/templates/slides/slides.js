@@ -42,7 +42,9 @@ const turn = (poll) => Reveal.nextFragment() || Reveal.prevFragment() || tell(po
 
 // A slide with little on it is drawn larger, one that is too full smaller. What has to be scrolled at any size that
 // can be read is not made small for it.
-const SIZES = [120, 115, 110, 105, 100, 95, 90, 85, 80, 75, 90]; // percent
+// On paper nothing can be scrolled.
+const printed = location.search.includes("print-pdf");
+const SIZES = [120, 115, 110, 105, 100, 95, 90, 85, 80, 75, ...(printed ? [65, 55, 45] : [90])]; // percent
 function fit(of) {
   const body = (of?.matches?.("section") ? of : slide()).querySelector(".body");
   const tooFull = () => body.scrollHeight > body.clientHeight || body.scrollWidth > body.clientWidth;
@@ -78,6 +80,7 @@ addEventListener("storage", draw);
 Reveal.on("pdf-ready", () => {
   document.querySelectorAll(".poll:has(.fragment)").forEach((poll) => poll.classList.add("told"));
   Reveal.getSlides().forEach(fit);
+  document.documentElement.dataset.printable = "yes";
 });
 Reveal.on("ready", () => { draw(); fit(); });
 Reveal.on("slidechanged", fit);
