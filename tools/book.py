@@ -1,8 +1,8 @@
 """The workbook as a website that needs no network: ``python -m tools.book FOLDER``.
 
 Sphinx writes it from the notebooks with their stored outputs: side bar, search, light and dark.
-Predictions can be made, and tell their outcome; explorers show their first picture. On one page
-both embedded models answer, computed by the browser. It is read before class, or on a telephone.
+Predictions can be made, and tell their outcome; explorers move, but for those that need a model. On
+one page both embedded models answer, computed by the browser. It is read before class, or on a telephone.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from sphinx.util.docutils import docutils_namespace, patch_docutils
 from sftlab._internal.paths import ROOT
 from sftlab.classroom import catalogue, html_cards
 from sftlab.errors import WorkbookError
-from tools import colab, live, polls, website
+from tools import colab, explorers, live, polls, website
 from tools.notebook_metadata import DIAGRAM, REVEAL, START
 
 # The side bar: in each part the order in which its notebooks build on one another.
@@ -41,8 +41,8 @@ PARTS = {
 }
 DOCUMENTS = ("findings", "claims", "students")  # pages of docs/ that belong to the book
 NOTE = (
-    "A stored run: choose an option of a prediction, and its outcome is told. To move the explorers and to "
-    "be told what is wrong with your own code, open it in Jupyter: <code>make lab</code>, then <code>{name}</code>."
+    "A stored run: choose an option of a prediction, and its outcome is told; most explorers move. To be told "
+    "what is wrong with your own code, open it in Jupyter: <code>make lab</code>, then <code>{name}</code>."
 )
 INTRODUCTION = """# Supervised fine-tuning, hands on
 
@@ -51,6 +51,9 @@ These pages show stored runs. The workbook itself lets you try, and tells you wh
 **[Ask both models](live.md)**: the base and the chat model answer what you type, here in your browser.
 """
 MOVED = f'<p class="stored">This is its first picture. {live.MOVES}</p>'
+FIRST = (
+    '<p class="stored">This is its first picture. In Jupyter it moves: <code>make lab</code>.</p>'
+)
 # What the card of an outcome says to somebody who ran the notebook without a prediction.
 UNASKED = re.compile(r"You made no prediction here\.(.*?) Next time commit first: [^.]*\.", re.S)
 SETTINGS = {
@@ -174,8 +177,11 @@ def _ask(cells: Sequence[Any]) -> None:
                 output.data["text/html"] = UNASKED.sub(rf"{yours}\1", output.data["text/html"])
         if cell.cell_type == "code" and START.search(cell.source):
             cell.outputs = []  # what is done, which only the one who ran it wants to know
-        if cell.cell_type == "code" and live.EXPLORERS.search(cell.source):
-            cell.outputs.append(new_output("display_data", {"text/html": MOVED}))
+        if cell.cell_type == "code" and explorers.CALL.search(cell.source):
+            moving = explorers.html(cell)
+            told = MOVED if live.EXPLORERS.search(cell.source) else FIRST
+            kept = [] if moving else cell.outputs
+            cell.outputs = [*kept, new_output("display_data", {"text/html": moving or told})]
 
 
 def _question(poll: polls.Poll) -> str:
@@ -243,6 +249,7 @@ def _write_sources(source: Path) -> None:
     (source / "extra").mkdir()
     for name, text in live.files().items():
         (source / "extra" / name).write_text(text, encoding="utf-8")
+    explorers.build(source / "extra")
 
 
 def build(folder: Path) -> list[Path]:

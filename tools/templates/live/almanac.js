@@ -263,5 +263,5 @@ window.Almanac = (() => {
     return loaded;
   }
 
-  return { load, softmax, argmax };
+  return { load, softmax, argmax, Tokenizer };
 })();
