@@ -28,7 +28,7 @@ FOLDER = website.TEMPLATES / "live"
 # Not the right one, not the bare text, and not one in which the tokenizer itself is another.
 CHANGED = [form for form in FORMS if form not in (RIGHT, NO_TEMPLATE, TYPED)]
 # Explorers of which the page shows as much.
-EXPLORERS = re.compile(r"explore\(\s*.(01\.ask_both|20\.merge_strength)")
+EXPLORERS = re.compile(r"explore\(\s*.(01\.ask_both|05\.pick_a_form|20\.merge_strength)")
 MOVES = 'On the page <a href="live.html">Ask both models</a> it moves, here in the browser.'
 BASE, CHAT = DATA / "models" / "almanac-base", DATA / "models" / "almanac-chat"
 
