@@ -37,7 +37,7 @@ LESS = {
     },
     "20_merge_lora": {
         "recipe(MODEL).batch), 24)": "2), 3)",
-        "[1][: 100 if FULL else 50], recipe(MODEL).limit": "[1][:2], 3",
+        "[1][: 100 if FULL else 25], recipe(MODEL).limit": "[1][:2], 3",
         "range(100)": "range(10)",
         "(1, 10, 100)": "(1, 10)",
     },
