@@ -130,7 +130,8 @@ class Deck:
         for block in filter(str.strip, re.split(r"\n\s*\n(?=\S)", text)):
             shown, said = shorten(block)
             whole = new_markdown_cell(shown)
-            parts = [shown] if slide_height(whole) <= ROOM else ITEM.split(shown)
+            fits = slide_height(whole) <= ROOM and presenter.words(shown) <= SHOWN
+            parts = [shown] if fits else ITEM.split(shown)
             for cell in (new_markdown_cell(part, attachments=drawn) for part in parts):
                 self._put_text(Piece(cell, slide_height(cell), words=presenter.words(cell.source)))
             self.slides[-1].load.words += presenter.words(block)

@@ -9,6 +9,7 @@ from lab import SCREENSHOTS
 
 pytestmark = pytest.mark.browser
 # axe takes seconds for a page: all of them in `make browser`, otherwise those of most kinds of output.
+STILL = "* { transition: none !important }"  # in between, colours are on their way
 LOOKED_AT = ("index", "00", "04", "13", "22")
 
 
@@ -34,6 +35,7 @@ def test_axe_finds_nothing_serious(pages, window, scheme):
         if not ALL_CELLS and not path.name.startswith(LOOKED_AT):
             continue
         window.goto(path.as_uri())
+        window.add_style_tag(content=STILL)
         for violation in Axe().run(window).response["violations"]:
             if violation["impact"] in ("serious", "critical"):
                 found.append((path.name, violation["id"], violation["nodes"][0]["html"][:200]))
