@@ -114,9 +114,8 @@ def page(number: str, pictures: Pictures) -> Any:
     _ask(made.cells)
     name = catalogue.notebook(number).name
     note = f'<p class="stored">{NOTE.format(name=name)}{_elsewhere(name)}</p>'
-    first = made.cells[0]
-    heading, _, rest = first.source.partition("\n")
-    made.cells[:1] = [new_markdown_cell(f"{heading}\n\n{note}\n\n{rest}"), *made.cells[1:1]]
+    heading, _, rest = made.cells[0].source.partition("\n")
+    made.cells[0] = new_markdown_cell(f"{heading}\n\n{note}\n\n{rest}")
     return made
 
 

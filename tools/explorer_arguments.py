@@ -32,6 +32,7 @@ from tools import quick_plans
 from tools.live import BASE
 
 
+@cache
 def first_probabilities() -> tuple[list[str], list[float]]:
     """Return the tokens of an answer and the base's probability of each, as in notebook 04."""
     base, tokenizer = load("almanac")

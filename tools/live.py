@@ -11,6 +11,8 @@ import gzip
 import html
 import json
 import re
+from functools import cache
+from typing import Any
 
 from sftlab._internal.paths import DATA
 from sftlab.almanac.vocabulary import words_read
@@ -62,9 +64,14 @@ def renderings(tokenizer) -> dict[str, list[str]]:
     return {name: text.split(place) for name, text in texts.items()}
 
 
+@cache
+def _tokenizer() -> Any:
+    return load("almanac")[1]
+
+
 def body() -> str:
     """Return what the page shows below its title, on which both models answer."""
-    _, tokenizer = load("almanac")
+    tokenizer = _tokenizer()
     text = (FOLDER / "live.html").read_text(encoding="utf-8")
     readings = "".join(
         f'<option value="{"own" if told == OWN else html.escape(both[0])}">{html.escape(told)}</option>'
@@ -88,6 +95,5 @@ def body() -> str:
 
 def files() -> dict[str, str]:
     """Return the scripts that lie beside the page, the weights among them: file name -> text."""
-    _, tokenizer = load("almanac")
     own = {name: (FOLDER / name).read_text(encoding="utf-8") for name in ("almanac.js", "live.js")}
-    return own | {"weights.js": weights(tokenizer)}
+    return own | {"weights.js": weights(_tokenizer())}

@@ -7,8 +7,6 @@ on the slides of the predictions; answers and solutions are hidden until they ar
 from __future__ import annotations
 
 import html
-import os
-import shutil
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -118,8 +116,7 @@ def print_pdfs(pages: Sequence[Path]) -> list[Path]:
     """
     from playwright.sync_api import sync_playwright
 
-    names = (os.environ.get("SFTLAB_CHROMIUM"), "chromium", "chromium-browser", "google-chrome")
-    found = next((path for name in names if name and (path := shutil.which(name))), None)
+    found = website.chromium()
     if not found:
         raise WorkbookError(
             "no chromium on PATH, which prints the slides (or name one: SFTLAB_CHROMIUM=…)"

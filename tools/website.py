@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import html
+import os
 import re
 import shutil
 import sys
@@ -87,6 +88,12 @@ def numbers() -> list[str]:
 def page_name(number: str) -> str:
     """The file of a notebook's page."""
     return f"{notebook(number).stem}.html"
+
+
+def chromium() -> str | None:
+    """The browser to use: SFTLAB_CHROMIUM, or one on PATH; None where there is none."""
+    names = (os.environ.get("SFTLAB_CHROMIUM"), "chromium", "chromium-browser", "google-chrome")
+    return next((path for name in names if name and (path := shutil.which(name))), None)
 
 
 def claim(folder: Path, own: str) -> None:

@@ -6,7 +6,9 @@ import os
 import re
 
 import pytest
-from lab import SWITCHES, Notebook, chromium, served
+from lab import SWITCHES, Notebook, served
+
+from tools.website import chromium
 
 ALL_CELLS = os.environ.get("SFTLAB_BROWSER") == "all"  # `make browser`: Run All in each notebook
 

@@ -38,12 +38,6 @@ NOTEBOOK = "jupyterapp.shell.currentWidget"  # the open document, as JupyterLab 
 MEASURE = (Path(__file__).parent / "measure.js").read_text(encoding="utf-8")
 
 
-def chromium() -> str | None:
-    """The browser to use: SFTLAB_CHROMIUM, or one on PATH; None where there is none."""
-    names = (os.environ.get("SFTLAB_CHROMIUM"), "chromium", "chromium-browser", "google-chrome")
-    return next((path for name in names if name and (path := shutil.which(name))), None)
-
-
 @contextmanager
 def served(folder: Path) -> Iterator[str]:
     """JupyterLab over copies of the notebooks in ``folder``; gives its address.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
@@ -234,7 +233,7 @@ def test_items_keep_what_they_begin_with_and_tables_all():
 @pytest.mark.browser
 @pytest.mark.slow
 def test_a_deck_is_printed_page_by_page(tmp_path, monkeypatch, decks):
-    if not shutil.which("chromium"):
+    if not website.chromium():
         pytest.skip("no chromium on PATH")
     monkeypatch.setattr(website, "numbers", lambda: ["04"])
     slides.build_and_print(tmp_path / "slides")
