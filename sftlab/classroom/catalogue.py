@@ -88,25 +88,44 @@ def notebook(number: str) -> Path | None:
 
 def title(number: str) -> str:
     """Return the heading of a notebook without its number; its question if there is no notebook."""
-    for heading in re.findall(r"^# (.+)", _text(number, "markdown"), re.MULTILINE):
+    for heading in re.findall(r"^# (.+)", text(number, "markdown"), re.MULTILINE):
         return re.sub(r"^\d+ · ", "", heading)
     return question(number)
 
 
 def prediction_ids(number: str) -> list[str]:
     """Return the ids of the predictions in a notebook's cells; empty if there is no notebook."""
-    code = _text(number, "code")
-    return list(dict.fromkeys(re.findall(rf"""\bpredict\(\s*["']({number}\.\w+)["']""", code)))
+    return _ids(number, "predict")
 
 
-def _text(number: str, kind: str) -> str:
+def check_ids(number: str) -> list[str]:
+    """Return the ids of the checks in a notebook's cells, without importing its exercises.
+
+    The exercises' own ids if there is no notebook.
+    """
+    return _ids(number, "check") or list(exercises(number))
+
+
+def _ids(number: str, function: str) -> list[str]:
+    calls = rf"""\b{function}\(\s*["']({number}\.\w+)["']"""
+    return list(dict.fromkeys(re.findall(calls, text(number, "code"))))
+
+
+def text(number: str, kind: str) -> str:
     """Return the source of a notebook's cells of one type; "" if it is missing or unreadable."""
     path = notebook(number)
     try:
-        cells = json.loads(path.read_text(encoding="utf-8"))["cells"] if path else []
+        cells = _cells(path, path.stat().st_mtime_ns) if path else ()
     except (OSError, ValueError, KeyError):
         return ""
-    return "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == kind)
+    return "\n".join(source for type_, source in cells if type_ == kind)
+
+
+@cache
+def _cells(path: Path, changed: int) -> tuple[tuple[str, str], ...]:
+    """Return type and source of each cell; the time of the last change makes a new file a new call."""
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return tuple((cell["cell_type"], "".join(cell["source"])) for cell in cells)
 
 
 def on_model(number: str, model: str) -> list[str]:

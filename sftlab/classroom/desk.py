@@ -164,7 +164,7 @@ def page() -> str:
 
 def order() -> list[str]:
     """Return the numbers in the order that notebook 00 gives for a course; others follow."""
-    text = catalogue._text("00", "markdown")
+    text = catalogue.text("00", "markdown")
     row = next((line for line in text.splitlines() if line.startswith("| **a course**")), "")
     numbers = catalogue.numbers()
     told = [number for number in re.findall(r"\b\d\d\b", row) if number in numbers]
@@ -173,7 +173,7 @@ def order() -> list[str]:
 
 def minutes(number: str) -> int:
     """Return how long a notebook takes to work through, as its first cells say; 0 if they don't."""
-    found = re.search(r"\*Time\*: (\d+) minutes", catalogue._text(number, "markdown"))
+    found = re.search(r"\*Time\*: (\d+) minutes", catalogue.text(number, "markdown"))
     return int(found[1]) if found else 0
 
 

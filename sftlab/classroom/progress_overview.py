@@ -82,7 +82,7 @@ def tally(number: str, stored: dict | None = None) -> Tally:
     """Count the entries of the progress file for one notebook."""
     stored = progress.load() if stored is None else stored
     own = [entry for id_, entry in stored["predictions"].items() if id_.partition(".")[0] == number]
-    checks = catalogue.exercises(number)
+    checks = catalogue.check_ids(number)
     settled = [entry for entry in own if entry.get("right") is not None]
     return Tally(
         checks_solved=sum(bool(stored["checks"].get(id_, {}).get("solved")) for id_ in checks),
