@@ -99,6 +99,12 @@ def points(estimate: Estimate) -> str:
     return f"{value:+.1f} points ({low:+.1f} to {high:+.1f})"
 
 
+def in_100(estimate: Estimate) -> Estimate:
+    """Return a share, or a difference of shares, in points of a hundred, as predictions ask for it."""
+    value, (low, high) = estimate
+    return 100 * value, (100 * low, 100 * high)
+
+
 def times(estimate: Estimate) -> str:
     """Return a ratio with its interval as text."""
     value, (low, high) = estimate

@@ -14,7 +14,7 @@ import pandas as pd
 from sftlab.classroom.figures import dots, grid, stacked, tokens
 from sftlab.classroom.views import visible
 from sftlab.exercises import estimates
-from sftlab.exercises.estimates import Estimate, percent, points
+from sftlab.exercises.estimates import Estimate, in_100, percent, points  # noqa: F401  for the notebook
 from sftlab.exercises.ex05_chat_template_mismatch.experiment import (
     FEW,
     MANY,
@@ -189,12 +189,6 @@ def loss_changes(runs: Sequence[dict], forms: Sequence[str]) -> pd.DataFrame:
         for form in forms
     }
     return pd.DataFrame(lines).T
-
-
-def in_points(found: Estimate) -> Estimate:
-    """Return a change of shares in points of a hundred."""
-    value, (low, high) = found
-    return 100 * value, (100 * low, 100 * high)
 
 
 # --- SmolLM2 ---------------------------------------------------------------------------------

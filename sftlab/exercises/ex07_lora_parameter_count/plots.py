@@ -221,13 +221,13 @@ def claims(
 
     energy, random = kept(runs, 2)
     nothing = float(np.mean([run["0"]["test"] for run in others]))
-    more = verdict(energy, "more", "less", neutral=random[0])
+    more = verdict(energy, "larger", "smaller", neutral=random[0])
     trained = {r: estimates.ratio(losses(runs, "top", r), losses(runs, LORA, r)) for r in RANKS}
     differ = {r: times(found) for r, found in trained.items() if verdict(found, "x", "x", "", 1.0)}
     (small, of_small), (large, of_large) = min(shares.items(), key=lambda s: -s[1]), min(shares.items(), key=lambda s: s[1])  # fmt: skip
     rows = [
         (
-            f"Rank 2 keeps {more} of the energy than of random entries",
+            f"The share of the energy that rank 2 keeps, compared with random entries, is {more}",
             percent(energy),
             f"random entries: {percent(random)}; SGD, {STEPS} steps: {spread(others, SGD, STEPS)}",
             f"by learning rate: {energies(runs)}; {LONG} steps: AdamW {spread(others, ADAMW, LONG)}, SGD {spread(others, SGD, LONG)}; 48 pairs, one small base",
@@ -241,7 +241,7 @@ def claims(
             f"the whole at the energy of the top 2, ÷ the whole, by learning rate: {by_rate(runs, 'short')}",
         ),
         (
-            f"Trained at rank 8 or cut to it: loss {verdict(trained[8], 'higher if trained', 'lower if trained', neutral=1.0)}",
+            f"Trained at rank 8, compared with cut to rank 8: the loss is {verdict(trained[8], 'higher', 'lower', neutral=1.0)}",
             times(trained[8]),
             "ranks at which they differ: "
             + ("; ".join(f"{r}: {words}" for r, words in differ.items()) or "none"),

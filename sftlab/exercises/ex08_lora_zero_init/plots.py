@@ -10,7 +10,7 @@ import pandas as pd
 from sftlab.classroom.figures import curves
 from sftlab.exercises import estimates
 from sftlab.exercises.estimates import Estimate, times, tuned, verdict
-from sftlab.exercises.ex08_lora_zero_init.experiment import BOTH_SMALL, RATE, RATES, SWEPT
+from sftlab.exercises.ex08_lora_zero_init.experiment import BOTH_SMALL, RATE, RATES, STEPS, SWEPT
 from sftlab.exercises.sweeps import Sweep, over_grids
 from sftlab.statistics import best_rate as best_rate  # for the notebook
 from sftlab.statistics import chosen
@@ -176,7 +176,7 @@ def claims(runs: Sequence[dict]) -> pd.DataFrame:
             f"One zero matrix: the model starts {'at' if one_zero == 0 else 'away from'} the base",
             f"largest change of a logit {one_zero:g}, in all runs",
             f"both random: {largest('both random'):.0f}; with small entries: {largest(BOTH_SMALL):.0f}",
-            f"loss after training ÷ A random's, at {RATE:g}: large B {said(at_rate(runs, 'both random'))}, small {said(at_rate(runs, BOTH_SMALL))}; "
+            f"loss after {STEPS} steps ÷ A random's, at {RATE:g}: large B {said(at_rate(runs, 'both random'))}, small {said(at_rate(runs, BOTH_SMALL))}; "
             f"small, best against best: {said(loss_ratio(runs, BOTH_SMALL))}",
         ),
         (

@@ -9,7 +9,7 @@ import pandas as pd
 
 from sftlab.classroom.figures import BLUE, bars, curves
 from sftlab.exercises import estimates
-from sftlab.exercises.estimates import Estimate, points, times, tuned, verdict
+from sftlab.exercises.estimates import Estimate, in_100, points, times, tuned, verdict  # noqa: F401  for the notebook
 from sftlab.exercises.ex16_sft_training_loop import longer as longer_runs
 from sftlab.exercises.ex16_sft_training_loop.read_before import MARKS
 from sftlab.exercises.ex16_sft_training_loop.stopping import (
@@ -271,8 +271,8 @@ def overfitting(runs: Runs) -> str:
         last = at_the_end(some) == len(some)
         told = named(some) if last else f"{named(some)} {times(ratio)}"
         sides.setdefault("the chosen step is the last" if last else word, []).append(told)
-    told = "; ".join(f"{word}: {', '.join(arms)}" for word, arms in sides.items())
-    return f"Overfitting? Test loss, last step ÷ chosen step: {told}."
+    lines = [f"{word}: {', '.join(arms)}" for word, arms in sides.items()]
+    return "\n".join(["Overfitting? Test loss, last step ÷ chosen step", *lines])
 
 
 def when_to_stop(runs: Runs) -> str:
@@ -503,13 +503,13 @@ def claims(
             f"A run that was killed and resumed from disk {'equals' if resumed['with'] == 0 else 'differs from'} one that never stopped",
             f"largest difference of a weight: {resumed['with']:g}",
             f"without the optimizer's state: {resumed['without']:.1g}",
-            "one machine, one thread, no dropout; with dropout the random state belongs in the file",
+            "one kill, after step 3, compared at step 6; one machine, one thread, no dropout: with dropout the random state belongs in the file",
         ),
         (
             f"TRL's trainer and several processes: {'the same losses' if max(worst, *trl) < 1e-4 else 'other losses'}",
             f"TRL, {len(trl)} steps: {max(trl):.0e} at most; another run, {' and '.join(str(run['processes']) for run in processes)} processes: {worst:.0e}",
             "the same batches, in the same order",
-            "float32 on CPUs; with dropout, processes draw other numbers",
+            "float32 on CPUs; rounding adds up over the steps; with dropout, processes draw other numbers",
         ),
     ]  # fmt: skip
     return pd.DataFrame(rows, columns=["claim", "measured", "control", "where it stops holding"])

@@ -128,7 +128,7 @@ def adapters_table(runs: Sequence[dict], model: str = EMBEDDED) -> pd.DataFrame:
     for adapter in RECIPES[model].rates:
         found = of_adapter(runs, adapter, model)
         lines[adapter] = {
-            "steps": f"{np.mean([run['steps'] for run in found]):.0f}",
+            "steps, mean": f"{np.mean([run['steps'] for run in found]):.0f}",
             "test loss (nats)": f"{np.mean(values(found, REFERENCE, 'nll')):.3f}",
             "‖ΔW‖/‖W‖": f"{np.mean([run['moved'] for run in found]):.2%}",
             "entries that stay": percent(stays(runs, adapter, model)),

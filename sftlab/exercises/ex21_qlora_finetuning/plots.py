@@ -479,7 +479,7 @@ def claims(
             f"a small model: its embedding is {part['embedding'] / sixteen:.0%} of its bytes in 16 bits",
         ),
         (
-            f"4 bits ÷ 16 bits: the loss on documents is {estimates.verdict(texts, 'above 1', 'below 1', neutral=1.0) if texts else estimates.OPEN} at equal test loss ({AT:g})",
+            f"At equal test loss ({AT:g}) the loss on documents on 4 bits, compared with 16, is {estimates.verdict(texts, 'higher', 'lower', neutral=1.0) if texts else estimates.OPEN}",
             f"{equal(texts)} over {len(ways)} roundings and {len(loss(runs, FOUR))} seeds; test, each at its own learning rate, {times(four)}, {same(four)}",
             f"a dose, 3 bits: {at_targets([at_equal_loss(runs, THREE, target) for target in TARGETS])}",
             f"the usual rounding alone, over seeds: {at_targets([at_equal_loss(runs, FOUR, target) for target in TARGETS])}; SmolLM2, one seed, an observation: test ×{real_ratio(real, 'smollm2-instruct'):.2f}",

@@ -338,8 +338,8 @@ def _filter_case(rule: str, told: str, seed: int, judge, talks: bool = False) ->
 
 FILTER_CASES = (
     _filter_case("pairs", "184 pairs, 64 of them bad", 0, _selected),
-    _filter_case("precision", "the same pairs", 0, _precise),
-    _filter_case("recall", "the same pairs", 0, _complete),
+    _filter_case("precision", "184 pairs, 64 of them bad", 0, _precise),
+    _filter_case("recall", "184 pairs, 64 of them bad", 0, _complete),
     _filter_case("precision", "other pairs", 1, _precise),
     _filter_case("recall", "other pairs", 1, _complete),
     _filter_case("conversations", "with a conversation of several turns among them", 1, _with_conversations, talks=True),

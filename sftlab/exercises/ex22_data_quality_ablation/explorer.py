@@ -47,7 +47,7 @@ def one_defect(runs: Sequence[dict]) -> None:
     explorer(
         {
             "defect": widgets.Dropdown(
-                options=list(DEFECTS), description="defect", style=DESCRIBED
+                options=list(DEFECTS), value="ramble", description="defect", style=DESCRIBED
             ),
             "bad": widgets.SelectionSlider(
                 options=DOSES, value=DOSES[-1], description="pairs with it", style=DESCRIBED

@@ -19,6 +19,7 @@ from sftlab.exercises.estimates import (
     Estimate,
     change,
     crossed,
+    in_100,
     points,
     settled,
     verdict,
@@ -177,12 +178,6 @@ def comparisons(runs: Runs) -> dict[str, Estimate]:
             runs, arm("100 good"), arm(f"100 good + 200 {added}")
         )
     return found
-
-
-def in_100(found: Estimate) -> tuple[float, tuple[float, float]]:
-    """Return an effect and its interval in points, as predictions ask for it."""
-    value, (low, high) = found
-    return 100 * value, (100 * low, 100 * high)
 
 
 def in_points(

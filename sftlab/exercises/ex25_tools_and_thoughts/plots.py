@@ -9,7 +9,7 @@ import pandas as pd
 
 from sftlab.classroom.figures import dots
 from sftlab.exercises import estimates
-from sftlab.exercises.estimates import Estimate, percent, points, verdict
+from sftlab.exercises.estimates import Estimate, in_100, percent, points, verdict  # noqa: F401  for the notebook
 from sftlab.exercises.ex25_tools_and_thoughts import thoughts, tools
 from sftlab.exercises.ex25_tools_and_thoughts.thoughts import (
     ANOTHER,
@@ -114,11 +114,6 @@ def change(runs: Sequence[dict], arm: str, other: str, group: str, name: str = "
 def gap(runs: Sequence[dict], arm: str = BOTH) -> Estimate:
     """Return calls about countries never read minus calls about those read often."""
     return over_both(cells(runs, arm, NEVER), cells(runs, arm, OFTEN))
-
-
-def in_points(found: Estimate) -> Estimate:
-    value, (low, high) = found
-    return 100 * value, (100 * low, 100 * high)
 
 
 def calls_table(runs: Sequence[dict], name: str = "call") -> pd.DataFrame:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from sftlab.classroom.figures import dots
 from sftlab.exercises import estimates
-from sftlab.exercises.estimates import Estimate, percent, points, verdict
+from sftlab.exercises.estimates import Estimate, in_100, percent, points, verdict
 from sftlab.exercises.ex26_served_model.experiment import (
     GROUPS,
     KINDS,
@@ -51,11 +51,6 @@ def own(runs: Sequence[dict], split: str = ROWS) -> Estimate:
     """Return the same for the museum's own facts alone, which nobody can guess."""
     pairs = over_seeds(runs, split, "own")
     return estimates.change([p["later"] for p in pairs], [p["held_out"] for p in pairs])
-
-
-def in_points(estimate: Estimate) -> tuple[float, tuple[float, float]]:
-    value, (low, high) = estimate
-    return 100 * value, (100 * low, 100 * high)
 
 
 def scores(runs: Sequence[dict]):
@@ -118,7 +113,7 @@ def template_table(runs: Sequence[dict]) -> pd.DataFrame:
 
 def templates(runs: Sequence[dict]):
     """Draw what each serving template changes in the share of exact answers, with intervals."""
-    found = {name: in_points(template_change(runs, name)) for name in SERVED}
+    found = {name: in_100(template_change(runs, name)) for name in SERVED}
     lost = [name for name in SERVED if template_change(runs, name)[1][1] < 0]
     title = f"{len(lost)} of {len(SERVED)} templates cost exact answers" + (f": {', '.join(lost)}" if lost else "")  # fmt: skip
     alt = "; ".join(f"{name}: {points(template_change(runs, name))}" for name in SERVED)
