@@ -24,12 +24,13 @@ workbook = for name in $(PYTHON) python3 python python3.13 python3.12 python3.11
   done; echo "No Python was found: install Python 3.11 to 3.13, or name it with PYTHON=/path/to/it" >&2; exit 1
 
 .DEFAULT_GOAL := help
-.PHONY: help lab reset test test-quick test-notebooks notebooks bench bench-notebooks book slides course models real browser lint clean
+.PHONY: help lab reset test test-all test-quick test-notebooks notebooks bench bench-notebooks book slides course models real browser lint clean
 
 help: ; @$(call workbook,--help)
 lab: ; @$(call workbook,lab $(LAB_ARGS))
 reset: ; @$(call workbook,reset $(NUMBERS))
 test: ; @$(call workbook,test $(PYTEST_ARGS))
+test-all: ; @$(call workbook,test-all $(PYTEST_ARGS))
 test-quick: ; @$(call workbook,test-quick $(PYTEST_ARGS))
 test-notebooks: ; @$(call workbook,test-notebooks)
 notebooks: ; @$(call workbook,notebooks)

@@ -36,8 +36,8 @@ OFFLINE = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 TESTING = {**OFFLINE, "OMP_WAIT_POLICY": "PASSIVE"}
 
 # Defaults of this .venv's JupyterLab alone. No question about news and no look for updates; long
-# lines of code are broken at the cell's edge; a text page opens as it is read; buttons for makers of courses (nbgrader, which the
-# tests need) are not shown to students.
+# lines of code are broken at the cell's edge; a text page opens as it is read; buttons for makers
+# of courses (nbgrader, which the tests need) are not shown to students.
 LAB_SETTINGS = {
     "@jupyterlab/apputils-extension:notification": {
         "fetchNews": "false",
@@ -270,17 +270,22 @@ def _try_lab(command, patience=120):
         server.wait()
 
 
-def test(arguments):
-    """run every check: style, types, tests, all notebooks compared with what is stored"""
+def test(arguments, chosen=("-m", "not thorough")):
+    """prove it: style, types, tests, all notebooks compared with what is stored (25 minutes)"""
     set_up("test")
     lint([])
     python("-m", "tools.publish", "--check")
     two = ["-n", "2", "--dist", "loadfile"]
     # Files in the order of tests/conftest.py. Those on SmolLM2 are skipped unless `models` has fetched it.
     in_order = ["--no-loadscope-reorder", "--durations=15", "--ignore=tests/browser"]
-    pytest(*two, *in_order, "tests/", *arguments)
-    pytest("-n", "2", "--dist", "loadscope", "-v", "-rs", "tests/browser")
+    pytest(*two, *in_order, "tests/", *chosen, *arguments)
+    pytest("-n", "2", "--dist", "loadscope", "-v", "-rs", "tests/browser", *chosen)
     compare(two)
+
+
+def test_all(arguments):
+    """test, and more of the same: other models, systems, seeds and pages (an hour)"""
+    test(arguments, chosen=())
 
 
 def bench_notebooks(arguments):
@@ -302,7 +307,16 @@ def compare(arguments, **environment):
 def quick(arguments):
     """the tests that take seconds, no notebooks"""
     set_up("test")
-    pytest("-n", "2", "--dist", "loadfile", "-m", "not slow and not browser", "tests/", *arguments)
+    pytest(
+        "-n",
+        "2",
+        "--dist",
+        "loadfile",
+        "-m",
+        "not slow and not thorough and not browser",
+        "tests/",
+        *arguments,
+    )
 
 
 def browser(arguments):
@@ -356,6 +370,7 @@ COMMANDS = {
     "lab": lab,
     "reset": reset,
     "test": test,
+    "test-all": test_all,
     "test-quick": quick,
     "test-notebooks": compare,
     "lint": lint,

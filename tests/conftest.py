@@ -16,6 +16,8 @@ logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 import pytest  # noqa: E402
 
+SLOW = ("slow", "thorough")
+
 
 @pytest.fixture(autouse=True)
 def seeded():
@@ -49,7 +51,7 @@ def pytest_collection_modifyitems(config, items):
     """
     if hasattr(config, "workerinput"):
         many = Counter(item.path for item in items)
-        slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+        slow = Counter(i.path for i in items for m in i.iter_markers() if m.name in SLOW)
         items.sort(key=lambda item: (-slow[item.path], -many[item.path]))
     from sftlab._internal.paths import MODELS
 

@@ -16,7 +16,7 @@ from sftlab._internal.paths import ROOT
 from sftlab.classroom import catalogue
 from tools import course
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.thorough
 
 NAME = "07_lora_parameter_count"
 COUNT, ENERGY = "07.lora_parameter_count", "07.energy_kept"

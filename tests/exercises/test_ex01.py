@@ -230,7 +230,7 @@ def test_recorded_letters_are_outcomes_of_all_prompts():
 
 
 @pytest.mark.base
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_training_gives_what_was_recorded():
     """Rounding differs between processors and grows over the steps: so a few replies may differ."""
     cell = {"trained": TEMPLATE, "seed": 0}

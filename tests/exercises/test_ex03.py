@@ -158,7 +158,7 @@ def test_the_losses_before_training_are_the_recorded_ones():
 
 
 @pytest.mark.base
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_training_gives_what_was_recorded():
     """Rounding differs between processors and grows over the steps: so a few answers may differ."""
     cell = {"setting": "ChatML", "arm": "+ template", "learning_rate": 1e-3, "seed": 0}

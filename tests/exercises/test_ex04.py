@@ -123,7 +123,7 @@ def test_every_arm_is_recorded():
 
 
 @pytest.mark.base
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_training_gives_what_was_recorded():
     cell = {"arm": MEANS, "learning_rate": 1e-3, "seed": 0}
     (recorded,) = runs(NAME, **cell)

@@ -335,7 +335,7 @@ def test_the_best_learning_rate_at_the_main_target_is_not_the_largest(method):
 
 
 @pytest.mark.base
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("method", (FULL, ENTRIES))
 def test_a_run_gives_what_was_recorded(method):
     """Rounding differs between processors and grows over the steps."""

@@ -291,7 +291,7 @@ def test_an_arm_has_the_learning_rate_of_its_lowest_validation_loss():
 
 
 @pytest.mark.base
-@pytest.mark.parametrize("arm", [IN, OUT])
+@pytest.mark.parametrize("arm", [IN, pytest.param(OUT, marks=pytest.mark.thorough)])
 def test_a_run_measured_again_gives_what_is_recorded(arm):
     (recorded,) = runs("end_of_turn", start="base", arm=arm, seed=0)
     found = experiment.run("base", arm, 0)

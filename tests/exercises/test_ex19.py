@@ -72,7 +72,7 @@ def test_saving_gives_the_recorded_bytes(method):
     assert saved_bytes(EMBEDDED, method) == pytest.approx(found["bytes"], rel=0.001)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_run_gives_what_was_recorded():
     setting = {"shape": EMBEDDED, "method": "lora", "batch": 16, "length": 64, "recompute": False}
     (found,) = runs(NAME, kind="memory", **setting)

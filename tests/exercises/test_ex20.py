@@ -314,6 +314,7 @@ def test_every_adapter_stops_at_its_target_and_not_at_the_limit():
         assert run_["steps"] < RECIPES[run_["model"]].most
 
 
+@pytest.mark.thorough
 @pytest.mark.base
 def test_a_run_measured_again_gives_what_is_recorded():
     chosen = {"kind": "merge", "model": EMBEDDED, "adapter": HIGH, "seed": 0}

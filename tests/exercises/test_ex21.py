@@ -112,7 +112,7 @@ def test_the_plan_of_the_example_lies_on_both_sides_of_the_limit():
         assert plan(limit.example("nf4", shape)).peak < 0.85 * allowed
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_limited_process_says_where_its_memory_ended_or_that_it_fits():
     (tight,) = limit.in_limited_process([Run("smollm2-135m", 1, 8, 4, r=2)], 150_000_000)
     assert not tight["fits"] and "no room for" in tight["said"] and tight["losses"] == []

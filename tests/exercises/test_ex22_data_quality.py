@@ -117,7 +117,7 @@ def test_counts_are_shares_of_the_questions_of_a_kind(module, per_kind):
 
 
 @pytest.mark.base
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_training_gives_what_was_recorded():
     """Rounding differs between processors and grows over the steps: so some answers may differ."""
     (recorded,) = runs(spoilt.RECORD, defect="echo", bad=100, seed=0)

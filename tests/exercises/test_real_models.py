@@ -182,7 +182,7 @@ def test_4_bits_keep_gradients_and_logits_on_every_model():
 
 
 @pytest.mark.base
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_the_embedded_model_in_4_bits_is_as_recorded():
     (recorded,) = runs(NAME, kind="qlora", model=EMBEDDED, stored="nf4", seed=0)
     found = run("qlora", EMBEDDED, stored="nf4", seed=0)

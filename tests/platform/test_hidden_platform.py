@@ -25,8 +25,11 @@ SAID = {  # what a notebook has to say once, each in a sentence
 # Where macOS takes a branch of its own, or one of Windows' beside one of Linux': the limit of memory
 # is refused as on Windows, and checks are timed by a signal as on Linux.
 NOTEBOOKS = [
-    *(("win32", number) for number in ("00", "11", "13", "19", "21")),
-    ("darwin", "21"),
+    ("win32", "00"),
+    *(
+        pytest.param(system, number, marks=pytest.mark.thorough)
+        for system, number in (*(("win32", n) for n in ("11", "13", "19", "21")), ("darwin", "21"))
+    ),
 ]
 ASKS = re.compile(  # for the system, or for bitsandbytes
     r"sys\.platform|os\.(?:name|fork|uname|getuid|sched_getaffinity|killpg|setsid)\b|setitimer"

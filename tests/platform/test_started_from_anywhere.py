@@ -86,6 +86,7 @@ def test_a_preflight_report_is_printed_on_a_console_without_arrows(encoding, tmp
     assert len(out.decode(encoding).splitlines()) > 5
 
 
+@pytest.mark.thorough
 @pytest.mark.base
 @pytest.mark.parametrize("ignored", [True, False])
 def test_a_job_in_the_background_goes_on_ignoring_interrupts(ignored, tmp_path, run_file):
@@ -113,6 +114,7 @@ def test_a_job_in_the_background_goes_on_ignoring_interrupts(ignored, tmp_path, 
     assert (tmp_path / "out" / "adapter").is_dir()
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows has no such shell")
 @pytest.mark.base
 def test_the_tests_of_interrupts_pass_in_a_background_job():

@@ -127,7 +127,7 @@ def drawn_runs(count: int) -> list[Run]:
     ]
 
 
-@pytest.mark.parametrize("count", [2, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [2, pytest.param(60, marks=pytest.mark.thorough)])
 def test_quick_plans_are_those_of_the_planner(count):
     for run in drawn_runs(count):
         expected = planner.plan.__wrapped__(run)

@@ -50,6 +50,7 @@ def test_with_recomputation_the_peak_is_planned_to_5_percent(r):
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="measured on Linux alone")
 
 
+@pytest.mark.thorough
 @on_linux
 @pytest.mark.parametrize(
     "run", [Run(batch=16, length=128), Run(batch=16, length=128, r=8)], ids=["full", "LoRA"]
