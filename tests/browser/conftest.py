@@ -23,13 +23,18 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_xdist_make_scheduler(config, log):
-    """With several processes, all tests of one notebook go to the same, to share the visit."""
+    """With several processes, all tests of one notebook go to the same, to share the visit.
+
+    So do all that read the book: to build it takes longer than they do.
+    """
     from xdist.scheduler import LoadScopeScheduling
 
     class ByNotebook(LoadScopeScheduling):
         def _split_scope(self, nodeid):
             named = re.search(r"\b(\d\d)\]$", nodeid)
-            return named[1] if named else nodeid.partition("::")[0]
+            module = nodeid.partition("::")[0]
+            book = "_book_" in module or "_live_" in module
+            return named[1] if named else "book" if book else module
 
     return ByNotebook(config, log)
 
