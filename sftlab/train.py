@@ -330,7 +330,7 @@ def _told(history: History, steps: int, rows: int, checkpoint: Path | None) -> s
     """Return the line that remains when the progress bar closes."""
     if history.finished:
         first, last = history.losses[0], history.losses[-1]
-        return f"{steps} steps on {rows} examples: loss {first:.2f} → {last:.2f}"
+        return f"{steps} steps on {rows} rows: loss {first:.2f} → {last:.2f}"
     again = "; run again to go on" if checkpoint else ""
     return f"stopped after {len(history.losses)} of {steps} steps{again}"
 

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
-import nbformat
 import torch
 
 from sftlab import masking
@@ -21,6 +20,7 @@ from sftlab.chat import end_of_turn_id, render, user
 from sftlab.classroom import catalogue, views
 from sftlab.errors import WorkbookError
 from sftlab.exercises.ex04_sft_loss import experiment as sft_loss
+from sftlab.exercises.ex13_before_after_sft import experiment as before_after
 from sftlab.exercises.ex18_lora_with_peft.plots import sizes
 from sftlab.exercises.ex21_qlora_finetuning import plots as dtypes
 from sftlab.exercises.record import runs
@@ -30,6 +30,8 @@ from sftlab.memory import shapes
 from sftlab.models import load
 from tools import quick_plans
 from tools.live import BASE
+
+PARAMETERS = {"MODEL": "almanac", "SEED": 0, "FULL": False}  # of every notebook's first cell
 
 
 @cache
@@ -53,14 +55,34 @@ def models_of_18() -> dict[str, dict]:
     }
 
 
+def training_of_13() -> tuple[list[float], dict[int, list[str]], list[str]]:
+    """Train as the cells of notebook 13 do: the losses, the answers at some steps, the prompts."""
+    names = {**vars(before_after), **PARAMETERS}
+    names["train_step"] = catalogue.exercise("13.train_step").reference
+    wanted = ("base", "rows", "held_out", "tune", "watched", "watch", "tuned_model")
+    for _, statement in sorted(_binding("13", name) for name in wanted):
+        exec(statement, names)
+    return names["losses"], names["album"], [asked["prompt"] for asked in names["watched"]]
+
+
 def _literal(number: str, name: str) -> Any:
     """A constant that a notebook writes down."""
-    for cell in nbformat.read(catalogue.notebook(number), as_version=4).cells:
-        if cell.cell_type == "code" and f"{name} = " in cell.source:
-            for line in ast.parse(cell.source).body:
-                if isinstance(line, ast.Assign) and getattr(line.targets[0], "id", "") == name:
-                    return ast.literal_eval(line.value)
-    raise LookupError(f"notebook {number} has no constant {name}")
+    return ast.literal_eval(_binding(number, name)[1].partition("=")[2].strip())
+
+
+def _binding(number: str, name: str) -> tuple[int, str]:
+    """The statement of a notebook's cells that binds a name first, and its place among all.
+
+    Raises:
+        LookupError: no statement does.
+    """
+    code = catalogue.text(number, "code")
+    for place, statement in enumerate(ast.parse(code).body):
+        targets = getattr(statement, "targets", [statement])
+        bound = {getattr(part, "id", getattr(part, "name", "")) for t in targets for part in getattr(t, "elts", [t])}  # fmt: skip
+        if name in bound:
+            return place, ast.get_source_segment(code, statement)
+    raise LookupError(f"notebook {number} has no statement that binds {name}")
 
 
 ARGUMENTS: dict[str, Callable[[], tuple]] = {
@@ -72,8 +94,10 @@ ARGUMENTS: dict[str, Callable[[], tuple]] = {
     "07.count_parameters": tuple,
     "08.pick_a_start": lambda: (runs("lora_init"),),
     "09.carry_over": lambda: (runs("lora_over_ranks"),),
+    "10.choose_a_rate": lambda: load("almanac"),
     "11.plan_memory": tuple,
     "12.mask_a_pair": lambda: (load("almanac")[1],),
+    "13.watch_training": training_of_13,
     "17.try_factors": tuple,
     "18.pick_rank": lambda: (models_of_18(),),
     "19.memory_bars": tuple,

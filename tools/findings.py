@@ -90,8 +90,8 @@ STATEMENTS = (
     Statement("20", "A merged model gives the same answers, at no cost.", (0, 3, 1), (
         ("changed no answer.*longer.*more entries stay", HELD, "in float32; in bfloat16 some entries do not move"), ("changed no answer", PART, "in float32; the time is not settled"), ("changed", FAILED, ""))),
     Statement("21", "QLoRA trains a 4-bit base as well as a 16-bit one.", (1,), (
-        ("documents [^|]*above 1.*test, [^|]*(not settled|the same)", PART, "no difference on the task is settled; at equal test loss a little more is forgotten"),
-        ("documents [^|]*(below 1|not settled).*test, [^|]*(not settled|the same|lower)", HELD, ""),
+        ("documents [^|]*is higher.*test, [^|]*(not settled|the same)", PART, "no difference on the task is settled; at equal test loss a little more is forgotten"),
+        ("documents [^|]*(is lower|not settled).*test, [^|]*(not settled|the same|lower)", HELD, ""),
         ("test, [^|]*higher", FAILED, ""))),
     Statement("22", "Quality beats quantity: bad pairs spoil a set.", (0, 1), (
         (r"^[^|]*answers fall.*answers rise \|", PART, "200 bad of 700 do; more good pairs help as well"),

@@ -142,7 +142,8 @@ def plan(run: Run) -> TrainingBytes:
     embedding.
     """
     shape = config(run.shape)
-    one, two = _dry_run(run, layers=1), _dry_run(run, layers=2)
+    forward = replace(run, recompute=False)  # recomputation is counted below
+    one, two = _dry_run(forward, layers=1), _dry_run(forward, layers=2)
     further = shape.num_hidden_layers - 1
     frozen, trained, moments, saved = (
         one[part] + further * (two[part] - one[part])
@@ -169,6 +170,7 @@ def plan(run: Run) -> TrainingBytes:
     )
 
 
+@cache
 def _dry_run(run: Run, layers: int) -> dict[str, int]:
     """Return the bytes of a model with this number of layers and of what its forward pass saves."""
     shape = config(run.shape)

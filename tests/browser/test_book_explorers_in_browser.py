@@ -175,7 +175,7 @@ def test_masked_and_trained_tokens_are_pythons(window, folder):
         assert share in card.inner_text()
 
 
-@pytest.mark.parametrize("id", [id for id in IDS if id[:2] in ("03", "06", "08", "09", "11", "17", "18", "19", "21", "24")])  # fmt: skip
+@pytest.mark.parametrize("id", [id for id in IDS if id[:2] in ("03", "06", "08", "09", "10", "11", "17", "18", "19", "21", "24")])  # fmt: skip
 def test_a_state_of_the_page_is_that_state_of_the_explorer(window, folder, id):
     opened(window, folder, id)
     explorer = explorers.captured(id)

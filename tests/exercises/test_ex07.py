@@ -126,9 +126,9 @@ def test_the_claims_turn_round_with_their_numbers():
         plots.claims(found, runs(OTHERS), SHARES, True)["claim"]
         for found in (runs(NAME), turned(runs(NAME)))
     )
-    assert "keeps more" in before[0] and "keeps less" in after[0]
+    assert "is larger" in before[0] and "is smaller" in after[0]
     assert before[1].count("higher") == 2 and after[1].count("lower") == 2
-    assert "higher if trained" in after[2] and before[2] != after[2]
+    assert "is higher" in after[2] and before[2] != after[2]
     assert "in small than in large" in before[3]
     other = plots.claims(runs(NAME), runs(OTHERS), {"a": 0.1, "b": 0.2}, True)
     assert "in b than in a" in other["claim"][3]

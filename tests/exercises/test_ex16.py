@@ -162,7 +162,7 @@ def test_the_words_follow_the_numbers(few_turns, prompt_wins):
         "not read with their answers in pretraining (104 of 108 questions, of equal weight)"
     )
     assert f", {word}; 240 pairs end" in equal["where it stops holding"][2]
-    assert (": higher: 24 pairs at 0.0001" in plots.overfitting(runs)) == few_turns
+    assert ("\nhigher: 24 pairs at 0.0001" in plots.overfitting(runs)) == few_turns
     assert "the chosen step is the last: 240 pairs" in plots.overfitting(runs) or not few_turns
     assert plots.when_to_stop(runs).count("the last") == (2 if few_turns else 3)
     assert plots.turn(runs)[0] == (20 if few_turns else 96)

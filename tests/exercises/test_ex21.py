@@ -281,13 +281,12 @@ def test_the_words_follow_the_numbers(monkeypatch):
 
     monkeypatch.setattr(plots, "TARGETS", (1.2, 1.1))
     monkeypatch.setattr(plots, "AT", 1.2)
-    assert "documents is above 1 at equal test loss (1.2) ×1.50 (1.50 to 1.50) over 5" in documents(
-        1.5
-    )
-    assert "documents is below 1 at equal" in documents(0.5)
-    assert "documents is not settled here at equal" in documents(1.0)
+    line = "At equal test loss (1.2) the loss on documents on 4 bits, compared with 16, is "
+    assert f"{line}higher ×1.50 (1.50 to 1.50) over 5" in documents(1.5)
+    assert f"{line}lower" in documents(0.5)
+    assert f"{line}not settled here" in documents(1.0)
     mixed = [{**r, "documents": r["documents"] * (1.5 if r["order"] > 2 else 0.7)} for r in made_others()]  # fmt: skip
-    assert "documents is not settled here" in told(made(), further=mixed)  # roundings disagree
+    assert f"{line}not settled here" in told(made(), further=mixed)  # roundings disagree
     assert "not reached by every seed" in told(made(0.5))
     assert f"in bfloat16: test loss at {len(bases.RATES)} learning rates higher" in told(made(0.5, bases.HALF))  # fmt: skip
     assert "learning rates the same within 5%" in told(made())

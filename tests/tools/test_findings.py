@@ -73,7 +73,7 @@ def table(number: str, old: str, new: str) -> list[list[str]]:
         ("05", 0, "within 5 points", "fewer right answers", HELD),
         ("20", 0, "changed no answer", "changed some answers", FAILED),
         ("16", 0, "240 pairs fewer", "240 pairs more", HELD),
-        ("21", 0, "above 1 at", "below 1 at", HELD),
+        ("21", 0, "is higher", "is lower", HELD),
         ("21", 0, "not settled here", "higher", FAILED),
     ],
 )
