@@ -30,15 +30,6 @@ LESSON = (
     "What was found",
     "Go further",
 )
-FIRST_EDITION = (
-    "What you will find out",
-    "Predict",
-    "Experiment",
-    "Your turn",
-    "Solution",
-    "What this shows, and where it stops",
-    "Related exercises",
-)
 PREDICT = re.compile(r"""(?<!\w)predict\(\s*["'](\d\d\.\w+)["']""")
 OUTCOME = re.compile(r"""(?<!\w)outcome\(\s*["'](\d\d\.\w+)["']""")
 MACHINE_PATH = re.compile(
@@ -120,22 +111,16 @@ def test_the_sections_come_in_order(path):
         for line in cell.source.splitlines()
         if line.startswith("## ")
     ]
-    sections = LESSON if LESSON[0] in headings else FIRST_EDITION
     places = [
         next((i for i, heading in enumerate(headings) if heading.startswith(section)), None)
-        for section in sections
+        for section in LESSON
     ]
-    missing = [section for section, at in zip(sections, places, strict=True) if at is None]
+    missing = [section for section, at in zip(LESSON, places, strict=True) if at is None]
     assert not missing
     assert places == sorted(places), headings
 
 
-def lessons() -> list[Path]:
-    """The notebooks that have the shape of the second edition."""
-    return [p for p in PATHS if any(c.source.startswith(f"## {LESSON[0]}") for c in cells(p))]
-
-
-@pytest.mark.parametrize("path", lessons(), ids=lambda path: path.stem)
+@every
 def test_a_lesson_asks_in_its_title_and_shows_its_concept(path):
     listed = cells(path)
     assert listed[0].source.partition("\n")[0].endswith("?")
@@ -145,7 +130,15 @@ def test_a_lesson_asks_in_its_title_and_shows_its_concept(path):
     assert listed.index(drawn) < first
 
 
-@pytest.mark.parametrize("path", lessons(), ids=lambda path: path.stem)
+@every
+def test_a_heading_below_a_section_is_a_task_or_a_question(path):
+    """It is the title of a slide, too."""
+    text = "\n".join(c.source for c in cells(path) if c.cell_type == "markdown")
+    for heading in re.findall(r"(?m)^### (.+)", text):
+        assert re.match(r"\d+[a-z] · ", heading) or heading.endswith("?"), heading
+
+
+@every
 def test_no_conclusion_of_a_lesson_is_typed_into_a_cell(path):
     """An outcome takes the measured value; a ladder of conditions would hide what decides."""
     for cell in code_cells(path):

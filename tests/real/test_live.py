@@ -17,11 +17,11 @@ MODEL = "smollm2-instruct"
 # Notebook -> heading before which to stop; None for all of it.
 PARTS = {
     "14_chat_templates": None,
-    "18_lora_with_peft": "### One budget, two places",
-    "05_chat_template_mismatch": "### One model, every form",
-    "19_full_vs_lora": "### Time",
-    "20_merge_lora": "### Speed",
-    "21_qlora_finetuning": "### Train on both",
+    "18_lora_with_peft": "### One budget: in which of two places?",
+    "05_chat_template_mismatch": "### What does one model make of each form?",
+    "19_full_vs_lora": "### What does a step cost in time?",
+    "20_merge_lora": "### Is the merged model faster?",
+    "21_qlora_finetuning": "### Do both bases learn?",
     "24_packing": "## Over seeds",
     "25_tools_and_thoughts": "### When does it call?",
 }
