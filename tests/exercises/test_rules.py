@@ -158,20 +158,21 @@ TENSORS = {
 @pytest.mark.parametrize("holder", HOLDERS | TENSORS)
 @by_exercise
 def test_a_right_answer_may_return_any_equal_type(id, holder):
-    exercise = EXERCISES[id]
+    """The exercise's answers take turns: what a holder does to one it does to the others."""
+    exercise, holders = EXERCISES[id], HOLDERS | TENSORS
     if holder in TENSORS and exercise.strict:
         pytest.skip("a rule asks for this type")
-    change = (HOLDERS | TENSORS)[holder]
-    for answer in RIGHT[id][:3]:
-        if isinstance(answer, type):
-            continue
+    answers = [answer for answer in RIGHT[id] if not isinstance(answer, type)]
+    if not answers:
+        pytest.skip("the answer is a class: it returns nothing")
+    answer = answers[list(holders).index(holder) % len(answers)]
 
-        def other(*arguments, answer=answer):
-            return change(answer(*arguments))
+    def other(*arguments):
+        return holders[holder](answer(*arguments))
 
-        finding = examine(exercise, other)
-        assert finding.status == "right", (answer.__name__, finding.message)
-        used = random.Random(0).choice(exercise.cases)
-        if not used.verify and not used.observe:
-            value = finding.adapt(other)(*used.arguments())
-            assert type(value) is type(used.expected(*used.arguments())) or value is None
+    finding = examine(exercise, other)
+    assert finding.status == "right", (answer.__name__, finding.message)
+    used = random.Random(0).choice(exercise.cases)
+    if not used.verify and not used.observe:
+        value = finding.adapt(other)(*used.arguments())
+        assert type(value) is type(used.expected(*used.arguments())) or value is None

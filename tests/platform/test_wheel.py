@@ -122,7 +122,7 @@ def test_the_wheel_carries_code_and_data_and_nothing_of_the_authors(wheel):
     assert {name.split("/")[0] for name in names if "dist-info" not in name} == {"sftlab"}
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_it_loads_the_embedded_model_and_trains_32_pairs(elsewhere):
     assert str(elsewhere.place) in elsewhere("-c", USE)
 

@@ -68,7 +68,7 @@ def test_the_example_is_whole():
     assert set(FILES) == {*(f"{EXERCISE}/{part}.py" for part in parts), NOTEBOOK}
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.base
 def test_its_notebook_runs_and_its_answers_pass_the_tests_that_every_exercise_passes(copy):
     assert "written" in run(copy, "tools.publish", NOTEBOOK)

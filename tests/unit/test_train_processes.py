@@ -224,7 +224,7 @@ def test_two_processes_compute_what_one_does(folder):
             torch.testing.assert_close(first[name]["weights"][which], weight, rtol=0, atol=1e-7)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_accelerate_launches_the_run_on_two_processes(folder):
     found = program(
         "accelerate.commands.launch", "--multi_gpu", "--num_processes", 2, "--num_machines", 1,
