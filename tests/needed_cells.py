@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import ast
 import builtins
+from functools import cache
 
 
-def bound(source: str) -> set[str]:
+@cache
+def bound(source: str) -> frozenset[str]:
     """The names that a cell's statements bind outside its functions."""
     found: set[str] = set()
 
@@ -31,7 +33,7 @@ def bound(source: str) -> set[str]:
             visit(child)
 
     visit(ast.parse(source))
-    return found
+    return frozenset(found)
 
 
 def changed(source: str) -> set[str]:
@@ -53,9 +55,10 @@ def changed(source: str) -> set[str]:
     return found
 
 
-def used(source: str) -> set[str]:
+@cache
+def used(source: str) -> frozenset[str]:
     """The names that a cell reads anywhere, functions included, and does not make itself there."""
-    return _read(ast.parse(source)) - set(dir(builtins))
+    return frozenset(_read(ast.parse(source)) - set(dir(builtins)))
 
 
 def _read(node: ast.AST) -> set[str]:
@@ -90,7 +93,7 @@ def needed(sources: dict[int, str], target: int) -> list[int]:
         sources: index of a code cell -> its text.
     """
     made = {name for source in sources.values() for name in bound(source)}  # torch, for one, is not
-    chosen, wanted = [target], used(sources[target]) - _imported(sources[target])
+    chosen, wanted = [target], set(used(sources[target])) - _imported(sources[target])
     for index in sorted((i for i in sources if i < target), reverse=True):
         source = sources[index]
         if wanted & (bound(source) | changed(source) & made):

@@ -94,7 +94,6 @@ ARGUMENTS: dict[str, Callable[[], tuple]] = {
     "07.count_parameters": tuple,
     "08.pick_a_start": lambda: (runs("lora_init"),),
     "09.carry_over": lambda: (runs("lora_over_ranks"),),
-    "10.choose_a_rate": lambda: load("almanac"),
     "11.plan_memory": tuple,
     "12.mask_a_pair": lambda: (load("almanac")[1],),
     "13.watch_training": training_of_13,

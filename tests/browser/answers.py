@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import sys
+from functools import cache
 
 from needed_cells import bound, used
 
@@ -27,12 +28,18 @@ def answers(number: str, kind: str, id: str) -> list[tuple[str, str]]:
     for answer, phrase in chosen:
         if not hasattr(answer, "__name__"):  # made by functools.partial
             continue
-        text = inspect.getsource(sys.modules[answer.__module__])
-        statements = [ast.get_source_segment(text, s) for s in ast.parse(text).body]
+        statements = _statements(answer.__module__)
         if any(answer.__name__ in bound(part) for part in statements):  # not made by a function
             cell = _cell(statements, answer.__name__, id.partition(".")[2])
             found += [(cell, phrase)] if cell else []
     return found
+
+
+@cache
+def _statements(module: str) -> list[str]:
+    """The statements of a module as text."""
+    text = inspect.getsource(sys.modules[module])
+    return [ast.get_source_segment(text, statement) for statement in ast.parse(text).body]
 
 
 def _cell(around: list[str], answer: str, name: str) -> str | None:
