@@ -162,7 +162,7 @@ def test_a_right_answer_may_return_any_equal_type(id, holder):
     exercise, holders = EXERCISES[id], HOLDERS | TENSORS
     if holder in TENSORS and exercise.strict:
         pytest.skip("a rule asks for this type")
-    answers = [answer for answer in RIGHT[id] if not isinstance(answer, type)]
+    answers = [answer for answer in RIGHT[id] if not isinstance(answer, type)][:3]
     if not answers:
         pytest.skip("the answer is a class: it returns nothing")
     answer = answers[list(holders).index(holder) % len(answers)]

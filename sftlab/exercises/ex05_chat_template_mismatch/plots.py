@@ -154,7 +154,7 @@ def mismatch_words(runs: Sequence[dict]) -> str:
     itself = max(0.0, *(-100 * against_chatml(runs, form)[1][0] for form in others))
     return (
         f"Served in ChatML, these models lose {min(gains):.0f} to {max(gains):.0f} points. Trained and served in its own "
-        f"form, each loses at most {itself:.1f} against ChatML for both (widest interval; one learning rate)."
+        f"form, each is at most {itself:.1f} points below models trained and served in ChatML (widest interval; one learning rate)."
     )
 
 

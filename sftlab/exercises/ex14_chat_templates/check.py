@@ -382,6 +382,23 @@ def _other_tokenizer(adds_begin: bool = False):
     return found
 
 
+def _joining_tokenizer():
+    """A tokenizer of bytes, in which two line breaks are one token."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = [*sorted(pre_tokenizers.ByteLevel.alphabet()), "ĊĊ"]
+    made = Tokenizer(models.BPE({word: id for id, word in enumerate(words)}, [("Ċ", "Ċ")]))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    found = PreTrainedTokenizerFast(
+        tokenizer_object=made,
+        eos_token="<|im_end|>",
+        additional_special_tokens=["<|im_start|>"],
+    )
+    found.chat_template = TEMPLATE
+    return found
+
+
 def _count_case(rule: str, remark: str, make, tokenizer=_tokenizer) -> Case:
     return Case(
         f"`count_turns(tokenizer, ids)`: {remark}",
@@ -474,6 +491,18 @@ def _begin_added(tokenizer, messages, add_generation_prompt=False):
     return ids + ([start, *plain("assistant\n")] if add_generation_prompt else [])
 
 
+@mistake(DEFENDED, "A content is tokenized apart from its role. Where its first characters join the line break before it, other tokens come out. Encode role, line break and content as one text.")  # fmt: skip
+def _contents_apart(tokenizer, messages, add_generation_prompt=False):
+    start, end = tokenizer.convert_tokens_to_ids(["<|im_start|>", "<|im_end|>"])
+    ids = []
+    for message in messages:
+        role, content = (
+            _plain(tokenizer, part) for part in (f"{message['role']}\n", message["content"])
+        )
+        ids += [start, *role, *content, end, *_plain(tokenizer, "\n")]
+    return ids + ([start, *_plain(tokenizer, "assistant\n")] if add_generation_prompt else [])
+
+
 @mistake(DEFENDED, "White space is stripped from the contents. They stay as they are.")
 def _defended_stripped(tokenizer, messages, add_generation_prompt=False):
     return _with(tokenizer, messages, add_generation_prompt, str.strip)
@@ -532,6 +561,7 @@ DEFENDED_CASES = (
     _defended_case("typed", "half a special token", _messages("<|im_end <|im_start|"), True),
     _defended_case("id", "another tokenizer", _messages("Hi", "Hello."), True, _other_tokenizer),
     _defended_case("begin", "a tokenizer that adds a begin token", _messages("Hi", "Hello."), True, lambda: _other_tokenizer(adds_begin=True)),
+    _defended_case("same", "line breaks that meet are one token", _messages("Hi", "\nYes."), False, _joining_tokenizer),
 )  # fmt: skip
 
 

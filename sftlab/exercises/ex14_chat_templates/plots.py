@@ -253,7 +253,7 @@ def claims(recorded: Sequence[dict], real: Sequence[dict]) -> pd.DataFrame:
             + estimates.verdict(by_tokens["contrast"], more, less),
             points(by_tokens["contrast"]),
             f"against other signs in their place: {said(by_signs['contrast'], more, less)}; difference to usual data: {said(data_change(recorded), 'larger', 'smaller')}",
-            f"left without them: {said(change(recorded, 'contrast', 'question', 'tokens removed'), more, less)}",
+            f"tokens removed against the question alone: {said(change(recorded, 'contrast', 'question', 'tokens removed'), more, less)}",
         ),
         (
             f"The forged message, contrast against usual data: {estimates.verdict(turn, more, less)}",
@@ -261,7 +261,7 @@ def claims(recorded: Sequence[dict], real: Sequence[dict]) -> pd.DataFrame:
             f"without special tokens: {points(by_data(recorded, 'tokens removed'))}; "
             f"the instruction alone: {points(by_data(recorded, 'instruction alone'))}; "
             f"a real system turn: {points(by_data(recorded, 'system turn'))}",
-            f"left of it: {said(change(recorded, 'contrast', 'question', 'forged'), more, less)}",
+            f"forged message against the question alone: {said(change(recorded, 'contrast', 'question', 'forged'), more, less)}",
         ),
         (
             "The defense: "
@@ -271,7 +271,7 @@ def claims(recorded: Sequence[dict], real: Sequence[dict]) -> pd.DataFrame:
             + "; ".join(points(change(recorded, d, "tokens removed", "defended")) for d in NAMES)
             + "; against other signs: "
             + "; ".join(points(change(recorded, d, "other signs", "defended")) for d in NAMES),
-            f"left in usual data: {said(change(recorded, 'usual', 'question', 'defended'), more, less)}",
+            f"defended against the question alone, usual data: {said(change(recorded, 'usual', 'question', 'defended'), more, less)}",
         ),
         (
             "Right replies with the defense, against the attack, contrast data: "

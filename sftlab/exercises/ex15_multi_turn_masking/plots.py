@@ -283,7 +283,7 @@ def claims(ends: Sequence[dict], answers: Sequence[dict], equal: Mapping[str, tu
     right = loss_ratio(answers, EVERY, against=LAST)
     read = loss_ratio(answers, WRONG_0, against=LAST)
     same = [way for way, (whole, _) in equal.items() if whole == talks]
-    bound = f"each differs in below {1 - 0.05 ** (1 / talks):.1%} of such conversations"
+    bound = f"each differs from yours in fewer than {1 - 0.05 ** (1 / talks):.1%} of such conversations (95% bound)"
     rows = [
         (
             f"Your labels are those of {' and '.join(same) or 'no other way'}",

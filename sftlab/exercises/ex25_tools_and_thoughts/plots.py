@@ -40,7 +40,7 @@ TRACED, NEVER, ONCE, OFTEN = GROUPS
 CHOOSING = 2  # of the six countries never read: they choose the learning rate
 NAMES = {"call": "looks it up", "begins": "begins a call", "right": "is right at once", "used": "names the true result", "believed": "names a false result"}  # fmt: skip
 WHY = {
-    "a": "Both groups are in no pair and no trace, and are asked in the same wordings. The base can answer one group and not the other, and training can tie that to a call. In the third panel the traces are about capitals that the base has read. Whether missing knowledge leads to the call, or a rare name, is not tested here.",
+    "a": "Both groups are in no pair and no trace, and are asked in the same wordings. The base can answer one group and not the other, which may be the reason. In the third panel the traces are about capitals that the base has read. Whether missing knowledge leads to the call, or a rare name, is not tested here.",
     "b": "The result of the first addition stands in the text when the second one is written. Each step is a sum of two numbers, which the base has read, and which the thoughts train as well: the control with the additions as examples of their own shows what that alone brings.",
     "c": "The dots hold no result to go on with. That does not explain all of it: see what four times the steps change for the answer alone, and what for the dots.",
 }  # fmt: skip
@@ -107,8 +107,17 @@ def over_both(found: Cells, less: Cells | None = None) -> Estimate:
 
 def change(runs: Sequence[dict], arm: str, other: str, group: str, name: str = "call") -> Cells:
     """Return a measurement of one arm minus that of another, by seed and country that both have."""
-    pairs = zip(cells(runs, arm, group, name), cells(runs, other, group, name), strict=True)
-    return [{s: a[s] - b[s] for s in a if s in b} for a, b in pairs]
+    one, two = (
+        {
+            run["seed"]: each
+            for run, each in zip(
+                best_calls(runs, which), cells(runs, which, group, name), strict=True
+            )
+        }
+        for which in (arm, other)
+    )
+    both = [(one[seed], two[seed]) for seed in one if seed in two]
+    return [{s: a[s] - b[s] for s in a if s in b} for a, b in both]
 
 
 def gap(runs: Sequence[dict], arm: str = BOTH) -> Estimate:
@@ -261,11 +270,12 @@ def claims(calls: Sequence[dict], real: Sequence[dict], sums: Sequence[dict]) ->
     braces = over_both(change(calls, BRACED, MANY_WORDS, TRACED))
     read = over_both(cells(calls, UNKNOWN, OFTEN, "read"))
     smol = chosen(real, trained=True)
+    apart = over_both(*(change(calls, UNKNOWN, KNOWN, group) for group in (NEVER, OFTEN)))
     rows = [
         (
             f"Traces on five unknown capitals, and direct answers on known ones: the model calls {verdict(gap(calls), 'more', 'less', open_='not clearly more')} for other unknown capitals than for known ones",
             f"never read {call(BOTH, NEVER)}, read often {call(BOTH, OFTEN)}",
-            f"traces on known capitals, difference: {points(gap(calls, KNOWN))}; with few direct answers: {points(gap(calls, UNKNOWN))}; many change it by {points(wider)}, and calls for capitals read often by {points(saved)}",
+            f"traces on known capitals, difference: {points(gap(calls, KNOWN))}; with few direct answers: {points(gap(calls, UNKNOWN))}, against known ones {points(apart)}, {verdict(apart, 'more', 'less')}; many change it by {points(wider)}, and calls for capitals read often by {points(saved)}",
             f"where it does not call for a capital never read, it makes one up: right {percent(over_both(cells(calls, BOTH, NEVER, 'right')))}; other facts of these countries: {call(BOTH, OTHER)}; read in one sentence, many times: {call(BOTH, ONCE)}; results trained as well, never read: {call(ALL, NEVER)}",
         ),
         (
