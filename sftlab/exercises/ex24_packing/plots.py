@@ -265,7 +265,7 @@ def claims(
             "Packing with the block mask trains what padding trains",
             f"gradient: difference {'less than 1e-5' if apart[PACKED] < 1e-5 else format(apart[PACKED], '.1e')}; test loss {times(ours)}",
             f"without the mask the gradient differs by {apart[LOST]:.0%}",
-            "attention that follows a block mask: tried on the model itself before training",
+            "the attention must obey a block mask; `TrainConfig(packing=True)` tests this before training",
         ),
         (
             f"No mask, positions restart: the test loss is {verdict(base, 'higher', 'lower', neutral=1.0)}",
@@ -277,7 +277,7 @@ def claims(
             f"No mask, positions run on: the test loss is {verdict(one, 'higher', 'lower', neutral=1.0)}",
             f"{times(one)}; exact answers {points(change(runs, ONE_COUNT))}",
             f"no mask, positions restart: {times(base)}",
-            "a base whose pretraining had several documents in a sequence",
+            "tried only on a base whose pretraining had several documents in a sequence",
         ),
         (
             f"SmolLM2, no mask, positions run on, same answer before it: the loss is {verdict(same, 'higher', 'lower')}",
