@@ -271,7 +271,7 @@ def _try_lab(command, patience=120):
 
 
 def test(arguments, chosen=("-m", "not thorough")):
-    """prove it: style, types, tests, all notebooks compared with what is stored (25 minutes)"""
+    """prove it: style, types, tests, all notebooks compared with what is stored (half an hour)"""
     set_up("test")
     lint([])
     python("-m", "tools.publish", "--check")
