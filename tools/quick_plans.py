@@ -20,15 +20,10 @@ _dry_run = planner._dry_run  # the planner's own, whatever stands in its place
 
 
 @cache
-def _counted(run: Run, layers: int) -> dict[str, int]:
-    return _dry_run(run, layers)
-
-
-@cache
 def _corners(run: Run, layers: int) -> list[dict[str, int]]:
     """Count one short run; then one that is longer, one with two sequences, and one of rank 8."""
     changes = ({}, {"length": 512, "trained_per_row": 256}, {"batch": 2}, {"r": 8})
-    return [_counted(replace(run, **change), layers) for change in changes]
+    return [_dry_run(replace(run, **change), layers) for change in changes]
 
 
 def counts(run: Run, layers: int) -> dict[str, int]:
@@ -37,9 +32,9 @@ def counts(run: Run, layers: int) -> dict[str, int]:
     Run it if the run is of another kind, or if a term is not a whole number of bytes.
     """
     if run.r is None or run.padded or 2 * run.trained_per_row != run.length:
-        return _counted(replace(run, recompute=False), layers)  # a dry run does not recompute
+        return _dry_run(run, layers)
     small = Run(run.shape, 1, 128, 64, 1, run.targets, run.weights)
-    found = {"frozen": _counted(small, layers)["frozen"]}
+    found = {"frozen": _dry_run(small, layers)["frozen"]}
     if run.weights == "nf4":  # computes in 16 bits: a dry run saves as much as without packing
         small = replace(small, weights="bf16")
     first, longer, two, rank = _corners(small, layers)
@@ -52,7 +47,7 @@ def counts(run: Run, layers: int) -> dict[str, int]:
     constant = first["saved"] - 128 * (by_length + by_tokens + by_rank)
     found["saved"] = constant + by_length * run.length + (by_tokens + by_rank * run.r) * tokens
     if any(Fraction(count).denominator != 1 for count in found.values()):
-        return _counted(replace(run, recompute=False), layers)
+        return _dry_run(run, layers)
     return {part: int(count) for part, count in found.items()}
 
 

@@ -27,14 +27,8 @@ SOURCES = {name: (ROOT / "notebooks" / name).read_text(encoding="utf-8") for nam
 MOVING = [name for name in NAMES if "explore(" in SOURCES[name]]
 # Their explorers stand on models that are trained first: `make browser` alone waits for them.
 TRAINED = ("13", "20", "22")
-SOON = (
-    "00",
-    "04",
-    "07",
-    "12",
-    "16",
-    "26",
-)  # visited by `make test`: of each kind of cell and explorer one
+# Visited by `make test`: of each kind of cell and explorer one.
+SOON = ("00", "04", "07", "12", "16", "26")
 BY_NUMBER = {name[:2]: name for name in NAMES}
 
 
